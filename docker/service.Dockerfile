@@ -1,0 +1,13 @@
+# API and migrations: no torch, so the image stays small and starts fast.
+FROM python:3.12-slim
+WORKDIR /app
+COPY pyproject.toml constraints.txt README.md ./
+COPY spinal spinal
+COPY service service
+COPY worker worker
+COPY migrations migrations
+RUN pip install --no-cache-dir -c constraints.txt ".[service]" \
+ && useradd --system --uid 10001 spinal \
+ && install -d -o spinal /var/lib/spinal/artifacts
+USER spinal
+CMD ["python", "-m", "uvicorn", "service.api.app:create_app", "--factory", "--host", "0.0.0.0", "--port", "8000"]

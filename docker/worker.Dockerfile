@@ -1,0 +1,14 @@
+# Workers: torch, transformers, Celery. TORCH_INDEX picks the build of torch (empty = the default CUDA build).
+FROM python:3.12-slim
+ARG TORCH_INDEX=""
+WORKDIR /app
+COPY pyproject.toml constraints.txt README.md ./
+COPY spinal spinal
+COPY service service
+COPY worker worker
+COPY migrations migrations
+RUN pip install --no-cache-dir -c constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} ".[worker]" \
+ && useradd --system --uid 10001 spinal \
+ && install -d -o spinal /var/lib/spinal/artifacts
+USER spinal
+CMD ["python", "-m", "celery", "-A", "worker.celery_app", "worker", "--queues", "cpu", "--concurrency", "1"]

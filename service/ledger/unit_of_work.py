@@ -1,0 +1,86 @@
+"""Transactions. The only place that commits, and the only place that knows how a database fails."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+from sqlalchemy import Engine, create_engine, exc
+from sqlalchemy.orm import Session
+
+from service.settings import Settings
+from spinal.errors import DatabaseUnavailable
+
+RETRY_HINT = "the request was not carried out or its outcome is unknown; retry with the same Idempotency-Key"
+
+
+class Ledger:
+    """A pool of connections to one ledger. Create one per process, after any fork."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.engine = make_engine(settings)
+
+    @contextmanager
+    def begin(self) -> Iterator[Session]:
+        """One read-write transaction: committed when the block ends, rolled back when it raises.
+
+        Raises DatabaseUnavailable when the database cannot be reached, answers too late, or the connection
+        is lost (the outcome of a commit is then unknown: read back before trying again).
+        """
+        session = Session(self.engine, expire_on_commit=False)
+        try:
+            with _database_errors():
+                yield session
+                session.commit()
+        finally:
+            # After a lost connection even the rollback fails; the pool discards such a connection by itself.
+            with _database_errors():
+                session.close()
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """One read-only transaction, always rolled back."""
+        session = Session(self.engine, expire_on_commit=False)
+        try:
+            with _database_errors():
+                session.connection(execution_options={"postgresql_readonly": True})
+                yield session
+        finally:
+            with _database_errors():
+                session.close()
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def make_engine(settings: Settings) -> Engine:
+    """A pooled engine whose waits all end: connect, pool, lock and statement timeouts."""
+    options = (
+        f"-c statement_timeout={int(settings.db_statement_timeout_s * 1000)}"
+        f" -c lock_timeout={int(settings.db_lock_timeout_s * 1000)}"
+        " -c idle_in_transaction_session_timeout=60000 -c timezone=UTC"
+    )
+    return create_engine(
+        settings.database_url.get_secret_value(),
+        pool_size=settings.db_pool_size,
+        max_overflow=0,
+        pool_timeout=settings.db_pool_timeout_s,
+        pool_pre_ping=True,
+        connect_args={
+            "connect_timeout": settings.db_connect_timeout_s,
+            "options": options,
+            "application_name": "spinal",
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 20_000,
+        },
+    )
+
+
+@contextmanager
+def _database_errors() -> Iterator[None]:
+    try:
+        yield
+    except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, psycopg.OperationalError) as error:
+        cause = type(getattr(error, "orig", None) or error).__name__
+        raise DatabaseUnavailable(f"the database did not answer ({cause})", hint=RETRY_HINT) from error

@@ -1,0 +1,85 @@
+"""Every setting of the service and the workers; the only reader of the environment (prefix ``SPINAL_``)."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Frozen settings. Durations are seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="SPINAL_", frozen=True, extra="ignore")
+
+    # where things are
+    database_url: SecretStr = SecretStr("postgresql+psycopg://spinal:spinal@localhost:5432/spinal")
+    broker_url: SecretStr = SecretStr("redis://localhost:6379/0")
+    artifact_url: str = "file://./.spinal/artifacts"
+    """fsspec URL of the folder that holds captures (file://, s3://, gs://)."""
+    scratch_dir: Path | None = None
+    """Local folder for captures being written; the system's temporary folder when unset."""
+    model_roots: Annotated[tuple[Path, ...], NoDecode] = ()
+    """Folders below which ``local:`` references may point, separated by ``:`` in the environment."""
+
+    # HTTP
+    auth: Literal["required", "disabled"] = "required"
+    key_pepper: SecretStr = SecretStr("")
+    """Secret of the HMAC under which API keys are stored; must be set when ``auth`` is required."""
+    max_body_bytes: int = Field(default=1024 * 1024, ge=1024)
+    max_wait_s: float = Field(default=60.0, ge=0.0)
+    """Longest ``?wait=`` of a long poll."""
+
+    # database
+    db_pool_size: int = Field(default=10, ge=1)
+    db_pool_timeout_s: float = Field(default=3.0, gt=0)
+    db_connect_timeout_s: int = Field(default=3, ge=1)
+    db_statement_timeout_s: float = Field(default=15.0, gt=0)
+    db_lock_timeout_s: float = Field(default=5.0, gt=0)
+
+    # lifecycle
+    lease_s: float = Field(default=45.0, gt=0)
+    heartbeat_s: float = Field(default=10.0, gt=0)
+    ring_again_s: float = Field(default=60.0, gt=0)
+    dispatch_interval_s: float = Field(default=2.0, gt=0)
+    """Longest pause between two looks of the dispatcher; a NOTIFY wakes it at once."""
+    max_attempts: int = Field(default=3, ge=1)
+    backoff_s: float = Field(default=5.0, ge=0)
+    """Base of the backoff between attempts, doubled each time, with jitter."""
+    run_deadline_s: float = Field(default=6 * 3600.0, gt=0)
+    """A run still going after this long is ended, whatever it is doing."""
+
+    # worker
+    queues: Annotated[tuple[str, ...], NoDecode] = ("cpu",)
+    trace_queue: str = "cpu"
+    """Queue of the device class that traces and compares run on (``cpu`` or ``gpu``)."""
+    device: str = "cpu"
+    """torch device of this worker: ``cpu``, ``cuda``, ``cuda:0``."""
+    torch_threads: int = Field(default=1, ge=1)
+    engine: str = "spinal.engine.api"
+    """Module of the measuring engine (``measure``, ``gather_evidence``); tests put an engine double here."""
+    publish_timeout_s: float = Field(default=2.0, gt=0)
+
+    # observability
+    log_format: Literal["json", "console"] = "json"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    metrics_port: int | None = None
+    """Port of ``/metrics`` (loopback unless ``metrics_host`` says otherwise); unset = not served."""
+    metrics_host: str = "127.0.0.1"
+
+    @field_validator("model_roots", mode="before")
+    @classmethod
+    def _split_roots(cls, value: object) -> object:
+        return tuple(Path(part) for part in value.split(":") if part) if isinstance(value, str) else value
+
+    @field_validator("queues", mode="before")
+    @classmethod
+    def _split_queues(cls, value: object) -> object:
+        return tuple(part for part in value.split(",") if part) if isinstance(value, str) else value
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The process's settings, read from the environment once."""
+    return Settings()

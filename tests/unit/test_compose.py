@@ -1,0 +1,112 @@
+"""docker-compose.yml and the image files agree with the code, checked without a container engine."""
+
+import importlib.util
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from service.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OWN = {name: service for name, service in SERVICES.items() if "build" in service}
+SECRETS = ("SPINAL_DATABASE_URL", "SPINAL_BROKER_URL", "SPINAL_KEY_PEPPER")
+
+
+def test_every_part_of_the_service_is_there() -> None:
+    assert set(SERVICES) == {"postgres", "redis", "migrate", "api", "dispatcher", "worker-cpu", "worker-gpu"}
+    assert SERVICES["worker-gpu"]["profiles"] == ["gpu"]
+    assert SERVICES["migrate"]["restart"] == "no"
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_command_names_modules_that_exist(name: str) -> None:
+    command = OWN[name]["command"]
+    assert command[:2] == ["python", "-m"]
+    modules = [command[2]]
+    if command[2] == "uvicorn":
+        module, _, factory = command[3].partition(":")
+        modules.append(module)
+        assert f"def {factory}(" in _source(module)
+    if command[2] == "celery":
+        modules.append(command[command.index("-A") + 1])
+    for module in modules:
+        assert importlib.util.find_spec(module) is not None, module
+
+
+def _source(module: str) -> str:
+    spec = importlib.util.find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).read_text()
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_every_variable_is_a_setting(name: str) -> None:
+    fields = {f"SPINAL_{field.upper()}" for field in Settings.model_fields}
+    assert set(OWN[name]["environment"]) <= fields
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_secrets_have_no_default(name: str) -> None:
+    for variable in SECRETS:
+        assert re.search(r"\$\{[A-Z_]+:\?", OWN[name]["environment"][variable]), variable
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_image_files_and_what_they_copy_exist(name: str) -> None:
+    build = OWN[name]["build"]
+    dockerfile = ROOT / build["context"] / build["dockerfile"]
+    copied = re.findall(r"^COPY (.+) \S+$", dockerfile.read_text(), flags=re.MULTILINE)
+    assert copied
+    for sources in copied:
+        for source in sources.split():
+            assert (ROOT / source).exists(), source
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_image_extra_is_declared(name: str) -> None:
+    import tomllib
+
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    dockerfile = (ROOT / OWN[name]["build"]["dockerfile"]).read_text()
+    named = re.findall(r'"\.\[([a-z,]+)\]"', dockerfile)
+    assert named
+    assert set(named[0].split(",")) <= set(extras)
+
+
+def test_workers_listen_on_the_queue_of_their_device_class() -> None:
+    for name, queue in (("worker-cpu", "cpu"), ("worker-gpu", "gpu")):
+        command = SERVICES[name]["command"]
+        assert command[command.index("--queues") + 1] == queue
+    assert SERVICES["worker-gpu"]["environment"]["SPINAL_DEVICE"] == "cuda"
+    assert SERVICES["worker-cpu"]["environment"]["SPINAL_TRACE_QUEUE"] == "${SPINAL_TRACE_QUEUE:-cpu}"
+
+
+def test_nothing_starts_before_what_it_needs() -> None:
+    for service in SERVICES.values():
+        for needed in service.get("depends_on", {}):
+            assert needed in SERVICES
+    for name in ("api", "dispatcher", "worker-cpu", "worker-gpu"):
+        assert SERVICES[name]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
+    assert "redis" not in SERVICES["api"]["depends_on"], "audits are accepted while the broker is down"
+
+
+def test_named_volumes_are_declared() -> None:
+    named = {
+        volume.split(":", 1)[0]
+        for service in SERVICES.values()
+        for volume in service.get("volumes", [])
+        if not volume.startswith((".", "/", "$"))
+    }
+    assert named == set(COMPOSE["volumes"])
+
+
+def test_only_the_api_is_published_and_only_on_loopback() -> None:
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert list(published) == ["api"]
+    assert all(port.startswith("127.0.0.1:") for port in published["api"])
