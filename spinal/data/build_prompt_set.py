@@ -18,9 +18,7 @@ HELD_OUT = 512
 def main(source: str) -> None:
     with gzip.open(source, "rt", encoding="utf-8") as stream:
         records = [json.loads(line) for line in stream]
-    pairs = [
-        pair for record in records if (pair := split_pair(record["chosen"], record["rejected"])) is not None
-    ]
+    pairs = [pair for record in records if (pair := split_pair(record["chosen"], record["rejected"])) is not None]
     order = list(range(len(pairs)))
     random.Random(0).shuffle(order)  # noqa: S311  the published split, not a secret
     lines = [

@@ -1,0 +1,1 @@
+"""Pure analysis: numpy arrays and documents in, documents out. No torch, no I/O."""

@@ -1,0 +1,198 @@
+"""Where the blocks, the final norm and the head of a model are, found by data flow and never by name.
+
+One tiny forward pass is watched: the blocks are the ModuleList whose members are called in order, the
+read-out is the chain of modules that carries the last block's output to the head's input, and what happens
+between head output and logits (softcap, logit scale) is fitted on the model's own code.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from spinal.errors import ArchitectureUnsupported
+
+Tensor = torch.Tensor
+PROBE_TOKENS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Anatomy:
+    """Parts of one model. ``readout`` is applied in order to a residual row before ``head``."""
+
+    core: nn.Module
+    """The model without its head."""
+    blocks: nn.ModuleList
+    returns_tuple: bool
+    """Whether a block returns a tuple whose first member is the residual."""
+    readout: tuple[nn.Module, ...]
+    head: nn.Module
+    scale: float
+    """Logits are head output * scale, then softcap * tanh(. / softcap) where a softcap is set."""
+    softcap: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Call:
+    module: nn.Module
+    given: Tensor
+    returned: Tensor
+
+
+def residual_of(output: Any) -> Tensor:
+    """The residual stream in a block's return value."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+def find_anatomy(model: PreTrainedModel, n_layers: int, source: str) -> Anatomy:
+    """Find the parts of ``model``; raises ArchitectureUnsupported saying what was not found."""
+    head = model.get_output_embeddings()
+    if head is None or getattr(head, "weight", None) is None:
+        raise _unsupported(source, "it has no output embedding")
+    calls = _watch(model)
+    blocks = _find_blocks(model, calls, n_layers, source)
+    core = _find_core(model, blocks, head)
+    last = next(call for call in reversed(calls) if call.module is blocks[-1])
+    head_call = next((call for call in reversed(calls) if call.module is head), None)
+    if head_call is None:
+        raise _unsupported(source, "its head was not called in a forward pass")
+    readout = _find_readout(calls, last.returned, head_call.given, source)
+    with torch.inference_mode():
+        probe = blocks_return_tuple(model, blocks)
+    scale, softcap = _fit_post(model, core, head, head_call, source)
+    return Anatomy(core, blocks, probe, readout, head, scale, softcap)
+
+
+def _unsupported(source: str, why: str) -> ArchitectureUnsupported:
+    return ArchitectureUnsupported(
+        f"{source}: {why}", hint="only decoder-only models with one residual stream have a depth trace"
+    )
+
+
+def _probe_ids(model: PreTrainedModel) -> Tensor:
+    return torch.arange(PROBE_TOKENS, device=model.device).unsqueeze(0) % model.get_input_embeddings().weight.shape[0]
+
+
+def _watch(model: PreTrainedModel) -> list[_Call]:
+    """Every module call of one tiny forward pass that takes and returns a floating tensor, in order of return."""
+    calls: list[_Call] = []
+
+    def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        given = next((x for x in (*args, *kwargs.values()) if torch.is_tensor(x) and x.is_floating_point()), None)
+        returned = residual_of(output)
+        if given is not None and torch.is_tensor(returned):
+            calls.append(_Call(module, given, returned))
+
+    handles = [module.register_forward_hook(record, with_kwargs=True) for module in model.modules()]
+    try:
+        with torch.inference_mode():
+            model(input_ids=_probe_ids(model), use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+def _find_blocks(model: PreTrainedModel, calls: list[_Call], n_layers: int, source: str) -> nn.ModuleList:
+    order = [call.module for call in calls]
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == n_layers:
+            positions = [order.index(block) if block in order else -1 for block in module]
+            if positions[0] >= 0 and positions == sorted(positions) and len(set(positions)) == n_layers:
+                return module
+    raise _unsupported(source, f"no list of {n_layers} blocks called in sequence was found")
+
+
+def _find_core(model: PreTrainedModel, blocks: nn.ModuleList, head: nn.Module) -> nn.Module:
+    """The largest direct child that holds the blocks but not the head; descends while the head is inside."""
+    current: nn.Module = model
+    while True:
+        holding = [child for child in current.children() if any(part is blocks for part in child.modules())]
+        if not holding:
+            return current
+        if all(part is not head for part in holding[0].modules()):
+            return holding[0]
+        current = holding[0]
+
+
+def _find_readout(calls: list[_Call], residual: Tensor, target: Tensor, source: str) -> tuple[nn.Module, ...]:
+    """The shortest chain of calls that leads from the last residual to the head's input."""
+    chain: list[nn.Module] = []
+    wanted = target
+    while not _same_data(wanted, residual):
+        maker = next(
+            (
+                call
+                for call in calls  # an inner module returns before the one around it
+                if _same_data(call.returned, wanted) and not _same_data(call.given, wanted)
+            ),
+            None,
+        )
+        if maker is None or len(chain) > 4:
+            raise _unsupported(source, "the path from the last block to the head is not a chain of modules")
+        chain.append(maker.module)
+        wanted = maker.given
+    return tuple(reversed(chain))
+
+
+def _same_data(a: Tensor, b: Tensor) -> bool:
+    if a is b:
+        return True
+    if a.shape[-1] != b.shape[-1] or a.numel() != b.numel():
+        return False
+    return a.data_ptr() == b.data_ptr()
+
+
+def blocks_return_tuple(model: PreTrainedModel, blocks: nn.ModuleList) -> bool:
+    """Whether the blocks of ``model`` return a tuple (read off one tiny forward pass)."""
+    seen: list[bool] = []
+    handle = blocks[0].register_forward_hook(lambda _m, _a, output: seen.append(isinstance(output, tuple)))
+    try:
+        model(input_ids=_probe_ids(model), use_cache=False)
+    finally:
+        handle.remove()
+    return seen[0]
+
+
+def _fit_post(
+    model: PreTrainedModel, core: nn.Module, head: nn.Module, head_call: _Call, source: str
+) -> tuple[float, float | None]:
+    """Scale and softcap between head output and logits, fitted by feeding chosen head outputs through the
+    model's own forward and checked on others."""
+    width = head_call.returned.shape[-1]
+
+    def post(values: Tensor) -> Tensor:
+        fed = values.to(head_call.returned.dtype).expand(1, PROBE_TOKENS, width)
+        handle = head.register_forward_hook(lambda _m, _a, _o: fed.clone())
+        try:
+            with torch.inference_mode():
+                return model(input_ids=_probe_ids(model), use_cache=False).logits[0, 0].double()
+        finally:
+            handle.remove()
+
+    grid = torch.linspace(-1.0, 1.0, width, device=model.device, dtype=torch.float64)
+    small, large = post(grid * 1e-3), post(grid * 200.0)
+    given_small = (grid * 1e-3).to(head_call.returned.dtype).double()
+    scale = float((small @ given_small) / (given_small @ given_small))
+    scale = 1.0 if abs(scale - 1.0) < 1e-6 else scale
+    cap = float(large.abs().max())
+    softcap = cap if cap < 200.0 * abs(scale) * 0.99 else None
+    if softcap is not None:
+        softcap = _solve_softcap(post, scale, grid)
+    for magnitude in (1.0, 30.0, 100.0):
+        values = (grid * magnitude).to(head_call.returned.dtype).double()
+        got, expected = post(values), values * scale
+        if softcap is not None:
+            expected = softcap * torch.tanh(expected / softcap)
+        tolerance = 1e-4 if head_call.returned.dtype == torch.float32 else 2e-2
+        if not torch.allclose(got, expected, rtol=tolerance, atol=tolerance):
+            raise _unsupported(source, "what it does between head and logits is neither a scale nor a softcap")
+    return scale, softcap
+
+
+def _solve_softcap(post: Callable[[Tensor], Tensor], scale: float, grid: Tensor) -> float:
+    """c of c tanh(x / c), read off where tanh is saturated."""
+    return float(post(grid * 1e6 / abs(scale)).abs().max())

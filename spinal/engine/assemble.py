@@ -1,0 +1,164 @@
+"""From lens values and spectra to the trace's layers and the capture. Plain numpy."""
+
+import numpy as np
+import numpy.typing as npt
+
+from spinal.capture import Capture, PolicyCapture
+from spinal.engine.lens import LensResult
+from spinal.engine.spectrum import NodeSpectrum
+from spinal.engine.tokens import GatheredRows
+from spinal.profile import MeasurementProfile
+from spinal.trace import POLICIES, WINDOWS, LayerTrace, PositionTrace, WindowFit
+
+Array = npt.NDArray[np.float64]
+
+
+def prompt_means(values: Array, gathered: GatheredRows, policy: str, prompts: int) -> Array:
+    """(S, K) values at the gathered rows -> (P, S) means inside each prompt over the policy's rows."""
+    mine = gathered.is_last if policy == "last" else gathered.in_all
+    owner = gathered.prompt[mine]
+    counts = np.bincount(owner, minlength=prompts)
+    sums = np.stack([np.bincount(owner, weights=row[mine], minlength=prompts) for row in values])
+    return np.asarray((sums / counts).T)
+
+
+def build_capture(
+    digest: str,
+    gathered: GatheredRows,
+    lens: LensResult,
+    spectra: dict[str, list[NodeSpectrum]],
+    nll: dict[int, float] | None,
+    prompts: int,
+) -> Capture:
+    """The capture behind a trace. The last pair of ``lens`` is (node 0, node D); the others are the steps."""
+    parts = {policy: _policy_capture(gathered, lens, spectra[policy], policy, prompts) for policy in POLICIES}
+    ends = prompt_means(lens.distance[-1:], gathered, "all", prompts)[:, 0]
+    path = parts["all"].transport[:, 1:].sum(axis=1)
+    nll_values, nll_prompts = _nll(nll, gathered, lens, prompts)
+    return Capture(
+        trace_digest=digest,
+        last=parts["last"],
+        all=parts["all"],
+        nll=nll_values,
+        nll_prompts=nll_prompts,
+        directness=np.divide(ends, path, out=np.full(prompts, np.nan), where=path > 0),
+        row_prompt=gathered.prompt.astype(np.int64),
+        row_is_last=gathered.is_last,
+        row_in_all=gathered.in_all,
+    )
+
+
+def _policy_capture(
+    gathered: GatheredRows, lens: LensResult, spectra: list[NodeSpectrum], policy: str, prompts: int
+) -> PolicyCapture:
+    steps = prompt_means(lens.distance[:-1], gathered, policy, prompts)
+    alpha = np.array([[_or_nan(node.fits[window].alpha) for node in spectra] for window in WINDOWS])
+    return PolicyCapture(
+        transport=np.concatenate([np.full((prompts, 1), np.nan), steps], axis=1),
+        entropy=prompt_means(lens.entropy, gathered, policy, prompts),
+        alpha=alpha,
+        replicates=np.stack([node.replicates for node in spectra], axis=1),
+        replicate_kind=spectra[0].kind,
+        effective_rank=np.array([_or_nan(node.effective_rank) for node in spectra]),
+    )
+
+
+def _nll(
+    nll: dict[int, float] | None, gathered: GatheredRows, lens: LensResult, prompts: int
+) -> tuple[Array, npt.NDArray[np.int64]]:
+    if nll is not None:
+        return np.array(list(nll.values())), np.array(list(nll), dtype=np.int64)
+    if lens.target_nll is None:
+        raise AssertionError("the trace's lens is read with targets")
+    known = np.isfinite(lens.target_nll)
+    owner = gathered.prompt[known]
+    counts = np.bincount(owner, minlength=prompts)
+    sums = np.bincount(owner, weights=lens.target_nll[known], minlength=prompts)
+    having = np.flatnonzero(counts)
+    return sums[having] / counts[having], having.astype(np.int64)
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def build_layers(
+    lens: LensResult,
+    spectra: dict[str, list[NodeSpectrum]],
+    gathered: GatheredRows,
+    capture: Capture,
+    profile: MeasurementProfile,
+) -> tuple[LayerTrace, ...]:
+    """One LayerTrace per node 0..D."""
+    prompts = capture.last.transport.shape[0]
+    agreement = (lens.argmax == lens.argmax[-1]).astype(np.float64)
+    companions = {
+        policy: (
+            prompt_means(lens.max_probability, gathered, policy, prompts),
+            prompt_means(agreement, gathered, policy, prompts),
+        )
+        for policy in POLICIES
+    }
+    depth = len(spectra["all"]) - 1
+    return tuple(
+        LayerTrace(
+            layer=node,
+            depth=node / depth,
+            positions={
+                policy: _position(node, policy, spectra[policy][node], capture, companions[policy], profile)
+                for policy in POLICIES
+            },
+        )
+        for node in range(depth + 1)
+    )
+
+
+def _position(
+    node: int,
+    policy: str,
+    spectrum: NodeSpectrum,
+    capture: Capture,
+    companions: tuple[Array, Array],
+    profile: MeasurementProfile,
+) -> PositionTrace:
+    values = capture.policy(policy)
+    window = profile.window_for(policy)
+    fit = spectrum.fits[window]
+    half = spectrum.half_sample[WINDOWS.index(window)]
+    transport = values.transport[:, node]
+    return PositionTrace(
+        contraction=fit.alpha,
+        contraction_se=spectrum.se(window),
+        contraction_windows={
+            name: WindowFit(
+                alpha=one.alpha,
+                alpha_se=spectrum.se(name),
+                curvature=one.curvature,
+                curved=one.curved,
+                k_min=one.k_min,
+                k_max=one.k_max,
+                reason=one.reason,
+            )
+            for name, one in spectrum.fits.items()
+        },
+        contraction_reason=fit.reason,
+        contraction_half_sample=float(half) if np.isfinite(half) else None,
+        underdetermined=spectrum.rows < 2 * spectrum.dimensions,
+        rows=spectrum.rows,
+        rank=spectrum.rank,
+        transport=float(transport.mean()) if node else None,
+        transport_se=_se(transport) if node else None,
+        transport_reason=None if node else "no_step_into_node_0",
+        entropy=float(values.entropy[:, node].mean()),
+        entropy_se=_se(values.entropy[:, node]),
+        max_probability=float(companions[0][:, node].mean()),
+        argmax_agreement=float(companions[1][:, node].mean()),
+        effective_rank=spectrum.effective_rank,
+        participation_ratio=spectrum.participation_ratio,
+        top_share=spectrum.top_share,
+    )
+
+
+def _se(values: Array) -> float | None:
+    """Standard error of a mean over prompts; None for a single prompt."""
+    return float(values.std(ddof=1) / np.sqrt(values.size)) if values.size > 1 else None

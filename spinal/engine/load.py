@@ -1,0 +1,143 @@
+"""From a checkpoint folder to a model in evaluation mode and its tokenizer. Safetensors only, no remote code."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from spinal.checkpoint import Checkpoint
+from spinal.errors import (
+    AdapterInvalid,
+    ArchitectureUnsupported,
+    NonFiniteWeights,
+    RemoteCodeRefused,
+    TokenizerInvalid,
+    WeightsCorrupt,
+)
+from spinal.profile import MeasurementProfile
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model ready to be measured: eval mode, no gradients, finite weights."""
+
+    checkpoint: Checkpoint
+    model: PreTrainedModel
+    tokenizer: Any
+    device: torch.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+
+def load(checkpoint: Checkpoint, profile: MeasurementProfile, device: str) -> LoadedModel:
+    """Load ``checkpoint`` (an adapter is merged into its base).
+
+    Raises RemoteCodeRefused, ArchitectureUnsupported, WeightsCorrupt, NonFiniteWeights, TokenizerInvalid,
+    AdapterInvalid.
+    """
+    _check_type_is_known(checkpoint)
+    base = checkpoint.base or checkpoint
+    with _quiet():
+        tokenizer = _load_tokenizer(base)
+        model = _load_weights(base, torch.float32 if profile.dtype == "float32" else "auto")
+        if checkpoint.base is not None:
+            model = _merge_adapter(model, checkpoint)
+    _check_finite(model, checkpoint)
+    model.to(torch.device(device))
+    model.eval()
+    model.requires_grad_(False)
+    return LoadedModel(checkpoint, model, tokenizer, torch.device(device))
+
+
+def _check_type_is_known(checkpoint: Checkpoint) -> None:
+    model_type = checkpoint.config.get("model_type")
+    if model_type in CONFIG_MAPPING:
+        return
+    if checkpoint.config.get("auto_map"):
+        raise RemoteCodeRefused(
+            f"{checkpoint.source}: model type {model_type!r} needs Python code shipped with the checkpoint",
+            hint="only architectures that transformers itself implements are run",
+        )
+    raise ArchitectureUnsupported(
+        f"{checkpoint.source}: transformers {transformers.__version__} does not know model type {model_type!r}",
+        hint="a newer transformers may know it",
+    )
+
+
+def _load_tokenizer(checkpoint: Checkpoint) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TokenizerInvalid(f"{checkpoint.source}: tokenizer cannot be loaded ({_first_line(error)})") from error
+
+
+def _load_weights(checkpoint: Checkpoint, dtype: Any) -> PreTrainedModel:
+    try:
+        config = AutoConfig.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=False)
+        model, info = AutoModelForCausalLM.from_pretrained(
+            checkpoint.path,
+            config=config,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        raise WeightsCorrupt(f"{checkpoint.source}: weights cannot be loaded ({_first_line(error)})") from error
+    missing = sorted(info.get("missing_keys") or [])
+    mismatched = [str(item[0]) if isinstance(item, tuple) else str(item) for item in info.get("mismatched_keys") or []]
+    # transformers fills such tensors with random numbers; a measurement of those would be fiction.
+    for names, what in ((missing, "missing"), (sorted(mismatched), "of another shape than config.json says")):
+        if names:
+            raise WeightsCorrupt(
+                f"{checkpoint.source}: {len(names)} tensors are {what}, first {names[0]}",
+                hint="save the whole model with save_pretrained()",
+            )
+    return model
+
+
+def _merge_adapter(model: PreTrainedModel, checkpoint: Checkpoint) -> PreTrainedModel:
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(model, checkpoint.path, local_files_only=True).merge_and_unload(
+            safe_merge=True
+        )
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        raise AdapterInvalid(f"{checkpoint.source}: adapter cannot be applied ({_first_line(error)})") from error
+
+
+def _check_finite(model: PreTrainedModel, checkpoint: Checkpoint) -> None:
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise NonFiniteWeights(
+                f"{checkpoint.source}: tensor {name} holds NaN or infinity",
+                hint="the training run diverged or the file is damaged; use an earlier checkpoint",
+            )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars or advice of transformers: progress is reported by the engine itself."""
+    from transformers.utils import logging as hf_logging
+
+    verbosity = hf_logging.get_verbosity()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(verbosity)
+        hf_logging.enable_progress_bar()

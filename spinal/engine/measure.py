@@ -1,0 +1,395 @@
+"""One checkpoint -> one depth trace and its capture."""
+
+import hashlib
+import os
+import platform
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from safetensors.torch import save_file
+
+import spinal
+from spinal.capture import ROWS_KEY, Capture, capture_tensors
+from spinal.checkpoint import Checkpoint, inspect, weights_digest
+from spinal.documents import Provenance
+from spinal.engine.anatomy import Anatomy, find_anatomy
+from spinal.engine.assemble import build_capture, build_layers
+from spinal.engine.lens import LensResult, Readout, read_lens
+from spinal.engine.load import LoadedModel, load
+from spinal.engine.nll import continuation_nll, row_targets
+from spinal.engine.spectrum import NodeSpectrum, PromptSplit, node_spectrum, split_prompts
+from spinal.engine.tokens import GatheredRows, Tokens, lens_rows, make_batches, tokenize
+from spinal.engine.walk import Prepared, check_finite, prepare, run_block
+from spinal.errors import Cancelled, LensParityFailed, OutOfMemory
+from spinal.profile import MeasurementProfile
+from spinal.progress import CancelCheck, Progress, ProgressSink, ignore_progress, never_cancelled
+from spinal.prompts import PromptSet
+from spinal.trace import (
+    ENGINE_VERSION,
+    POLICIES,
+    EngineIdentity,
+    ModelIdentity,
+    PromptSetIdentity,
+    Trace,
+    stamp_profile,
+    trace_digest,
+)
+
+Tensor = torch.Tensor
+PARITY_PROMPTS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Walked:
+    """What the walk through all nodes leaves: gathered rows (N, K, d) and spectra per policy and node."""
+
+    rows: Tensor
+    spectra: dict[str, list[NodeSpectrum]]
+
+
+class Reporter:
+    """Turns steps of phases with known shares into monotone progress, and cancellation into an exception."""
+
+    def __init__(self, sink: ProgressSink, cancelled: CancelCheck) -> None:
+        self._sink = sink
+        self.cancelled = cancelled
+        self._fraction = 0.0
+
+    def step(self, phase: str, done: int, total: int, span: tuple[float, float]) -> None:
+        if self.cancelled():
+            raise Cancelled(f"cancelled in phase {phase}")
+        low, high = span
+        self._fraction = max(self._fraction, low + (high - low) * done / max(total, 1))
+        self._sink(Progress(phase, done, total, self._fraction))
+
+
+def measure(
+    checkpoint: Checkpoint,
+    prompts: PromptSet,
+    profile: MeasurementProfile,
+    *,
+    capture_path: Path,
+    device: str = "cpu",
+    progress: ProgressSink = ignore_progress,
+    cancelled: CancelCheck = never_cancelled,
+    command: Sequence[str] | None = None,
+) -> Trace:
+    """Measure ``checkpoint`` on ``prompts`` and write its capture to ``capture_path`` (atomically).
+
+    Raises the errors of :mod:`spinal.checkpoint` and :mod:`spinal.engine.load`, ContextExceeded,
+    NonFiniteActivations, LensParityFailed, OutOfMemory, Cancelled.
+    """
+    started = time.monotonic()
+    reporter = Reporter(progress, cancelled)
+    try:
+        with torch.inference_mode():
+            return _measure(checkpoint, prompts, profile, capture_path, device, reporter, command, started)
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(
+            f"{device} ran out of memory at batch size {profile.batch_size}",
+            hint="lower batch_size, or use a larger device",
+        ) from error
+
+
+def _measure(
+    checkpoint: Checkpoint,
+    prompts: PromptSet,
+    profile: MeasurementProfile,
+    capture_path: Path,
+    device: str,
+    reporter: Reporter,
+    command: Sequence[str] | None,
+    started: float,
+) -> Trace:
+    reporter.step("load", 0, 1, (0.0, 0.0))
+    inspect(checkpoint)
+    content = weights_digest(checkpoint)
+    loaded = load(checkpoint, profile, device)
+    tokens = tokenize(loaded, prompts, profile)
+    anatomy = find_anatomy(loaded.model, _layers(checkpoint), checkpoint.source)
+    readout = Readout(anatomy, min(len(loaded.tokenizer), anatomy.head.weight.shape[0]))
+    gathered = lens_rows(tokens.ids, profile.lens_positions)
+    walked = _walk(loaded, anatomy, tokens, gathered, profile, reporter)
+    parity = _parity(loaded, readout, tokens, gathered, walked.rows, profile)
+    nodes = walked.rows.shape[0]
+    reporter.step("lens", 0, 1, (0.75, 0.75))
+    lens = read_lens(
+        [(readout, walked.rows)],
+        [(node, node + 1) for node in range(nodes - 1)] + [(0, nodes - 1)],
+        targets=row_targets(tokens, gathered, walked.rows.device),
+        cancelled=reporter.cancelled,
+    )
+    reporter.step("lens", 1, 1, (0.75, 0.92))
+    nll = continuation_nll(loaded, readout, prompts, profile, reporter.cancelled)
+    reporter.step("store", 0, 1, (0.97, 0.97))
+    digest = trace_digest(content, prompts.digest, profile.fingerprint, ENGINE_VERSION)
+    capture = build_capture(digest, gathered, lens, walked.spectra, nll, len(prompts))
+    trace = _document(
+        digest, content, loaded, readout, prompts, tokens, profile, parity, lens, walked, gathered, capture,
+        nll is not None, _provenance(loaded, profile, command, started),
+    )  # fmt: skip
+    _write_capture(capture, walked.rows, capture_path)
+    reporter.step("store", 1, 1, (0.97, 1.0))
+    return trace
+
+
+def _layers(checkpoint: Checkpoint) -> int:
+    count = (checkpoint.base or checkpoint).n_layers
+    if count is None:
+        raise AssertionError("inspect() admits only configs that name their layers")
+    return count
+
+
+def _walk(
+    loaded: LoadedModel,
+    anatomy: Anatomy,
+    tokens: Tokens,
+    gathered: GatheredRows,
+    profile: MeasurementProfile,
+    reporter: Reporter,
+) -> Walked:
+    source = loaded.checkpoint.source
+    prepared = prepare(anatomy, make_batches(tokens.ids, profile.batch_size, loaded.device), source)
+    hidden = [item.embedded for item in prepared]
+    nodes = len(anatomy.blocks) + 1
+    collector = _Collector(prepared, tokens, gathered, profile, nodes)
+    for node in range(nodes):
+        if node:
+            for index, item in enumerate(prepared):
+                hidden[index] = run_block(anatomy, node - 1, hidden[index], item.calls[node - 1])
+        collector.add(node, hidden, source)
+        reporter.step("walk", node, nodes - 1, (0.05, 0.75))
+    return Walked(collector.rows, collector.spectra)
+
+
+class _Collector:
+    """Gathers, at each node, the kept rows and the spectra of both policies."""
+
+    def __init__(
+        self,
+        prepared: list[Prepared],
+        tokens: Tokens,
+        gathered: GatheredRows,
+        profile: MeasurementProfile,
+        nodes: int,
+    ) -> None:
+        self._profile = profile
+        self._count = len(tokens.ids)
+        self._split: PromptSplit = split_prompts(self._count, profile.jackknife_groups)
+        self._order = np.lexsort((gathered.position, gathered.prompt))
+        self._select: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        slot = {(int(p), int(t)): k for k, (p, t) in enumerate(zip(gathered.prompt, gathered.position, strict=True))}
+        by_prompt: dict[int, list[int]] = {}
+        for p, t in slot:
+            by_prompt.setdefault(p, []).append(t)
+        for item in prepared:
+            self._select.append(_selection(item, by_prompt, slot))
+        embedded = prepared[0].embedded
+        self.rows = torch.empty(
+            nodes, len(gathered.prompt), embedded.shape[-1], dtype=embedded.dtype, device=embedded.device
+        )
+        self._last = torch.from_numpy(gathered.is_last).to(embedded.device)
+        self._last_prompt = torch.from_numpy(gathered.prompt[gathered.is_last]).to(embedded.device)
+        self._all_prompt = torch.cat([prompt for _, _, _, prompt in self._select])
+        self.spectra: dict[str, list[NodeSpectrum]] = {policy: [] for policy in POLICIES}
+
+    def add(self, node: int, hidden: list[Tensor], source: str) -> None:
+        everything = []
+        for (keep, slots, eligible, _), residual in zip(self._select, hidden, strict=True):
+            flat = residual.reshape(-1, residual.shape[-1])
+            self.rows[node, slots] = flat[keep]
+            everything.append(flat[eligible])
+        pooled = torch.cat(everything)
+        check_finite(pooled, node, source)
+        last = self.rows[node, self._last]
+        for policy, rows, prompt in (("last", last, self._last_prompt), ("all", pooled, self._all_prompt)):
+            self.spectra[policy].append(node_spectrum(rows, prompt, self._count, self._split, self._profile))
+
+
+def _selection(
+    item: Prepared, by_prompt: dict[int, list[int]], slot: dict[tuple[int, int], int]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Flat indices of the kept rows and their slots; flat indices of all eligible rows and their prompts."""
+    width = item.batch.input_ids.shape[1]
+    keep, slots, eligible, prompt = [], [], [], []
+    for row, (member, length) in enumerate(zip(item.batch.members, item.batch.lengths, strict=True)):
+        for position in by_prompt[member]:
+            keep.append(row * width + position)
+            slots.append(slot[(member, position)])
+        eligible.extend(range(row * width + 1, row * width + int(length)))
+        prompt.extend([member] * (int(length) - 1))
+    device = item.embedded.device
+    return tuple(torch.tensor(values, dtype=torch.long, device=device) for values in (keep, slots, eligible, prompt))  # type: ignore[return-value]  # four lists in, four tensors out
+
+
+def _parity(
+    loaded: LoadedModel,
+    readout: Readout,
+    tokens: Tokens,
+    gathered: GatheredRows,
+    rows: Tensor,
+    profile: MeasurementProfile,
+) -> float:
+    """Mean Fisher-Rao distance between lens(r_D) and the model's own output, over the shortest prompts."""
+    chosen = sorted(range(len(tokens.ids)), key=lambda i: (len(tokens.ids[i]), i))[-PARITY_PROMPTS:]
+    total, count = 0.0, 0
+    for index in chosen:
+        ids = torch.tensor([tokens.ids[index]], dtype=torch.long, device=loaded.device)
+        mine = torch.from_numpy(gathered.prompt == index).to(rows.device)
+        where = torch.from_numpy(gathered.position[gathered.prompt == index]).to(rows.device)
+        logits = loaded.model(input_ids=ids, use_cache=False).logits[0, where, : readout.vocabulary].double()
+        lens = readout.logits(readout.normed(rows[-1, mine]), 0, readout.vocabulary).double()
+        overlap = (0.5 * (logits.log_softmax(-1) + lens.log_softmax(-1))).logsumexp(-1)
+        total += float((2.0 * torch.acos(overlap.exp().clamp(max=1.0))).sum())
+        count += len(where)
+    distance = total / count
+    if not distance < profile.parity_tolerance:
+        raise LensParityFailed(
+            f"{loaded.checkpoint.source}: lens and model differ by {distance:.2g} rad, allowed {profile.parity_tolerance:g}",
+            hint="this architecture does something between its last block and its logits that the lens does not reproduce",
+            parity_rad=distance,
+        )
+    return distance
+
+
+def _document(
+    digest: str,
+    content: str,
+    loaded: LoadedModel,
+    readout: Readout,
+    prompts: PromptSet,
+    tokens: Tokens,
+    profile: MeasurementProfile,
+    parity: float,
+    lens: LensResult,
+    walked: Walked,
+    gathered: GatheredRows,
+    capture: Capture,
+    from_continuations: bool,
+    provenance: Provenance,
+) -> Trace:
+    layers = build_layers(lens, walked.spectra, gathered, capture, profile)
+    scored = capture.nll[np.isfinite(capture.nll)]
+    return Trace(
+        digest=digest,
+        model=_identity(loaded, readout, content),
+        prompt_set=PromptSetIdentity(
+            digest=prompts.digest,
+            name=prompts.name,
+            count=len(prompts),
+            truncated=tokens.truncated,
+            tokens=tokens.total,
+            token_ids_digest=tokens.digest,
+        ),
+        profile=stamp_profile(profile),
+        engine=EngineIdentity(
+            version=ENGINE_VERSION,
+            device=provenance.device,
+            dtype=provenance.dtype,
+            torch=torch.__version__,
+            transformers=transformers.__version__,
+        ),
+        parity_rad=parity,
+        nll=float(scored.mean()) if scored.size else None,
+        nll_source=("continuations" if from_continuations else "prompts") if scored.size else None,
+        non_finite=0,
+        layers=layers,
+        warnings=_warnings(tokens, walked, prompts),
+        provenance=provenance,
+    )
+
+
+def _warnings(tokens: Tokens, walked: Walked, prompts: PromptSet) -> tuple[str, ...]:
+    found = []
+    if tokens.truncated:
+        found.append(f"{tokens.truncated} of {len(prompts)} prompts were cut to their last tokens")
+    for policy in POLICIES:
+        node = walked.spectra[policy][-1]
+        if node.rows < 2 * node.dimensions:
+            found.append(
+                f"policy {policy}: {node.rows} rows for {node.dimensions} dimensions (n < 2d): alpha is underdetermined, "
+                "its differences are attenuated or inflated by x1.03-1.26"
+            )
+    return tuple(found)
+
+
+def _identity(loaded: LoadedModel, readout: Readout, content: str) -> ModelIdentity:
+    config = loaded.model.config.get_text_config()
+    embedding = loaded.model.get_input_embeddings().weight
+    return ModelIdentity(
+        source=loaded.checkpoint.source,
+        revision=None,
+        weights_digest=content,
+        architecture=type(loaded.model).__name__,
+        n_layers=len(readout.anatomy.blocks),
+        hidden_size=int(config.hidden_size),
+        vocab_size=int(readout.anatomy.head.weight.shape[0]),
+        tied_embeddings=embedding.data_ptr() == readout.anatomy.head.weight.data_ptr(),
+        readout_digest=readout_digest(readout),
+    )
+
+
+def readout_digest(readout: Readout) -> str:
+    """sha256 over the values of final norm, head and post-processing, as float32."""
+    hasher = hashlib.sha256(repr((readout.anatomy.scale, readout.anatomy.softcap, readout.vocabulary)).encode())
+    for module in (*readout.anatomy.readout, readout.anatomy.head):
+        for name, tensor in sorted(module.state_dict().items()):
+            hasher.update(name.encode())
+            hasher.update(tensor.float().cpu().contiguous().numpy().tobytes())
+    return hasher.hexdigest()
+
+
+def _provenance(
+    loaded: LoadedModel, profile: MeasurementProfile, command: Sequence[str] | None, started: float
+) -> Provenance:
+    return make_provenance(
+        device=str(loaded.device), dtype=str(loaded.dtype).removeprefix("torch."), seed=profile.seed, command=command,
+        started=started,
+    )  # fmt: skip
+
+
+def make_provenance(*, device: str, dtype: str, seed: int, command: Sequence[str] | None, started: float) -> Provenance:
+    """Provenance of a measurement that began at ``started`` (``time.monotonic``) on this machine."""
+    name = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
+    return Provenance(
+        created_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        duration_s=time.monotonic() - started,
+        hostname=socket.gethostname(),
+        platform=platform.platform(),
+        python=sys.version.split()[0],
+        versions={
+            "spinal": spinal.__version__,
+            "engine": ENGINE_VERSION,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "numpy": np.__version__,
+        },
+        device=f"{device} ({name})",
+        dtype=dtype,
+        threads=torch.get_num_threads(),
+        seed=seed,
+        command=list(command) if command else None,
+    )
+
+
+def _write_capture(capture: Capture, rows: Tensor, path: Path) -> None:
+    """Write under a temporary name, flush to disk, rename: a capture is whole or absent."""
+    arrays, metadata = capture_tensors(capture)
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    tensors[ROWS_KEY] = rows.cpu().contiguous()
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        save_file(tensors, partial, metadata=metadata)
+        with partial.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,88 @@
+"""Held-out NLL: of the prompts' own continuations where the set has them, else of the prompts at lens positions."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from spinal.engine.lens import Readout, read_lens
+from spinal.engine.load import LoadedModel
+from spinal.engine.tokens import GatheredRows, Tokens, make_batches
+from spinal.errors import Cancelled
+from spinal.profile import MeasurementProfile
+from spinal.progress import CancelCheck
+from spinal.prompts import PromptSet
+
+Array = npt.NDArray[np.float64]
+
+
+def row_targets(tokens: Tokens, gathered: GatheredRows, device: torch.device) -> torch.Tensor:
+    """(K,) id of the token that follows each gathered row inside its prompt, -1 after the last."""
+    targets = [
+        tokens.ids[p][t + 1] if t + 1 < len(tokens.ids[p]) else -1
+        for p, t in zip(gathered.prompt.tolist(), gathered.position.tolist(), strict=True)
+    ]
+    return torch.tensor(targets, dtype=torch.long, device=device)
+
+
+def continuation_nll(
+    loaded: LoadedModel,
+    readout: Readout,
+    prompts: PromptSet,
+    profile: MeasurementProfile,
+    cancelled: CancelCheck,
+) -> dict[int, float] | None:
+    """Nats per token of the continuation of the first ``continuation_prompts`` prompts that have one, by prompt
+    index; None when the set has none."""
+    chosen = [i for i, text in enumerate(prompts.continuations) if text][: profile.continuation_prompts]
+    pairs = {i: ids for i in chosen if (ids := _joined(loaded, prompts, i, profile)) is not None}
+    if not pairs:
+        return None
+    members = list(pairs)
+    values: dict[int, float] = {}
+    for batch in make_batches(tuple(pairs[i][0] for i in members), profile.batch_size, loaded.device):
+        if cancelled():
+            raise Cancelled("cancelled in phase nll")
+        final = _final_residual(loaded, readout, batch.input_ids)
+        for row, member in enumerate(batch.members):
+            index = members[member]
+            ids, start = pairs[index]
+            targets = torch.tensor(ids[start:], dtype=torch.long, device=loaded.device)
+            lens = read_lens([(readout, final[row : row + 1, start - 1 : len(ids) - 1])], [], targets=targets)
+            if lens.target_nll is None:
+                raise AssertionError("targets were given")
+            values[index] = float(lens.target_nll.mean())
+    return values
+
+
+def _joined(
+    loaded: LoadedModel, prompts: PromptSet, index: int, profile: MeasurementProfile
+) -> tuple[tuple[int, ...], int] | None:
+    """Ids of prompt + continuation and where the continuation starts; cut from the front to what is read."""
+
+    def encode(text: str, special: bool) -> list[int]:
+        return list(loaded.tokenizer(text, add_special_tokens=special)["input_ids"])
+
+    head = encode(prompts.prompts[index], profile.add_special_tokens)
+    tail = encode(prompts.continuations[index] or "", False)
+    if not tail:
+        return None
+    context = (loaded.checkpoint.base or loaded.checkpoint).max_positions or profile.max_tokens
+    limit = min(profile.max_tokens, context)
+    tail = tail[: max(1, limit // 2)]
+    head = head[-(limit - len(tail)) :]
+    return (*head, *tail), len(head)
+
+
+def _final_residual(loaded: LoadedModel, readout: Readout, input_ids: torch.Tensor) -> torch.Tensor:
+    """r_D (B, T, d) of an ordinary forward pass without the head."""
+    kept: list[torch.Tensor] = []
+
+    def keep(_module: object, _args: object, output: object) -> None:
+        kept.append(output[0] if isinstance(output, tuple) else output)  # type: ignore[arg-type]  # a block returns its residual
+
+    handle = readout.anatomy.blocks[-1].register_forward_hook(keep)
+    try:
+        readout.anatomy.core(input_ids=input_ids, use_cache=False)
+    finally:
+        handle.remove()
+    return kept[0]

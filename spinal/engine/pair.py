@@ -1,0 +1,184 @@
+"""What only a joint pass over two checkpoints can tell: block swap, weight change, gap, fixed-lens transport."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError, safe_open
+
+from spinal.capture import ROWS_KEY
+from spinal.checkpoint import Checkpoint, check_pair, inspect
+from spinal.engine.anatomy import find_anatomy
+from spinal.engine.assemble import prompt_means
+from spinal.engine.lens import Readout, read_lens
+from spinal.engine.load import LoadedModel, load
+from spinal.engine.measure import Reporter, readout_digest
+from spinal.engine.swap import block_swap
+from spinal.engine.tokens import GatheredRows, lens_rows, tokenize
+from spinal.engine.weights import block_changes, other_changes
+from spinal.errors import CaptureMissing, OutOfMemory, PairMismatch, TokenizerMismatch, TracesNotComparable
+from spinal.evidence import PairEvidence
+from spinal.profile import MeasurementProfile
+from spinal.progress import CancelCheck, ProgressSink, ignore_progress, never_cancelled
+from spinal.prompts import PromptSet
+from spinal.trace import POLICIES
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class _Side:
+    loaded: LoadedModel
+    readout: Readout
+
+
+def gather_evidence(
+    reference: Checkpoint,
+    candidate: Checkpoint,
+    *,
+    reference_capture: Path,
+    candidate_capture: Path,
+    prompts: PromptSet,
+    profile: MeasurementProfile,
+    device: str = "cpu",
+    progress: ProgressSink = ignore_progress,
+    cancelled: CancelCheck = never_cancelled,
+) -> PairEvidence:
+    """Evidence on the pair; the captures must stem from traces of these checkpoints on these prompts.
+
+    Raises PairMismatch, TokenizerMismatch, CaptureMissing, TracesNotComparable, NonFiniteActivations,
+    OutOfMemory, Cancelled and the errors of loading.
+    """
+    reporter = Reporter(progress, cancelled)
+    try:
+        with torch.inference_mode():
+            return _gather(
+                reference, candidate, reference_capture, candidate_capture, prompts, profile, device, reporter
+            )
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(
+            f"{device} ran out of memory comparing at batch size {profile.batch_size}",
+            hint="lower batch_size, or use a larger device",
+        ) from error
+
+
+def _gather(
+    reference: Checkpoint,
+    candidate: Checkpoint,
+    reference_capture: Path,
+    candidate_capture: Path,
+    prompts: PromptSet,
+    profile: MeasurementProfile,
+    device: str,
+    reporter: Reporter,
+) -> PairEvidence:
+    started = time.monotonic()
+    reporter.step("load", 0, 1, (0.0, 0.0))
+    inspect(reference)
+    inspect(candidate)
+    check_pair(reference, candidate)
+    ours, theirs = _open(reference, profile, device), _open(candidate, profile, device)
+    tokens = tokenize(ours.loaded, prompts, profile)
+    if tokens.digest != tokenize(theirs.loaded, prompts, profile).digest:
+        raise TokenizerMismatch(
+            f"{reference.source} and {candidate.source} turn the prompts into different token ids",
+            hint="both checkpoints must share tokenizer.json and tokenizer_config.json",
+        )
+    gathered = lens_rows(tokens.ids, profile.lens_positions)
+    reporter.step("weights", 0, 1, (0.05, 0.05))
+    weight_change = block_changes(ours.readout.anatomy, theirs.readout.anatomy)
+    other = other_changes(ours.loaded, theirs.loaded, ours.readout.anatomy, theirs.readout.anatomy)
+    swapped = block_swap(
+        tokens.ids[: profile.swap_prompts], ours.readout.anatomy, theirs.readout.anatomy, ours.readout, profile,
+        candidate.source, ours.loaded.device, reporter, (0.1, 0.7),
+    )  # fmt: skip
+    moved = readout_digest(ours.readout) != readout_digest(theirs.readout)
+    rows = (_read_rows(reference_capture, gathered), _read_rows(candidate_capture, gathered))
+    reporter.step("gap", 0, 1, (0.7, 0.7))
+    gap, fixed = _through_lenses(ours, theirs, rows, moved, gathered, len(prompts), reporter)
+    hidden = _hidden_change(rows, gathered, len(prompts))
+    reporter.step("gap", 1, 1, (0.7, 1.0))
+    return PairEvidence(
+        block_swap=swapped.rho,
+        block_swap_transport=swapped.transport,
+        weight_change=weight_change,
+        weight_change_other=other,
+        function_gap=gap,
+        fixed_lens_transport=fixed,
+        hidden_change=hidden,
+        readout_moved=moved,
+        device=device,
+        dtype=str(ours.loaded.dtype).removeprefix("torch."),
+        duration_s=time.monotonic() - started,
+    )
+
+
+def _open(checkpoint: Checkpoint, profile: MeasurementProfile, device: str) -> _Side:
+    loaded = load(checkpoint, profile, device)
+    layers = (checkpoint.base or checkpoint).n_layers or 0
+    anatomy = find_anatomy(loaded.model, layers, checkpoint.source)
+    return _Side(loaded, Readout(anatomy, min(len(loaded.tokenizer), anatomy.head.weight.shape[0])))
+
+
+def _read_rows(path: Path, gathered: GatheredRows) -> torch.Tensor:
+    """Residuals (N, K, d) of a capture, which must hold exactly the gathered rows."""
+    if not path.is_file():
+        raise CaptureMissing(f"capture {path.name} is not in the artifact store", hint="trace the checkpoint again")
+    try:
+        with safe_open(path, framework="pt") as file:
+            rows = file.get_tensor(ROWS_KEY)
+    except SafetensorError as error:
+        raise CaptureMissing(f"capture {path.name} is damaged ({error})", hint="trace the checkpoint again") from error
+    if rows.shape[1] != len(gathered.prompt):
+        raise TracesNotComparable(
+            f"capture {path.name} holds {rows.shape[1]} rows, these prompts have {len(gathered.prompt)}",
+            hint="trace both checkpoints on the same prompts with the same profile",
+        )
+    return rows
+
+
+def _through_lenses(
+    ours: _Side,
+    theirs: _Side,
+    rows: tuple[torch.Tensor, torch.Tensor],
+    moved: bool,
+    gathered: GatheredRows,
+    prompts: int,
+    reporter: Reporter,
+) -> tuple[dict[str, Array], dict[str, Array] | None]:
+    """Same-node gap through each side's own lens; candidate's transport through the reference's lens if the
+    read-out moved."""
+    device = ours.loaded.device
+    before, after = rows[0].to(device), rows[1].to(device)
+    if before.shape != after.shape:
+        raise PairMismatch("the captures differ in nodes or width", hint="compare checkpoints of one ancestor")
+    nodes = before.shape[0]
+    # Both sides are separate products of equal shape: equal rows then give equal logits, bit for bit.
+    candidate_readout = theirs.readout if moved else ours.readout
+    same = read_lens(
+        [(ours.readout, before), (candidate_readout, after)],
+        [(node, nodes + node) for node in range(nodes)],
+        cancelled=reporter.cancelled,
+    )
+    gap = {policy: prompt_means(same.distance, gathered, policy, prompts) for policy in POLICIES}
+    reporter.step("gap", 1, 2, (0.7, 0.95))
+    if not moved:
+        return gap, None
+    fixed = read_lens(
+        [(ours.readout, after)], [(node, node + 1) for node in range(nodes - 1)], cancelled=reporter.cancelled
+    )
+    missing = np.full((prompts, 1), np.nan)
+    return gap, {
+        policy: np.concatenate([missing, prompt_means(fixed.distance, gathered, policy, prompts)], axis=1)
+        for policy in POLICIES
+    }
+
+
+def _hidden_change(rows: tuple[torch.Tensor, torch.Tensor], gathered: GatheredRows, prompts: int) -> dict[str, Array]:
+    before, after = rows[0].double(), rows[1].double()
+    moved = (after - before).norm(dim=-1)
+    change = torch.where(moved > 0, moved / before.norm(dim=-1), 0.0).numpy()
+    return {policy: prompt_means(change, gathered, policy, prompts) for policy in POLICIES}

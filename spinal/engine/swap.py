@@ -1,0 +1,126 @@
+"""Block swap: what each block itself now does, free of upstream propagation (``docs/method.md`` section 4).
+
+The reference's input r_{l-1} is fed to the reference's and to the candidate's block l:
+rho_l = ||swapped output - reference output|| / ||reference block's own update||.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from spinal.engine.anatomy import Anatomy
+from spinal.engine.assemble import prompt_means
+from spinal.engine.lens import Readout, read_lens
+from spinal.engine.measure import Reporter
+from spinal.engine.tokens import Batch, GatheredRows, lens_rows, make_batches
+from spinal.engine.walk import check_finite, prepare, run_block
+from spinal.engine.weights import identical
+from spinal.profile import MeasurementProfile
+
+Array = npt.NDArray[np.float64]
+Tensor = torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class SwapResult:
+    rho: Array
+    """(Q, D)"""
+    transport: Array
+    """(Q, D) radians."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Outputs:
+    """Residuals before the block, after the reference's block and after the candidate's, per batch."""
+
+    before: list[Tensor]
+    reference: list[Tensor]
+    candidate: list[Tensor]
+
+
+def block_swap(
+    ids: tuple[tuple[int, ...], ...],
+    reference: Anatomy,
+    candidate: Anatomy,
+    readout: Readout,
+    profile: MeasurementProfile,
+    source: str,
+    device: torch.device,
+    reporter: Reporter,
+    span: tuple[float, float],
+) -> SwapResult:
+    """Swap every block once over the prompts ``ids``; bit-identical blocks give exactly 0 without being run.
+
+    ``readout`` is the reference's. Progress runs through ``span``.
+    """
+    batches = make_batches(ids, profile.batch_size, device)
+    ours, theirs = prepare(reference, batches, source), prepare(candidate, batches, source)
+    gathered = lens_rows(ids, profile.lens_positions)
+    depth, count = len(reference.blocks), len(ids)
+    rho, transport = np.zeros((count, depth)), np.zeros((count, depth))
+    hidden = [item.embedded for item in ours]
+    for block in range(depth):
+        after = [run_block(reference, block, hidden[i], item.calls[block]) for i, item in enumerate(ours)]
+        if not identical(reference.blocks[block], candidate.blocks[block]):
+            swapped = [run_block(candidate, block, hidden[i], item.calls[block]) for i, item in enumerate(theirs)]
+            for index, out in enumerate(swapped):
+                check_finite(_inside(out, batches[index]), block + 1, f"{source}, block swapped")
+            outputs = _Outputs(hidden, after, swapped)
+            rho[:, block] = _rho(outputs, batches, count)
+            transport[:, block] = _step_change(outputs, batches, gathered, readout, count)
+        hidden = after
+        reporter.step("swap", block + 1, depth, span)
+    return SwapResult(rho, transport)
+
+
+def _inside(hidden: Tensor, batch: Batch) -> Tensor:
+    """The rows of real positions but the first, (n, d)."""
+    return hidden[_mask(batch, hidden.device)]
+
+
+def _mask(batch: Batch, device: torch.device) -> Tensor:
+    where = torch.arange(batch.input_ids.shape[1], device=device)
+    lengths = torch.from_numpy(batch.lengths).to(device)
+    return (where[None, :] >= 1) & (where[None, :] < lengths[:, None])
+
+
+def _rho(outputs: _Outputs, batches: list[Batch], count: int) -> Array:
+    values = np.zeros(count)
+    for before, ours, swapped, batch in zip(outputs.before, outputs.reference, outputs.candidate, batches, strict=True):
+        moved = (swapped.double() - ours.double()).norm(dim=-1)
+        update = (ours.double() - before.double()).norm(dim=-1)
+        mask = _mask(batch, before.device)
+        # A block whose own update is zero at a position has no scale there: 0/0 counts as no change.
+        ratio = torch.where(moved > 0, moved / update.clamp(min=torch.finfo(torch.float64).tiny), 0.0)
+        means = torch.where(mask, ratio, 0.0).sum(1) / mask.sum(1)
+        values[list(batch.members)] = means.cpu().numpy()
+    return values
+
+
+def _step_change(
+    outputs: _Outputs, batches: list[Batch], gathered: GatheredRows, readout: Readout, count: int
+) -> Array:
+    states = torch.stack(
+        [_gather(part, batches, gathered) for part in (outputs.before, outputs.reference, outputs.candidate)]
+    )
+    lens = read_lens([(readout, states)], [(0, 1), (0, 2)])
+    steps = prompt_means(lens.distance, gathered, "all", count)
+    return steps[:, 1] - steps[:, 0]
+
+
+def _gather(parts: list[Tensor], batches: list[Batch], gathered: GatheredRows) -> Tensor:
+    """(K, d) residuals at the gathered positions, in gathered order."""
+    rows = torch.empty(len(gathered.prompt), parts[0].shape[-1], dtype=parts[0].dtype, device=parts[0].device)
+    place = {member: (i, row) for i, batch in enumerate(batches) for row, member in enumerate(batch.members)}
+    wanted: dict[int, tuple[list[int], list[int], list[int]]] = {}
+    for k, (prompt, position) in enumerate(zip(gathered.prompt.tolist(), gathered.position.tolist(), strict=True)):
+        batch, row = place[prompt]
+        slots, from_row, from_position = wanted.setdefault(batch, ([], [], []))
+        slots.append(k)
+        from_row.append(row)
+        from_position.append(position)
+    for batch, (slots, from_row, from_position) in wanted.items():
+        rows[slots] = parts[batch][from_row, from_position]
+    return rows

@@ -1,0 +1,93 @@
+"""All prompts through one block at a time, each block read once (``docs/method.md``, layer-major walk).
+
+A first cheap pass runs the model's own forward with every block replaced by a recorder that passes the
+residual through: it yields r_0 and the arguments (masks, rotary tables, position biases) that each block
+receives. Replaying the blocks with them reproduces the ordinary forward bit for bit, and only the residuals
+of one node are held.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from spinal.engine.anatomy import Anatomy, residual_of
+from spinal.engine.tokens import Batch
+from spinal.errors import ArchitectureUnsupported, NonFiniteActivations
+
+Tensor = torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class BlockCall:
+    """Arguments of one block in one batch, without the residual itself."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    by_name: bool
+    """Whether the residual travels as the keyword ``hidden_states``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """One batch before the first block: r_0 (B, T, d) and the arguments of every block."""
+
+    batch: Batch
+    embedded: Tensor
+    calls: tuple[BlockCall, ...]
+
+
+def prepare(anatomy: Anatomy, batches: Sequence[Batch], source: str) -> list[Prepared]:
+    """r_0 and block arguments of every batch; raises ArchitectureUnsupported when blocks cannot be replayed."""
+    return [_prepare_one(anatomy, batch, source) for batch in batches]
+
+
+def _prepare_one(anatomy: Anatomy, batch: Batch, source: str) -> Prepared:
+    calls: list[BlockCall] = []
+    residuals: list[Tensor] = []
+
+    def recorder(*args: Any, **kwargs: Any) -> Any:
+        by_name = not args
+        hidden = kwargs.pop("hidden_states") if by_name else args[0]
+        residuals.append(hidden)
+        calls.append(BlockCall(tuple(args[1:]), kwargs, by_name))
+        return (hidden, None, None) if anatomy.returns_tuple else hidden
+
+    with _replaced_forward(anatomy, recorder):
+        anatomy.core(input_ids=batch.input_ids, use_cache=False)
+    if len(calls) != len(anatomy.blocks) or any(not torch.equal(residuals[0], other) for other in residuals[1:]):
+        raise ArchitectureUnsupported(
+            f"{source}: its blocks cannot be replayed one at a time",
+            hint="only models whose blocks act on one residual stream in order have a depth trace",
+        )
+    return Prepared(batch, residuals[0], tuple(calls))
+
+
+@contextlib.contextmanager
+def _replaced_forward(anatomy: Anatomy, replacement: Callable[..., Any]) -> Iterator[None]:
+    for block in anatomy.blocks:
+        block.forward = replacement  # type: ignore[assignment]  # shadows the method for this pass only
+    try:
+        yield
+    finally:
+        for block in anatomy.blocks:
+            del block.forward
+
+
+def run_block(anatomy: Anatomy, index: int, hidden: Tensor, call: BlockCall) -> Tensor:
+    """Residual after block ``index`` (from 0) for the residual (B, T, d) before it."""
+    block = anatomy.blocks[index]
+    if call.by_name:
+        return residual_of(block(hidden_states=hidden, **call.kwargs))
+    return residual_of(block(hidden, *call.args, **call.kwargs))
+
+
+def check_finite(hidden: Tensor, node: int, source: str) -> None:
+    """Raise NonFiniteActivations naming the node where the residual stopped being finite."""
+    if not bool(torch.isfinite(hidden).all()):
+        raise NonFiniteActivations(
+            f"{source}: residual after block {node} holds NaN or infinity",
+            hint="the weights overflow in this dtype; try dtype float32, or an earlier checkpoint",
+        )

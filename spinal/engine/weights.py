@@ -1,0 +1,63 @@
+"""Relative Frobenius change of parameters, block by block: no forward pass."""
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from spinal.engine.anatomy import Anatomy
+from spinal.engine.load import LoadedModel
+from spinal.errors import PairMismatch
+
+Array = npt.NDArray[np.float64]
+
+
+def relative_change(reference: Iterable[nn.Module], candidate: Iterable[nn.Module]) -> float:
+    """||theta_a - theta_b||_F / ||theta_b||_F over all parameters of the modules; 0 when bit-identical.
+
+    Raises PairMismatch when the parameters do not pair up by name and shape.
+    """
+    difference = norm = 0.0
+    for ours, theirs in zip(reference, candidate, strict=True):
+        mine, other = dict(ours.named_parameters()), dict(theirs.named_parameters())
+        if {name: p.shape for name, p in mine.items()} != {name: p.shape for name, p in other.items()}:
+            raise PairMismatch(
+                "the parameters of the two checkpoints differ in name or shape",
+                hint="compare checkpoints of one ancestor",
+            )
+        for name, parameter in mine.items():
+            base = parameter.double()
+            norm += float(base.square().sum())
+            difference += float((other[name].to(base.device).double() - base).square().sum())
+    if difference == 0.0:
+        return 0.0
+    return math.sqrt(difference / norm) if norm > 0.0 else math.inf
+
+
+def identical(reference: nn.Module, candidate: nn.Module) -> bool:
+    """Whether two modules hold bit for bit the same parameters and buffers."""
+    mine, other = reference.state_dict(), candidate.state_dict()
+    return mine.keys() == other.keys() and all(
+        tensor.dtype == other[name].dtype and torch.equal(tensor, other[name].to(tensor.device))
+        for name, tensor in mine.items()
+    )
+
+
+def block_changes(reference: Anatomy, candidate: Anatomy) -> Array:
+    """(D,) relative change of each block."""
+    pairs = zip(reference.blocks, candidate.blocks, strict=True)
+    return np.array([relative_change([ours], [theirs]) for ours, theirs in pairs])
+
+
+def other_changes(reference: LoadedModel, candidate: LoadedModel, ours: Anatomy, theirs: Anatomy) -> dict[str, float]:
+    """Relative change of input embeddings, final norm (and whatever lies between it and the head), and head."""
+    return {
+        "embeddings": relative_change(
+            [reference.model.get_input_embeddings()], [candidate.model.get_input_embeddings()]
+        ),
+        "final_norm": relative_change(ours.readout, theirs.readout),
+        "head": relative_change([ours.head], [theirs.head]),
+    }

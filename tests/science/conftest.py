@@ -1,0 +1,78 @@
+"""Real audits of the checkpoints with a known history, measured once per session."""
+
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from spinal.comparison import Comparison
+from spinal.profile import MeasurementProfile
+from spinal.prompts import PromptSet, builtin_prompts
+from spinal.trace import Trace
+
+PROFILE = MeasurementProfile(max_tokens=96, swap_prompts=48, continuation_prompts=32, lens_positions=8)
+"""Short prompts keep the session under a minute; what is asserted does not depend on their length."""
+
+
+@pytest.fixture(scope="session")
+def prompts() -> PromptSet:
+    return builtin_prompts("hh-harmless-128")
+
+
+@pytest.fixture(scope="session")
+def traced(
+    history_checkpoint: Callable[[str], Path], prompts: PromptSet, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], tuple[Trace, Path]]:
+    """``traced(name)`` -> (trace, capture file) of a history checkpoint."""
+    from spinal.checkpoint import resolve_reference
+    from spinal.engine.api import measure
+
+    folder = tmp_path_factory.mktemp("captures")
+
+    @cache
+    def run(name: str) -> tuple[Trace, Path]:
+        path = folder / f"{name}.safetensors"
+        checkpoint = resolve_reference(os.fspath(history_checkpoint(name)), roots=None)
+        return measure(checkpoint, prompts, PROFILE, capture_path=path), path
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def compared(
+    history_checkpoint: Callable[[str], Path],
+    prompts: PromptSet,
+    traced: Callable[[str], tuple[Trace, Path]],
+) -> Callable[[str], Comparison]:
+    """``compared(name)`` -> the comparison of ``sft`` (reference) with that checkpoint."""
+    from spinal.analysis.compare import compare
+    from spinal.capture import load_capture
+    from spinal.checkpoint import resolve_reference
+    from spinal.engine.api import gather_evidence
+
+    @cache
+    def run(name: str) -> Comparison:
+        reference, reference_path = traced("sft")
+        candidate, candidate_path = traced(name)
+        evidence = gather_evidence(
+            resolve_reference(os.fspath(history_checkpoint("sft")), roots=None),
+            resolve_reference(os.fspath(history_checkpoint(name)), roots=None),
+            reference_capture=reference_path,
+            candidate_capture=candidate_path,
+            prompts=prompts,
+            profile=PROFILE,
+            device="cpu",
+        )
+        return compare(
+            reference,
+            load_capture(reference_path),
+            candidate,
+            load_capture(candidate_path),
+            evidence,
+            PROFILE,
+            candidate.provenance,
+        )
+
+    return run
