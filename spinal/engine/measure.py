@@ -2,13 +2,9 @@
 
 import hashlib
 import os
-import platform
-import socket
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +12,6 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-import spinal
 from spinal.capture import ROWS_KEY, Capture, capture_tensors
 from spinal.checkpoint import Checkpoint, inspect, weights_digest
 from spinal.documents import Provenance
@@ -32,6 +27,7 @@ from spinal.errors import Cancelled, LensParityFailed, OutOfMemory
 from spinal.profile import MeasurementProfile
 from spinal.progress import CancelCheck, Progress, ProgressSink, ignore_progress, never_cancelled
 from spinal.prompts import PromptSet
+from spinal.provenance import make_provenance
 from spinal.trace import (
     ENGINE_VERSION,
     POLICIES,
@@ -350,33 +346,14 @@ def readout_digest(readout: Readout) -> str:
 def _provenance(
     loaded: LoadedModel, profile: MeasurementProfile, command: Sequence[str] | None, started: float
 ) -> Provenance:
+    device = str(loaded.device)
     return make_provenance(
-        device=str(loaded.device), dtype=str(loaded.dtype).removeprefix("torch."), seed=profile.seed, command=command,
-        started=started,
-    )  # fmt: skip
-
-
-def make_provenance(*, device: str, dtype: str, seed: int, command: Sequence[str] | None, started: float) -> Provenance:
-    """Provenance of a measurement that began at ``started`` (``time.monotonic``) on this machine."""
-    name = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
-    return Provenance(
-        created_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        duration_s=time.monotonic() - started,
-        hostname=socket.gethostname(),
-        platform=platform.platform(),
-        python=sys.version.split()[0],
-        versions={
-            "spinal": spinal.__version__,
-            "engine": ENGINE_VERSION,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "numpy": np.__version__,
-        },
-        device=f"{device} ({name})",
-        dtype=dtype,
+        device=f"{device} ({torch.cuda.get_device_name()})" if loaded.device.type == "cuda" else device,
+        dtype=str(loaded.dtype).removeprefix("torch."),
         threads=torch.get_num_threads(),
-        seed=seed,
-        command=list(command) if command else None,
+        seed=profile.seed,
+        command=command,
+        started=started,
     )
 
 

@@ -1,0 +1,164 @@
+"""Child processes that never outlive their parent, with log files and bounded waits."""
+
+import contextlib
+import ctypes
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+PR_SET_PDEATHSIG = 1
+UNPRIVILEGED = "nobody"
+HOST = "127.0.0.1"
+
+
+class StackError(Exception):
+    """A part of the embedded stack could not be started; the text says which, why and what to do."""
+
+
+class Child:
+    """One child process in its own session. It receives ``death_signal`` when this process dies (Linux)."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        unprivileged: bool = False,
+        death_signal: int = signal.SIGTERM,
+        cwd: Path | None = None,
+    ) -> None:
+        self.name = name
+        self.log = log
+        self._out: IO[bytes] = log.open("ab")
+        demote = unprivileged and os.geteuid() == 0
+        self.process = subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=self._out,
+            stderr=subprocess.STDOUT,
+            env=dict(env) if env is not None else None,
+            start_new_session=True,
+            user=UNPRIVILEGED if demote else None,
+            group=pwd.getpwnam(UNPRIVILEGED).pw_gid if demote else None,
+            extra_groups=[] if demote else None,
+            cwd=cwd if cwd is not None else ("/" if demote else None),
+            preexec_fn=_die_with_parent(death_signal, os.getpid()),  # noqa: PLW1509  set before any thread is started
+        )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def tail(self, lines: int = 15) -> str:
+        """Last lines of the log, for error messages."""
+        with contextlib.suppress(OSError):
+            return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+        return ""
+
+    def send(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(number)
+
+    def stop(self, *, number: int = signal.SIGTERM, timeout: float = 10.0) -> None:
+        """Ask to end, wait, then kill the whole session."""
+        if self.alive():
+            self.send(signal.SIGCONT)
+            self.send(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout)
+        self.kill()
+
+    def kill(self) -> None:
+        """kill -9 for the whole session."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.process.wait(10)
+        self._out.close()
+
+
+def _die_with_parent(number: int, parent: int) -> Callable[[], None] | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    libc = ctypes.CDLL(None)
+
+    def arrange() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, number)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return arrange
+
+
+def wait_until(ready: Callable[[], bool], child: Child, *, timeout: float, interval: float = 0.03) -> None:
+    """Wait for ``ready()``; raises StackError with the log's tail when the child dies or time runs out."""
+    deadline = time.monotonic() + timeout
+    while not ready():
+        if not child.alive():
+            raise StackError(f"{child.name} ended with status {child.process.returncode}:\n{child.tail()}")
+        if time.monotonic() > deadline:
+            raise StackError(f"{child.name} was not ready after {timeout:.0f} s:\n{child.tail()}")
+        time.sleep(interval)
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that was free just now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def port_answers(port: int) -> bool:
+    """Whether something accepts connections on the loopback port."""
+    with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=0.5):
+        return True
+    return False
+
+
+def reachable(path: Path) -> bool:
+    """Whether an unprivileged user can read ``path``: every folder above is open to others."""
+    return all(folder.stat().st_mode & 0o005 == 0o005 for folder in (path, *path.parents))
+
+
+def as_unprivileged(folder: Path) -> Path:
+    """Give ``folder`` to the unprivileged user when running as root."""
+    if os.geteuid() == 0:
+        owner = pwd.getpwnam(UNPRIVILEGED)
+        os.chown(folder, owner.pw_uid, owner.pw_gid)
+    return folder
+
+
+def readable_copy(tree: Path, name: str) -> Path:
+    """``tree`` itself when the user that runs servers can read it, else a world-readable copy of it."""
+    if os.geteuid() != 0 or reachable(tree):
+        return tree
+    kept = Path(tempfile.gettempdir()) / f"spinal-{name}"
+    if kept.is_dir() and kept.stat().st_uid == 0 and not kept.stat().st_mode & 0o022:
+        return kept
+    partial = Path(tempfile.mkdtemp(prefix=f"spinal-{name}-"))
+    shutil.copytree(tree, partial, dirs_exist_ok=True, symlinks=True)
+    partial.chmod(0o755)
+    try:
+        partial.rename(kept)
+    except OSError:
+        # Another start was faster, or the name is taken by somebody else: use this copy.
+        return partial
+    return kept
+
+
+def new_password() -> str:
+    return secrets.token_urlsafe(24)

@@ -1,0 +1,56 @@
+"""What must hold at every moment, as queries that return offenders (``docs/operations.md``)."""
+
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from service.ledger.traces import content_digest, load_trace_document
+
+INVARIANTS: dict[str, str] = {
+    "at most one succeeded attempt per run": """
+        SELECT run_id FROM run_attempts WHERE outcome = 'succeeded' GROUP BY run_id HAVING count(*) > 1""",
+    "a succeeded run has its result": """
+        SELECT r.id FROM runs r WHERE r.state = 'SUCCEEDED' AND NOT EXISTS (
+          SELECT 1 FROM traces t WHERE r.kind = 'trace' AND t.digest = r.result_digest
+          UNION ALL SELECT 1 FROM comparisons c WHERE r.kind = 'compare' AND c.digest = r.result_digest)""",
+    "a trace has every layer under both policies": """
+        SELECT t.digest FROM traces t LEFT JOIN trace_layers l ON l.trace_digest = t.digest
+        GROUP BY t.digest, t.n_layers HAVING count(l.layer) <> 2 * (t.n_layers + 1)""",
+    "no two runs in flight share a specification": """
+        SELECT spec_digest FROM runs WHERE state IN ('QUEUED','RUNNING') AND NOT cancel_requested
+        GROUP BY spec_digest HAVING count(*) > 1""",
+    "no lease is expired for more than a minute": """
+        SELECT id FROM runs WHERE state = 'RUNNING' AND lease_until < now() - interval '60 seconds'""",
+    "attempts are numbered without a gap": """
+        SELECT run_id FROM run_attempts GROUP BY run_id HAVING max(attempt) <> count(*) OR min(attempt) <> 1""",
+    "a run counts the attempts it had": """
+        SELECT r.id FROM runs r WHERE r.attempt <> (SELECT count(*) FROM run_attempts a WHERE a.run_id = r.id)""",
+    "an open audit has work left": """
+        SELECT a.id FROM audits a WHERE a.state IN ('QUEUED','RUNNING') AND NOT EXISTS (
+          SELECT 1 FROM audit_runs x JOIN runs r ON r.id = x.run_id
+          WHERE x.audit_id = a.id AND r.state IN ('QUEUED','RUNNING'))""",
+    "a succeeded audit has all its results": """
+        SELECT a.id FROM audits a WHERE a.state = 'SUCCEEDED' AND (a.candidate_trace IS NULL
+          OR (a.reference IS NOT NULL AND (a.reference_trace IS NULL OR a.comparison IS NULL OR a.verdict IS NULL)))""",
+    "a queued run does not wait for a failed one": """
+        SELECT r.id FROM runs r JOIN run_dependencies d ON d.run_id = r.id JOIN runs n ON n.id = d.depends_on
+        WHERE r.state = 'QUEUED' AND n.state = 'FAILED'""",
+}
+
+
+def violations(session: Session) -> dict[str, list[Any]]:
+    """Offending keys by invariant; empty when all hold."""
+    found: dict[str, list[Any]] = {}
+    for name, query in INVARIANTS.items():
+        offenders = list(session.execute(text(query)).scalars())
+        if offenders:
+            found[name] = offenders
+    torn = [
+        row.digest
+        for row in session.execute(text("SELECT digest, content_digest FROM traces")).all()
+        if content_digest(load_trace_document(session, row.digest)) != row.content_digest
+    ]
+    if torn:
+        found["a trace's content recomputes to its digest"] = torn
+    return found

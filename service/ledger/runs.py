@@ -1,0 +1,385 @@
+"""Runs: one readable statement per transition, database time only, every worker write fenced by its attempt."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from service.ledger.ids import new_id
+from service.ledger.lifecycle import RunKind
+from service.ledger.settle import notify, settle
+from service.ledger.specs import spec_digest
+from spinal.errors import AttemptsExhausted, DeadlineExceeded, DependencyFailed, LeaseLost
+
+NO_OPEN_DEPENDENCY = """NOT EXISTS (SELECT 1 FROM run_dependencies d JOIN runs n ON n.id = d.depends_on
+                WHERE d.run_id = runs.id AND n.state <> 'SUCCEEDED')"""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A worker's right to one attempt of a run."""
+
+    run_id: UUID
+    attempt: int
+    kind: RunKind
+    spec: dict[str, Any]
+    traceparent: str | None
+
+
+@dataclass(frozen=True)
+class Due:
+    run_id: UUID
+    queue: str
+    priority: int
+
+
+@dataclass(frozen=True)
+class Beat:
+    """What a heartbeat learns."""
+
+    alive: bool
+    cancel_requested: bool
+
+
+def find_or_create_run(
+    session: Session,
+    spec: dict[str, Any],
+    *,
+    queue: str,
+    priority: int = 0,
+    depends_on: tuple[UUID, ...] = (),
+    traceparent: str | None = None,
+) -> UUID:
+    """The run that does ``spec``: a succeeded one, one in flight, or a new one. Safe under any number of
+    parallel calls; an in-flight row stays locked until the caller's transaction ends, so that it cannot finish
+    unseen."""
+    digest = spec_digest(spec)
+    done = session.execute(
+        text("""SELECT id FROM runs WHERE spec_digest = :digest AND state = 'SUCCEEDED'
+                ORDER BY finished_at DESC LIMIT 1"""),
+        {"digest": digest},
+    ).scalar()
+    if done is not None:
+        return UUID(str(done))
+    fresh = new_id()
+    run_id = session.execute(
+        text("""INSERT INTO runs (id, kind, spec, spec_digest, queue, priority, traceparent)
+                VALUES (:id, :kind, CAST(:spec AS jsonb), :digest, :queue, :priority, :traceparent)
+                ON CONFLICT (spec_digest) WHERE state IN ('QUEUED','RUNNING') AND NOT cancel_requested
+                DO UPDATE SET priority = GREATEST(runs.priority, EXCLUDED.priority)
+                RETURNING id"""),
+        {
+            "id": fresh,
+            "kind": spec["kind"],
+            "spec": json.dumps(spec),
+            "digest": digest,
+            "queue": queue,
+            "priority": priority,
+            "traceparent": traceparent,
+        },
+    ).scalar_one()
+    if run_id == fresh:
+        for needed in dict.fromkeys(depends_on):
+            session.execute(
+                text("INSERT INTO run_dependencies (run_id, depends_on) VALUES (:run, :needed)"),
+                {"run": fresh, "needed": needed},
+            )
+        notify(session, "spinal_runs", str(fresh))
+    return UUID(str(run_id))
+
+
+def due_runs(session: Session, *, ring_again_s: float, limit: int = 100) -> list[Due]:
+    """Take queued runs whose time has come and stamp them as rung; copies of the dispatcher share them out."""
+    rows = session.execute(
+        text(f"""WITH due AS (
+                   SELECT id FROM runs
+                   WHERE state = 'QUEUED' AND NOT cancel_requested AND not_before <= now()
+                     AND (rung_at IS NULL OR rung_at < now() - make_interval(secs => :again))
+                     AND {NO_OPEN_DEPENDENCY}
+                   ORDER BY priority DESC, created_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+                 UPDATE runs SET rung_at = now() FROM due WHERE runs.id = due.id
+                 RETURNING runs.id, runs.queue, runs.priority"""),  # noqa: S608  a constant of this module
+        {"again": ring_again_s, "limit": limit},
+    )
+    return [Due(UUID(str(row.id)), row.queue, row.priority) for row in rows]
+
+
+def unring(session: Session, run_ids: list[UUID]) -> None:
+    """Forget that these were rung: the broker did not take the message."""
+    session.execute(text("UPDATE runs SET rung_at = NULL WHERE id = ANY(:ids) AND state = 'QUEUED'"), {"ids": run_ids})
+
+
+def claim(session: Session, run_id: UUID, *, worker: str, lease_s: float, deadline_s: float) -> Claim | None:
+    """Take a queued run; None when there is nothing to take (a late, doubled or unknown doorbell)."""
+    row = session.execute(
+        text(f"""UPDATE runs SET state = 'RUNNING', attempt = attempt + 1, charged_attempts = charged_attempts + 1,
+                   worker = :worker, lease_until = now() + make_interval(secs => :lease),
+                   deadline_at = now() + make_interval(secs => :deadline),
+                   started_at = COALESCE(started_at, now()), progress = NULL
+                 WHERE id = :id AND state = 'QUEUED' AND NOT cancel_requested AND not_before <= now()
+                   AND {NO_OPEN_DEPENDENCY}
+                 RETURNING attempt, kind, spec, traceparent"""),  # noqa: S608  a constant of this module
+        {"id": run_id, "worker": worker, "lease": lease_s, "deadline": deadline_s},
+    ).one_or_none()
+    if row is None:
+        return None
+    session.execute(
+        text("INSERT INTO run_attempts (run_id, attempt, worker) VALUES (:id, :attempt, :worker)"),
+        {"id": run_id, "attempt": row.attempt, "worker": worker},
+    )
+    settle(session, [run_id])
+    return Claim(run_id, row.attempt, RunKind(row.kind), row.spec, row.traceparent)
+
+
+def heartbeat(session: Session, run_id: UUID, attempt: int, *, lease_s: float, progress: dict[str, Any] | None) -> Beat:
+    """Keep the lease and report progress; ``alive`` False means the run is no longer this attempt's."""
+    row = session.execute(
+        text("""UPDATE runs SET lease_until = now() + make_interval(secs => :lease),
+                  progress = COALESCE(CAST(:progress AS jsonb), progress)
+                WHERE id = :id AND attempt = :attempt AND state = 'RUNNING' AND deadline_at > now()
+                RETURNING cancel_requested"""),
+        {
+            "id": run_id,
+            "attempt": attempt,
+            "lease": lease_s,
+            "progress": json.dumps(progress) if progress is not None else None,
+        },
+    ).one_or_none()
+    if row is None:
+        return Beat(alive=False, cancel_requested=False)
+    if progress is not None:
+        notify(session, "spinal_audits", str(run_id))
+    return Beat(alive=True, cancel_requested=row.cancel_requested)
+
+
+def check_fence(session: Session, run_id: UUID, attempt: int) -> None:
+    """Lock the run for this attempt's writes; raises LeaseLost when it is no longer this attempt's."""
+    held = session.execute(
+        text("SELECT 1 FROM runs WHERE id = :id AND attempt = :attempt AND state = 'RUNNING' FOR UPDATE"),
+        {"id": run_id, "attempt": attempt},
+    ).scalar()
+    if held is None:
+        raise LeaseLost(f"attempt {attempt} of run {run_id} is no longer the current one")
+
+
+def succeed(session: Session, run_id: UUID, attempt: int, result_digest: str) -> None:
+    """RUNNING -> SUCCEEDED under the fence, in the transaction that stored the result; raises LeaseLost."""
+    _finish(session, run_id, attempt, "SUCCEEDED", "succeeded", result=result_digest)
+    settle(session, [run_id])
+
+
+def fail(
+    session: Session,
+    run_id: UUID,
+    attempt: int,
+    problem: dict[str, Any],
+    *,
+    retryable: bool,
+    max_attempts: int,
+    backoff_s: float,
+) -> str:
+    """RUNNING -> QUEUED with backoff while another attempt may help, else -> FAILED; returns the new state."""
+    check_fence(session, run_id, attempt)
+    if retryable and _requeue(session, run_id, attempt, "retry", problem, max_attempts, backoff_s):
+        return "QUEUED"
+    error = _exhausted(session, run_id, problem) if retryable else problem
+    _finish(session, run_id, attempt, "FAILED", "failed", problem=error)
+    _fail_dependents(session, run_id, error)
+    return "FAILED"
+
+
+def release(session: Session, run_id: UUID, attempt: int) -> None:
+    """RUNNING -> QUEUED without charging the attempt: the worker is going away in good order."""
+    check_fence(session, run_id, attempt)
+    session.execute(
+        text("""UPDATE runs SET state = 'QUEUED', charged_attempts = charged_attempts - 1, lease_until = NULL,
+                  worker = NULL, rung_at = NULL, not_before = now(), progress = NULL WHERE id = :id"""),
+        {"id": run_id},
+    )
+    _end_attempt(session, run_id, attempt, "released", None)
+    notify(session, "spinal_runs", str(run_id))
+    settle(session, [run_id])
+
+
+def cancelled(session: Session, run_id: UUID, attempt: int) -> None:
+    """RUNNING -> CANCELLED: the worker stopped because it was asked to."""
+    _finish(session, run_id, attempt, "CANCELLED", "cancelled")
+    settle(session, [run_id])
+
+
+def expire_lease(session: Session, run_id: UUID, worker: str) -> bool:
+    """End the lease of a worker known to be dead, so that the next reaping takes its run back."""
+    ended = session.execute(
+        text("""UPDATE runs SET lease_until = now() WHERE id = :id AND state = 'RUNNING' AND worker = :worker
+                RETURNING id"""),
+        {"id": run_id, "worker": worker},
+    ).scalar()
+    return ended is not None
+
+
+def dependency_results(session: Session, run_id: UUID) -> dict[str, str]:
+    """Result digests of the runs that ``run_id`` depends on, by specification digest."""
+    rows = session.execute(
+        text("""SELECT n.spec_digest, n.result_digest FROM run_dependencies d JOIN runs n ON n.id = d.depends_on
+                WHERE d.run_id = :id AND n.state = 'SUCCEEDED'"""),
+        {"id": run_id},
+    )
+    return {row.spec_digest: row.result_digest for row in rows}
+
+
+def reap(session: Session, *, max_attempts: int, backoff_s: float, limit: int = 100) -> list[tuple[UUID, str]]:
+    """Take back runs whose lease has expired: cancelled when flagged, queued again, or failed after the last
+    attempt. Returns (run, new state)."""
+    expired = session.execute(
+        text("""SELECT id, attempt, cancel_requested, worker, deadline_at <= now() AS late FROM runs
+                WHERE state = 'RUNNING' AND lease_until <= now()
+                ORDER BY lease_until LIMIT :limit FOR UPDATE SKIP LOCKED"""),
+        {"limit": limit},
+    ).all()
+    outcome = []
+    for row in expired:
+        run_id = UUID(str(row.id))
+        if row.cancel_requested:
+            cancelled(session, run_id, row.attempt)
+            outcome.append((run_id, "CANCELLED"))
+            continue
+        lost = (
+            DeadlineExceeded(f"attempt {row.attempt} on {row.worker} was ended at its deadline")
+            if row.late
+            else LeaseLost(f"worker {row.worker} fell silent during attempt {row.attempt}")
+        ).to_problem()
+        if _requeue(session, run_id, row.attempt, "lost", lost, max_attempts, backoff_s):
+            outcome.append((run_id, "QUEUED"))
+            continue
+        error = _exhausted(session, run_id, lost)
+        _finish(session, run_id, row.attempt, "FAILED", "lost", problem=error)
+        _fail_dependents(session, run_id, error)
+        outcome.append((run_id, "FAILED"))
+    return outcome
+
+
+def cancel_runs_of(session: Session, audit_id: UUID) -> None:
+    """Stop the runs that only this (already cancelled) audit needs: queued ones at once, running ones by flag."""
+    needed = {"audit": audit_id}
+    session.execute(
+        text("""SELECT 1 FROM runs WHERE id IN (SELECT run_id FROM audit_runs WHERE audit_id = :audit)
+                ORDER BY id FOR UPDATE"""),
+        needed,
+    )
+    # A statement of its own: it sees audits that came to need these runs while their rows were being locked.
+    session.execute(
+        text("""UPDATE runs SET cancel_requested = TRUE,
+                  state = CASE state WHEN 'QUEUED' THEN 'CANCELLED' ELSE state END,
+                  finished_at = CASE state WHEN 'QUEUED' THEN now() ELSE finished_at END
+                WHERE state IN ('QUEUED','RUNNING')
+                  AND id IN (SELECT run_id FROM audit_runs WHERE audit_id = :audit)
+                  AND NOT EXISTS (SELECT 1 FROM audit_runs o JOIN audits a ON a.id = o.audit_id
+                                  WHERE o.run_id = runs.id AND a.state IN ('QUEUED','RUNNING'))"""),
+        needed,
+    )
+
+
+def _finish(
+    session: Session,
+    run_id: UUID,
+    attempt: int,
+    state: str,
+    outcome: str,
+    *,
+    result: str | None = None,
+    problem: dict[str, Any] | None = None,
+) -> None:
+    ended = session.execute(
+        text("""UPDATE runs SET state = :state, result_digest = :result, error = CAST(:error AS jsonb),
+                  finished_at = now(), lease_until = NULL
+                WHERE id = :id AND attempt = :attempt AND state = 'RUNNING' RETURNING id"""),
+        {
+            "id": run_id,
+            "attempt": attempt,
+            "state": state,
+            "result": result,
+            "error": json.dumps(problem) if problem is not None else None,
+        },
+    ).scalar()
+    if ended is None:
+        raise LeaseLost(f"attempt {attempt} of run {run_id} is no longer the current one")
+    _end_attempt(session, run_id, attempt, outcome, problem)
+    notify(session, "spinal_runs", str(run_id))
+
+
+def _end_attempt(session: Session, run_id: UUID, attempt: int, outcome: str, problem: dict[str, Any] | None) -> None:
+    session.execute(
+        text("""UPDATE run_attempts SET ended_at = now(), outcome = :outcome, error = CAST(:error AS jsonb)
+                WHERE run_id = :id AND attempt = :attempt AND outcome IS NULL"""),
+        {
+            "id": run_id,
+            "attempt": attempt,
+            "outcome": outcome,
+            "error": json.dumps(problem) if problem is not None else None,
+        },
+    )
+
+
+def _requeue(
+    session: Session,
+    run_id: UUID,
+    attempt: int,
+    outcome: str,
+    problem: dict[str, Any],
+    max_attempts: int,
+    backoff_s: float,
+) -> bool:
+    """RUNNING -> QUEUED after a jittered, doubling pause, unless the attempts are used up."""
+    taken = session.execute(
+        text("""UPDATE runs SET state = 'QUEUED', lease_until = NULL, worker = NULL, rung_at = NULL, progress = NULL,
+                  not_before = now() + make_interval(
+                    secs => :backoff * power(2, charged_attempts - 1) * (0.5 + random()))
+                WHERE id = :id AND attempt = :attempt AND state = 'RUNNING' AND charged_attempts < :most
+                RETURNING id"""),
+        {"id": run_id, "attempt": attempt, "most": max_attempts, "backoff": backoff_s},
+    ).scalar()
+    if taken is None:
+        return False
+    _end_attempt(session, run_id, attempt, outcome, problem)
+    notify(session, "spinal_runs", str(run_id))
+    settle(session, [run_id])
+    return True
+
+
+def _exhausted(session: Session, run_id: UUID, last: dict[str, Any]) -> dict[str, Any]:
+    """The error of a run whose attempts are used up, with the history of all of them."""
+    history = session.execute(
+        text("""SELECT attempt, worker, outcome, error->>'code' AS code, error->>'detail' AS detail
+                FROM run_attempts WHERE run_id = :id ORDER BY attempt"""),
+        {"id": run_id},
+    ).all()
+    attempts = [
+        {
+            "attempt": row.attempt,
+            "worker": row.worker,
+            "outcome": row.outcome or "failed",
+            "code": row.code or last.get("code"),
+            "detail": row.detail or last.get("detail"),
+        }
+        for row in history
+    ]
+    return AttemptsExhausted(
+        f"all {len(attempts)} attempts failed; the last: {last.get('detail')}",
+        hint=last.get("hint") or "look at the history of attempts; submit again when the cause is removed",
+        attempts=attempts,
+        last_code=last.get("code"),
+    ).to_problem()
+
+
+def _fail_dependents(session: Session, run_id: UUID, problem: dict[str, Any]) -> None:
+    error = DependencyFailed(f"run {run_id} failed: {problem.get('detail')}", cause=problem.get("code")).to_problem()
+    rows = session.execute(
+        text("""UPDATE runs SET state = 'FAILED', error = CAST(:error AS jsonb), finished_at = now()
+                WHERE state = 'QUEUED' AND id IN (SELECT run_id FROM run_dependencies WHERE depends_on = :id)
+                RETURNING id"""),
+        {"id": run_id, "error": json.dumps(error)},
+    )
+    settle(session, [run_id, *(UUID(str(row.id)) for row in rows)])

@@ -1,0 +1,36 @@
+"""Specifications of runs: what is to be done, as JSON whose digest is the identity of the work."""
+
+from typing import Any
+
+from spinal.canonical import digest_of
+from spinal.profile import COMPARISON_FIELDS, MeasurementProfile
+from spinal.trace import ENGINE_VERSION
+
+
+def trace_spec(*, model: str, snapshot: str, prompt_set: str, profile: MeasurementProfile) -> dict[str, Any]:
+    """Measure the checkpoint ``model`` (a reference) as its files were at ``snapshot``. Knobs that act only on
+    comparisons are left out: changing them never traces anew."""
+    return {
+        "kind": "trace",
+        "model": model,
+        "snapshot": snapshot,
+        "prompt_set": prompt_set,
+        "profile": profile.model_dump(mode="json", exclude=set(COMPARISON_FIELDS)),
+        "engine_version": ENGINE_VERSION,
+    }
+
+
+def compare_spec(
+    *, reference: dict[str, Any], candidate: dict[str, Any], profile: MeasurementProfile
+) -> dict[str, Any]:
+    """Compare the traces of two trace specifications under every knob of ``profile``."""
+    return {
+        "kind": "compare",
+        "reference": reference,
+        "candidate": candidate,
+        "profile": profile.model_dump(mode="json"),
+    }
+
+
+def spec_digest(spec: dict[str, Any]) -> str:
+    return digest_of(spec)

@@ -1,0 +1,97 @@
+"""Bring the ledger to the migration head: ``python -m service.migrate``. The application never does it by itself."""
+
+import sys
+import time
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, create_engine, exc, text
+
+from service.settings import Settings, get_settings
+from spinal.errors import DatabaseUnavailable
+
+LOCK = 0x5350494E
+"""Advisory lock under which migrations run: two at once queue up."""
+WAIT_S = 60.0
+
+
+def migrations_folder() -> Path:
+    """``migrations/`` of the checkout, or the copy inside an installed package."""
+    here = Path(__file__).resolve().parent
+    for folder in (here / "_migrations", here.parent / "migrations"):
+        if (folder / "env.py").is_file():
+            return folder
+    raise FileNotFoundError("the migrations folder is not installed")
+
+
+def config(engine: Engine | None = None) -> Config:
+    """Alembic's configuration, without a file."""
+    made = Config()
+    made.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
+    made.attributes["engine"] = engine
+    return made
+
+
+def head() -> str:
+    """The newest migration that the code knows."""
+    newest = ScriptDirectory.from_config(config()).get_current_head()
+    if newest is None:
+        raise FileNotFoundError("no migration found")
+    return newest
+
+
+def current(engine: Engine) -> str | None:
+    """The migration that the database is at."""
+    with engine.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def upgrade(settings: Settings, revision: str = "head", *, wait_s: float = WAIT_S) -> None:
+    """Upgrade the database, waiting for it to come up; raises DatabaseUnavailable."""
+    engine = create_engine(settings.database_url.get_secret_value(), connect_args={"connect_timeout": 3})
+    try:
+        _wait_for(engine, wait_s)
+        command.upgrade(config(engine), revision)
+    finally:
+        engine.dispose()
+
+
+def downgrade(settings: Settings, revision: str) -> None:
+    """Downgrade the database to ``revision`` (``base`` empties it)."""
+    engine = create_engine(settings.database_url.get_secret_value(), connect_args={"connect_timeout": 3})
+    try:
+        command.downgrade(config(engine), revision)
+    finally:
+        engine.dispose()
+
+
+def _wait_for(engine: Engine, wait_s: float) -> None:
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            with engine.connect() as connection:
+                connection.execute(text("SELECT 1"))
+            return
+        except exc.OperationalError as error:
+            if time.monotonic() > deadline:
+                raise DatabaseUnavailable(
+                    f"the database did not answer within {wait_s:.0f} s", hint="check SPINAL_DATABASE_URL"
+                ) from error
+            time.sleep(0.5)
+
+
+def main() -> int:
+    try:
+        upgrade(get_settings())
+    except DatabaseUnavailable as error:
+        sys.stderr.write(f"error: {error.detail}\nnext: {error.hint}\n")
+        return 1
+    sys.stderr.write(f"database is at {head()}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

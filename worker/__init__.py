@@ -1,0 +1,1 @@
+"""Celery workers and the dispatcher. Only worker children import torch."""

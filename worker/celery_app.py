@@ -1,0 +1,77 @@
+"""Celery as a doorbell: a message carries a run id and nothing else; the run row in Postgres is the job."""
+
+import threading
+from typing import Any
+
+import structlog
+from celery import Celery
+from celery.signals import setup_logging, task_failure, worker_process_init
+
+from service.logs import configure_logs
+from service.settings import get_settings
+
+log = structlog.get_logger(__name__)
+TASK = "spinal.run"
+
+
+def make_app() -> Celery:
+    """The Celery application, configured from settings."""
+    settings = get_settings()
+    made = Celery("spinal", broker=settings.broker_url.get_secret_value(), include=["worker.tasks"])
+    made.conf.update(
+        # A message may be lost or doubled without harm, so it is acknowledged at once: with late
+        # acknowledgement Redis redelivers jobs longer than its visibility timeout.
+        task_acks_late=False,
+        worker_disable_prefetch=True,
+        worker_prefetch_multiplier=1,
+        # torch in the parent would deadlock forked children, and CUDA cannot be used after a fork.
+        worker_pool_start_method="spawn",
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        task_ignore_result=True,
+        task_serializer="json",
+        accept_content=["json"],
+        task_default_queue=settings.trace_queue,
+        broker_connection_retry_on_startup=True,
+        broker_connection_timeout=settings.publish_timeout_s,
+        broker_transport_options={
+            "socket_timeout": 10.0,
+            "socket_connect_timeout": settings.publish_timeout_s,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+            "retry_on_timeout": False,
+            # Doorbells are rung again by the dispatcher; nothing relies on redelivery.
+            "visibility_timeout": 24 * 3600,
+            "max_retries": 1,
+        },
+        worker_soft_shutdown_timeout=0.0,
+        worker_hijack_root_logger=False,
+        worker_send_task_events=False,
+    )
+    return made
+
+
+app = make_app()
+
+
+@setup_logging.connect
+def _logs(**_: Any) -> None:
+    configure_logs(get_settings())
+
+
+@worker_process_init.connect
+def _warm_up(**_: Any) -> None:
+    """Import the engine beside everything else, so that the first run does not pay for it."""
+    from worker.execute import load_engine
+
+    threading.Thread(target=load_engine, args=(get_settings().engine,), daemon=True, name="warm-up").start()
+
+
+@task_failure.connect
+def _child_lost(task_id: str | None = None, args: Any = None, exception: BaseException | None = None, **_: Any) -> None:
+    """Runs in the parent when a child died under a task: its run need not wait for the lease to expire."""
+    from billiard.exceptions import WorkerLostError
+
+    if isinstance(exception, WorkerLostError) and args:
+        from worker.lease import hand_back_lost
+
+        hand_back_lost(str(args[0]), str(task_id))

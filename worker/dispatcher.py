@@ -1,0 +1,149 @@
+"""Rings workers for queued runs and takes back lost leases: ``python -m worker.dispatcher``. Any number of
+copies may run."""
+
+import signal
+import sys
+import threading
+from typing import Any
+
+import psycopg
+import structlog
+from kombu import Connection
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
+from sqlalchemy import make_url
+
+from service.ledger import runs
+from service.ledger.unit_of_work import Ledger
+from service.logs import configure_logs
+from service.settings import Settings, get_settings
+from spinal.errors import DatabaseUnavailable
+from worker.celery_app import TASK, app
+
+log = structlog.get_logger(__name__)
+PUBLISH_ERRORS = (OSError, RedisError, KombuError)
+
+
+class Dispatcher:
+    """Two loops: ringing (woken by NOTIFY) and reaping (by the clock), so that a frozen broker never delays
+    the second."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._ledger = Ledger(settings)
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._broker: Connection | None = None
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._wake.set()
+
+    def run(self) -> None:
+        """Until :meth:`stop`."""
+        threads = [
+            threading.Thread(target=loop, name=name, daemon=True)
+            for name, loop in (("reaper", self._reap_on), ("listener", self._listen_on))
+        ]
+        for thread in threads:
+            thread.start()
+        log.info("dispatching")
+        while not self._stop.is_set():
+            self._wake.clear()
+            pause = self._settings.dispatch_interval_s
+            try:
+                if not self.ring():
+                    pause = max(pause, 1.0)
+            except DatabaseUnavailable as error:
+                log.warning("database unavailable", error=error.detail)
+            self._wake.wait(pause)
+        self._ledger.close()
+        log.info("stopped")
+
+    def ring(self) -> bool:
+        """Ring for every due run; False when the broker did not take all messages."""
+        while True:
+            with self._ledger.begin() as session:
+                due = runs.due_runs(session, ring_again_s=self._settings.ring_again_s)
+            if not due:
+                return True
+            for index, run in enumerate(due):
+                try:
+                    self._publish(run)
+                except PUBLISH_ERRORS as error:
+                    log.warning("broker unavailable", error=f"{type(error).__name__}: {error}", unrung=len(due) - index)
+                    self._drop_broker()
+                    with self._ledger.begin() as session:
+                        runs.unring(session, [late.run_id for late in due[index:]])
+                    return False
+            log.info("rang", runs=len(due))
+
+    def _publish(self, run: runs.Due) -> None:
+        if self._broker is None:
+            timeout = self._settings.publish_timeout_s
+            self._broker = Connection(
+                self._settings.broker_url.get_secret_value(),
+                connect_timeout=timeout,
+                transport_options={
+                    "socket_timeout": timeout,
+                    "socket_connect_timeout": timeout,
+                    "retry_on_timeout": False,
+                    "max_retries": 0,
+                },
+            )
+        app.send_task(TASK, args=[str(run.run_id)], queue=run.queue, connection=self._broker, retry=False)
+
+    def _drop_broker(self) -> None:
+        if self._broker is not None:
+            self._broker.collect(socket_timeout=self._settings.publish_timeout_s)
+            self._broker = None
+
+    def reap(self) -> None:
+        """Take back runs whose worker fell silent."""
+        with self._ledger.begin() as session:
+            taken = runs.reap(session, max_attempts=self._settings.max_attempts, backoff_s=self._settings.backoff_s)
+        for run_id, state in taken:
+            log.warning("lease expired", run_id=str(run_id), state=state)
+
+    def _reap_on(self) -> None:
+        while not self._stop.wait(self._settings.dispatch_interval_s):
+            try:
+                self.reap()
+            except DatabaseUnavailable as error:
+                log.warning("database unavailable", error=error.detail)
+
+    def _listen_on(self) -> None:
+        url = make_url(self._settings.database_url.get_secret_value()).set(drivername="postgresql")
+        while not self._stop.is_set():
+            try:
+                with psycopg.connect(
+                    url.render_as_string(hide_password=False), autocommit=True, connect_timeout=3
+                ) as connection:
+                    connection.execute("LISTEN spinal_runs")
+                    self._wake.set()
+                    while not self._stop.is_set():
+                        for _ in connection.notifies(timeout=5.0, stop_after=1):
+                            self._wake.set()
+                        connection.execute("SELECT 1")
+            except psycopg.Error as error:
+                # The clock still wakes the ringing loop; only its promptness depends on listening.
+                log.warning("not listening", error=type(error).__name__)
+                self._stop.wait(1.0)
+
+
+def main() -> int:
+    settings = get_settings()
+    configure_logs(settings)
+    dispatcher = Dispatcher(settings)
+
+    def stop(_number: int, _frame: Any) -> None:
+        dispatcher.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    dispatcher.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,217 @@
+"""What the two kinds of run do, from specification to stored result."""
+
+import time
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from service.artifacts import ArtifactStore
+from service.ledger import runs, traces
+from service.ledger.lifecycle import RunKind
+from service.ledger.prompt_sets import load_prompt_set
+from service.ledger.snapshots import known_weights_digest, remember_weights_digest
+from service.ledger.specs import spec_digest
+from service.ledger.unit_of_work import Ledger
+from service.settings import Settings
+from spinal.analysis.compare import compare
+from spinal.capture import load_capture
+from spinal.checkpoint import Checkpoint, resolve_reference, snapshot_digest, weights_digest
+from spinal.errors import ModelChanged
+from spinal.evidence import PairEvidence
+from spinal.profile import MeasurementProfile
+from spinal.progress import CancelCheck, Progress, ProgressSink
+from spinal.prompts import PromptSet
+from spinal.provenance import make_provenance
+from spinal.trace import Trace, trace_digest
+from worker.lease import Lease
+
+
+class MeasuringEngine(Protocol):
+    """What a worker needs of an engine module (``spinal.engine.api``)."""
+
+    def measure(
+        self,
+        checkpoint: Checkpoint,
+        prompts: PromptSet,
+        profile: MeasurementProfile,
+        *,
+        capture_path: Path,
+        device: str,
+        progress: ProgressSink,
+        cancelled: CancelCheck,
+    ) -> Trace: ...
+
+    def gather_evidence(
+        self,
+        reference: Checkpoint,
+        candidate: Checkpoint,
+        *,
+        reference_capture: Path,
+        candidate_capture: Path,
+        prompts: PromptSet,
+        profile: MeasurementProfile,
+        device: str,
+        progress: ProgressSink,
+        cancelled: CancelCheck,
+    ) -> PairEvidence: ...
+
+
+def load_engine(name: str) -> MeasuringEngine:
+    """The engine module ``name``; importing it brings torch into this process."""
+    return cast(MeasuringEngine, import_module(name))
+
+
+class Job:
+    """One claimed attempt being carried out."""
+
+    def __init__(self, ledger: Ledger, settings: Settings, claim: runs.Claim, lease: Lease) -> None:
+        self._ledger = ledger
+        self._settings = settings
+        self._claim = claim
+        self._lease = lease
+        self._artifacts = ArtifactStore(settings)
+        self._engine = load_engine(settings.engine)
+
+    def carry_out(self) -> str:
+        """Do the work and store its result under the fence; returns the result's digest."""
+        return self._trace() if self._claim.kind is RunKind.TRACE else self._compare()
+
+    def _trace(self) -> str:
+        spec = self._claim.spec
+        checkpoint = self._checkpoint(spec)
+        prompts = self._prompts(spec)
+        profile = MeasurementProfile.model_validate(spec["profile"])
+        expected = trace_digest(
+            self._content(checkpoint, spec["snapshot"]), prompts.digest, profile.fingerprint, spec["engine_version"]
+        )
+        if self._already_traced(expected):
+            with self._ledger.begin() as session:
+                runs.succeed(session, self._claim.run_id, self._claim.attempt, expected)
+            return expected
+        with self._artifacts.scratch() as folder:
+            trace, uri, size = self._measure(checkpoint, prompts, profile, folder, expected, self._lease.report)
+        self._lease.require()
+        with self._ledger.begin() as session:
+            runs.check_fence(session, self._claim.run_id, self._claim.attempt)
+            traces.store_trace(session, trace, capture_uri=uri, capture_bytes=size)
+            runs.succeed(session, self._claim.run_id, self._claim.attempt, trace.digest)
+        return trace.digest
+
+    def _measure(
+        self,
+        checkpoint: Checkpoint,
+        prompts: PromptSet,
+        profile: MeasurementProfile,
+        folder: Path,
+        expected: str,
+        report: ProgressSink,
+    ) -> tuple[Trace, str, int]:
+        local = folder / f"{expected}.safetensors"
+        trace = self._engine.measure(
+            checkpoint,
+            prompts,
+            profile,
+            capture_path=local,
+            device=self._settings.device,
+            progress=report,
+            cancelled=self._lease.should_stop,
+        )
+        if trace.digest != expected:
+            raise ModelChanged(
+                f"{checkpoint.source} changed while it was being measured", hint="submit again when its files are final"
+            )
+        uri, size = self._artifacts.put(local, trace.digest)
+        return trace, uri, size
+
+    def _compare(self) -> str:
+        started = time.monotonic()
+        spec = self._claim.spec
+        profile = MeasurementProfile.model_validate(spec["profile"])
+        sides = (spec["reference"], spec["candidate"])
+        prompts = self._prompts(sides[0])
+        checkpoints = [self._checkpoint(side) for side in sides]
+        found = self._traces_of(sides)
+        uris = [self._capture(trace, c, prompts) for trace, c in zip(found, checkpoints, strict=True)]
+        with self._artifacts.local_copy(uris[0]) as first, self._artifacts.local_copy(uris[1]) as second:
+            evidence = self._engine.gather_evidence(
+                checkpoints[0],
+                checkpoints[1],
+                reference_capture=first,
+                candidate_capture=second,
+                prompts=prompts,
+                profile=profile,
+                device=self._settings.device,
+                progress=self._lease.report,
+                cancelled=self._lease.should_stop,
+            )
+            self._lease.report(Progress("statistics", 0, 1, 1.0))
+            comparison = compare(
+                found[0],
+                load_capture(first),
+                found[1],
+                load_capture(second),
+                evidence,
+                profile,
+                make_provenance(
+                    device=evidence.device,
+                    dtype=evidence.dtype,
+                    threads=self._settings.torch_threads,
+                    seed=profile.seed,
+                    command=None,
+                    started=started,
+                ),
+            )
+        self._lease.require()
+        with self._ledger.begin() as session:
+            runs.check_fence(session, self._claim.run_id, self._claim.attempt)
+            traces.store_comparison(session, comparison)
+            runs.succeed(session, self._claim.run_id, self._claim.attempt, comparison.digest)
+        return comparison.digest
+
+    def _traces_of(self, sides: tuple[dict[str, Any], dict[str, Any]]) -> list[Trace]:
+        with self._ledger.read() as session:
+            results = runs.dependency_results(session, self._claim.run_id)
+            return [traces.load_trace(session, results[spec_digest(side)]) for side in sides]
+
+    def _capture(self, trace: Trace, checkpoint: Checkpoint, prompts: PromptSet) -> str:
+        """Where the trace's capture lies; one that was deleted is measured again, here."""
+        uri = self._artifacts.uri(trace.digest)
+        if self._artifacts.exists(uri):
+            return uri
+        with self._artifacts.scratch() as folder:
+            _, uri, size = self._measure(
+                checkpoint, prompts, trace.measurement_profile(), folder, trace.digest, self._lease.report
+            )
+        with self._ledger.begin() as session:
+            runs.check_fence(session, self._claim.run_id, self._claim.attempt)
+            traces.replace_capture(session, trace.digest, uri, size)
+        return uri
+
+    def _checkpoint(self, spec: dict[str, Any]) -> Checkpoint:
+        checkpoint = resolve_reference(spec["model"], roots=self._settings.model_roots)
+        if snapshot_digest(checkpoint) != spec["snapshot"]:
+            raise ModelChanged(
+                f"the files of {checkpoint.source} are not those that were submitted",
+                hint="submit again; checkpoints must not change while they are audited",
+            )
+        return checkpoint
+
+    def _prompts(self, spec: dict[str, Any]) -> PromptSet:
+        with self._ledger.read() as session:
+            return load_prompt_set(session, spec["prompt_set"])
+
+    def _content(self, checkpoint: Checkpoint, snapshot: str) -> str:
+        with self._ledger.read() as session:
+            known = known_weights_digest(session, snapshot)
+        if known is not None:
+            return known
+        self._lease.report(Progress("hash", 0, 1, 0.0))
+        content = weights_digest(checkpoint)
+        with self._ledger.begin() as session:
+            remember_weights_digest(session, snapshot, content)
+        return content
+
+    def _already_traced(self, digest: str) -> bool:
+        with self._ledger.read() as session:
+            known = traces.trace_exists(session, digest)
+        return known and self._artifacts.exists(self._artifacts.uri(digest))

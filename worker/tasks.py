@@ -1,0 +1,120 @@
+"""The one task: claim -> carry out -> store under the fence. Its argument is a run id."""
+
+import os
+import signal
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+import structlog
+from celery.signals import worker_process_init, worker_shutting_down
+
+from service.ledger import runs
+from service.ledger.unit_of_work import Ledger
+from service.settings import Settings, get_settings
+from spinal.errors import Cancelled, DatabaseUnavailable, InternalError, LeaseLost, OutOfMemory, SpinalError
+from worker.celery_app import TASK, app
+from worker.execute import Job
+from worker.lease import RELEASING, Lease, end_stopped, worker_name
+
+log = structlog.get_logger(__name__)
+
+
+@lru_cache(maxsize=1)
+def _ledger() -> Ledger:
+    """This process's connections; made on the first task, long after any fork."""
+    return Ledger(get_settings())
+
+
+@app.task(name=TASK, bind=True)
+def run(self: Any, run_id: str) -> None:
+    """Carry out one run, if it is still to be done."""
+    structlog.contextvars.bind_contextvars(run_id=run_id, task_id=self.request.id)
+    try:
+        perform(UUID(run_id), worker_name(self.request.id))
+    finally:
+        structlog.contextvars.clear_contextvars()
+
+
+def perform(run_id: UUID, worker: str) -> None:
+    """Claim and carry out; a doorbell without a claimable run is no error."""
+    if RELEASING.is_set():
+        return
+    settings = get_settings()
+    try:
+        with _ledger().begin() as session:
+            claim = runs.claim(
+                session, run_id, worker=worker, lease_s=settings.lease_s, deadline_s=settings.run_deadline_s
+            )
+    except DatabaseUnavailable as error:
+        # Nothing was claimed, or the claim is unknown and its lease will expire; the dispatcher rings again.
+        log.warning("claim failed", error=error.detail)
+        return
+    if claim is None:
+        log.info("nothing to claim")
+        return
+    log.info("claimed", attempt=claim.attempt, kind=claim.kind.value)
+    _set_threads(settings)
+    with Lease(_ledger(), settings, claim) as lease:
+        problem = _attempt(claim, lease, settings)
+    if problem is not None:
+        _write_failure(claim, lease, problem, settings)
+
+
+def _attempt(claim: runs.Claim, lease: Lease, settings: Settings) -> SpinalError | None:
+    """Carry out the run; returns what went wrong."""
+    try:
+        digest = Job(_ledger(), settings, claim, lease).carry_out()
+    except SpinalError as error:
+        return error
+    except MemoryError:
+        return OutOfMemory("the worker ran out of memory", hint="lower batch_size, or use a larger machine")
+    except Exception as error:
+        log.exception("run failed unexpectedly")
+        return InternalError(f"{type(error).__name__}: {error}", hint="the worker's log holds the traceback")
+    log.info("succeeded", digest=digest)
+    return None
+
+
+def _write_failure(claim: runs.Claim, lease: Lease, problem: SpinalError, settings: Settings) -> None:
+    try:
+        with _ledger().begin() as session:
+            if isinstance(problem, Cancelled) and lease.stop is not None:
+                end_stopped(session, claim, lease.stop)
+                log.info("stopped", why=lease.stop.value)
+                return
+            state = runs.fail(
+                session,
+                claim.run_id,
+                claim.attempt,
+                problem.to_problem(),
+                retryable=problem.retryable,
+                max_attempts=settings.max_attempts,
+                backoff_s=settings.backoff_s,
+            )
+        log.warning("attempt failed", code=problem.code, detail=problem.detail, state=state)
+    except LeaseLost:
+        log.warning("zombie write refused", code=problem.code)
+    except DatabaseUnavailable as error:
+        log.warning("outcome left to the reaper", error=error.detail)
+
+
+def _set_threads(settings: Settings) -> None:
+    if settings.engine.startswith("spinal.engine"):
+        from spinal.engine.threads import set_threads
+
+        set_threads(settings.torch_threads)
+
+
+@worker_process_init.connect
+def _listen_for_shutdown(**_: Any) -> None:
+    signal.signal(signal.SIGUSR2, lambda *_args: RELEASING.set())
+
+
+@worker_shutting_down.connect
+def _tell_children(**_: Any) -> None:
+    """Runs in the parent on SIGTERM: children put their runs back instead of finishing them."""
+    from billiard import active_children
+
+    for child in active_children():
+        os.kill(child.pid, signal.SIGUSR2)
