@@ -53,7 +53,6 @@ def valkey():  # type: ignore[no-untyped-def]
 def migrated_template(postgres) -> str:  # type: ignore[no-untyped-def]
     """Name of a database at the migration head, to be copied by every test that wants a ledger."""
     from service.migrate import upgrade
-
     from service.settings import Settings
 
     url = create_database(postgres.url, TEMPLATE)

@@ -54,7 +54,7 @@ class Child:
             group=pwd.getpwnam(UNPRIVILEGED).pw_gid if demote else None,
             extra_groups=[] if demote else None,
             cwd=cwd if cwd is not None else ("/" if demote else None),
-            preexec_fn=_die_with_parent(death_signal, os.getpid()),  # noqa: PLW1509  set before any thread is started
+            preexec_fn=_die_with_parent(death_signal, os.getpid()),
         )
 
     @property

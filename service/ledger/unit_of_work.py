@@ -28,12 +28,12 @@ class Ledger:
         """
         session = Session(self.engine, expire_on_commit=False)
         try:
-            with _database_errors():
+            with database_errors():
                 yield session
                 session.commit()
         finally:
             # After a lost connection even the rollback fails; the pool discards such a connection by itself.
-            with _database_errors():
+            with database_errors():
                 session.close()
 
     @contextmanager
@@ -41,11 +41,11 @@ class Ledger:
         """One read-only transaction, always rolled back."""
         session = Session(self.engine, expire_on_commit=False)
         try:
-            with _database_errors():
+            with database_errors():
                 session.connection(execution_options={"postgresql_readonly": True})
                 yield session
         finally:
-            with _database_errors():
+            with database_errors():
                 session.close()
 
     def close(self) -> None:
@@ -78,7 +78,8 @@ def make_engine(settings: Settings) -> Engine:
 
 
 @contextmanager
-def _database_errors() -> Iterator[None]:
+def database_errors() -> Iterator[None]:
+    """Turn the ways a database fails into DatabaseUnavailable."""
     try:
         yield
     except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, psycopg.OperationalError) as error:

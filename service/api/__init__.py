@@ -1,0 +1,1 @@
+"""HTTP: routes and wire schemas by noun. A handler parses, calls one use case, shapes the answer."""

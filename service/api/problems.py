@@ -1,0 +1,104 @@
+"""Every failure becomes problem+json; nothing of the inside leaks."""
+
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from spinal.errors import (
+    BodyMalformed,
+    BodyTooLarge,
+    InternalError,
+    MediaTypeUnsupported,
+    MethodNotAllowed,
+    RequestInvalid,
+    RouteNotFound,
+    SpinalError,
+    Unauthorized,
+)
+
+log = structlog.get_logger(__name__)
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = {503: "5", 409: "2", 429: "5"}
+
+
+def install(app: FastAPI) -> None:
+    """Register the handlers for our errors, the framework's and everything else."""
+    app.add_exception_handler(SpinalError, _spinal)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _framework)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def problem_response(request: Request, error: SpinalError, headers: dict[str, str] | None = None) -> JSONResponse:
+    body = error.to_problem() | {"instance": f"urn:uuid:{getattr(request.state, 'request_id', '')}"}
+    sent = dict(headers or {})
+    if error.code in ("database_unavailable", "not_ready", "idempotency_in_flight"):
+        sent["Retry-After"] = RETRY_AFTER_S.get(error.status, "5")
+    if isinstance(error, Unauthorized):
+        sent["WWW-Authenticate"] = 'Bearer realm="spinal"'
+    return JSONResponse(body, status_code=error.status, headers=sent, media_type=MEDIA_TYPE)
+
+
+async def _spinal(request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, SpinalError):
+        raise error
+    if error.status >= 500:
+        log.error("request failed", code=error.code, detail=error.detail)
+    return problem_response(request, error)
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    found = error.errors()
+    if any(item["type"] == "json_invalid" for item in found):
+        return problem_response(request, BodyMalformed("the body is not JSON", hint="send UTF-8 encoded JSON"))
+    errors = [{"pointer": _pointer(item["loc"]), "detail": item["msg"]} for item in found]
+    first = errors[0]
+    return problem_response(
+        request,
+        RequestInvalid(
+            f"{first['pointer']}: {first['detail']}" + (f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""),
+            hint="the contract is at /openapi.json",
+            errors=errors,
+        ),
+    )
+
+
+def _pointer(location: tuple[Any, ...]) -> str:
+    """JSON pointer of a body member; other places keep their name in front, e.g. ``query/wait``."""
+    place, *rest = location
+    path = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in rest)
+    safe = path.encode("utf-8", "backslashreplace").decode("utf-8")
+    return (safe or "/") if place == "body" else f"{place}{safe}"
+
+
+async def _framework(request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, HTTPException):
+        raise error
+    found: SpinalError
+    match error.status_code:
+        case 404:
+            found = RouteNotFound(f"no route {request.url.path}", hint="the contract is at /openapi.json")
+        case 405:
+            found = MethodNotAllowed(f"{request.method} is not allowed on {request.url.path}")
+        case 413:
+            found = BodyTooLarge("the body is larger than this service accepts", hint="send less in one request")
+        case 415:
+            found = MediaTypeUnsupported("the body must be application/json", hint="set Content-Type: application/json")
+        case 400:
+            found = BodyMalformed("the body is not UTF-8 JSON", hint="send UTF-8 encoded JSON")
+        case _:
+            found = InternalError(str(error.detail))
+    headers = {name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"}
+    return problem_response(request, found, headers)
+
+
+async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    log.error("unhandled error", exc_info=error)
+    hint = "report the request id; the log holds the cause"
+    return problem_response(request, InternalError("the service failed to handle the request", hint=hint))

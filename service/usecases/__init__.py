@@ -1,0 +1,1 @@
+"""One file per verb: begin -> read -> decide -> write. No HTTP here."""

@@ -1,0 +1,227 @@
+"""Accept an audit: check what files can tell, then write audit and runs in one transaction."""
+
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import exc, text
+from sqlalchemy.orm import Session
+
+from service.ledger import audits, runs
+from service.ledger.ids import new_id
+from service.ledger.prompt_sets import load_prompt_set, store_prompt_set
+from service.ledger.settle import settle_audit
+from service.ledger.specs import compare_spec, spec_digest, trace_spec
+from service.ledger.tables import AuditRecord
+from service.ledger.unit_of_work import Ledger
+from service.settings import Settings
+from service.usecases.models import resolve_model
+from spinal.canonical import digest_of
+from spinal.checkpoint import Checkpoint, check_pair, snapshot_digest
+from spinal.errors import IdempotencyInFlight, IdempotencyKeyReused
+from spinal.profile import MeasurementProfile
+from spinal.prompts import BUILTIN_SETS, PromptSet, builtin_prompts
+
+
+@dataclass(frozen=True)
+class AuditRequest:
+    """What a caller asks, as accepted."""
+
+    candidate: str
+    reference: str | None
+    prompt_set: str
+    profile: MeasurementProfile
+    labels: dict[str, str] = field(default_factory=dict)
+    priority: int = 0
+    body: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What the request was resolved to."""
+
+    candidate: Checkpoint
+    reference: Checkpoint | None
+    prompts: PromptSet
+    specs: dict[str, dict[str, Any]]
+    """Run specifications by role: candidate, and with a reference: reference, compare."""
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Accepted:
+    audit_id: UUID
+    status: int
+    """202, or 201 when every result existed."""
+
+
+def resolve_request(ledger: Ledger, settings: Settings, tenant: str, request: AuditRequest) -> Resolved:
+    """Check everything that a second can tell; raises the errors of checkpoints, prompts and pairs."""
+    candidate = resolve_model(ledger, settings, tenant, request.candidate)
+    reference = None
+    if request.reference is not None:
+        reference = resolve_model(ledger, settings, tenant, request.reference)
+        check_pair(reference, candidate)
+    prompts = _prompts(ledger, request.prompt_set)
+    specs = {"candidate": _trace(candidate, prompts, request.profile)}
+    if reference is not None:
+        specs["reference"] = _trace(reference, prompts, request.profile)
+        specs["compare"] = compare_spec(
+            reference=specs["reference"], candidate=specs["candidate"], profile=request.profile
+        )
+    summary = {
+        "candidate": _described(candidate, specs["candidate"]),
+        "reference": _described(reference, specs["reference"]) if reference is not None else None,
+        "prompt_set": {"digest": prompts.digest, "name": prompts.name, "count": len(prompts)},
+        "fingerprint": request.profile.fingerprint,
+        "comparison_fingerprint": request.profile.comparison_fingerprint,
+    }
+    return Resolved(candidate, reference, prompts, specs, summary)
+
+
+def _prompts(ledger: Ledger, named: str) -> PromptSet:
+    if named in BUILTIN_SETS:
+        return builtin_prompts(named)
+    with ledger.read() as session:
+        return load_prompt_set(session, named)
+
+
+def _trace(checkpoint: Checkpoint, prompts: PromptSet, profile: MeasurementProfile) -> dict[str, Any]:
+    return trace_spec(
+        model=checkpoint.source, snapshot=snapshot_digest(checkpoint), prompt_set=prompts.digest, profile=profile
+    )
+
+
+def _described(checkpoint: Checkpoint, spec: dict[str, Any]) -> dict[str, Any]:
+    shape = checkpoint.base or checkpoint
+    return {
+        "source": checkpoint.source,
+        "snapshot": spec["snapshot"],
+        "architecture": shape.architecture,
+        "n_layers": shape.n_layers,
+        "hidden_size": shape.hidden_size,
+        "vocab_size": shape.vocab_size,
+        "adapter": checkpoint.base is not None,
+    }
+
+
+def cached_roles(ledger: Ledger, resolved: Resolved) -> dict[str, bool]:
+    """Which of the needed results exist already, by role."""
+    with ledger.read() as session:
+        return {
+            role: session.execute(
+                text("SELECT 1 FROM runs WHERE spec_digest = :d AND state = 'SUCCEEDED' LIMIT 1"),
+                {"d": spec_digest(spec)},
+            ).scalar()
+            is not None
+            for role, spec in resolved.specs.items()
+        }
+
+
+def create_audit(
+    ledger: Ledger,
+    settings: Settings,
+    *,
+    tenant: str,
+    request: AuditRequest,
+    idempotency_key: str | None,
+    request_id: str | None,
+    traceparent: str | None,
+) -> Accepted:
+    """Accept an audit, or replay the answer once given under the same Idempotency-Key.
+
+    Raises IdempotencyKeyReused, IdempotencyInFlight and everything :func:`resolve_request` raises.
+    """
+    body_digest = digest_of(request.body)
+    if idempotency_key is not None:
+        replay = _replay(ledger, tenant, idempotency_key, body_digest)
+        if replay is not None:
+            return replay
+    resolved = resolve_request(ledger, settings, tenant, request)
+    audit = _record(tenant, request, resolved, request_id)
+    try:
+        with ledger.begin() as session:
+            accepted = _write(session, settings, audit, resolved, request.priority, traceparent)
+            if idempotency_key is not None and not audits.remember_idempotent(
+                session, tenant, idempotency_key, body_digest, audit.id, accepted.status
+            ):
+                raise _LostRace
+            return accepted
+    except _LostRace:
+        replay = _replay(ledger, tenant, idempotency_key or "", body_digest)
+        if replay is None:
+            raise IdempotencyInFlight(
+                "a request with this Idempotency-Key has just been rolled back", hint="send it again"
+            ) from None
+        return replay
+    except exc.DBAPIError as error:
+        if type(error.orig).__name__ == "LockNotAvailable":
+            raise IdempotencyInFlight(
+                "a request for the same work is being written", hint="send it again in a second"
+            ) from error
+        raise
+
+
+class _LostRace(Exception):
+    """Another request stored its answer under the key first; this one's writes are rolled back."""
+
+
+def _replay(ledger: Ledger, tenant: str, key: str, body_digest: str) -> Accepted | None:
+    with ledger.read() as session:
+        stored = audits.find_idempotent(session, tenant, key)
+    if stored is None:
+        return None
+    if stored.body_digest != body_digest:
+        raise IdempotencyKeyReused(
+            "this Idempotency-Key was used with another body", hint="use a fresh key for every new request"
+        )
+    return Accepted(stored.audit_id, stored.status)
+
+
+def _record(tenant: str, request: AuditRequest, resolved: Resolved, request_id: str | None) -> AuditRecord:
+    return AuditRecord(
+        id=new_id(),
+        tenant=tenant,
+        candidate=request.candidate,
+        reference=request.reference,
+        request=request.body,
+        spec=resolved.summary,
+        labels=request.labels,
+        priority=request.priority,
+        state="QUEUED",
+        request_id=request_id,
+    )
+
+
+def _write(
+    session: Session,
+    settings: Settings,
+    audit: AuditRecord,
+    resolved: Resolved,
+    priority: int,
+    traceparent: str | None,
+) -> Accepted:
+    store_prompt_set(session, resolved.prompts)
+    found: dict[str, UUID] = {}
+    # Traces in the order of their digests: two audits that need the same two runs lock them in the same order.
+    tracing = sorted(
+        (role for role in resolved.specs if role != "compare"), key=lambda r: spec_digest(resolved.specs[r])
+    )
+    for role in tracing:
+        found[role] = runs.find_or_create_run(
+            session, resolved.specs[role], queue=settings.trace_queue, priority=priority, traceparent=traceparent
+        )
+    if "compare" in resolved.specs:
+        found["compare"] = runs.find_or_create_run(
+            session,
+            resolved.specs["compare"],
+            queue=settings.trace_queue,
+            priority=priority,
+            depends_on=(found["reference"], found["candidate"]),
+            traceparent=traceparent,
+        )
+    audits.insert_audit(session, audit, found)
+    settle_audit(session, audit.id)
+    session.expire(audit)
+    done = audit.state == "SUCCEEDED"
+    return Accepted(audit.id, 201 if done else 202)

@@ -1,0 +1,117 @@
+"""``spinal trace`` and ``spinal compare``: the engine in this process, no server."""
+
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pydantic import ValidationError
+
+from spinal.analysis.compare import compare
+from spinal.capture import load_capture
+from spinal.checkpoint import Checkpoint, check_pair, inspect, resolve_reference
+from spinal.cli.progress import bar
+from spinal.comparison import Comparison
+from spinal.errors import ProfileInvalid, UsageError
+from spinal.profile import MeasurementProfile
+from spinal.prompts import PromptSet, load_prompts
+from spinal.provenance import make_provenance
+from spinal.trace import Trace
+
+
+def build_profile(knobs: dict[str, Any]) -> MeasurementProfile:
+    """A profile from the knobs that were given; raises ProfileInvalid."""
+    given = {name: value for name, value in knobs.items() if value is not None}
+    if "lens_positions" in given and given["lens_positions"] != "full":
+        try:
+            given["lens_positions"] = int(given["lens_positions"])
+        except ValueError:
+            raise ProfileInvalid(
+                f"lens_positions: {given['lens_positions']!r} is neither a number nor 'full'", hint="for example 16"
+            ) from None
+    try:
+        return MeasurementProfile(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = first["loc"][0] if first["loc"] else "profile"
+        raise ProfileInvalid(f"{name}: {first['msg']}", hint="spinal trace --help lists the knobs") from error
+
+
+def local_trace(
+    model: str, prompts_from: str, profile: MeasurementProfile, *, device: str, threads: int | None
+) -> Trace:
+    """Measure one checkpoint."""
+    prompts = load_prompts(prompts_from)
+    checkpoint = resolve_reference(model, roots=None)
+    inspect(checkpoint)
+    engine = _engine(threads)
+    with tempfile.TemporaryDirectory(prefix="spinal-") as folder:
+        return _measure(engine, checkpoint, prompts, profile, device, Path(folder) / "capture.safetensors")
+
+
+def local_compare(
+    reference: str, candidate: str, prompts_from: str, profile: MeasurementProfile, *, device: str, threads: int | None
+) -> Comparison:
+    """Measure two checkpoints and compare them; the pair is checked before any weight is loaded."""
+    prompts = load_prompts(prompts_from)
+    sides = [resolve_reference(name, roots=None) for name in (reference, candidate)]
+    for side in sides:
+        inspect(side)
+    check_pair(*sides)
+    engine = _engine(threads)
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="spinal-") as folder:
+        paths = [Path(folder) / name for name in ("reference.safetensors", "candidate.safetensors")]
+        traces = [
+            _measure(engine, side, prompts, profile, device, path) for side, path in zip(sides, paths, strict=True)
+        ]
+        with bar("comparing") as show:
+            evidence = engine.gather_evidence(
+                sides[0], sides[1], reference_capture=paths[0], candidate_capture=paths[1], prompts=prompts,
+                profile=profile, device=device, progress=show,
+            )  # fmt: skip
+        provenance = make_provenance(
+            device=evidence.device,
+            dtype=evidence.dtype,
+            threads=traces[0].provenance.threads,
+            seed=profile.seed,
+            command=_command(),
+            started=started,
+        )
+        return compare(
+            traces[0], load_capture(paths[0]), traces[1], load_capture(paths[1]), evidence, profile, provenance
+        )
+
+
+def _measure(
+    engine: ModuleType,
+    checkpoint: Checkpoint,
+    prompts: PromptSet,
+    profile: MeasurementProfile,
+    device: str,
+    capture_path: Path,
+) -> Trace:
+    with bar(checkpoint.source) as show:
+        trace: Trace = engine.measure(
+            checkpoint, prompts, profile, capture_path=capture_path, device=device, progress=show, command=_command()
+        )
+    return trace
+
+
+def _command() -> Sequence[str]:
+    return ["spinal", *sys.argv[1:]]
+
+
+def _engine(threads: int | None) -> ModuleType:
+    """The engine module; torch is imported here and nowhere else on the command line."""
+    try:
+        from spinal.engine import api
+        from spinal.engine.threads import set_threads
+    except ModuleNotFoundError as error:
+        raise UsageError(f"measuring needs the package {error.name!r}", hint="pip install 'spinal[worker]'") from error
+    if threads is not None:
+        set_threads(threads)
+    return api

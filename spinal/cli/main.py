@@ -1,0 +1,206 @@
+"""Entry point of ``spinal``: commands, options, exit codes."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from spinal import __version__
+from spinal.cli.local import build_profile, local_compare, local_trace
+from spinal.cli.output import check_outputs, emit, report_error
+from spinal.errors import DocumentInvalid, ExitCode, SpinalError, UsageError
+from spinal.prompts import DEFAULT_SET
+
+app = typer.Typer(
+    help="Audits what alignment did inside a language model.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+Prompts = Annotated[
+    str,
+    typer.Option(
+        "--prompts", help="Text (one prompt a line), JSONL, hh-rlhf pairs (gzip accepted), or a built-in set."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout; errors as problem objects on stderr.")]
+Outputs = Annotated[
+    list[Path] | None, typer.Option("-o", "--output", help="Also write .json, .html or .md; may be repeated.")
+]
+Device = Annotated[str, typer.Option(help="torch device, for example cpu or cuda.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads of tensor operations.")]
+MaxTokens = Annotated[int | None, typer.Option(help="Tokens kept of each prompt, from its end [512].")]
+LensPositions = Annotated[str | None, typer.Option(help="Positions per prompt read by the lens, or 'full' [16].")]
+Dtype = Annotated[str | None, typer.Option(help="float32 or checkpoint [float32].")]
+BatchSize = Annotated[int | None, typer.Option(help="Prompts per forward pass [16].")]
+SwapPrompts = Annotated[int | None, typer.Option(help="Prompts used by block swap [128].")]
+Seed = Annotated[int | None, typer.Option(help="Seed of the bootstrap [0].")]
+
+
+@app.command()
+def trace(
+    model: Annotated[str, typer.Argument(help="Checkpoint folder with safetensors weights.")],
+    prompts: Prompts = DEFAULT_SET,
+    as_json: AsJson = False,
+    output: Outputs = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+    max_tokens: MaxTokens = None,
+    lens_positions: LensPositions = None,
+    dtype: Dtype = None,
+    batch_size: BatchSize = None,
+) -> None:
+    """Measure the depth trace of one checkpoint, here, without a server."""
+    check_outputs(output or [])
+    profile = build_profile(
+        {"max_tokens": max_tokens, "lens_positions": lens_positions, "dtype": dtype, "batch_size": batch_size}
+    )
+    emit(local_trace(model, prompts, profile, device=device, threads=threads), as_json=as_json, outputs=output or [])
+
+
+@app.command()
+def compare(
+    reference: Annotated[str, typer.Argument(help="Reference checkpoint folder.")],
+    candidate: Annotated[str, typer.Argument(help="Candidate checkpoint folder.")],
+    prompts: Prompts = DEFAULT_SET,
+    as_json: AsJson = False,
+    output: Outputs = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+    max_tokens: MaxTokens = None,
+    lens_positions: LensPositions = None,
+    dtype: Dtype = None,
+    batch_size: BatchSize = None,
+    swap_prompts: SwapPrompts = None,
+    seed: Seed = None,
+) -> None:
+    """Compare a candidate with its reference, here, without a server. Exit 0 when it could be computed."""
+    check_outputs(output or [])
+    profile = build_profile(
+        {
+            "max_tokens": max_tokens,
+            "lens_positions": lens_positions,
+            "dtype": dtype,
+            "batch_size": batch_size,
+            "swap_prompts": swap_prompts,
+            "seed": seed,
+        }
+    )
+    result = local_compare(reference, candidate, prompts, profile, device=device, threads=threads)
+    emit(result, as_json=as_json, outputs=output or [])
+
+
+@app.command()
+def audit(
+    candidate: Annotated[str, typer.Argument(help="Model reference: local:PATH or a registered name.")],
+    reference: Annotated[str | None, typer.Option(help="Model reference of the reference checkpoint.")] = None,
+    server: Annotated[
+        str, typer.Option(envvar="SPINAL_SERVER", help="Address of the service.")
+    ] = "http://127.0.0.1:8000",
+    api_key: Annotated[str | None, typer.Option(envvar="SPINAL_API_KEY", help="API key.")] = None,
+    prompt_set: Annotated[str | None, typer.Option(help="Built-in set, or digest of a stored one.")] = None,
+    profile: Annotated[str | None, typer.Option(help='Knobs as JSON, for example {"max_tokens": 256}.')] = None,
+    label: Annotated[list[str] | None, typer.Option(help="key=value; may be repeated.")] = None,
+    wait: Annotated[str | None, typer.Option(help="Wait so long for the end, for example 30m.")] = None,
+    as_json: AsJson = False,
+    output: Outputs = None,
+) -> None:
+    """Audit on a server. With --wait: exit 0 pass or warn, 1 fail, 3 not evaluated, 4 timed out, 5 inconclusive."""
+    from spinal.cli.remote import parse_duration, run_audit
+    from spinal.client import Client
+
+    outputs = output or []
+    check_outputs(outputs)
+    if outputs and wait is None:
+        raise UsageError("-o needs a finished audit", hint="add --wait 30m")
+    wait_s = None if wait is None else parse_duration(wait)
+    with Client(server, api_key) as client:
+        found, code = run_audit(
+            client, candidate, reference, prompt_set=prompt_set, profile=_json_object(profile), labels=_labels(label),
+            wait_s=wait_s, outputs=outputs,
+        )  # fmt: skip
+    if as_json or not sys.stdout.isatty():
+        sys.stdout.write(json.dumps(found) + "\n")
+    else:
+        sys.stdout.write(f"{found['state']} {found['verdict'] or ''}\n")
+        sys.stdout.writelines(f"  - {reason}\n" for reason in found["verdict_reasons"])
+    raise typer.Exit(code)
+
+
+@app.command()
+def report(
+    document: Annotated[Path, typer.Argument(help="A spinal.trace/1 or spinal.comparison/1 JSON file.")],
+    as_json: AsJson = False,
+    output: Outputs = None,
+) -> None:
+    """Render a stored document; needs neither torch nor a server."""
+    check_outputs(output or [])
+    emit(_read_document(document), as_json=as_json, outputs=output or [])
+
+
+def _read_document(path: Path) -> Any:
+    from pydantic import ValidationError
+
+    from spinal.comparison import Comparison
+    from spinal.trace import Trace
+
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        schema = raw.get("schema") if isinstance(raw, dict) else None
+        kinds: dict[Any, Any] = {"spinal.trace/1": Trace, "spinal.comparison/1": Comparison}
+        if schema not in kinds:
+            raise DocumentInvalid(f"{path}: schema {schema!r} is not known", hint=f"known: {', '.join(kinds)}")
+        return kinds[schema].model_validate(raw)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}", hint="check the path") from error
+    except ValidationError as error:
+        raise DocumentInvalid(f"{path}: {error.error_count()} members do not fit the schema") from error
+    except ValueError as error:
+        raise DocumentInvalid(f"{path} is not JSON: {error}") from error
+
+
+def _json_object(text: str | None) -> dict[str, Any]:
+    if text is None:
+        return {}
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"--profile is not JSON: {error}", hint='for example {"max_tokens": 256}') from error
+    if not isinstance(found, dict):
+        raise UsageError("--profile is not a JSON object", hint='for example {"max_tokens": 256}')
+    return found
+
+
+def _labels(given: list[str] | None) -> dict[str, str]:
+    found = {}
+    for item in given or []:
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--label {item!r} is not key=value", hint="for example --label release=2026-11")
+        found[key] = value
+    return found
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        sys.stdout.write(f"spinal {__version__}\n")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command; every expected failure ends in one line for the cause and one for the next step."""
+    as_json = "--json" in sys.argv
+    try:
+        app()
+    except SpinalError as error:
+        sys.exit(int(report_error(error, as_json=as_json)))
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; nothing was written\n")
+        sys.exit(130)
+    except Exception as error:  # noqa: BLE001  the last line of defence of a command line: no traceback for users
+        sys.stderr.write(f"error: unexpected {type(error).__name__}: {error}\nnext: report it with the command line\n")
+        sys.exit(int(ExitCode.NOT_EVALUATED))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Where results and errors of the command line go: documents to stdout, everything else to stderr."""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from spinal.comparison import Comparison
+from spinal.errors import ExitCode, SpinalError, UsageError
+from spinal.report import Format, render
+from spinal.report.terminal import print_document
+from spinal.trace import Trace
+
+SUFFIXES: dict[str, Format] = {".json": "json", ".html": "html", ".htm": "html", ".md": "md"}
+
+
+def check_outputs(paths: Sequence[Path]) -> None:
+    """Refuse output files that could not be written, before any work; raises UsageError."""
+    for path in paths:
+        if path.suffix not in SUFFIXES:
+            raise UsageError(f"-o {path}: unknown extension {path.suffix!r}", hint=f"use one of {', '.join(SUFFIXES)}")
+        if not path.absolute().parent.is_dir():
+            raise UsageError(f"-o {path}: no folder {path.parent}", hint="create it first")
+        if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
+            raise UsageError(f"-o {path}: cannot be written", hint="choose another place")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise UsageError(f"-o {path}: {error.strerror or error}", hint="choose another place") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def emit(document: Trace | Comparison, *, as_json: bool, outputs: Sequence[Path]) -> None:
+    """Write the files asked for, then JSON (asked for, or stdout is no terminal) or tables."""
+    for path in outputs:
+        write_atomically(path, render(document, SUFFIXES[path.suffix]))
+        sys.stderr.write(f"wrote {path}\n")
+    if as_json or not (sys.stdout.isatty() or outputs):
+        sys.stdout.write(render(document, "json"))
+    elif sys.stdout.isatty():
+        print_document(document, Console())
+
+
+def report_error(error: SpinalError, *, as_json: bool) -> ExitCode:
+    """One line for the cause, one for the next step, on stderr; a problem object with ``--json``."""
+    if as_json:
+        problem: dict[str, Any] = error.to_problem()
+        sys.stderr.write(json.dumps(problem) + "\n")
+    else:
+        sys.stderr.write(f"error: {error.detail}\n")
+        if error.hint:
+            sys.stderr.write(f"next: {error.hint}\n")
+    return error.exit_code

@@ -1,0 +1,72 @@
+"""``spinal audit``: against a server, with an exit code a release pipeline can read."""
+
+import re
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from spinal.cli.output import SUFFIXES, write_atomically
+from spinal.cli.progress import bar
+from spinal.client import Client, error_of
+from spinal.errors import ExitCode, UsageError
+from spinal.progress import Progress
+
+DURATION = re.compile(r"^(\d+(?:\.\d+)?)(s|m|h)?$")
+SECONDS = {"s": 1, "m": 60, "h": 3600, None: 1}
+OUTCOMES = {
+    "pass": ExitCode.PASS,
+    "warn": ExitCode.PASS,
+    "fail": ExitCode.POLICY_FAILED,
+    "inconclusive": ExitCode.INCONCLUSIVE,
+}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of ``90``, ``90s``, ``30m`` or ``2h``; raises UsageError."""
+    found = DURATION.match(text)
+    if found is None:
+        raise UsageError(f"--wait {text!r} is not a duration", hint="for example 90s, 30m or 2h")
+    return float(found[1]) * SECONDS[found[2]]
+
+
+@contextmanager
+def watched(label: str) -> Any:
+    """A callback for :meth:`Client.wait` that draws the audit's progress."""
+    with bar(label) as show:
+
+        def on_progress(audit: dict[str, Any]) -> None:
+            progress = audit["progress"]
+            show(Progress(progress["phase"], 0, 1, progress["fraction"]))
+
+        callback: Callable[[dict[str, Any]], None] = on_progress
+        yield callback
+
+
+def run_audit(
+    client: Client,
+    candidate: str,
+    reference: str | None,
+    *,
+    prompt_set: str | None,
+    profile: dict[str, Any],
+    labels: dict[str, str],
+    wait_s: float | None,
+    outputs: list[Path],
+) -> tuple[dict[str, Any], ExitCode]:
+    """Submit, wait when asked, write the reports asked for; returns the audit and the exit code."""
+    audit = client.submit(candidate, reference, prompt_set=prompt_set, profile=profile or None, labels=labels or None)
+    sys.stderr.write(f"audit {audit['id']} {audit['state']}\n")
+    if wait_s is None:
+        return audit, ExitCode.PASS
+    with watched(candidate) as on_progress:
+        audit = client.wait(audit["id"], timeout=wait_s, every=1.0, on_progress=on_progress)
+    if audit["state"] == "FAILED":
+        raise error_of(audit["error"])
+    if audit["state"] == "CANCELLED":
+        return audit, ExitCode.NOT_EVALUATED
+    for path in outputs:
+        write_atomically(path, client.report(audit["id"], SUFFIXES[path.suffix]))
+        sys.stderr.write(f"wrote {path}\n")
+    return audit, OUTCOMES.get(audit["verdict"], ExitCode.PASS)

@@ -1,0 +1,242 @@
+"""What a report says, independent of how it is drawn: sentences and tables of plain text."""
+
+from dataclasses import dataclass
+
+from spinal.comparison import Comparison, Localization
+from spinal.documents import Estimate
+from spinal.trace import Trace
+
+PROFILE_NAMES = {
+    "block_swap": "block swap (what each block computes)",
+    "weights": "weight change",
+    "block_swap_transport": "step change under block swap",
+    "d_contraction": "|d alpha| (paper)",
+    "d_transport": "|d L| (paper)",
+    "function": "function increments",
+}
+SCORE_NAMES = {
+    "delta_align": "Delta_align",
+    "contraction_rise": "A: relative rise of alpha over T",
+    "transport_fall": "B: relative fall of L over T",
+    "coherence": "S: coherence of the candidate",
+    "coherence_reference": "S of the reference",
+    "footprint": "G: footprint in T",
+    "spinal_score": "SPINAL-style score",
+}
+DASH = "–"
+
+
+@dataclass(frozen=True)
+class Table:
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A value with sensible digits; a dash for a null."""
+    if value is None:
+        return DASH
+    if value == 0.0:
+        return "0"
+    return f"{value:.{digits}g}" if abs(value) < 1e4 else f"{value:.3e}"
+
+
+def interval(ci: tuple[float, float] | None, digits: int = 3) -> str:
+    return "" if ci is None else f"[{number(ci[0], digits)}, {number(ci[1], digits)}]"
+
+
+def estimate(found: Estimate, digits: int = 3) -> str:
+    """``value [low, high]``, starred where it stands after correction over layers; the reason for a null."""
+    if found.value is None:
+        return DASH
+    star = " *" if found.significant else ""
+    return f"{number(found.value, digits)} {interval(found.ci, digits)}{star}".replace("  ", " ").strip()
+
+
+def headline(result: Comparison) -> str:
+    """Where the change sits, in one sentence with an interval."""
+    if result.identical:
+        return "Reference and candidate hold the same weights: every difference is exactly 0."
+    place = result.localization["block_swap"]
+    if place.window80 is None or place.center is None:
+        return "No block computes anything else than in the reference."
+    depth = len(result.layers) - 1
+    low, high = place.window80
+    spread = f" (95% {interval(place.ci.get('center'), 2)})" if "center" in place.ci else ""
+    return (
+        f"80% of the change in what blocks compute sits in blocks {low}-{high} of {depth}, centred at depth "
+        f"{place.center:.2f}{spread}, peak at block {place.peak}; the last third holds "
+        f"{number(place.terminal_share, 2)} of it (flat would be {number(place.terminal_share_null, 2)})."
+    )
+
+
+def title(document: Comparison | Trace) -> str:
+    if isinstance(document, Trace):
+        return f"Depth trace of {document.model.source}"
+    return f"{document.reference.source} → {document.candidate.source}"
+
+
+def localization_table(result: Comparison) -> Table:
+    rows = []
+    for name, label in PROFILE_NAMES.items():
+        place: Localization = result.localization[name]  # type: ignore[index]  # names of LOCALIZATION_PROFILES
+        if place.center is None:
+            rows.append((label, DASH, DASH, DASH, DASH, (place.reason or "").replace("_", " ")))
+            continue
+        rows.append(
+            (
+                label,
+                f"{number(place.center, 3)} {interval(place.ci.get('center'), 3)}".strip(),
+                _span(place.window50),
+                _span(place.window80),
+                str(place.peak),
+                f"{number(place.terminal_share, 3)} {interval(place.ci.get('terminal_share'), 3)}".strip(),
+            )
+        )
+    flat = number(next(iter(result.localization.values())).terminal_share_null, 3)
+    return Table(
+        "Where the change sits",
+        ("profile", "centre (depth)", "50% in blocks", "80% in blocks", "peak", f"share in T (flat: {flat})"),
+        tuple(rows),
+        "Disagreement between profiles is shown, not averaged away. Block swap is the default localiser.",
+    )
+
+
+def _span(window: tuple[int, int] | None) -> str:
+    return DASH if window is None else f"{window[0]}-{window[1]}"
+
+
+def scores_table(result: Comparison) -> Table:
+    scores = result.scores
+    rows = [
+        (
+            label,
+            number(getattr(scores, name), 4),
+            interval(scores.ci.get(name), 3) or DASH,
+            number(scores.mde.get(name), 2),
+            scores.reasons.get(name, ""),
+        )
+        for name, label in SCORE_NAMES.items()
+    ]
+    low, high = scores.terminal_window
+    return Table(
+        "Strength of the signature",
+        ("score", "value", "95% interval", "detectable from", "note"),
+        tuple(rows),
+        f"Over T = blocks {low}-{high}, positions '{scores.policy}'. Signed: A < 0 is expansion, a valid result. A large "
+        "clean signature is a reason to look at the damage panel, never a pass by itself.",
+    )
+
+
+def damage_table(result: Comparison) -> Table:
+    rows = [
+        (
+            name.replace("_", " "),
+            number(signal.value),
+            signal.unit,
+            number(signal.watch),
+            number(signal.damaged),
+            signal.level or (signal.reason or "shown only").replace("_", " "),
+        )
+        for name, signal in result.damage.signals.items()
+    ]
+    return Table(
+        f"Damage panel: {result.damage.level}",
+        ("signal", "value", "unit", "watch from", "damaged from", "level"),
+        tuple(rows),
+        result.damage.calibration,
+    )
+
+
+def layers_table(result: Comparison) -> Table:
+    rows = tuple(
+        (
+            str(layer.layer),
+            estimate(layer.block_swap),
+            number(layer.weight_change),
+            estimate(layer.d_contraction.all),
+            estimate(layer.d_transport.all),
+            estimate(layer.d_transport_fixed_lens.all),
+            estimate(layer.function_gap.all),
+        )
+        for layer in result.layers
+    )
+    return Table(
+        "Layer by layer",
+        ("layer", "block swap", "weights", "d alpha", "d L", "d L, fixed lens", "function gap"),
+        rows,
+        "Candidate minus reference, positions 'all', 95% intervals over prompts. * stands after Holm's correction over layers.",
+    )
+
+
+def nulls_table(result: Comparison) -> Table:
+    rows = tuple(
+        (name, null.statistic, number(null.observed), number(null.percentile, 2), null.note)
+        for name, null in result.nulls.items()
+    )
+    return Table("Controls", ("control", "statistic", "observed", "percentile under control", "what it is"), rows)
+
+
+def trace_table(trace: Trace) -> Table:
+    rows = []
+    for layer in trace.layers:
+        cells = [str(layer.layer)]
+        for policy in ("last", "all"):
+            position = layer.positions[policy]  # type: ignore[index]  # literal policies
+            cells += [
+                _with_se(position.contraction, position.contraction_se),
+                _with_se(position.transport, position.transport_se),
+            ]
+        cells += [number(layer.positions["all"].entropy), number(layer.positions["all"].effective_rank)]
+        rows.append(tuple(cells))
+    return Table(
+        "Depth trace",
+        ("layer", "alpha (last)", "L (last)", "alpha (all)", "L (all)", "entropy (all)", "effective rank (all)"),
+        tuple(rows),
+        "alpha: decay exponent of the singular values; L: radians moved by the next-token distribution into this layer; ± one standard error.",
+    )
+
+
+def _with_se(value: float | None, se: float | None) -> str:
+    return number(value) if se is None or value is None else f"{number(value)} ± {number(se, 2)}"
+
+
+def provenance_table(document: Comparison | Trace) -> Table:
+    source = document.provenance
+    rows = [
+        ("made", f"{source.created_at}, {source.duration_s:.1f} s"),
+        ("on", f"{source.device}, {source.dtype}, {source.threads} thread(s), {source.platform}"),
+        (
+            "with",
+            ", ".join(f"{name} {version}" for name, version in source.versions.items()) + f", python {source.python}",
+        ),
+        ("seed", str(source.seed)),
+        ("digest", document.digest),
+        ("fingerprint", document.fingerprint),
+    ]
+    if isinstance(document, Comparison):
+        rows += [("reference trace", document.reference.digest), ("candidate trace", document.candidate.digest)]
+    else:
+        rows += [
+            ("weights", document.model.weights_digest),
+            ("prompts", f"{document.prompt_set.count}, {document.prompt_set.digest}"),
+        ]
+    if source.command:
+        rows.append(("command", " ".join(source.command)))
+    return Table("Provenance", ("what", "value"), tuple(rows))
+
+
+def tables(document: Comparison | Trace) -> list[Table]:
+    """All tables of a report, most important first."""
+    if isinstance(document, Trace):
+        return [trace_table(document), provenance_table(document)]
+    return [
+        localization_table(document),
+        damage_table(document),
+        scores_table(document),
+        nulls_table(document),
+        layers_table(document),
+        provenance_table(document),
+    ]
