@@ -1,13 +1,18 @@
-"""Two stored traces against each other, layer by layer: the document ``spinal.diff/1``. A pure function of the
-two documents; intervals need the captures and stand in ``spinal.comparison/1``."""
+"""Two stored traces against each other, layer by layer: the document ``spinal.diff/1``.
+
+A pure function of the two documents; intervals need the captures and stand in ``spinal.comparison/1``.
+"""
 
 from typing import Literal
 
+import numpy as np
 from pydantic import ConfigDict, Field
 
+from spinal.analysis.comparable import check_comparable
 from spinal.documents import Digest, Document, Finite
-from spinal.errors import FingerprintMismatch, TracesNotComparable
-from spinal.trace import POLICIES, WINDOWS, LayerTrace, PositionTrace, Trace
+from spinal.trace import LayerTrace, PositionTrace, Trace
+
+SIGNED = ("d_contraction", "d_transport", "d_entropy")
 
 
 class PositionDiff(Document):
@@ -16,96 +21,87 @@ class PositionDiff(Document):
     d_contraction: Finite | None
     d_contraction_windows: dict[Literal["bulk", "body", "wide", "tail"], Finite | None]
     window_agreement: bool | None
-    """Whether the sign of d alpha is the same in all windows that have one; null with fewer than two."""
+    """Whether d alpha has the same sign in all windows that have one; null with fewer than two."""
     d_transport: Finite | None
     d_entropy: Finite
     d_effective_rank: Finite | None
+    reason: str | None = None
+    """Why ``d_contraction`` is null."""
 
 
 class LayerDiff(Document):
-    layer: int
+    layer: int = Field(ge=0)
     depth: Finite
     positions: dict[Literal["last", "all"], PositionDiff]
+    sign_disagreement: tuple[str, ...]
+    """Members whose sign differs between the position policies."""
 
 
 class TraceDiff(Document):
-    """Layer-wise differences of two traces, candidate minus reference."""
+    """Layer-wise point differences of two traces, candidate minus reference."""
 
     schema_: Literal["spinal.diff/1"] = Field(default="spinal.diff/1", alias="schema")
     reference: Digest
     candidate: Digest
     fingerprint: Digest
+    readout_moved: bool
+    """Whether final norm or unembedding differ: part of d_transport and d_entropy may then be their doing."""
     layers: tuple[LayerDiff, ...]
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
 
-def check_comparable(reference: Trace, candidate: Trace) -> None:
-    """Refuse traces that were not measured alike; raises FingerprintMismatch or TracesNotComparable."""
-    if reference.fingerprint != candidate.fingerprint:
-        knobs = reference.measurement_profile().differing_knobs(candidate.measurement_profile())
-        raise FingerprintMismatch(
-            f"profiles {reference.fingerprint[:12]} and {candidate.fingerprint[:12]} differ in: {', '.join(knobs)}",
-            hint="trace both checkpoints under one profile",
-            reference_fingerprint=reference.fingerprint,
-            candidate_fingerprint=candidate.fingerprint,
-            differing_knobs={knob: list(values) for knob, values in knobs.items()},
-        )
-    for what, ours, theirs in (
-        ("prompt sets", reference.prompt_set.digest, candidate.prompt_set.digest),
-        ("token ids", reference.prompt_set.token_ids_digest, candidate.prompt_set.token_ids_digest),
-        ("engine versions", reference.engine.version, candidate.engine.version),
-        ("dtypes", reference.engine.dtype, candidate.engine.dtype),
-        ("numbers of layers", reference.model.n_layers, candidate.model.n_layers),
-        ("hidden sizes", reference.model.hidden_size, candidate.model.hidden_size),
-    ):
-        if ours != theirs:
-            raise TracesNotComparable(
-                f"the traces have different {what}: {str(ours)[:12]} and {str(theirs)[:12]}",
-                hint="trace both checkpoints on the same prompts with the same profile",
-            )
-
-
 def diff_traces(reference: Trace, candidate: Trace) -> TraceDiff:
-    """Differences of two comparable traces; raises FingerprintMismatch or TracesNotComparable."""
+    """Differences of two trace documents; raises FingerprintMismatch or TracesNotComparable."""
     check_comparable(reference, candidate)
     return TraceDiff(
         reference=reference.digest,
         candidate=candidate.digest,
         fingerprint=reference.fingerprint,
-        layers=tuple(_layer(ours, theirs) for ours, theirs in zip(reference.layers, candidate.layers, strict=True)),
+        readout_moved=reference.model.readout_digest != candidate.model.readout_digest,
+        layers=tuple(_layer(mine, theirs) for mine, theirs in zip(reference.layers, candidate.layers, strict=True)),
     )
 
 
-def sign_agreement(differences: list[float]) -> bool | None:
-    """Whether all differences share one sign (zero agrees only with zero); None for fewer than two."""
-    if len(differences) < 2:
-        return None
-    return len({(value > 0) - (value < 0) for value in differences}) == 1
-
-
 def _layer(reference: LayerTrace, candidate: LayerTrace) -> LayerDiff:
+    found = {
+        policy: _position(reference.positions[policy], candidate.positions[policy]) for policy in reference.positions
+    }
     return LayerDiff(
         layer=reference.layer,
         depth=reference.depth,
-        positions={policy: _position(reference.positions[policy], candidate.positions[policy]) for policy in POLICIES},
+        positions=found,
+        sign_disagreement=tuple(m for m in SIGNED if opposite(getattr(found["last"], m), getattr(found["all"], m))),
     )
 
 
 def _position(reference: PositionTrace, candidate: PositionTrace) -> PositionDiff:
     windows = {
         name: _minus(candidate.contraction_windows[name].alpha, reference.contraction_windows[name].alpha)
-        for name in WINDOWS
+        for name in reference.contraction_windows
     }
+    d_contraction = _minus(candidate.contraction, reference.contraction)
+    why = reference.contraction_reason or candidate.contraction_reason or "not_measured"
     return PositionDiff(
-        d_contraction=_minus(candidate.contraction, reference.contraction),
+        d_contraction=d_contraction,
         d_contraction_windows=windows,
-        window_agreement=sign_agreement([value for value in windows.values() if value is not None]),
+        window_agreement=same_sign([d for d in windows.values() if d is not None]),
         d_transport=_minus(candidate.transport, reference.transport),
         d_entropy=candidate.entropy - reference.entropy,
         d_effective_rank=_minus(candidate.effective_rank, reference.effective_rank),
+        reason=None if d_contraction is not None else why,
     )
 
 
 def _minus(candidate: float | None, reference: float | None) -> float | None:
     return None if candidate is None or reference is None else candidate - reference
+
+
+def opposite(one: float | None, other: float | None) -> bool:
+    """Whether two known values point in opposite directions."""
+    return one is not None and other is not None and one * other < 0.0
+
+
+def same_sign(values: list[float]) -> bool | None:
+    """Whether all values share a sign (zero agrees only with zero); None with fewer than two."""
+    return len({float(np.sign(value)) for value in values}) == 1 if len(values) > 1 else None

@@ -1,7 +1,7 @@
-"""Where a change concentrates in depth (``docs/method.md`` section 4). Profiles run over blocks 1..D."""
+"""Where along the depth a change sits (``docs/method.md`` section 4). Profiles run over blocks 1..D."""
 
+import math
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,87 +11,118 @@ from spinal.comparison import Localization
 
 Array = npt.NDArray[np.float64]
 NO_CHANGE = "no_detectable_change"
-WITH_INTERVAL = ("center", "spread", "terminal_share", "gini", "effective_blocks")
+MEMBERS = ("center", "spread", "gini", "effective_blocks", "terminal_share")
 
 
-def terminal_window(depth: int, fraction: float) -> tuple[int, int]:
-    """First and last block of T = {ceil(fraction * D)..D}; rational arithmetic, so that D = 30 gives 21..30."""
-    exact = Fraction(repr(fraction)) * depth
-    return max(1, -(-exact.numerator // exact.denominator)), depth
+def terminal_window(n_layers: int, fraction: float) -> tuple[int, int]:
+    """First and last block of T = {ceil(fraction * D)..D}.
+
+    The product is exact in the decimal that was written: in floats 0.7 * 30 is 21.000000000000004 on some
+    paths and its ceiling 22.
+    """
+    first = math.ceil(Fraction(repr(float(fraction))) * n_layers)
+    return max(1, first), n_layers
 
 
-def soft_threshold(values: Array, threshold: Array) -> Array:
-    """max(0, |values| - threshold); a missing threshold or value counts as no change."""
-    return np.nan_to_num(np.maximum(np.abs(values) - threshold, 0.0), nan=0.0)
-
-
-def smallest_window(profile: Array, share: float) -> tuple[int, int]:
-    """Smallest run of blocks (1-based, inclusive) holding ``share`` of a profile (D,) with positive sum; among
-    equally small runs the heaviest, then the earliest."""
-    sums = np.concatenate([[0.0], np.cumsum(profile)])
-    depth, needed = profile.size, share * sums[-1] * (1.0 - 1e-12)
-    for width in range(1, depth + 1):
-        held = sums[width:] - sums[:-width]
-        best = int(np.argmax(held))
-        if held[best] >= needed:
-            return best + 1, best + width
-    return 1, depth
-
-
-def summary(profiles: Array, terminal: tuple[int, int]) -> dict[str, Array]:
-    """Concentration statistics of non-negative profiles (M, D): each an (M,) array, NaN where a profile is
-    all zero."""
-    depth = profiles.shape[1]
-    total = profiles.sum(axis=1, keepdims=True)
-    q = np.divide(profiles, total, out=np.full(profiles.shape, np.nan), where=total > 0)
-    x = np.arange(1, depth + 1) / depth
-    center = q @ x
-    logs = np.log(np.where(q > 0, q, 1.0))
-    ranks = np.arange(1, depth + 1)
-    return {
-        "center": center,
-        # Var(x) around each centre, not E x^2 - (E x)^2: a single block must give exactly 0.
-        "spread": np.sqrt((q * (x - center[:, None]) ** 2).sum(axis=1)),
-        "gini": (np.sort(q, axis=1) * (2 * ranks - depth - 1)).sum(axis=1) / depth,
-        "effective_blocks": np.exp(-(q * logs).sum(axis=1)),
-        "terminal_share": q[:, terminal[0] - 1 : terminal[1]].sum(axis=1),
-    }
+def soft_threshold(values: Array, se: Array) -> Array:
+    """max(0, |value| - se): what is left of a change beyond its noise. Unknown values count as no change."""
+    return np.nan_to_num(np.maximum(np.abs(values) - se, 0.0), nan=0.0)
 
 
 def localize(
-    profile: Array, terminal: tuple[int, int], draws: Array | None = None, *, reason: str = NO_CHANGE
+    profile: Array, replicates: Array | None, terminal: tuple[int, int], *, absent: str | None = None
 ) -> Localization:
-    """Localization of a non-negative profile (D,), with intervals from ``draws`` (n, D) of it where given.
+    """Place of a nonnegative profile (D,); ``replicates`` (B, D) give intervals.
 
-    A profile without any change gives nulls and ``reason``.
+    ``absent`` names why there is nothing to place although the profile may hold noise; an all-zero profile
+    has no place either. Raises ValueError for negative or non-finite weights.
     """
-    depth = profile.size
-    null_share = (terminal[1] - terminal[0] + 1) / depth
-    if not np.isfinite(profile).all() or profile.sum() <= 0.0:
-        empty: dict[str, Any] = dict.fromkeys((*WITH_INTERVAL, "window50", "window80", "peak"))
-        return Localization(**empty, terminal_share_null=null_share, ci={}, reason=reason)
-    values = {name: float(value[0]) for name, value in summary(profile[None], terminal).items()}
-    intervals, support = _intervals(profile, terminal, draws)
+    if profile.ndim != 1 or profile.size == 0 or not np.isfinite(profile).all() or (profile < 0.0).any():
+        raise ValueError("a profile to localise is a non-empty vector of finite, nonnegative weights")
+    share_null = (terminal[1] - terminal[0] + 1) / profile.size
+    # Scaling by the largest weight first keeps sums of subnormal or huge weights finite and nonzero.
+    largest = float(profile.max())
+    if absent is not None or largest == 0.0:
+        return _nowhere(share_null, absent or NO_CHANGE)
+    scaled = profile / largest
+    center, spread, gini, blocks, share = (float(member) for member in _moments(scaled[None, :], terminal)[:, 0])
     return Localization(
-        **values,
-        window50=smallest_window(profile, 0.5),
-        window80=smallest_window(profile, 0.8),
-        terminal_share_null=null_share,
+        center=center,
+        spread=spread,
+        window50=smallest_window(scaled, Fraction(1, 2)),
+        window80=smallest_window(scaled, Fraction(4, 5)),
+        gini=gini,
+        effective_blocks=blocks,
+        terminal_share=share,
+        terminal_share_null=share_null,
         peak=int(np.argmax(profile)) + 1,
-        ci=intervals,
-        peak_support=support,
+        ci={} if replicates is None else _intervals(replicates / largest, terminal),
+        peak_support=None if replicates is None else _peak_support(replicates, int(np.argmax(profile))),
     )
 
 
-def _intervals(
-    profile: Array, terminal: tuple[int, int], draws: Array | None
-) -> tuple[dict[str, tuple[float, float]], float | None]:
-    if draws is None:
-        return {}, None
-    changed = draws[draws.sum(axis=1) > 0.0]
-    # Where most draws see no change at all, an interval over the others would be an interval over noise.
-    if changed.shape[0] < draws.shape[0] // 2:
-        return {}, None
-    drawn = summary(changed, terminal)
-    support = float(np.mean(np.argmax(changed, axis=1) == int(np.argmax(profile))))
-    return {name: percentile_interval(drawn[name]) for name in WITH_INTERVAL}, support
+def smallest_window(profile: Array, share: Fraction) -> tuple[int, int]:
+    """Shortest contiguous run of blocks (first, last) holding ``share`` of the profile; ties go to the
+    larger mass, then to the earlier run."""
+    cumulative = np.concatenate([[0.0], np.cumsum(profile)])
+    # An ulp of slack: a run that holds the share exactly must not be lost to the rounding of a sum.
+    needed = float(share) * cumulative[-1] * (1 - 1e-12)
+    for length in range(1, profile.size + 1):
+        mass = cumulative[length:] - cumulative[:-length]
+        if (mass >= needed).any():
+            best = float(mass.max())
+            start = int(np.argmax(mass >= best * (1 - 1e-12)))
+            return start + 1, start + length
+    return 1, profile.size
+
+
+def terminal_shares(profiles: Array, terminal: tuple[int, int]) -> Array:
+    """(B,) share of each profile (B, D) inside blocks terminal[0]..terminal[1]; NaN for an empty profile."""
+    total = profiles.sum(axis=1)
+    inside = profiles[:, terminal[0] - 1 : terminal[1]].sum(axis=1)
+    return np.where(total > 0.0, inside / np.where(total > 0.0, total, 1.0), np.nan)
+
+
+def _moments(profiles: Array, terminal: tuple[int, int]) -> Array:
+    """(5, B): center, spread, Gini, effective blocks, terminal share of each row of (B, D); NaN rows where
+    a profile is empty."""
+    blocks = profiles.shape[1]
+    total = profiles.sum(axis=1, keepdims=True)
+    q = np.where(total > 0.0, profiles / np.where(total > 0.0, total, 1.0), np.nan)
+    depth = np.arange(1, blocks + 1) / blocks
+    center = q @ depth
+    spread = np.sqrt(np.maximum(np.sum(q * (depth - center[:, None]) ** 2, axis=1), 0.0))
+    ordered = np.sort(q, axis=1)
+    gini = ordered @ (2 * np.arange(1, blocks + 1) - blocks - 1) / blocks
+    entropy = -np.sum(np.where(q > 0.0, q * np.log(np.where(q > 0.0, q, 1.0)), 0.0), axis=1)
+    effective = np.where(np.isfinite(center), np.exp(entropy), np.nan)
+    return np.stack([center, spread, gini, effective, terminal_shares(profiles, terminal)])
+
+
+def _intervals(replicates: Array, terminal: tuple[int, int]) -> dict[str, tuple[float, float]]:
+    moments = _moments(replicates, terminal)
+    if not np.isfinite(moments).any(axis=1).all():
+        return {}
+    low, high = percentile_interval(moments.T)
+    return {name: (float(low[i]), float(high[i])) for i, name in enumerate(MEMBERS)}
+
+
+def _peak_support(replicates: Array, peak: int) -> float | None:
+    placed = replicates[replicates.max(axis=1) > 0.0]
+    return float(np.mean(np.argmax(placed, axis=1) == peak)) if placed.size else None
+
+
+def _nowhere(share_null: float, reason: str) -> Localization:
+    return Localization(
+        center=None,
+        spread=None,
+        window50=None,
+        window80=None,
+        gini=None,
+        effective_blocks=None,
+        terminal_share=None,
+        terminal_share_null=share_null,
+        peak=None,
+        ci={},
+        reason=reason,
+    )

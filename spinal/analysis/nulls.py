@@ -1,55 +1,83 @@
-"""What the observed numbers look like where nothing was done: controls (``docs/method.md`` section 7)."""
+"""Controls: what the same statistics look like where nothing was aligned (``docs/method.md`` section 7)."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from spinal.analysis.localization import summary
+from spinal.analysis.localization import terminal_shares
 from spinal.comparison import Null
 
 Array = npt.NDArray[np.float64]
+SPLITS = 64
+"""Random halves behind the floor; enough for a percentile in steps of 1.6."""
 
 
-def percentile(values: Array, observed: float) -> float:
-    """Share of null values below ``observed``, ties counted half."""
-    return float(np.mean(values < observed) + 0.5 * np.mean(values == observed))
-
-
-def depth_null(profile: Array, terminal: tuple[int, int]) -> Null | None:
-    """Terminal share of every circular shift of a profile (D,): how often does its shape alone, placed anywhere,
-    hold as much in T? None for a profile without change."""
-    if not profile.sum() > 0.0:
+def percentile_of(observed: float | None, values: Sequence[float]) -> float | None:
+    """Percentile (0-100) of ``observed`` among ``values``, ties counted half; None without either."""
+    if observed is None or not values:
         return None
-    shifts = np.stack([np.roll(profile, shift) for shift in range(profile.size)])
-    shares = summary(shifts, terminal)["terminal_share"]
+    below = sum(value < observed for value in values)
+    ties = sum(value == observed for value in values)
+    return 100.0 * (below + 0.5 * ties) / len(values)
+
+
+def split_shares(prompts: int, seed: int) -> tuple[Array, Array]:
+    """(SPLITS, P) shares of the first and of the second half of random splits of the prompts (at least two)."""
+    generator = np.random.default_rng([seed, prompts, SPLITS])
+    half = prompts // 2
+    order = np.argsort(generator.random((SPLITS, prompts)), axis=1)
+    first, second = np.zeros((SPLITS, prompts)), np.zeros((SPLITS, prompts))
+    np.put_along_axis(first, order[:, :half], 1 / half, axis=1)
+    np.put_along_axis(second, order[:, half:], 1 / (prompts - half), axis=1)
+    return first, second
+
+
+def self_null(values: Array, observed: float | None) -> Null:
+    """The floor: |Delta_align| between two halves of the reference's own prompts, (K,) signed values."""
+    sizes = [float(abs(value)) for value in values if np.isfinite(value)]
+    size = None if observed is None else abs(observed)
     return Null(
-        statistic="terminal share of block swap",
-        values=tuple(float(share) for share in shares),
-        observed=float(shares[0]),
-        percentile=percentile(shares, float(shares[0])),
-        note="circular shifts of the profile in depth, the observed one among them",
+        statistic="|delta_align|",
+        values=tuple(sizes),
+        observed=size,
+        percentile=percentile_of(size, sizes),
+        note=(
+            "the reference against itself on two random halves of the prompts; the halves share no prompt, so this "
+            "floor lies above that of a difference paired over prompts"
+        ),
     )
 
 
-def split_half_null(reference_steps: Array, observed: float) -> Null | None:
-    """The floor: difference of the reference's own mean L over T between two halves of the prompts, (P,) values,
-    over 200 random halvings. None for fewer than four prompts."""
-    prompts = reference_steps.size
-    if prompts < 4:
-        return None
-    rng = np.random.default_rng(0)
-    values = []
-    for _ in range(200):
-        order = rng.permutation(prompts)
-        half = prompts // 2
-        values.append(abs(float(reference_steps[order[:half]].mean() - reference_steps[order[half:]].mean())))
-    floor = np.array(values)
+def depth_null(profile: Array, terminal: tuple[int, int]) -> Null:
+    """Terminal share of the block-swap profile (D,) against all its circular shifts along the depth."""
+    note = "the same profile moved around the depth: how special its place at the end is"
+    statistic = "terminal share of block_swap"
+    if profile.size < 2 or not profile.any():
+        return Null(statistic=statistic, values=(), observed=None, percentile=None, note=note)
+    shares = terminal_shares(np.stack([np.roll(profile, shift) for shift in range(profile.size)]), terminal)
+    observed, values = float(shares[0]), [float(share) for share in shares[1:]]
     return Null(
-        statistic="|difference of mean transport over T|",
-        values=(float(np.median(floor)), float(np.quantile(floor, 0.95))),
-        observed=abs(observed),
-        percentile=percentile(floor, abs(observed)),
-        note=(
-            "median and 95% point between random halves of the prompts on the reference alone; the audit itself uses "
-            "the same prompts on both sides and is finer than this floor"
-        ),
+        statistic=statistic,
+        values=tuple(values),
+        observed=observed,
+        percentile=percentile_of(observed, values),
+        note=note,
+    )
+
+
+NOTES = {
+    "matched_noise": "random perturbations of the reference with the candidate's norm of change in every block",
+    "control": "checkpoints named as controls, traced and compared like the candidate",
+}
+
+
+def given_null(name: str, values: Sequence[float], observed: float | None) -> Null:
+    """A control measured elsewhere (a name of ``NOTES``) by its Delta_align values."""
+    return Null(
+        statistic="delta_align",
+        values=tuple(float(value) for value in values),
+        observed=observed,
+        percentile=percentile_of(observed, values),
+        note=NOTES[name],
     )

@@ -5,151 +5,223 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from spinal.analysis.uncertainty import MDE_FACTOR, percentile_interval
+from spinal.analysis.layers import Pair
+from spinal.analysis.localization import terminal_shares
+from spinal.analysis.nulls import split_shares
+from spinal.analysis.places import DepthProfile
+from spinal.analysis.shape import entropy_roughness, kendall_tau, path_coherence, turning_angle
+from spinal.analysis.uncertainty import (
+    MDE_FACTOR,
+    alpha_deviations,
+    percentile_interval,
+    prompt_means,
+    resampled_means,
+)
+from spinal.capture import Capture, PolicyCapture
 from spinal.comparison import Scores
 from spinal.profile import MeasurementProfile
+from spinal.trace import WINDOWS
 
 Array = npt.NDArray[np.float64]
+Nodes = npt.NDArray[np.intp]
+POLICY = "all"
+"""Scores read policy ``all``: its rows outnumber dimensions, so alpha and its error can be trusted."""
+FOOTPRINT_PROFILES = ("weights", "block_swap", "function")
+CURVE_SCORES = ("contraction_rise", "transport_fall", "delta_align", "coherence_reference", "coherence")
+NORMAL = ("coherence", "coherence_reference", "spinal_score")
+"""Noise only ever lengthens an arc, so percentiles of these sit beside the value: value +- 1.96 se instead."""
 
 
 @dataclass(frozen=True, eq=False)
-class Curve:
-    """One checkpoint's curve over T. ``*_draws`` are (draws, |T|) resampled versions."""
+class Curves:
+    """One side's alpha and L over nodes 0..D: values (N,) and bootstrap replicates (B, N)."""
 
     alpha: Array
-    transport: Array
-    entropy: Array
     alpha_draws: Array
+    transport: Array
     transport_draws: Array
-    directness: float | None
 
 
-def coherence(depth: Array, alpha: Array, transport: Array, alpha_scale: Array, transport_scale: Array) -> Array:
-    """Chord / arc of the curve (l/D, alpha/scale, L/scale) over T, in (0, 1]; (M, |T|) curves -> (M,)."""
-    points = np.stack(
-        [np.broadcast_to(depth, alpha.shape), alpha / alpha_scale[:, None], transport / transport_scale[:, None]],
-        axis=-1,
+def curves(capture: PolicyCapture, window: int, shares: Array, seed: int) -> Curves:
+    """Curves of one checkpoint; both sides share the draws, so that differences are paired."""
+    deviations = alpha_deviations(capture.replicates[window], capture.replicate_kind, shares, seed)
+    return Curves(
+        alpha=capture.alpha[window],
+        alpha_draws=capture.alpha[window] + deviations,
+        transport=prompt_means(capture.transport),
+        transport_draws=resampled_means(capture.transport, shares),
     )
-    arc = np.linalg.norm(np.diff(points, axis=1), axis=-1).sum(axis=1)
-    chord = np.linalg.norm(points[:, -1] - points[:, 0], axis=-1)
-    return np.asarray(np.where(arc > 0.0, chord / np.where(arc > 0.0, arc, 1.0), np.nan))
 
 
-def turning_angle(
-    depth: Array, alpha: Array, transport: Array, alpha_scale: float, transport_scale: float
-) -> float | None:
-    """Mean angle (radians) between successive segments of the scaled curve; None for fewer than two segments."""
-    steps = np.diff(np.stack([depth, alpha / alpha_scale, transport / transport_scale], axis=-1), axis=0)
-    if steps.shape[0] < 2:
-        return None
-    unit = steps / np.linalg.norm(steps, axis=1, keepdims=True)
-    return float(np.arccos(np.clip((unit[1:] * unit[:-1]).sum(axis=1), -1.0, 1.0)).mean())
+def terminal_nodes(terminal: tuple[int, int]) -> Nodes:
+    """Nodes of T that enter aggregates: node 1 is left out, its step from the embedding is saturated."""
+    return np.arange(max(2, terminal[0]), terminal[1] + 1)
 
 
-def kendall_tau(values: Array) -> float | None:
-    """Kendall's tau-a of values against their order; None for fewer than two."""
-    count = values.size
-    if count < 2:
-        return None
-    signs = np.sign(values[None, :] - values[:, None])[np.triu_indices(count, 1)]
-    return float(signs.sum() / (count * (count - 1) / 2))
+def strength(
+    alpha: tuple[Array, Array], transport: tuple[Array, Array], nodes: Nodes, n_layers: int
+) -> dict[str, Array]:
+    """Score components for (reference, candidate) curves of shape (B, N); each result is (B,), NaN where
+    the reference's mean is not positive or a value is missing."""
+    scale_alpha = _positive(alpha[0][:, nodes].mean(axis=1))
+    scale_transport = _positive(transport[0][:, nodes].mean(axis=1))
+    rise = alpha[1][:, nodes].mean(axis=1) / scale_alpha - 1.0
+    fall = 1.0 - transport[1][:, nodes].mean(axis=1) / scale_transport
+    depth = np.broadcast_to(nodes / n_layers, alpha[0][:, nodes].shape)
+    coherence = [
+        path_coherence(
+            np.stack([depth, a[:, nodes] / scale_alpha[:, None], t[:, nodes] / scale_transport[:, None]], axis=-1)
+        )
+        for a, t in zip(alpha, transport, strict=True)
+    ]
+    return {
+        "contraction_rise": rise,
+        "transport_fall": fall,
+        "delta_align": (rise + fall) / 2,
+        "coherence_reference": coherence[0],
+        "coherence": coherence[1],
+    }
 
 
-def roughness(entropy: Array) -> float | None:
-    """Mean absolute second difference of the entropy path, nats; None for fewer than three nodes."""
-    return float(np.abs(np.diff(entropy, n=2)).mean()) if entropy.size > 2 else None
+def _positive(means: Array) -> Array:
+    return np.where(means > 0.0, means, np.nan)
 
 
-def score(
-    reference: Curve,
-    candidate: Curve,
-    footprint: tuple[float | None, Array | None],
-    depth: Array,
-    profile: MeasurementProfile,
-    terminal: tuple[int, int],
-    *,
-    policy: str = "all",
-) -> Scores:
-    """All scores of a pair. ``depth`` (|T|,) is l/D; ``footprint`` is G and its draws. Where contraction is
-    missing in T every score that needs it is null with a reason."""
+def score(pair: Pair, profiles: dict[str, DepthProfile]) -> Scores:
+    """All scores of a pair; ``profiles`` are its localization profiles. A score that cannot be had is null
+    with an entry in ``reasons``; one without an interval has ``<score>.ci`` there."""
+    profile, window = pair.profile, pair.window(POLICY)
+    before = curves(pair.reference_capture.policy(POLICY), window, pair.shares, profile.seed)
+    after = curves(pair.candidate_capture.policy(POLICY), window, pair.shares, profile.seed)
+    nodes = terminal_nodes(pair.terminal)
+    values, draws = _curve_scores(before, after, nodes)
+    values["footprint"], draws["footprint"] = _footprint(profiles, pair.terminal, pair.shares.shape[0])
     weights = {
         "delta_align": profile.weight_delta,
         "coherence": profile.weight_coherence,
         "footprint": profile.weight_footprint,
     }
-    common = {"weights": weights, "policy": policy, "terminal_window": terminal}
-    companions = _companions(reference, candidate, depth)
-    if not (np.isfinite(reference.alpha).all() and np.isfinite(candidate.alpha).all()):
-        why = "contraction is missing at a node of the terminal window"
-        names = ("delta_align", "contraction_rise", "coherence", "coherence_reference", "spinal_score")
-        fall = 1.0 - candidate.transport.mean() / reference.transport.mean()
-        values: dict[str, float | None] = dict.fromkeys(names)
-        return Scores(
-            **values, transport_fall=float(fall), footprint=footprint[0], ci={}, mde={}, companions=companions,
-            reasons=dict.fromkeys(names, why), **common,
-        )  # fmt: skip
-    drawn = _draws(reference, candidate, footprint[1], depth, weights)
-    point = _point(reference, candidate, footprint[0], depth, weights)
-    identical = all(abs(point[name] or 0.0) == 0.0 for name in ("contraction_rise", "transport_fall"))
-    ci = {name: percentile_interval(values) for name, values in drawn.items() if np.isfinite(values).all()}
-    mde = {name: MDE_FACTOR * float(drawn[name].std(ddof=1)) for name in ci if not identical}
-    reasons = {} if footprint[0] is not None else dict.fromkeys(("footprint", "spinal_score"), "no detectable change")
-    return Scores(**point, ci=ci, mde=mde, companions=companions, reasons=reasons, **common)
-
-
-def _point(
-    reference: Curve, candidate: Curve, footprint: float | None, depth: Array, weights: dict[str, float]
-) -> dict[str, float | None]:
-    flat = {
-        name: float(value[0])
-        for name, value in _formulas(
-            reference.alpha[None], candidate.alpha[None], reference.transport[None], candidate.transport[None], depth
-        ).items()
-    }
-    combined = None
-    if footprint is not None:
-        parts = {**flat, "footprint": footprint}
-        combined = sum(weight * parts[name] for name, weight in weights.items())
-    return {**flat, "footprint": footprint, "spinal_score": combined}
-
-
-def _draws(
-    reference: Curve, candidate: Curve, footprint: Array | None, depth: Array, weights: dict[str, float]
-) -> dict[str, Array]:
-    drawn = _formulas(
-        reference.alpha_draws, candidate.alpha_draws, reference.transport_draws, candidate.transport_draws, depth
+    values["spinal_score"] = sum(weight * values[name] for name, weight in weights.items())
+    draws["spinal_score"] = np.sum([weight * draws[name] for name, weight in weights.items()], axis=0)
+    ci, mde = _intervals(values, draws) if pair.shares.shape[1] > 1 else ({}, {})
+    return Scores(
+        **{name: value if np.isfinite(value) else None for name, value in values.items()},
+        weights=weights,
+        policy="all",
+        terminal_window=pair.terminal,
+        ci=ci,
+        mde=mde,
+        companions=_companions(pair, before, after, nodes),
+        reasons=_reasons(values, ci, before, after, nodes),
     )
-    if footprint is None:
-        return drawn
-    drawn["footprint"] = footprint
-    drawn["spinal_score"] = sum((weight * drawn[name] for name, weight in weights.items()), np.zeros_like(footprint))
-    return drawn
 
 
-def _formulas(ref_alpha: Array, cand_alpha: Array, ref_step: Array, cand_step: Array, depth: Array) -> dict[str, Array]:
-    """A, B, Delta_align and S for (M, |T|) curves; the reference's scales serve both sides."""
-    alpha_scale, step_scale = ref_alpha.mean(axis=1), ref_step.mean(axis=1)
-    rise = cand_alpha.mean(axis=1) / alpha_scale - 1.0
-    fall = 1.0 - cand_step.mean(axis=1) / step_scale
-    return {
-        "contraction_rise": rise,
-        "transport_fall": fall,
-        "delta_align": (rise + fall) / 2.0,
-        "coherence": coherence(depth, cand_alpha, cand_step, alpha_scale, step_scale),
-        "coherence_reference": coherence(depth, ref_alpha, ref_step, alpha_scale, step_scale),
-    }
+def _curve_scores(before: Curves, after: Curves, nodes: Nodes) -> tuple[dict[str, float], dict[str, Array]]:
+    """Scores of the two curves over ``nodes``: values, and draws (B,)."""
+    blocks = before.alpha.size - 1
+    drawn = ((before.alpha_draws, after.alpha_draws), (before.transport_draws, after.transport_draws))
+    if nodes.size == 0:
+        nothing = np.full(before.alpha_draws.shape[0], np.nan)
+        return dict.fromkeys(CURVE_SCORES, float("nan")), dict.fromkeys(CURVE_SCORES, nothing)
+    single = ((before.alpha[None], after.alpha[None]), (before.transport[None], after.transport[None]))
+    found = strength(*single, nodes, blocks)
+    return {name: float(value[0]) for name, value in found.items()}, strength(*drawn, nodes, blocks)
 
 
-def _companions(reference: Curve, candidate: Curve, depth: Array) -> dict[str, float | None]:
-    alpha_scale, step_scale = float(reference.alpha.mean()), float(reference.transport.mean())
-    found: dict[str, float | None] = {}
-    for side, curve in (("reference", reference), ("candidate", candidate)):
-        usable = bool(np.isfinite(curve.alpha).all()) and np.isfinite(alpha_scale) and step_scale > 0.0
-        found[f"turning_angle_{side}"] = (
-            turning_angle(depth, curve.alpha, curve.transport, alpha_scale, step_scale) if usable else None
-        )
-        found[f"kendall_tau_contraction_{side}"] = kendall_tau(curve.alpha) if usable else None
-        found[f"kendall_tau_transport_fall_{side}"] = kendall_tau(-curve.transport)
-        found[f"entropy_roughness_{side}"] = roughness(curve.entropy)
-        found[f"directness_{side}"] = curve.directness
-    return found
+def _footprint(profiles: dict[str, DepthProfile], terminal: tuple[int, int], draws: int) -> tuple[float, Array]:
+    """Mean terminal share of the three profiles; a profile without replicates counts as known exactly."""
+    values = np.array([terminal_shares(profiles[name].weights[None, :], terminal)[0] for name in FOOTPRINT_PROFILES])
+    replicates = []
+    for name, value in zip(FOOTPRINT_PROFILES, values, strict=True):
+        drawn = profiles[name].replicates
+        replicates.append(np.full(draws, value) if drawn is None else terminal_shares(drawn, terminal))
+    return float(values.mean()), np.mean(replicates, axis=0)
+
+
+def _intervals(
+    values: dict[str, float], draws: dict[str, Array]
+) -> tuple[dict[str, tuple[float, float]], dict[str, float]]:
+    ci: dict[str, tuple[float, float]] = {}
+    mde: dict[str, float] = {}
+    for name, value in values.items():
+        if not np.isfinite(value) or not np.isfinite(draws[name]).all():
+            continue
+        se = float(np.std(draws[name], ddof=1))
+        low, high = (float(end) for end in percentile_interval(draws[name]))
+        if name in NORMAL:
+            low, high = value - 1.96 * se, value + 1.96 * se
+        if name.startswith("coherence"):
+            low, high = max(low, 0.0), min(high, 1.0)
+        ci[name], mde[name] = (low, high), MDE_FACTOR * se
+    return ci, mde
+
+
+def _reasons(
+    values: dict[str, float], ci: dict[str, tuple[float, float]], before: Curves, after: Curves, nodes: Nodes
+) -> dict[str, str]:
+    """Why a score, or its interval (key ``<score>.ci``), is absent."""
+    reasons: dict[str, str] = {}
+    for name, value in values.items():
+        if np.isfinite(value):
+            if name not in ci:
+                reasons[f"{name}.ci"] = "too_few_replicates"
+        elif name == "footprint":
+            reasons[name] = "a_profile_has_no_place"
+        elif name == "spinal_score":
+            reasons[name] = "a_component_is_missing"
+        else:
+            reasons[name] = _why_missing(name, before, after, nodes)
+    return reasons
+
+
+def _why_missing(name: str, before: Curves, after: Curves, nodes: Nodes) -> str:
+    if nodes.size == 0:
+        return "terminal_window_holds_no_aggregated_node"
+    if name != "transport_fall":
+        if not (np.isfinite(before.alpha[nodes]).all() and np.isfinite(after.alpha[nodes]).all()):
+            return "contraction_missing_in_terminal_window"
+        if before.alpha[nodes].mean() <= 0.0:
+            return "reference_contraction_not_positive"
+    if name != "contraction_rise":
+        if not (np.isfinite(before.transport[nodes]).all() and np.isfinite(after.transport[nodes]).all()):
+            return "transport_missing_in_terminal_window"
+        if before.transport[nodes].mean() <= 0.0:
+            return "reference_transport_is_zero"
+    return "fewer_than_two_nodes_in_terminal_window"
+
+
+def _companions(pair: Pair, before: Curves, after: Curves, nodes: Nodes) -> dict[str, float | None]:
+    scale_alpha = _positive(before.alpha[nodes].mean()) if nodes.size else np.nan
+    scale_transport = _positive(before.transport[nodes].mean()) if nodes.size else np.nan
+    found: dict[str, float] = {}
+    for suffix, side, capture in (
+        ("_reference", before, pair.reference_capture),
+        ("_candidate", after, pair.candidate_capture),
+    ):
+        depth = nodes / (side.alpha.size - 1)
+        curve = np.stack([depth, side.alpha[nodes] / scale_alpha, side.transport[nodes] / scale_transport], axis=-1)
+        found[f"turning_angle{suffix}"] = turning_angle(curve)
+        found[f"kendall_contraction{suffix}"] = kendall_tau(depth, side.alpha[nodes])
+        found[f"kendall_transport_fall{suffix}"] = kendall_tau(depth, -side.transport[nodes])
+        found[f"entropy_roughness{suffix}"] = entropy_roughness(prompt_means(capture.policy(POLICY).entropy)[1:])
+        found[f"directness{suffix}"] = float(prompt_means(capture.directness[:, None])[0])
+    return {name: value if np.isfinite(value) else None for name, value in found.items()}
+
+
+def floor_values(reference: Capture, profile: MeasurementProfile, terminal: tuple[int, int]) -> Array:
+    """Delta_align between two random halves of the reference's own prompts, one value per split."""
+    policy = reference.policy(POLICY)
+    nodes = terminal_nodes(terminal)
+    prompts = policy.transport.shape[0]
+    if nodes.size == 0 or prompts < 4:
+        return np.empty(0)
+    window = WINDOWS.index(profile.window_for(POLICY))
+    first, second = split_shares(prompts, profile.seed)
+    kind, replicates = policy.replicate_kind, policy.replicates[window]
+    deviation = alpha_deviations(replicates, kind, first, profile.seed)
+    # Two halves lie opposite each other around the whole: exactly for influences, by symmetry for groups.
+    other = alpha_deviations(replicates, kind, second, profile.seed) if kind == "influence" else -deviation
+    alpha = policy.alpha[window]
+    transport = (resampled_means(policy.transport, first), resampled_means(policy.transport, second))
+    found = strength((alpha + deviation, alpha + other), transport, nodes, alpha.size - 1)
+    return found["delta_align"]

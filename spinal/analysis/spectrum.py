@@ -104,8 +104,10 @@ def alpha_influence(energies: Array, eigenvalues: Array, fit: Fit) -> Array:
 
 
 def influence_se(influence: Array) -> Array:
-    """Standard error from influences on the last axis: sqrt(mean IF^2 / (P - 1))."""
+    """Standard error from influences on the last axis: sqrt(mean IF^2 / (P - 1)); NaN for a single prompt."""
     prompts = influence.shape[-1]
+    if prompts < 2:
+        return np.full(influence.shape[:-1], np.nan)
     return np.asarray(np.sqrt(np.mean(influence**2, axis=-1) / (prompts - 1)))
 
 

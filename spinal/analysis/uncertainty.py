@@ -1,6 +1,12 @@
-"""Intervals and tests (``docs/method.md`` section 7). The prompt is the sampling unit everywhere."""
+"""Intervals over prompts (``docs/method.md`` section 7). The prompt is the sampling unit throughout.
+
+Means (L, entropy, gaps, block swap) are resampled by a bootstrap; alpha is linearised through its influences
+first, because repeating prompts changes a spectrum by itself. Both use the same draws, so that quantities
+built from several of them keep their covariance. B draws, P prompts, N nodes.
+"""
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -10,88 +16,152 @@ from spinal.capture import ReplicateKind
 from spinal.documents import Estimate, missing
 
 Array = npt.NDArray[np.float64]
-Z95 = 1.959963984540054
+LEVEL = 0.95
 MDE_FACTOR = 2.8
-"""Standard errors that a two-sided 5% test finds with 80% power."""
-FAMILY_LEVEL = 0.05
+"""z(.975) + z(.80): an effect of this many standard errors is found with 80% power at the 5% level."""
+FAMILY_ERROR = 0.05
 
 
-def resampling_weights(prompts: int, draws: int, seed: int) -> Array:
-    """(draws, P) bootstrap weights over prompts, each row summing to 1."""
-    counts = np.random.default_rng(seed).multinomial(prompts, np.full(prompts, 1.0 / prompts), size=draws)
-    return np.asarray(counts / prompts)
+def draw_shares(prompts: int, draws: int, seed: int) -> Array:
+    """(B, P) share of each prompt in each bootstrap draw; rows sum to 1."""
+    picks = np.random.default_rng(seed).integers(0, prompts, size=(draws, prompts))
+    flat = picks + prompts * np.arange(draws)[:, None]
+    counts = np.bincount(flat.ravel(), minlength=draws * prompts)
+    return np.asarray(counts.reshape(draws, prompts) / prompts)
 
 
-def bootstrap_means(values: Array, weights: Array) -> Array:
-    """(draws, M) resampled means of per-prompt values (P, M)."""
-    return np.asarray(weights @ values)
+def prompt_means(values: Array) -> Array:
+    """(N,) mean over prompts of (P, N), prompts without a value left out; NaN where none has one."""
+    known = np.isfinite(values)
+    count = known.sum(axis=0)
+    total = np.where(known, values, 0.0).sum(axis=0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def percentile_interval(draws: Array) -> tuple[float, float]:
-    """95% percentile interval of finite draws (n,)."""
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return float(low), float(high)
+def resampled_means(values: Array, shares: Array) -> Array:
+    """(B, N) bootstrap means of (P, N); a draw holding only prompts without a value is NaN."""
+    known = np.isfinite(values)
+    total = shares @ np.where(known, values, 0.0)
+    if known.all():
+        return np.asarray(total)
+    weight = shares @ known.astype(np.float64)
+    return np.where(weight > 0.0, total / np.where(weight > 0.0, weight, 1.0), np.nan)
 
 
-def mean_estimate(values: Array, draws: Array, *, significant: bool | None = None) -> Estimate:
-    """Mean over prompts of ``values`` (P,) with the interval of its bootstrap ``draws``; NaN gives a null."""
-    if values.size == 0 or not np.isfinite(values).all():
-        return missing("no_value_at_this_node")
-    se = float(values.std(ddof=1) / math.sqrt(values.size)) if values.size > 1 else None
-    return Estimate(
-        value=float(values.mean()),
-        ci=percentile_interval(draws),
-        se=se,
-        mde=None if se is None else MDE_FACTOR * se,
-        significant=significant,
-    )
-
-
-def replicate_se(replicates: Array, kind: ReplicateKind) -> Array:
-    """Standard errors from replicates on the last axis; NaN where a replicate is missing."""
+def alpha_se(replicates: Array, kind: ReplicateKind) -> Array:
+    """(N,) standard error of alpha (or of a difference, given differences of replicates) from (N, R)."""
     return influence_se(replicates) if kind == "influence" else grouped_se(replicates)
 
 
-def normal_estimate(value: float, se: float, *, significant: bool | None = None) -> Estimate:
-    """A value with a normal 95% interval; a null where it is not finite."""
-    if not math.isfinite(value):
-        return missing("contraction_missing_on_one_side")
-    if not math.isfinite(se):
-        return Estimate(value=value, reason="no_standard_error")
-    return Estimate(
-        value=value, ci=(value - Z95 * se, value + Z95 * se), se=se, mde=MDE_FACTOR * se, significant=significant
+def alpha_deviations(replicates: Array, kind: ReplicateKind, shares: Array, seed: int) -> Array:
+    """(B, N) deviations of alpha from its value, from replicates (N, R).
+
+    ``influence``: the linear term of the bootstrap, on the draws of ``shares``. ``groups``: multivariate t
+    with the covariance of the delete-group jackknife and G - 1 degrees of freedom, drawn apart from the
+    prompts (groups do not tell which prompt moved what), so its covariance with transport is lost.
+    """
+    if kind == "influence":
+        return np.asarray(shares @ replicates.T)
+    groups = replicates.shape[1]
+    generator = np.random.default_rng([seed, groups])
+    normal = generator.standard_normal((shares.shape[0], groups))
+    student = normal / np.sqrt(generator.chisquare(groups - 1, (shares.shape[0], 1)) / (groups - 1))
+    spread = replicates - replicates.mean(axis=1, keepdims=True)
+    return np.asarray(math.sqrt((groups - 1) / groups) * student @ spread.T)
+
+
+def student_quantile(degrees: int, level: float = LEVEL) -> float:
+    """Two-sided quantile of Student's t by the Cornish-Fisher expansion (Abramowitz & Stegun 26.7.5);
+    within 2e-3 from three degrees of freedom on."""
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    return (
+        z
+        + (z**3 + z) / (4 * degrees)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * degrees**3)
     )
 
 
-def two_sided_p(value: Array, se: Array) -> Array:
-    """Normal p-values; 1 where the value is 0 or the standard error unknown."""
-    out = np.ones_like(value)
-    for index in np.ndindex(value.shape):
-        if value[index] != 0.0 and math.isfinite(value[index]) and math.isfinite(se[index]):
-            ratio = abs(value[index]) / se[index] if se[index] > 0.0 else math.inf
-            out[index] = math.erfc(ratio / math.sqrt(2.0))
-    return out
+def percentile_interval(replicates: Array) -> Array:
+    """(2, ...) lower and upper percentile over the first axis."""
+    tail = 100 * (1 - LEVEL) / 2
+    return np.asarray(np.nanpercentile(replicates, [tail, 100 - tail], axis=0))
 
 
-def holm(p_values: Array, level: float = FAMILY_LEVEL) -> npt.NDArray[np.bool_]:
-    """Which of a family of p-values (M,) stand under Holm's step-down correction."""
-    order = np.argsort(p_values, kind="stable")
-    rejected = np.zeros(p_values.shape, dtype=bool)
-    for rank, index in enumerate(order):
-        if p_values[index] > level / (p_values.size - rank):
-            break
-        rejected[index] = True
-    return rejected
+def corrected_flags(values: Array, deviations: Array, se: Array) -> npt.NDArray[np.bool_]:
+    """(N,) which values differ from zero after max-T correction over all N.
 
-
-def linear_draws(value: Array, replicates: Array, kind: ReplicateKind, weights: Array, seed: int) -> Array:
-    """(draws, M) draws of estimates (M,) whose replicates are (M, R).
-
-    With influences the draws use the same prompt weights as the bootstrap of everything else, so that ratios
-    and sums with bootstrapped quantities stay paired; with groups they are normal draws of the right width.
+    A draw's statistic is the largest |deviation| / se over the tested nodes; the critical value is its 95%
+    quantile. Nodes without a finite positive standard error are not tested and come back False.
     """
-    if kind == "influence":
-        return np.asarray(value + (weights - 1.0 / weights.shape[1]) @ np.nan_to_num(replicates).T)
-    se = np.nan_to_num(grouped_se(replicates))
-    noise = np.random.default_rng(seed + 1).standard_normal((weights.shape[0], value.size))
-    return np.asarray(value + noise * se)
+    tested = np.isfinite(values) & np.isfinite(se) & (se > 0.0)
+    flags = np.zeros(values.shape, dtype=bool)
+    if tested.any():
+        largest = np.fmax.reduce(np.abs(deviations[:, tested]) / se[tested], axis=1)
+        critical = float(np.quantile(largest[np.isfinite(largest)], 1 - FAMILY_ERROR))
+        flags[tested] = np.abs(values[tested]) / se[tested] > critical
+    return flags
+
+
+def mean_estimates(values: Array, shares: Array, *, reasons: list[str], test: bool) -> list[Estimate]:
+    """Estimates (N of them) of the prompt means of (P, N), with percentile intervals.
+
+    ``reasons`` name, per node, why a mean may be absent. ``test`` asks for flags corrected over nodes.
+    """
+    means = prompt_means(values)
+    if values.shape[0] < 2:
+        return [_bare(value, reason) for value, reason in zip(means, reasons, strict=True)]
+    replicates = resampled_means(values, shares)
+    present = np.isfinite(means)
+    low, high, se = (np.full(means.shape, np.nan) for _ in range(3))
+    if present.any():
+        low[present], high[present] = percentile_interval(replicates[:, present])
+        se[present] = np.nanstd(replicates[:, present], axis=0, ddof=1)
+    flags = corrected_flags(means, replicates - means, se) if test else None
+    return [
+        missing(reasons[n])
+        if not present[n]
+        else Estimate(
+            value=float(means[n]),
+            # Rounding of the summation order may leave the mean of a constant column outside by an ulp.
+            ci=(min(float(low[n]), float(means[n])), max(float(high[n]), float(means[n])))
+            if se[n] <= 1e-12 * abs(means[n])
+            else (float(low[n]), float(high[n])),
+            se=float(se[n]),
+            mde=MDE_FACTOR * float(se[n]),
+            significant=None if flags is None else bool(flags[n]),
+        )
+        for n in range(means.size)
+    ]
+
+
+def alpha_estimates(
+    values: Array, replicates: Array, kind: ReplicateKind, shares: Array, seed: int, *, reasons: list[str]
+) -> list[Estimate]:
+    """Estimates of N alphas or paired differences of alpha: values (N,), replicates (N, R)."""
+    se = alpha_se(replicates, kind)
+    flags = corrected_flags(values, alpha_deviations(replicates, kind, shares, seed), se)
+    reach = student_quantile(replicates.shape[1] - 1) if replicates.shape[1] > 2 else math.nan
+    found = []
+    for n in range(values.size):
+        value, error = float(values[n]), float(se[n])
+        if not math.isfinite(value):
+            found.append(missing(reasons[n]))
+        elif not math.isfinite(error * reach):
+            found.append(_bare(value, reasons[n]))
+        else:
+            found.append(
+                Estimate(
+                    value=value,
+                    ci=(value - reach * error, value + reach * error),
+                    se=error,
+                    mde=MDE_FACTOR * error,
+                    significant=bool(flags[n]),
+                )
+            )
+    return found
+
+
+def _bare(value: float, reason: str) -> Estimate:
+    """A value whose interval cannot be had, or the reason of its absence."""
+    return Estimate(value=float(value)) if math.isfinite(value) else missing(reason)

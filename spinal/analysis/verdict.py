@@ -1,4 +1,8 @@
-"""The default policy: from a comparison's findings to what a release gate reads."""
+"""What a release gate reads: the default policy ``spinal-default/1``.
+
+It gates on damage alone. A signature, however strong, is shown and never judged: the strongest one among the
+checkpoints with a known history belongs to a wrecked model.
+"""
 
 from spinal.comparison import Damage, Localization, Verdict
 
@@ -6,34 +10,32 @@ POLICY = "spinal-default/1"
 
 
 def decide(damage: Damage, block_swap: Localization, *, identical: bool) -> Verdict:
-    """fail: damaged; warn: watch; inconclusive: no NLL; pass: otherwise. A verdict speaks of damage and of where
-    the change sits, never of values."""
-    reasons = [_damage_reason(damage)]
-    if identical:
-        reasons.append("both sides hold the same weights: there is no change to place")
-    elif block_swap.window80 is None:
-        reasons.append("no block computes anything else than in the reference")
-    else:
-        low, high = block_swap.window80
-        reasons.append(f"80% of the change in what blocks compute sits in blocks {low}-{high}")
-    if damage.level == "damaged":
-        outcome = "fail"
-    elif damage.level == "watch":
-        outcome = "warn"
-    elif damage.signals["nll_change"].value is None:
-        outcome = "inconclusive"
-        reasons.append("held-out NLL was not measured, so damage cannot be ruled out")
-    else:
-        outcome = "pass"
-    return Verdict.model_validate({"outcome": outcome, "policy": POLICY, "reasons": tuple(reasons)})
-
-
-def _damage_reason(damage: Damage) -> str:
-    raised = [
-        f"{name.replace('_', ' ')} {signal.value:.3g} ({signal.level})"
+    """fail when damaged; inconclusive when a voting signal could not be measured, unless damage was seen all
+    the same; warn when watched; else pass."""
+    raised = tuple(
+        f"{name} = {signal.value:.4g} {signal.unit} is at '{signal.level}'"
         for name, signal in damage.signals.items()
-        if signal.level in ("watch", "damaged") and signal.value is not None
-    ]
-    if damage.level == "none":
-        return "damage panel: nothing raised" + (f"; single signals: {', '.join(raised)}" if raised else "")
-    return f"damage panel says {damage.level}: {', '.join(raised)}"
+        if signal.value is not None and signal.level in ("watch", "damaged")
+    )
+    unmeasured = tuple(
+        f"{name} could not be measured ({signal.reason}), so damage cannot be ruled out"
+        for name, signal in damage.signals.items()
+        if signal.watch is not None and signal.value is None
+    )
+    where = _where(block_swap, identical)
+    if damage.level == "damaged":
+        return Verdict(outcome="fail", policy=POLICY, reasons=("the candidate looks damaged", *raised, where))
+    if unmeasured:
+        return Verdict(outcome="inconclusive", policy=POLICY, reasons=(*unmeasured, *raised, where))
+    if damage.level == "watch":
+        return Verdict(outcome="warn", policy=POLICY, reasons=("a damage signal is raised", *raised, where))
+    return Verdict(outcome="pass", policy=POLICY, reasons=("the damage panel is quiet", where))
+
+
+def _where(block_swap: Localization, identical: bool) -> str:
+    if identical:
+        return "both sides hold the same weights: there is no change to place"
+    if block_swap.window80 is None:
+        return "no block computes anything else than in the reference"
+    first, last = block_swap.window80
+    return f"80% of the change in what blocks compute sits in blocks {first}-{last} (shown, not judged)"

@@ -1,0 +1,37 @@
+"""Whether two traces may be compared at all; refusals say what differs."""
+
+from spinal.errors import FingerprintMismatch, TracesNotComparable
+from spinal.trace import Trace
+
+
+def check_comparable(reference: Trace, candidate: Trace) -> None:
+    """Refuse traces measured under different profiles (FingerprintMismatch, with both fingerprints and the
+    differing knobs) or on different prompts, token ids, shapes or engine versions (TracesNotComparable)."""
+    if reference.fingerprint != candidate.fingerprint:
+        knobs = reference.measurement_profile().differing_knobs(candidate.measurement_profile())
+        raise FingerprintMismatch(
+            "the traces were measured under different profiles"
+            + (f": {', '.join(sorted(knobs))}" if knobs else " of different versions"),
+            hint="trace both checkpoints with the same profile",
+            reference_fingerprint=reference.fingerprint,
+            candidate_fingerprint=candidate.fingerprint,
+            differing_knobs={knob: {"reference": mine, "candidate": theirs} for knob, (mine, theirs) in knobs.items()},
+        )
+    for what, mine, theirs, hint in (
+        ("prompt set", reference.prompt_set.digest, candidate.prompt_set.digest, "trace both on one prompt set"),
+        (
+            "token ids",
+            reference.prompt_set.token_ids_digest,
+            candidate.prompt_set.token_ids_digest,
+            "the checkpoints tokenize the same prompts differently: give both the same tokenizer files",
+        ),
+        ("prompt count", reference.prompt_set.count, candidate.prompt_set.count, "trace both on one prompt set"),
+        ("number of blocks", reference.model.n_layers, candidate.model.n_layers, "compare checkpoints of one shape"),
+        ("hidden size", reference.model.hidden_size, candidate.model.hidden_size, "compare checkpoints of one shape"),
+        ("dtype", reference.engine.dtype, candidate.engine.dtype, "trace both in one dtype"),
+        ("engine version", reference.engine.version, candidate.engine.version, "trace the older checkpoint again"),
+    ):
+        if mine != theirs:
+            raise TracesNotComparable(
+                f"{what} differs: {mine} against {theirs}", hint=hint, reference=mine, candidate=theirs
+            )

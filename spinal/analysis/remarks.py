@@ -1,0 +1,135 @@
+"""What a reader must know before believing a number: the warnings of a comparison, in words."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from spinal.analysis.layers import Pair
+from spinal.comparison import Damage, LayerComparison, Localization, Null, Scores
+from spinal.trace import POLICIES
+
+FEW_PROMPTS = 20
+"""Below this many prompts bootstrap intervals are known to be too short."""
+NEARLY_ALL = 0.95
+APART = 1 / 3
+"""Two profiles disagree when their centres lie further apart than a third of the depth."""
+
+
+def remarks(
+    pair: Pair,
+    layers: tuple[LayerComparison, ...],
+    localization: Mapping[str, Localization],
+    scores: Scores,
+    damage: Damage,
+    nulls: Mapping[str, Null],
+) -> tuple[str, ...]:
+    """Warnings in the order in which they should be read."""
+    if pair.identical:
+        return ("both sides hold the same weights: every difference is exactly zero", *_of_traces(pair))
+    return (
+        *_of_damage(damage, scores),
+        *_of_controls(nulls),
+        *_of_swap(pair),
+        *_of_place(localization),
+        *_of_windows(pair, layers),
+        *_of_policies(layers),
+        *_of_readout(pair),
+        *_of_traces(pair),
+    )
+
+
+def _of_damage(damage: Damage, scores: Scores) -> Iterator[str]:
+    if damage.level != "none" and scores.delta_align is not None:
+        yield (
+            f"damage is '{damage.level}': a damaged model can show a stronger signature than a healthy one, "
+            f"so delta_align = {scores.delta_align:+.4g} must not be read as success"
+        )
+
+
+def _of_controls(nulls: Mapping[str, Null]) -> Iterator[str]:
+    if "control" not in nulls:
+        yield (
+            "no control checkpoint was given: this comparison cannot tell DPO from ordinary fine-tuning, which "
+            "concentrates late in most runs too"
+        )
+    floor = nulls["self"]
+    if floor.percentile is not None and floor.percentile < 95:
+        yield (
+            f"|delta_align| = {floor.observed:.4g} is within what two halves of the prompts differ by on the "
+            f"reference alone (percentile {floor.percentile:.0f}; the halves are unpaired, so this floor is high)"
+        )
+
+
+def _of_swap(pair: Pair) -> Iterator[str]:
+    holes = np.flatnonzero(~np.isfinite(pair.evidence.block_swap).all(axis=0)) + 1
+    if holes.size:
+        yield (
+            f"block_swap has no finite value for some prompts at blocks {', '.join(map(str, holes))}: the reference's "
+            "block adds nothing there, or the candidate's block overflows on the reference's input; those prompts are "
+            "left out, so block_swap is too low where they overflowed"
+        )
+
+
+def _of_place(localization: Mapping[str, Localization]) -> Iterator[str]:
+    for name in ("block_swap", "weights"):
+        share = localization[name].terminal_share
+        if share is not None and share > NEARLY_ALL:
+            yield (
+                f"terminal share of {name} is {share:.3f}: nothing earlier moved (frozen blocks or a late adapter give "
+                "this whatever was trained)"
+            )
+    centers = {name: place.center for name, place in localization.items() if place.center is not None}
+    if centers:
+        low, high = min(centers, key=lambda n: centers[n] or 0.0), max(centers, key=lambda n: centers[n] or 0.0)
+        if (centers[high] or 0.0) - (centers[low] or 0.0) > APART:
+            yield (
+                f"the profiles disagree on the place: centre of {low} at depth {centers[low]:.2f}, of {high} at "
+                f"{centers[high]:.2f}; block_swap and weights are the ones validated on known places"
+            )
+
+
+def _of_windows(pair: Pair, layers: tuple[LayerComparison, ...]) -> Iterator[str]:
+    for policy in POLICIES:
+        agreement = [
+            {str(name): agrees for name, agrees in layer.d_contraction.window_agreement.items()} for layer in layers
+        ]
+        split = sum(node[policy] is False for node in agreement)
+        if split:
+            yield (
+                f"the sign of d_contraction ({policy}) depends on the fit window at {split} of {len(layers)} nodes; "
+                f"window '{pair.profile.window_for(policy)}' is the one reported"
+            )
+
+
+def _of_policies(layers: tuple[LayerComparison, ...]) -> Iterator[str]:
+    for member in ("d_contraction", "d_transport", "d_entropy"):
+        both = [
+            str(layer.layer)
+            for layer in layers
+            if member in layer.sign_disagreement
+            and getattr(layer, member).last.significant
+            and getattr(layer, member).all.significant
+        ]
+        if both:
+            yield f"{member} is significant with opposite signs under 'last' and 'all' at layers {', '.join(both)}"
+
+
+def _of_readout(pair: Pair) -> Iterator[str]:
+    if pair.evidence.readout_moved:
+        yield (
+            "the read-out (final norm or unembedding) moved, which alone can fake a late change: d_transport and "
+            "d_entropy hold it too; d_transport_fixed_lens reads the candidate through the reference's read-out"
+        )
+
+
+def _of_traces(pair: Pair) -> Iterator[str]:
+    count = pair.reference.prompt_set.count
+    if count < FEW_PROMPTS:
+        yield f"only {count} prompts: intervals are too short below {FEW_PROMPTS}, and absent with one"
+    for policy in POLICIES:
+        ends = (pair.reference.layers[-1], pair.candidate.layers[-1])
+        if any(position.underdetermined for end in ends for name, position in end.positions.items() if name == policy):
+            yield (
+                f"contraction under '{policy}' is underdetermined (fewer rows than twice the dimensions): its "
+                "differences are attenuated or inflated by x1.03-1.26; give more prompts"
+            )
