@@ -117,4 +117,5 @@ def _tell_children(**_: Any) -> None:
     from billiard import active_children
 
     for child in active_children():
-        os.kill(child.pid, signal.SIGUSR2)
+        if child.pid is not None:
+            os.kill(child.pid, signal.SIGUSR2)

@@ -22,9 +22,7 @@ PROFILE = {"max_tokens": 96, "swap_prompts": 64}
 def audit_bundled_pair(stack: Stack, report_path: Path, console: Console) -> bool:
     """Submit, watch, print, write the report; False when the audit did not succeed."""
     with Client(stack.url, stack.api_key) as client:
-        audit = client.submit(
-            CANDIDATE, REFERENCE, prompt_set=PROMPT_SET, profile=PROFILE, labels={"purpose": "demo"}
-        )
+        audit = client.submit(CANDIDATE, REFERENCE, prompt_set=PROMPT_SET, profile=PROFILE, labels={"purpose": "demo"})
         console.print(f"POST {stack.url}/v1/audits  {REFERENCE} -> {CANDIDATE}  => audit {audit['id']}")
         audit = _watch(client, audit["id"], console)
         if audit["state"] != "SUCCEEDED":
@@ -53,9 +51,7 @@ def _watch(client: Client, audit_id: str, console: Console) -> dict[str, Any]:
         progress = audit["progress"]
         if progress["phase"] != seen:
             seen = progress["phase"]
-            console.print(
-                f"{time.monotonic() - started:5.1f} s  {progress['fraction']:4.0%}  {audit['state']}: {seen}"
-            )
+            console.print(f"{time.monotonic() - started:5.1f} s  {progress['fraction']:4.0%}  {audit['state']}: {seen}")
 
     if not console.is_terminal:
         return client.wait(audit_id, timeout=600.0, every=0.4, on_progress=line)

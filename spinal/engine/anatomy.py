@@ -34,6 +34,17 @@ class Anatomy:
     """Logits are head output * scale, then softcap * tanh(. / softcap) where a softcap is set."""
     softcap: float | None
 
+    @property
+    def head_weight(self) -> Tensor:
+        """Unembedding matrix (rows of the vocabulary, hidden)."""
+        weight: Tensor = self.head.weight  # type: ignore[assignment]  # a linear layer's weight
+        return weight
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the unembedding matrix, padding included."""
+        return int(self.head_weight.shape[0])
+
 
 @dataclass(frozen=True, eq=False)
 class _Call:
@@ -73,7 +84,8 @@ def _unsupported(source: str, why: str) -> ArchitectureUnsupported:
 
 
 def _probe_ids(model: PreTrainedModel) -> Tensor:
-    return torch.arange(PROBE_TOKENS, device=model.device).unsqueeze(0) % model.get_input_embeddings().weight.shape[0]
+    embedding: Tensor = model.get_input_embeddings().weight  # type: ignore[assignment]  # an nn.Embedding
+    return torch.arange(PROBE_TOKENS, device=model.device).unsqueeze(0) % embedding.shape[0]
 
 
 def _watch(model: PreTrainedModel) -> list[_Call]:

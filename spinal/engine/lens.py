@@ -39,7 +39,7 @@ class Readout:
         """Logits (n, stop - start) of ids start..stop-1: bias -> scale -> softcap, float32."""
         head = self.anatomy.head
         bias = getattr(head, "bias", None)
-        weight = head.weight[start:stop].float()
+        weight = self.anatomy.head_weight[start:stop].float()
         out = torch.nn.functional.linear(normed, weight, None if bias is None else bias[start:stop].float())
         if self.anatomy.scale != 1.0:
             out = out * self.anatomy.scale

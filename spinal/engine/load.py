@@ -50,7 +50,7 @@ def load(checkpoint: Checkpoint, profile: MeasurementProfile, device: str) -> Lo
         if checkpoint.base is not None:
             model = _merge_adapter(model, checkpoint)
     _check_finite(model, checkpoint)
-    model.to(torch.device(device))
+    torch.nn.Module.to(model, torch.device(device))
     model.eval()
     model.requires_grad_(False)
     return LoadedModel(checkpoint, model, tokenizer, torch.device(device))
@@ -81,7 +81,7 @@ def _load_tokenizer(checkpoint: Checkpoint) -> Any:
 def _load_weights(checkpoint: Checkpoint, dtype: Any) -> PreTrainedModel:
     try:
         config = AutoConfig.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=False)
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: tuple[PreTrainedModel, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(  # type: ignore[assignment]  # output_loading_info makes it a pair
             checkpoint.path,
             config=config,
             dtype=dtype,
@@ -90,6 +90,7 @@ def _load_weights(checkpoint: Checkpoint, dtype: Any) -> PreTrainedModel:
             trust_remote_code=False,
             output_loading_info=True,
         )
+        model, info = loaded
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise WeightsCorrupt(f"{checkpoint.source}: weights cannot be loaded ({_first_line(error)})") from error
     missing = sorted(info.get("missing_keys") or [])

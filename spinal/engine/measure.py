@@ -111,7 +111,7 @@ def _measure(
     loaded = load(checkpoint, profile, device)
     tokens = tokenize(loaded, prompts, profile)
     anatomy = find_anatomy(loaded.model, _layers(checkpoint), checkpoint.source)
-    readout = Readout(anatomy, min(len(loaded.tokenizer), anatomy.head.weight.shape[0]))
+    readout = Readout(anatomy, min(len(loaded.tokenizer), anatomy.vocabulary))
     gathered = lens_rows(tokens.ids, profile.lens_positions)
     walked = _walk(loaded, anatomy, tokens, gathered, profile, reporter)
     parity = _parity(loaded, readout, tokens, gathered, walked.rows, profile)
@@ -215,7 +215,10 @@ def _selection(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Flat indices of the kept rows and their slots; flat indices of all eligible rows and their prompts."""
     width = item.batch.input_ids.shape[1]
-    keep, slots, eligible, prompt = [], [], [], []
+    keep: list[int] = []
+    slots: list[int] = []
+    eligible: list[int] = []
+    prompt: list[int] = []
     for row, (member, length) in enumerate(zip(item.batch.members, item.batch.lengths, strict=True)):
         for position in by_prompt[member]:
             keep.append(row * width + position)
@@ -249,8 +252,9 @@ def _parity(
     distance = total / count
     if not distance < profile.parity_tolerance:
         raise LensParityFailed(
-            f"{loaded.checkpoint.source}: lens and model differ by {distance:.2g} rad, allowed {profile.parity_tolerance:g}",
-            hint="this architecture does something between its last block and its logits that the lens does not reproduce",
+            f"{loaded.checkpoint.source}: lens and model differ by {distance:.2g} rad, "
+            f"allowed {profile.parity_tolerance:g}",
+            hint="this architecture does something between last block and logits that the lens does not reproduce",
             parity_rad=distance,
         )
     return distance
@@ -311,15 +315,15 @@ def _warnings(tokens: Tokens, walked: Walked, prompts: PromptSet) -> tuple[str, 
         node = walked.spectra[policy][-1]
         if node.rows < 2 * node.dimensions:
             found.append(
-                f"policy {policy}: {node.rows} rows for {node.dimensions} dimensions (n < 2d): alpha is underdetermined, "
-                "its differences are attenuated or inflated by x1.03-1.26"
+                f"policy {policy}: {node.rows} rows for {node.dimensions} dimensions (n < 2d): alpha is "
+                "underdetermined, its differences are attenuated or inflated by x1.03-1.26"
             )
     return tuple(found)
 
 
 def _identity(loaded: LoadedModel, readout: Readout, content: str) -> ModelIdentity:
     config = loaded.model.config.get_text_config()
-    embedding = loaded.model.get_input_embeddings().weight
+    embedding: Tensor = loaded.model.get_input_embeddings().weight  # type: ignore[assignment]  # an nn.Embedding
     return ModelIdentity(
         source=loaded.checkpoint.source,
         revision=None,
@@ -327,8 +331,8 @@ def _identity(loaded: LoadedModel, readout: Readout, content: str) -> ModelIdent
         architecture=type(loaded.model).__name__,
         n_layers=len(readout.anatomy.blocks),
         hidden_size=int(config.hidden_size),
-        vocab_size=int(readout.anatomy.head.weight.shape[0]),
-        tied_embeddings=embedding.data_ptr() == readout.anatomy.head.weight.data_ptr(),
+        vocab_size=readout.anatomy.vocabulary,
+        tied_embeddings=embedding.data_ptr() == readout.anatomy.head_weight.data_ptr(),
         readout_digest=readout_digest(readout),
     )
 

@@ -34,7 +34,7 @@ def continuation_nll(
     """Nats per token of the continuation of the first ``continuation_prompts`` prompts that have one, by prompt
     index; None when the set has none."""
     chosen = [i for i, text in enumerate(prompts.continuations) if text][: profile.continuation_prompts]
-    pairs = {i: ids for i in chosen if (ids := _joined(loaded, prompts, i, profile)) is not None}
+    pairs = {i: pair for i in chosen if (pair := _joined(loaded, prompts, i, profile)) is not None}
     if not pairs:
         return None
     members = list(pairs)

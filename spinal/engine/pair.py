@@ -120,7 +120,7 @@ def _open(checkpoint: Checkpoint, profile: MeasurementProfile, device: str) -> _
     loaded = load(checkpoint, profile, device)
     layers = (checkpoint.base or checkpoint).n_layers or 0
     anatomy = find_anatomy(loaded.model, layers, checkpoint.source)
-    return _Side(loaded, Readout(anatomy, min(len(loaded.tokenizer), anatomy.head.weight.shape[0])))
+    return _Side(loaded, Readout(anatomy, min(len(loaded.tokenizer), anatomy.vocabulary)))
 
 
 def _read_rows(path: Path, gathered: GatheredRows) -> torch.Tensor:

@@ -64,7 +64,8 @@ def _check_context(loaded: LoadedModel, kept: tuple[tuple[int, ...], ...]) -> No
     longest = max(range(len(kept)), key=lambda i: len(kept[i]))
     if context is not None and len(kept[longest]) > context:
         raise ContextExceeded(
-            f"prompt {longest + 1} has {len(kept[longest])} tokens, the context of {loaded.checkpoint.source} is {context}",
+            f"prompt {longest + 1} has {len(kept[longest])} tokens, "
+            f"the context of {loaded.checkpoint.source} is {context}",
             hint=f"set max_tokens to {context} or less",
         )
 

@@ -68,7 +68,7 @@ def _prepare_one(anatomy: Anatomy, batch: Batch, source: str) -> Prepared:
 @contextlib.contextmanager
 def _replaced_forward(anatomy: Anatomy, replacement: Callable[..., Any]) -> Iterator[None]:
     for block in anatomy.blocks:
-        block.forward = replacement  # type: ignore[assignment]  # shadows the method for this pass only
+        block.forward = replacement  # shadows the method for this pass only
     try:
         yield
     finally:

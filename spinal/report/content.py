@@ -125,8 +125,8 @@ def scores_table(result: Comparison) -> Table:
         "Strength of the signature",
         ("score", "value", "95% interval", "detectable from", "note"),
         tuple(rows),
-        f"Over T = blocks {low}-{high}, positions '{scores.policy}'. Signed: A < 0 is expansion, a valid result. A large "
-        "clean signature is a reason to look at the damage panel, never a pass by itself.",
+        f"Over T = blocks {low}-{high}, positions '{scores.policy}'. Signed: A < 0 is expansion, a valid result. A "
+        "large clean signature is a reason to look at the damage panel, never a pass by itself.",
     )
 
 
@@ -167,7 +167,8 @@ def layers_table(result: Comparison) -> Table:
         "Layer by layer",
         ("layer", "block swap", "weights", "d alpha", "d L", "d L, fixed lens", "function gap"),
         rows,
-        "Candidate minus reference, positions 'all', 95% intervals over prompts. * stands after Holm's correction over layers.",
+        "Candidate minus reference, positions 'all', 95% intervals over prompts. * stands after correction over "
+        "layers.",
     )
 
 
@@ -184,7 +185,7 @@ def trace_table(trace: Trace) -> Table:
     for layer in trace.layers:
         cells = [str(layer.layer)]
         for policy in ("last", "all"):
-            position = layer.positions[policy]  # type: ignore[index]  # literal policies
+            position = layer.positions[policy]
             cells += [
                 _with_se(position.contraction, position.contraction_se),
                 _with_se(position.transport, position.transport_se),
@@ -195,7 +196,8 @@ def trace_table(trace: Trace) -> Table:
         "Depth trace",
         ("layer", "alpha (last)", "L (last)", "alpha (all)", "L (all)", "entropy (all)", "effective rank (all)"),
         tuple(rows),
-        "alpha: decay exponent of the singular values; L: radians moved by the next-token distribution into this layer; ± one standard error.",
+        "alpha: decay exponent of the singular values; L: radians moved by the next-token distribution into this "
+        "layer; ± one standard error.",
     )
 
 

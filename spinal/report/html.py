@@ -10,20 +10,45 @@ from spinal.report.svg import Series, plot
 from spinal.trace import Trace
 
 STYLE = """
-:root{color-scheme:light dark;--ink:#1c2430;--soft:#5b6675;--paper:#fff;--card:#f5f7fa;--line:#d6dce4;--a:#0072b2;--b:#d55e00;--t:#e9edf2}
-@media(prefers-color-scheme:dark){:root{--ink:#e6eaf0;--soft:#9aa7b6;--paper:#12161c;--card:#1a2028;--line:#303a46;--a:#56b4e9;--b:#e69f00;--t:#212933}}
-*{box-sizing:border-box}body{margin:0;background:var(--paper);color:var(--ink);font:15px/1.5 system-ui,sans-serif}
-main{max-width:1080px;margin:auto;padding:24px 16px}h1{font-size:1.5rem;margin:0 0 8px;overflow-wrap:anywhere}h2{font-size:1.1rem;margin:28px 0 8px}
-.lead{font-size:1.1rem;margin:12px 0}.badge{display:inline-block;padding:4px 14px;border-radius:6px;font-weight:700;border:2px solid;text-transform:uppercase}
+:root{color-scheme:light dark; --ink:#1c2430; --soft:#5b6675; --paper:#fff; --card:#f5f7fa; --line:#d6dce4;
+--a:#0072b2; --b:#d55e00; --t:#e9edf2}
+@media(prefers-color-scheme:dark){:root{--ink:#e6eaf0; --soft:#9aa7b6; --paper:#12161c; --card:#1a2028;
+--line:#303a46; --a:#56b4e9; --b:#e69f00; --t:#212933}}
+*{box-sizing:border-box}
+body{margin:0;background:var(--paper);color:var(--ink);font:15px/1.5 system-ui,sans-serif}
+main{max-width:1080px;margin:auto;padding:24px 16px}
+h1{font-size:1.5rem;margin:0 0 8px;overflow-wrap:anywhere}
+h2{font-size:1.1rem;margin:28px 0 8px}
+.lead{font-size:1.1rem;margin:12px 0}
+.badge{display:inline-block; padding:4px 14px; border-radius:6px; font-weight:700; border:2px solid;
+text-transform:uppercase}
 .pass{color:#00734d}.warn{color:#9a6700}.fail{color:#b3261e}.inconclusive{color:var(--soft)}
 @media(prefers-color-scheme:dark){.pass{color:#4fd1a1}.warn{color:#f0c23b}.fail{color:#ff8a80}}
-.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:.9rem}
-th,td{text-align:left;padding:5px 10px;border-bottom:1px solid var(--line);vertical-align:top}th{color:var(--soft);font-weight:600}
-td{overflow-wrap:anywhere}.note,figcaption{color:var(--soft);font-size:.85rem}.warnings{background:var(--card);border-left:4px solid var(--b);padding:8px 16px;border-radius:4px}
-.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(320px,1fr));gap:16px}figure{margin:0;background:var(--card);border-radius:8px;padding:10px}
-svg{width:100%;height:auto}.grid{stroke:var(--line)}.zero{stroke:var(--soft)}.tick{fill:var(--soft);font-size:10px}.terminal{fill:var(--t)}
-.line{fill:none;stroke-width:2}.line.a{stroke:var(--a)}.line.b{stroke:var(--b);stroke-dasharray:5 3}.dot.a{fill:var(--a)}.dot.b{fill:var(--b)}
-.band{opacity:.22}.band.a{fill:var(--a)}.band.b{fill:var(--b)}.key{margin-left:10px;font-weight:600}.key.a{color:var(--a)}.key.b{color:var(--b)}
+.scroll{overflow-x:auto}
+table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:.9rem}
+th,td{text-align:left;padding:5px 10px;border-bottom:1px solid var(--line);vertical-align:top}
+th{color:var(--soft);font-weight:600}
+td{overflow-wrap:anywhere}
+.note,figcaption{color:var(--soft);font-size:.85rem}
+.warnings{background:var(--card);border-left:4px solid var(--b);padding:8px 16px;border-radius:4px}
+.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(320px,1fr));gap:16px}
+figure{margin:0;background:var(--card);border-radius:8px;padding:10px}
+svg{width:100%;height:auto}
+.grid{stroke:var(--line)}
+.zero{stroke:var(--soft)}
+.tick{fill:var(--soft);font-size:10px}
+.terminal{fill:var(--t)}
+.line{fill:none;stroke-width:2}
+.line.a{stroke:var(--a)}
+.line.b{stroke:var(--b);stroke-dasharray:5 3}
+.dot.a{fill:var(--a)}
+.dot.b{fill:var(--b)}
+.band{opacity:.22}
+.band.a{fill:var(--a)}
+.band.b{fill:var(--b)}
+.key{margin-left:10px;font-weight:600}
+.key.a{color:var(--a)}
+.key.b{color:var(--b)}
 """
 
 
@@ -32,7 +57,8 @@ def render_html(document: Trace | Comparison) -> str:
     if isinstance(document, Comparison):
         outcome = document.verdict.outcome
         body.append(
-            f'<p><span class="badge {outcome}">{outcome}</span> <span class="note">policy {escape(document.verdict.policy)}</span></p>'
+            f'<p><span class="badge {outcome}">{outcome}</span> '
+            f'<span class="note">policy {escape(document.verdict.policy)}</span></p>'
         )
         body.append(f'<p class="lead">{escape(headline(document))}</p>')
         body.append("<ul>" + "".join(f"<li>{escape(reason)}</li>" for reason in document.verdict.reasons) + "</ul>")
@@ -42,7 +68,8 @@ def render_html(document: Trace | Comparison) -> str:
     body.append(f'<section class="plots" aria-label="Plots">{_plots(document)}</section>')
     body += [_table(table) for table in tables(document) if table.rows]
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{escape(title(document))}</title><style>{STYLE}</style></head><body><main>{''.join(body)}</main></body></html>\n"
     )
 
@@ -51,7 +78,10 @@ def _table(table: Table) -> str:
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in table.header)
     rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
     note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
-    return f'<section><h2>{escape(table.title)}</h2><div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{note}</section>'
+    return (
+        f'<section><h2>{escape(table.title)}</h2><div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>{note}</section>"
+    )
 
 
 def _plots(document: Trace | Comparison) -> str:

@@ -84,7 +84,8 @@ def _axes(scale: _Scale, unit: str) -> str:
         x = scale.x(layer)
         parts.append(f'<text class="tick" x="{x:.1f}" y="{HEIGHT - BOTTOM + 14}" text-anchor="middle">{layer}</text>')
     parts.append(
-        f'<text class="tick" x="{(LEFT + WIDTH) / 2:.0f}" y="{HEIGHT - 4}" text-anchor="middle">layer ({escape(unit)})</text>'
+        f'<text class="tick" x="{(LEFT + WIDTH) / 2:.0f}" y="{HEIGHT - 4}" text-anchor="middle">'
+        f"layer ({escape(unit)})</text>"
     )
     zero = scale.y(0.0)
     parts.append(f'<line class="zero" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{zero:.1f}" y2="{zero:.1f}"/>')

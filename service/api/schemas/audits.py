@@ -103,7 +103,7 @@ class AuditOut(BaseModel):
         audit = view.audit
         return cls(
             id=audit.id,
-            state=audit.state,  # type: ignore[arg-type]  # a CHECK constraint holds it to the literal
+            state=audit.state,  # a CHECK constraint holds it to the literal
             candidate=audit.candidate,
             reference=audit.reference,
             prompt_set=audit.spec["prompt_set"],
@@ -111,7 +111,7 @@ class AuditOut(BaseModel):
             labels=audit.labels,
             priority=audit.priority,
             progress=_progress(view),
-            verdict=audit.verdict,  # type: ignore[arg-type]  # a CHECK constraint holds it to the literal
+            verdict=audit.verdict,  # a CHECK constraint holds it to the literal
             verdict_reasons=list(view.verdict_reasons),
             error=audit.error,
             candidate_trace=audit.candidate_trace,
@@ -129,7 +129,7 @@ def _progress(view: AuditView) -> Progress:
     for role, run in sorted(view.runs.items()):
         reported = run.progress or {}
         runs[role] = RunProgress(
-            state=run.state,  # type: ignore[arg-type]  # a CHECK constraint holds it to the literal
+            state=run.state,  # a CHECK constraint holds it to the literal
             attempt=run.attempt,
             phase=reported.get("phase"),
             done=reported.get("done"),

@@ -1,0 +1,164 @@
+"""Set up and run everything: ``python3 dev.py demo|test|serve|check``. Standard library only.
+
+The first command makes ``.venv`` from ``pyproject.toml`` and ``constraints.txt``; later ones reuse it until one of
+those files changes. Nothing outside the checkout is written, apart from temporary folders.
+"""
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+STAMP = VENV / "spinal.stamp"
+EXTRAS = {"demo": "worker,embedded", "serve": "worker,embedded", "test": "worker,embedded,dev"}
+EXTRAS["check"] = EXTRAS["test"]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("demo", help="audit the bundled pair over HTTP and show the result (--keep: go on serving)")
+    commands.add_parser("serve", help="serve until Ctrl-C (--port, --models DIR, --state DIR)")
+    commands.add_parser("test", help="run the test suite; further arguments go to pytest")
+    commands.add_parser("check", help="lint, formatting, types, import contracts, migrations, openapi.yaml")
+    chosen, rest = parser.parse_known_args()
+    if sys.version_info < (3, 11):  # noqa: UP036  the package's own bound is not read before this script runs
+        return _refuse(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}", "run it with python3.11")
+    if sys.platform == "win32":
+        return _refuse("the embedded servers need Linux or macOS", "use WSL, or docker compose up")
+    try:
+        make_environment(EXTRAS[chosen.command])
+    except subprocess.CalledProcessError as error:
+        return _refuse(
+            f"setting up .venv failed at: {' '.join(map(str, error.cmd[:6]))} ...",
+            "read the installer's message above; with a proxy or mirror set PIP_INDEX_URL, then try again",
+        )
+    except OSError as error:
+        return _refuse(f"setting up .venv failed: {error}", "is the checkout writable and the disk not full?")
+    if chosen.command == "test":
+        return run(PYTHON, "-m", "pytest", *rest)
+    if chosen.command == "check":
+        return check()
+    # Replaced, not wrapped: signals reach the supervisor itself.
+    os.execve(PYTHON, [str(PYTHON), "-m", "service.embedded", chosen.command, *rest], child_environment())  # noqa: S606
+
+
+def _refuse(cause: str, next_step: str) -> int:
+    print(f"error: {cause}\nnext: {next_step}", file=sys.stderr)
+    return 2
+
+
+def child_environment() -> dict[str, str]:
+    """The environment of everything started here."""
+    kept = dict(os.environ)
+    # Without .pyc files every process would spend half a minute compiling torch and transformers again.
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)
+    kept.pop("PYTHONPATH", None)
+    kept["HF_HUB_OFFLINE"] = "1"
+    kept["VIRTUAL_ENV"] = str(VENV)
+    return kept
+
+
+def run(*command: object) -> int:
+    return subprocess.run([str(part) for part in command], cwd=ROOT, env=child_environment(), check=False).returncode
+
+
+# the environment
+
+
+def make_environment(extras: str) -> None:
+    """Bring ``.venv`` up to date with pyproject.toml and constraints.txt; does nothing when it is."""
+    wanted = fingerprint()
+    have = STAMP.read_text().split("\n") if STAMP.is_file() and PYTHON.exists() else ["", ""]
+    if have[0] == wanted and set(extras.split(",")) <= set(have[1].split(",")):
+        return
+    started = time.monotonic()
+    print(f"setting up {VENV}", file=sys.stderr)
+    if have[0] == wanted:
+        extras = ",".join(sorted({*extras.split(","), *have[1].split(",")}))
+    else:
+        shutil.rmtree(VENV, ignore_errors=True)
+        call([sys.executable, "-m", "venv", "--without-pip", VENV])
+    install(extras)
+    STAMP.write_text(f"{wanted}\n{extras}")
+    print(f"set up in {time.monotonic() - started:.0f} s", file=sys.stderr)
+
+
+def fingerprint() -> str:
+    """Changes when the environment must be made anew."""
+    found = hashlib.sha256(f"{sys.version_info[:2]} {ROOT}".encode())
+    for name in ("pyproject.toml", "constraints.txt"):
+        found.update((ROOT / name).read_bytes())
+    return found.hexdigest()
+
+
+def install(extras: str) -> None:
+    """Install this checkout, editable, with uv where pip can bring it and with pip itself elsewhere."""
+    target = f"{ROOT}[{extras}]"
+    environment = child_environment()
+    if uv := find_uv():
+        local = os.environ.get("PIP_FIND_LINKS")
+        # uv does not read pip's variables: hand over what the machine's owner configured for pip.
+        if local and "UV_FIND_LINKS" not in environment:
+            environment["UV_FIND_LINKS"] = local.replace(" ", ",")
+        elif not local:
+            environment.setdefault("UV_TORCH_BACKEND", "auto")
+        if "PIP_INDEX_URL" in environment:
+            environment.setdefault("UV_DEFAULT_INDEX", environment["PIP_INDEX_URL"])
+        call(
+            [uv, "pip", "install", "-q", "--python", PYTHON, "-c", ROOT / "constraints.txt", "-e", target], environment
+        )
+        return
+    call(
+        [sys.executable, "-m", "pip", "--python", PYTHON, "install", "-q", "-c", ROOT / "constraints.txt", "-e", target]
+    )
+
+
+def find_uv() -> Path | None:
+    """uv inside ``.venv``, put there by pip; None when it cannot be had."""
+    folder = VENV / "installer"
+    binary = folder / "bin" / "uv"
+    if not binary.is_file():
+        pip = [sys.executable, "-m", "pip", "install", "-q", "--target", str(folder), "uv"]
+        done = subprocess.run(pip, capture_output=True, text=True, env=child_environment(), check=False)
+        if done.returncode != 0:
+            print("uv is not to be had, installing with pip (slower)", file=sys.stderr)
+            return None
+    return binary
+
+
+def call(command: list[object], environment: dict[str, str] | None = None) -> None:
+    subprocess.run([str(part) for part in command], env=environment or child_environment(), check=True)
+
+
+# checks
+
+
+def check() -> int:
+    """Every static check; goes on after a failure so that one run shows all."""
+    binaries = VENV / "bin"
+    checks = {
+        "lint": (binaries / "ruff", "check", "--no-cache", "."),
+        "formatting": (binaries / "ruff", "format", "--no-cache", "--check", "."),
+        "types": (binaries / "mypy", "--no-error-summary"),
+        "import contracts": (binaries / "lint-imports", "--no-cache"),
+        "migrations and openapi.yaml": (PYTHON, "-m", "pytest", "tests/ledger/test_migrations.py", "tests/contract"),
+    }
+    failed = []
+    for name, command in checks.items():
+        print(f"== {name}", flush=True)
+        if run(*command) != 0:
+            failed.append(name)
+    print(f"failed: {', '.join(failed)}" if failed else "all checks passed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
