@@ -96,11 +96,14 @@ def settings(database_url: str, tmp_path: Path):  # type: ignore[no-untyped-def]
 
 @pytest.fixture
 def ledger(settings) -> Iterator[object]:  # type: ignore[no-untyped-def]
-    """A Ledger on a fresh, migrated, empty database."""
+    """A Ledger on a fresh, migrated, empty database. Its invariants hold after every test that used it."""
+    from service.ledger.invariants import violations
     from service.ledger.unit_of_work import Ledger
 
     opened = Ledger(settings)
     yield opened
+    with opened.read() as session:
+        assert violations(session) == {}
     opened.close()
 
 

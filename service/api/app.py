@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from service.api import problems
-from service.api.middleware import RequestContext
+from service.api.middleware import BodyLimit, RequestContext
 from service.api.routes import audits, catalog, health, results
 from service.ledger.unit_of_work import Ledger
 from service.logs import configure_logs
@@ -46,10 +46,11 @@ def bare_app(*, lifespan: object = None, max_body_bytes: int | None = None) -> F
         version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,  # type: ignore[arg-type]  # None or a lifespan of FastAPI
-        max_body_size=max_body_bytes,
         separate_input_output_schemas=False,
     )
     problems.install(app)
+    if max_body_bytes is not None:
+        app.add_middleware(BodyLimit, most=max_body_bytes)
     app.add_middleware(RequestContext)
     for noun in (audits, results, catalog, health):
         app.include_router(noun.router)

@@ -1,4 +1,5 @@
-"""Write or check the committed contract: ``python -m service.api.openapi [--check]``."""
+"""Write or check the committed contract, ``openapi.yaml`` and ``docs/errors.md``:
+``python -m service.api.openapi [--check]``."""
 
 import sys
 from pathlib import Path
@@ -6,8 +7,9 @@ from pathlib import Path
 import yaml
 
 from service.api.app import bare_app
+from spinal.errors import all_errors
 
-TARGET = Path(__file__).resolve().parents[2] / "openapi.yaml"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def contract() -> str:
@@ -16,15 +18,40 @@ def contract() -> str:
     return text
 
 
+def errors_page() -> str:
+    """Every error code as a Markdown table."""
+    lines = [
+        "# Errors",
+        "",
+        "Every failure carries a stable `code`: in the `application/problem+json` body over HTTP, in the problem object",
+        "that `--json` writes to stderr, and in an audit's `error`. `detail` says what is wrong, `hint` what to do next.",
+        "*Retried* errors are tried again by the workers before an audit fails. Written by",
+        "`python -m service.api.openapi` from `spinal/errors.py`.",
+        "",
+        "| code | title | HTTP | exit | retried |",
+        "|---|---|---|---|---|",
+    ]
+    for code, error in all_errors().items():
+        retried = "yes" if error.retryable else ""
+        lines.append(f"| `{code}` | {error.title} | {error.status} | {int(error.exit_code)} | {retried} |")
+    return "\n".join(lines) + "\n"
+
+
+def documents() -> dict[Path, str]:
+    """Generated documents by path."""
+    return {ROOT / "openapi.yaml": contract(), ROOT / "docs" / "errors.md": errors_page()}
+
+
 def main(arguments: list[str]) -> int:
-    made = contract()
-    if "--check" not in arguments:
-        TARGET.write_text(made, encoding="utf-8")
-        return 0
-    if TARGET.is_file() and TARGET.read_text(encoding="utf-8") == made:
-        return 0
-    sys.stderr.write("error: openapi.yaml differs from the code\nnext: run python -m service.api.openapi\n")
-    return 1
+    stale = []
+    for path, made in documents().items():
+        if "--check" not in arguments:
+            path.write_text(made, encoding="utf-8")
+        elif not path.is_file() or path.read_text(encoding="utf-8") != made:
+            stale.append(path.name)
+    if stale:
+        sys.stderr.write(f"error: {', '.join(stale)} differs from the code\nnext: run python -m service.api.openapi\n")
+    return 1 if stale else 0
 
 
 if __name__ == "__main__":

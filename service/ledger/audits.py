@@ -48,7 +48,7 @@ def runs_of(session: Session, audit_id: UUID) -> dict[str, RunRecord]:
         .join(RunRecord, RunRecord.id == AuditRunRecord.run_id)
         .where(AuditRunRecord.audit_id == audit_id)
     )
-    return dict(row.tuple() for row in rows)
+    return {row.role: row.RunRecord for row in rows}
 
 
 def list_audits(

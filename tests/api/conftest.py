@@ -1,0 +1,97 @@
+"""An API on a fresh ledger, and workers without processes: the real task code on the engine double."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from service.api.app import create_app
+from service.ledger import runs
+from service.ledger.unit_of_work import Ledger
+from service.settings import Settings, get_settings
+from tests.conftest import EXAMPLES
+
+BUNDLED = EXAMPLES / "checkpoints"
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A model root with the bundled pair, to which a test may add."""
+    root = tmp_path / "models"
+    root.mkdir()
+    for name in ("sft", "dpo-short"):
+        clone(name, root / name)
+    return root
+
+
+def clone(name: str, target: Path, **changed: str | bytes | None) -> Path:
+    """A copy of a bundled checkpoint; ``file__ext=content`` replaces a file, None leaves it out."""
+    target.mkdir()
+    replaced = {key.replace("__", "."): content for key, content in changed.items()}
+    for source in (BUNDLED / name).iterdir():
+        if source.name not in replaced:
+            shutil.copyfile(source, target / source.name)
+    for file, content in replaced.items():
+        if content is not None:
+            (target / file).write_bytes(content.encode() if isinstance(content, str) else content)
+    return target
+
+
+@pytest.fixture
+def api_settings(settings: Settings, models: Path) -> Settings:
+    return settings.model_copy(
+        update={"model_roots": (models,), "engine": "tests.engine_double", "backoff_s": 0.0, "log_level": "error"}
+    )
+
+
+@pytest.fixture
+def api(api_settings: Settings) -> Iterator[TestClient]:
+    with TestClient(create_app(api_settings), raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
+def double(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder that steers the engine double."""
+    folder = tmp_path / "double"
+    folder.mkdir()
+    monkeypatch.setenv("SPINAL_DOUBLE_DIR", str(folder))
+    return folder
+
+
+@pytest.fixture
+def drain(
+    api_settings: Settings, double: Path, monkeypatch: pytest.MonkeyPatch, ledger: Ledger
+) -> Iterator[Callable[[], int]]:
+    """``drain()`` carries out every due run as a worker would, until none is left; returns how many it rang."""
+    from worker import tasks
+
+    environment: dict[str, Any] = {
+        "DATABASE_URL": api_settings.database_url.get_secret_value(),
+        "ARTIFACT_URL": api_settings.artifact_url,
+        "MODEL_ROOTS": ":".join(map(str, api_settings.model_roots)),
+        "ENGINE": api_settings.engine,
+        "BACKOFF_S": api_settings.backoff_s,
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(f"SPINAL_{name}", str(value))
+    get_settings.cache_clear()
+    tasks._ledger.cache_clear()
+
+    def work() -> int:
+        count = 0
+        while True:
+            with ledger.begin() as session:
+                due = runs.due_runs(session, ring_again_s=0.0)
+            if not due:
+                return count
+            for run in due:
+                tasks.perform(run.run_id, f"test/{count}")
+                count += 1
+
+    yield work
+    tasks._ledger().close()
+    tasks._ledger.cache_clear()

@@ -1,0 +1,292 @@
+"""The life of an audit over HTTP."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import text
+
+from service.api.app import create_app
+from service.ledger.api_keys import create_key
+from service.ledger.unit_of_work import Ledger
+from service.settings import Settings
+from tests.api.conftest import clone
+from tests.engine_double import calls
+from tests.waiting import until
+
+PAIR = {"candidate": "local:dpo-short", "reference": "local:sft", "prompt_set": "hh-harmless-64"}
+Drain = Callable[[], int]
+
+
+def submit(api: TestClient, **changes: Any) -> dict[str, Any]:
+    answer = api.post("/v1/audits", json=PAIR | changes)
+    assert answer.status_code in (201, 202), answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def test_an_accepted_audit_is_run_and_read(api: TestClient, drain: Drain) -> None:
+    answer = api.post("/v1/audits", json=PAIR | {"labels": {"release": "7"}})
+    assert answer.status_code == 202
+    assert answer.headers["Retry-After"]
+    place = answer.headers["Location"]
+    queued = api.get(place).json()
+    assert (queued["state"], queued["verdict"], queued["progress"]["fraction"]) == ("QUEUED", None, 0.0)
+    assert api.get(f"{place}/scores").json()["code"] == "audit_not_finished"
+
+    assert drain() == 3
+
+    audit = api.get(place).json()
+    assert audit["state"] == "SUCCEEDED"
+    assert audit["verdict"] in ("pass", "warn")
+    assert audit["verdict_reasons"]
+    assert {run["state"] for run in audit["progress"]["runs"].values()} == {"SUCCEEDED"}
+    links = audit["links"]
+    assert api.get(links["scores"]).json()["localization"].keys() >= {"block_swap", "weights"}
+    trace = api.get(links["candidate_trace"])
+    assert trace.json()["schema"] == "spinal.trace/1"
+    assert len(trace.json()["layers"]) == trace.json()["model"]["n_layers"] + 1
+    assert "immutable" in trace.headers["Cache-Control"]
+    assert api.get(links["candidate_trace"], headers={"If-None-Match": trace.headers["ETag"]}).status_code == 304
+    diff = api.get(links["diff"]).json()
+    assert diff["diff"]["schema"] == "spinal.diff/1"
+    assert diff["comparison"] is not None
+    for format, kind in (("json", "application/json"), ("html", "text/html"), ("md", "text/markdown")):
+        report = api.get(f"{place}/report", params={"format": format})
+        assert report.status_code == 200
+        assert report.headers["Content-Type"].startswith(kind)
+    assert [item["id"] for item in api.get("/v1/audits", params={"label": "release:7"}).json()["items"]] == [
+        audit["id"]
+    ]
+    assert api.get("/v1/audits", params={"label": "release:8"}).json()["items"] == []
+    assert len(api.get("/v1/traces").json()["items"]) == 2
+
+
+def test_the_same_audit_again_computes_nothing(api: TestClient, drain: Drain, double: Path) -> None:
+    first = submit(api)
+    drain()
+    before = calls(double)
+    again = api.post("/v1/audits", json=PAIR)
+    assert again.status_code == 201
+    assert again.json()["state"] == "SUCCEEDED"
+    assert again.json()["id"] != first["id"]
+    assert again.json()["verdict"] == api.get(f"/v1/audits/{first['id']}").json()["verdict"]
+    assert drain() == 0
+    assert calls(double) == before
+
+
+def test_two_audits_that_share_a_reference_trace_it_once(
+    api: TestClient, drain: Drain, double: Path, models: Path
+) -> None:
+    clone("dpo-short", models / "second", generation_config__json="{}")
+    submit(api)
+    submit(api, candidate="local:second")
+    drain()
+    asked = Counter((what, source) for _, what, source in calls(double))
+    assert asked["measure", "local:sft"] == 1
+    # Byte for byte the same weights under another name: one more run, and no second measurement of them is stored.
+    assert len(api.get("/v1/traces").json()["items"]) == 2
+
+
+def test_only_knobs_of_the_comparison_changed_traces_nothing_anew(api: TestClient, drain: Drain, double: Path) -> None:
+    submit(api)
+    drain()
+    submit(api, profile={"swap_prompts": 16})
+    drain()
+    assert Counter(what for _, what, _ in calls(double)) == {"measure": 2, "compare": 2}
+
+
+def test_fifty_identical_posts_at_once_make_three_runs(api: TestClient, ledger: Ledger, drain: Drain) -> None:
+    barrier = threading.Barrier(50)
+
+    def post(_: int) -> int:
+        barrier.wait()
+        return api.post("/v1/audits", json=PAIR).status_code
+
+    with ThreadPoolExecutor(50) as pool:
+        statuses = list(pool.map(post, range(50)))
+    # A pool of ten connections may turn some away; nothing else may happen to them.
+    assert set(statuses) <= {202, 503}
+    assert statuses.count(202) >= 10
+    with ledger.read() as session:
+        assert session.execute(text("SELECT count(*) FROM runs")).scalar() == 3
+        assert session.execute(text("SELECT count(*) FROM audits")).scalar() == statuses.count(202)
+    assert drain() == 3
+
+
+def test_one_idempotency_key_is_one_audit(api: TestClient, drain: Drain) -> None:
+    key = {"Idempotency-Key": str(uuid4())}
+
+    def post(_: int) -> Any:
+        return until(
+            lambda: (found := api.post("/v1/audits", json=PAIR, headers=key)).status_code == 202 and found, "a 202"
+        )
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(post, range(16)))
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    drain()
+    replayed = api.post("/v1/audits", json=PAIR, headers=key)
+    assert replayed.status_code == 202
+    other = api.post("/v1/audits", json=PAIR | {"priority": 3}, headers=key)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+
+
+def test_validate_only_writes_nothing(api: TestClient, drain: Drain, ledger: Ledger) -> None:
+    found = api.post("/v1/audits?validate_only=true", json=PAIR)
+    assert found.status_code == 200
+    assert found.json()["runs_needed"] == 3
+    with ledger.read() as session:
+        assert session.execute(text("SELECT count(*) FROM audits")).scalar() == 0
+    submit(api)
+    drain()
+    assert api.post("/v1/audits?validate_only=true", json=PAIR).json()["runs_needed"] == 0
+
+
+def test_waiting_ends_when_the_audit_ends(api: TestClient, drain: Drain) -> None:
+    audit = submit(api)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(api.get, f"/v1/audits/{audit['id']}", params={"wait": 30})
+        drain()
+        assert waiting.result(20).json()["state"] == "SUCCEEDED"
+
+
+def test_cancelling_a_queued_audit_frees_its_runs(api: TestClient, drain: Drain, double: Path) -> None:
+    audit = submit(api)
+    for _ in range(2):
+        answer = api.post(f"/v1/audits/{audit['id']}/cancel")
+        assert (answer.status_code, answer.json()["state"]) == (200, "CANCELLED")
+    assert drain() == 0
+    assert calls(double) == []
+    # The same request later is new work, not a dead end.
+    submit(api)
+    assert drain() == 3
+
+
+def test_cancelling_one_of_two_audits_leaves_the_shared_run(api: TestClient, drain: Drain) -> None:
+    first, second = submit(api), submit(api)
+    api.post(f"/v1/audits/{first['id']}/cancel")
+    drain()
+    assert api.get(f"/v1/audits/{second['id']}").json()["state"] == "SUCCEEDED"
+    assert api.get(f"/v1/audits/{first['id']}").json()["state"] == "CANCELLED"
+
+
+def test_a_failed_measurement_says_why(api: TestClient, drain: Drain, double: Path) -> None:
+    (double / "fail").write_text("non_finite_weights")
+    audit = submit(api)
+    drain()
+    found = api.get(f"/v1/audits/{audit['id']}").json()
+    assert found["state"] == "FAILED"
+    assert found["error"]["code"] == "non_finite_weights"
+    assert api.get(f"/v1/audits/{audit['id']}/scores").json()["code"] == "audit_failed"
+
+
+def test_a_retryable_failure_ends_after_three_attempts_with_their_history(
+    api: TestClient, drain: Drain, double: Path
+) -> None:
+    (double / "fail").write_text("out_of_memory")
+    audit = submit(api)
+    drain()
+    error = api.get(f"/v1/audits/{audit['id']}").json()["error"]
+    assert error["code"] == "attempts_exhausted"
+    assert [attempt["code"] for attempt in error["attempts"]] == ["out_of_memory"] * 3
+
+
+def test_files_changed_after_submission_are_not_audited(api: TestClient, drain: Drain, models: Path) -> None:
+    audit = submit(api)
+    (models / "dpo-short" / "config.json").write_bytes((models / "sft" / "config.json").read_bytes() + b" ")
+    drain()
+    assert api.get(f"/v1/audits/{audit['id']}").json()["error"]["code"] == "model_changed"
+
+
+def test_pages_of_audits_are_complete_and_disjoint(api: TestClient) -> None:
+    made = {submit(api)["id"] for _ in range(5)}
+    seen: list[str] = []
+    cursor = None
+    while True:
+        params = {"limit": 2} | ({"cursor": cursor} if cursor else {})
+        answer = api.get("/v1/audits", params=params)
+        seen += [item["id"] for item in answer.json()["items"]]
+        cursor = answer.json()["next"]
+        if cursor is None:
+            break
+        assert 'rel="next"' in answer.headers["Link"]
+    assert len(seen) == 5
+    assert set(seen) == made
+
+
+def test_registered_names_and_stored_prompts_can_be_audited(api: TestClient, drain: Drain) -> None:
+    made = api.post("/v1/models", json={"name": "prod-base", "reference": "local:sft"})
+    assert made.status_code == 201
+    assert (
+        api.post("/v1/models", json={"name": "prod-base", "reference": "local:sft"}).json()["code"]
+        == "model_name_taken"
+    )
+    prompts = api.post("/v1/prompt-sets", json={"prompts": [{"prompt": f"question {n}"} for n in range(32)]}).json()
+    audit = submit(api, reference="prod-base", prompt_set=prompts["digest"])
+    drain()
+    assert api.get(f"/v1/audits/{audit['id']}").json()["state"] == "SUCCEEDED"
+
+
+@pytest.fixture
+def keyed(api_settings: Settings, ledger: Ledger) -> Any:
+    """(client factory by key, keys by name) of an API that requires keys."""
+    required = api_settings.model_copy(update={"auth": "required", "key_pepper": type(api_settings.key_pepper)("p")})
+    with ledger.begin() as session:
+        keys = {
+            name: create_key(session, tenant=tenant, scopes=scopes, pepper="p")
+            for name, tenant, scopes in (
+                ("writer", "a", ("read", "write")),
+                ("reader", "a", ("read",)),
+                ("stranger", "b", ("read", "write")),
+            )
+        }
+    with TestClient(create_app(required), raise_server_exceptions=False) as client:
+
+        def call(name: str | None, method: str, path: str, **options: Any) -> Any:
+            headers = {"Authorization": f"Bearer {keys.get(name, name)}"} if name else {}
+            return client.request(method, path, headers=headers, **options)
+
+        yield call
+
+
+def test_keys_scopes_and_tenants(keyed: Any) -> None:
+    assert keyed(None, "GET", "/livez").status_code == 200
+    for name in (None, "spk_x_y", "nonsense"):
+        answer = keyed(name, "POST", "/v1/audits", json=PAIR)
+        assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+        assert answer.headers["WWW-Authenticate"]
+    assert keyed("reader", "POST", "/v1/audits", json=PAIR).json()["code"] == "forbidden"
+    audit = keyed("writer", "POST", "/v1/audits", json=PAIR).json()
+    place = f"/v1/audits/{audit['id']}"
+    assert keyed("reader", "GET", place).status_code == 200
+    for method, path in (("GET", place), ("POST", f"{place}/cancel"), ("GET", f"{place}/report")):
+        assert keyed("stranger", method, path).status_code == 404
+    assert keyed("stranger", "GET", "/v1/audits").json()["items"] == []
+
+
+def test_without_a_database_every_answer_is_503_and_says_so(api_settings: Settings) -> None:
+    unreachable = api_settings.model_copy(
+        update={"database_url": type(api_settings.database_url)("postgresql+psycopg://x:y@127.0.0.1:1/z")}
+    )
+    with TestClient(create_app(unreachable), raise_server_exceptions=False) as client:
+        for method, path in (("GET", "/readyz"), ("GET", "/v1/audits"), ("POST", "/v1/audits")):
+            answer = client.request(method, path, json=PAIR if method == "POST" else None)
+            assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
+            assert answer.headers["Content-Type"] == "application/problem+json"
+            assert answer.headers["Retry-After"]
+        assert client.get("/livez").status_code == 200
+
+
+def test_not_ready_until_the_migration_head_matches(api: TestClient, ledger: Ledger) -> None:
+    assert api.get("/readyz").status_code == 200
+    with ledger.begin() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '0000'"))
+    answer = api.get("/readyz")
+    assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")

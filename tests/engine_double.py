@@ -1,0 +1,92 @@
+"""A measuring engine without a model, for tests of the machinery around it: ``SPINAL_ENGINE=tests.engine_double``.
+
+It measures nothing and takes no time, but keeps every promise of the real one: digests, documents, captures,
+progress, cancellation. Files in the folder named by ``SPINAL_DOUBLE_DIR`` steer it: ``hold`` stops it until the file
+is gone, ``deaf`` makes it ignore cancellation meanwhile, ``fail`` holds the code of an error to raise. ``log`` gets
+one line for every call: the process, what was asked and of which checkpoint.
+"""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import save_file
+
+from spinal.capture import capture_tensors
+from spinal.checkpoint import Checkpoint, weights_digest
+from spinal.errors import Cancelled, all_errors
+from spinal.evidence import PairEvidence
+from spinal.profile import MeasurementProfile
+from spinal.progress import CancelCheck, Progress, ProgressSink, ignore_progress, never_cancelled
+from spinal.prompts import PromptSet
+from spinal.trace import ENGINE_VERSION, Trace, stamp_profile, trace_digest
+from tests.unit.analysis import fabricated
+
+
+def measure(
+    checkpoint: Checkpoint,
+    prompts: PromptSet,
+    profile: MeasurementProfile,
+    *,
+    capture_path: Path,
+    device: str = "cpu",
+    progress: ProgressSink = ignore_progress,
+    cancelled: CancelCheck = never_cancelled,
+    **_: Any,
+) -> Trace:
+    _work("measure", checkpoint.source, progress, cancelled)
+    trace = _trace(checkpoint, prompts, profile)
+    arrays, metadata = capture_tensors(fabricated.capture(trace, len(prompts), seed=1))
+    save_file(arrays, capture_path, metadata)
+    return trace
+
+
+def gather_evidence(
+    reference: Checkpoint,
+    candidate: Checkpoint,
+    *,
+    prompts: PromptSet,
+    profile: MeasurementProfile,
+    progress: ProgressSink = ignore_progress,
+    cancelled: CancelCheck = never_cancelled,
+    **_: Any,
+) -> PairEvidence:
+    _work("compare", candidate.source, progress, cancelled)
+    return fabricated.evidence(candidate.n_layers or 1, len(prompts))
+
+
+def _trace(checkpoint: Checkpoint, prompts: PromptSet, profile: MeasurementProfile) -> Trace:
+    weights = weights_digest(checkpoint)
+    made = fabricated.trace(checkpoint.source, checkpoint.n_layers or 1, len(prompts), digest=prompts.digest)
+    model = made.model.model_copy(update={"source": checkpoint.source, "weights_digest": weights})
+    digest = trace_digest(weights, prompts.digest, profile.fingerprint, ENGINE_VERSION)
+    engine = made.engine.model_copy(update={"version": ENGINE_VERSION})
+    return made.model_copy(
+        update={"model": model, "digest": digest, "profile": stamp_profile(profile), "engine": engine}
+    )
+
+
+def _work(what: str, source: str, progress: ProgressSink, cancelled: CancelCheck) -> None:
+    folder = Path(os.environ["SPINAL_DOUBLE_DIR"])
+    with (folder / "log").open("a") as log:
+        log.write(f"{os.getpid()} {what} {source}\n")
+    done = 0
+    while True:
+        progress(Progress("walk", done, done + 1, 0.5))
+        if cancelled() and not (folder / "deaf").exists():
+            raise Cancelled("cancelled in phase walk")
+        if (folder / "fail").exists():
+            code = (folder / "fail").read_text()
+            raise all_errors()[code]("asked for by the test")
+        if not (folder / "hold").exists():
+            return
+        done += 1
+        time.sleep(0.02)
+
+
+def calls(folder: Path) -> list[tuple[int, str, str]]:
+    """(process, what, checkpoint) of every call so far."""
+    path = folder / "log"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return [(int(pid), what, source) for pid, what, source in (line.split(" ", 2) for line in lines)]
