@@ -3,9 +3,10 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from service.api import problems
+from service.api.context import refuse_unknown_query
 from service.api.middleware import BodyLimit, RequestContext
 from service.api.routes import audits, catalog, health, results
 from service.ledger.unit_of_work import Ledger
@@ -53,5 +54,5 @@ def bare_app(*, lifespan: object = None, max_body_bytes: int | None = None) -> F
         app.add_middleware(BodyLimit, most=max_body_bytes)
     app.add_middleware(RequestContext)
     for noun in (audits, results, catalog, health):
-        app.include_router(noun.router)
+        app.include_router(noun.router, dependencies=[Depends(refuse_unknown_query)])
     return app

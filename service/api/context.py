@@ -4,12 +4,13 @@ from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import Depends, Request
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from service.ledger.api_keys import SCOPES, Caller, authenticate
 from service.ledger.unit_of_work import Ledger
 from service.settings import Settings
-from spinal.errors import Forbidden, Unauthorized
+from spinal.errors import Forbidden, RequestInvalid, Unauthorized
 
 bearer = HTTPBearer(auto_error=False, description="API key `spk_<id>_<secret>`")
 ANONYMOUS = Caller("default", frozenset(SCOPES), None)
@@ -60,3 +61,15 @@ def require(scope: str) -> Callable[..., Caller]:
 
 Reader = Annotated[Caller, Depends(require("read"))]
 Writer = Annotated[Caller, Depends(require("write"))]
+
+
+def refuse_unknown_query(request: Request) -> None:
+    """A misspelt filter must not silently answer with everything; raises RequestInvalid."""
+    route = request.scope.get("route")
+    if not isinstance(route, APIRoute):
+        return
+    known = {parameter.alias for parameter in route.dependant.query_params}
+    if unknown := sorted(set(request.query_params) - known):
+        raise RequestInvalid(
+            f"query/{unknown[0]}: no such parameter", hint=f"known: {', '.join(sorted(known)) or 'none'}"
+        )

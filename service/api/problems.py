@@ -7,6 +7,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from spinal.errors import (
     BodyMalformed,
@@ -94,8 +95,15 @@ async def _framework(request: Request, error: Exception) -> JSONResponse:
             found = BodyMalformed("the body is not UTF-8 JSON", hint="send UTF-8 encoded JSON")
         case _:
             found = InternalError(str(error.detail))
-    headers = {name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"}
-    return problem_response(request, found, headers)
+    return problem_response(request, found, _allowed(request) if error.status_code == 405 else None)
+
+
+def _allowed(request: Request) -> dict[str, str]:
+    """The Allow header: the methods of the path in the contract, not only of the route that was tried first."""
+    for path, operations in request.app.openapi()["paths"].items():
+        if compile_path(path)[0].match(request.url.path):
+            return {"Allow": ", ".join(sorted(method.upper() for method in operations))}
+    return {"Allow": "GET"}
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:

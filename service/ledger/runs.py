@@ -185,7 +185,7 @@ def fail(
     check_fence(session, run_id, attempt)
     if retryable and _requeue(session, run_id, attempt, "retry", problem, max_attempts, backoff_s):
         return "QUEUED"
-    error = _exhausted(session, run_id, problem) if retryable else problem
+    error = _exhausted(session, run_id, problem, "failed") if retryable else problem
     _finish(session, run_id, attempt, "FAILED", "failed", problem=error)
     _fail_dependents(session, run_id, error)
     return "FAILED"
@@ -254,7 +254,7 @@ def reap(session: Session, *, max_attempts: int, backoff_s: float, limit: int = 
         if _requeue(session, run_id, row.attempt, "lost", lost, max_attempts, backoff_s):
             outcome.append((run_id, "QUEUED"))
             continue
-        error = _exhausted(session, run_id, lost)
+        error = _exhausted(session, run_id, lost, "lost")
         _finish(session, run_id, row.attempt, "FAILED", "lost", problem=error)
         _fail_dependents(session, run_id, error)
         outcome.append((run_id, "FAILED"))
@@ -349,7 +349,7 @@ def _requeue(
     return True
 
 
-def _exhausted(session: Session, run_id: UUID, last: dict[str, Any]) -> dict[str, Any]:
+def _exhausted(session: Session, run_id: UUID, last: dict[str, Any], outcome: str) -> dict[str, Any]:
     """The error of a run whose attempts are used up, with the history of all of them."""
     history = session.execute(
         text("""SELECT attempt, worker, outcome, error->>'code' AS code, error->>'detail' AS detail
@@ -360,7 +360,7 @@ def _exhausted(session: Session, run_id: UUID, last: dict[str, Any]) -> dict[str
         {
             "attempt": row.attempt,
             "worker": row.worker,
-            "outcome": row.outcome or "failed",
+            "outcome": row.outcome or outcome,
             "code": row.code or last.get("code"),
             "detail": row.detail or last.get("detail"),
         }

@@ -179,6 +179,7 @@ def test_a_body_above_the_limit(api: TestClient) -> None:
         ("GET", "/v1/audits?cursor=abc", 422, "request_invalid"),
         ("GET", "/v1/audits?limit=0", 422, "request_invalid"),
         ("GET", "/v1/audits?label=nocolon", 422, "request_invalid"),
+        ("GET", "/v1/audits?stat=FAILED", 422, "request_invalid"),
         ("GET", f"/v1/traces/{'0' * 64}", 404, "trace_not_found"),
         ("GET", "/v1/traces/xyz", 422, "request_invalid"),
         ("GET", f"/v1/diffs/{'0' * 64}...{'1' * 64}", 404, "trace_not_found"),

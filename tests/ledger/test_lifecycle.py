@@ -1,0 +1,87 @@
+"""The state machine, as a matrix, and the same matrix enforced by the database."""
+
+import itertools
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import exc, text
+from sqlalchemy.orm import Session
+
+from service.ledger.lifecycle import TERMINAL, TRANSITIONS, IllegalTransition, State, audit_state, check_transition
+from service.ledger.runs import find_or_create_run
+from service.ledger.unit_of_work import Ledger
+
+ALL_PAIRS = list(itertools.product(State, State))
+
+
+@pytest.mark.parametrize(("old", "new"), ALL_PAIRS)
+def test_only_the_moves_of_the_lifecycle_are_legal(old: State, new: State) -> None:
+    if (old, new) in TRANSITIONS:
+        assert check_transition(old, new) is new
+    else:
+        with pytest.raises(IllegalTransition):
+            check_transition(old, new)
+
+
+def test_terminal_states_have_no_way_out() -> None:
+    assert not [old for old, _ in TRANSITIONS if old in TERMINAL]
+
+
+@pytest.mark.parametrize(
+    ("runs", "audit"),
+    [
+        ([], State.QUEUED),
+        (["QUEUED", "QUEUED"], State.QUEUED),
+        (["QUEUED", "RUNNING"], State.RUNNING),
+        (["SUCCEEDED", "QUEUED"], State.RUNNING),
+        (["SUCCEEDED", "SUCCEEDED"], State.SUCCEEDED),
+        (["SUCCEEDED", "FAILED"], State.FAILED),
+        (["RUNNING", "FAILED"], State.FAILED),
+        (["CANCELLED", "FAILED"], State.FAILED),
+        (["CANCELLED", "SUCCEEDED"], State.CANCELLED),
+    ],
+)
+def test_an_audit_follows_its_runs(runs: list[str], audit: State) -> None:
+    assert audit_state([State(run) for run in runs]) is audit
+
+
+def _put(session: Session, run_id: object, state: State) -> None:
+    """Move a run to ``state`` with the members that the CHECK constraints of that state ask for."""
+    session.execute(
+        text("""UPDATE runs SET state = :state,
+                  result_digest = CASE WHEN :state = 'SUCCEEDED' THEN repeat('0', 64) END,
+                  error = CASE WHEN :state = 'FAILED' THEN '{}'::jsonb END,
+                  lease_until = CASE WHEN :state = 'RUNNING' THEN now() END,
+                  worker = CASE WHEN :state = 'RUNNING' THEN 'w' END,
+                  deadline_at = CASE WHEN :state = 'RUNNING' THEN now() END,
+                  attempt = CASE WHEN :state = 'RUNNING' THEN attempt + 1 ELSE attempt END,
+                  started_at = CASE WHEN :state <> 'QUEUED' THEN now() END,
+                  finished_at = CASE WHEN :state IN ('SUCCEEDED','FAILED','CANCELLED') THEN now() END
+                WHERE id = :id"""),
+        {"id": run_id, "state": state.value},
+    )
+
+
+@pytest.mark.parametrize(("old", "new"), [pair for pair in ALL_PAIRS if pair[0] in TERMINAL])
+def test_the_database_keeps_terminal_rows_as_they_are(ledger: Ledger, old: State, new: State) -> None:
+    with ledger.begin() as session:
+        run = find_or_create_run(session, {"kind": "trace", "n": str(uuid4())}, queue="cpu")
+    session = Session(ledger.engine)
+    try:
+        for step in {State.CANCELLED: [], State.FAILED: [], State.SUCCEEDED: [State.RUNNING]}[old]:
+            _put(session, run, step)
+        _put(session, run, old)
+        session.flush()
+        with pytest.raises(exc.DBAPIError):
+            _put(session, run, new if new is not old else State.QUEUED)
+    finally:
+        session.rollback()
+        session.close()
+
+
+def test_a_stored_trace_cannot_be_changed(ledger: Ledger) -> None:
+    with ledger.read() as session:
+        guarded = set(
+            session.execute(text("SELECT tgrelid::regclass::text FROM pg_trigger WHERE NOT tgisinternal")).scalars()
+        )
+    assert {"runs", "audits", "traces", "trace_layers", "comparisons"} <= guarded

@@ -1,0 +1,136 @@
+"""The transitions of runs against a real database."""
+
+from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID
+
+from sqlalchemy import text
+
+from service.ledger import runs
+from service.ledger.unit_of_work import Ledger
+
+SPEC = {"kind": "trace", "model": "local:x"}
+
+
+def make(ledger: Ledger, spec: dict[str, str] | None = None, **options: object) -> UUID:
+    with ledger.begin() as session:
+        return runs.find_or_create_run(session, spec or SPEC, queue="cpu", **options)  # type: ignore[arg-type]
+
+
+def claim(ledger: Ledger, run: UUID, *, lease_s: float = 60.0) -> runs.Claim | None:
+    with ledger.begin() as session:
+        return runs.claim(session, run, worker="w", lease_s=lease_s, deadline_s=600.0)
+
+
+def column(ledger: Ledger, run: UUID, name: str) -> object:
+    with ledger.read() as session:
+        return session.execute(text(f"SELECT {name} FROM runs WHERE id = :id"), {"id": run}).scalar_one()
+
+
+def fail(ledger: Ledger, held: runs.Claim, *, retryable: bool, most: int = 3) -> str:
+    with ledger.begin() as session:
+        return runs.fail(
+            session, held.run_id, held.attempt, {"code": "c", "detail": "d"}, retryable=retryable, max_attempts=most,
+            backoff_s=0.0,
+        )  # fmt: skip
+
+
+def test_parallel_requests_for_one_specification_share_one_run(ledger: Ledger) -> None:
+    with ThreadPoolExecutor(10) as pool:
+        found = set(pool.map(lambda _: make(ledger), range(50)))
+    assert len(found) == 1
+
+
+def test_a_failed_run_is_not_reused_and_a_cancelled_one_neither(ledger: Ledger) -> None:
+    first = make(ledger)
+    held = claim(ledger, first)
+    assert held is not None
+    assert fail(ledger, held, retryable=False) == "FAILED"
+    assert make(ledger) != first
+
+
+def test_a_retryable_failure_waits_and_then_ends(ledger: Ledger) -> None:
+    run = make(ledger)
+    states = []
+    for _ in range(3):
+        held = claim(ledger, run)
+        assert held is not None
+        states.append(fail(ledger, held, retryable=True))
+    assert states == ["QUEUED", "QUEUED", "FAILED"]
+
+
+def test_a_release_is_not_charged(ledger: Ledger) -> None:
+    run = make(ledger)
+    for _ in range(5):
+        held = claim(ledger, run)
+        assert held is not None
+        with ledger.begin() as session:
+            runs.release(session, run, held.attempt)
+    assert column(ledger, run, "charged_attempts") == 0
+    assert column(ledger, run, "attempt") == 5
+
+
+def test_a_run_waits_for_what_it_depends_on(ledger: Ledger) -> None:
+    needed = make(ledger)
+    dependent = make(ledger, {"kind": "compare"}, depends_on=(needed,))
+    assert claim(ledger, dependent) is None
+    with ledger.begin() as session:
+        assert [due.run_id for due in runs.due_runs(session, ring_again_s=60.0)] == [needed]
+
+
+def test_a_failed_dependency_fails_its_dependents(ledger: Ledger) -> None:
+    needed = make(ledger)
+    dependent = make(ledger, {"kind": "compare"}, depends_on=(needed,))
+    held = claim(ledger, needed)
+    assert held is not None
+    fail(ledger, held, retryable=False)
+    assert column(ledger, dependent, "state") == "FAILED"
+    error = column(ledger, dependent, "error")
+    assert isinstance(error, dict)
+    assert error["code"] == "dependency_failed"
+
+
+def test_a_rung_run_is_not_rung_again_before_its_time(ledger: Ledger) -> None:
+    make(ledger)
+    with ledger.begin() as session:
+        assert len(runs.due_runs(session, ring_again_s=60.0)) == 1
+    with ledger.begin() as session:
+        assert runs.due_runs(session, ring_again_s=60.0) == []
+    with ledger.begin() as session:
+        assert len(runs.due_runs(session, ring_again_s=0.0)) == 1
+
+
+def test_dispatchers_share_out_due_runs(ledger: Ledger) -> None:
+    made = {make(ledger, {"kind": "trace", "n": str(n)}) for n in range(40)}
+
+    def ring(_: int) -> list[UUID]:
+        with ledger.begin() as session:
+            return [due.run_id for due in runs.due_runs(session, ring_again_s=60.0, limit=7)]
+
+    with ThreadPoolExecutor(4) as pool:
+        rung = [run for batch in pool.map(ring, range(12)) for run in batch]
+    assert len(rung) == len(set(rung))
+    assert set(rung) == made
+
+
+def test_a_live_lease_is_not_reaped_and_a_past_deadline_ends_it(ledger: Ledger) -> None:
+    run = make(ledger)
+    held = claim(ledger, run)
+    assert held is not None
+    with ledger.begin() as session:
+        assert runs.reap(session, max_attempts=3, backoff_s=0.0) == []
+        session.execute(text("UPDATE runs SET deadline_at = now() - interval '1 s'"))
+    with ledger.begin() as session:
+        assert not runs.heartbeat(session, run, held.attempt, lease_s=60.0, progress=None).alive
+        assert runs.expire_lease(session, run, "w")
+    with ledger.begin() as session:
+        assert runs.reap(session, max_attempts=1, backoff_s=0.0) == [(run, "FAILED")]
+    error = column(ledger, run, "error")
+    assert isinstance(error, dict)
+    assert error["last_code"] == "deadline_exceeded"
+
+
+def test_priority_rings_first(ledger: Ledger) -> None:
+    low, high = make(ledger, {"kind": "trace", "n": "low"}), make(ledger, {"kind": "trace", "n": "high"}, priority=5)
+    with ledger.begin() as session:
+        assert [due.run_id for due in runs.due_runs(session, ring_again_s=60.0, limit=1)] == [high]
+    assert low != high
