@@ -114,28 +114,43 @@ def _locate(reference: str, roots: Sequence[Path] | None) -> tuple[Path, str]:
             hint="give local:PATH of a folder with safetensors weights",
         )
     if roots is None:
-        folder = Path(rest).expanduser()
-        if not folder.is_dir():
+        folder = _resolved(Path(rest).expanduser())
+        if folder is None or not folder.is_dir():
             raise ModelNotFound(f"no checkpoint folder at {rest}", hint="check the path")
-        return folder.resolve(), f"local:{folder.resolve().name}"
+        return folder, f"local:{folder.name}"
     return _locate_below(rest, roots)
 
 
 def _locate_below(rest: str, roots: Sequence[Path]) -> tuple[Path, str]:
     # What lies outside the roots is refused without looking, so that an answer never tells whether it exists.
+    inside = False
     for root in (Path(root).resolve() for root in roots):
-        target = (root / rest).resolve()
+        target = _resolved(root / rest)
+        if target is None:
+            inside = True
+            continue
         if target == root or not target.is_relative_to(root):
             continue
+        inside = True
         if target.is_dir():
             return target, f"local:{target.relative_to(root).as_posix()}"
-    if any((Path(root).resolve() / rest).resolve().is_relative_to(Path(root).resolve()) for root in roots):
+    if inside:
         raise ModelNotFound(
             f"no checkpoint folder local:{rest} below the model roots", hint="check the name, or register the model"
         )
     raise ModelPathRefused(
         f"local:{rest} does not lie below the model roots", hint="use a path relative to a model root"
     )
+
+
+def _resolved(path: Path) -> Path | None:
+    """``path`` without symlinks and ``..``; None for what no file system can hold (too long a name, a link loop)."""
+    try:
+        found = path.resolve()
+        found.is_dir()
+    except (OSError, RuntimeError, ValueError):
+        return None
+    return found
 
 
 def _read_config(path: Path, source: str) -> dict[str, Any]:

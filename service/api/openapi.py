@@ -23,8 +23,9 @@ def errors_page() -> str:
     lines = [
         "# Errors",
         "",
-        "Every failure carries a stable `code`: in the `application/problem+json` body over HTTP, in the problem object",
-        "that `--json` writes to stderr, and in an audit's `error`. `detail` says what is wrong, `hint` what to do next.",
+        "Every failure carries a stable `code`: in the `application/problem+json` body over HTTP, in the problem",
+        "object that `--json` writes to stderr, and in an audit's `error`. `detail` says what is wrong, `hint` what to",
+        "do next.",
         "*Retried* errors are tried again by the workers before an audit fails. Written by",
         "`python -m service.api.openapi` from `spinal/errors.py`.",
         "",

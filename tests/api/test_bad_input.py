@@ -56,6 +56,8 @@ def header_only(size: int) -> bytes:
         ("local:/etc", "model_path_refused"),
         ("local:escape", "model_path_refused"),
         ("local:", "model_reference_invalid"),
+        ("local:" + "x" * 1000, "model_not_found"),
+        ("local:loop", "model_not_found"),
         ("ftp:somewhere", "model_reference_invalid"),
         ("http://169.254.169.254/latest", "model_reference_invalid"),
         ("hf:org/name@main", "model_reference_invalid"),
@@ -63,6 +65,7 @@ def header_only(size: int) -> bytes:
 )
 def test_references_that_name_nothing_auditable(api: TestClient, models: Path, reference: str, code: str) -> None:
     (models / "escape").symlink_to("/etc")
+    (models / "loop").symlink_to(models / "loop")
     problem = refused(api.post("/v1/audits", json=PAIR | {"candidate": reference}), 422, code)
     assert problem["hint"]
     refused(api.post("/v1/models", json={"name": "m", "reference": reference if ":" in reference else "local:x"}), 422,

@@ -36,7 +36,7 @@ def test_import_contracts_hold() -> None:
         "spinal.client",
         "spinal.report",
         "spinal.cli.main",
-    ],  # fmt: skip
+    ],
 )
 def test_importing_brings_no_torch_and_opens_nothing(module: str) -> None:
     watched = (

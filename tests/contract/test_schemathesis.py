@@ -15,7 +15,6 @@ from service.ledger.unit_of_work import Ledger
 from service.settings import Settings
 from tests.conftest import EXAMPLES, create_database
 
-
 KEY: list[str] = []
 
 
