@@ -13,6 +13,7 @@ from rich.console import Console
 from service.embedded.demo import audit_bundled_pair
 from service.embedded.processes import StackError
 from service.embedded.stack import Stack, state_folder, throwaway_folder
+from spinal.errors import SpinalError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 BUNDLED = CHECKOUT / "examples" / "checkpoints"
@@ -35,6 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(number, _interrupt(stop))
     try:
         return _demo(chosen, console, stop) if chosen.command == "demo" else _serve(chosen, console, stop)
+    except SpinalError as error:
+        console.print(f"error: {error.detail}\nnext: {error.hint}", markup=False)
+        return 1
     except StackError as error:
         console.print(f"error: {error}", markup=False)
         return 1
@@ -59,7 +63,11 @@ def _demo(chosen: argparse.Namespace, console: Console, stop: threading.Event) -
     report = chosen.report.absolute()
     with throwaway_folder() as folder, Stack(folder, durable=False, model_roots=(BUNDLED,)) as stack:
         stack.start(console.print)
-        done = audit_bundled_pair(stack, report, console)
+        try:
+            done = audit_bundled_pair(stack, report, console)
+        except SpinalError:
+            console.print(f"last lines of the worker's log:\n{stack.child('worker').tail()}", markup=False)
+            raise
         if done and chosen.keep:
             _stay(stack, console, stop)
         return 0 if done else 1

@@ -17,6 +17,7 @@ REFERENCE, CANDIDATE = "local:sft", "local:dpo-short"
 PROMPT_SET = "hh-harmless-128"
 # Shorter than the defaults so that two cores show a real result within seconds; every knob is in the report.
 PROFILE = {"max_tokens": 96, "swap_prompts": 64}
+PATIENCE_S = 180.0
 
 
 def audit_bundled_pair(stack: Stack, report_path: Path, console: Console) -> bool:
@@ -54,7 +55,7 @@ def _watch(client: Client, audit_id: str, console: Console) -> dict[str, Any]:
             console.print(f"{time.monotonic() - started:5.1f} s  {progress['fraction']:4.0%}  {audit['state']}: {seen}")
 
     if not console.is_terminal:
-        return client.wait(audit_id, timeout=600.0, every=0.4, on_progress=line)
+        return client.wait(audit_id, timeout=PATIENCE_S, every=0.4, on_progress=line)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("queued", total=1.0)
@@ -63,4 +64,4 @@ def _watch(client: Client, audit_id: str, console: Console) -> dict[str, Any]:
             progress = audit["progress"]
             bar.update(task, completed=progress["fraction"], description=f"{audit['state']}: {progress['phase']}")
 
-        return client.wait(audit_id, timeout=600.0, every=0.4, on_progress=draw)
+        return client.wait(audit_id, timeout=PATIENCE_S, every=0.4, on_progress=draw)

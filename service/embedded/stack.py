@@ -193,6 +193,7 @@ class Stack:
             "SPINAL_DATABASE_URL": self._postgres.url,
             "SPINAL_BROKER_URL": self._valkey.url,
             "SPINAL_ARTIFACT_URL": f"file://{self.folder / 'artifacts'}",
+            "SPINAL_SCRATCH_DIR": str(self.folder / "scratch"),
             "SPINAL_MODEL_ROOTS": ":".join(str(root) for root in self._roots),
             "SPINAL_KEY_PEPPER": self._secrets()["pepper"],
             "SPINAL_LOG_FORMAT": "console",

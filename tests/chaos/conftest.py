@@ -128,6 +128,7 @@ def fleet(settings: Settings, ledger: Ledger, tmp_path: Path) -> Iterator[Fleet]
             "SPINAL_DATABASE_URL": settings.database_url.get_secret_value(),
             "SPINAL_BROKER_URL": valkey.url,
             "SPINAL_ARTIFACT_URL": settings.artifact_url,
+            "SPINAL_SCRATCH_DIR": str(tmp_path / "scratch"),
             "SPINAL_MODEL_ROOTS": str(EXAMPLES / "checkpoints"),
             "SPINAL_ENGINE": "tests.engine_double",
             "SPINAL_DOUBLE_DIR": str(tmp_path / "double"),
