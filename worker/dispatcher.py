@@ -12,6 +12,7 @@ from kombu import Connection
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 from sqlalchemy import make_url
+from sqlalchemy.exc import SQLAlchemyError
 
 from service.ledger import runs
 from service.ledger.unit_of_work import Ledger
@@ -22,6 +23,15 @@ from worker.celery_app import TASK, app
 
 log = structlog.get_logger(__name__)
 PUBLISH_ERRORS = (OSError, RedisError, KombuError)
+DATABASE_ERRORS = (DatabaseUnavailable, SQLAlchemyError)
+"""Nothing a database answers ends the dispatcher: it may be restarting, or not migrated yet."""
+
+
+def _complain(error: Exception) -> None:
+    if isinstance(error, DatabaseUnavailable):
+        log.warning("database unavailable", error=error.detail)
+    else:
+        log.error("database refused", error=str(error).splitlines()[0])
 
 
 class Dispatcher:
@@ -54,8 +64,8 @@ class Dispatcher:
             try:
                 if not self.ring():
                     pause = max(pause, 1.0)
-            except DatabaseUnavailable as error:
-                log.warning("database unavailable", error=error.detail)
+            except DATABASE_ERRORS as error:
+                _complain(error)
             self._wake.wait(pause)
         self._ledger.close()
         log.info("stopped")
@@ -109,8 +119,8 @@ class Dispatcher:
         while not self._stop.wait(self._settings.dispatch_interval_s):
             try:
                 self.reap()
-            except DatabaseUnavailable as error:
-                log.warning("database unavailable", error=error.detail)
+            except DATABASE_ERRORS as error:
+                _complain(error)
 
     def _listen_on(self) -> None:
         url = make_url(self._settings.database_url.get_secret_value()).set(drivername="postgresql")

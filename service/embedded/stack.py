@@ -94,9 +94,11 @@ class Stack:
             self._start_valkey()
             # Python processes are slow to import and wait for nothing: they start while the database migrates.
             tell("starting API, dispatcher and worker; migrating")
-            for name, command in self._commands().items():
-                self._parts[name] = _Part(name, command, self._spawn(name, command))
+            commands = self._commands()
+            for name in ("worker", "api"):
+                self._add(name, commands[name])
             self._once("migrate", "-m", "service.migrate")
+            self._add("dispatcher", commands["dispatcher"])
             self.api_key = self._key()
             wait_until(self._ready, self._parts["api"].child, timeout=READY_TIMEOUT)
         except BaseException:
@@ -203,6 +205,9 @@ class Stack:
             "OMP_NUM_THREADS": "1",
             **self._extra,
         }
+
+    def _add(self, name: str, command: tuple[str, ...]) -> None:
+        self._parts[name] = _Part(name, command, self._spawn(name, command))
 
     def _spawn(self, name: str, command: tuple[str, ...]) -> Child:
         return Child(name, command, log=self.logs / f"{name}.log", env=self._environment(), cwd=self.folder)

@@ -1,13 +1,20 @@
 """A broker that dies, freezes, forgets or repeats: messages are doorbells, so nothing is lost with them."""
 
 import time
+from typing import Any
 from uuid import uuid4
 
 from fastapi.testclient import TestClient
 from kombu import Connection
+from pydantic import SecretStr
 
 from service.api.app import create_app
+from service.ledger import runs
+from service.ledger.tables import RunRecord
+from service.ledger.unit_of_work import Ledger
+from service.migrate import upgrade
 from tests.chaos.conftest import Fleet
+from tests.conftest import create_database
 from tests.waiting import until
 
 
@@ -67,6 +74,27 @@ def test_doubled_reordered_and_unknown_doorbells_do_no_harm(fleet: Fleet) -> Non
     fleet.start_dispatcher()
     fleet.wait_for(audit, "SUCCEEDED")
     fleet.ended_once(runs=3, traces=2)
+
+
+def test_a_dispatcher_started_before_the_migration_waits_for_it(fleet: Fleet, postgres: Any) -> None:
+    url = create_database(postgres.url, f"late_{uuid4().hex}")
+    late = fleet.settings.model_copy(update={"database_url": SecretStr(url)})
+    dispatcher = fleet.start("dispatcher", "-m", "worker.dispatcher", SPINAL_DATABASE_URL=url)
+    until(lambda: "database refused" in fleet.log("dispatcher"), "the dispatcher to meet the empty database")
+    upgrade(late)
+    ledger = Ledger(late)
+    try:
+        with ledger.begin() as session:
+            run = runs.find_or_create_run(session, {"kind": "trace"}, queue="cpu")
+
+        def rung() -> bool:
+            with ledger.read() as session:
+                return session.get_one(RunRecord, run).rung_at is not None
+
+        until(rung, "the dispatcher to ring")
+    finally:
+        ledger.close()
+    assert dispatcher.alive()
 
 
 def test_three_dispatchers_one_killed(fleet: Fleet) -> None:
