@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fabricated import PROFILE, changed_pair, evidence, identical_pair, sha, trace
 
 from spinal.analysis.compare import comparison_digest
 from spinal.analysis.diff import diff_traces
@@ -12,6 +11,7 @@ from spinal.comparison import LOCALIZATION_PROFILES, Comparison, LayerComparison
 from spinal.documents import Estimate
 from spinal.errors import FingerprintMismatch, TracesNotComparable
 from spinal.profile import MeasurementProfile
+from tests.unit.analysis.fabricated import PROFILE, changed_pair, evidence, identical_pair, sha, trace
 
 
 def estimates(layer: LayerComparison) -> dict[str, Estimate]:

@@ -1,0 +1,62 @@
+"""A PEFT adapter with its base is measured as the model that merging it makes."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from spinal.checkpoint import inspect, resolve_reference
+from spinal.errors import AdapterInvalid
+from spinal.prompts import PromptSet
+from spinal.trace import Trace
+
+
+@pytest.fixture
+def adapter(tmp_path: Path, tiny: Callable[..., Path]) -> tuple[Path, Path]:
+    """(adapter folder, folder of the merged model) beside a copy of the base."""
+    import transformers
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    base = tmp_path / "base"
+    base.mkdir()
+    for file in tiny("qwen2").iterdir():
+        (base / file.name).write_bytes(file.read_bytes())
+    model = transformers.AutoModelForCausalLM.from_pretrained(base, local_files_only=True)
+    torch.manual_seed(1)
+    wrapped = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM"))
+    with torch.no_grad():
+        for name, parameter in wrapped.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0.0, 0.1)
+    wrapped.peft_config["default"].base_model_name_or_path = "../base"
+    assert isinstance(wrapped, PeftModel)
+    wrapped.save_pretrained(tmp_path / "adapter")
+    merged = wrapped.merge_and_unload()
+    merged.save_pretrained(tmp_path / "merged")
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "merged" / file).write_bytes((base / file).read_bytes())
+    return tmp_path / "adapter", tmp_path / "merged"
+
+
+def test_an_adapter_is_measured_as_the_merged_model(
+    adapter: tuple[Path, Path], traced: Callable[..., tuple[Trace, Path]], tiny: Callable[..., Path], few: PromptSet
+) -> None:
+    mine, merged = (traced(folder, few)[0] for folder in adapter)
+    base, _ = traced(tiny("qwen2"), few)
+
+    def alphas(trace: Trace) -> np.ndarray:
+        return np.array([layer.positions["all"].transport or 0.0 for layer in trace.layers])
+
+    # Merging in float32 rounds the sum of weights once; nothing else differs.
+    np.testing.assert_allclose(alphas(mine), alphas(merged), atol=1e-5)
+    assert np.abs(alphas(mine) - alphas(base)).max() > 1e-3
+    assert mine.model.weights_digest not in (merged.model.weights_digest, base.model.weights_digest)
+
+
+def test_an_adapter_without_its_base_is_refused(adapter: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "base").rename(tmp_path / "elsewhere")
+    with pytest.raises(AdapterInvalid, match="base"):
+        inspect(resolve_reference(os.fspath(adapter[0]), roots=None))
