@@ -21,8 +21,8 @@ THRESHOLDS: dict[str, tuple[float, float]] = {
 """(watch, damaged) of the signals that vote."""
 STRUCTURAL = ("hidden_change", "block_swap_mean")
 CALIBRATION = (
-    "Thresholds lie between the largest value seen on six working fine-tunes and the smallest seen on two wrecked "
-    "ones (the checkpoints of examples/history against sft): one architecture of two million parameters with one "
+    "Thresholds lie between the largest value seen on five working fine-tunes and the smallest seen on two wrecked "
+    "ones (`python -m benchmarks.damage` prints them): one architecture of two million parameters with one "
     "ancestor. They say nothing certain about larger models, longer training or base-to-instruct pairs: read the "
     "values there, and name a control. 'damaged' needs two signals to agree: the change of NLL and at least one "
     "structural signal (hidden change, mean block swap), or both structural signals where no NLL was measured; "

@@ -1,0 +1,171 @@
+"""Does localization find a change where it was put? ``python -m benchmarks.localization [--model DIR] [--cases N]``.
+
+Injects changes into known blocks of a checkpoint, audits each changed copy against the original and counts, for
+every profile, how often the place is right: for a single block, whether the profile's peak is that block; for a band
+of a third of the depth, whether the profile's centre lies in that third. A change is seeded noise of a given relative
+size or, with ``--update DIR``, what fine-tuning did to those blocks (the difference of DIR to the model); half of all
+cases carry a tenth of the same change everywhere else. Deterministic for a seed.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from spinal.analysis.compare import compare
+from spinal.capture import load_capture
+from spinal.checkpoint import resolve_reference
+from spinal.comparison import Comparison
+from spinal.engine.anatomy import find_anatomy
+from spinal.engine.api import gather_evidence, measure
+from spinal.engine.load import load
+from spinal.profile import MeasurementProfile
+from spinal.prompts import PromptSet, builtin_prompts
+from spinal.provenance import make_provenance
+
+ROOT = Path(__file__).resolve().parents[1] / "examples" / "checkpoints"
+PROFILE = MeasurementProfile(max_tokens=48, lens_positions=4, swap_prompts=32, continuation_prompts=4,
+                             bootstrap_draws=200)  # fmt: skip
+NOISE = 0.02
+"""Relative size of injected noise, of each tensor's own norm."""
+ELSEWHERE = 0.1
+"""Size of the change everywhere else, of the change in the chosen blocks, in half of the cases."""
+
+
+@dataclass(frozen=True)
+class Case:
+    blocks: range
+    """Changed blocks, numbered from 1."""
+    update: bool
+    elsewhere: bool
+    seed: int
+
+    @property
+    def kind(self) -> str:
+        place = "single block" if len(self.blocks) == 1 else "band"
+        return f"{place}, {'update' if self.update else 'noise'}{', everywhere' if self.elsewhere else ''}"
+
+
+def make_cases(count: int, depth: int, seed: int, with_updates: bool) -> list[Case]:
+    """Single blocks and thirds in turn, seeded."""
+    generator = torch.Generator().manual_seed(seed)
+    third = depth // 3
+    cases = []
+    for index in range(count):
+        start = int(torch.randint(0, 3, (), generator=generator)) * third + 1
+        block = int(torch.randint(1, depth + 1, (), generator=generator))
+        blocks = range(block, block + 1) if index % 2 == 0 else range(start, start + third)
+        cases.append(Case(blocks, with_updates and index // 2 % 2 == 1, index // 4 % 2 == 1, seed * 100_000 + index))
+    return cases
+
+
+def block_of_tensors(model: Path) -> tuple[int, dict[str, int]]:
+    """Depth, and the block (from 1) that each tensor of the checkpoint belongs to, found by data flow."""
+    checkpoint = resolve_reference(str(model), roots=None)
+    loaded = load(checkpoint, PROFILE, "cpu")
+    anatomy = find_anatomy(loaded.model, checkpoint.n_layers or 0, checkpoint.source)
+    owner = {id(parameter): index for index, block in enumerate(anatomy.blocks, 1) for parameter in block.parameters()}
+    named = {name: owner[id(p)] for name, p in loaded.model.named_parameters() if id(p) in owner}
+    return len(anatomy.blocks), named
+
+
+def inject(
+    tensors: dict[str, torch.Tensor], update: dict[str, torch.Tensor], named: dict[str, int], case: Case
+) -> None:
+    """Change the tensors of the chosen blocks, and those of the others a little where the case asks for it."""
+    generator = torch.Generator().manual_seed(case.seed)
+    for name, block in named.items():
+        size = 1.0 if block in case.blocks else ELSEWHERE if case.elsewhere else 0.0
+        old = tensors[name].double()
+        if case.update:
+            change = update[name].double() - old
+        else:
+            noise = torch.randn(old.shape, generator=generator, dtype=torch.float64)
+            change = noise * NOISE * old.norm() / noise.norm()
+        if size:
+            tensors[name] = (old + size * change).to(tensors[name].dtype)
+
+
+class Auditor:
+    """Audits changed copies against one reference, which is traced once."""
+
+    def __init__(self, reference: Path, prompts: PromptSet, folder: Path) -> None:
+        self._side = resolve_reference(str(reference), roots=None)
+        self._prompts = prompts
+        self._path = folder / "reference.safetensors"
+        self._changed_path = folder / "changed.safetensors"
+        self._trace = measure(self._side, prompts, PROFILE, capture_path=self._path)
+
+    def audit(self, changed: Path) -> Comparison:
+        side = resolve_reference(str(changed), roots=None)
+        self._changed_path.unlink(missing_ok=True)
+        trace = measure(side, self._prompts, PROFILE, capture_path=self._changed_path)
+        evidence = gather_evidence(
+            self._side, side, reference_capture=self._path, candidate_capture=self._changed_path,
+            prompts=self._prompts, profile=PROFILE, device="cpu",
+        )  # fmt: skip
+        provenance = make_provenance(device="cpu", dtype="float32", threads=1, seed=0, command=None, started=0.0)
+        mine, theirs = load_capture(self._path), load_capture(self._changed_path)
+        return compare(self._trace, mine, trace, theirs, evidence, PROFILE, provenance)
+
+
+def right(result: Comparison, name: str, case: Case, depth: int) -> bool:
+    """Whether the profile ``name`` puts the change where the case put it."""
+    place = result.localization[name]  # type: ignore[index]  # names of the document itself
+    if place.center is None or place.peak is None:
+        return False
+    if len(case.blocks) == 1:
+        return place.peak == case.blocks[0]
+    # Centres are given as depth l / D; block l covers (l - 1, l] / D.
+    return case.blocks[0] - 1 < place.center * depth <= case.blocks[-1]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.localization", description=__doc__)
+    parser.add_argument("--model", type=Path, default=ROOT / "sft")
+    parser.add_argument("--update", type=Path, help="a fine-tune of the model [dpo-short for the bundled model]")
+    parser.add_argument("--cases", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    chosen = parser.parse_args()
+    update = chosen.update or (ROOT / "dpo-short" if chosen.model == ROOT / "sft" else None)
+    depth, named = block_of_tensors(chosen.model)
+    weights = load_file(chosen.model / "model.safetensors")
+    tuned = load_file(update / "model.safetensors") if update else {}
+    known = builtin_prompts("hh-harmless-64")
+    prompts = PromptSet(known.prompts[:32], known.continuations[:32])
+    hits: Counter[tuple[str, str]] = Counter()
+    total: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory(prefix="spinal-localization-") as temporary:
+        folder = Path(temporary)
+        auditor = Auditor(chosen.model, prompts, folder)
+        changed = shutil.copytree(chosen.model, folder / "changed")
+        for index, case in enumerate(make_cases(chosen.cases, depth, chosen.seed, update is not None), 1):
+            tensors = dict(weights)
+            inject(tensors, tuned, named, case)
+            save_file(tensors, changed / "model.safetensors", {"format": "pt"})
+            result = auditor.audit(changed)
+            total[case.kind] += 1
+            for name in result.localization:
+                hits[case.kind, name] += right(result, name, case, depth)
+            sys.stderr.write(f"\r{index}/{chosen.cases}")
+    sys.stderr.write("\n")
+    names = list(result.localization)
+    print(f"{'hits':32} {'cases':>5} " + " ".join(f"{name:>20}" for name in names))
+    for kind in sorted(total):
+        print(f"{kind:32} {total[kind]:5} " + " ".join(f"{hits[kind, name]:20}" for name in names))
+    for place in ("single block", "band"):
+        kinds = [kind for kind in total if kind.startswith(place)]
+        count = sum(total[kind] for kind in kinds)
+        rates = [sum(hits[kind, name] for kind in kinds) / max(count, 1) for name in names]
+        print(f"{place + ', all':32} {count:5} " + " ".join(f"{rate:20.0%}" for rate in rates))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
