@@ -39,7 +39,9 @@ def main() -> int:
         return side, trace, path, load_capture(path)
 
     wrong: dict[str, list[str]] = {"false alarms": [], "misses": []}
-    print(f"{'candidate':20} {'condition':10} {'panel':9} " + " ".join(f"{name:>16}" for name in SHOWN))
+    print(
+        f"{'candidate':20} {'condition':10} {'panel':9} " + " ".join(f"{name:>16}" for name in SHOWN) + "  delta_align"
+    )
     with tempfile.TemporaryDirectory(prefix="spinal-damage-") as temporary:
         folder = Path(temporary)
         reference = traced("sft", folder)
@@ -53,12 +55,11 @@ def main() -> int:
             provenance = make_provenance(
                 device="cpu", dtype=evidence.dtype, threads=1, seed=PROFILE.seed, command=None, started=started
             )
-            damage = compare(
-                reference[1], reference[3], candidate[1], candidate[3], evidence, PROFILE, provenance
-            ).damage
+            result = compare(reference[1], reference[3], candidate[1], candidate[3], evidence, PROFILE, provenance)
+            damage = result.damage
             condition = "working" if name in WORKING else "wrecked"
             values = " ".join(f"{damage.signals[signal].value or 0.0:16.3f}" for signal in SHOWN)
-            print(f"{name:20} {condition:10} {damage.level:9} {values}")
+            print(f"{name:20} {condition:10} {damage.level:9} {values} {result.scores.delta_align or 0.0:12.4f}")
             if condition == "working" and damage.level != "none":
                 wrong["false alarms"].append(name)
             if condition == "wrecked" and damage.level != "damaged":
