@@ -65,7 +65,7 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     metrics_port: int | None = None
-    """Port of ``/metrics`` (loopback unless ``metrics_host`` says otherwise); unset = not served."""
+    """Port of the dispatcher's ``/metrics`` (loopback unless ``metrics_host`` says otherwise); unset = not served."""
     metrics_host: str = "127.0.0.1"
 
     @field_validator("model_roots", mode="before")

@@ -20,6 +20,7 @@ from service.logs import configure_logs
 from service.settings import Settings, get_settings
 from spinal.errors import DatabaseUnavailable
 from worker.celery_app import TASK, app
+from worker.metrics import DispatcherMetrics
 
 log = structlog.get_logger(__name__)
 PUBLISH_ERRORS = (OSError, RedisError, KombuError)
@@ -44,6 +45,7 @@ class Dispatcher:
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._broker: Connection | None = None
+        self._metrics = DispatcherMetrics(self._ledger)
 
     def stop(self) -> None:
         self._stop.set()
@@ -51,6 +53,7 @@ class Dispatcher:
 
     def run(self) -> None:
         """Until :meth:`stop`."""
+        self._metrics.serve(self._settings)
         threads = [
             threading.Thread(target=loop, name=name, daemon=True)
             for name, loop in (("reaper", self._reap_on), ("listener", self._listen_on))
@@ -81,6 +84,7 @@ class Dispatcher:
                 try:
                     self._publish(run)
                 except PUBLISH_ERRORS as error:
+                    self._metrics.publish_errors.inc()
                     log.warning("broker unavailable", error=f"{type(error).__name__}: {error}", unrung=len(due) - index)
                     self._drop_broker()
                     with self._ledger.begin() as session:
@@ -112,6 +116,7 @@ class Dispatcher:
         """Take back runs whose worker fell silent."""
         with self._ledger.begin() as session:
             taken = runs.reap(session, max_attempts=self._settings.max_attempts, backoff_s=self._settings.backoff_s)
+        self._metrics.leases_expired.inc(len(taken))
         for run_id, state in taken:
             log.warning("lease expired", run_id=str(run_id), state=state)
 
