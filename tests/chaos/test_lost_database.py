@@ -1,0 +1,59 @@
+"""A database that is killed or restarted under load: clients are told to come back, nothing is lost."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from fastapi.testclient import TestClient
+
+from service.api.app import create_app
+from service.embedded.postgres import PostgresServer
+from service.embedded.processes import as_unprivileged
+from service.migrate import upgrade
+from service.settings import Settings
+from tests.chaos.conftest import Fleet
+from tests.waiting import until
+
+BODY = {"candidate": "local:dpo-short", "reference": "local:sft", "prompt_set": "hh-harmless-64"}
+
+
+@pytest.fixture
+def server() -> Iterator[PostgresServer]:
+    """A server of this test's own, durable: what was committed must be there after kill -9."""
+    with TemporaryDirectory(prefix="spinal-chaos-pg-", ignore_cleanup_errors=True) as temporary:
+        folder = as_unprivileged(Path(temporary))
+        made = PostgresServer(folder, log=folder / "postgres.log", durable=True)
+        made.start()
+        yield made
+        made.stop()
+
+
+@pytest.fixture
+def database_url(server: PostgresServer) -> str:
+    """In this module every fixture that wants a database gets the one that will be killed."""
+    upgrade(Settings(database_url=server.url))  # type: ignore[arg-type]
+    return server.url
+
+
+@pytest.mark.parametrize("how", ["restart", "kill"])
+def test_a_database_lost_under_load(fleet: Fleet, server: PostgresServer, how: str) -> None:
+    fleet.hold()
+    fleet.start_dispatcher()
+    fleet.start_worker(concurrency=2)
+    audits = [fleet.submit(seed) for seed in range(3)]
+    fleet.wait_for_call(2)
+    with TestClient(create_app(fleet.settings), raise_server_exceptions=False) as api:
+        server.stop() if how == "restart" else server.kill()
+        for answer in (api.post("/v1/audits", json=BODY), api.get(f"/v1/audits/{audits[0]}"), api.get("/readyz")):
+            assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
+            assert answer.headers["Retry-After"]
+        fleet.go_on()
+        server.start()
+        until(lambda: api.get("/readyz").status_code == 200, "the service to be ready again")
+        accepted = api.post("/v1/audits", json=BODY)
+        assert accepted.status_code == 202
+    for audit in audits:
+        fleet.wait_for(audit, "SUCCEEDED", timeout=60.0)
+    until(lambda: fleet.rows("SELECT count(*) FROM runs WHERE state <> 'SUCCEEDED'") == [(0,)], "all work to end")
+    fleet.ended_once(runs=6, traces=2)
