@@ -26,8 +26,8 @@ def make_app() -> Celery:
         worker_prefetch_multiplier=1,
         # torch in the parent would deadlock forked children, and CUDA cannot be used after a fork.
         worker_pool_start_method="spawn",
-        # A child importing torch for the first time, on a busy machine, takes long to say that it is up. The default
-        # of 4 s kills it and starts the next one, for ever.
+        # A precaution: a child that says too late that it is up is killed and replaced, by default after 4 s, and
+        # one that imports torch for the first time on a busy machine may well need longer.
         worker_proc_alive_timeout=300.0,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         task_ignore_result=True,
