@@ -55,6 +55,7 @@ class Client:
         candidate: str,
         reference: str | None = None,
         *,
+        control: str | None = None,
         prompt_set: str | None = None,
         profile: JsonObject | None = None,
         labels: dict[str, str] | None = None,
@@ -65,6 +66,7 @@ class Client:
         body = {
             "candidate": candidate,
             "reference": reference,
+            "control": control,
             "prompt_set": prompt_set,
             "profile": profile,
             "labels": labels,

@@ -14,7 +14,7 @@ LOCALIZATION_PROFILES = (
     "d_transport",
     "function",
 )
-SCORER_VERSION = "1"
+SCORER_VERSION = "2"
 
 
 class Side(Document):
@@ -124,7 +124,10 @@ class Null(Document):
     values: tuple[Finite, ...]
     observed: Finite | None
     percentile: Finite | None
+    """Share (0-100) of the values below the observed one, ties counted half; null with fewer than two values."""
     note: str
+    contrast: dict[str, Estimate] = Field(default_factory=dict)
+    """Candidate minus control per score, paired over prompts (null ``control`` only)."""
 
 
 class Verdict(Document):
@@ -142,6 +145,8 @@ class Comparison(Document):
     digest: Digest
     reference: Side
     candidate: Side
+    control: Side | None = None
+    """The checkpoint the caller named as control, if any."""
     fingerprint: Digest
     profile: dict[str, object]
     scorer_version: str

@@ -9,6 +9,17 @@ Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
+class NoiseDraw:
+    """Curves, under policy ``all``, of one draw of the matched-noise control: the reference with every tensor moved
+    in a random direction by as far as the candidate moved it. All NaN where the draw overflowed."""
+
+    alpha: Array
+    """(W, N) contraction, windows in ``spinal.trace.WINDOWS`` order."""
+    transport: Array
+    """(P, N) radians; node 0 is NaN."""
+
+
+@dataclass(frozen=True, eq=False)
 class PairEvidence:
     """P prompts, Q swap prompts (the first Q of the set), D blocks, N = D + 1 nodes."""
 
@@ -32,3 +43,5 @@ class PairEvidence:
     device: str
     dtype: str
     duration_s: float
+    noise: tuple[NoiseDraw, ...] = ()
+    """Draws of the matched-noise control, as many as ``noise_draws`` of the profile."""

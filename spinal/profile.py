@@ -72,7 +72,7 @@ class MeasurementProfile(BaseModel):
     weight_coherence: Unit = 1 / 3
     weight_footprint: Unit = 1 / 3
     noise_draws: Annotated[int, Field(ge=0, le=64)] = 0
-    """Draws of the matched-noise control; 0 leaves the control out."""
+    """Draws of the matched-noise control; 0 leaves it out. Each costs about as much as a trace."""
 
     @property
     def fingerprint(self) -> str:

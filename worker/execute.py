@@ -1,6 +1,8 @@
 """What the two kinds of run do, from specification to stored result."""
 
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -127,17 +129,20 @@ class Job:
         started = time.monotonic()
         spec = self._claim.spec
         profile = MeasurementProfile.model_validate(spec["profile"])
-        sides = (spec["reference"], spec["candidate"])
+        sides = [spec["reference"], spec["candidate"]]
+        if spec.get("control") is not None:
+            sides.append(spec["control"])
         prompts = self._prompts(sides[0])
         checkpoints = [self._checkpoint(side) for side in sides]
         found = self._traces_of(sides)
         uris = [self._capture(trace, c, prompts) for trace, c in zip(found, checkpoints, strict=True)]
-        with self._artifacts.local_copy(uris[0]) as first, self._artifacts.local_copy(uris[1]) as second:
+        with ExitStack() as copies:
+            captures = [copies.enter_context(self._artifacts.local_copy(uri)) for uri in uris]
             evidence = self._engine.gather_evidence(
                 checkpoints[0],
                 checkpoints[1],
-                reference_capture=first,
-                candidate_capture=second,
+                reference_capture=captures[0],
+                candidate_capture=captures[1],
                 prompts=prompts,
                 profile=profile,
                 device=self._settings.device,
@@ -147,9 +152,9 @@ class Job:
             self._lease.report(Progress("statistics", 0, 1, 1.0))
             comparison = compare(
                 found[0],
-                load_capture(first),
+                load_capture(captures[0]),
                 found[1],
-                load_capture(second),
+                load_capture(captures[1]),
                 evidence,
                 profile,
                 make_provenance(
@@ -160,6 +165,7 @@ class Job:
                     command=None,
                     started=started,
                 ),
+                control=(found[2], load_capture(captures[2])) if len(found) > 2 else None,
             )
         self._lease.require()
         with self._ledger.begin() as session:
@@ -168,7 +174,7 @@ class Job:
             runs.succeed(session, self._claim.run_id, self._claim.attempt, comparison.digest)
         return comparison.digest
 
-    def _traces_of(self, sides: tuple[dict[str, Any], dict[str, Any]]) -> list[Trace]:
+    def _traces_of(self, sides: Sequence[dict[str, Any]]) -> list[Trace]:
         with self._ledger.read() as session:
             results = runs.dependency_results(session, self._claim.run_id)
             return [traces.load_trace(session, results[spec_digest(side)]) for side in sides]

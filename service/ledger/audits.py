@@ -100,7 +100,7 @@ def tenant_has_trace(session: Session, tenant: str, digest: str) -> bool:
     return (
         session.execute(
             text("""SELECT 1 FROM audits WHERE tenant = :tenant
-                    AND (candidate_trace = :digest OR reference_trace = :digest) LIMIT 1"""),
+                    AND (candidate_trace = :digest OR reference_trace = :digest OR control_trace = :digest) LIMIT 1"""),
             {"tenant": tenant, "digest": digest},
         ).scalar()
         is not None
@@ -116,7 +116,7 @@ def list_traces(
             text("""SELECT digest, weights_digest, prompt_set_digest, fingerprint, engine_version, source, n_layers,
                       created_at FROM traces t
                     WHERE EXISTS (SELECT 1 FROM audits a WHERE a.tenant = :tenant
-                                  AND (a.candidate_trace = t.digest OR a.reference_trace = t.digest))
+                                  AND t.digest IN (a.candidate_trace, a.reference_trace, a.control_trace))
                       AND (CAST(:weights AS text) IS NULL OR weights_digest = :weights)
                       AND (CAST(:created AS timestamptz) IS NULL OR (created_at, digest) < (:created, :last))
                     ORDER BY created_at DESC, digest DESC LIMIT :limit"""),

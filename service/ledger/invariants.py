@@ -32,7 +32,8 @@ INVARIANTS: dict[str, str] = {
           WHERE x.audit_id = a.id AND r.state IN ('QUEUED','RUNNING'))""",
     "a succeeded audit has all its results": """
         SELECT a.id FROM audits a WHERE a.state = 'SUCCEEDED' AND (a.candidate_trace IS NULL
-          OR (a.reference IS NOT NULL AND (a.reference_trace IS NULL OR a.comparison IS NULL OR a.verdict IS NULL)))""",
+          OR (a.reference IS NOT NULL AND (a.reference_trace IS NULL OR a.comparison IS NULL OR a.verdict IS NULL))
+          OR (a.control IS NOT NULL AND a.control_trace IS NULL))""",
     "a queued run does not wait for a failed one": """
         SELECT r.id FROM runs r JOIN run_dependencies d ON d.run_id = r.id JOIN runs n ON n.id = d.depends_on
         WHERE r.state = 'QUEUED' AND n.state = 'FAILED'""",

@@ -42,14 +42,15 @@ def settle_audit(session: Session, audit_id: UUID) -> None:
     error = _error(runs) if state is State.FAILED else None
     changed = session.execute(
         text("""UPDATE audits SET state = :state, version = version + 1,
-                  candidate_trace = :candidate, reference_trace = :reference, comparison = :comparison,
+                  candidate_trace = :candidate, reference_trace = :reference, control_trace = :control,
+                  comparison = :comparison,
                   verdict = CASE WHEN :state = 'SUCCEEDED' THEN
                     (SELECT document->'verdict'->>'outcome' FROM comparisons WHERE digest = :comparison) END,
                   error = CAST(:error AS jsonb),
                   started_at = CASE WHEN :state <> 'QUEUED' THEN COALESCE(started_at, now()) ELSE started_at END,
                   finished_at = CASE WHEN :terminal THEN now() END
-                WHERE id = :audit AND (state, candidate_trace, reference_trace, comparison)
-                  IS DISTINCT FROM (:state, :candidate, :reference, :comparison)
+                WHERE id = :audit AND (state, candidate_trace, reference_trace, control_trace, comparison)
+                  IS DISTINCT FROM (:state, :candidate, :reference, :control, :comparison)
                 RETURNING id"""),
         {
             "audit": audit_id,
@@ -57,6 +58,7 @@ def settle_audit(session: Session, audit_id: UUID) -> None:
             "terminal": state in TERMINAL,
             "candidate": results.get("candidate"),
             "reference": results.get("reference"),
+            "control": results.get("control"),
             "comparison": results.get("compare"),
             "error": json.dumps(error) if error is not None else None,
         },

@@ -3,6 +3,7 @@
 from typing import Any
 
 from spinal.canonical import digest_of
+from spinal.comparison import SCORER_VERSION
 from spinal.profile import COMPARISON_FIELDS, MeasurementProfile
 from spinal.trace import ENGINE_VERSION
 
@@ -21,13 +22,19 @@ def trace_spec(*, model: str, snapshot: str, prompt_set: str, profile: Measureme
 
 
 def compare_spec(
-    *, reference: dict[str, Any], candidate: dict[str, Any], profile: MeasurementProfile
+    *,
+    reference: dict[str, Any],
+    candidate: dict[str, Any],
+    control: dict[str, Any] | None,
+    profile: MeasurementProfile,
 ) -> dict[str, Any]:
-    """Compare the traces of two trace specifications under every knob of ``profile``."""
+    """Compare the traces of two trace specifications, and of a control, under every knob of ``profile``."""
     return {
         "kind": "compare",
         "reference": reference,
         "candidate": candidate,
+        "control": control,
+        "scorer_version": SCORER_VERSION,
         "profile": profile.model_dump(mode="json"),
     }
 

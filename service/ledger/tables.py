@@ -258,6 +258,7 @@ class AuditRecord(Record):
     tenant: Mapped[str]
     candidate: Mapped[str]
     reference: Mapped[str | None]
+    control: Mapped[str | None]
     request: Mapped[dict[str, Any]]
     """The request body as accepted."""
     spec: Mapped[dict[str, Any]]
@@ -271,6 +272,7 @@ class AuditRecord(Record):
     error: Mapped[dict[str, Any] | None]
     candidate_trace: Mapped[str | None] = mapped_column(ForeignKey("traces.digest"))
     reference_trace: Mapped[str | None] = mapped_column(ForeignKey("traces.digest"))
+    control_trace: Mapped[str | None] = mapped_column(ForeignKey("traces.digest"))
     comparison: Mapped[str | None] = mapped_column(ForeignKey("comparisons.digest"))
     request_id: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
@@ -282,7 +284,7 @@ class AuditRunRecord(Record):
     """Which runs an audit needs, and as what."""
 
     __tablename__ = "audit_runs"
-    __table_args__ = (CheckConstraint("role IN ('candidate','reference','compare')", name="role"),)
+    __table_args__ = (CheckConstraint("role IN ('candidate','reference','control','compare')", name="role"),)
 
     audit_id: Mapped[UUID] = mapped_column(ForeignKey("audits.id"), primary_key=True)
     role: Mapped[str] = mapped_column(primary_key=True)

@@ -29,6 +29,7 @@ class AuditRequest:
 
     candidate: str
     reference: str | None
+    control: str | None
     prompt_set: str
     profile: MeasurementProfile
     labels: dict[str, str] = field(default_factory=dict)
@@ -42,9 +43,10 @@ class Resolved:
 
     candidate: Checkpoint
     reference: Checkpoint | None
+    control: Checkpoint | None
     prompts: PromptSet
     specs: dict[str, dict[str, Any]]
-    """Run specifications by role: candidate, and with a reference: reference, compare."""
+    """Run specifications by role: candidate, and with a reference: reference, compare, and control where named."""
     summary: dict[str, Any]
 
 
@@ -58,25 +60,34 @@ class Accepted:
 def resolve_request(ledger: Ledger, settings: Settings, tenant: str, request: AuditRequest) -> Resolved:
     """Check everything that a second can tell; raises the errors of checkpoints, prompts and pairs."""
     candidate = resolve_model(ledger, settings, tenant, request.candidate)
-    reference = None
+    reference = control = None
     if request.reference is not None:
         reference = resolve_model(ledger, settings, tenant, request.reference)
         check_pair(reference, candidate)
+        if request.control is not None:
+            control = resolve_model(ledger, settings, tenant, request.control)
+            check_pair(reference, control)
     prompts = _prompts(ledger, request.prompt_set)
     specs = {"candidate": _trace(candidate, prompts, request.profile)}
     if reference is not None:
         specs["reference"] = _trace(reference, prompts, request.profile)
+        if control is not None:
+            specs["control"] = _trace(control, prompts, request.profile)
         specs["compare"] = compare_spec(
-            reference=specs["reference"], candidate=specs["candidate"], profile=request.profile
+            reference=specs["reference"],
+            candidate=specs["candidate"],
+            control=specs.get("control"),
+            profile=request.profile,
         )
     summary = {
         "candidate": _described(candidate, specs["candidate"]),
         "reference": _described(reference, specs["reference"]) if reference is not None else None,
+        "control": _described(control, specs["control"]) if control is not None else None,
         "prompt_set": {"digest": prompts.digest, "name": prompts.name, "count": len(prompts)},
         "fingerprint": request.profile.fingerprint,
         "comparison_fingerprint": request.profile.comparison_fingerprint,
     }
-    return Resolved(candidate, reference, prompts, specs, summary)
+    return Resolved(candidate, reference, control, prompts, specs, summary)
 
 
 def _prompts(ledger: Ledger, named: str) -> PromptSet:
@@ -184,6 +195,7 @@ def _record(tenant: str, request: AuditRequest, resolved: Resolved, request_id: 
         tenant=tenant,
         candidate=request.candidate,
         reference=request.reference,
+        control=request.control,
         request=request.body,
         spec=resolved.summary,
         labels=request.labels,
@@ -217,7 +229,7 @@ def _write(
             resolved.specs["compare"],
             queue=settings.trace_queue,
             priority=priority,
-            depends_on=(found["reference"], found["candidate"]),
+            depends_on=tuple(found.values()),
             traceparent=traceparent,
         )
     audits.insert_audit(session, audit, found)

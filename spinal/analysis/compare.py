@@ -1,15 +1,14 @@
 """Two traces and what a joint pass over the pair told -> one Comparison. Pure: no files, no clock, no torch."""
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 import numpy.typing as npt
 
 from spinal.analysis.comparable import check_comparable
+from spinal.analysis.controls import control_null, noise_null
 from spinal.analysis.damage import assess
 from spinal.analysis.layers import Pair, layer_comparisons
 from spinal.analysis.localization import terminal_window
-from spinal.analysis.nulls import NOTES, depth_null, given_null, self_null
+from spinal.analysis.nulls import depth_null, self_null
 from spinal.analysis.places import DepthProfile, depth_profiles, place
 from spinal.analysis.remarks import remarks
 from spinal.analysis.scores import floor_values, score
@@ -36,15 +35,18 @@ def compare(
     profile: MeasurementProfile,
     provenance: Provenance,
     *,
-    controls: Mapping[str, Sequence[float]] | None = None,
+    control: tuple[Trace, Capture] | None = None,
 ) -> Comparison:
     """Everything known about the difference candidate - reference.
 
     ``profile`` must have the fingerprint of both traces; its comparison knobs (draws, seed, terminal
-    fraction, weights) apply. ``controls`` gives Delta_align values of the nulls ``matched_noise`` and
-    ``control``. Raises FingerprintMismatch or TracesNotComparable before anything is computed.
+    fraction, weights) apply. ``control`` is a checkpoint that the caller names as one, measured like the candidate.
+    Raises FingerprintMismatch or TracesNotComparable before anything is computed.
     """
     check_comparable(reference, candidate)
+    if control is not None:
+        check_comparable(reference, control[0])
+        _check_capture(*control, profile)
     _check_belonging(reference, reference_capture, evidence, profile)
     _check_belonging(candidate, candidate_capture, evidence, profile)
     shares = draw_shares(reference.prompt_set.count, profile.bootstrap_draws, profile.seed)
@@ -64,11 +66,12 @@ def compare(
     localization = place(profiles, pair.terminal)
     scores = score(pair, profiles)
     damage = assess(reference_capture, candidate_capture, evidence, candidate.non_finite, pair.terminal)
-    nulls = _nulls(pair, profiles, scores, controls or {})
+    nulls = _nulls(pair, profiles, scores, control)
     return Comparison(
-        digest=comparison_digest(reference.digest, candidate.digest, profile),
+        digest=comparison_digest(reference.digest, candidate.digest, profile, control[0].digest if control else None),
         reference=_side(reference),
         candidate=_side(candidate),
+        control=_side(control[0]) if control else None,
         fingerprint=profile.fingerprint,
         profile={**stamp_profile(profile), "comparison_fingerprint": profile.comparison_fingerprint},
         scorer_version=SCORER_VERSION,
@@ -86,13 +89,16 @@ def compare(
     )
 
 
-def comparison_digest(reference_digest: str, candidate_digest: str, profile: MeasurementProfile) -> str:
-    """Identity of a comparison: both traces, the scorer and every knob."""
+def comparison_digest(
+    reference_digest: str, candidate_digest: str, profile: MeasurementProfile, control_digest: str | None = None
+) -> str:
+    """Identity of a comparison: its traces, the scorer and every knob."""
     return digest_of(
         {
             "schema": "spinal.comparison/1",
             "reference": reference_digest,
             "candidate": candidate_digest,
+            "control": control_digest,
             "fingerprint": profile.comparison_fingerprint,
             "scorer": SCORER_VERSION,
         }
@@ -112,34 +118,51 @@ def _first_prompts(shares: Array, count: int) -> Array:
 
 
 def _nulls(
-    pair: Pair, profiles: dict[str, DepthProfile], scores: Scores, controls: Mapping[str, Sequence[float]]
+    pair: Pair, profiles: dict[str, DepthProfile], scores: Scores, control: tuple[Trace, Capture] | None
 ) -> dict[str, Null]:
     floor = floor_values(pair.reference_capture, pair.profile, pair.terminal)
-    given = {name: given_null(name, controls[name], scores.delta_align) for name in NOTES if controls.get(name)}
-    return {
+    nulls = {
         "self": self_null(floor, scores.delta_align),
         "depth": depth_null(profiles["block_swap"].weights, pair.terminal),
-        **given,
     }
+    if pair.evidence.noise:
+        nulls["matched_noise"] = noise_null(pair, scores.delta_align)
+    if control is not None:
+        nulls["control"] = control_null(pair, control[1], control[0].model.source)
+    return nulls
 
 
 def _check_belonging(trace: Trace, capture: Capture, evidence: PairEvidence, profile: MeasurementProfile) -> None:
     """Refuse captures, evidence or a profile that belong to other traces: their arrays might still add up."""
+    _check_capture(trace, capture, profile)
     prompts, nodes = trace.prompt_set.count, trace.model.n_layers + 1
     swapped = evidence.block_swap.shape[0]
     checks: list[tuple[str, object, object]] = [
-        ("profile fingerprint", profile.fingerprint, trace.fingerprint),
-        (f"capture of {trace.model.source}", capture.trace_digest, trace.digest),
         ("block_swap", evidence.block_swap.shape, (max(1, min(swapped, prompts)), nodes - 1)),
         ("block_swap_transport", evidence.block_swap_transport.shape, (swapped, nodes - 1)),
         ("weight_change", evidence.weight_change.shape, (nodes - 1,)),
     ]
     for policy in POLICIES:
         checks += [
-            (f"transport ({policy})", capture.policy(policy).transport.shape, (prompts, nodes)),
             (f"function_gap ({policy})", evidence.function_gap[policy].shape, (prompts, nodes)),
             (f"hidden_change ({policy})", evidence.hidden_change[policy].shape, (prompts, nodes)),
         ]
+    checks += [(f"noise draw {i}", draw.transport.shape, (prompts, nodes)) for i, draw in enumerate(evidence.noise)]
+    _require_equal(checks)
+
+
+def _check_capture(trace: Trace, capture: Capture, profile: MeasurementProfile) -> None:
+    shape = (trace.prompt_set.count, trace.model.n_layers + 1)
+    _require_equal(
+        [
+            ("profile fingerprint", profile.fingerprint, trace.fingerprint),
+            (f"capture of {trace.model.source}", capture.trace_digest, trace.digest),
+            *((f"transport ({policy})", capture.policy(policy).transport.shape, shape) for policy in POLICIES),
+        ]
+    )
+
+
+def _require_equal(checks: list[tuple[str, object, object]]) -> None:
     for what, found, expected in checks:
         if found != expected:
             raise TracesNotComparable(

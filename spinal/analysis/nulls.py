@@ -14,8 +14,8 @@ SPLITS = 64
 
 
 def percentile_of(observed: float | None, values: Sequence[float]) -> float | None:
-    """Percentile (0-100) of ``observed`` among ``values``, ties counted half; None without either."""
-    if observed is None or not values:
+    """Percentile (0-100) of ``observed`` among ``values``, ties counted half; None with fewer than two values."""
+    if observed is None or len(values) < 2:
         return None
     below = sum(value < observed for value in values)
     ties = sum(value == observed for value in values)
@@ -63,21 +63,4 @@ def depth_null(profile: Array, terminal: tuple[int, int]) -> Null:
         observed=observed,
         percentile=percentile_of(observed, values),
         note=note,
-    )
-
-
-NOTES = {
-    "matched_noise": "random perturbations of the reference with the candidate's norm of change in every block",
-    "control": "checkpoints named as controls, traced and compared like the candidate",
-}
-
-
-def given_null(name: str, values: Sequence[float], observed: float | None) -> Null:
-    """A control measured elsewhere (a name of ``NOTES``) by its Delta_align values."""
-    return Null(
-        statistic="delta_align",
-        values=tuple(float(value) for value in values),
-        observed=observed,
-        percentile=percentile_of(observed, values),
-        note=NOTES[name],
     )

@@ -52,6 +52,19 @@ def _of_controls(nulls: Mapping[str, Null]) -> Iterator[str]:
             "no control checkpoint was given: this comparison cannot tell DPO from ordinary fine-tuning, which "
             "concentrates late in most runs too"
         )
+    else:
+        contrast = nulls["control"].contrast["delta_align"]
+        if contrast.value is not None and not contrast.significant:
+            yield (
+                f"delta_align cannot be told from that of the control: they differ by {contrast.value:+.4g}"
+                + (f", 95% interval {contrast.ci[0]:+.4g} to {contrast.ci[1]:+.4g}" if contrast.ci else "")
+            )
+    noise = nulls.get("matched_noise")
+    if noise is not None and noise.percentile is not None and noise.percentile < 95:
+        yield (
+            f"|delta_align| = {noise.observed:.4g} is not beyond what random changes of the same size do (percentile "
+            f"{noise.percentile:.0f} of {len(noise.values)} draws)"
+        )
     floor = nulls["self"]
     if floor.percentile is not None and floor.percentile < 95:
         yield (

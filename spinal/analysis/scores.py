@@ -94,7 +94,7 @@ def score(pair: Pair, profiles: dict[str, DepthProfile]) -> Scores:
     before = curves(pair.reference_capture.policy(POLICY), window, pair.shares, profile.seed)
     after = curves(pair.candidate_capture.policy(POLICY), window, pair.shares, profile.seed)
     nodes = terminal_nodes(pair.terminal)
-    values, draws = _curve_scores(before, after, nodes)
+    values, draws = curve_scores(before, after, nodes)
     values["footprint"], draws["footprint"] = _footprint(profiles, pair.terminal, pair.shares.shape[0])
     weights = {
         "delta_align": profile.weight_delta,
@@ -116,7 +116,7 @@ def score(pair: Pair, profiles: dict[str, DepthProfile]) -> Scores:
     )
 
 
-def _curve_scores(before: Curves, after: Curves, nodes: Nodes) -> tuple[dict[str, float], dict[str, Array]]:
+def curve_scores(before: Curves, after: Curves, nodes: Nodes) -> tuple[dict[str, float], dict[str, Array]]:
     """Scores of the two curves over ``nodes``: values, and draws (B,)."""
     blocks = before.alpha.size - 1
     drawn = ((before.alpha_draws, after.alpha_draws), (before.transport_draws, after.transport_draws))

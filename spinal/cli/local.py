@@ -53,20 +53,28 @@ def local_trace(
 
 
 def local_compare(
-    reference: str, candidate: str, prompts_from: str, profile: MeasurementProfile, *, device: str, threads: int | None
+    reference: str,
+    candidate: str,
+    prompts_from: str,
+    profile: MeasurementProfile,
+    *,
+    device: str,
+    threads: int | None,
+    control: str | None = None,
 ) -> Comparison:
-    """Measure two checkpoints and compare them; the pair is checked before any weight is loaded."""
+    """Measure two checkpoints (and a control) and compare them; all are checked before any weight is loaded."""
     prompts = load_prompts(prompts_from)
-    sides = [resolve_reference(name, roots=None) for name in (reference, candidate)]
+    named = [reference, candidate] if control is None else [reference, candidate, control]
+    sides = [resolve_reference(name, roots=None) for name in named]
     for side in sides:
         inspect(side)
-    check_pair(*sides)
+        check_pair(sides[0], side)
     engine = _engine(threads)
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="spinal-") as folder:
-        paths = [Path(folder) / name for name in ("reference.safetensors", "candidate.safetensors")]
+        paths = [Path(folder) / name for name in ("reference", "candidate", "control")]
         traces = [
-            _measure(engine, side, prompts, profile, device, path) for side, path in zip(sides, paths, strict=True)
+            _measure(engine, side, prompts, profile, device, path) for side, path in zip(sides, paths, strict=False)
         ]
         with bar("comparing") as show:
             evidence = engine.gather_evidence(
@@ -81,9 +89,11 @@ def local_compare(
             command=_command(),
             started=started,
         )
+        captures = [load_capture(path) for path in paths[: len(traces)]]
         return compare(
-            traces[0], load_capture(paths[0]), traces[1], load_capture(paths[1]), evidence, profile, provenance
-        )
+            traces[0], captures[0], traces[1], captures[1], evidence, profile, provenance,
+            control=None if control is None else (traces[2], captures[2]),
+        )  # fmt: skip
 
 
 def _measure(

@@ -33,6 +33,9 @@ LensPositions = Annotated[str | None, typer.Option(help="Positions per prompt re
 Dtype = Annotated[str | None, typer.Option(help="float32 or checkpoint [float32].")]
 BatchSize = Annotated[int | None, typer.Option(help="Prompts per forward pass [16].")]
 SwapPrompts = Annotated[int | None, typer.Option(help="Prompts used by block swap [128].")]
+NoiseDraws = Annotated[
+    int | None, typer.Option(help="Draws of the matched-noise control, each as costly as a trace [0].")
+]
 Seed = Annotated[int | None, typer.Option(help="Seed of the bootstrap [0].")]
 
 
@@ -71,7 +74,11 @@ def compare(
     dtype: Dtype = None,
     batch_size: BatchSize = None,
     swap_prompts: SwapPrompts = None,
+    noise_draws: NoiseDraws = None,
     seed: Seed = None,
+    control: Annotated[
+        str | None, typer.Option(help="Checkpoint folder to contrast the candidate with, for example an SFT twin.")
+    ] = None,
 ) -> None:
     """Compare a candidate with its reference, here, without a server. Exit 0 when it could be computed."""
     check_outputs(output or [])
@@ -82,10 +89,11 @@ def compare(
             "dtype": dtype,
             "batch_size": batch_size,
             "swap_prompts": swap_prompts,
+            "noise_draws": noise_draws,
             "seed": seed,
         }
     )
-    result = local_compare(reference, candidate, prompts, profile, device=device, threads=threads)
+    result = local_compare(reference, candidate, prompts, profile, device=device, threads=threads, control=control)
     emit(result, as_json=as_json, outputs=output or [])
 
 
@@ -97,6 +105,7 @@ def audit(
         str, typer.Option(envvar="SPINAL_SERVER", help="Address of the service.")
     ] = "http://127.0.0.1:8000",
     api_key: Annotated[str | None, typer.Option(envvar="SPINAL_API_KEY", help="API key.")] = None,
+    control: Annotated[str | None, typer.Option(help="Model reference of a checkpoint to contrast with.")] = None,
     prompt_set: Annotated[str | None, typer.Option(help="Built-in set, or digest of a stored one.")] = None,
     profile: Annotated[str | None, typer.Option(help='Knobs as JSON, for example {"max_tokens": 256}.')] = None,
     label: Annotated[list[str] | None, typer.Option(help="key=value; may be repeated.")] = None,
@@ -115,8 +124,8 @@ def audit(
     wait_s = None if wait is None else parse_duration(wait)
     with Client(server, api_key) as client:
         found, code = run_audit(
-            client, candidate, reference, prompt_set=prompt_set, profile=_json_object(profile), labels=_labels(label),
-            wait_s=wait_s, outputs=outputs,
+            client, candidate, reference, control=control, prompt_set=prompt_set, profile=_json_object(profile),
+            labels=_labels(label), wait_s=wait_s, outputs=outputs,
         )  # fmt: skip
     if as_json or not sys.stdout.isatty():
         sys.stdout.write(json.dumps(found) + "\n")

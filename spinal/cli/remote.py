@@ -49,6 +49,7 @@ def run_audit(
     candidate: str,
     reference: str | None,
     *,
+    control: str | None,
     prompt_set: str | None,
     profile: dict[str, Any],
     labels: dict[str, str],
@@ -56,7 +57,9 @@ def run_audit(
     outputs: list[Path],
 ) -> tuple[dict[str, Any], ExitCode]:
     """Submit, wait when asked, write the reports asked for; returns the audit and the exit code."""
-    audit = client.submit(candidate, reference, prompt_set=prompt_set, profile=profile or None, labels=labels or None)
+    audit = client.submit(
+        candidate, reference, control=control, prompt_set=prompt_set, profile=profile or None, labels=labels or None
+    )
     sys.stderr.write(f"audit {audit['id']} {audit['state']}\n")
     if wait_s is None:
         return audit, ExitCode.PASS

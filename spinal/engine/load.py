@@ -1,8 +1,10 @@
 """From a checkpoint folder to a model in evaluation mode and its tokenizer. Safetensors only, no remote code."""
 
 import contextlib
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,18 +44,51 @@ def load(checkpoint: Checkpoint, profile: MeasurementProfile, device: str) -> Lo
     Raises RemoteCodeRefused, ArchitectureUnsupported, WeightsCorrupt, NonFiniteWeights, TokenizerInvalid,
     AdapterInvalid.
     """
-    _check_type_is_known(checkpoint)
     base = checkpoint.base or checkpoint
+    _check_type_is_known(base)
     with _quiet():
         tokenizer = _load_tokenizer(base)
         model = _load_weights(base, torch.float32 if profile.dtype == "float32" else "auto")
+        torch.nn.Module.to(model, torch.device(device))
         if checkpoint.base is not None:
             model = _merge_adapter(model, checkpoint)
+    return _ready(checkpoint, model, tokenizer, torch.device(device))
+
+
+def load_pair(
+    reference: Checkpoint, candidate: Checkpoint, profile: MeasurementProfile, device: str
+) -> tuple[LoadedModel, LoadedModel]:
+    """Load two checkpoints; what both are made of (a base and its adapter, two adapters of one base) is read once.
+
+    An adapted model shares every tensor that its adapter leaves alone with the base, which stays bit for bit as it
+    was loaded. Raises the errors of :func:`load`.
+    """
+    bases: dict[Path, LoadedModel] = {}
+
+    def opened(side: Checkpoint) -> LoadedModel:
+        base = side.base or side
+        if base.path not in bases:
+            bases[base.path] = load(base, profile, device)
+        return bases[base.path] if side.base is None else _adapted(bases[base.path], side)
+
+    return opened(reference), opened(candidate)
+
+
+def _adapted(base: LoadedModel, checkpoint: Checkpoint) -> LoadedModel:
+    # Fresh Parameter objects on the same storage: a safe merge replaces the tensors it changes, never writes into
+    # them, so that the copy costs what the adapter touches and the base keeps its own.
+    shared: dict[int, Any] = {id(p): torch.nn.Parameter(p.data, requires_grad=False) for p in base.model.parameters()}
+    shared |= {id(buffer): buffer for buffer in base.model.buffers()}
+    with _quiet():
+        model = _merge_adapter(copy.deepcopy(base.model, shared), checkpoint)
+    return _ready(checkpoint, model, base.tokenizer, base.device)
+
+
+def _ready(checkpoint: Checkpoint, model: PreTrainedModel, tokenizer: Any, device: torch.device) -> LoadedModel:
     _check_finite(model, checkpoint)
-    torch.nn.Module.to(model, torch.device(device))
     model.eval()
     model.requires_grad_(False)
-    return LoadedModel(checkpoint, model, tokenizer, torch.device(device))
+    return LoadedModel(checkpoint, model, tokenizer, device)
 
 
 def _check_type_is_known(checkpoint: Checkpoint) -> None:

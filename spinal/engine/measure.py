@@ -17,15 +17,17 @@ from spinal.checkpoint import Checkpoint, inspect, weights_digest
 from spinal.documents import Provenance
 from spinal.engine.anatomy import Anatomy, find_anatomy
 from spinal.engine.assemble import build_capture, build_layers
+from spinal.engine.gather import RowGatherer
 from spinal.engine.lens import LensResult, Readout, read_lens
 from spinal.engine.load import LoadedModel, load
 from spinal.engine.nll import continuation_nll, row_targets
-from spinal.engine.spectrum import NodeSpectrum, PromptSplit, node_spectrum, split_prompts
+from spinal.engine.reporter import Reporter
+from spinal.engine.spectrum import NodeSpectrum, node_spectrum, split_prompts
 from spinal.engine.tokens import GatheredRows, Tokens, lens_rows, make_batches, tokenize
-from spinal.engine.walk import Prepared, check_finite, prepare, run_block
-from spinal.errors import Cancelled, LensParityFailed, OutOfMemory
+from spinal.engine.walk import prepare, run_block
+from spinal.errors import LensParityFailed, OutOfMemory
 from spinal.profile import MeasurementProfile
-from spinal.progress import CancelCheck, Progress, ProgressSink, ignore_progress, never_cancelled
+from spinal.progress import CancelCheck, ProgressSink, ignore_progress, never_cancelled
 from spinal.prompts import PromptSet
 from spinal.provenance import make_provenance
 from spinal.trace import (
@@ -49,22 +51,6 @@ class Walked:
 
     rows: Tensor
     spectra: dict[str, list[NodeSpectrum]]
-
-
-class Reporter:
-    """Turns steps of phases with known shares into monotone progress, and cancellation into an exception."""
-
-    def __init__(self, sink: ProgressSink, cancelled: CancelCheck) -> None:
-        self._sink = sink
-        self.cancelled = cancelled
-        self._fraction = 0.0
-
-    def step(self, phase: str, done: int, total: int, span: tuple[float, float]) -> None:
-        if self.cancelled():
-            raise Cancelled(f"cancelled in phase {phase}")
-        low, high = span
-        self._fraction = max(self._fraction, low + (high - low) * done / max(total, 1))
-        self._sink(Progress(phase, done, total, self._fraction))
 
 
 def measure(
@@ -155,78 +141,20 @@ def _walk(
     source = loaded.checkpoint.source
     prepared = prepare(anatomy, make_batches(tokens.ids, profile.batch_size, loaded.device), source)
     hidden = [item.embedded for item in prepared]
-    nodes = len(anatomy.blocks) + 1
-    collector = _Collector(prepared, tokens, gathered, profile, nodes)
+    nodes, prompts = len(anatomy.blocks) + 1, len(tokens.ids)
+    kept = RowGatherer(prepared, gathered, nodes)
+    split = split_prompts(prompts, profile.jackknife_groups)
+    spectra: dict[str, list[NodeSpectrum]] = {policy: [] for policy in POLICIES}
     for node in range(nodes):
         if node:
             for index, item in enumerate(prepared):
                 hidden[index] = run_block(anatomy, node - 1, hidden[index], item.calls[node - 1])
-        collector.add(node, hidden, source)
+        pooled = kept.add(node, hidden, source)
+        last = kept.rows[node, kept.last]
+        for policy, rows, prompt in (("last", last, kept.last_prompt), ("all", pooled, kept.all_prompt)):
+            spectra[policy].append(node_spectrum(rows, prompt, prompts, split, profile))
         reporter.step("walk", node, nodes - 1, (0.05, 0.75))
-    return Walked(collector.rows, collector.spectra)
-
-
-class _Collector:
-    """Gathers, at each node, the kept rows and the spectra of both policies."""
-
-    def __init__(
-        self,
-        prepared: list[Prepared],
-        tokens: Tokens,
-        gathered: GatheredRows,
-        profile: MeasurementProfile,
-        nodes: int,
-    ) -> None:
-        self._profile = profile
-        self._count = len(tokens.ids)
-        self._split: PromptSplit = split_prompts(self._count, profile.jackknife_groups)
-        self._order = np.lexsort((gathered.position, gathered.prompt))
-        self._select: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-        slot = {(int(p), int(t)): k for k, (p, t) in enumerate(zip(gathered.prompt, gathered.position, strict=True))}
-        by_prompt: dict[int, list[int]] = {}
-        for p, t in slot:
-            by_prompt.setdefault(p, []).append(t)
-        for item in prepared:
-            self._select.append(_selection(item, by_prompt, slot))
-        embedded = prepared[0].embedded
-        self.rows = torch.empty(
-            nodes, len(gathered.prompt), embedded.shape[-1], dtype=embedded.dtype, device=embedded.device
-        )
-        self._last = torch.from_numpy(gathered.is_last).to(embedded.device)
-        self._last_prompt = torch.from_numpy(gathered.prompt[gathered.is_last]).to(embedded.device)
-        self._all_prompt = torch.cat([prompt for _, _, _, prompt in self._select])
-        self.spectra: dict[str, list[NodeSpectrum]] = {policy: [] for policy in POLICIES}
-
-    def add(self, node: int, hidden: list[Tensor], source: str) -> None:
-        everything = []
-        for (keep, slots, eligible, _), residual in zip(self._select, hidden, strict=True):
-            flat = residual.reshape(-1, residual.shape[-1])
-            self.rows[node, slots] = flat[keep]
-            everything.append(flat[eligible])
-        pooled = torch.cat(everything)
-        check_finite(pooled, node, source)
-        last = self.rows[node, self._last]
-        for policy, rows, prompt in (("last", last, self._last_prompt), ("all", pooled, self._all_prompt)):
-            self.spectra[policy].append(node_spectrum(rows, prompt, self._count, self._split, self._profile))
-
-
-def _selection(
-    item: Prepared, by_prompt: dict[int, list[int]], slot: dict[tuple[int, int], int]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Flat indices of the kept rows and their slots; flat indices of all eligible rows and their prompts."""
-    width = item.batch.input_ids.shape[1]
-    keep: list[int] = []
-    slots: list[int] = []
-    eligible: list[int] = []
-    prompt: list[int] = []
-    for row, (member, length) in enumerate(zip(item.batch.members, item.batch.lengths, strict=True)):
-        for position in by_prompt[member]:
-            keep.append(row * width + position)
-            slots.append(slot[(member, position)])
-        eligible.extend(range(row * width + 1, row * width + int(length)))
-        prompt.extend([member] * (int(length) - 1))
-    device = item.embedded.device
-    return tuple(torch.tensor(values, dtype=torch.long, device=device) for values in (keep, slots, eligible, prompt))  # type: ignore[return-value]  # four lists in, four tensors out
+    return Walked(kept.rows, spectra)
 
 
 def _parity(

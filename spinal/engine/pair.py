@@ -14,13 +14,15 @@ from spinal.checkpoint import Checkpoint, check_pair, inspect
 from spinal.engine.anatomy import find_anatomy
 from spinal.engine.assemble import prompt_means
 from spinal.engine.lens import Readout, read_lens
-from spinal.engine.load import LoadedModel, load
-from spinal.engine.measure import Reporter, readout_digest
+from spinal.engine.load import LoadedModel, load_pair
+from spinal.engine.measure import readout_digest
+from spinal.engine.noise import changes, noise_curves, perturb
+from spinal.engine.reporter import Reporter
 from spinal.engine.swap import block_swap
-from spinal.engine.tokens import GatheredRows, lens_rows, tokenize
+from spinal.engine.tokens import GatheredRows, Tokens, lens_rows, tokenize
 from spinal.engine.weights import block_changes, other_changes
 from spinal.errors import CaptureMissing, OutOfMemory, PairMismatch, TokenizerMismatch, TracesNotComparable
-from spinal.evidence import PairEvidence
+from spinal.evidence import NoiseDraw, PairEvidence
 from spinal.profile import MeasurementProfile
 from spinal.progress import CancelCheck, ProgressSink, ignore_progress, never_cancelled
 from spinal.prompts import PromptSet
@@ -80,7 +82,7 @@ def _gather(
     inspect(reference)
     inspect(candidate)
     check_pair(reference, candidate)
-    ours, theirs = _open(reference, profile, device), _open(candidate, profile, device)
+    ours, theirs = (_side(loaded) for loaded in load_pair(reference, candidate, profile, device))
     tokens = tokenize(ours.loaded, prompts, profile)
     if tokens.digest != tokenize(theirs.loaded, prompts, profile).digest:
         raise TokenizerMismatch(
@@ -93,14 +95,16 @@ def _gather(
     other = other_changes(ours.loaded, theirs.loaded, ours.readout.anatomy, theirs.readout.anatomy)
     swapped = block_swap(
         tokens.ids[: profile.swap_prompts], ours.readout.anatomy, theirs.readout.anatomy, ours.readout, profile,
-        candidate.source, ours.loaded.device, reporter, (0.1, 0.7),
+        candidate.source, ours.loaded.device, reporter, (0.1, 0.5),
     )  # fmt: skip
     moved = readout_digest(ours.readout) != readout_digest(theirs.readout)
     rows = (_read_rows(reference_capture, gathered), _read_rows(candidate_capture, gathered))
-    reporter.step("gap", 0, 1, (0.7, 0.7))
+    reporter.step("gap", 0, 1, (0.5, 0.5))
     gap, fixed = _through_lenses(ours, theirs, rows, moved, gathered, len(prompts), reporter)
     hidden = _hidden_change(rows, gathered, len(prompts))
-    reporter.step("gap", 1, 1, (0.7, 1.0))
+    after_gap = 0.7 if profile.noise_draws else 1.0
+    reporter.step("gap", 1, 1, (0.5, after_gap))
+    noise = _noise(ours, theirs, tokens, gathered, profile, reporter, (after_gap, 1.0))
     return PairEvidence(
         block_swap=swapped.rho,
         block_swap_transport=swapped.transport,
@@ -113,11 +117,35 @@ def _gather(
         device=device,
         dtype=str(ours.loaded.dtype).removeprefix("torch."),
         duration_s=time.monotonic() - started,
+        noise=noise,
     )
 
 
-def _open(checkpoint: Checkpoint, profile: MeasurementProfile, device: str) -> _Side:
-    loaded = load(checkpoint, profile, device)
+def _noise(
+    ours: _Side,
+    theirs: _Side,
+    tokens: Tokens,
+    gathered: GatheredRows,
+    profile: MeasurementProfile,
+    reporter: Reporter,
+    span: tuple[float, float],
+) -> tuple[NoiseDraw, ...]:
+    """Draws of the matched-noise control. Gives up the candidate's weights, so it comes last."""
+    if not profile.noise_draws or ours.loaded is theirs.loaded:
+        return ()
+    norms = changes(ours.loaded.model, theirs.loaded.model)
+    if not any(norms.values()):
+        return ()
+    draws = []
+    for draw in range(profile.noise_draws):
+        perturb(ours.loaded.model, theirs.loaded.model, norms, profile.seed, draw)
+        draws.append(noise_curves(theirs.readout, tokens, gathered, profile, ours.loaded.device, reporter))
+        reporter.step("noise", draw + 1, profile.noise_draws, span)
+    return tuple(draws)
+
+
+def _side(loaded: LoadedModel) -> _Side:
+    checkpoint = loaded.checkpoint
     layers = (checkpoint.base or checkpoint).n_layers or 0
     anatomy = find_anatomy(loaded.model, layers, checkpoint.source)
     return _Side(loaded, Readout(anatomy, min(len(loaded.tokenizer), anatomy.vocabulary)))
@@ -164,7 +192,7 @@ def _through_lenses(
         cancelled=reporter.cancelled,
     )
     gap = {policy: prompt_means(same.distance, gathered, policy, prompts) for policy in POLICIES}
-    reporter.step("gap", 1, 2, (0.7, 0.95))
+    reporter.step("gap", 1, 2, (0.5, 0.65))
     if not moved:
         return gap, None
     fixed = read_lens(

@@ -87,14 +87,14 @@ def node_spectrum(
         replicates = np.stack([fits.alpha_influence(energies, values.cpu().numpy(), fitted[w]) for w in WINDOWS])
     else:
         left_out = [split.group[prompt] != g for g in range(split.groups)]
-        replicates = np.stack([_alphas(rows[keep], profile) for keep in left_out], axis=1)
+        replicates = np.stack([window_alphas(rows[keep], profile) for keep in left_out], axis=1)
     alphas = np.array([np.nan if fitted[w].alpha is None else fitted[w].alpha for w in WINDOWS], dtype=np.float64)
     return NodeSpectrum(
         count,
         dimensions,
         rank,
         fitted,
-        _alphas(rows[split.half[prompt]], profile) - alphas,
+        window_alphas(rows[split.half[prompt]], profile) - alphas,
         replicates,
         kind,
         fits.effective_rank(sigma[: max(rank, 1)]),
@@ -156,8 +156,8 @@ def _energies(rows: Tensor, mean: Tensor, vectors: Tensor, prompt: Tensor, promp
     return energies.cpu().numpy()
 
 
-def _alphas(rows: Tensor, profile: MeasurementProfile) -> Array:
-    """(W,) alpha of some rows; NaN where a window has none."""
+def window_alphas(rows: Tensor, profile: MeasurementProfile) -> Array:
+    """(W,) alpha of rows (n, d), windows in ``WINDOWS`` order; NaN where a window has none."""
     result = np.full(len(WINDOWS), np.nan)
     if rows.shape[0] < 2:
         return result

@@ -13,7 +13,7 @@ import torch
 from spinal.engine.anatomy import Anatomy
 from spinal.engine.assemble import prompt_means
 from spinal.engine.lens import Readout, read_lens
-from spinal.engine.measure import Reporter
+from spinal.engine.reporter import Reporter
 from spinal.engine.tokens import Batch, GatheredRows, lens_rows, make_batches
 from spinal.engine.walk import check_finite, prepare, run_block
 from spinal.engine.weights import identical

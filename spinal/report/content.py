@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from spinal.comparison import Comparison, Localization
+from spinal.comparison import Comparison, Localization, Null
 from spinal.documents import Estimate
 from spinal.trace import Trace
 
@@ -174,10 +174,30 @@ def layers_table(result: Comparison) -> Table:
 
 def nulls_table(result: Comparison) -> Table:
     rows = tuple(
-        (name, null.statistic, number(null.observed), number(null.percentile, 2), null.note)
+        (name, null.statistic, number(null.observed), _under(null), number(null.percentile, 2), null.note)
         for name, null in result.nulls.items()
     )
-    return Table("Controls", ("control", "statistic", "observed", "percentile under control", "what it is"), rows)
+    return Table(
+        "Controls",
+        ("control", "statistic", "observed", "under control", "percentile", "what it is"),
+        rows,
+        _contrast_note(result),
+    )
+
+
+def _under(null: Null) -> str:
+    """The values under a control: one as it is, several as their range."""
+    if len(null.values) < 2:
+        return number(null.values[0]) if null.values else "-"
+    return f"{number(min(null.values))} to {number(max(null.values))}"
+
+
+def _contrast_note(result: Comparison) -> str:
+    control = result.nulls.get("control")
+    if control is None:
+        return ""
+    parts = [f"{name} {estimate(value)}" for name, value in control.contrast.items()]
+    return "Candidate minus control, 95% intervals paired over prompts: " + ", ".join(parts) + "."
 
 
 def trace_table(trace: Trace) -> Table:

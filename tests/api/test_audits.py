@@ -1,5 +1,6 @@
 """The life of an audit over HTTP."""
 
+import json
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -290,3 +291,38 @@ def test_not_ready_until_the_migration_head_matches(api: TestClient, ledger: Led
         session.execute(text("UPDATE alembic_version SET version_num = '0000'"))
     answer = api.get("/readyz")
     assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
+
+
+def test_a_control_is_traced_like_the_candidate_and_stands_in_the_scores(
+    api: TestClient, drain: Drain, models: Path, double: Path
+) -> None:
+    clone("sft", models / "twin", config__json=(models / "sft" / "config.json").read_bytes() + b"\n")
+    audit = submit(api, control="local:twin")
+    assert (audit["control"], audit["control_trace"]) == ("local:twin", None)
+    assert drain() == 4
+    done = api.get(f"/v1/audits/{audit['id']}").json()
+    assert done["state"] == "SUCCEEDED", done["error"]
+    assert set(done["progress"]["runs"]) == {"candidate", "reference", "control", "compare"}
+    trace = api.get(done["links"]["control_trace"]).json()
+    assert (trace["digest"], trace["model"]["source"]) == (done["control_trace"], "local:twin")
+    scores = api.get(done["links"]["scores"]).json()
+    assert scores["nulls"]["control"]["contrast"].keys() >= {"delta_align", "coherence"}
+    # Without the control it is another comparison of the same traces: nothing is measured again.
+    before = len(calls(double))
+    assert drain() == 0
+    submit(api)
+    assert drain() == 1
+    assert [what for _, what, _ in calls(double)[before:]] == ["compare"]
+    assert submit(api, control="local:twin")["state"] == "SUCCEEDED"
+
+
+def test_a_control_needs_a_reference_and_must_fit_it(api: TestClient, models: Path) -> None:
+    alone = api.post("/v1/audits", json={"candidate": "local:sft", "control": "local:sft"})
+    assert alone.status_code == 422
+    assert alone.json()["code"] == "request_invalid"
+    assert "reference" in alone.text
+    missing = api.post("/v1/audits", json=PAIR | {"control": "local:nowhere"})
+    assert (missing.status_code, missing.json()["code"]) == (422, "model_not_found")
+    smaller = json.loads((models / "sft" / "config.json").read_text()) | {"hidden_size": 8}
+    clone("sft", models / "small", config__json=json.dumps(smaller))
+    assert api.post("/v1/audits", json=PAIR | {"control": "local:small"}).json()["code"] == "pair_mismatch"

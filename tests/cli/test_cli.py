@@ -54,6 +54,17 @@ def test_compare_finds_a_model_equal_to_itself(prompts: str) -> None:
     assert result.scores.delta_align == 0.0
 
 
+def test_controls_stand_beside_the_scores(prompts: str) -> None:
+    done = spinal("compare", SFT, DPO, "--prompts", prompts, "--json", *QUICK, "--swap-prompts", "8", "--control", SFT,
+                  "--noise-draws", "2")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = Comparison.model_validate_json(done.stdout)
+    assert len(result.nulls["matched_noise"].values) == 2
+    # The reference as its own control moved by nothing, so the contrast is the candidate's own score.
+    assert result.nulls["control"].contrast["delta_align"].value == pytest.approx(result.scores.delta_align)
+    assert not any("no control" in warning for warning in result.warnings)
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "pairs"])
 def test_every_format_of_prompts_is_read(kind: str, tmp_path: Path) -> None:
     lines = [{"prompt": f"question {n} about trees"} for n in range(20)]

@@ -60,3 +60,64 @@ def test_an_adapter_without_its_base_is_refused(adapter: tuple[Path, Path], tmp_
     (tmp_path / "base").rename(tmp_path / "elsewhere")
     with pytest.raises(AdapterInvalid, match="base"):
         inspect(resolve_reference(os.fspath(adapter[0]), roots=None))
+
+
+def test_base_and_adapter_are_one_load_and_the_base_stays_itself(
+    adapter: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from spinal.engine import load as loading
+    from spinal.profile import MeasurementProfile
+
+    reads: list[str] = []
+    original = loading._load_weights
+
+    def counted(checkpoint: object, dtype: object) -> object:
+        reads.append(str(checkpoint))
+        return original(checkpoint, dtype)  # type: ignore[arg-type]  # passed through
+
+    monkeypatch.setattr(loading, "_load_weights", counted)
+    profile = MeasurementProfile()
+    base, adapted = (resolve_reference(os.fspath(folder), roots=None) for folder in (tmp_path / "base", adapter[0]))
+    ours, theirs = loading.load_pair(base, adapted, profile, "cpu")
+    assert len(reads) == 1
+    bare, alone = loading.load(base, profile, "cpu"), loading.load(adapted, profile, "cpu")
+    for name, tensor in bare.model.state_dict().items():
+        assert torch.equal(tensor, ours.model.state_dict()[name]), name
+    mine, shared = dict(ours.model.named_parameters()), 0
+    for name, tensor in alone.model.named_parameters():
+        twin = theirs.model.get_parameter(name)
+        assert torch.equal(tensor, twin), name
+        shared += twin.data_ptr() == mine[name].data_ptr()
+        assert ("q_proj.weight" in name or "down_proj" in name) == (twin.data_ptr() != mine[name].data_ptr()), name
+    assert shared
+
+
+def test_a_comparison_with_an_adapter_is_that_with_the_merged_model(
+    adapter: tuple[Path, Path], tmp_path: Path, traced: Callable[..., tuple[Trace, Path]], few: PromptSet
+) -> None:
+    from spinal.engine.api import gather_evidence
+    from spinal.profile import MeasurementProfile
+    from tests.engine.conftest import KNOBS
+
+    base = tmp_path / "base"
+    _, base_capture = traced(base, few)
+    found = []
+    for folder in adapter:
+        _, capture = traced(folder, few)
+        found.append(
+            gather_evidence(
+                resolve_reference(os.fspath(base), roots=None),
+                resolve_reference(os.fspath(folder), roots=None),
+                reference_capture=base_capture,
+                candidate_capture=capture,
+                prompts=few,
+                profile=MeasurementProfile(**KNOBS),
+            )
+        )
+    mine, merged = found
+    # The merged checkpoint went through one float32 rounding on its way to the disk and back: none is lost.
+    np.testing.assert_allclose(mine.block_swap, merged.block_swap, rtol=1e-5)
+    np.testing.assert_allclose(mine.weight_change, merged.weight_change, rtol=1e-6)
+    np.testing.assert_allclose(mine.function_gap["all"], merged.function_gap["all"], atol=1e-5)
+    assert mine.block_swap.mean() > 0.0
+    assert mine.weight_change_other == {"embeddings": 0.0, "final_norm": 0.0, "head": 0.0}

@@ -90,6 +90,7 @@ def submit(
     asked = AuditRequest(
         candidate=body.candidate,
         reference=body.reference,
+        control=body.control,
         prompt_set=body.prompt_set,
         profile=body.profile,
         labels=body.labels,

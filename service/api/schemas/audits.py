@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from service.usecases.read_audit import AuditView
 from spinal.comparison import Comparison, Damage, Localization, Null, Scores, Verdict
@@ -40,12 +40,22 @@ class AuditIn(BaseModel):
 
     candidate: Reference
     reference: Reference | None = Field(default=None, description="Without one, only the trace is made.")
+    control: Reference | None = Field(
+        default=None,
+        description="A checkpoint to contrast the candidate with, for example an SFT twin; needs a reference.",
+    )
     prompt_set: Reference = Field(default=DEFAULT_SET, description="Name of a built-in set, or digest of a stored one.")
     profile: MeasurementProfile = Field(
         default_factory=MeasurementProfile, description="Knobs that differ from profile spinal/1."
     )
     labels: Labels = Field(default_factory=dict)
     priority: Annotated[int, Field(ge=-10, le=10, strict=True)] = 0
+
+    @model_validator(mode="after")
+    def _a_control_needs_a_reference(self) -> Self:
+        if self.control is not None and self.reference is None:
+            raise ValueError("a control is read against a reference, and none was given")
+        return self
 
 
 class Progress(BaseModel):
@@ -70,6 +80,7 @@ class Links(BaseModel):
     cancel: str
     candidate_trace: str | None
     reference_trace: str | None
+    control_trace: str | None
     diff: str | None
     scores: str | None
     report: str | None
@@ -82,6 +93,7 @@ class AuditOut(BaseModel):
     state: State
     candidate: str
     reference: str | None
+    control: str | None
     prompt_set: dict[str, Any]
     fingerprint: str
     labels: dict[str, str]
@@ -92,6 +104,7 @@ class AuditOut(BaseModel):
     error: dict[str, Any] | None = Field(description="A problem object when the audit failed.")
     candidate_trace: str | None
     reference_trace: str | None
+    control_trace: str | None
     comparison: str | None
     links: Links
     created_at: datetime
@@ -106,6 +119,7 @@ class AuditOut(BaseModel):
             state=audit.state,  # a CHECK constraint holds it to the literal
             candidate=audit.candidate,
             reference=audit.reference,
+            control=audit.control,
             prompt_set=audit.spec["prompt_set"],
             fingerprint=audit.spec["fingerprint"],
             labels=audit.labels,
@@ -116,6 +130,7 @@ class AuditOut(BaseModel):
             error=audit.error,
             candidate_trace=audit.candidate_trace,
             reference_trace=audit.reference_trace,
+            control_trace=audit.control_trace,
             comparison=audit.comparison,
             links=_links(view),
             created_at=audit.created_at,
@@ -153,6 +168,7 @@ def _links(view: AuditView) -> Links:
         cancel=f"{here}/cancel",
         candidate_trace=f"/v1/traces/{audit.candidate_trace}" if audit.candidate_trace else None,
         reference_trace=f"/v1/traces/{audit.reference_trace}" if audit.reference_trace else None,
+        control_trace=f"/v1/traces/{audit.control_trace}" if audit.control_trace else None,
         diff=f"/v1/diffs/{audit.reference_trace}...{audit.candidate_trace}" if both else None,
         scores=f"{here}/scores" if done and audit.comparison else None,
         report=f"{here}/report" if done else None,
@@ -169,6 +185,7 @@ class ValidationOut(BaseModel):
 
     candidate: dict[str, Any]
     reference: dict[str, Any] | None
+    control: dict[str, Any] | None
     prompt_set: dict[str, Any]
     fingerprint: str
     comparison_fingerprint: str

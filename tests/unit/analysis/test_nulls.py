@@ -9,7 +9,8 @@ from tests.unit.analysis.fabricated import changed_pair, identical_pair
 
 def test_percentiles_count_ties_half() -> None:
     assert percentile_of(2.0, [1.0, 2.0, 3.0, 4.0]) == 37.5
-    assert percentile_of(9.0, [1.0]) == 100.0
+    assert percentile_of(9.0, [1.0, 2.0]) == 100.0
+    assert percentile_of(9.0, [1.0]) is None
     assert percentile_of(None, [1.0]) is None
     assert percentile_of(1.0, []) is None
 

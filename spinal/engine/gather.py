@@ -1,0 +1,63 @@
+"""Which residual rows are kept at a node, and picking them out of padded batches."""
+
+import numpy as np
+import torch
+
+from spinal.engine.tokens import GatheredRows
+from spinal.engine.walk import Prepared, check_finite
+
+Tensor = torch.Tensor
+
+
+class RowGatherer:
+    """Keeps, node by node, the rows the lens will read, and hands out all rows the contraction is fitted on."""
+
+    def __init__(self, prepared: list[Prepared], gathered: GatheredRows, nodes: int) -> None:
+        slot = {(int(p), int(t)): k for k, (p, t) in enumerate(zip(gathered.prompt, gathered.position, strict=True))}
+        by_prompt: dict[int, list[int]] = {}
+        for p, t in slot:
+            by_prompt.setdefault(p, []).append(t)
+        self._select = [_selection(item, by_prompt, slot) for item in prepared]
+        embedded = prepared[0].embedded
+        self.rows = torch.empty(
+            nodes, len(gathered.prompt), embedded.shape[-1], dtype=embedded.dtype, device=embedded.device
+        )
+        """(N, K, d) kept rows, in gathered order."""
+        self.last = torch.from_numpy(np.flatnonzero(gathered.is_last)).to(embedded.device)
+        """Slots of the rows of policy ``last``."""
+        self.last_prompt = torch.from_numpy(gathered.prompt[gathered.is_last]).to(embedded.device)
+        self.all_prompt = torch.cat([prompt for _, _, _, prompt in self._select])
+        """Prompt of each row that :meth:`add` returns."""
+
+    def add(self, node: int, hidden: list[Tensor], source: str) -> Tensor:
+        """Keep the rows of ``node`` from its residuals (one (B, T, d) per batch); returns every eligible row (n, d).
+
+        Raises NonFiniteActivations.
+        """
+        everything = []
+        for (keep, slots, eligible, _), residual in zip(self._select, hidden, strict=True):
+            flat = residual.reshape(-1, residual.shape[-1])
+            self.rows[node, slots] = flat[keep]
+            everything.append(flat[eligible])
+        pooled = torch.cat(everything)
+        check_finite(pooled, node, source)
+        return pooled
+
+
+def _selection(
+    item: Prepared, by_prompt: dict[int, list[int]], slot: dict[tuple[int, int], int]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Flat indices of the kept rows and their slots; flat indices of all eligible rows and their prompts."""
+    width = item.batch.input_ids.shape[1]
+    keep: list[int] = []
+    slots: list[int] = []
+    eligible: list[int] = []
+    prompt: list[int] = []
+    for row, (member, length) in enumerate(zip(item.batch.members, item.batch.lengths, strict=True)):
+        for position in by_prompt[member]:
+            keep.append(row * width + position)
+            slots.append(slot[(member, position)])
+        eligible.extend(range(row * width + 1, row * width + int(length)))
+        prompt.extend([member] * (int(length) - 1))
+    device = item.embedded.device
+    return tuple(torch.tensor(values, dtype=torch.long, device=device) for values in (keep, slots, eligible, prompt))  # type: ignore[return-value]  # four lists in, four tensors out

@@ -1,0 +1,82 @@
+"""The matched-noise control: random perturbations of the reference, as large as the candidate's change.
+
+Each tensor of the reference is moved in a random direction by the Frobenius norm of the candidate's change in that
+tensor, so that every block carries the candidate's norm of change and a frozen tensor stays frozen
+(``docs/method.md`` section 7). What such a model shows, any change of that size shows.
+"""
+
+import numpy as np
+import torch
+from torch import nn
+
+from spinal.engine.assemble import prompt_means
+from spinal.engine.gather import RowGatherer
+from spinal.engine.lens import Readout, read_lens
+from spinal.engine.reporter import Reporter
+from spinal.engine.spectrum import window_alphas
+from spinal.engine.tokens import GatheredRows, Tokens, make_batches
+from spinal.engine.walk import prepare, run_block
+from spinal.errors import NonFiniteActivations
+from spinal.evidence import NoiseDraw
+from spinal.profile import MeasurementProfile
+from spinal.trace import WINDOWS
+
+Tensor = torch.Tensor
+STREAM = 0x6E6F6973
+"""Keeps the noise apart from every other use of the profile's seed."""
+
+
+def changes(reference: nn.Module, candidate: nn.Module) -> dict[str, float]:
+    """Frobenius norm of candidate - reference per parameter, float64."""
+    theirs = dict(candidate.named_parameters())
+    return {
+        name: float((theirs[name].double() - parameter.double()).norm())
+        for name, parameter in reference.named_parameters()
+    }
+
+
+def perturb(reference: nn.Module, scratch: nn.Module, norms: dict[str, float], seed: int, draw: int) -> None:
+    """Make ``scratch`` the reference plus noise of the given norm per parameter. Its own values are given up;
+    tensors without a change share the reference's storage. Equal (seed, draw) give equal noise on every device."""
+    state = np.random.SeedSequence([STREAM, seed, draw]).generate_state(1, np.uint64)[0]
+    generator = torch.Generator("cpu").manual_seed(int(state >> np.uint64(1)))
+    into = dict(scratch.named_parameters())
+    for name, parameter in reference.named_parameters():
+        if norms[name] == 0.0:
+            into[name].data = parameter.data
+            continue
+        direction = torch.randn(parameter.shape, generator=generator)
+        direction *= norms[name] / float(direction.double().norm())
+        moved = parameter.data.float() + direction.to(parameter.device)
+        into[name].data = moved.to(parameter.dtype)
+
+
+def noise_curves(
+    readout: Readout,
+    tokens: Tokens,
+    gathered: GatheredRows,
+    profile: MeasurementProfile,
+    device: torch.device,
+    reporter: Reporter,
+) -> NoiseDraw:
+    """alpha and L of the (perturbed) model behind ``readout`` under policy ``all``."""
+    anatomy, source = readout.anatomy, "matched noise"
+    nodes, prompts = len(anatomy.blocks) + 1, len(tokens.ids)
+    try:
+        prepared = prepare(anatomy, make_batches(tokens.ids, profile.batch_size, device), source)
+        hidden = [item.embedded for item in prepared]
+        kept = RowGatherer(prepared, gathered, nodes)
+        alpha = np.empty((len(WINDOWS), nodes))
+        for node in range(nodes):
+            reporter.check()
+            if node:
+                for index, item in enumerate(prepared):
+                    hidden[index] = run_block(anatomy, node - 1, hidden[index], item.calls[node - 1])
+            alpha[:, node] = window_alphas(kept.add(node, hidden, source), profile)
+    except NonFiniteActivations:
+        return NoiseDraw(np.full((len(WINDOWS), nodes), np.nan), np.full((prompts, nodes), np.nan))
+    steps = [(node, node + 1) for node in range(nodes - 1)]
+    lens = read_lens([(readout, kept.rows)], steps, cancelled=reporter.cancelled)
+    reporter.check()
+    transport = prompt_means(lens.distance, gathered, "all", prompts)
+    return NoiseDraw(alpha, np.concatenate([np.full((prompts, 1), np.nan), transport], axis=1))
