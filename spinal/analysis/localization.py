@@ -12,6 +12,9 @@ from spinal.comparison import Localization
 Array = npt.NDArray[np.float64]
 NO_CHANGE = "no_detectable_change"
 MEMBERS = ("center", "spread", "gini", "effective_blocks", "terminal_share")
+BIASED = ("gini", "effective_blocks")
+"""Noise makes every profile look more concentrated, a draw once more than the value, so percentiles lie beside it:
+(value - bias) +- 1.96 sqrt(se^2 + bias^2) instead, with the bias that the draws show."""
 
 
 def terminal_window(n_layers: int, fraction: float) -> tuple[int, int]:
@@ -56,7 +59,7 @@ def localize(
         terminal_share=share,
         terminal_share_null=share_null,
         peak=int(np.argmax(profile)) + 1,
-        ci={} if replicates is None else _intervals(replicates / largest, terminal),
+        ci={} if replicates is None else _intervals(scaled, replicates / largest, terminal),
         peak_support=None if replicates is None else _peak_support(replicates, int(np.argmax(profile))),
     )
 
@@ -99,11 +102,19 @@ def _moments(profiles: Array, terminal: tuple[int, int]) -> Array:
     return np.stack([center, spread, gini, effective, terminal_shares(profiles, terminal)])
 
 
-def _intervals(replicates: Array, terminal: tuple[int, int]) -> dict[str, tuple[float, float]]:
-    moments = _moments(replicates, terminal)
+def _intervals(profile: Array, replicates: Array, terminal: tuple[int, int]) -> dict[str, tuple[float, float]]:
+    values, moments = _moments(profile[None, :], terminal)[:, 0], _moments(replicates, terminal)
     if not np.isfinite(moments).any(axis=1).all():
         return {}
     low, high = percentile_interval(moments.T)
+    bias = np.nanmean(moments, axis=1) - values
+    reach = 1.96 * np.hypot(np.nanstd(moments, axis=1, ddof=1), bias)
+    limits = {"gini": (0.0, 1.0), "effective_blocks": (1.0, float(profile.size))}
+    for i, name in enumerate(MEMBERS):
+        if name in BIASED:
+            floor, ceiling = limits[name]
+            low[i] = min(max(values[i] - bias[i] - reach[i], floor), values[i])
+            high[i] = max(min(values[i] - bias[i] + reach[i], ceiling), values[i])
     return {name: (float(low[i]), float(high[i])) for i, name in enumerate(MEMBERS)}
 
 

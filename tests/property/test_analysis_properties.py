@@ -150,7 +150,7 @@ def test_kendall_sees_order_alone(values: np.ndarray) -> None:
     assert kendall_tau(depth, values) == kendall_tau(depth, ranks) == -kendall_tau(depth, -ranks)
 
 
-@given(st.lists(st.floats(-10, 10), min_size=1, max_size=20), st.floats(-10, 10), st.floats(0, 10))
+@given(st.lists(st.floats(-10, 10), min_size=2, max_size=20), st.floats(-10, 10), st.floats(0, 10))
 def test_a_larger_observation_never_has_a_lower_percentile(values: list[float], low: float, more: float) -> None:
     below, above = percentile_of(low, values), percentile_of(low + more, values)
     assert below is not None

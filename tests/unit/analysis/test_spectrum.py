@@ -182,7 +182,7 @@ def test_the_group_jackknife_covers_where_rows_are_fewer_than_dimensions() -> No
     hits = np.abs(np.array(alphas) - np.mean(alphas)) < student_quantile(groups - 1) * np.array(errors)
     # About the mean over sets: with n < d alpha is biased, which the result says (`underdetermined`). A jackknife
     # errs on the wide side.
-    assert 0.90 <= hits.mean() <= 1.0
+    assert 0.90 <= hits.mean() <= 0.99
     assert np.mean(errors) < 1.6 * np.std(alphas)
 
 
