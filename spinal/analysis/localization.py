@@ -6,15 +6,17 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from spinal.analysis.uncertainty import percentile_interval
+from spinal.analysis.uncertainty import corrected_interval, percentile_interval
 from spinal.comparison import Localization
 
 Array = npt.NDArray[np.float64]
 NO_CHANGE = "no_detectable_change"
 MEMBERS = ("center", "spread", "gini", "effective_blocks", "terminal_share")
 BIASED = ("gini", "effective_blocks")
-"""Noise makes every profile look more concentrated, a draw once more than the value, so percentiles lie beside it:
-(value - bias) +- 1.96 sqrt(se^2 + bias^2) instead, with the bias that the draws show."""
+"""Noise makes every profile look more concentrated; ``corrected_interval`` says what is done about it."""
+THRESHOLDED = ("center", "terminal_share")
+"""Members of a clipped or soft-thresholded profile that have an interval: its spread and concentration depend on the
+threshold so much that none covers (``docs/method.md`` section 8)."""
 
 
 def terminal_window(n_layers: int, fraction: float) -> tuple[int, int]:
@@ -33,9 +35,15 @@ def soft_threshold(values: Array, se: Array) -> Array:
 
 
 def localize(
-    profile: Array, replicates: Array | None, terminal: tuple[int, int], *, absent: str | None = None
+    profile: Array,
+    replicates: Array | None,
+    terminal: tuple[int, int],
+    *,
+    absent: str | None = None,
+    clipped: bool = False,
 ) -> Localization:
-    """Place of a nonnegative profile (D,); ``replicates`` (B, D) give intervals.
+    """Place of a nonnegative profile (D,); ``replicates`` (B, D) give intervals. ``clipped`` says that the profile
+    was made nonnegative by clipping or thresholding.
 
     ``absent`` names why there is nothing to place although the profile may hold noise; an all-zero profile
     has no place either. Raises ValueError for negative or non-finite weights.
@@ -59,7 +67,7 @@ def localize(
         terminal_share=share,
         terminal_share_null=share_null,
         peak=int(np.argmax(profile)) + 1,
-        ci={} if replicates is None else _intervals(scaled, replicates / largest, terminal),
+        ci={} if replicates is None else _intervals(scaled, replicates / largest, terminal, clipped=clipped),
         peak_support=None if replicates is None else _peak_support(replicates, int(np.argmax(profile))),
     )
 
@@ -102,20 +110,24 @@ def _moments(profiles: Array, terminal: tuple[int, int]) -> Array:
     return np.stack([center, spread, gini, effective, terminal_shares(profiles, terminal)])
 
 
-def _intervals(profile: Array, replicates: Array, terminal: tuple[int, int]) -> dict[str, tuple[float, float]]:
+def _intervals(
+    profile: Array, replicates: Array, terminal: tuple[int, int], *, clipped: bool
+) -> dict[str, tuple[float, float]]:
     values, moments = _moments(profile[None, :], terminal)[:, 0], _moments(replicates, terminal)
     if not np.isfinite(moments).any(axis=1).all():
         return {}
-    low, high = percentile_interval(moments.T)
-    bias = np.nanmean(moments, axis=1) - values
-    reach = 1.96 * np.hypot(np.nanstd(moments, axis=1, ddof=1), bias)
-    limits = {"gini": (0.0, 1.0), "effective_blocks": (1.0, float(profile.size))}
+    plain = percentile_interval(moments.T)
+    blocks = float(profile.size)
+    floor = np.array([1.0 if name == "effective_blocks" else 0.0 for name in MEMBERS])
+    ceiling = np.array([blocks if name == "effective_blocks" else 1.0 for name in MEMBERS])
+    corrected = corrected_interval(values, moments.T, floor, ceiling)
+    found = {}
     for i, name in enumerate(MEMBERS):
-        if name in BIASED:
-            floor, ceiling = limits[name]
-            low[i] = min(max(values[i] - bias[i] - reach[i], floor), values[i])
-            high[i] = max(min(values[i] - bias[i] + reach[i], ceiling), values[i])
-    return {name: (float(low[i]), float(high[i])) for i, name in enumerate(MEMBERS)}
+        if clipped and name not in THRESHOLDED:
+            continue
+        low, high = (corrected if clipped or name in BIASED else plain)[:, i]
+        found[name] = (float(low), float(high))
+    return found
 
 
 def _peak_support(replicates: Array, peak: int) -> float | None:

@@ -22,6 +22,8 @@ class DepthProfile:
     weights: Array
     replicates: Array | None
     absent: str | None = None
+    clipped: bool = False
+    """Whether signed values were clipped or thresholded to make the weights."""
 
 
 def depth_profiles(pair: Pair) -> dict[str, DepthProfile]:
@@ -48,7 +50,10 @@ def depth_profiles(pair: Pair) -> dict[str, DepthProfile]:
 
 def place(profiles: dict[str, DepthProfile], terminal: tuple[int, int]) -> dict[str, Localization]:
     """Localization of every profile."""
-    return {name: localize(p.weights, p.replicates, terminal, absent=p.absent) for name, p in profiles.items()}
+    return {
+        name: localize(p.weights, p.replicates, terminal, absent=p.absent, clipped=p.clipped)
+        for name, p in profiles.items()
+    }
 
 
 def _known(values: Array) -> DepthProfile:
@@ -67,7 +72,7 @@ def _increments(gap: Array, shares: Array) -> DepthProfile:
     absent = None if np.isfinite(rises).any() else UNMEASURED
     drawn = _replicates(gap, shares)
     return DepthProfile(
-        np.nan_to_num(rises), None if drawn is None else np.maximum(np.diff(drawn, axis=1), 0.0), absent
+        np.nan_to_num(rises), None if drawn is None else np.maximum(np.diff(drawn, axis=1), 0.0), absent, clipped=True
     )
 
 
@@ -91,6 +96,7 @@ def _signed(values: Array, deviations: Array, se: Array) -> DepthProfile:
         soft_threshold(values, se),
         soft_threshold(values + deviations, se),
         None if detectable else NO_CHANGE,
+        clipped=True,
     )
 
 

@@ -13,6 +13,7 @@ from spinal.analysis.shape import entropy_roughness, kendall_tau, path_coherence
 from spinal.analysis.uncertainty import (
     MDE_FACTOR,
     alpha_deviations,
+    corrected_interval,
     percentile_interval,
     prompt_means,
     resampled_means,
@@ -28,8 +29,8 @@ POLICY = "all"
 """Scores read policy ``all``: its rows outnumber dimensions, so alpha and its error can be trusted."""
 FOOTPRINT_PROFILES = ("weights", "block_swap", "function")
 CURVE_SCORES = ("contraction_rise", "transport_fall", "delta_align", "coherence_reference", "coherence")
-NORMAL = ("coherence", "coherence_reference", "spinal_score")
-"""Noise only ever lengthens an arc, so percentiles of these sit beside the value: value +- 1.96 se instead."""
+BIASED = ("coherence", "coherence_reference", "spinal_score")
+"""Noise only ever lengthens an arc: see ``corrected_interval``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,10 +149,9 @@ def _intervals(
             continue
         se = float(np.std(draws[name], ddof=1))
         low, high = (float(end) for end in percentile_interval(draws[name]))
-        if name in NORMAL:
-            low, high = value - 1.96 * se, value + 1.96 * se
-        if name.startswith("coherence"):
-            low, high = max(low, 0.0), min(high, 1.0)
+        if name in BIASED:
+            limits = (-np.inf, np.inf) if name == "spinal_score" else (0.0, 1.0)
+            low, high = (float(end) for end in corrected_interval(np.asarray(value), draws[name], *limits))
         ci[name], mde[name] = (low, high), MDE_FACTOR * se
     return ci, mde
 

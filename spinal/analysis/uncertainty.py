@@ -88,6 +88,19 @@ def percentile_interval(replicates: Array) -> Array:
     return np.asarray(np.nanpercentile(replicates, [tail, 100 - tail], axis=0))
 
 
+def corrected_interval(values: Array, replicates: Array, floor: Array | float, ceiling: Array | float) -> Array:
+    """(2, ...) interval of statistics that noise moves one way, from (B, ...) replicates, within [floor, ceiling].
+
+    A draw holds the noise once more than the value does, so percentiles lie beside the value; what separates them
+    estimates its bias: (value - bias) +- 1.96 sqrt(se^2 + bias^2), which always contains the value.
+    """
+    bias = np.nanmean(replicates, axis=0) - values
+    reach = 1.96 * np.hypot(np.nanstd(replicates, axis=0, ddof=1), bias)
+    low = np.minimum(np.maximum(values - bias - reach, floor), values)
+    high = np.maximum(np.minimum(values - bias + reach, ceiling), values)
+    return np.stack([low, high])
+
+
 def corrected_flags(values: Array, deviations: Array, se: Array) -> npt.NDArray[np.bool_]:
     """(N,) which values differ from zero after max-T correction over all N.
 
