@@ -37,7 +37,10 @@ class RowGatherer:
         everything = []
         for (keep, slots, eligible, _), residual in zip(self._select, hidden, strict=True):
             flat = residual.reshape(-1, residual.shape[-1])
-            self.rows[node, slots] = flat[keep]
+            if flat.dtype != self.rows.dtype:
+                # Some blocks keep the residual wider than the embedding they start from.
+                self.rows = self.rows.to(torch.promote_types(flat.dtype, self.rows.dtype))
+            self.rows[node, slots] = flat[keep].to(self.rows.dtype)
             everything.append(flat[eligible])
         pooled = torch.cat(everything)
         check_finite(pooled, node, source)

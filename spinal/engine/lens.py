@@ -32,7 +32,7 @@ class Readout:
         """Rows (n, d) before the head, float32; norms are computed in float32 whatever the weights' dtype."""
         hidden = rows.float()
         for module in self.anatomy.readout:
-            hidden = _in_float32(module, hidden)
+            hidden = in_float32(module, hidden)
         return hidden
 
     def logits(self, normed: Tensor, start: int, stop: int) -> Tensor:
@@ -48,7 +48,8 @@ class Readout:
         return out
 
 
-def _in_float32(module: torch.nn.Module, hidden: Tensor) -> Tensor:
+def in_float32(module: torch.nn.Module, hidden: Tensor) -> Tensor:
+    """Output of a module on float32 input with its parameters read as float32."""
     dtype = next((parameter.dtype for parameter in module.parameters()), torch.float32)
     if dtype == torch.float32:
         return module(hidden)

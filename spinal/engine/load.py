@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from spinal.checkpoint import Checkpoint
+from spinal.engine.slices import slices
 from spinal.errors import (
     AdapterInvalid,
     ArchitectureUnsupported,
@@ -153,7 +154,7 @@ def _merge_adapter(model: PreTrainedModel, checkpoint: Checkpoint) -> PreTrained
 
 def _check_finite(model: PreTrainedModel, checkpoint: Checkpoint) -> None:
     for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if tensor.is_floating_point() and not all(bool(torch.isfinite(part).all()) for part in slices(tensor)):
             raise NonFiniteWeights(
                 f"{checkpoint.source}: tensor {name} holds NaN or infinity",
                 hint="the training run diverged or the file is damaged; use an earlier checkpoint",

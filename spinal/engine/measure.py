@@ -21,11 +21,13 @@ from spinal.engine.gather import RowGatherer
 from spinal.engine.lens import LensResult, Readout, read_lens
 from spinal.engine.load import LoadedModel, load
 from spinal.engine.nll import continuation_nll, row_targets
+from spinal.engine.parity import check_parity
 from spinal.engine.reporter import Reporter
+from spinal.engine.slices import slices
 from spinal.engine.spectrum import NodeSpectrum, node_spectrum, split_prompts
 from spinal.engine.tokens import GatheredRows, Tokens, lens_rows, make_batches, tokenize
 from spinal.engine.walk import prepare, run_block
-from spinal.errors import LensParityFailed, OutOfMemory
+from spinal.errors import OutOfMemory
 from spinal.profile import MeasurementProfile
 from spinal.progress import CancelCheck, ProgressSink, ignore_progress, never_cancelled
 from spinal.prompts import PromptSet
@@ -42,7 +44,6 @@ from spinal.trace import (
 )
 
 Tensor = torch.Tensor
-PARITY_PROMPTS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +101,7 @@ def _measure(
     readout = Readout(anatomy, min(len(loaded.tokenizer), anatomy.vocabulary))
     gathered = lens_rows(tokens.ids, profile.lens_positions)
     walked = _walk(loaded, anatomy, tokens, gathered, profile, reporter)
-    parity = _parity(loaded, readout, tokens, gathered, walked.rows, profile)
+    parity = check_parity(loaded, readout, tokens, gathered, walked.rows, profile)
     nodes = walked.rows.shape[0]
     reporter.step("lens", 0, 1, (0.75, 0.75))
     lens = read_lens(
@@ -155,37 +156,6 @@ def _walk(
             spectra[policy].append(node_spectrum(rows, prompt, prompts, split, profile))
         reporter.step("walk", node, nodes - 1, (0.05, 0.75))
     return Walked(kept.rows, spectra)
-
-
-def _parity(
-    loaded: LoadedModel,
-    readout: Readout,
-    tokens: Tokens,
-    gathered: GatheredRows,
-    rows: Tensor,
-    profile: MeasurementProfile,
-) -> float:
-    """Mean Fisher-Rao distance between lens(r_D) and the model's own output, over the shortest prompts."""
-    chosen = sorted(range(len(tokens.ids)), key=lambda i: (len(tokens.ids[i]), i))[-PARITY_PROMPTS:]
-    total, count = 0.0, 0
-    for index in chosen:
-        ids = torch.tensor([tokens.ids[index]], dtype=torch.long, device=loaded.device)
-        mine = torch.from_numpy(gathered.prompt == index).to(rows.device)
-        where = torch.from_numpy(gathered.position[gathered.prompt == index]).to(rows.device)
-        logits = loaded.model(input_ids=ids, use_cache=False).logits[0, where, : readout.vocabulary].double()
-        lens = readout.logits(readout.normed(rows[-1, mine]), 0, readout.vocabulary).double()
-        overlap = (0.5 * (logits.log_softmax(-1) + lens.log_softmax(-1))).logsumexp(-1)
-        total += float((2.0 * torch.acos(overlap.exp().clamp(max=1.0))).sum())
-        count += len(where)
-    distance = total / count
-    if not distance < profile.parity_tolerance:
-        raise LensParityFailed(
-            f"{loaded.checkpoint.source}: lens and model differ by {distance:.2g} rad, "
-            f"allowed {profile.parity_tolerance:g}",
-            hint="this architecture does something between last block and logits that the lens does not reproduce",
-            parity_rad=distance,
-        )
-    return distance
 
 
 def _document(
@@ -271,7 +241,8 @@ def readout_digest(readout: Readout) -> str:
     for module in (*readout.anatomy.readout, readout.anatomy.head):
         for name, tensor in sorted(module.state_dict().items()):
             hasher.update(name.encode())
-            hasher.update(tensor.float().cpu().contiguous().numpy().tobytes())
+            for part in slices(tensor.detach()):
+                hasher.update(part.float().cpu().contiguous().view(torch.uint8).numpy())
     return hasher.hexdigest()
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from spinal.engine.anatomy import Anatomy
 from spinal.engine.load import LoadedModel
+from spinal.engine.slices import slices
 from spinal.errors import PairMismatch
 
 Array = npt.NDArray[np.float64]
@@ -29,9 +30,9 @@ def relative_change(reference: Iterable[nn.Module], candidate: Iterable[nn.Modul
                 hint="compare checkpoints of one ancestor",
             )
         for name, parameter in mine.items():
-            base = parameter.double()
-            norm += float(base.square().sum())
-            difference += float((other[name].to(base.device).double() - base).square().sum())
+            for base, moved in zip(slices(parameter), slices(other[name]), strict=True):
+                norm += float(base.double().square().sum())
+                difference += float((moved.to(base.device).double() - base.double()).square().sum())
     if difference == 0.0:
         return 0.0
     return math.sqrt(difference / norm) if norm > 0.0 else math.inf

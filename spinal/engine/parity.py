@@ -1,0 +1,139 @@
+"""The gate every trace passes: the lens at the last node must be the model's own output.
+
+The model's own forward is run on a few prompts; only the rows that reach its head are narrowed to the positions
+compared, so that no tokens-by-vocabulary matrix is made. Where the weights are stored in 16 bits, the model's own
+final norm and head are redone in float32 on the way: a 16-bit logit is rounded by as much as the gate allows in all.
+What the model does around them (a second norm, a logit scale, a softcap) stays its own code.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from spinal.engine.lens import Readout, in_float32
+from spinal.engine.load import LoadedModel
+from spinal.engine.tokens import GatheredRows, Tokens
+from spinal.errors import LensParityFailed
+from spinal.profile import MeasurementProfile
+
+Tensor = torch.Tensor
+PROMPTS = 4
+POSITIONS = 4
+SAME_PRODUCT = 0.05
+"""Largest difference, as a share of the largest logit, between a 16-bit head and its product in float32."""
+
+
+def check_parity(
+    loaded: LoadedModel,
+    readout: Readout,
+    tokens: Tokens,
+    gathered: GatheredRows,
+    rows: Tensor,
+    profile: MeasurementProfile,
+) -> float:
+    """Mean Fisher-Rao distance (radians) between lens(r_D) and the model's own output at up to ``POSITIONS``
+    positions of each of the ``PROMPTS`` longest prompts. ``rows`` (N, K, d) are the gathered residuals.
+
+    Raises LensParityFailed at ``parity_tolerance`` or above.
+    """
+    chosen = sorted(range(len(tokens.ids)), key=lambda i: (len(tokens.ids[i]), i))[-PROMPTS:]
+    total, count = 0.0, 0
+    for index in chosen:
+        mine = (gathered.prompt == index).nonzero()[0]
+        mine = mine[:: max(1, -(-len(mine) // POSITIONS))]
+        where = torch.from_numpy(gathered.position[mine]).to(rows.device)
+        own = _own_logits(loaded, readout, tokens.ids[index], where)
+        lens = readout.logits(readout.normed(rows[-1, torch.from_numpy(mine).to(rows.device)]), 0, readout.vocabulary)
+        overlap = (0.5 * (own.double().log_softmax(-1) + lens.double().log_softmax(-1))).logsumexp(-1)
+        total += float((2.0 * torch.acos(overlap.exp().clamp(max=1.0))).sum())
+        count += len(mine)
+    distance = total / count
+    if not distance < profile.parity_tolerance:
+        raise LensParityFailed(
+            f"{loaded.checkpoint.source}: lens and model differ by {distance:.2g} rad, "
+            f"allowed {profile.parity_tolerance:g}",
+            hint="this architecture does something between last block and logits that the lens does not reproduce",
+            parity_rad=distance,
+        )
+    return distance
+
+
+def _own_logits(loaded: LoadedModel, readout: Readout, ids: tuple[int, ...], where: Tensor) -> Tensor:
+    """(len(where), V) logits of the model's own forward at positions ``where`` of one prompt."""
+    batch = torch.tensor([ids], dtype=torch.long, device=loaded.device)
+    with _narrowed(readout.anatomy.head, where), _exact(readout):
+        logits: Tensor = loaded.model(input_ids=batch, use_cache=False).logits
+    return logits[0, :, : readout.vocabulary]
+
+
+@contextlib.contextmanager
+def _narrowed(head: nn.Module, where: Tensor) -> Iterator[None]:
+    """Only the rows ``where`` reach the head."""
+    handle = head.register_forward_pre_hook(lambda _module, args: (args[0][:, where], *args[1:]))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextlib.contextmanager
+def _exact(readout: Readout) -> Iterator[None]:
+    """The modules between last block and logits give their output in float32, whatever their weights are stored in."""
+    handles = []
+    redoing = False
+
+    def attach(module: nn.Module, dtype: torch.dtype) -> None:
+        given: list[Tensor] = []
+
+        def keep(_module: nn.Module, args: tuple[Any, ...]) -> Any:
+            if redoing:
+                return None
+            given.append(args[0].float())
+            return (args[0].to(dtype), *args[1:])
+
+        def redo(_module: nn.Module, _args: Any, output: Tensor) -> Tensor | None:
+            nonlocal redoing
+            if redoing:  # the module called once more, by the line below
+                return None
+            redoing = True
+            try:
+                hidden = given.pop()
+                return (
+                    _product(module, hidden, output) if module is readout.anatomy.head else in_float32(module, hidden)
+                )
+            finally:
+                redoing = False
+
+        handles.extend([module.register_forward_pre_hook(keep), module.register_forward_hook(redo)])
+
+    for module in (*readout.anatomy.readout, readout.anatomy.head):
+        dtype = next((parameter.dtype for parameter in module.parameters()), torch.float32)
+        if dtype != torch.float32:
+            attach(module, dtype)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _product(head: nn.Module, hidden: Tensor, output: Tensor) -> Tensor:
+    """The head's product in float32, a block of ids at a time; ``output`` unchanged where it is something else."""
+    weight: Tensor = head.weight  # type: ignore[assignment]  # a linear layer's weight
+    bias = getattr(head, "bias", None)
+    exact = torch.cat(
+        [
+            torch.nn.functional.linear(
+                hidden, weight[i : i + 4096].float(), None if bias is None else bias[i : i + 4096].float()
+            )
+            for i in range(0, weight.shape[0], 4096)
+        ],
+        dim=-1,
+    )
+    same = exact.shape == output.shape and bool(
+        (exact - output.float()).abs().max() <= SAME_PRODUCT * exact.abs().max()
+    )
+    return exact if same else output.float()

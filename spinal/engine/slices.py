@@ -1,0 +1,18 @@
+"""Large tensors piece by piece, so that work on them needs no second tensor of their size."""
+
+from collections.abc import Iterator
+
+import torch
+
+SLICE_ELEMENTS = 1 << 22
+
+
+def slices(*tensors: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Runs of leading rows of a tensor, about ``SLICE_ELEMENTS`` elements each, in order; a scalar is one run."""
+    for tensor in tensors:
+        if tensor.dim() == 0:
+            yield tensor.reshape(1)
+            continue
+        rows = max(1, SLICE_ELEMENTS // max(1, tensor[:1].numel()))
+        for start in range(0, tensor.shape[0], rows):
+            yield tensor[start : start + rows]
