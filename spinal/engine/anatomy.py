@@ -158,7 +158,8 @@ def _same_data(a: Tensor, b: Tensor) -> bool:
     if a.data_ptr() == b.data_ptr():
         return True
     # A residual kept in float32 is cast down on its way to a 16-bit norm: another tensor, the same data.
-    return a.dtype != b.dtype and torch.equal(a.reshape(-1), b.reshape(-1).to(a.dtype))
+    narrow = a.dtype if a.dtype.itemsize < b.dtype.itemsize else b.dtype
+    return a.dtype != b.dtype and torch.equal(a.reshape(-1).to(narrow), b.reshape(-1).to(narrow))
 
 
 def blocks_return_tuple(model: PreTrainedModel, blocks: nn.ModuleList) -> bool:

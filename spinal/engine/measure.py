@@ -242,7 +242,7 @@ def readout_digest(readout: Readout) -> str:
         for name, tensor in sorted(module.state_dict().items()):
             hasher.update(name.encode())
             for part in slices(tensor.detach()):
-                hasher.update(part.float().cpu().contiguous().view(torch.uint8).numpy())
+                hasher.update(part.float().cpu().contiguous().numpy().data)
     return hasher.hexdigest()
 
 

@@ -64,7 +64,7 @@ def check_parity(
 def _own_logits(loaded: LoadedModel, readout: Readout, ids: tuple[int, ...], where: Tensor) -> Tensor:
     """(len(where), V) logits of the model's own forward at positions ``where`` of one prompt."""
     batch = torch.tensor([ids], dtype=torch.long, device=loaded.device)
-    with _narrowed(readout.anatomy.head, where), _exact(readout):
+    with _narrowed(readout.anatomy.head, where), _exact(readout, where):
         logits: Tensor = loaded.model(input_ids=batch, use_cache=False).logits
     return logits[0, :, : readout.vocabulary]
 
@@ -80,10 +80,11 @@ def _narrowed(head: nn.Module, where: Tensor) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _exact(readout: Readout) -> Iterator[None]:
+def _exact(readout: Readout, where: Tensor) -> Iterator[None]:
     """The modules between last block and logits give their output in float32, whatever their weights are stored in."""
     handles = []
     redoing = False
+    normed: list[Tensor] = []
 
     def attach(module: nn.Module, dtype: torch.dtype) -> None:
         given: list[Tensor] = []
@@ -91,7 +92,9 @@ def _exact(readout: Readout) -> Iterator[None]:
         def keep(_module: nn.Module, args: tuple[Any, ...]) -> Any:
             if redoing:
                 return None
-            given.append(args[0].float())
+            # A model may round what the final norm gave before its head reads it: take what it gave.
+            exact = normed[-1][:, where] if module is readout.anatomy.head and normed else args[0].float()
+            given.append(exact if torch.equal(exact.to(args[0].dtype), args[0]) else args[0].float())
             return (args[0].to(dtype), *args[1:])
 
         def redo(_module: nn.Module, _args: Any, output: Tensor) -> Tensor | None:
@@ -100,10 +103,10 @@ def _exact(readout: Readout) -> Iterator[None]:
                 return None
             redoing = True
             try:
-                hidden = given.pop()
-                return (
-                    _product(module, hidden, output) if module is readout.anatomy.head else in_float32(module, hidden)
-                )
+                if module is readout.anatomy.head:
+                    return _product(module, given.pop(), output)
+                normed.append(in_float32(module, given.pop()))
+                return normed[-1]
             finally:
                 redoing = False
 
