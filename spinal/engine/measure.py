@@ -100,7 +100,7 @@ def _measure(
     anatomy = find_anatomy(loaded.model, _layers(checkpoint), checkpoint.source)
     readout = Readout(anatomy, min(len(loaded.tokenizer), anatomy.vocabulary))
     gathered = lens_rows(tokens.ids, profile.lens_positions)
-    walked = _walk(loaded, anatomy, tokens, gathered, profile, reporter)
+    walked = walk(loaded, anatomy, tokens, gathered, profile, reporter)
     parity = check_parity(loaded, readout, tokens, gathered, walked.rows, profile)
     nodes = walked.rows.shape[0]
     reporter.step("lens", 0, 1, (0.75, 0.75))
@@ -131,7 +131,7 @@ def _layers(checkpoint: Checkpoint) -> int:
     return count
 
 
-def _walk(
+def walk(
     loaded: LoadedModel,
     anatomy: Anatomy,
     tokens: Tokens,
@@ -139,6 +139,8 @@ def _walk(
     profile: MeasurementProfile,
     reporter: Reporter,
 ) -> Walked:
+    """All prompts through one block at a time, gathering rows and spectra at every node; raises
+    NonFiniteActivations, ArchitectureUnsupported, Cancelled."""
     source = loaded.checkpoint.source
     prepared = prepare(anatomy, make_batches(tokens.ids, profile.batch_size, loaded.device), source)
     hidden = [item.embedded for item in prepared]

@@ -21,6 +21,8 @@ Array = npt.NDArray[np.float64]
 SPLIT_SEED = 20260106
 """Fixed seed of prompt halves and groups: the same prompts always fall into the same group."""
 CHUNK_ROWS = 8192
+FLOAT32_SPREAD = 1e4
+"""Up to this sigma_1 / sigma_k a float32 projection on v_k is good to about a thousandth: enough for an error bar."""
 CONSTANT = 1e-12
 """Centred energy below this share of the raw energy is rounding: the node does not vary."""
 
@@ -74,33 +76,50 @@ def node_spectrum(
     """Spectrum of ``rows`` (n, d), row i belonging to prompt ``prompt[i]`` of ``prompts``."""
     count, dimensions = rows.shape
     kind: ReplicateKind = "influence" if count > dimensions else "groups"
-    gram, mean = _gram(rows)
-    if gram is None:
+    mean = _mean(rows)
+    chosen = split.half.to(rows.device)[prompt]
+    gram, half = _both_grams(rows, mean, chosen)
+    if not _varies(gram, mean, count):
         return _constant(count, dimensions, prompts if kind == "influence" else split.groups, kind)
-    eigenvalues, vectors = torch.linalg.eigh(gram)
-    values = eigenvalues.flip(0).clamp(min=0.0)
-    sigma = values.sqrt().cpu().numpy()
-    rank = fits.numerical_rank(sigma, count, profile.rank_tolerance)
-    fitted = fits.fit_windows(sigma, rank, min_ranks=profile.min_window_ranks)
     if kind == "influence":
-        energies = _energies(rows, mean, vectors.flip(1), prompt, prompts)
-        replicates = np.stack([fits.alpha_influence(energies, values.cpu().numpy(), fitted[w]) for w in WINDOWS])
+        eigenvalues, vectors = torch.linalg.eigh(gram)
+        sigma = _sigma(eigenvalues)
+        fitted = _fit(sigma, count, profile)
+        energies = _energies(rows, mean, vectors.flip(1), prompt, prompts, exact=_needs_float64(sigma, fitted))
+        replicates = np.stack([fits.alpha_influence(energies, sigma**2, fitted[w]) for w in WINDOWS])
     else:
-        left_out = [split.group[prompt] != g for g in range(split.groups)]
-        replicates = np.stack([window_alphas(rows[keep], profile) for keep in left_out], axis=1)
-    alphas = np.array([np.nan if fitted[w].alpha is None else fitted[w].alpha for w in WINDOWS], dtype=np.float64)
+        sigma = _sigma(torch.linalg.eigvalsh(gram))
+        fitted = _fit(sigma, count, profile)
+        owner = split.group.to(rows.device)[prompt]
+        left_out = [_inner_alphas(gram, owner != g, profile) for g in range(split.groups)]
+        replicates = np.stack(left_out, axis=1)
+        half = gram[chosen][:, chosen]
+    rank = fits.numerical_rank(sigma, count, profile.rank_tolerance)
+    alphas = _alphas(fitted)
     return NodeSpectrum(
         count,
         dimensions,
         rank,
         fitted,
-        window_alphas(rows[split.half[prompt]], profile) - alphas,
+        _half_alphas(half, rows, chosen, kind, profile) - alphas,
         replicates,
         kind,
         fits.effective_rank(sigma[: max(rank, 1)]),
         fits.participation_ratio(sigma[: max(rank, 1)]),
         fits.top_share(sigma[: max(rank, 1)]),
     )
+
+
+def window_alphas(rows: Tensor, profile: MeasurementProfile) -> Array:
+    """(W,) alpha of rows (n, d), windows in ``WINDOWS`` order; NaN where a window has none."""
+    if rows.shape[0] < 2:
+        return np.full(len(WINDOWS), np.nan)
+    nobody = torch.zeros(rows.shape[0], dtype=torch.bool, device=rows.device)
+    mean = _mean(rows)
+    gram, _ = _both_grams(rows, mean, nobody)
+    if not _varies(gram, mean, rows.shape[0]):
+        return np.full(len(WINDOWS), np.nan)
+    return _alphas(_fit(_sigma(torch.linalg.eigvalsh(gram)), rows.shape[0], profile))
 
 
 def _constant(count: int, dimensions: int, replicates: int, kind: ReplicateKind) -> NodeSpectrum:
@@ -127,47 +146,86 @@ def _mean(rows: Tensor) -> Tensor:
     return total / rows.shape[0]
 
 
-def _gram(rows: Tensor) -> tuple[Tensor | None, Tensor]:
-    """Float64 Gram of the smaller side of the centred rows (None where nothing varies), and the mean row."""
+def _both_grams(rows: Tensor, mean: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Float64 Gram matrix of the centred rows, and the part of it that the ``chosen`` rows (n,) contribute.
+
+    The smaller side: (d, d) sums over rows where rows outnumber dimensions, both parts in one pass; else (n, n) inner
+    products, of which any subset of rows has its own block (the second result is then the whole).
+    """
     count, dimensions = rows.shape
-    mean = _mean(rows)
     if count <= dimensions:
         centred = rows.double() - mean
-        gram = centred @ centred.T
-        raw = float(rows.double().square().sum())
-    else:
-        gram = torch.zeros(dimensions, dimensions, dtype=torch.float64, device=rows.device)
-        raw = 0.0
-        for start in range(0, count, CHUNK_ROWS):
-            chunk = rows[start : start + CHUNK_ROWS].double()
-            raw += float(chunk.square().sum())
-            chunk = chunk - mean
-            gram.addmm_(chunk.T, chunk)
-    varies = float(gram.diagonal().sum()) > CONSTANT * raw
-    return (gram if varies else None), mean
+        inner = centred @ centred.T
+        return inner, inner
+    parts = torch.zeros(2, dimensions, dimensions, dtype=torch.float64, device=rows.device)
+    for start in range(0, count, CHUNK_ROWS):
+        chunk = rows[start : start + CHUNK_ROWS].double() - mean
+        mine = chosen[start : start + CHUNK_ROWS]
+        for part, members in zip(parts, (chunk[mine], chunk[~mine]), strict=True):
+            if members.shape[0]:
+                part.addmm_(members.T, members)
+    return parts[0] + parts[1], parts[0]
 
 
-def _energies(rows: Tensor, mean: Tensor, vectors: Tensor, prompt: Tensor, prompts: int) -> Array:
+def _varies(gram: Tensor, mean: Tensor, count: int) -> bool:
+    """Whether the centred energy is more than the rounding of the raw one, which is it plus n |mean|^2."""
+    centred = float(gram.diagonal().sum())
+    return centred > CONSTANT * (centred + count * float(mean.square().sum()))
+
+
+def _sigma(eigenvalues: Tensor) -> Array:
+    """Singular values, descending, from ascending eigenvalues of a Gram matrix."""
+    return eigenvalues.flip(0).clamp(min=0.0).sqrt().cpu().numpy()
+
+
+def _fit(sigma: Array, count: int, profile: MeasurementProfile) -> dict[str, fits.Fit]:
+    rank = fits.numerical_rank(sigma, count, profile.rank_tolerance)
+    return fits.fit_windows(sigma, rank, min_ranks=profile.min_window_ranks)
+
+
+def _alphas(fitted: dict[str, fits.Fit]) -> Array:
+    found = [fitted[window].alpha for window in WINDOWS]
+    return np.array([np.nan if alpha is None else alpha for alpha in found], dtype=np.float64)
+
+
+def _inner_alphas(inner: Tensor, keep: Tensor, profile: MeasurementProfile) -> Array:
+    """(W,) alpha of a subset of rows, from the inner products of all: centring on the subset's own mean is taking row
+    and column means off its block."""
+    block = inner[keep][:, keep]
+    if block.shape[0] < 2:
+        return np.full(len(WINDOWS), np.nan)
+    means = block.mean(0)
+    block = block - means[None, :] - means[:, None] + means.mean()
+    if not float(block.diagonal().sum()) > CONSTANT * float(inner.diagonal().sum()):
+        return np.full(len(WINDOWS), np.nan)
+    return _alphas(_fit(_sigma(torch.linalg.eigvalsh(block)), block.shape[0], profile))
+
+
+def _half_alphas(half: Tensor, rows: Tensor, chosen: Tensor, kind: ReplicateKind, profile: MeasurementProfile) -> Array:
+    """(W,) alpha of the chosen half of the prompts."""
+    count = int(chosen.sum())
+    if kind == "groups":
+        return _inner_alphas(half, torch.ones(count, dtype=torch.bool, device=rows.device), profile)
+    if count <= rows.shape[1]:
+        return window_alphas(rows[chosen], profile)
+    # The half was centred on the mean of all: taking its own off is a rank-one correction.
+    own = rows[chosen].double().mean(0) - _mean(rows)
+    return _alphas(_fit(_sigma(torch.linalg.eigvalsh(half - count * torch.outer(own, own))), count, profile))
+
+
+def _needs_float64(sigma: Array, fitted: dict[str, fits.Fit]) -> bool:
+    """Whether some fitted direction is so weak that a float32 projection on it would be noise."""
+    weakest = max((fit.k_max for fit in fitted.values() if fit.alpha is not None), default=1)
+    return bool(sigma[0] > FLOAT32_SPREAD * sigma[weakest - 1])
+
+
+def _energies(rows: Tensor, mean: Tensor, vectors: Tensor, prompt: Tensor, prompts: int, *, exact: bool) -> Array:
     """(P, d): per prompt the summed squared projections of its centred rows on the eigenvectors."""
+    dtype = torch.float64 if exact else torch.float32
     energies = torch.zeros(prompts, vectors.shape[1], dtype=torch.float64, device=rows.device)
+    vectors = vectors.to(dtype)
     for start in range(0, rows.shape[0], CHUNK_ROWS):
-        projected = (rows[start : start + CHUNK_ROWS].double() - mean) @ vectors
-        energies.index_add_(0, prompt[start : start + CHUNK_ROWS], projected.square_())
+        projected = (rows[start : start + CHUNK_ROWS].double() - mean).to(dtype) @ vectors
+        here = torch.zeros(energies.shape, dtype=dtype, device=rows.device)
+        energies += here.index_add_(0, prompt[start : start + CHUNK_ROWS], projected.square_())
     return energies.cpu().numpy()
-
-
-def window_alphas(rows: Tensor, profile: MeasurementProfile) -> Array:
-    """(W,) alpha of rows (n, d), windows in ``WINDOWS`` order; NaN where a window has none."""
-    result = np.full(len(WINDOWS), np.nan)
-    if rows.shape[0] < 2:
-        return result
-    gram, _ = _gram(rows)
-    if gram is None:
-        return result
-    sigma = torch.linalg.eigvalsh(gram).flip(0).clamp(min=0.0).sqrt().cpu().numpy()
-    rank = fits.numerical_rank(sigma, rows.shape[0], profile.rank_tolerance)
-    fitted = fits.fit_windows(sigma, rank, min_ranks=profile.min_window_ranks)
-    for index, window in enumerate(WINDOWS):
-        alpha = fitted[window].alpha
-        result[index] = np.nan if alpha is None else alpha
-    return result

@@ -229,7 +229,8 @@ def test_row_order_scale_and_a_common_offset_leave_the_spectrum() -> None:
     ):
         for window, fit in base.fits.items():
             assert other.fits[window].alpha == pytest.approx(fit.alpha, abs=1e-10)
-        np.testing.assert_allclose(other.replicates, base.replicates, atol=1e-8)
+        # Influences come from a float32 projection where the spectrum is no wider than 1e4: an error bar, not a value.
+        np.testing.assert_allclose(other.replicates, base.replicates, atol=1e-5)
 
 
 @pytest.mark.parametrize("exponent", [0.5, 1.0])
