@@ -57,6 +57,8 @@ class Settings(BaseSettings):
     device: str = "cpu"
     """torch device of this worker: ``cpu``, ``cuda``, ``cuda:0``."""
     torch_threads: int = Field(default=1, ge=1)
+    stream_weights: bool = False
+    """Read the blocks of a checkpoint from disk one at a time: for weights larger than the worker's memory."""
     engine: str = "spinal.engine.api"
     """Module of the measuring engine (``measure``, ``gather_evidence``); tests put an engine double here."""
     publish_timeout_s: float = Field(default=2.0, gt=0)

@@ -39,8 +39,10 @@ class MeasuringEngine(Protocol):
         *,
         capture_path: Path,
         device: str,
+        stream: bool,
         progress: ProgressSink,
         cancelled: CancelCheck,
+        command: Sequence[str] | None,
     ) -> Trace: ...
 
     def gather_evidence(
@@ -53,6 +55,7 @@ class MeasuringEngine(Protocol):
         prompts: PromptSet,
         profile: MeasurementProfile,
         device: str,
+        stream: bool,
         progress: ProgressSink,
         cancelled: CancelCheck,
     ) -> PairEvidence: ...
@@ -115,8 +118,10 @@ class Job:
             profile,
             capture_path=local,
             device=self._settings.device,
+            stream=self._settings.stream_weights,
             progress=report,
             cancelled=self._lease.should_stop,
+            command=self._command(),
         )
         if trace.digest != expected:
             raise ModelChanged(
@@ -146,6 +151,7 @@ class Job:
                 prompts=prompts,
                 profile=profile,
                 device=self._settings.device,
+                stream=self._settings.stream_weights,
                 progress=self._lease.report,
                 cancelled=self._lease.should_stop,
             )
@@ -162,7 +168,7 @@ class Job:
                     dtype=evidence.dtype,
                     threads=self._settings.torch_threads,
                     seed=profile.seed,
-                    command=None,
+                    command=self._command(),
                     started=started,
                 ),
                 control=(found[2], load_capture(captures[2])) if len(found) > 2 else None,
@@ -173,6 +179,10 @@ class Job:
             traces.store_comparison(session, comparison)
             runs.succeed(session, self._claim.run_id, self._claim.attempt, comparison.digest)
         return comparison.digest
+
+    def _command(self) -> list[str]:
+        """What stands for the command line in provenance: the run and the attempt, to be found in the ledger."""
+        return ["spinal-worker", f"run:{self._claim.run_id}", f"attempt:{self._claim.attempt}"]
 
     def _traces_of(self, sides: Sequence[dict[str, Any]]) -> list[Trace]:
         with self._ledger.read() as session:

@@ -41,7 +41,13 @@ def build_profile(knobs: dict[str, Any]) -> MeasurementProfile:
 
 
 def local_trace(
-    model: str, prompts_from: str, profile: MeasurementProfile, *, device: str, threads: int | None
+    model: str,
+    prompts_from: str,
+    profile: MeasurementProfile,
+    *,
+    device: str,
+    threads: int | None,
+    stream: bool = False,
 ) -> Trace:
     """Measure one checkpoint."""
     prompts = load_prompts(prompts_from)
@@ -49,7 +55,7 @@ def local_trace(
     inspect(checkpoint)
     engine = _engine(threads)
     with tempfile.TemporaryDirectory(prefix="spinal-") as folder:
-        return _measure(engine, checkpoint, prompts, profile, device, Path(folder) / "capture.safetensors")
+        return _measure(engine, checkpoint, prompts, profile, device, stream, Path(folder) / "capture.safetensors")
 
 
 def local_compare(
@@ -60,6 +66,7 @@ def local_compare(
     *,
     device: str,
     threads: int | None,
+    stream: bool = False,
     control: str | None = None,
 ) -> Comparison:
     """Measure two checkpoints (and a control) and compare them; all are checked before any weight is loaded."""
@@ -74,12 +81,13 @@ def local_compare(
     with tempfile.TemporaryDirectory(prefix="spinal-") as folder:
         paths = [Path(folder) / name for name in ("reference", "candidate", "control")]
         traces = [
-            _measure(engine, side, prompts, profile, device, path) for side, path in zip(sides, paths, strict=False)
+            _measure(engine, side, prompts, profile, device, stream, path)
+            for side, path in zip(sides, paths, strict=False)
         ]
         with bar("comparing") as show:
             evidence = engine.gather_evidence(
                 sides[0], sides[1], reference_capture=paths[0], candidate_capture=paths[1], prompts=prompts,
-                profile=profile, device=device, progress=show,
+                profile=profile, device=device, stream=stream, progress=show,
             )  # fmt: skip
         provenance = make_provenance(
             device=evidence.device,
@@ -102,11 +110,19 @@ def _measure(
     prompts: PromptSet,
     profile: MeasurementProfile,
     device: str,
+    stream: bool,
     capture_path: Path,
 ) -> Trace:
     with bar(checkpoint.source) as show:
         trace: Trace = engine.measure(
-            checkpoint, prompts, profile, capture_path=capture_path, device=device, progress=show, command=_command()
+            checkpoint,
+            prompts,
+            profile,
+            capture_path=capture_path,
+            device=device,
+            stream=stream,
+            progress=show,
+            command=_command(),
         )
     return trace
 

@@ -36,6 +36,9 @@ SwapPrompts = Annotated[int | None, typer.Option(help="Prompts used by block swa
 NoiseDraws = Annotated[
     int | None, typer.Option(help="Draws of the matched-noise control, each as costly as a trace [0].")
 ]
+Stream = Annotated[
+    bool, typer.Option("--stream", help="Read the blocks from disk one at a time: for weights larger than memory.")
+]
 Seed = Annotated[int | None, typer.Option(help="Seed of the bootstrap [0].")]
 
 
@@ -51,13 +54,15 @@ def trace(
     lens_positions: LensPositions = None,
     dtype: Dtype = None,
     batch_size: BatchSize = None,
+    stream: Stream = False,
 ) -> None:
     """Measure the depth trace of one checkpoint, here, without a server."""
     check_outputs(output or [])
     profile = build_profile(
         {"max_tokens": max_tokens, "lens_positions": lens_positions, "dtype": dtype, "batch_size": batch_size}
     )
-    emit(local_trace(model, prompts, profile, device=device, threads=threads), as_json=as_json, outputs=output or [])
+    found = local_trace(model, prompts, profile, device=device, threads=threads, stream=stream)
+    emit(found, as_json=as_json, outputs=output or [])
 
 
 @app.command()
@@ -76,6 +81,7 @@ def compare(
     swap_prompts: SwapPrompts = None,
     noise_draws: NoiseDraws = None,
     seed: Seed = None,
+    stream: Stream = False,
     control: Annotated[
         str | None, typer.Option(help="Checkpoint folder to contrast the candidate with, for example an SFT twin.")
     ] = None,
@@ -93,7 +99,9 @@ def compare(
             "seed": seed,
         }
     )
-    result = local_compare(reference, candidate, prompts, profile, device=device, threads=threads, control=control)
+    result = local_compare(
+        reference, candidate, prompts, profile, device=device, threads=threads, stream=stream, control=control
+    )
     emit(result, as_json=as_json, outputs=output or [])
 
 

@@ -5,7 +5,8 @@ read-out is the chain of modules that carries the last block's output to the hea
 between head output and logits (softcap, logit scale) is fitted on the model's own code.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from spinal.engine.stream import BlockStore
 from spinal.errors import ArchitectureUnsupported
 
 Tensor = torch.Tensor
@@ -33,6 +35,16 @@ class Anatomy:
     scale: float
     """Logits are head output * scale, then softcap * tanh(. / softcap) where a softcap is set."""
     softcap: float | None
+    store: BlockStore | None = None
+    """Set where the blocks are read from disk one at a time."""
+
+    def resident(self, index: int) -> contextlib.AbstractContextManager[None]:
+        """Block ``index`` (from 0) has its weights inside this context; always so in a model loaded whole."""
+        return contextlib.nullcontext() if self.store is None else self.store.resident(index)
+
+    def callable(self) -> contextlib.AbstractContextManager[None]:
+        """The model's own forward can be called inside this context."""
+        return contextlib.nullcontext() if self.store is None else self.store.on_call()
 
     @property
     def head_weight(self) -> Tensor:
@@ -51,6 +63,8 @@ class _Call:
     module: nn.Module
     given: Tensor
     returned: Tensor
+    in_tuple: bool
+    """Whether what was returned is the first member of a tuple."""
 
 
 def residual_of(output: Any) -> Tensor:
@@ -58,12 +72,13 @@ def residual_of(output: Any) -> Tensor:
     return output[0] if isinstance(output, tuple) else output
 
 
-def find_anatomy(model: PreTrainedModel, n_layers: int, source: str) -> Anatomy:
+def find_anatomy(model: PreTrainedModel, n_layers: int, source: str, store: BlockStore | None = None) -> Anatomy:
     """Find the parts of ``model``; raises ArchitectureUnsupported saying what was not found."""
     head = model.get_output_embeddings()
     if head is None or getattr(head, "weight", None) is None:
         raise _unsupported(source, "it has no output embedding")
-    calls = _watch(model)
+    with contextlib.nullcontext() if store is None else store.on_call():
+        calls = _watch(model)
     blocks = _find_blocks(model, calls, n_layers, source)
     core = _find_core(model, blocks, head)
     last = next(call for call in reversed(calls) if call.module is blocks[-1])
@@ -71,10 +86,27 @@ def find_anatomy(model: PreTrainedModel, n_layers: int, source: str) -> Anatomy:
     if head_call is None:
         raise _unsupported(source, "its head was not called in a forward pass")
     readout = _find_readout(calls, last.returned, head_call.given, source)
-    with torch.inference_mode():
-        probe = blocks_return_tuple(model, blocks)
-    scale, softcap = _fit_post(model, core, head, head_call, source)
-    return Anatomy(core, blocks, probe, readout, head, scale, softcap)
+    # What follows the head does not depend on the blocks: passing the residual through spares running them.
+    with replaced_forward(blocks, lambda *args, **kwargs: _passed_through(last.in_tuple, *args, **kwargs)):
+        scale, softcap = _fit_post(model, head, head_call, source)
+    return Anatomy(core, blocks, last.in_tuple, readout, head, scale, softcap, store)
+
+
+def _passed_through(in_tuple: bool, *args: Any, **kwargs: Any) -> Any:
+    hidden = args[0] if args else kwargs["hidden_states"]
+    return (hidden, None, None) if in_tuple else hidden
+
+
+@contextlib.contextmanager
+def replaced_forward(blocks: nn.ModuleList, replacement: Callable[..., Any]) -> Iterator[None]:
+    """Inside this context every block's forward is ``replacement``."""
+    for block in blocks:
+        block.forward = replacement  # shadows the method for this pass only
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward
 
 
 def _unsupported(source: str, why: str) -> ArchitectureUnsupported:
@@ -96,7 +128,7 @@ def _watch(model: PreTrainedModel) -> list[_Call]:
         given = next((x for x in (*args, *kwargs.values()) if torch.is_tensor(x) and x.is_floating_point()), None)
         returned = residual_of(output)
         if given is not None and torch.is_tensor(returned):
-            calls.append(_Call(module, given, returned))
+            calls.append(_Call(module, given, returned, isinstance(output, tuple)))
 
     handles = [module.register_forward_hook(record, with_kwargs=True) for module in model.modules()]
     try:
@@ -162,20 +194,7 @@ def _same_data(a: Tensor, b: Tensor) -> bool:
     return a.dtype != b.dtype and torch.equal(a.reshape(-1).to(narrow), b.reshape(-1).to(narrow))
 
 
-def blocks_return_tuple(model: PreTrainedModel, blocks: nn.ModuleList) -> bool:
-    """Whether the blocks of ``model`` return a tuple (read off one tiny forward pass)."""
-    seen: list[bool] = []
-    handle = blocks[0].register_forward_hook(lambda _m, _a, output: seen.append(isinstance(output, tuple)))
-    try:
-        model(input_ids=_probe_ids(model), use_cache=False)
-    finally:
-        handle.remove()
-    return seen[0]
-
-
-def _fit_post(
-    model: PreTrainedModel, core: nn.Module, head: nn.Module, head_call: _Call, source: str
-) -> tuple[float, float | None]:
+def _fit_post(model: PreTrainedModel, head: nn.Module, head_call: _Call, source: str) -> tuple[float, float | None]:
     """Scale and softcap between head output and logits, fitted by feeding chosen head outputs through the
     model's own forward and checked on others."""
     width = head_call.returned.shape[-1]

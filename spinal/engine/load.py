@@ -14,6 +14,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from spinal.checkpoint import Checkpoint
 from spinal.engine.slices import slices
+from spinal.engine.stream import BlockStore, open_streamed
 from spinal.errors import (
     AdapterInvalid,
     ArchitectureUnsupported,
@@ -33,14 +34,17 @@ class LoadedModel:
     model: PreTrainedModel
     tokenizer: Any
     device: torch.device
+    store: BlockStore | None = None
+    """Set where the blocks are read from disk one at a time."""
 
     @property
     def dtype(self) -> torch.dtype:
         return self.model.dtype
 
 
-def load(checkpoint: Checkpoint, profile: MeasurementProfile, device: str) -> LoadedModel:
-    """Load ``checkpoint`` (an adapter is merged into its base).
+def load(checkpoint: Checkpoint, profile: MeasurementProfile, device: str, *, stream: bool = False) -> LoadedModel:
+    """Load ``checkpoint`` (an adapter is merged into its base). ``stream`` leaves the blocks on disk where that is
+    possible: same numbers, memory for one block instead of all.
 
     Raises RemoteCodeRefused, ArchitectureUnsupported, WeightsCorrupt, NonFiniteWeights, TokenizerInvalid,
     AdapterInvalid.
@@ -49,6 +53,9 @@ def load(checkpoint: Checkpoint, profile: MeasurementProfile, device: str) -> Lo
     _check_type_is_known(base)
     with _quiet():
         tokenizer = _load_tokenizer(base)
+        streamed = open_streamed(checkpoint, profile, torch.device(device)) if stream else None
+        if streamed is not None:
+            return LoadedModel(checkpoint, streamed[0], tokenizer, torch.device(device), streamed[1])
         model = _load_weights(base, torch.float32 if profile.dtype == "float32" else "auto")
         torch.nn.Module.to(model, torch.device(device))
         if checkpoint.base is not None:
@@ -57,7 +64,7 @@ def load(checkpoint: Checkpoint, profile: MeasurementProfile, device: str) -> Lo
 
 
 def load_pair(
-    reference: Checkpoint, candidate: Checkpoint, profile: MeasurementProfile, device: str
+    reference: Checkpoint, candidate: Checkpoint, profile: MeasurementProfile, device: str, *, stream: bool = False
 ) -> tuple[LoadedModel, LoadedModel]:
     """Load two checkpoints; what both are made of (a base and its adapter, two adapters of one base) is read once.
 
@@ -65,11 +72,12 @@ def load_pair(
     was loaded. Raises the errors of :func:`load`.
     """
     bases: dict[Path, LoadedModel] = {}
+    adapters = reference.base is not None or candidate.base is not None
 
     def opened(side: Checkpoint) -> LoadedModel:
         base = side.base or side
         if base.path not in bases:
-            bases[base.path] = load(base, profile, device)
+            bases[base.path] = load(base, profile, device, stream=stream and not adapters)
         return bases[base.path] if side.base is None else _adapted(bases[base.path], side)
 
     return opened(reference), opened(candidate)

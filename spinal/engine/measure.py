@@ -61,11 +61,13 @@ def measure(
     *,
     capture_path: Path,
     device: str = "cpu",
+    stream: bool = False,
     progress: ProgressSink = ignore_progress,
     cancelled: CancelCheck = never_cancelled,
     command: Sequence[str] | None = None,
 ) -> Trace:
-    """Measure ``checkpoint`` on ``prompts`` and write its capture to ``capture_path`` (atomically).
+    """Measure ``checkpoint`` on ``prompts`` and write its capture to ``capture_path`` (atomically). ``stream`` reads
+    the blocks from disk one at a time where the checkpoint allows it: same numbers, less memory.
 
     Raises the errors of :mod:`spinal.checkpoint` and :mod:`spinal.engine.load`, ContextExceeded,
     NonFiniteActivations, LensParityFailed, OutOfMemory, Cancelled.
@@ -74,7 +76,7 @@ def measure(
     reporter = Reporter(progress, cancelled)
     try:
         with torch.inference_mode():
-            return _measure(checkpoint, prompts, profile, capture_path, device, reporter, command, started)
+            return _measure(checkpoint, prompts, profile, capture_path, device, stream, reporter, command, started)
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(
             f"{device} ran out of memory at batch size {profile.batch_size}",
@@ -88,6 +90,7 @@ def _measure(
     profile: MeasurementProfile,
     capture_path: Path,
     device: str,
+    stream: bool,
     reporter: Reporter,
     command: Sequence[str] | None,
     started: float,
@@ -95,9 +98,9 @@ def _measure(
     reporter.step("load", 0, 1, (0.0, 0.0))
     inspect(checkpoint)
     content = weights_digest(checkpoint)
-    loaded = load(checkpoint, profile, device)
+    loaded = load(checkpoint, profile, device, stream=stream)
     tokens = tokenize(loaded, prompts, profile)
-    anatomy = find_anatomy(loaded.model, _layers(checkpoint), checkpoint.source)
+    anatomy = find_anatomy(loaded.model, _layers(checkpoint), checkpoint.source, loaded.store)
     readout = Readout(anatomy, min(len(loaded.tokenizer), anatomy.vocabulary))
     gathered = lens_rows(tokens.ids, profile.lens_positions)
     walked = walk(loaded, anatomy, tokens, gathered, profile, reporter)
@@ -150,8 +153,9 @@ def walk(
     spectra: dict[str, list[NodeSpectrum]] = {policy: [] for policy in POLICIES}
     for node in range(nodes):
         if node:
-            for index, item in enumerate(prepared):
-                hidden[index] = run_block(anatomy, node - 1, hidden[index], item.calls[node - 1])
+            with anatomy.resident(node - 1):
+                for index, item in enumerate(prepared):
+                    hidden[index] = run_block(anatomy, node - 1, hidden[index], item.calls[node - 1])
         pooled = kept.add(node, hidden, source)
         last = kept.rows[node, kept.last]
         for policy, rows, prompt in (("last", last, kept.last_prompt), ("all", pooled, kept.all_prompt)):

@@ -6,7 +6,8 @@ import torch
 
 from spinal.engine.lens import Readout, read_lens
 from spinal.engine.load import LoadedModel
-from spinal.engine.tokens import GatheredRows, Tokens, make_batches
+from spinal.engine.tokens import Batch, GatheredRows, Tokens, make_batches
+from spinal.engine.walk import prepare, run_block
 from spinal.errors import Cancelled
 from spinal.profile import MeasurementProfile
 from spinal.progress import CancelCheck
@@ -39,10 +40,8 @@ def continuation_nll(
         return None
     members = list(pairs)
     values: dict[int, float] = {}
-    for batch in make_batches(tuple(pairs[i][0] for i in members), profile.batch_size, loaded.device):
-        if cancelled():
-            raise Cancelled("cancelled in phase nll")
-        final = _final_residual(loaded, readout, batch.input_ids)
+    batches = make_batches(tuple(pairs[i][0] for i in members), profile.batch_size, loaded.device)
+    for batch, final in zip(batches, _final_residuals(loaded, readout, batches, cancelled), strict=True):
         for row, member in enumerate(batch.members):
             index = members[member]
             ids, start = pairs[index]
@@ -73,16 +72,17 @@ def _joined(
     return (*head, *tail), len(head)
 
 
-def _final_residual(loaded: LoadedModel, readout: Readout, input_ids: torch.Tensor) -> torch.Tensor:
-    """r_D (B, T, d) of an ordinary forward pass without the head."""
-    kept: list[torch.Tensor] = []
-
-    def keep(_module: object, _args: object, output: object) -> None:
-        kept.append(output[0] if isinstance(output, tuple) else output)  # type: ignore[arg-type]  # a block returns its residual
-
-    handle = readout.anatomy.blocks[-1].register_forward_hook(keep)
-    try:
-        readout.anatomy.core(input_ids=input_ids, use_cache=False)
-    finally:
-        handle.remove()
-    return kept[0]
+def _final_residuals(
+    loaded: LoadedModel, readout: Readout, batches: list[Batch], cancelled: CancelCheck
+) -> list[torch.Tensor]:
+    """r_D (B, T, d) of every batch, all of them through one block at a time."""
+    anatomy = readout.anatomy
+    prepared = prepare(anatomy, batches, loaded.checkpoint.source)
+    hidden = [item.embedded for item in prepared]
+    for block in range(len(anatomy.blocks)):
+        if cancelled():
+            raise Cancelled("cancelled in phase nll")
+        with anatomy.resident(block):
+            for index, item in enumerate(prepared):
+                hidden[index] = run_block(anatomy, block, hidden[index], item.calls[block])
+    return hidden

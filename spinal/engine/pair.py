@@ -46,10 +46,12 @@ def gather_evidence(
     prompts: PromptSet,
     profile: MeasurementProfile,
     device: str = "cpu",
+    stream: bool = False,
     progress: ProgressSink = ignore_progress,
     cancelled: CancelCheck = never_cancelled,
 ) -> PairEvidence:
-    """Evidence on the pair; the captures must stem from traces of these checkpoints on these prompts.
+    """Evidence on the pair, walked a pair of blocks at a time; ``stream`` also reads the blocks from disk one pair at
+    a time where the checkpoints allow it. The captures must stem from traces of these checkpoints on these prompts.
 
     Raises PairMismatch, TokenizerMismatch, CaptureMissing, TracesNotComparable, NonFiniteActivations,
     OutOfMemory, Cancelled and the errors of loading.
@@ -58,7 +60,7 @@ def gather_evidence(
     try:
         with torch.inference_mode():
             return _gather(
-                reference, candidate, reference_capture, candidate_capture, prompts, profile, device, reporter
+                reference, candidate, reference_capture, candidate_capture, prompts, profile, device, stream, reporter
             )
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(
@@ -75,6 +77,7 @@ def _gather(
     prompts: PromptSet,
     profile: MeasurementProfile,
     device: str,
+    stream: bool,
     reporter: Reporter,
 ) -> PairEvidence:
     started = time.monotonic()
@@ -82,7 +85,9 @@ def _gather(
     inspect(reference)
     inspect(candidate)
     check_pair(reference, candidate)
-    ours, theirs = (_side(loaded) for loaded in load_pair(reference, candidate, profile, device))
+    # Matched noise rewrites a whole model, so that pair is loaded whole.
+    pair = load_pair(reference, candidate, profile, device, stream=stream and not profile.noise_draws)
+    ours, theirs = (_side(loaded) for loaded in pair)
     tokens = tokenize(ours.loaded, prompts, profile)
     if tokens.digest != tokenize(theirs.loaded, prompts, profile).digest:
         raise TokenizerMismatch(
@@ -147,7 +152,7 @@ def _noise(
 def _side(loaded: LoadedModel) -> _Side:
     checkpoint = loaded.checkpoint
     layers = (checkpoint.base or checkpoint).n_layers or 0
-    anatomy = find_anatomy(loaded.model, layers, checkpoint.source)
+    anatomy = find_anatomy(loaded.model, layers, checkpoint.source, loaded.store)
     return _Side(loaded, Readout(anatomy, min(len(loaded.tokenizer), anatomy.vocabulary)))
 
 

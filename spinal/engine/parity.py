@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -40,17 +41,15 @@ def check_parity(
     Raises LensParityFailed at ``parity_tolerance`` or above.
     """
     chosen = sorted(range(len(tokens.ids)), key=lambda i: (len(tokens.ids[i]), i))[-PROMPTS:]
-    total, count = 0.0, 0
-    for index in chosen:
-        mine = (gathered.prompt == index).nonzero()[0]
-        mine = mine[:: max(1, -(-len(mine) // POSITIONS))]
-        where = torch.from_numpy(gathered.position[mine]).to(rows.device)
-        own = _own_logits(loaded, readout, tokens.ids[index], where)
-        lens = readout.logits(readout.normed(rows[-1, torch.from_numpy(mine).to(rows.device)]), 0, readout.vocabulary)
-        overlap = (0.5 * (own.double().log_softmax(-1) + lens.double().log_softmax(-1))).logsumexp(-1)
-        total += float((2.0 * torch.acos(overlap.exp().clamp(max=1.0))).sum())
-        count += len(mine)
-    distance = total / count
+    slots = [(gathered.prompt == index).nonzero()[0] for index in chosen]
+    each = min(POSITIONS, *map(len, slots)) if len(slots) > 1 else min(POSITIONS, len(slots[0]))
+    picked = np.stack([mine[np.linspace(0, len(mine) - 1, each).round().astype(int)] for mine in slots])
+    where = torch.from_numpy(gathered.position[picked]).to(rows.device)
+    own = _own_logits(loaded, readout, [tokens.ids[index] for index in chosen], where)
+    normed = readout.normed(rows[-1, torch.from_numpy(picked.reshape(-1)).to(rows.device)])
+    lens = readout.logits(normed, 0, readout.vocabulary).view(own.shape)
+    overlap = (0.5 * (own.double().log_softmax(-1) + lens.double().log_softmax(-1))).logsumexp(-1)
+    distance = float((2.0 * torch.acos(overlap.exp().clamp(max=1.0))).mean())
     if not distance < profile.parity_tolerance:
         raise LensParityFailed(
             f"{loaded.checkpoint.source}: lens and model differ by {distance:.2g} rad, "
@@ -61,18 +60,26 @@ def check_parity(
     return distance
 
 
-def _own_logits(loaded: LoadedModel, readout: Readout, ids: tuple[int, ...], where: Tensor) -> Tensor:
-    """(len(where), V) logits of the model's own forward at positions ``where`` of one prompt."""
-    batch = torch.tensor([ids], dtype=torch.long, device=loaded.device)
-    with _narrowed(readout.anatomy.head, where), _exact(readout, where):
-        logits: Tensor = loaded.model(input_ids=batch, use_cache=False).logits
-    return logits[0, :, : readout.vocabulary]
+def _own_logits(loaded: LoadedModel, readout: Readout, ids: list[tuple[int, ...]], where: Tensor) -> Tensor:
+    """(B, K, V) logits of the model's own forward on B prompts, padded on the right, at positions ``where`` (B, K)."""
+    batch = torch.zeros(len(ids), max(map(len, ids)), dtype=torch.long)
+    for row, tokens in enumerate(ids):
+        batch[row, : len(tokens)] = torch.tensor(tokens)
+    head = readout.anatomy.head
+    with readout.anatomy.callable(), _narrowed(head, where), _exact(readout, where):
+        logits: Tensor = loaded.model(input_ids=batch.to(loaded.device), use_cache=False).logits
+    return logits[..., : readout.vocabulary]
+
+
+def _taken(hidden: Tensor, where: Tensor) -> Tensor:
+    """Rows (B, K, d) of hidden (B, T, d)."""
+    return hidden[torch.arange(len(where), device=hidden.device)[:, None], where]
 
 
 @contextlib.contextmanager
 def _narrowed(head: nn.Module, where: Tensor) -> Iterator[None]:
     """Only the rows ``where`` reach the head."""
-    handle = head.register_forward_pre_hook(lambda _module, args: (args[0][:, where], *args[1:]))
+    handle = head.register_forward_pre_hook(lambda _module, args: (_taken(args[0], where), *args[1:]))
     try:
         yield
     finally:
@@ -93,7 +100,7 @@ def _exact(readout: Readout, where: Tensor) -> Iterator[None]:
             if redoing:
                 return None
             # A model may round what the final norm gave before its head reads it: take what it gave.
-            exact = normed[-1][:, where] if module is readout.anatomy.head and normed else args[0].float()
+            exact = _taken(normed[-1], where) if module is readout.anatomy.head and normed else args[0].float()
             given.append(exact if torch.equal(exact.to(args[0].dtype), args[0]) else args[0].float())
             return (args[0].to(dtype), *args[1:])
 

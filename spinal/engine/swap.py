@@ -62,9 +62,12 @@ def block_swap(
     rho, transport = np.zeros((count, depth)), np.zeros((count, depth))
     hidden = [item.embedded for item in ours]
     for block in range(depth):
-        after = [run_block(reference, block, hidden[i], item.calls[block]) for i, item in enumerate(ours)]
-        if not identical(reference.blocks[block], candidate.blocks[block]):
-            swapped = [run_block(candidate, block, hidden[i], item.calls[block]) for i, item in enumerate(theirs)]
+        swapped: list[Tensor] = []
+        with reference.resident(block), candidate.resident(block):
+            after = [run_block(reference, block, hidden[i], item.calls[block]) for i, item in enumerate(ours)]
+            if not identical(reference.blocks[block], candidate.blocks[block]):
+                swapped = [run_block(candidate, block, hidden[i], item.calls[block]) for i, item in enumerate(theirs)]
+        if swapped:
             for index, out in enumerate(swapped):
                 check_finite(_inside(out, batches[index]), block + 1, f"{source}, block swapped")
             outputs = _Outputs(hidden, after, swapped)

@@ -6,14 +6,13 @@ receives. Replaying the blocks with them reproduces the ordinary forward bit for
 of one node are held.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from spinal.engine.anatomy import Anatomy, residual_of
+from spinal.engine.anatomy import Anatomy, replaced_forward, residual_of
 from spinal.engine.tokens import Batch
 from spinal.errors import ArchitectureUnsupported, NonFiniteActivations
 
@@ -55,7 +54,7 @@ def _prepare_one(anatomy: Anatomy, batch: Batch, source: str) -> Prepared:
         calls.append(BlockCall(tuple(args[1:]), kwargs, by_name))
         return (hidden, None, None) if anatomy.returns_tuple else hidden
 
-    with _replaced_forward(anatomy, recorder):
+    with replaced_forward(anatomy.blocks, recorder):
         anatomy.core(input_ids=batch.input_ids, use_cache=False)
     if len(calls) != len(anatomy.blocks) or any(not torch.equal(residuals[0], other) for other in residuals[1:]):
         raise ArchitectureUnsupported(
@@ -63,17 +62,6 @@ def _prepare_one(anatomy: Anatomy, batch: Batch, source: str) -> Prepared:
             hint="only models whose blocks act on one residual stream in order have a depth trace",
         )
     return Prepared(batch, residuals[0], tuple(calls))
-
-
-@contextlib.contextmanager
-def _replaced_forward(anatomy: Anatomy, replacement: Callable[..., Any]) -> Iterator[None]:
-    for block in anatomy.blocks:
-        block.forward = replacement  # shadows the method for this pass only
-    try:
-        yield
-    finally:
-        for block in anatomy.blocks:
-            del block.forward
 
 
 def run_block(anatomy: Anatomy, index: int, hidden: Tensor, call: BlockCall) -> Tensor:

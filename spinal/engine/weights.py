@@ -49,8 +49,11 @@ def identical(reference: nn.Module, candidate: nn.Module) -> bool:
 
 def block_changes(reference: Anatomy, candidate: Anatomy) -> Array:
     """(D,) relative change of each block."""
-    pairs = zip(reference.blocks, candidate.blocks, strict=True)
-    return np.array([relative_change([ours], [theirs]) for ours, theirs in pairs])
+    found = []
+    for index, (ours, theirs) in enumerate(zip(reference.blocks, candidate.blocks, strict=True)):
+        with reference.resident(index), candidate.resident(index):
+            found.append(relative_change([ours], [theirs]))
+    return np.array(found)
 
 
 def other_changes(reference: LoadedModel, candidate: LoadedModel, ours: Anatomy, theirs: Anatomy) -> dict[str, float]:

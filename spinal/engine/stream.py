@@ -1,0 +1,161 @@
+"""Weights larger than memory: everything but the blocks stays loaded, a block is read while it is needed.
+
+The model is built without storage; the tensors outside the blocks are read at once, those of a block straight from
+its safetensors file each time it is entered. It computes bit for bit what the whole model computes, because it is
+the same code on the same values. Checkpoints whose files name their tensors otherwise than the model does (some
+mixtures of experts are stored expert by expert and fused when loaded) cannot be streamed and are loaded whole.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from accelerate import init_empty_weights
+from safetensors import safe_open
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from spinal.checkpoint import Checkpoint
+from spinal.engine.slices import slices
+from spinal.errors import NonFiniteWeights
+from spinal.profile import MeasurementProfile
+
+Tensor = torch.Tensor
+
+
+class BlockStore:
+    """The blocks of one streamed model: without storage until :meth:`resident`."""
+
+    def __init__(self, blocks: nn.ModuleList, prefix: str, place: "Place") -> None:
+        self._blocks = blocks
+        self._prefix = prefix
+        self._place = place
+        self._checked: set[int] = set()
+        self.reads = 0
+        """How often a block was read so far."""
+
+    @contextlib.contextmanager
+    def resident(self, index: int) -> Iterator[None]:
+        """Block ``index`` (from 0) has its weights inside this context. Raises NonFiniteWeights."""
+        block = self._blocks[index]
+        names = [name for name, _ in block.named_parameters()]
+        self.reads += 1
+        for name in names:
+            full = f"{self._prefix}.{index}.{name}"
+            tensor = self._place.read(full)
+            if index not in self._checked:
+                self._place.check_finite(full, tensor)
+            _put(block, name, tensor)
+        self._checked.add(index)
+        try:
+            yield
+        finally:
+            for name in names:
+                _put(block, name, block.get_parameter(name).to("meta"))
+
+    @contextlib.contextmanager
+    def on_call(self) -> Iterator[None]:
+        """Inside this context an ordinary forward pass of the model reads each block as it comes to it."""
+        stack: list[contextlib.AbstractContextManager[None]] = []
+        handles = []
+        for index, block in enumerate(self._blocks):
+
+            def enter(_module: nn.Module, _args: object, at: int = index) -> None:
+                stack.append(self.resident(at))
+                stack[-1].__enter__()
+
+            def leave(_module: nn.Module, _args: object, _output: object) -> None:
+                stack.pop().__exit__(None, None, None)
+
+            handles += [block.register_forward_pre_hook(enter), block.register_forward_hook(leave, always_call=True)]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+class Place:
+    """Where the tensors of a checkpoint lie, and what they become when read."""
+
+    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> None:
+        self._source = checkpoint.source
+        self._dtype = dtype
+        self._device = device
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._files: dict[str, Path] = {}
+        for file in checkpoint.weight_files():
+            with safe_open(file, framework="pt") as opened:
+                for name in opened.keys():  # noqa: SIM118  safe_open is no mapping
+                    self._files[name] = file
+                    self.shapes[name] = tuple(opened.get_slice(name).get_shape())
+
+    def read(self, name: str) -> Tensor:
+        with safe_open(self._files[name], framework="pt") as opened:
+            # A copy of its own: a tensor of the mapped file would keep the file's pages.
+            return opened.get_tensor(name).to(self._device, self._dtype, copy=True)
+
+    def check_finite(self, name: str, tensor: Tensor) -> None:
+        if not all(bool(torch.isfinite(part).all()) for part in slices(tensor)):
+            raise NonFiniteWeights(
+                f"{self._source}: tensor {name} holds NaN or infinity",
+                hint="the training run diverged or the file is damaged; use an earlier checkpoint",
+            )
+
+
+def open_streamed(
+    checkpoint: Checkpoint, profile: MeasurementProfile, device: torch.device
+) -> tuple[PreTrainedModel, BlockStore] | None:
+    """A model whose blocks are read when entered, or None where this checkpoint has to be loaded whole."""
+    if checkpoint.base is not None or checkpoint.n_layers is None:
+        return None
+    config = AutoConfig.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=False)
+    stored = getattr(config.get_text_config(), "dtype", None)
+    dtype = torch.float32 if profile.dtype == "float32" else stored
+    if not isinstance(dtype, torch.dtype):
+        return None
+    with init_empty_weights(include_buffers=False):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    if dtype != torch.float32 and getattr(model, "_keep_in_fp32_modules", None):
+        return None
+    model.tie_weights()
+    found = _blocks(model, checkpoint.n_layers)
+    if found is None:
+        return None
+    prefix, blocks = found
+    place = Place(checkpoint, dtype, device)
+    inside = {f"{prefix}.{name}": p for name, p in blocks.named_parameters()}
+    buffers = [name for name in model.state_dict() if name not in dict(model.named_parameters(remove_duplicate=False))]
+    if buffers or any(place.shapes.get(name) != tuple(p.shape) for name, p in inside.items()):
+        return None
+    for name, parameter in model.named_parameters():
+        if name in inside:
+            continue
+        if place.shapes.get(name) != tuple(parameter.shape):
+            return None
+        tensor = place.read(name)
+        place.check_finite(name, tensor)
+        _put(model, name, tensor)
+    model.tie_weights()
+    outside = (p for name, p in model.named_parameters(remove_duplicate=False) if not name.startswith(f"{prefix}."))
+    if any(parameter.is_meta for parameter in outside):
+        return None
+    for module in model.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = buffer.to(device)
+    model.eval().requires_grad_(False)
+    return model, BlockStore(blocks, prefix, place)
+
+
+def _blocks(model: nn.Module, count: int) -> tuple[str, nn.ModuleList] | None:
+    """Name and module of the heaviest list of ``count`` modules."""
+    lists = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+    return max(lists, key=lambda item: sum(p.numel() for p in item[1].parameters()), default=None)
+
+
+def _put(root: nn.Module, name: str, tensor: Tensor) -> None:
+    """Make ``tensor`` the parameter called ``name``."""
+    path, _, leaf = name.rpartition(".")
+    root.get_submodule(path)._parameters[leaf] = nn.Parameter(tensor, requires_grad=False)

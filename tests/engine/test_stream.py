@@ -1,0 +1,127 @@
+"""Blocks read from disk one at a time: the same bits as the model loaded whole, and each block read few times."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from spinal.checkpoint import resolve_reference
+from spinal.engine.anatomy import find_anatomy
+from spinal.engine.api import gather_evidence, measure
+from spinal.engine.load import LoadedModel, load
+from spinal.engine.stream import BlockStore, open_streamed
+from spinal.errors import NonFiniteWeights
+from spinal.profile import MeasurementProfile
+from spinal.prompts import PromptSet
+from tests.engine.architectures import BLOCKS, FAMILIES, build
+from tests.engine.conftest import KNOBS
+
+Tiny = Callable[..., Path]
+WHOLE = {"mixtral", "deepseek_v3"}
+"""Stored expert by expert and fused when loaded: these are loaded whole."""
+PROFILE = MeasurementProfile(**KNOBS)
+
+
+def contents(path: Path) -> dict[str, np.ndarray]:
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name).float().numpy() for name in file.keys()}  # noqa: SIM118  safe_open is no mapping
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dtype", ["float32", "checkpoint"])
+def test_a_streamed_trace_is_the_whole_one_bit_for_bit(family: str, dtype: str, few: PromptSet, tmp_path: Path) -> None:
+    folder = build(family, tmp_path / "model", dtype=torch.bfloat16 if dtype == "checkpoint" else torch.float32)
+    checkpoint = resolve_reference(os.fspath(folder), roots=None)
+    profile = PROFILE.model_copy(update={"dtype": dtype})
+    if dtype == "float32":
+        streamed = open_streamed(checkpoint, profile, torch.device("cpu"))
+        assert (streamed is None) == (family in WHOLE), "a family that can be streamed must be"
+    traces = []
+    for stream in (False, True):
+        trace = measure(checkpoint, few, profile, capture_path=tmp_path / f"{stream}", stream=stream)
+        traces.append(trace.model_dump(exclude={"provenance"}))
+    assert traces[0] == traces[1]
+    whole, piecewise = (contents(tmp_path / f"{stream}") for stream in (False, True))
+    for name, array in whole.items():
+        np.testing.assert_array_equal(array, piecewise[name], err_msg=name)
+
+
+def test_a_streamed_comparison_is_the_whole_one_bit_for_bit(tiny: Tiny, few: PromptSet, tmp_path: Path) -> None:
+    sides = [resolve_reference(os.fspath(tiny("gemma2", seed=seed)), roots=None) for seed in (0, 1)]
+    for side, name in zip(sides, "ab", strict=True):
+        measure(side, few, PROFILE, capture_path=tmp_path / name)
+    found = [
+        gather_evidence(
+            sides[0], sides[1], reference_capture=tmp_path / "a", candidate_capture=tmp_path / "b", prompts=few,
+            profile=PROFILE, stream=stream,
+        )
+        for stream in (False, True)
+    ]  # fmt: skip
+    for member in ("block_swap", "block_swap_transport", "weight_change"):
+        np.testing.assert_array_equal(getattr(found[0], member), getattr(found[1], member))
+    assert found[0].weight_change_other == found[1].weight_change_other
+    np.testing.assert_array_equal(found[0].function_gap["all"], found[1].function_gap["all"])
+
+
+@pytest.fixture
+def streamed(tiny: Tiny) -> tuple[LoadedModel, BlockStore]:
+    loaded = load(resolve_reference(os.fspath(tiny("llama")), roots=None), PROFILE, "cpu", stream=True)
+    assert loaded.store is not None
+    return loaded, loaded.store
+
+
+def test_only_the_block_that_is_entered_has_storage(streamed: tuple[LoadedModel, BlockStore]) -> None:
+    loaded, store = streamed
+    anatomy = find_anatomy(loaded.model, BLOCKS, "x", store)
+    assert all(parameter.is_meta for parameter in anatomy.blocks.parameters())
+    with anatomy.resident(1):
+        assert [all(not p.is_meta for p in block.parameters()) for block in anatomy.blocks] == [False, True, False]
+    assert all(parameter.is_meta for parameter in anatomy.blocks.parameters())
+
+
+def test_a_measurement_reads_each_block_few_times(
+    tiny: Tiny, few: PromptSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once each for finding the parts, the walk, the parity gate and the continuations, however many prompts."""
+    counts = []
+    original = BlockStore.resident
+    monkeypatch.setattr(BlockStore, "resident", lambda self, index: counts.append(index) or original(self, index))
+    checkpoint = resolve_reference(os.fspath(tiny("llama")), roots=None)
+    totals = []
+    for prompts in (few, PromptSet(few.prompts[:12], few.continuations[:12])):
+        counts.clear()
+        measure(checkpoint, prompts, PROFILE, capture_path=tmp_path / "c", stream=True)
+        totals.append(len(counts))
+    assert totals == [4 * BLOCKS] * 2
+
+
+def test_a_pass_that_fails_leaves_no_block_loaded(streamed: tuple[LoadedModel, BlockStore]) -> None:
+    loaded, store = streamed
+    block = loaded.model.get_submodule("model.layers.0")
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("asked for")
+
+    block.get_submodule("mlp").register_forward_hook(fail)
+    with pytest.raises(RuntimeError, match="asked for"), store.on_call():
+        loaded.model(input_ids=torch.tensor([[3, 4]]))
+    assert all(parameter.is_meta for parameter in block.parameters())
+
+
+def test_nan_weights_are_named_when_their_block_is_read(tiny: Tiny, tmp_path: Path) -> None:
+    folder = tmp_path / "nan"
+    shutil.copytree(tiny("llama"), folder)
+    weights = load_file(folder / "model.safetensors")
+    name = "model.layers.1.mlp.up_proj.weight"
+    weights[name][0, 0] = float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    loaded = load(resolve_reference(os.fspath(folder), roots=None), PROFILE, "cpu", stream=True)
+    assert loaded.store is not None
+    with pytest.raises(NonFiniteWeights, match=name), loaded.store.resident(1):
+        pass
