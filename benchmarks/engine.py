@@ -13,10 +13,13 @@ Memory is the growth of the peak resident set over the loaded model, in a proces
 
 import argparse
 import ctypes
+import hashlib
 import os
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -25,19 +28,22 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+from safetensors import safe_open
 
-from spinal.checkpoint import Checkpoint
+from spinal.canonical import digest_of
+from spinal.checkpoint import Checkpoint, resolve_reference
 from spinal.engine.anatomy import Anatomy, find_anatomy
 from spinal.engine.gather import RowGatherer
 from spinal.engine.lens import TOKEN_BLOCK, VOCABULARY_BLOCK, Readout, read_lens
 from spinal.engine.load import LoadedModel
-from spinal.engine.measure import walk
+from spinal.engine.measure import measure, walk
 from spinal.engine.reporter import Reporter
 from spinal.engine.spectrum import node_spectrum, split_prompts
 from spinal.engine.tokens import GatheredRows, Tokens, lens_rows, make_batches
 from spinal.engine.walk import prepare, run_block
 from spinal.profile import MeasurementProfile
 from spinal.progress import ignore_progress, never_cancelled
+from spinal.prompts import builtin_prompts
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -340,7 +346,64 @@ def memory(shape: Shape) -> None:
     row("the same, four times the prompt length: ours / ours", long / base, "<= 1.1", long <= 1.1 * base)
 
 
+# --- weights larger than memory -------------------------------------------------------------------------
+
+
+def streaming(shape: Shape) -> None:
+    """A checkpoint on disk measured whole and with its blocks read one at a time, each in a process of its own."""
+    with tempfile.TemporaryDirectory(prefix="spinal-engine-") as temporary:
+        folder = Path(temporary) / "model"
+        loaded, anatomy = build(shape, "cpu", torch.float32)
+        loaded.model.save_pretrained(folder)
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copyfile(ROOT / "examples" / "checkpoints" / "sft" / name, folder / name)
+        block = sum(p.numel() for p in anatomy.blocks[0].parameters()) * 4 / 2**20
+        embedding = anatomy.head_weight.numel() * 4 / 2**20
+        whole, streamed = (measured(folder, stream) for stream in ("whole", "stream"))
+    row("streamed and whole trace: digest of all results equal", float(whole[2] == streamed[2]), "= 1",
+        whole[2] == streamed[2])  # fmt: skip
+    row("CPU time: streamed / whole", streamed[0] / whole[0], "<= 1.15", streamed[0] <= 1.15 * whole[0])
+    row("peak over the bare process, whole, MB", whole[1], "", None)
+    limit = max(embedding, 2 * block) + 64.0 + KEPT_ROWS * (shape.blocks + 1) * shape.hidden * 4 / 2**20
+    row("the same, streamed, MB", streamed[1], f"<= {limit:.0f}", streamed[1] <= limit)
+
+
+KEPT_ROWS = 64 * 17
+"""Upper bound of the rows kept of 64 prompts at 16 positions and the last."""
+
+
+def measured(folder: Path, how: str) -> tuple[float, float, str]:
+    """CPU seconds, MB, and a digest of trace and capture."""
+    arguments = [sys.executable, "-m", "benchmarks.engine", "--measure", how, str(folder)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True, cwd=ROOT)
+    seconds, megabytes, digest = done.stdout.split()[-3:]
+    return float(seconds), float(megabytes), digest
+
+
+def measure_once(how: str, folder: Path) -> None:
+    """The child of :func:`measured`."""
+    prompts, profile = builtin_prompts("hh-harmless-64"), MeasurementProfile(max_tokens=64, batch_size=8)
+    capture = folder / f"{how}.capture"
+    # Once on a small checkpoint: what torch and transformers load on first use is not the model's.
+    small = resolve_reference(str(ROOT / "examples" / "checkpoints" / "sft"), roots=None)
+    measure(small, prompts, profile, capture_path=capture)
+    checkpoint = resolve_reference(str(folder), roots=None)
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    before, started = status("VmRSS"), time.process_time()
+    trace = measure(checkpoint, prompts, profile, capture_path=capture, stream=how == "stream")
+    took, peak = time.process_time() - started, status("VmHWM") - before
+    hasher = hashlib.sha256(digest_of(trace.model_dump(mode="json", exclude={"provenance"})).encode())
+    with safe_open(capture, framework="numpy") as file:
+        for name in sorted(file.keys()):
+            hasher.update(file.get_tensor(name).tobytes())
+    print(took, peak, hasher.hexdigest())
+
+
 def main() -> int:
+    if "--measure" in sys.argv:
+        measure_once(sys.argv[-2], Path(sys.argv[-1]))
+        return 0
     if "--grow" in sys.argv:
         at = sys.argv.index("--grow")
         grow(sys.argv[at + 1], sys.argv[at + 2 :])
@@ -353,7 +416,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--only", choices=["speed", "spectra", "memory"])
+    parser.add_argument("--only", choices=["speed", "spectra", "memory", "stream"])
     options = parser.parse_args()
     dtype = getattr(torch, options.dtype)
     name = torch.cuda.get_device_name() if options.device.startswith("cuda") else "cpu"
@@ -364,6 +427,8 @@ def main() -> int:
             speed(SHAPES[shape], options.rounds, options.device, dtype)
         if options.only in (None, "memory") and options.device == "cpu":
             memory(SHAPES[shape])
+        if options.only in (None, "stream") and options.device == "cpu":
+            streaming(SHAPES[shape])
     if options.only in (None, "spectra"):
         spectra(options.rounds)
     return 0

@@ -29,9 +29,9 @@ class AuditRequest:
 
     candidate: str
     reference: str | None
-    control: str | None
     prompt_set: str
     profile: MeasurementProfile
+    control: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
     priority: int = 0
     body: dict[str, Any] = field(default_factory=dict)

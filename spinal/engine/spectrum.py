@@ -20,7 +20,7 @@ Tensor = torch.Tensor
 Array = npt.NDArray[np.float64]
 SPLIT_SEED = 20260106
 """Fixed seed of prompt halves and groups: the same prompts always fall into the same group."""
-CHUNK_ROWS = 8192
+CHUNK_ROWS = 1024
 FLOAT32_SPREAD = 1e4
 """Up to this sigma_1 / sigma_k a float32 projection on v_k is good to about a thousandth: enough for an error bar."""
 CONSTANT = 1e-12

@@ -2,26 +2,31 @@
 
 The model is built without storage; the tensors outside the blocks are read at once, those of a block straight from
 its safetensors file each time it is entered. It computes bit for bit what the whole model computes, because it is
-the same code on the same values. Checkpoints whose files name their tensors otherwise than the model does (some
-mixtures of experts are stored expert by expert and fused when loaded) cannot be streamed and are loaded whole.
+the same code on the same values. Checkpoints whose files name their tensors otherwise than the model does cannot be
+streamed and are loaded whole: some mixtures of experts are stored expert by expert and fused when loaded, and heads of
+GPT-NeoX have another name.
 """
 
 import contextlib
+import ctypes
 from collections.abc import Iterator
+from io import RawIOBase
 from pathlib import Path
 
 import torch
 from accelerate import init_empty_weights
-from safetensors import safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from spinal.checkpoint import Checkpoint
-from spinal.engine.slices import slices
-from spinal.errors import NonFiniteWeights
+from spinal.engine.slices import SLICE_ELEMENTS, slices
+from spinal.errors import NonFiniteWeights, WeightsCorrupt
 from spinal.profile import MeasurementProfile
+from spinal.safetensors_header import read_header
 
 Tensor = torch.Tensor
+STORED = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+"""dtypes of safetensors files that are streamed."""
 
 
 class BlockStore:
@@ -32,18 +37,19 @@ class BlockStore:
         self._prefix = prefix
         self._place = place
         self._checked: set[int] = set()
-        self.reads = 0
-        """How often a block was read so far."""
+        # Blocks are alike: the next one is read into the storage of the one before.
+        self._storage: dict[str, Tensor] = {}
 
     @contextlib.contextmanager
     def resident(self, index: int) -> Iterator[None]:
         """Block ``index`` (from 0) has its weights inside this context. Raises NonFiniteWeights."""
         block = self._blocks[index]
         names = [name for name, _ in block.named_parameters()]
-        self.reads += 1
+        storage, self._storage = self._storage, {}  # taken: a block inside another must not write into it
         for name in names:
             full = f"{self._prefix}.{index}.{name}"
-            tensor = self._place.read(full)
+            tensor = self._place.read(full, into=storage.get(name))
+            storage[name] = tensor
             if index not in self._checked:
                 self._place.check_finite(full, tensor)
             _put(block, name, tensor)
@@ -53,6 +59,8 @@ class BlockStore:
         finally:
             for name in names:
                 _put(block, name, block.get_parameter(name).to("meta"))
+            self._storage = storage
+            _return_freed_memory()
 
     @contextlib.contextmanager
     def on_call(self) -> Iterator[None]:
@@ -77,24 +85,52 @@ class BlockStore:
 
 
 class Place:
-    """Where the tensors of a checkpoint lie, and what they become when read."""
+    """Where the tensors of a checkpoint lie, and what they become when read.
+
+    Plain reads into the tensor's own memory: pages of a mapped file would count as this process's until unmapped.
+    """
 
     def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> None:
         self._source = checkpoint.source
         self._dtype = dtype
         self._device = device
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        self._files: dict[str, Path] = {}
+        self._tensors: dict[str, tuple[Path, torch.dtype, tuple[int, ...], int]] = {}
         for file in checkpoint.weight_files():
-            with safe_open(file, framework="pt") as opened:
-                for name in opened.keys():  # noqa: SIM118  safe_open is no mapping
-                    self._files[name] = file
-                    self.shapes[name] = tuple(opened.get_slice(name).get_shape())
+            with file.open("rb") as stream:
+                data = 8 + int.from_bytes(stream.read(8), "little")
+            for name, entry in read_header(file, checkpoint.source).items():
+                if entry["dtype"] in STORED:
+                    where = (file, STORED[entry["dtype"]], tuple(entry["shape"]), data + entry["data_offsets"][0])
+                    self._tensors[name] = where
 
-    def read(self, name: str) -> Tensor:
-        with safe_open(self._files[name], framework="pt") as opened:
-            # A copy of its own: a tensor of the mapped file would keep the file's pages.
-            return opened.get_tensor(name).to(self._device, self._dtype, copy=True)
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """Shape of a tensor; None where there is none of that name, or none of floats."""
+        return self._tensors[name][2] if name in self._tensors else None
+
+    def read(self, name: str, into: Tensor | None = None) -> Tensor:
+        """The tensor in the dtype and on the device of the model, in the storage of ``into`` where that fits."""
+        file, stored, shape, offset = self._tensors[name]
+        fits = into is not None and tuple(into.shape) == shape
+        made = into if into is not None and fits else torch.empty(shape, dtype=self._dtype, device=self._device)
+        flat = made.view(-1)
+        with file.open("rb", buffering=0) as stream:
+            stream.seek(offset)
+            for start in range(0, flat.numel(), SLICE_ELEMENTS):
+                part = flat[start : start + SLICE_ELEMENTS]
+                direct = stored == self._dtype and self._device.type == "cpu"
+                buffer = part if direct else torch.empty(part.shape, dtype=stored)
+                self._fill(stream, buffer, name)
+                if not direct:
+                    part.copy_(buffer)
+        return made
+
+    def _fill(self, stream: RawIOBase, buffer: Tensor, name: str) -> None:
+        into = memoryview(buffer.view(torch.uint8).numpy().data)
+        while into:
+            count = stream.readinto(into)
+            if not count:
+                raise WeightsCorrupt(f"{self._source}: tensor {name} ends early", hint="copy the file again")
+            into = into[count:]
 
     def check_finite(self, name: str, tensor: Tensor) -> None:
         if not all(bool(torch.isfinite(part).all()) for part in slices(tensor)):
@@ -127,12 +163,12 @@ def open_streamed(
     place = Place(checkpoint, dtype, device)
     inside = {f"{prefix}.{name}": p for name, p in blocks.named_parameters()}
     buffers = [name for name in model.state_dict() if name not in dict(model.named_parameters(remove_duplicate=False))]
-    if buffers or any(place.shapes.get(name) != tuple(p.shape) for name, p in inside.items()):
+    if buffers or any(place.shape(name) != tuple(p.shape) for name, p in inside.items()):
         return None
     for name, parameter in model.named_parameters():
         if name in inside:
             continue
-        if place.shapes.get(name) != tuple(parameter.shape):
+        if place.shape(name) != tuple(parameter.shape):
             return None
         tensor = place.read(name)
         place.check_finite(name, tensor)
@@ -147,6 +183,13 @@ def open_streamed(
                 module._buffers[name] = buffer.to(device)
     model.eval().requires_grad_(False)
     return model, BlockStore(blocks, prefix, place)
+
+
+def _return_freed_memory() -> None:
+    """Return freed memory to the system: glibc keeps what was freed between live tensors, which here would grow with
+    every block to more than the model itself. A no-op where there is no glibc."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _blocks(model: nn.Module, count: int) -> tuple[str, nn.ModuleList] | None:

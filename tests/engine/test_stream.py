@@ -23,8 +23,8 @@ from tests.engine.architectures import BLOCKS, FAMILIES, build
 from tests.engine.conftest import KNOBS
 
 Tiny = Callable[..., Path]
-WHOLE = {"mixtral", "deepseek_v3"}
-"""Stored expert by expert and fused when loaded: these are loaded whole."""
+WHOLE = {"mixtral", "deepseek_v3", "gpt_neox"}
+"""Stored expert by expert and fused when loaded, or with a head that the file calls otherwise: loaded whole."""
 PROFILE = MeasurementProfile(**KNOBS)
 
 
