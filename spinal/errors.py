@@ -172,7 +172,10 @@ class NonFiniteActivations(SpinalError):
 
 
 class OutOfMemory(SpinalError):
-    code, title, retryable = "out_of_memory", "Out of memory", True
+    """The device's memory did not suffice, at the profile's batch size and at half of it. Not retried: the same work
+    on the same kind of worker would fail again."""
+
+    code, title = "out_of_memory", "Out of memory"
 
 
 class DeviceFailed(SpinalError):

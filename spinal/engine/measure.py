@@ -20,6 +20,7 @@ from spinal.engine.assemble import build_capture, build_layers
 from spinal.engine.gather import RowGatherer
 from spinal.engine.lens import LensResult, Readout, read_lens
 from spinal.engine.load import LoadedModel, load
+from spinal.engine.memory import with_less_memory
 from spinal.engine.nll import continuation_nll, row_targets
 from spinal.engine.parity import check_parity
 from spinal.engine.reporter import Reporter
@@ -27,7 +28,6 @@ from spinal.engine.slices import slices
 from spinal.engine.spectrum import NodeSpectrum, node_spectrum, split_prompts
 from spinal.engine.tokens import GatheredRows, Tokens, lens_rows, make_batches, tokenize
 from spinal.engine.walk import prepare, run_block
-from spinal.errors import OutOfMemory
 from spinal.profile import MeasurementProfile
 from spinal.progress import CancelCheck, ProgressSink, ignore_progress, never_cancelled
 from spinal.prompts import PromptSet
@@ -74,20 +74,22 @@ def measure(
     """
     started = time.monotonic()
     reporter = Reporter(progress, cancelled)
-    try:
+
+    def attempt(batch_size: int) -> Trace:
+        working = profile.model_copy(update={"batch_size": batch_size})
         with torch.inference_mode():
-            return _measure(checkpoint, prompts, profile, capture_path, device, stream, reporter, command, started)
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemory(
-            f"{device} ran out of memory at batch size {profile.batch_size}",
-            hint="lower batch_size, or use a larger device",
-        ) from error
+            return _measure(
+                checkpoint, prompts, profile, working, capture_path, device, stream, reporter, command, started
+            )
+
+    return with_less_memory(attempt, profile, device)
 
 
 def _measure(
     checkpoint: Checkpoint,
     prompts: PromptSet,
     profile: MeasurementProfile,
+    working: MeasurementProfile,
     capture_path: Path,
     device: str,
     stream: bool,
@@ -103,7 +105,7 @@ def _measure(
     anatomy = find_anatomy(loaded.model, _layers(checkpoint), checkpoint.source, loaded.store)
     readout = Readout(anatomy, min(len(loaded.tokenizer), anatomy.vocabulary))
     gathered = lens_rows(tokens.ids, profile.lens_positions)
-    walked = walk(loaded, anatomy, tokens, gathered, profile, reporter)
+    walked = walk(loaded, anatomy, tokens, gathered, working, reporter)
     parity = check_parity(loaded, readout, tokens, gathered, walked.rows, profile)
     nodes = walked.rows.shape[0]
     reporter.step("lens", 0, 1, (0.75, 0.75))
@@ -114,13 +116,13 @@ def _measure(
         cancelled=reporter.cancelled,
     )
     reporter.step("lens", 1, 1, (0.75, 0.92))
-    nll = continuation_nll(loaded, readout, prompts, profile, reporter.cancelled)
+    nll = continuation_nll(loaded, readout, prompts, working, reporter.cancelled)
     reporter.step("store", 0, 1, (0.97, 0.97))
     digest = trace_digest(content, prompts.digest, profile.fingerprint, ENGINE_VERSION)
     capture = build_capture(digest, gathered, lens, walked.spectra, nll, len(prompts))
     trace = _document(
         digest, content, loaded, readout, prompts, tokens, profile, parity, lens, walked, gathered, capture,
-        nll is not None, _provenance(loaded, profile, command, started),
+        nll is not None, working.batch_size, _provenance(loaded, profile, command, started),
     )  # fmt: skip
     _write_capture(capture, walked.rows, capture_path)
     reporter.step("store", 1, 1, (0.97, 1.0))
@@ -178,6 +180,7 @@ def _document(
     gathered: GatheredRows,
     capture: Capture,
     from_continuations: bool,
+    batch_size: int,
     provenance: Provenance,
 ) -> Trace:
     layers = build_layers(lens, walked.spectra, gathered, capture, profile)
@@ -206,8 +209,17 @@ def _document(
         nll_source=("continuations" if from_continuations else "prompts") if scored.size else None,
         non_finite=0,
         layers=layers,
-        warnings=_warnings(tokens, walked, prompts),
+        warnings=(*_of_memory(profile, batch_size), *_warnings(tokens, walked, prompts)),
         provenance=provenance,
+    )
+
+
+def _of_memory(profile: MeasurementProfile, batch_size: int) -> tuple[str, ...]:
+    if batch_size == profile.batch_size:
+        return ()
+    return (
+        f"measured {batch_size} prompts at a time instead of {profile.batch_size}, for lack of memory: single "
+        "positions differ by rounding (up to 5e-3 in 16 bits), so equal blocks may no longer differ by exactly 0",
     )
 
 

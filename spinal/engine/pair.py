@@ -16,12 +16,13 @@ from spinal.engine.assemble import prompt_means
 from spinal.engine.lens import Readout, read_lens
 from spinal.engine.load import LoadedModel, load_pair
 from spinal.engine.measure import readout_digest
+from spinal.engine.memory import with_less_memory
 from spinal.engine.noise import changes, noise_curves, perturb
 from spinal.engine.reporter import Reporter
 from spinal.engine.swap import block_swap
 from spinal.engine.tokens import GatheredRows, Tokens, lens_rows, tokenize
 from spinal.engine.weights import block_changes, other_changes
-from spinal.errors import CaptureMissing, OutOfMemory, PairMismatch, TokenizerMismatch, TracesNotComparable
+from spinal.errors import CaptureMissing, PairMismatch, TokenizerMismatch, TracesNotComparable
 from spinal.evidence import NoiseDraw, PairEvidence
 from spinal.profile import MeasurementProfile
 from spinal.progress import CancelCheck, ProgressSink, ignore_progress, never_cancelled
@@ -57,16 +58,15 @@ def gather_evidence(
     OutOfMemory, Cancelled and the errors of loading.
     """
     reporter = Reporter(progress, cancelled)
-    try:
+
+    def attempt(batch_size: int) -> PairEvidence:
+        working = profile.model_copy(update={"batch_size": batch_size})
         with torch.inference_mode():
             return _gather(
-                reference, candidate, reference_capture, candidate_capture, prompts, profile, device, stream, reporter
+                reference, candidate, reference_capture, candidate_capture, prompts, working, device, stream, reporter
             )
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemory(
-            f"{device} ran out of memory comparing at batch size {profile.batch_size}",
-            hint="lower batch_size, or use a larger device",
-        ) from error
+
+    return with_less_memory(attempt, profile, device)
 
 
 def _gather(

@@ -191,12 +191,12 @@ def test_a_failed_measurement_says_why(api: TestClient, drain: Drain, double: Pa
 def test_a_retryable_failure_ends_after_three_attempts_with_their_history(
     api: TestClient, drain: Drain, double: Path
 ) -> None:
-    (double / "fail").write_text("out_of_memory")
+    (double / "fail").write_text("device_failed")
     audit = submit(api)
     drain()
     error = api.get(f"/v1/audits/{audit['id']}").json()["error"]
     assert error["code"] == "attempts_exhausted"
-    assert [attempt["code"] for attempt in error["attempts"]] == ["out_of_memory"] * 3
+    assert [attempt["code"] for attempt in error["attempts"]] == ["device_failed"] * 3
 
 
 def test_files_changed_after_submission_are_not_audited(api: TestClient, drain: Drain, models: Path) -> None:
@@ -326,3 +326,12 @@ def test_a_control_needs_a_reference_and_must_fit_it(api: TestClient, models: Pa
     smaller = json.loads((models / "sft" / "config.json").read_text()) | {"hidden_size": 8}
     clone("sft", models / "small", config__json=json.dumps(smaller))
     assert api.post("/v1/audits", json=PAIR | {"control": "local:small"}).json()["code"] == "pair_mismatch"
+
+
+def test_a_device_that_is_too_small_fails_at_once_and_says_so(api: TestClient, drain: Drain, double: Path) -> None:
+    """The engine has already tried half the batch: the same work on the same kind of worker would fail again."""
+    (double / "fail").write_text("out_of_memory")
+    audit = submit(api, reference=None)
+    assert drain() == 1
+    done = api.get(f"/v1/audits/{audit['id']}").json()
+    assert (done["state"], done["error"]["code"]) == ("FAILED", "out_of_memory")

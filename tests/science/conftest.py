@@ -45,15 +45,17 @@ def compared(
     history_checkpoint: Callable[[str], Path],
     prompts: PromptSet,
     traced: Callable[[str], tuple[Trace, Path]],
-) -> Callable[[str], Comparison]:
-    """``compared(name)`` -> the comparison of ``sft`` (reference) with that checkpoint."""
+) -> Callable[..., Comparison]:
+    """``compared(name)`` -> the comparison of ``sft`` (reference) with that checkpoint; ``compared(name, control,
+    draws)`` with a named control and draws of matched noise."""
     from spinal.analysis.compare import compare
     from spinal.capture import load_capture
     from spinal.checkpoint import resolve_reference
     from spinal.engine.api import gather_evidence
 
     @cache
-    def run(name: str) -> Comparison:
+    def run(name: str, control: str | None = None, draws: int = 0) -> Comparison:
+        profile = PROFILE.model_copy(update={"noise_draws": draws})
         reference, reference_path = traced("sft")
         candidate, candidate_path = traced(name)
         evidence = gather_evidence(
@@ -62,7 +64,7 @@ def compared(
             reference_capture=reference_path,
             candidate_capture=candidate_path,
             prompts=prompts,
-            profile=PROFILE,
+            profile=profile,
             device="cpu",
         )
         return compare(
@@ -71,8 +73,9 @@ def compared(
             candidate,
             load_capture(candidate_path),
             evidence,
-            PROFILE,
+            profile,
             candidate.provenance,
+            control=None if control is None else (traced(control)[0], load_capture(traced(control)[1])),
         )
 
     return run

@@ -7,7 +7,7 @@ import pytest
 from spinal.comparison import Comparison, LayerComparison
 from spinal.documents import Estimate
 
-Compared = Callable[[str], Comparison]
+Compared = Callable[..., Comparison]
 BANDS = {"dpo-blocks-1-7": (1, 7), "dpo-blocks-9-15": (9, 15), "dpo-blocks-18-24": (18, 24)}
 
 
@@ -98,3 +98,33 @@ def test_the_strongest_signature_belongs_to_a_wrecked_model(compared: Compared) 
 def test_what_the_terminal_share_is_compared_with_is_stated(compared: Compared) -> None:
     for localization in compared("dpo-short").localization.values():
         assert localization.terminal_share_null == pytest.approx(8 / 24)
+
+
+def test_preference_tuning_is_told_from_its_sft_twin_and_from_noise(compared: Compared) -> None:
+    """``sft-twin`` saw the same texts for as long as ``dpo-short``: what differs between them is the objective."""
+    result = compared("dpo-short", "sft-twin", 3)
+    contrast = result.nulls["control"].contrast["delta_align"]
+    assert contrast.significant
+    assert contrast.ci is not None
+    assert contrast.ci[0] <= (contrast.value or 0.0) <= contrast.ci[1]
+    noise = result.nulls["matched_noise"]
+    assert len(noise.values) == 3
+    assert noise.percentile == 100.0, "random changes of the same size do less"
+    assert not any("no control" in warning for warning in result.warnings)
+
+
+def test_noise_leaves_frozen_blocks_alone(compared: Compared) -> None:
+    """A change of blocks 18-24 is matched by noise in blocks 18-24: every other number stays what it was."""
+    plain, noisy = compared("dpo-blocks-18-24"), compared("dpo-blocks-18-24", None, 1)
+    assert noisy.layers == plain.layers
+    assert noisy.localization == plain.localization
+    assert len(noisy.nulls["matched_noise"].values) == 1
+
+
+def test_an_adapter_on_every_block_is_seen_in_every_block_and_nowhere_else(compared: Compared) -> None:
+    result = compared("lora-adapter")
+    assert result.weight_change_other == {"embeddings": 0.0, "final_norm": 0.0, "head": 0.0}
+    assert not result.readout_moved
+    for layer in result.layers[1:]:
+        assert layer.block_swap.value
+        assert layer.weight_change
