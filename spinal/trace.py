@@ -8,7 +8,7 @@ from spinal.canonical import digest_of
 from spinal.documents import Digest, Document, Finite, Provenance
 from spinal.profile import MeasurementProfile
 
-ENGINE_VERSION = "1"
+ENGINE_VERSION = "2"
 """Version of the measuring engine; part of a trace's identity, raised when a number may change."""
 POLICIES = ("last", "all")
 """Position policies: the last prompt token; every position but the first."""
