@@ -40,7 +40,7 @@ from spinal.engine.measure import measure, walk
 from spinal.engine.reporter import Reporter
 from spinal.engine.spectrum import node_spectrum, split_prompts
 from spinal.engine.tokens import GatheredRows, Tokens, lens_rows, make_batches
-from spinal.engine.walk import prepare, run_block
+from spinal.engine.walk import node_residuals, prepare
 from spinal.profile import MeasurementProfile
 from spinal.progress import ignore_progress, never_cancelled
 from spinal.prompts import builtin_prompts
@@ -137,16 +137,10 @@ class Case:
     def last_token_trace(self) -> None:
         """What policy ``last`` alone costs: the walk, its spectra with intervals, its lens."""
         prepared = prepare(self.anatomy, make_batches(self.tokens.ids, 8, self.device), "random")
-        hidden = [item.embedded for item in prepared]
         nodes, prompts = self.shape.blocks + 1, len(self.tokens.ids)
         kept = RowGatherer(prepared, self.gathered, nodes)
         split = split_prompts(prompts, self.profile.jackknife_groups)
-        for node in range(nodes):
-            if node:
-                hidden = [
-                    run_block(self.anatomy, node - 1, residual, item.calls[node - 1])
-                    for residual, item in zip(hidden, prepared, strict=True)
-                ]
+        for node, hidden in enumerate(node_residuals(self.anatomy, prepared)):
             kept.add(node, hidden, "random")
             node_spectrum(kept.rows[node, kept.last], kept.last_prompt, prompts, split, self.profile)
         self.lens_only(kept.rows)

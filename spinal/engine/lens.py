@@ -35,12 +35,15 @@ class Readout:
             hidden = in_float32(module, hidden)
         return hidden
 
+    def product(self, normed: Tensor, start: int, stop: int) -> Tensor:
+        """The head alone: products with its rows start..stop-1 plus bias, float32."""
+        bias = getattr(self.anatomy.head, "bias", None)
+        weight = self.anatomy.head_weight[start:stop].float()
+        return torch.nn.functional.linear(normed, weight, None if bias is None else bias[start:stop].float())
+
     def logits(self, normed: Tensor, start: int, stop: int) -> Tensor:
         """Logits (n, stop - start) of ids start..stop-1: bias -> scale -> softcap, float32."""
-        head = self.anatomy.head
-        bias = getattr(head, "bias", None)
-        weight = self.anatomy.head_weight[start:stop].float()
-        out = torch.nn.functional.linear(normed, weight, None if bias is None else bias[start:stop].float())
+        out = self.product(normed, start, stop)
         if self.anatomy.scale != 1.0:
             out = out * self.anatomy.scale
         if self.anatomy.softcap is not None:

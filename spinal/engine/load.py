@@ -13,12 +13,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from spinal.checkpoint import Checkpoint
-from spinal.engine.slices import slices
+from spinal.engine.slices import require_finite
 from spinal.engine.stream import BlockStore, open_streamed
 from spinal.errors import (
     AdapterInvalid,
     ArchitectureUnsupported,
-    NonFiniteWeights,
     RemoteCodeRefused,
     TokenizerInvalid,
     WeightsCorrupt,
@@ -94,7 +93,8 @@ def _adapted(base: LoadedModel, checkpoint: Checkpoint) -> LoadedModel:
 
 
 def _ready(checkpoint: Checkpoint, model: PreTrainedModel, tokenizer: Any, device: torch.device) -> LoadedModel:
-    _check_finite(model, checkpoint)
+    for name, tensor in model.state_dict().items():
+        require_finite(tensor, name, checkpoint.source)
     model.eval()
     model.requires_grad_(False)
     return LoadedModel(checkpoint, model, tokenizer, device)
@@ -158,15 +158,6 @@ def _merge_adapter(model: PreTrainedModel, checkpoint: Checkpoint) -> PreTrained
         )
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise AdapterInvalid(f"{checkpoint.source}: adapter cannot be applied ({_first_line(error)})") from error
-
-
-def _check_finite(model: PreTrainedModel, checkpoint: Checkpoint) -> None:
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not all(bool(torch.isfinite(part).all()) for part in slices(tensor)):
-            raise NonFiniteWeights(
-                f"{checkpoint.source}: tensor {name} holds NaN or infinity",
-                hint="the training run diverged or the file is damaged; use an earlier checkpoint",
-            )
 
 
 def _first_line(error: Exception) -> str:

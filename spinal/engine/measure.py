@@ -27,7 +27,7 @@ from spinal.engine.reporter import Reporter
 from spinal.engine.slices import slices
 from spinal.engine.spectrum import NodeSpectrum, node_spectrum, split_prompts
 from spinal.engine.tokens import GatheredRows, Tokens, lens_rows, make_batches, tokenize
-from spinal.engine.walk import prepare, run_block
+from spinal.engine.walk import node_residuals, prepare
 from spinal.profile import MeasurementProfile
 from spinal.progress import CancelCheck, ProgressSink, ignore_progress, never_cancelled
 from spinal.prompts import PromptSet
@@ -148,16 +148,11 @@ def walk(
     NonFiniteActivations, ArchitectureUnsupported, Cancelled."""
     source = loaded.checkpoint.source
     prepared = prepare(anatomy, make_batches(tokens.ids, profile.batch_size, loaded.device), source)
-    hidden = [item.embedded for item in prepared]
     nodes, prompts = len(anatomy.blocks) + 1, len(tokens.ids)
     kept = RowGatherer(prepared, gathered, nodes)
     split = split_prompts(prompts, profile.jackknife_groups)
     spectra: dict[str, list[NodeSpectrum]] = {policy: [] for policy in POLICIES}
-    for node in range(nodes):
-        if node:
-            with anatomy.resident(node - 1):
-                for index, item in enumerate(prepared):
-                    hidden[index] = run_block(anatomy, node - 1, hidden[index], item.calls[node - 1])
+    for node, hidden in enumerate(node_residuals(anatomy, prepared)):
         pooled = kept.add(node, hidden, source)
         last = kept.rows[node, kept.last]
         for policy, rows, prompt in (("last", last, kept.last_prompt), ("all", pooled, kept.all_prompt)):

@@ -7,7 +7,7 @@ import torch
 from spinal.engine.lens import Readout, read_lens
 from spinal.engine.load import LoadedModel
 from spinal.engine.tokens import Batch, GatheredRows, Tokens, make_batches
-from spinal.engine.walk import prepare, run_block
+from spinal.engine.walk import node_residuals, prepare
 from spinal.errors import Cancelled
 from spinal.profile import MeasurementProfile
 from spinal.progress import CancelCheck
@@ -76,13 +76,10 @@ def _final_residuals(
     loaded: LoadedModel, readout: Readout, batches: list[Batch], cancelled: CancelCheck
 ) -> list[torch.Tensor]:
     """r_D (B, T, d) of every batch, all of them through one block at a time."""
-    anatomy = readout.anatomy
-    prepared = prepare(anatomy, batches, loaded.checkpoint.source)
-    hidden = [item.embedded for item in prepared]
-    for block in range(len(anatomy.blocks)):
+    prepared = prepare(readout.anatomy, batches, loaded.checkpoint.source)
+    residuals: list[torch.Tensor] = []
+    for hidden in node_residuals(readout.anatomy, prepared):
         if cancelled():
             raise Cancelled("cancelled in phase nll")
-        with anatomy.resident(block):
-            for index, item in enumerate(prepared):
-                hidden[index] = run_block(anatomy, block, hidden[index], item.calls[block])
-    return hidden
+        residuals = hidden
+    return residuals

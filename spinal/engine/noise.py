@@ -5,6 +5,8 @@ tensor, so that every block carries the candidate's norm of change and a frozen 
 (``docs/method.md`` section 7). What such a model shows, any change of that size shows.
 """
 
+import math
+
 import numpy as np
 import torch
 from torch import nn
@@ -15,7 +17,8 @@ from spinal.engine.lens import Readout, read_lens
 from spinal.engine.reporter import Reporter
 from spinal.engine.spectrum import window_alphas
 from spinal.engine.tokens import GatheredRows, Tokens, make_batches
-from spinal.engine.walk import prepare, run_block
+from spinal.engine.walk import node_residuals, prepare
+from spinal.engine.weights import squared_change
 from spinal.errors import NonFiniteActivations
 from spinal.evidence import NoiseDraw
 from spinal.profile import MeasurementProfile
@@ -30,8 +33,7 @@ def changes(reference: nn.Module, candidate: nn.Module) -> dict[str, float]:
     """Frobenius norm of candidate - reference per parameter, float64."""
     theirs = dict(candidate.named_parameters())
     return {
-        name: float((theirs[name].double() - parameter.double()).norm())
-        for name, parameter in reference.named_parameters()
+        name: math.sqrt(squared_change(parameter, theirs[name])) for name, parameter in reference.named_parameters()
     }
 
 
@@ -64,14 +66,10 @@ def noise_curves(
     nodes, prompts = len(anatomy.blocks) + 1, len(tokens.ids)
     try:
         prepared = prepare(anatomy, make_batches(tokens.ids, profile.batch_size, device), source)
-        hidden = [item.embedded for item in prepared]
         kept = RowGatherer(prepared, gathered, nodes)
         alpha = np.empty((len(WINDOWS), nodes))
-        for node in range(nodes):
+        for node, hidden in enumerate(node_residuals(anatomy, prepared)):
             reporter.check()
-            if node:
-                for index, item in enumerate(prepared):
-                    hidden[index] = run_block(anatomy, node - 1, hidden[index], item.calls[node - 1])
             alpha[:, node] = window_alphas(kept.add(node, hidden, source), profile)
     except NonFiniteActivations:
         return NoiseDraw(np.full((len(WINDOWS), nodes), np.nan), np.full((prompts, nodes), np.nan))

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from spinal.engine.lens import Readout, in_float32
+from spinal.engine.lens import VOCABULARY_BLOCK, Readout, in_float32
 from spinal.engine.load import LoadedModel
-from spinal.engine.tokens import GatheredRows, Tokens
+from spinal.engine.tokens import GatheredRows, Tokens, make_batches
 from spinal.errors import LensParityFailed
 from spinal.profile import MeasurementProfile
 
@@ -42,10 +42,10 @@ def check_parity(
     """
     chosen = sorted(range(len(tokens.ids)), key=lambda i: (len(tokens.ids[i]), i))[-PROMPTS:]
     slots = [(gathered.prompt == index).nonzero()[0] for index in chosen]
-    each = min(POSITIONS, *map(len, slots)) if len(slots) > 1 else min(POSITIONS, len(slots[0]))
+    each = min([POSITIONS, *map(len, slots)])
     picked = np.stack([mine[np.linspace(0, len(mine) - 1, each).round().astype(int)] for mine in slots])
     where = torch.from_numpy(gathered.position[picked]).to(rows.device)
-    own = _own_logits(loaded, readout, [tokens.ids[index] for index in chosen], where)
+    own = _own_logits(loaded, readout, tuple(tokens.ids[index] for index in chosen), where)
     normed = readout.normed(rows[-1, torch.from_numpy(picked.reshape(-1)).to(rows.device)])
     lens = readout.logits(normed, 0, readout.vocabulary).view(own.shape)
     overlap = (0.5 * (own.double().log_softmax(-1) + lens.double().log_softmax(-1))).logsumexp(-1)
@@ -60,14 +60,12 @@ def check_parity(
     return distance
 
 
-def _own_logits(loaded: LoadedModel, readout: Readout, ids: list[tuple[int, ...]], where: Tensor) -> Tensor:
-    """(B, K, V) logits of the model's own forward on B prompts, padded on the right, at positions ``where`` (B, K)."""
-    batch = torch.zeros(len(ids), max(map(len, ids)), dtype=torch.long)
-    for row, tokens in enumerate(ids):
-        batch[row, : len(tokens)] = torch.tensor(tokens)
+def _own_logits(loaded: LoadedModel, readout: Readout, ids: tuple[tuple[int, ...], ...], where: Tensor) -> Tensor:
+    """(B, K, V) logits of the model's own forward on B prompts, shortest first, at positions ``where`` (B, K)."""
+    (batch,) = make_batches(ids, len(ids), loaded.device)
     head = readout.anatomy.head
     with readout.anatomy.callable(), _narrowed(head, where), _exact(readout, where):
-        logits: Tensor = loaded.model(input_ids=batch.to(loaded.device), use_cache=False).logits
+        logits: Tensor = loaded.model(input_ids=batch.input_ids, use_cache=False).logits
     return logits[..., : readout.vocabulary]
 
 
@@ -111,7 +109,7 @@ def _exact(readout: Readout, where: Tensor) -> Iterator[None]:
             redoing = True
             try:
                 if module is readout.anatomy.head:
-                    return _product(module, given.pop(), output)
+                    return _product(readout, given.pop(), output)
                 normed.append(in_float32(module, given.pop()))
                 return normed[-1]
             finally:
@@ -130,19 +128,11 @@ def _exact(readout: Readout, where: Tensor) -> Iterator[None]:
             handle.remove()
 
 
-def _product(head: nn.Module, hidden: Tensor, output: Tensor) -> Tensor:
+def _product(readout: Readout, hidden: Tensor, output: Tensor) -> Tensor:
     """The head's product in float32, a block of ids at a time; ``output`` unchanged where it is something else."""
-    weight: Tensor = head.weight  # type: ignore[assignment]  # a linear layer's weight
-    bias = getattr(head, "bias", None)
-    exact = torch.cat(
-        [
-            torch.nn.functional.linear(
-                hidden, weight[i : i + 4096].float(), None if bias is None else bias[i : i + 4096].float()
-            )
-            for i in range(0, weight.shape[0], 4096)
-        ],
-        dim=-1,
-    )
+    rows = readout.anatomy.vocabulary
+    blocks = range(0, rows, VOCABULARY_BLOCK)
+    exact = torch.cat([readout.product(hidden, i, min(i + VOCABULARY_BLOCK, rows)) for i in blocks], dim=-1)
     same = exact.shape == output.shape and bool(
         (exact - output.float()).abs().max() <= SAME_PRODUCT * exact.abs().max()
     )

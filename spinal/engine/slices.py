@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import torch
 
+from spinal.errors import NonFiniteWeights
+
 SLICE_ELEMENTS = 1 << 22
 
 
@@ -16,3 +18,12 @@ def slices(*tensors: torch.Tensor) -> Iterator[torch.Tensor]:
         rows = max(1, SLICE_ELEMENTS // max(1, tensor[:1].numel()))
         for start in range(0, tensor.shape[0], rows):
             yield tensor[start : start + rows]
+
+
+def require_finite(tensor: torch.Tensor, name: str, source: str) -> None:
+    """Raise NonFiniteWeights when the tensor ``name`` of checkpoint ``source`` holds NaN or infinity."""
+    if tensor.is_floating_point() and not all(bool(torch.isfinite(part).all()) for part in slices(tensor)):
+        raise NonFiniteWeights(
+            f"{source}: tensor {name} holds NaN or infinity",
+            hint="the training run diverged or the file is damaged; use an earlier checkpoint",
+        )

@@ -87,21 +87,21 @@ def node_spectrum(
         fitted = _fit(sigma, count, profile)
         energies = _energies(rows, mean, vectors.flip(1), prompt, prompts, exact=_needs_float64(sigma, fitted))
         replicates = np.stack([fits.alpha_influence(energies, sigma**2, fitted[w]) for w in WINDOWS])
+        half_alphas = _half_alphas(half, rows, mean, chosen, profile)
     else:
         sigma = _sigma(torch.linalg.eigvalsh(gram))
         fitted = _fit(sigma, count, profile)
         owner = split.group.to(rows.device)[prompt]
         left_out = [_inner_alphas(gram, owner != g, profile) for g in range(split.groups)]
         replicates = np.stack(left_out, axis=1)
-        half = gram[chosen][:, chosen]
+        half_alphas = _inner_alphas(gram, chosen, profile)
     rank = fits.numerical_rank(sigma, count, profile.rank_tolerance)
-    alphas = _alphas(fitted)
     return NodeSpectrum(
         count,
         dimensions,
         rank,
         fitted,
-        _half_alphas(half, rows, chosen, kind, profile) - alphas,
+        half_alphas - _alphas(fitted),
         replicates,
         kind,
         fits.effective_rank(sigma[: max(rank, 1)]),
@@ -201,15 +201,13 @@ def _inner_alphas(inner: Tensor, keep: Tensor, profile: MeasurementProfile) -> A
     return _alphas(_fit(_sigma(torch.linalg.eigvalsh(block)), block.shape[0], profile))
 
 
-def _half_alphas(half: Tensor, rows: Tensor, chosen: Tensor, kind: ReplicateKind, profile: MeasurementProfile) -> Array:
-    """(W,) alpha of the chosen half of the prompts."""
+def _half_alphas(half: Tensor, rows: Tensor, mean: Tensor, chosen: Tensor, profile: MeasurementProfile) -> Array:
+    """(W,) alpha of the chosen rows, from their part ``half`` of the Gram matrix centred on ``mean``."""
     count = int(chosen.sum())
-    if kind == "groups":
-        return _inner_alphas(half, torch.ones(count, dtype=torch.bool, device=rows.device), profile)
     if count <= rows.shape[1]:
         return window_alphas(rows[chosen], profile)
     # The half was centred on the mean of all: taking its own off is a rank-one correction.
-    own = rows[chosen].double().mean(0) - _mean(rows)
+    own = _mean(rows[chosen]) - mean
     return _alphas(_fit(_sigma(torch.linalg.eigvalsh(half - count * torch.outer(own, own))), count, profile))
 
 

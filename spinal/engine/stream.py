@@ -19,8 +19,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from spinal.checkpoint import Checkpoint
-from spinal.engine.slices import SLICE_ELEMENTS, slices
-from spinal.errors import NonFiniteWeights, WeightsCorrupt
+from spinal.engine.slices import SLICE_ELEMENTS, require_finite
+from spinal.errors import WeightsCorrupt
 from spinal.profile import MeasurementProfile
 from spinal.safetensors_header import read_header
 
@@ -32,10 +32,10 @@ STORED = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF1
 class BlockStore:
     """The blocks of one streamed model: without storage until :meth:`resident`."""
 
-    def __init__(self, blocks: nn.ModuleList, prefix: str, place: "Place") -> None:
+    def __init__(self, blocks: nn.ModuleList, prefix: str, stored: "StoredTensors") -> None:
         self._blocks = blocks
         self._prefix = prefix
-        self._place = place
+        self._stored = stored
         self._checked: set[int] = set()
         # Blocks are alike: the next one is read into the storage of the one before.
         self._storage: dict[str, Tensor] = {}
@@ -45,16 +45,15 @@ class BlockStore:
         """Block ``index`` (from 0) has its weights inside this context. Raises NonFiniteWeights."""
         block = self._blocks[index]
         names = [name for name, _ in block.named_parameters()]
-        storage, self._storage = self._storage, {}  # taken: a block inside another must not write into it
-        for name in names:
-            full = f"{self._prefix}.{index}.{name}"
-            tensor = self._place.read(full, into=storage.get(name))
-            storage[name] = tensor
-            if index not in self._checked:
-                self._place.check_finite(full, tensor)
-            _put(block, name, tensor)
-        self._checked.add(index)
+        storage, self._storage = self._storage, {}  # taken: a model compared with itself enters a block twice
         try:
+            for name in names:
+                full = f"{self._prefix}.{index}.{name}"
+                storage[name] = self._stored.read(full, into=storage.get(name))
+                if index not in self._checked:
+                    require_finite(storage[name], full, self._stored.source)
+                _put(block, name, storage[name])
+            self._checked.add(index)
             yield
         finally:
             for name in names:
@@ -84,14 +83,14 @@ class BlockStore:
                 handle.remove()
 
 
-class Place:
+class StoredTensors:
     """Where the tensors of a checkpoint lie, and what they become when read.
 
     Plain reads into the tensor's own memory: pages of a mapped file would count as this process's until unmapped.
     """
 
     def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> None:
-        self._source = checkpoint.source
+        self.source = checkpoint.source
         self._dtype = dtype
         self._device = device
         self._tensors: dict[str, tuple[Path, torch.dtype, tuple[int, ...], int]] = {}
@@ -129,15 +128,8 @@ class Place:
         while into:
             count = stream.readinto(into)
             if not count:
-                raise WeightsCorrupt(f"{self._source}: tensor {name} ends early", hint="copy the file again")
+                raise WeightsCorrupt(f"{self.source}: tensor {name} ends early", hint="copy the file again")
             into = into[count:]
-
-    def check_finite(self, name: str, tensor: Tensor) -> None:
-        if not all(bool(torch.isfinite(part).all()) for part in slices(tensor)):
-            raise NonFiniteWeights(
-                f"{self._source}: tensor {name} holds NaN or infinity",
-                hint="the training run diverged or the file is damaged; use an earlier checkpoint",
-            )
 
 
 def open_streamed(
@@ -160,18 +152,18 @@ def open_streamed(
     if found is None:
         return None
     prefix, blocks = found
-    place = Place(checkpoint, dtype, device)
+    tensors = StoredTensors(checkpoint, dtype, device)
     inside = {f"{prefix}.{name}": p for name, p in blocks.named_parameters()}
     buffers = [name for name in model.state_dict() if name not in dict(model.named_parameters(remove_duplicate=False))]
-    if buffers or any(place.shape(name) != tuple(p.shape) for name, p in inside.items()):
+    if buffers or any(tensors.shape(name) != tuple(p.shape) for name, p in inside.items()):
         return None
     for name, parameter in model.named_parameters():
         if name in inside:
             continue
-        if place.shape(name) != tuple(parameter.shape):
+        if tensors.shape(name) != tuple(parameter.shape):
             return None
-        tensor = place.read(name)
-        place.check_finite(name, tensor)
+        tensor = tensors.read(name)
+        require_finite(tensor, name, checkpoint.source)
         _put(model, name, tensor)
     model.tie_weights()
     outside = (p for name, p in model.named_parameters(remove_duplicate=False) if not name.startswith(f"{prefix}."))
@@ -182,7 +174,7 @@ def open_streamed(
             if buffer is not None:
                 module._buffers[name] = buffer.to(device)
     model.eval().requires_grad_(False)
-    return model, BlockStore(blocks, prefix, place)
+    return model, BlockStore(blocks, prefix, tensors)
 
 
 def _return_freed_memory() -> None:

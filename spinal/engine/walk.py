@@ -6,7 +6,7 @@ receives. Replaying the blocks with them reproduces the ordinary forward bit for
 of one node are held.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +70,18 @@ def run_block(anatomy: Anatomy, index: int, hidden: Tensor, call: BlockCall) -> 
     if call.by_name:
         return residual_of(block(hidden_states=hidden, **call.kwargs))
     return residual_of(block(hidden, *call.args, **call.kwargs))
+
+
+def node_residuals(anatomy: Anatomy, prepared: Sequence[Prepared]) -> Iterator[list[Tensor]]:
+    """Residuals r_0, r_1, .. r_D, one (B, T, d) per batch: all prompts through one block at a time. The list
+    that is handed out is the one that is moved on: copy what must outlive the turn."""
+    hidden = [item.embedded for item in prepared]
+    yield hidden
+    for block in range(len(anatomy.blocks)):
+        with anatomy.resident(block):
+            for index, item in enumerate(prepared):
+                hidden[index] = run_block(anatomy, block, hidden[index], item.calls[block])
+        yield hidden
 
 
 def check_finite(hidden: Tensor, node: int, source: str) -> None:

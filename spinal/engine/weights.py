@@ -16,6 +16,12 @@ from spinal.errors import PairMismatch
 Array = npt.NDArray[np.float64]
 
 
+def squared_change(reference: torch.Tensor, candidate: torch.Tensor) -> float:
+    """||candidate - reference||_F^2 of two tensors of one shape, float64."""
+    pairs = zip(slices(reference), slices(candidate), strict=True)
+    return sum(float((moved.to(base.device).double() - base.double()).square().sum()) for base, moved in pairs)
+
+
 def relative_change(reference: Iterable[nn.Module], candidate: Iterable[nn.Module]) -> float:
     """||theta_a - theta_b||_F / ||theta_b||_F over all parameters of the modules; 0 when bit-identical.
 
@@ -30,9 +36,8 @@ def relative_change(reference: Iterable[nn.Module], candidate: Iterable[nn.Modul
                 hint="compare checkpoints of one ancestor",
             )
         for name, parameter in mine.items():
-            for base, moved in zip(slices(parameter), slices(other[name]), strict=True):
-                norm += float(base.double().square().sum())
-                difference += float((moved.to(base.device).double() - base.double()).square().sum())
+            norm += sum(float(part.double().square().sum()) for part in slices(parameter))
+            difference += squared_change(parameter, other[name])
     if difference == 0.0:
         return 0.0
     return math.sqrt(difference / norm) if norm > 0.0 else math.inf
