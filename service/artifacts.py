@@ -1,16 +1,40 @@
 """Where captures lie: an fsspec folder, content-addressed, written whole or not at all."""
 
 import contextlib
+import errno
+import fcntl
+import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from uuid import uuid4
 
 import fsspec
 
 from service.settings import Settings
-from spinal.errors import CaptureMissing
+from spinal.errors import CaptureMissing, InternalError, SpinalError, StorageUnavailable
+
+SCRATCH = "spinal-capture-"
+IN_USE = "in-use"
+UNSURE_S = 60.0
+"""A scratch folder younger than this may not have its lock yet."""
+STORAGE_ERRORS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ESTALE,
+     errno.EFBIG}
+)  # fmt: skip
+
+
+def storage_problem(error: OSError) -> SpinalError:
+    """What an error of the file system means to the one who waits: full or not writable storage, or a bug."""
+    if error.errno in STORAGE_ERRORS:
+        return StorageUnavailable(
+            f"{os.strerror(error.errno or 0)}: {error.filename or 'while writing a capture'}",
+            hint="make room on SPINAL_SCRATCH_DIR and the artifact store, and check who may write there",
+        )
+    return InternalError(f"{type(error).__name__}: {error}", hint="the worker's log holds the traceback")
 
 
 class ArtifactStore:
@@ -59,8 +83,50 @@ class ArtifactStore:
         """A temporary folder on local disk for files being written."""
         if self._scratch is not None:
             self._scratch.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix="spinal-capture-", dir=self._scratch))
+        folder = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=self._scratch))
         try:
-            yield folder
+            with (folder / IN_USE).open("w") as lock:
+                # Held by the process, not by the file: it ends with kill -9, too.
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def sweep_scratch(self) -> list[Path]:
+        """Remove the scratch folders of processes that died with them; returns what was removed."""
+        removed = []
+        for folder in sorted(Path(self._scratch or tempfile.gettempdir()).glob(f"{SCRATCH}*")):
+            with contextlib.suppress(OSError):
+                if time.time() - folder.stat().st_mtime < UNSURE_S:
+                    continue
+                with (folder / IN_USE).open("a") as lock:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder)
+                    removed.append(folder)
+        return removed
+
+    def remove(self, uri: str) -> None:
+        """Delete a stored file; none there is no error."""
+        with contextlib.suppress(FileNotFoundError):
+            self._fs.rm_file(f"{self._root}/{uri}")
+
+    def abandoned(self, older_than_s: float) -> list[str]:
+        """Uris of files whose writing was cut off so long ago that nobody writes them any more."""
+        found = self._fs.find(f"{self._root}/captures", detail=True) if self._fs.exists(self._root) else {}
+        oldest = time.time() - older_than_s
+        return sorted(
+            path[path.index("captures/") :]
+            for path, about in found.items()
+            if path.endswith(".partial") and _modified(about) < oldest
+        )
+
+
+def _modified(about: dict[str, object]) -> float:
+    """Seconds since the epoch, by the name that the file system at hand has for it; now when it has none."""
+    for name in ("mtime", "LastModified", "updated", "last_modified"):
+        found = about.get(name)
+        if isinstance(found, int | float):
+            return float(found)
+        if isinstance(found, datetime):
+            return found.timestamp()
+    return time.time()

@@ -40,15 +40,21 @@ class Settings(BaseSettings):
 
     # lifecycle
     lease_s: float = Field(default=45.0, gt=0)
-    heartbeat_s: float = Field(default=10.0, gt=0)
-    ring_again_s: float = Field(default=60.0, gt=0)
+    heartbeat_s: float = Field(default=5.0, gt=0)
+    ring_again_s: float = Field(default=20.0, gt=0)
+    """A run not taken this long after its doorbell is rung again, where the broker holds fewer doorbells than runs
+    wait."""
     dispatch_interval_s: float = Field(default=2.0, gt=0)
     """Longest pause between two looks of the dispatcher; a NOTIFY wakes it at once."""
     max_attempts: int = Field(default=3, ge=1)
     backoff_s: float = Field(default=5.0, ge=0)
     """Base of the backoff between attempts, doubled each time, with jitter."""
     run_deadline_s: float = Field(default=6 * 3600.0, gt=0)
-    """A run still going after this long is ended, whatever it is doing."""
+    """An attempt still going after this long is ended, whatever it is doing."""
+    stall_s: float = Field(default=1800.0, gt=0)
+    """An attempt that reports no progress for this long is ended and tried again."""
+    outage_patience_s: float = Field(default=600.0, gt=0)
+    """How long a worker goes on, and keeps a result it cannot store, while the database does not answer."""
 
     # worker
     queues: Annotated[tuple[str, ...], NoDecode] = ("cpu",)
@@ -69,6 +75,8 @@ class Settings(BaseSettings):
     metrics_port: int | None = None
     """Port of the dispatcher's ``/metrics`` (loopback unless ``metrics_host`` says otherwise); unset = not served."""
     metrics_host: str = "127.0.0.1"
+    otlp_endpoint: str | None = None
+    """Address of an OpenTelemetry collector (OTLP over HTTP), e.g. ``http://collector:4318``; unset = no traces."""
 
     @field_validator("model_roots", mode="before")
     @classmethod

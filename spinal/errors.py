@@ -24,8 +24,9 @@ class SpinalError(Exception):
 
     Attributes: ``code`` stable machine-readable name; ``title`` short text, the same for every
     occurrence; ``status`` HTTP status; ``exit_code`` of the command line; ``retryable`` whether another
-    attempt of the same run can succeed. ``detail`` and ``hint`` describe this occurrence; ``extra`` holds
-    further members of the problem object (JSON values only).
+    attempt of the same run can succeed; ``ends_process`` whether the process it happened in cannot be trusted with
+    another. ``detail`` and ``hint`` describe this occurrence; ``extra`` holds further members of the problem
+    object (JSON values only).
     """
 
     code: ClassVar[str] = "internal_error"
@@ -33,6 +34,7 @@ class SpinalError(Exception):
     status: ClassVar[int] = 500
     exit_code: ClassVar[ExitCode] = ExitCode.NOT_EVALUATED
     retryable: ClassVar[bool] = False
+    ends_process: ClassVar[bool] = False
 
     def __init__(self, detail: str, *, hint: str | None = None, **extra: Any) -> None:
         super().__init__(detail)
@@ -179,7 +181,9 @@ class OutOfMemory(SpinalError):
 
 
 class DeviceFailed(SpinalError):
-    code, title, retryable = "device_failed", "The accelerator failed", True
+    """A device-side assert or another error that poisons the process's context on the device."""
+
+    code, title, retryable, ends_process = "device_failed", "The accelerator failed", True, True
 
 
 class Cancelled(SpinalError):
@@ -188,6 +192,18 @@ class Cancelled(SpinalError):
 
 class DeadlineExceeded(SpinalError):
     code, title, exit_code = "deadline_exceeded", "Run took too long", ExitCode.TIMED_OUT
+
+
+class RunStalled(SpinalError):
+    code, title, retryable = "run_stalled", "Run made no progress", True
+
+
+class VersionRetired(SpinalError):
+    code, title, status = "version_retired", "Accepted for a version that no longer runs", 409
+
+
+class StorageUnavailable(SpinalError):
+    code, title, status, retryable = "storage_unavailable", "Storage full or not writable", 503, True
 
 
 class CaptureMissing(SpinalError):

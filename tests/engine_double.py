@@ -2,12 +2,16 @@
 
 It measures nothing and takes no time, but keeps every promise of the real one: digests, documents, captures,
 progress, cancellation. Files in the folder named by ``SPINAL_DOUBLE_DIR`` steer it: ``hold`` stops it until the file
-is gone, ``deaf`` makes it ignore cancellation meanwhile, ``fail`` holds the code of an error to raise. ``log`` gets
-one line for every call: the process, what was asked and of which checkpoint.
+is gone, ``deaf`` makes it ignore cancellation meanwhile, ``silent`` stops its progress reports, ``fail`` holds the code
+of an error to raise, ``crash`` the name of a library's error (``CRASHES``) that is raised once. ``log`` gets one line
+for every call: the process, what was asked and of which checkpoint.
 """
 
+import contextlib
+import errno
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,16 +77,43 @@ def _work(what: str, source: str, progress: ProgressSink, cancelled: CancelCheck
         log.write(f"{os.getpid()} {what} {source}\n")
     done = 0
     while True:
-        progress(Progress("walk", done, done + 1, 0.5))
+        if not (folder / "silent").exists():
+            progress(Progress("walk", done, done + 1, 0.5))
         if cancelled() and not (folder / "deaf").exists():
             raise Cancelled("cancelled in phase walk")
         if (folder / "fail").exists():
             code = (folder / "fail").read_text()
             raise all_errors()[code]("asked for by the test")
+        with contextlib.suppress(FileNotFoundError):
+            name = (folder / "crash").read_text()
+            (folder / "crash").unlink()
+            _crash(name)
         if not (folder / "hold").exists():
             return
         done += 1
         time.sleep(0.02)
+
+
+def _crash(name: str) -> None:
+    """As in the real engine, where the same guard stands around every call; torch comes only with the crash."""
+    from spinal.engine.failures import device_failures
+
+    with device_failures():
+        raise CRASHES[name]()
+
+
+def _device_side_assert() -> Exception:
+    import torch
+
+    return torch.AcceleratorError("CUDA error: device-side assert triggered\nCompile with TORCH_USE_CUDA_DSA")
+
+
+CRASHES: dict[str, Callable[[], Exception]] = {
+    "device-side assert": _device_side_assert,
+    "host out of memory": MemoryError,
+    "disk full": lambda: OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "capture.safetensors"),
+    "bug": lambda: ZeroDivisionError("division by zero"),
+}
 
 
 def calls(folder: Path) -> list[tuple[int, str, str]]:

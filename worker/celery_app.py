@@ -29,6 +29,8 @@ def make_app() -> Celery:
         # A precaution: a child that says too late that it is up is killed and replaced, by default after 4 s, and
         # one that imports torch for the first time on a busy machine may well need longer.
         worker_proc_alive_timeout=300.0,
+        # The last resort against a child that cannot end itself (its interpreter is stuck inside a kernel).
+        task_time_limit=settings.run_deadline_s + 120.0,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         task_ignore_result=True,
         task_serializer="json",
@@ -72,9 +74,9 @@ def _warm_up(**_: Any) -> None:
 @task_failure.connect
 def _child_lost(task_id: str | None = None, args: Any = None, exception: BaseException | None = None, **_: Any) -> None:
     """Runs in the parent when a child died under a task: its run need not wait for the lease to expire."""
-    from billiard.exceptions import WorkerLostError
+    from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 
-    if isinstance(exception, WorkerLostError) and args:
+    if isinstance(exception, (TimeLimitExceeded, WorkerLostError)) and args:
         from worker.lease import hand_back_lost
 
         hand_back_lost(str(args[0]), str(task_id))

@@ -4,17 +4,18 @@ copies may run."""
 import signal
 import sys
 import threading
+import time
 from typing import Any
 
 import psycopg
 import structlog
 from kombu import Connection
-from kombu.exceptions import KombuError
+from kombu.exceptions import ChannelError, KombuError
 from redis.exceptions import RedisError
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.ledger import runs
+from service.ledger import rings, runs
 from service.ledger.unit_of_work import Ledger
 from service.logs import configure_logs
 from service.settings import Settings, get_settings
@@ -75,24 +76,45 @@ class Dispatcher:
 
     def ring(self) -> bool:
         """Ring for every due run; False when the broker did not take all messages."""
+        again_s = self._settings.ring_again_s
+        with self._ledger.read() as session:
+            waiting = rings.unanswered(session, ring_again_s=again_s)
+        try:
+            lost = [queue for queue, rung in waiting.items() if self._doorbells(queue) < rung]
+        except PUBLISH_ERRORS as error:
+            self._lose_broker(error)
+            return False
         while True:
             with self._ledger.begin() as session:
-                due = runs.due_runs(session, ring_again_s=self._settings.ring_again_s)
+                due = rings.due_runs(session, ring_again_s=again_s, again=lost)
             if not due:
                 return True
             for index, run in enumerate(due):
                 try:
                     self._publish(run)
                 except PUBLISH_ERRORS as error:
-                    self._metrics.publish_errors.inc()
-                    log.warning("broker unavailable", error=f"{type(error).__name__}: {error}", unrung=len(due) - index)
-                    self._drop_broker()
+                    self._lose_broker(error)
                     with self._ledger.begin() as session:
-                        runs.unring(session, [late.run_id for late in due[index:]])
+                        rings.unring(session, [late.run_id for late in due[index:]])
                     return False
+                if run.lag_s is not None:
+                    self._metrics.ring_lag.observe(run.lag_s)
             log.info("rang", runs=len(due))
 
-    def _publish(self, run: runs.Due) -> None:
+    def _doorbells(self, queue: str) -> int:
+        """How many doorbells the broker still holds. While it holds as many as runs wait, every run has its own:
+        ringing again would only let a long queue grow without end."""
+        channel: Any = self._connection().default_channel
+        try:
+            return int(channel.queue_declare(queue, passive=True).message_count)
+        except ChannelError:
+            return 0
+
+    def _publish(self, run: rings.Due) -> None:
+        broker = self._connection()
+        app.send_task(TASK, args=[str(run.run_id)], queue=run.queue, connection=broker, retry=False)
+
+    def _connection(self) -> Connection:
         if self._broker is None:
             timeout = self._settings.publish_timeout_s
             self._broker = Connection(
@@ -105,9 +127,11 @@ class Dispatcher:
                     "max_retries": 0,
                 },
             )
-        app.send_task(TASK, args=[str(run.run_id)], queue=run.queue, connection=self._broker, retry=False)
+        return self._broker
 
-    def _drop_broker(self) -> None:
+    def _lose_broker(self, error: Exception) -> None:
+        self._metrics.publish_errors.inc()
+        log.warning("broker unavailable", error=f"{type(error).__name__}: {error}")
         if self._broker is not None:
             self._broker.collect(socket_timeout=self._settings.publish_timeout_s)
             self._broker = None
@@ -121,11 +145,17 @@ class Dispatcher:
             log.warning("lease expired", run_id=str(run_id), state=state)
 
     def _reap_on(self) -> None:
+        grace_until = 0.0
         while not self._stop.wait(self._settings.dispatch_interval_s):
             try:
-                self.reap()
+                if time.monotonic() > grace_until:
+                    self.reap()
+                else:
+                    self._ledger.ping()
             except DATABASE_ERRORS as error:
                 _complain(error)
+                # When the database comes back, workers that outlived its absence get to beat before they are judged.
+                grace_until = time.monotonic() + self._settings.heartbeat_s + 2.0
 
     def _listen_on(self) -> None:
         url = make_url(self._settings.database_url.get_secret_value()).set(drivername="postgresql")

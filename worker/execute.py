@@ -1,11 +1,13 @@
 """What the two kinds of run do, from specification to stored result."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
+
+from sqlalchemy.orm import Session
 
 from service.artifacts import ArtifactStore
 from service.ledger import runs, traces
@@ -18,14 +20,16 @@ from service.settings import Settings
 from spinal.analysis.compare import compare
 from spinal.capture import load_capture
 from spinal.checkpoint import Checkpoint, resolve_reference, snapshot_digest, weights_digest
-from spinal.errors import ModelChanged
+from spinal.comparison import SCORER_VERSION
+from spinal.errors import ModelChanged, VersionRetired
 from spinal.evidence import PairEvidence
 from spinal.profile import MeasurementProfile
 from spinal.progress import CancelCheck, Progress, ProgressSink
 from spinal.prompts import PromptSet
 from spinal.provenance import make_provenance
-from spinal.trace import Trace, trace_digest
+from spinal.trace import ENGINE_VERSION, Trace, trace_digest
 from worker.lease import Lease
+from worker.store import store_result
 
 
 class MeasuringEngine(Protocol):
@@ -66,6 +70,15 @@ def load_engine(name: str) -> MeasuringEngine:
     return cast(MeasuringEngine, import_module(name))
 
 
+def _require_version(what: str, asked: str, known: str) -> None:
+    """Work accepted for another version ends with that as its reason: a mixture of two would carry no name."""
+    if asked != known:
+        raise VersionRetired(
+            f"accepted for {what} version {asked}; this worker runs version {known}",
+            hint="submit the audit again: it is measured with the present version",
+        )
+
+
 class Job:
     """One claimed attempt being carried out."""
 
@@ -90,17 +103,18 @@ class Job:
             self._content(checkpoint, spec["snapshot"]), prompts.digest, profile.fingerprint, spec["engine_version"]
         )
         if self._already_traced(expected):
-            with self._ledger.begin() as session:
-                runs.succeed(session, self._claim.run_id, self._claim.attempt, expected)
+            self._store(expected, lambda _session: None)
             return expected
+        _require_version("engine", spec["engine_version"], ENGINE_VERSION)
         with self._artifacts.scratch() as folder:
             trace, uri, size = self._measure(checkpoint, prompts, profile, folder, expected, self._lease.report)
-        self._lease.require()
-        with self._ledger.begin() as session:
-            runs.check_fence(session, self._claim.run_id, self._claim.attempt)
-            traces.store_trace(session, trace, capture_uri=uri, capture_bytes=size)
-            runs.succeed(session, self._claim.run_id, self._claim.attempt, trace.digest)
+        self._store(
+            trace.digest, lambda session: traces.store_trace(session, trace, capture_uri=uri, capture_bytes=size)
+        )
         return trace.digest
+
+    def _store(self, digest: str, write: Callable[[Session], None]) -> None:
+        store_result(self._ledger, self._lease, self._claim, digest, write)
 
     def _measure(
         self,
@@ -133,6 +147,7 @@ class Job:
     def _compare(self) -> str:
         started = time.monotonic()
         spec = self._claim.spec
+        _require_version("scorer", spec["scorer_version"], SCORER_VERSION)
         profile = MeasurementProfile.model_validate(spec["profile"])
         sides = [spec["reference"], spec["candidate"]]
         if spec.get("control") is not None:
@@ -173,11 +188,7 @@ class Job:
                 ),
                 control=(found[2], load_capture(captures[2])) if len(found) > 2 else None,
             )
-        self._lease.require()
-        with self._ledger.begin() as session:
-            runs.check_fence(session, self._claim.run_id, self._claim.attempt)
-            traces.store_comparison(session, comparison)
-            runs.succeed(session, self._claim.run_id, self._claim.attempt, comparison.digest)
+        self._store(comparison.digest, lambda session: traces.store_comparison(session, comparison))
         return comparison.digest
 
     def _command(self) -> list[str]:
@@ -194,6 +205,7 @@ class Job:
         uri = self._artifacts.uri(trace.digest)
         if self._artifacts.exists(uri):
             return uri
+        _require_version("engine", trace.engine.version, ENGINE_VERSION)
         with self._artifacts.scratch() as folder:
             _, uri, size = self._measure(
                 checkpoint, prompts, trace.measurement_profile(), folder, trace.digest, self._lease.report

@@ -1,5 +1,6 @@
 """A worker's hold on one attempt: heartbeat, progress, cancellation, and the end of a hung one."""
 
+import contextvars
 import os
 import socket
 import threading
@@ -10,15 +11,16 @@ from typing import Any, Self
 from uuid import UUID
 
 import structlog
+from sqlalchemy.orm import Session
 
 from service.ledger import runs
 from service.ledger.unit_of_work import Ledger
 from service.settings import Settings, get_settings
-from spinal.errors import LeaseLost, SpinalError
+from spinal.errors import LeaseLost, RunStalled, SpinalError
 from spinal.progress import Progress
 
 log = structlog.get_logger(__name__)
-ABANDON_AFTER_S = 10.0
+ABANDON_AFTER_S = 8.0
 """Seconds a measurement may go on after it was told to stop; then its process is ended."""
 RELEASING = threading.Event()
 """Set in a worker child that is shutting down in good order."""
@@ -30,6 +32,7 @@ class Stop(StrEnum):
     LOST = "lost"
     CANCELLED = "cancelled"
     RELEASED = "released"
+    STALLED = "stalled"
 
 
 def worker_name(task_id: str) -> str:
@@ -48,10 +51,13 @@ class Lease:
         self._progress: dict[str, Any] | None = None
         self._wake = threading.Event()
         self._done = threading.Event()
-        self._last_beat = time.monotonic()
+        self._last_beat = self._last_progress = time.monotonic()
         self._stop_since: float | None = None
         self.stop: Stop | None = None
-        self._thread = threading.Thread(target=self._beat_on, daemon=True, name=f"lease-{claim.run_id}")
+        # In a copy of this context: the ids bound to the log are on the thread's lines, too.
+        self._thread = threading.Thread(
+            target=contextvars.copy_context().run, args=(self._beat_on,), daemon=True, name=f"lease-{claim.run_id}"
+        )
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -73,6 +79,8 @@ class Lease:
             "total": progress.total,
             "fraction": round(progress.fraction, 4),
         }
+        if self._progress != before:
+            self._last_progress = time.monotonic()
         if before is None or before["phase"] != progress.phase:
             self._wake.set()
 
@@ -86,10 +94,12 @@ class Lease:
 
     def _beat_on(self) -> None:
         while not self._done.is_set():
-            self._beat()
+            answered = self._beat()
+            if time.monotonic() - self._last_progress > self._settings.stall_s:
+                self._halt(Stop.STALLED)
             self._end_hung_measurement()
-            pause = min(self._settings.heartbeat_s, 1.0) if self.stop else self._settings.heartbeat_s
-            self._wait(pause)
+            hurry = self.stop is not None or not answered
+            self._wait(min(self._settings.heartbeat_s, 1.0) if hurry else self._settings.heartbeat_s)
 
     def _wait(self, pause: float) -> None:
         """Until the next beat is due; a new phase or a shutdown comes earlier."""
@@ -102,7 +112,8 @@ class Lease:
                 self._halt(Stop.RELEASED)
                 return
 
-    def _beat(self) -> None:
+    def _beat(self) -> bool:
+        """One heartbeat; False when the database did not answer."""
         progress = self._progress
         try:
             with self._ledger.begin() as session:
@@ -116,14 +127,17 @@ class Lease:
         except SpinalError as error:
             silent = time.monotonic() - self._last_beat
             log.warning("heartbeat failed", error=error.detail, silent_s=round(silent, 1))
-            if silent > self._settings.lease_s:
+            # The lease may be over without anyone having taken the run: the fence decides, when it can be asked.
+            if silent > self._settings.outage_patience_s:
                 self._halt(Stop.LOST)
-            return
+            return False
         self._last_beat = time.monotonic()
         if not beat.alive and not self._done.is_set():
             self._halt(Stop.LOST)
+            record_refusal(self._ledger, self._claim)
         elif beat.cancel_requested:
             self._halt(Stop.CANCELLED)
+        return True
 
     def _halt(self, why: Stop) -> None:
         if self.stop is None:
@@ -143,17 +157,36 @@ class Lease:
     def _write_ending(self) -> None:
         try:
             with self._ledger.begin() as session:
-                end_stopped(session, self._claim, self.stop)
+                end_stopped(session, self._settings, self._claim, self.stop)
         except SpinalError as error:
             log.warning("ending left to the reaper", error=error.detail)
 
 
-def end_stopped(session: Any, claim: runs.Claim, why: Stop | None) -> None:
+def end_stopped(session: Session, settings: Settings, claim: runs.Claim, why: Stop | None) -> None:
     """Write what became of an attempt that was told to stop; a lost one writes nothing."""
     if why is Stop.CANCELLED:
         runs.cancelled(session, claim.run_id, claim.attempt)
     elif why is Stop.RELEASED:
         runs.release(session, claim.run_id, claim.attempt)
+    elif why is Stop.STALLED:
+        stalled = RunStalled(
+            f"attempt {claim.attempt} reported no progress for {settings.stall_s:g} s",
+            hint="look at the device and the model store, or raise SPINAL_STALL_S",
+        )
+        runs.fail(
+            session, claim.run_id, claim.attempt, stalled.to_problem(), retryable=True,
+            max_attempts=settings.max_attempts, backoff_s=settings.backoff_s,
+        )  # fmt: skip
+
+
+def record_refusal(ledger: Ledger, claim: runs.Claim) -> None:
+    """Log and count a write that came after the attempt had been taken away."""
+    try:
+        with ledger.begin() as session:
+            if runs.record_refused_write(session, claim.run_id, claim.attempt):
+                log.warning("zombie write refused", attempt=claim.attempt)
+    except SpinalError as error:
+        log.warning("refused write not counted", attempt=claim.attempt, error=error.detail)
 
 
 def hand_back_lost(run_id: str, task_id: str) -> None:

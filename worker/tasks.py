@@ -9,13 +9,15 @@ from uuid import UUID
 import structlog
 from celery.signals import worker_process_init, worker_shutting_down
 
+from service.artifacts import ArtifactStore, storage_problem
 from service.ledger import runs
 from service.ledger.unit_of_work import Ledger
 from service.settings import Settings, get_settings
+from service.telemetry import configure_telemetry, run_span, trace_id
 from spinal.errors import Cancelled, DatabaseUnavailable, InternalError, LeaseLost, OutOfMemory, SpinalError
 from worker.celery_app import TASK, app
 from worker.execute import Job
-from worker.lease import RELEASING, Lease, end_stopped, worker_name
+from worker.lease import RELEASING, Lease, end_stopped, record_refusal, worker_name
 
 log = structlog.get_logger(__name__)
 
@@ -29,17 +31,17 @@ def _ledger() -> Ledger:
 @app.task(name=TASK, bind=True)
 def run(self: Any, run_id: str) -> None:
     """Carry out one run, if it is still to be done."""
-    structlog.contextvars.bind_contextvars(run_id=run_id, task_id=self.request.id)
-    try:
-        perform(UUID(run_id), worker_name(self.request.id))
-    finally:
-        structlog.contextvars.clear_contextvars()
+    with structlog.contextvars.bound_contextvars(run_id=run_id, task_id=self.request.id):
+        problem = perform(UUID(run_id), worker_name(self.request.id))
+        if problem is not None and problem.ends_process:
+            log.error("ending this process, the next run gets a fresh one", code=problem.code)
+            os._exit(71)
 
 
-def perform(run_id: UUID, worker: str) -> None:
-    """Claim and carry out; a doorbell without a claimable run is no error."""
+def perform(run_id: UUID, worker: str) -> SpinalError | None:
+    """Claim and carry out; returns what went wrong. A doorbell without a claimable run is no error."""
     if RELEASING.is_set():
-        return
+        return None
     settings = get_settings()
     try:
         with _ledger().begin() as session:
@@ -49,16 +51,34 @@ def perform(run_id: UUID, worker: str) -> None:
     except DatabaseUnavailable as error:
         # Nothing was claimed, or the claim is unknown and its lease will expire; the dispatcher rings again.
         log.warning("claim failed", error=error.detail)
-        return
+        return None
     if claim is None:
         log.info("nothing to claim")
-        return
-    log.info("claimed", attempt=claim.attempt, kind=claim.kind.value)
+        return None
+    audits = [str(audit) for audit in claim.audits]
+    with (
+        structlog.contextvars.bound_contextvars(
+            audit_ids=audits, attempt=claim.attempt, trace_id=trace_id(claim.traceparent)
+        ),
+        run_span(claim.kind.value, claim.traceparent, run_id=str(run_id), attempt=claim.attempt) as span,
+    ):
+        log.info("claimed", kind=claim.kind.value)
+        problem = _carry_out(claim, settings)
+        if problem is not None:
+            span.fail(problem.code)
+    return problem
+
+
+def _carry_out(claim: runs.Claim, settings: Settings) -> SpinalError | None:
+    """One attempt from its lease to its last write; returns what went wrong."""
     _set_threads(settings)
     with Lease(_ledger(), settings, claim) as lease:
         problem = _attempt(claim, lease, settings)
-    if problem is not None:
+    if isinstance(problem, LeaseLost):
+        record_refusal(_ledger(), claim)
+    elif problem is not None:
         _write_failure(claim, lease, problem, settings)
+    return problem
 
 
 def _attempt(claim: runs.Claim, lease: Lease, settings: Settings) -> SpinalError | None:
@@ -69,6 +89,9 @@ def _attempt(claim: runs.Claim, lease: Lease, settings: Settings) -> SpinalError
         return error
     except MemoryError:
         return OutOfMemory("the worker ran out of memory", hint="lower batch_size, or use a larger machine")
+    except OSError as error:
+        log.exception("a file could not be read or written")
+        return storage_problem(error)
     except Exception as error:
         log.exception("run failed unexpectedly")
         return InternalError(f"{type(error).__name__}: {error}", hint="the worker's log holds the traceback")
@@ -80,7 +103,7 @@ def _write_failure(claim: runs.Claim, lease: Lease, problem: SpinalError, settin
     try:
         with _ledger().begin() as session:
             if isinstance(problem, Cancelled) and lease.stop is not None:
-                end_stopped(session, claim, lease.stop)
+                end_stopped(session, settings, claim, lease.stop)
                 log.info("stopped", why=lease.stop.value)
                 return
             state = runs.fail(
@@ -94,7 +117,7 @@ def _write_failure(claim: runs.Claim, lease: Lease, problem: SpinalError, settin
             )
         log.warning("attempt failed", code=problem.code, detail=problem.detail, state=state)
     except LeaseLost:
-        log.warning("zombie write refused", code=problem.code)
+        record_refusal(_ledger(), claim)
     except DatabaseUnavailable as error:
         log.warning("outcome left to the reaper", error=error.detail)
 
@@ -107,8 +130,12 @@ def _set_threads(settings: Settings) -> None:
 
 
 @worker_process_init.connect
-def _listen_for_shutdown(**_: Any) -> None:
+def _begin_child(**_: Any) -> None:
     signal.signal(signal.SIGUSR2, lambda *_args: RELEASING.set())
+    settings = get_settings()
+    configure_telemetry(settings, "spinal-worker")
+    for left in ArtifactStore(settings).sweep_scratch():
+        log.warning("removed what a killed worker left", folder=str(left))
 
 
 @worker_shutting_down.connect

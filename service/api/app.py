@@ -12,6 +12,7 @@ from service.api.routes import audits, catalog, health, results
 from service.ledger.unit_of_work import Ledger
 from service.logs import configure_logs
 from service.settings import Settings, get_settings
+from service.telemetry import configure_telemetry, flush_telemetry
 from spinal import __version__
 
 DESCRIPTION = """Audits what alignment did inside a language model.
@@ -28,12 +29,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     if chosen.auth == "required" and not chosen.key_pepper.get_secret_value():
         raise ValueError("SPINAL_KEY_PEPPER must be set while SPINAL_AUTH is 'required'")
     configure_logs(chosen)
+    configure_telemetry(chosen, "spinal-api")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.ledger = Ledger(chosen)
         yield
         app.state.ledger.close()
+        flush_telemetry()
 
     app = bare_app(lifespan=lifespan, max_body_bytes=chosen.max_body_bytes)
     app.state.settings = chosen

@@ -9,6 +9,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.telemetry import current_traceparent, trace_id
+
 log = structlog.get_logger(__name__)
 USABLE_ID = re.compile(r"^[A-Za-z0-9._-]{1,128}$")
 BODY_TOO_LARGE = 413
@@ -28,20 +30,26 @@ class RequestContext:
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         request_id = given if USABLE_ID.match(given) else str(uuid4())
-        traceparent = headers.get("traceparent", "")
+        given = headers.get("traceparent", "")
+        # FastAPI's own span when spans are recorded, else the caller's.
+        traceparent = current_traceparent() or (given if TRACEPARENT.match(given) else None)
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
-        state["traceparent"] = traceparent if TRACEPARENT.match(traceparent) else None
+        state["traceparent"] = traceparent
         started, status = time.perf_counter(), 500
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                sent = MutableHeaders(scope=message)
+                sent["X-Request-Id"] = request_id
+                if traceparent is not None:
+                    sent["traceparent"] = traceparent
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        ids = {"request_id": request_id} | ({"trace_id": trace_id(traceparent)} if traceparent else {})
+        with structlog.contextvars.bound_contextvars(**ids):
             try:
                 await self._app(scope, receive, send_with_id)
             finally:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from service.ledger.ids import new_id
 from service.ledger.lifecycle import RunKind
 from service.ledger.settle import notify, settle
-from service.ledger.specs import spec_digest
+from service.ledger.specs import SPEC_VERSION, spec_digest
 from spinal.errors import AttemptsExhausted, DeadlineExceeded, DependencyFailed, LeaseLost
 
 NO_OPEN_DEPENDENCY = """NOT EXISTS (SELECT 1 FROM run_dependencies d JOIN runs n ON n.id = d.depends_on
@@ -27,13 +27,8 @@ class Claim:
     kind: RunKind
     spec: dict[str, Any]
     traceparent: str | None
-
-
-@dataclass(frozen=True)
-class Due:
-    run_id: UUID
-    queue: str
-    priority: int
+    audits: tuple[UUID, ...] = ()
+    """Open audits that wait for this run."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +61,8 @@ def find_or_create_run(
         return UUID(str(done))
     fresh = new_id()
     run_id = session.execute(
-        text("""INSERT INTO runs (id, kind, spec, spec_digest, queue, priority, traceparent)
-                VALUES (:id, :kind, CAST(:spec AS jsonb), :digest, :queue, :priority, :traceparent)
+        text("""INSERT INTO runs (id, kind, spec, spec_version, spec_digest, queue, priority, traceparent)
+                VALUES (:id, :kind, CAST(:spec AS jsonb), :version, :digest, :queue, :priority, :traceparent)
                 ON CONFLICT (spec_digest) WHERE state IN ('QUEUED','RUNNING') AND NOT cancel_requested
                 DO UPDATE SET priority = GREATEST(runs.priority, EXCLUDED.priority)
                 RETURNING id"""),
@@ -75,6 +70,7 @@ def find_or_create_run(
             "id": fresh,
             "kind": spec["kind"],
             "spec": json.dumps(spec),
+            "version": SPEC_VERSION,
             "digest": digest,
             "queue": queue,
             "priority": priority,
@@ -91,38 +87,18 @@ def find_or_create_run(
     return UUID(str(run_id))
 
 
-def due_runs(session: Session, *, ring_again_s: float, limit: int = 100) -> list[Due]:
-    """Take queued runs whose time has come and stamp them as rung; copies of the dispatcher share them out."""
-    rows = session.execute(
-        text(f"""WITH due AS (
-                   SELECT id FROM runs
-                   WHERE state = 'QUEUED' AND NOT cancel_requested AND not_before <= now()
-                     AND (rung_at IS NULL OR rung_at < now() - make_interval(secs => :again))
-                     AND {NO_OPEN_DEPENDENCY}
-                   ORDER BY priority DESC, created_at LIMIT :limit FOR UPDATE SKIP LOCKED)
-                 UPDATE runs SET rung_at = now() FROM due WHERE runs.id = due.id
-                 RETURNING runs.id, runs.queue, runs.priority"""),  # noqa: S608  a constant of this module
-        {"again": ring_again_s, "limit": limit},
-    )
-    return [Due(UUID(str(row.id)), row.queue, row.priority) for row in rows]
-
-
-def unring(session: Session, run_ids: list[UUID]) -> None:
-    """Forget that these were rung: the broker did not take the message."""
-    session.execute(text("UPDATE runs SET rung_at = NULL WHERE id = ANY(:ids) AND state = 'QUEUED'"), {"ids": run_ids})
-
-
 def claim(session: Session, run_id: UUID, *, worker: str, lease_s: float, deadline_s: float) -> Claim | None:
-    """Take a queued run; None when there is nothing to take (a late, doubled or unknown doorbell)."""
+    """Take a queued run; None when there is nothing to take (a late, doubled or unknown doorbell, or a run that was
+    specified by newer code than this)."""
     row = session.execute(
         text(f"""UPDATE runs SET state = 'RUNNING', attempt = attempt + 1, charged_attempts = charged_attempts + 1,
                    worker = :worker, lease_until = now() + make_interval(secs => :lease),
                    deadline_at = now() + make_interval(secs => :deadline),
                    started_at = COALESCE(started_at, now()), progress = NULL
                  WHERE id = :id AND state = 'QUEUED' AND NOT cancel_requested AND not_before <= now()
-                   AND {NO_OPEN_DEPENDENCY}
+                   AND spec_version <= :known AND {NO_OPEN_DEPENDENCY}
                  RETURNING attempt, kind, spec, traceparent"""),  # noqa: S608  a constant of this module
-        {"id": run_id, "worker": worker, "lease": lease_s, "deadline": deadline_s},
+        {"id": run_id, "worker": worker, "lease": lease_s, "deadline": deadline_s, "known": SPEC_VERSION},
     ).one_or_none()
     if row is None:
         return None
@@ -131,7 +107,7 @@ def claim(session: Session, run_id: UUID, *, worker: str, lease_s: float, deadli
         {"id": run_id, "attempt": row.attempt, "worker": worker},
     )
     settle(session, [run_id])
-    return Claim(run_id, row.attempt, RunKind(row.kind), row.spec, row.traceparent)
+    return Claim(run_id, row.attempt, RunKind(row.kind), row.spec, row.traceparent, _open_audits(session, run_id))
 
 
 def heartbeat(session: Session, run_id: UUID, attempt: int, *, lease_s: float, progress: dict[str, Any] | None) -> Beat:
@@ -163,6 +139,25 @@ def check_fence(session: Session, run_id: UUID, attempt: int) -> None:
     ).scalar()
     if held is None:
         raise LeaseLost(f"attempt {attempt} of run {run_id} is no longer the current one")
+
+
+def attempt_outcome(session: Session, run_id: UUID, attempt: int) -> str | None:
+    """How an attempt ended, read back after a commit whose answer was lost; None while it goes on."""
+    found: str | None = session.execute(
+        text("SELECT outcome FROM run_attempts WHERE run_id = :id AND attempt = :attempt"),
+        {"id": run_id, "attempt": attempt},
+    ).scalar()
+    return found
+
+
+def record_refused_write(session: Session, run_id: UUID, attempt: int) -> bool:
+    """Count a write that the fence refused; False when the attempt had not been taken away."""
+    counted = session.execute(
+        text("""UPDATE run_attempts SET refused_writes = refused_writes + 1
+                WHERE run_id = :id AND attempt = :attempt AND outcome IN ('lost','cancelled') RETURNING attempt"""),
+        {"id": run_id, "attempt": attempt},
+    ).scalar()
+    return counted is not None
 
 
 def succeed(session: Session, run_id: UUID, attempt: int, result_digest: str) -> None:
@@ -280,6 +275,15 @@ def cancel_runs_of(session: Session, audit_id: UUID) -> None:
                                   WHERE o.run_id = runs.id AND a.state IN ('QUEUED','RUNNING'))"""),
         needed,
     )
+
+
+def _open_audits(session: Session, run_id: UUID) -> tuple[UUID, ...]:
+    found = session.execute(
+        text("""SELECT a.id FROM audits a JOIN audit_runs x ON x.audit_id = a.id
+                WHERE x.run_id = :run AND a.state IN ('QUEUED','RUNNING') ORDER BY a.id"""),
+        {"run": run_id},
+    )
+    return tuple(UUID(str(row.id)) for row in found)
 
 
 def _finish(

@@ -7,6 +7,11 @@ from spinal.comparison import SCORER_VERSION
 from spinal.profile import COMPARISON_FIELDS, MeasurementProfile
 from spinal.trace import ENGINE_VERSION
 
+SPEC_VERSION = 3
+"""Grows with everything that changes what a specification asks for: its members, the knobs of a profile, the engine's
+or the scorer's version. A worker claims no run of a newer version than its own
+(``tests/ledger/test_versions.py`` holds what this number stands for)."""
+
 
 def trace_spec(*, model: str, snapshot: str, prompt_set: str, profile: MeasurementProfile) -> dict[str, Any]:
     """Measure the checkpoint ``model`` (a reference) as its files were at ``snapshot``. Knobs that act only on

@@ -131,6 +131,8 @@ class RunRecord(Record):
     kind: Mapped[str]
     spec: Mapped[dict[str, Any]]
     spec_digest: Mapped[str]
+    spec_version: Mapped[int] = mapped_column(server_default=text("1"))
+    """``specs.SPEC_VERSION`` of the code that accepted it; an older worker leaves it alone."""
     queue: Mapped[str]
     priority: Mapped[int] = mapped_column(server_default=text("0"))
     """Higher runs first."""
@@ -182,6 +184,8 @@ class RunAttemptRecord(Record):
     ended_at: Mapped[datetime | None]
     outcome: Mapped[str | None]
     error: Mapped[dict[str, Any] | None]
+    refused_writes: Mapped[int] = mapped_column(server_default=text("0"))
+    """Writes tried after the attempt had been taken away, all refused."""
 
 
 class TraceRecord(Record):

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg
-from sqlalchemy import Engine, create_engine, exc
+from sqlalchemy import Engine, create_engine, exc, text
 from sqlalchemy.orm import Session
 
 from service.settings import Settings
@@ -47,6 +47,11 @@ class Ledger:
         finally:
             with database_errors():
                 session.close()
+
+    def ping(self) -> None:
+        """Raise DatabaseUnavailable when the database does not answer."""
+        with self.read() as session:
+            session.execute(text("SELECT 1"))
 
     def close(self) -> None:
         self.engine.dispose()

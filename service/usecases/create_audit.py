@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+import structlog
 from sqlalchemy import exc, text
 from sqlalchemy.orm import Session
 
@@ -21,6 +22,8 @@ from spinal.checkpoint import Checkpoint, check_pair, snapshot_digest
 from spinal.errors import IdempotencyInFlight, IdempotencyKeyReused
 from spinal.profile import MeasurementProfile
 from spinal.prompts import BUILTIN_SETS, PromptSet, builtin_prompts
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,8 @@ def create_audit(
                 session, tenant, idempotency_key, body_digest, audit.id, accepted.status
             ):
                 raise _LostRace
-            return accepted
+        log.info("audit accepted", audit_id=str(audit.id), tenant=tenant, status=accepted.status)
+        return accepted
     except _LostRace:
         replay = _replay(ledger, tenant, idempotency_key or "", body_digest)
         if replay is None:

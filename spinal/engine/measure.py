@@ -17,6 +17,7 @@ from spinal.checkpoint import Checkpoint, inspect, weights_digest
 from spinal.documents import Provenance
 from spinal.engine.anatomy import Anatomy, find_anatomy
 from spinal.engine.assemble import build_capture, build_layers
+from spinal.engine.failures import device_failures
 from spinal.engine.gather import RowGatherer
 from spinal.engine.lens import LensResult, Readout, read_lens
 from spinal.engine.load import LoadedModel, load
@@ -54,6 +55,7 @@ class Walked:
     spectra: dict[str, list[NodeSpectrum]]
 
 
+@device_failures()
 def measure(
     checkpoint: Checkpoint,
     prompts: PromptSet,

@@ -13,6 +13,7 @@ from spinal.capture import ROWS_KEY
 from spinal.checkpoint import Checkpoint, check_pair, inspect
 from spinal.engine.anatomy import find_anatomy
 from spinal.engine.assemble import prompt_means
+from spinal.engine.failures import device_failures
 from spinal.engine.lens import Readout, read_lens
 from spinal.engine.load import LoadedModel, load_pair
 from spinal.engine.measure import readout_digest
@@ -38,6 +39,7 @@ class _Side:
     readout: Readout
 
 
+@device_failures()
 def gather_evidence(
     reference: Checkpoint,
     candidate: Checkpoint,

@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.api.app import create_app
-from service.ledger import runs
+from service.ledger import rings
 from service.ledger.unit_of_work import Ledger
 from service.settings import Settings, get_settings
 from tests.conftest import EXAMPLES
@@ -85,7 +85,7 @@ def drain(
         count = 0
         while True:
             with ledger.begin() as session:
-                due = runs.due_runs(session, ring_again_s=0.0)
+                due = rings.due_runs(session, ring_again_s=0.0, again=("cpu",))
             if not due:
                 return count
             for run in due:

@@ -33,8 +33,8 @@ def test_metrics_show_a_lost_worker_a_dead_broker_and_the_end_of_the_work(fleet:
     fleet.wait_for(audit, "SUCCEEDED")
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: metrics(), range(8)))[-1]
-    assert found['spinal_attempts_total{outcome="lost"}'] == 1
-    assert found['spinal_attempts_total{outcome="succeeded"}'] == 1
+    assert found['spinal_attempts_total{kind="trace",outcome="lost"}'] == 1
+    assert found['spinal_attempts_total{kind="trace",outcome="succeeded"}'] == 1
     assert found["spinal_database_up"] == 1
     broken = {name: value for name, value in found.items() if name.startswith("spinal_invariant_violations")}
     assert broken

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from service.ledger import runs
+from service.ledger import rings, runs
 from service.ledger.unit_of_work import Ledger
 
 SPEC = {"kind": "trace", "model": "local:x"}
@@ -74,7 +74,7 @@ def test_a_run_waits_for_what_it_depends_on(ledger: Ledger) -> None:
     dependent = make(ledger, {"kind": "compare"}, depends_on=(needed,))
     assert claim(ledger, dependent) is None
     with ledger.begin() as session:
-        assert [due.run_id for due in runs.due_runs(session, ring_again_s=60.0)] == [needed]
+        assert [due.run_id for due in rings.due_runs(session, ring_again_s=60.0, again=("cpu",))] == [needed]
 
 
 def test_a_failed_dependency_fails_its_dependents(ledger: Ledger) -> None:
@@ -92,11 +92,11 @@ def test_a_failed_dependency_fails_its_dependents(ledger: Ledger) -> None:
 def test_a_rung_run_is_not_rung_again_before_its_time(ledger: Ledger) -> None:
     make(ledger)
     with ledger.begin() as session:
-        assert len(runs.due_runs(session, ring_again_s=60.0)) == 1
+        assert len(rings.due_runs(session, ring_again_s=60.0, again=("cpu",))) == 1
     with ledger.begin() as session:
-        assert runs.due_runs(session, ring_again_s=60.0) == []
+        assert rings.due_runs(session, ring_again_s=60.0, again=("cpu",)) == []
     with ledger.begin() as session:
-        assert len(runs.due_runs(session, ring_again_s=0.0)) == 1
+        assert len(rings.due_runs(session, ring_again_s=0.0, again=("cpu",))) == 1
 
 
 def test_dispatchers_share_out_due_runs(ledger: Ledger) -> None:
@@ -104,7 +104,7 @@ def test_dispatchers_share_out_due_runs(ledger: Ledger) -> None:
 
     def ring(_: int) -> list[UUID]:
         with ledger.begin() as session:
-            return [due.run_id for due in runs.due_runs(session, ring_again_s=60.0, limit=7)]
+            return [due.run_id for due in rings.due_runs(session, ring_again_s=60.0, again=(), limit=7)]
 
     with ThreadPoolExecutor(4) as pool:
         rung = [run for batch in pool.map(ring, range(12)) for run in batch]
@@ -132,5 +132,5 @@ def test_a_live_lease_is_not_reaped_and_a_past_deadline_ends_it(ledger: Ledger) 
 def test_priority_rings_first(ledger: Ledger) -> None:
     low, high = make(ledger, {"kind": "trace", "n": "low"}), make(ledger, {"kind": "trace", "n": "high"}, priority=5)
     with ledger.begin() as session:
-        assert [due.run_id for due in runs.due_runs(session, ring_again_s=60.0, limit=1)] == [high]
+        assert [due.run_id for due in rings.due_runs(session, ring_again_s=60.0, again=(), limit=1)] == [high]
     assert low != high

@@ -1,0 +1,54 @@
+"""What may be deleted: captures that no open audit needs, answers kept under old Idempotency-Keys."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+NEEDED = """EXISTS (SELECT 1 FROM audits a WHERE a.state IN ('QUEUED','RUNNING')
+              AND traces.digest IN (a.candidate_trace, a.reference_trace, a.control_trace))"""
+
+
+@dataclass(frozen=True)
+class StoredCapture:
+    digest: str
+    uri: str
+    bytes: int
+
+
+def old_captures(session: Session, *, older_than_s: float) -> list[StoredCapture]:
+    """Captures of traces stored longer ago than that, oldest first."""
+    rows = session.execute(
+        text(f"""SELECT digest, capture_uri, capture_bytes FROM traces
+                 WHERE capture_uri IS NOT NULL AND created_at < now() - make_interval(secs => :age) AND NOT {NEEDED}
+                 ORDER BY created_at"""),  # noqa: S608  a constant of this module
+        {"age": older_than_s},
+    )
+    return [StoredCapture(row.digest, row.capture_uri, row.capture_bytes or 0) for row in rows]
+
+
+def forget_capture(session: Session, digest: str) -> bool:
+    """The trace has no capture any more; False when an open audit has come to need it."""
+    forgotten = session.execute(
+        text(f"""UPDATE traces SET capture_uri = NULL, capture_bytes = NULL
+                 WHERE digest = :digest AND NOT {NEEDED} RETURNING digest"""),  # noqa: S608  a constant of this module
+        {"digest": digest},
+    ).scalar()
+    return forgotten is not None
+
+
+def count_idempotency_keys(session: Session, *, older_than_s: float) -> int:
+    found: int = session.execute(
+        text("SELECT count(*) FROM idempotency_keys WHERE created_at < now() - make_interval(secs => :age)"),
+        {"age": older_than_s},
+    ).scalar_one()
+    return found
+
+
+def delete_idempotency_keys(session: Session, *, older_than_s: float) -> int:
+    """A request repeated with a deleted key is a new request."""
+    gone = session.execute(
+        text("DELETE FROM idempotency_keys WHERE created_at < now() - make_interval(secs => :age) RETURNING key"),
+        {"age": older_than_s},
+    )
+    return len(gone.all())

@@ -1,0 +1,51 @@
+"""Which runs a worker has to be rung for: what the dispatcher reads and stamps."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from service.ledger.runs import NO_OPEN_DEPENDENCY
+
+
+@dataclass(frozen=True)
+class Due:
+    run_id: UUID
+    queue: str
+    lag_s: float | None
+    """Seconds between the time the run could start and its first ringing; None when it was rung before."""
+
+
+def unanswered(session: Session, *, ring_again_s: float) -> dict[str, int]:
+    """Queues with a run that was rung longer than ``ring_again_s`` ago and not taken -> runs rung and not taken."""
+    rows = session.execute(
+        text("""SELECT queue, count(*) AS rung FROM runs WHERE state = 'QUEUED' AND rung_at IS NOT NULL
+                GROUP BY queue HAVING min(rung_at) < now() - make_interval(secs => :again)"""),
+        {"again": ring_again_s},
+    )
+    return {row.queue: row.rung for row in rows}
+
+
+def due_runs(session: Session, *, ring_again_s: float, again: Sequence[str], limit: int = 100) -> list[Due]:
+    """Take queued runs whose time has come and stamp them as rung; copies of the dispatcher share them out. Those
+    rung before come again only in the queues named in ``again``: where doorbells got lost."""
+    rows = session.execute(
+        text(f"""WITH due AS (
+                   SELECT id, CASE WHEN rung_at IS NULL THEN
+                     CAST(EXTRACT(epoch FROM now() - GREATEST(created_at, not_before)) AS float8) END AS lag FROM runs
+                   WHERE state = 'QUEUED' AND NOT cancel_requested AND not_before <= now()
+                     AND (rung_at IS NULL OR (queue = ANY(:again) AND rung_at < now() - make_interval(secs => :after)))
+                     AND {NO_OPEN_DEPENDENCY}
+                   ORDER BY priority DESC, created_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+                 UPDATE runs SET rung_at = now() FROM due WHERE runs.id = due.id
+                 RETURNING runs.id, runs.queue, due.lag"""),  # noqa: S608  a constant of this module
+        {"again": list(again), "after": ring_again_s, "limit": limit},
+    )
+    return [Due(UUID(str(row.id)), row.queue, row.lag) for row in rows]
+
+
+def unring(session: Session, run_ids: list[UUID]) -> None:
+    """Forget that these were rung: the broker did not take the message."""
+    session.execute(text("UPDATE runs SET rung_at = NULL WHERE id = ANY(:ids) AND state = 'QUEUED'"), {"ids": run_ids})

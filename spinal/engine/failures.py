@@ -1,0 +1,28 @@
+"""Errors of the accelerator, told apart from errors of ours."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from spinal.errors import DeviceFailed
+
+SIGNS = ("CUDA error", "CUDA driver error", "cuDNN error", "CUBLAS_STATUS", "HIP error")
+NOT_A_FAILURE = (torch.OutOfMemoryError,)
+
+
+@contextmanager
+def device_failures() -> Iterator[None]:
+    """Turn a device-side assert, a lost device and their like into DeviceFailed. The process's context on the device
+    is not usable afterwards."""
+    try:
+        yield
+    except NOT_A_FAILURE:
+        raise
+    except RuntimeError as error:
+        accelerator = getattr(torch, "AcceleratorError", None)
+        known = accelerator is not None and isinstance(error, accelerator)
+        if not known and not str(error).startswith(SIGNS):
+            raise
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DeviceFailed(first, hint="look at the device's log; another attempt gets a fresh process") from error
