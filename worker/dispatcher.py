@@ -88,6 +88,7 @@ class Dispatcher:
             with self._ledger.begin() as session:
                 due = rings.due_runs(session, ring_again_s=again_s, again=lost)
             if not due:
+                log.debug("looked for due runs")
                 return True
             for index, run in enumerate(due):
                 try:

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from service.ledger import runs
 from service.ledger.unit_of_work import Ledger
 from spinal.errors import DatabaseUnavailable, LeaseLost
-from worker.lease import Lease
+from worker.lease import Lease, Stop
 
 log = structlog.get_logger(__name__)
 TRY_AGAIN_AFTER_S = 1.0
@@ -24,10 +24,10 @@ def store_result(
     Raises LeaseLost when the attempt was taken away, DatabaseUnavailable when the attempt has to stop before the
     database came back.
     """
-    never = threading.Event()
+    never, unsure = threading.Event(), False
     while True:
-        lease.require()
         try:
+            lease.require()
             with ledger.begin() as session:
                 runs.check_fence(session, claim.run_id, claim.attempt)
                 write(session)
@@ -35,13 +35,14 @@ def store_result(
             return
         except LeaseLost:
             # Not lost but done, when an earlier try was committed and only its answer did not arrive.
-            if _committed(ledger, claim):
+            if unsure and _committed(ledger, claim):
                 log.info("commit confirmed by reading back", digest=digest)
                 return
             raise
         except DatabaseUnavailable as error:
-            if lease.should_stop():
+            if lease.stop not in (None, Stop.LOST):
                 raise
+            unsure = True
             log.warning("result not stored yet", digest=digest, error=error.detail)
         never.wait(TRY_AGAIN_AFTER_S)
 

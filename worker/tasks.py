@@ -2,6 +2,8 @@
 
 import os
 import signal
+import threading
+import time
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
@@ -18,6 +20,7 @@ from spinal.errors import Cancelled, DatabaseUnavailable, InternalError, LeaseLo
 from worker.celery_app import TASK, app
 from worker.execute import Job
 from worker.lease import RELEASING, Lease, end_stopped, record_refusal, worker_name
+from worker.store import TRY_AGAIN_AFTER_S
 
 log = structlog.get_logger(__name__)
 
@@ -43,23 +46,15 @@ def perform(run_id: UUID, worker: str) -> SpinalError | None:
     if RELEASING.is_set():
         return None
     settings = get_settings()
-    try:
-        with _ledger().begin() as session:
-            claim = runs.claim(
-                session, run_id, worker=worker, lease_s=settings.lease_s, deadline_s=settings.run_deadline_s
-            )
-    except DatabaseUnavailable as error:
-        # Nothing was claimed, or the claim is unknown and its lease will expire; the dispatcher rings again.
-        log.warning("claim failed", error=error.detail)
-        return None
+    claim = _claim(run_id, worker, settings)
     if claim is None:
         log.info("nothing to claim")
         return None
-    audits = [str(audit) for audit in claim.audits]
+    ids: dict[str, Any] = {"audit_ids": [str(audit) for audit in claim.audits], "attempt": claim.attempt}
+    if claim.traceparent is not None:
+        ids["trace_id"] = trace_id(claim.traceparent)
     with (
-        structlog.contextvars.bound_contextvars(
-            audit_ids=audits, attempt=claim.attempt, trace_id=trace_id(claim.traceparent)
-        ),
+        structlog.contextvars.bound_contextvars(**ids),
         run_span(claim.kind.value, claim.traceparent, run_id=str(run_id), attempt=claim.attempt) as span,
     ):
         log.info("claimed", kind=claim.kind.value)
@@ -67,6 +62,23 @@ def perform(run_id: UUID, worker: str) -> SpinalError | None:
         if problem is not None:
             span.fail(problem.code)
     return problem
+
+
+def _claim(run_id: UUID, worker: str, settings: Settings) -> runs.Claim | None:
+    """Claim the run, for as long as a lease lasts; a commit whose answer got lost is read back."""
+    give_up, never = time.monotonic() + settings.lease_s, threading.Event()
+    while True:
+        try:
+            with _ledger().begin() as session:
+                return runs.held_claim(session, run_id, worker=worker) or runs.claim(
+                    session, run_id, worker=worker, lease_s=settings.lease_s, deadline_s=settings.run_deadline_s
+                )
+        except DatabaseUnavailable as error:
+            log.warning("claim failed", error=error.detail)
+            if RELEASING.is_set() or time.monotonic() > give_up:
+                # The dispatcher rings again; a claim made without our knowing ends with its lease.
+                return None
+        never.wait(TRY_AGAIN_AFTER_S)
 
 
 def _carry_out(claim: runs.Claim, settings: Settings) -> SpinalError | None:

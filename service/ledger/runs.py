@@ -110,6 +110,18 @@ def claim(session: Session, run_id: UUID, *, worker: str, lease_s: float, deadli
     return Claim(run_id, row.attempt, RunKind(row.kind), row.spec, row.traceparent, _open_audits(session, run_id))
 
 
+def held_claim(session: Session, run_id: UUID, *, worker: str) -> Claim | None:
+    """The claim this delivery made in a commit whose answer got lost, if it was made."""
+    row = session.execute(
+        text("""SELECT attempt, kind, spec, traceparent FROM runs
+                WHERE id = :id AND worker = :worker AND state = 'RUNNING'"""),
+        {"id": run_id, "worker": worker},
+    ).one_or_none()
+    if row is None:
+        return None
+    return Claim(run_id, row.attempt, RunKind(row.kind), row.spec, row.traceparent, _open_audits(session, run_id))
+
+
 def heartbeat(session: Session, run_id: UUID, attempt: int, *, lease_s: float, progress: dict[str, Any] | None) -> Beat:
     """Keep the lease and report progress; ``alive`` False means the run is no longer this attempt's."""
     row = session.execute(

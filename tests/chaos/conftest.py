@@ -50,23 +50,27 @@ class Fleet:
         self.children[name] = child
         return child
 
-    def start_dispatcher(self, name: str = "dispatcher") -> Child:
-        return self.start(name, "-m", "worker.dispatcher")
+    def start_dispatcher(self, name: str = "dispatcher", **extra: str) -> Child:
+        return self.start(name, "-m", "worker.dispatcher", **extra)
 
-    def start_worker(self, name: str = "worker", concurrency: int = 1) -> Child:
+    def looks(self, name: str) -> int:
+        """How often the dispatcher ``name`` (at log level debug) has looked for due runs."""
+        return self.log(name).count("looked for due runs")
+
+    def start_worker(self, name: str = "worker", concurrency: int = 1, **extra: str) -> Child:
         return self.start(
             name, "-m", "celery", "-A", "worker.celery_app", "worker", "--loglevel", "info", "--queues", "cpu",
-            "--concurrency", str(concurrency), "--without-mingle", "--without-gossip", "-n", f"{name}@%h",
+            "--concurrency", str(concurrency), "--without-mingle", "--without-gossip", "-n", f"{name}@%h", **extra,
         )  # fmt: skip
 
-    def submit(self, seed: int = 0, *, reference: str | None = "local:sft") -> UUID:
+    def submit(self, seed: int = 0, *, reference: str | None = "local:sft", prompt_set: str = "hh-harmless-64") -> UUID:
         """An accepted audit; ``seed`` makes its comparison differ from others."""
         request = AuditRequest(
             candidate="local:dpo-short",
             reference=reference,
-            prompt_set="hh-harmless-64",
+            prompt_set=prompt_set,
             profile=MeasurementProfile(seed=seed, bootstrap_draws=200),
-            body={"seed": seed},
+            body={"seed": seed, "prompt_set": prompt_set},
         )
         return create_audit(
             self.ledger, self.settings, tenant="t", request=request, idempotency_key=None, request_id=None,
@@ -81,6 +85,10 @@ class Fleet:
             found = session.get(AuditRecord, audit)
             assert found is not None
             return str(found.state)
+
+    def attempts(self) -> list[tuple[int, str | None]]:
+        """(attempt, outcome) of every attempt, in the order of their starts."""
+        return [tuple(row) for row in self.rows("SELECT attempt, outcome FROM run_attempts ORDER BY started_at")]
 
     def wait_for(self, audit: UUID, state: str, timeout: float = 60.0) -> None:
         until(lambda: self.state(audit) == state, f"audit {state}, is {self.state(audit)}", timeout=timeout)

@@ -1,5 +1,6 @@
 """A database that is killed or restarted under load: clients are told to come back, nothing is lost."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +13,7 @@ from service.embedded.postgres import PostgresServer
 from service.embedded.processes import as_unprivileged
 from service.migrate import upgrade
 from service.settings import Settings
-from tests.chaos.conftest import Fleet
+from tests.chaos.conftest import LEASE_S, Fleet
 from tests.waiting import until
 
 BODY = {"candidate": "local:dpo-short", "reference": "local:sft", "prompt_set": "hh-harmless-64"}
@@ -57,3 +58,22 @@ def test_a_database_lost_under_load(fleet: Fleet, server: PostgresServer, how: s
         fleet.wait_for(audit, "SUCCEEDED", timeout=60.0)
     until(lambda: fleet.rows("SELECT count(*) FROM runs WHERE state <> 'SUCCEEDED'") == [(0,)], "all work to end")
     fleet.ended_once(runs=6, traces=2)
+
+
+def test_a_run_outlives_a_database_that_is_away_for_longer_than_its_lease(fleet: Fleet, server: PostgresServer) -> None:
+    fleet.hold()
+    fleet.start_dispatcher()
+    fleet.start_worker(concurrency=2)
+    audit = fleet.submit()
+    fleet.wait_for_call(2)
+    server.stop()
+    fleet.go_on()
+    away_until = time.monotonic() + 2 * LEASE_S
+    until(lambda: fleet.log("worker").count("result not stored yet") >= 2, "both results to wait for the database")
+    until(lambda: time.monotonic() > away_until, "two leases to pass")
+    server.start()
+    fleet.wait_for(audit, "SUCCEEDED", timeout=60.0)
+    fleet.ended_once(runs=3, traces=2)
+    # Nothing was measured twice: the workers kept what they had, and the reaper gave them the time to say so.
+    assert len(fleet.calls()) == 3
+    assert [outcome for _, outcome in fleet.attempts()] == ["succeeded"] * 3

@@ -1,0 +1,132 @@
+"""Things that neither work nor fail: half-open connections, exhausted pools, clocks that lie, long absences."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from fastapi.testclient import TestClient
+from kombu import Connection
+from sqlalchemy import exc, text
+
+from service.api.app import create_app
+from tests.chaos.conftest import LEASE_S, Fleet
+from tests.chaos.proxy import Proxy
+from tests.conftest import ROOT
+from tests.waiting import until
+
+LONGEST_BROKER_TIMEOUT_S = 10.0
+HERE = Path(__file__).parent
+BODY = {"candidate": "local:sft", "prompt_set": "hh-harmless-64"}
+
+
+def queue_length(fleet: Fleet) -> int:
+    with Connection(fleet.valkey.url) as connection:
+        channel = connection.channel()
+        return int(channel._size("cpu"))
+
+
+def test_a_half_open_broker_connection_is_given_up_and_made_again(fleet: Fleet) -> None:
+    with Proxy(fleet.valkey.port) as proxy:
+        parts = urlsplit(fleet.valkey.url)
+        through = parts._replace(netloc=parts.netloc.replace(str(fleet.valkey.port), str(proxy.port))).geturl()
+        fleet.environment["SPINAL_BROKER_URL"] = through
+        fleet.start_dispatcher()
+        fleet.start_worker(concurrency=2)
+        fleet.wait_for(fleet.submit(), "SUCCEEDED")
+        proxy.half_open()
+        audits = [fleet.submit(seed) for seed in (1, 2, 3)]
+        for audit in audits:
+            fleet.wait_for(audit, "SUCCEEDED", timeout=70.0)
+    fleet.ended_once(runs=6, traces=2)
+
+
+def test_a_broker_frozen_past_every_timeout_delays_and_loses_nothing(fleet: Fleet) -> None:
+    fleet.start_dispatcher()
+    fleet.start_worker(concurrency=2)
+    fleet.wait_for(fleet.submit(), "SUCCEEDED")
+    fleet.valkey.freeze()
+    audits = [fleet.submit(seed) for seed in (1, 2, 3)]
+    frozen_until = time.monotonic() + LONGEST_BROKER_TIMEOUT_S + 2.0
+    until(lambda: time.monotonic() > frozen_until, "every timeout to pass")
+    assert "broker unavailable" in fleet.log("dispatcher")
+    fleet.valkey.thaw()
+    for audit in audits:
+        fleet.wait_for(audit, "SUCCEEDED", timeout=70.0)
+    fleet.ended_once(runs=6, traces=2)
+
+
+def test_without_workers_doorbells_do_not_pile_up_and_lost_ones_are_rung_again(fleet: Fleet) -> None:
+    fleet.environment["SPINAL_RING_AGAIN_S"] = "0.2"
+    for seed in range(6):
+        fleet.submit(seed, reference=None, prompt_set=f"hh-harmless-{(64, 128)[seed % 2]}")
+    fleet.start_dispatcher("one", SPINAL_LOG_LEVEL="debug")
+    fleet.start_dispatcher("two")
+    until(lambda: queue_length(fleet) == 2, "both runs to be rung")
+    rung = fleet.rows("SELECT rung_at FROM runs ORDER BY id")
+    looks = fleet.looks("one") + 5
+    until(lambda: fleet.looks("one") >= looks, "the dispatcher to look five times more")
+    assert queue_length(fleet) == 2
+    assert fleet.rows("SELECT rung_at FROM runs ORDER BY id") == rung
+    with Connection(fleet.valkey.url) as connection:
+        connection.channel()._purge("cpu")
+    until(lambda: queue_length(fleet) == 2, "lost doorbells to be rung again")
+
+
+def test_an_exhausted_pool_answers_503_and_recovers(fleet: Fleet) -> None:
+    settings = fleet.settings.model_copy(update={"db_pool_size": 2, "db_pool_timeout_s": 0.3})
+    app = create_app(settings)
+    with TestClient(app, raise_server_exceptions=False) as api:
+        held = [app.state.ledger.engine.connect() for _ in range(2)]
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: api.post("/v1/audits", json=BODY), range(8)))
+        assert {answer.status_code for answer in answers} == {503}
+        assert {answer.json()["code"] for answer in answers} == {"database_unavailable"}
+        assert all(answer.headers["Retry-After"] for answer in answers)
+        assert fleet.rows("SELECT count(*) FROM audits") == [(0,)]
+        for connection in held:
+            connection.close()
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: api.post("/v1/audits", json=BODY), range(8)))
+        assert {answer.status_code for answer in answers} == {202}
+    assert fleet.rows("SELECT count(*) FROM runs") == [(1,)]
+
+
+def test_clocks_that_are_an_hour_off_change_nothing(fleet: Fleet) -> None:
+    fleet.hold()
+    path = f"{HERE / 'skewed'}:{ROOT}"
+    fleet.start_dispatcher("behind", PYTHONPATH=path, SPINAL_TEST_CLOCK_OFFSET_S="-3600")
+    fleet.start_worker("ahead", concurrency=2, PYTHONPATH=path, SPINAL_TEST_CLOCK_OFFSET_S="3600")
+    audit = fleet.submit()
+    fleet.wait_for_call(2)
+    [(database_now,)] = fleet.rows("SELECT now()")
+    held_until = time.monotonic() + 2 * LEASE_S
+    until(lambda: time.monotonic() > held_until, "two leases to pass")
+    fleet.go_on()
+    fleet.wait_for(audit, "SUCCEEDED")
+    fleet.ended_once(runs=3, traces=2)
+    assert [outcome for _, outcome in fleet.attempts()] == ["succeeded"] * 3
+    assert fleet.rows(
+        "SELECT count(*) FROM runs WHERE finished_at > now() OR finished_at < :then", then=database_now
+    ) == [(0,)]
+    # The skew was there.
+    assert "clock shifted by 3600" in fleet.log("ahead")
+    assert "clock shifted by -3600" in fleet.log("behind")
+
+
+def test_terminal_rows_refuse_every_write_even_by_hand(fleet: Fleet) -> None:
+    fleet.start_dispatcher()
+    fleet.start_worker()
+    fleet.wait_for(fleet.submit(), "SUCCEEDED")
+    for statement in (
+        "UPDATE runs SET state = 'QUEUED', result_digest = NULL, finished_at = NULL",
+        "DELETE FROM audits",
+        "UPDATE comparisons SET document = '{}'",
+        "UPDATE trace_layers SET contraction = 0",
+    ):
+        with (
+            fleet.ledger.engine.connect() as connection,
+            pytest.raises(exc.DBAPIError, match=r"the row is final|violates"),
+        ):
+            connection.execute(text(statement))
