@@ -2,16 +2,18 @@
 
 It measures nothing and takes no time, but keeps every promise of the real one: digests, documents, captures,
 progress, cancellation. Files in the folder named by ``SPINAL_DOUBLE_DIR`` steer it: ``hold`` stops it until the file
-is gone, ``deaf`` makes it ignore cancellation meanwhile, ``silent`` stops its progress reports, ``fail`` holds the code
-of an error to raise, ``crash`` the name of a library's error (``CRASHES``) that is raised once. ``log`` gets one line
-for every call: the process, what was asked and of which checkpoint.
+is gone, ``pace`` holds the most seconds a call may take, ``deaf`` makes it ignore cancellation meanwhile, ``silent``
+stops its progress reports, ``fail`` holds the code of an error to raise, ``crash`` the name of a library's error
+(``CRASHES``) that is raised once. ``log`` gets one line for every call: the process, what was asked and of which
+checkpoint; ``busy-PID`` is there while that process is in a call.
 """
 
 import contextlib
 import errno
 import os
+import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,8 @@ def measure(
     cancelled: CancelCheck = never_cancelled,
     **_: Any,
 ) -> Trace:
-    _work("measure", checkpoint.source, progress, cancelled)
+    with _call("measure", checkpoint.source):
+        _work(progress, cancelled)
     trace = _trace(checkpoint, prompts, profile)
     arrays, metadata = capture_tensors(fabricated.capture(trace, len(prompts), seed=1))
     save_file(arrays, capture_path, metadata)
@@ -56,7 +59,8 @@ def gather_evidence(
     cancelled: CancelCheck = never_cancelled,
     **_: Any,
 ) -> PairEvidence:
-    _work("compare", candidate.source, progress, cancelled)
+    with _call("compare", candidate.source):
+        _work(progress, cancelled)
     return fabricated.evidence(candidate.n_layers or 1, len(prompts))
 
 
@@ -71,10 +75,23 @@ def _trace(checkpoint: Checkpoint, prompts: PromptSet, profile: MeasurementProfi
     )
 
 
-def _work(what: str, source: str, progress: ProgressSink, cancelled: CancelCheck) -> None:
+@contextlib.contextmanager
+def _call(what: str, source: str) -> Iterator[None]:
     folder = Path(os.environ["SPINAL_DOUBLE_DIR"])
     with (folder / "log").open("a") as log:
         log.write(f"{os.getpid()} {what} {source}\n")
+    busy = folder / f"busy-{os.getpid()}"
+    busy.touch()
+    try:
+        yield
+    finally:
+        busy.unlink()
+
+
+def _work(progress: ProgressSink, cancelled: CancelCheck) -> None:
+    folder = Path(os.environ["SPINAL_DOUBLE_DIR"])
+    pace = folder / "pace"
+    ready = time.monotonic() + (random.uniform(0.0, float(pace.read_text())) if pace.exists() else 0.0)
     done = 0
     while True:
         if not (folder / "silent").exists():
@@ -88,7 +105,7 @@ def _work(what: str, source: str, progress: ProgressSink, cancelled: CancelCheck
             name = (folder / "crash").read_text()
             (folder / "crash").unlink()
             _crash(name)
-        if not (folder / "hold").exists():
+        if not (folder / "hold").exists() and time.monotonic() >= ready:
             return
         done += 1
         time.sleep(0.02)

@@ -139,8 +139,10 @@ class Dispatcher:
 
     def reap(self) -> None:
         """Take back runs whose worker fell silent."""
+        # They have waited for a whole lease already: what is left of the backoff only spreads them out.
+        pause = min(1.0, self._settings.backoff_s)
         with self._ledger.begin() as session:
-            taken = runs.reap(session, max_attempts=self._settings.max_attempts, backoff_s=self._settings.backoff_s)
+            taken = runs.reap(session, max_attempts=self._settings.max_attempts, backoff_s=pause)
         self._metrics.leases_expired.inc(len(taken))
         for run_id, state in taken:
             log.warning("lease expired", run_id=str(run_id), state=state)

@@ -62,7 +62,7 @@ def make_engine(settings: Settings) -> Engine:
     options = (
         f"-c statement_timeout={int(settings.db_statement_timeout_s * 1000)}"
         f" -c lock_timeout={int(settings.db_lock_timeout_s * 1000)}"
-        " -c idle_in_transaction_session_timeout=60000 -c timezone=UTC"
+        " -c idle_in_transaction_session_timeout=15000 -c timezone=UTC"
     )
     return create_engine(
         settings.database_url.get_secret_value(),

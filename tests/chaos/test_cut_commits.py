@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from sqlalchemy import make_url
 
 from service.api.app import create_app
-from tests.chaos.conftest import Fleet
+from tests.chaos.fleet import Fleet
 from tests.chaos.proxy import Proxy
 from tests.waiting import until
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from tests.chaos.conftest import Fleet
+from tests.chaos.fleet import Fleet
 from tests.chaos.test_killed_workers import alive
 from tests.waiting import until
 

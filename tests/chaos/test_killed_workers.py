@@ -8,7 +8,7 @@ import pytest
 
 from service.ledger import runs
 from spinal.errors import LeaseLost
-from tests.chaos.conftest import Fleet
+from tests.chaos.fleet import Fleet
 from tests.waiting import until
 
 

@@ -13,7 +13,7 @@ from service.ledger import runs
 from service.ledger.tables import RunRecord
 from service.ledger.unit_of_work import Ledger
 from service.migrate import upgrade
-from tests.chaos.conftest import Fleet
+from tests.chaos.fleet import Fleet
 from tests.conftest import create_database
 from tests.waiting import until
 

@@ -13,7 +13,7 @@ from service.embedded.postgres import PostgresServer
 from service.embedded.processes import as_unprivileged
 from service.migrate import upgrade
 from service.settings import Settings
-from tests.chaos.conftest import LEASE_S, Fleet
+from tests.chaos.fleet import LEASE_S, Fleet
 from tests.waiting import until
 
 BODY = {"candidate": "local:dpo-short", "reference": "local:sft", "prompt_set": "hh-harmless-64"}

@@ -4,7 +4,7 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 from service.embedded.processes import free_port
-from tests.chaos.conftest import Fleet
+from tests.chaos.fleet import Fleet
 from tests.waiting import until
 
 

@@ -11,7 +11,7 @@ from kombu import Connection
 from sqlalchemy import exc, text
 
 from service.api.app import create_app
-from tests.chaos.conftest import LEASE_S, Fleet
+from tests.chaos.fleet import LEASE_S, Fleet
 from tests.chaos.proxy import Proxy
 from tests.conftest import ROOT
 from tests.waiting import until
