@@ -86,8 +86,9 @@ def test_a_frozen_worker_that_wakes_after_its_lease_writes_nothing(fleet: Fleet)
     fleet.wait_for(audit, "SUCCEEDED")
     for pid in (first, frozen):
         os.kill(pid, signal.SIGCONT)
-    # The zombie notices within a heartbeat and says so; what it holds is dropped.
-    until(lambda: any(said in fleet.log("first") for said in ("zombie write refused", "why=lost")), "a refusal")
+    # The zombie notices within a heartbeat and says so; what it holds is dropped, and the refusal is counted.
+    until(lambda: "zombie write refused" in fleet.log("first"), "a refusal")
+    until(lambda: fleet.rows("SELECT refused_writes > 0 FROM run_attempts ORDER BY attempt")[0] == (True,), "a count")
     fleet.ended_once(runs=1, traces=1)
     assert fleet.rows("SELECT outcome FROM run_attempts ORDER BY attempt") == [("lost",), ("succeeded",)]
 

@@ -1,0 +1,60 @@
+"""What ``SPEC_VERSION`` stands for: whoever changes what a specification asks for has to raise it."""
+
+import json
+from hashlib import sha256
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from service.ledger import runs, specs
+from service.ledger.specs import SPEC_VERSION, compare_spec, trace_spec
+from service.ledger.unit_of_work import Ledger
+from spinal.comparison import SCORER_VERSION
+from spinal.profile import MeasurementProfile
+from spinal.trace import ENGINE_VERSION
+
+STANDS_FOR = {3: "3400f29ff2779ab4"}
+"""SPEC_VERSION -> what its specifications can say. On failure: raise SPEC_VERSION and add its line; never edit one."""
+
+
+def test_the_version_grows_with_what_a_specification_can_say() -> None:
+    profile = MeasurementProfile()
+    trace = trace_spec(model="m", snapshot="s", prompt_set="p", profile=profile)
+    compare = compare_spec(reference=trace, candidate=trace, control=None, profile=profile)
+    says = {
+        "trace": sorted(trace),
+        "compare": sorted(compare),
+        "knobs": MeasurementProfile.model_json_schema()["properties"],
+        "engine": ENGINE_VERSION,
+        "scorer": SCORER_VERSION,
+    }
+    found = sha256(json.dumps(says, sort_keys=True).encode()).hexdigest()[:16]
+    assert STANDS_FOR[SPEC_VERSION] == found
+
+
+def test_a_run_is_claimed_by_its_own_version_and_by_later_ones(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ledger.begin() as session:
+        run = runs.find_or_create_run(session, {"kind": "trace", "n": "x"}, queue="cpu")
+
+    def claim() -> runs.Claim | None:
+        with ledger.begin() as session:
+            return runs.claim(session, run, worker="w", lease_s=60.0, deadline_s=60.0)
+
+    monkeypatch.setattr(runs, "SPEC_VERSION", SPEC_VERSION - 1)
+    assert claim() is None
+    monkeypatch.setattr(runs, "SPEC_VERSION", SPEC_VERSION + 1)
+    assert claim() is not None
+
+
+def test_code_from_before_versions_inserts_runs_that_everyone_claims(ledger: Ledger) -> None:
+    """During an upgrade the previous API still writes, without naming the new column."""
+    run = UUID(int=7)
+    with ledger.begin() as session:
+        session.execute(
+            text("""INSERT INTO runs (id, kind, spec, spec_digest, queue, priority)
+                    VALUES (:id, 'trace', '{}', :digest, 'cpu', 0)"""),
+            {"id": run, "digest": specs.spec_digest({"kind": "trace"})},
+        )
+    with ledger.begin() as session:
+        assert runs.claim(session, run, worker="w", lease_s=60.0, deadline_s=60.0) is not None
