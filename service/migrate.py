@@ -1,5 +1,6 @@
 """Bring the ledger to the migration head: ``python -m service.migrate``. The application never does it by itself."""
 
+import argparse
 import sys
 import time
 from pathlib import Path
@@ -43,6 +44,14 @@ def head() -> str:
     return newest
 
 
+def is_older(revision: str) -> bool:
+    """Whether a database at ``revision`` lacks what this code needs. A revision that the code does not know is a later
+    one: while a release rolls out, code of the release before works on the new database. So a migration may only add
+    what the code before it can ignore; what it no longer needs goes in the release after."""
+    known = {script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()}
+    return revision in known and revision != head()
+
+
 def current(engine: Engine) -> str | None:
     """The migration that the database is at."""
     with engine.connect() as connection:
@@ -83,8 +92,17 @@ def _wait_for(engine: Engine, wait_s: float) -> None:
             time.sleep(0.5)
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="service.migrate", description="Bring the ledger to a migration.")
+    parser.add_argument(
+        "--down-to", metavar="REVISION", help="go back to this migration, to return to an older release"
+    )
+    chosen = parser.parse_args(arguments)
     try:
+        if chosen.down_to is not None:
+            downgrade(get_settings(), chosen.down_to)
+            sys.stderr.write(f"database is at {chosen.down_to}\n")
+            return 0
         upgrade(get_settings())
     except DatabaseUnavailable as error:
         sys.stderr.write(f"error: {error.detail}\nnext: {error.hint}\n")

@@ -58,6 +58,17 @@ def test_two_upgrades_at_once_queue_up(empty: Settings) -> None:
     assert [process.returncode for process in running] == [0, 0, 0], errors
 
 
+def test_the_command_goes_back_to_an_older_migration_and_up_again(
+    empty: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "get_settings", lambda: empty)
+    engine = create_engine(empty.database_url.get_secret_value())
+    for arguments, at in (([], migrate.head()), (["--down-to", "0001"], "0001"), ([], migrate.head())):
+        assert migrate.main(arguments) == 0
+        assert migrate.current(engine) == at
+    engine.dispose()
+
+
 def test_upgrading_a_database_with_rows_keeps_them(settings: Settings) -> None:
     engine = create_engine(settings.database_url.get_secret_value())
     with engine.begin() as connection:
