@@ -58,10 +58,11 @@ def _run(
             keys = count_idempotency_keys(session, older_than_s=keys_days * DAY_S)
     if apply:
         for capture in captures:
-            # The row first: it never names a file that is gone.
+            # The row first, and for good: it never names a file that is gone.
             with ledger.begin() as session:
-                if forget_capture(session, capture.digest):
-                    artifacts.remove(capture.uri)
+                unneeded = forget_capture(session, capture.digest)
+            if unneeded:
+                artifacts.remove(capture.uri)
         for piece in pieces:
             artifacts.remove(piece)
         if keys_days is not None:

@@ -148,7 +148,10 @@ class Dispatcher:
             log.warning("lease expired", run_id=str(run_id), state=state)
 
     def _reap_on(self) -> None:
-        grace_until = 0.0
+        """When the database comes back, or this process comes up, workers that outlived its absence get to beat before
+        they are judged."""
+        grace = self._settings.heartbeat_s + 2.0
+        grace_until = time.monotonic() + grace
         while not self._stop.wait(self._settings.dispatch_interval_s):
             try:
                 if time.monotonic() > grace_until:
@@ -157,8 +160,7 @@ class Dispatcher:
                     self._ledger.ping()
             except DATABASE_ERRORS as error:
                 _complain(error)
-                # When the database comes back, workers that outlived its absence get to beat before they are judged.
-                grace_until = time.monotonic() + self._settings.heartbeat_s + 2.0
+                grace_until = time.monotonic() + grace
 
     def _listen_on(self) -> None:
         url = make_url(self._settings.database_url.get_secret_value()).set(drivername="postgresql")

@@ -66,14 +66,17 @@ def perform(run_id: UUID, worker: str) -> SpinalError | None:
 
 def _claim(run_id: UUID, worker: str, settings: Settings) -> runs.Claim | None:
     """Claim the run, for as long as a lease lasts; a commit whose answer got lost is read back."""
-    give_up, never = time.monotonic() + settings.lease_s, threading.Event()
+    give_up, never, unsure = time.monotonic() + settings.lease_s, threading.Event(), False
     while True:
         try:
             with _ledger().begin() as session:
-                return runs.held_claim(session, run_id, worker=worker) or runs.claim(
+                # Only after a commit of our own went unanswered: a doubled doorbell must not share a claim.
+                held = runs.held_claim(session, run_id, worker=worker) if unsure else None
+                return held or runs.claim(
                     session, run_id, worker=worker, lease_s=settings.lease_s, deadline_s=settings.run_deadline_s
                 )
         except DatabaseUnavailable as error:
+            unsure = True
             log.warning("claim failed", error=error.detail)
             if RELEASING.is_set() or time.monotonic() > give_up:
                 # The dispatcher rings again; a claim made without our knowing ends with its lease.

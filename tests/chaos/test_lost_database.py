@@ -55,7 +55,7 @@ def test_a_database_lost_under_load(fleet: Fleet, server: PostgresServer, how: s
         accepted = api.post("/v1/audits", json=BODY)
         assert accepted.status_code == 202
     for audit in audits:
-        fleet.wait_for(audit, "SUCCEEDED", timeout=60.0)
+        fleet.wait_for(audit, "SUCCEEDED", timeout=30.0)
     until(lambda: fleet.rows("SELECT count(*) FROM runs WHERE state <> 'SUCCEEDED'") == [(0,)], "all work to end")
     fleet.ended_once(runs=6, traces=2)
 
