@@ -37,6 +37,8 @@ def make_app() -> Celery:
         accept_content=["json"],
         task_default_queue=settings.trace_queue,
         broker_connection_retry_on_startup=True,
+        # Never give up on a broker: by default a worker ends itself after a hundred tries.
+        broker_connection_max_retries=None,
         broker_connection_timeout=settings.publish_timeout_s,
         broker_transport_options={
             "socket_timeout": 10.0,

@@ -8,7 +8,7 @@ from sqlalchemy import exc, text
 from sqlalchemy.orm import Session
 
 from service.ledger.lifecycle import TERMINAL, TRANSITIONS, IllegalTransition, State, audit_state, check_transition
-from service.ledger.runs import find_or_create_run
+from service.ledger.runs import claim, find_or_create_run, release
 from service.ledger.unit_of_work import Ledger
 
 ALL_PAIRS = list(itertools.product(State, State))
@@ -62,21 +62,52 @@ def _put(session: Session, run_id: object, state: State) -> None:
     )
 
 
-@pytest.mark.parametrize(("old", "new"), [pair for pair in ALL_PAIRS if pair[0] in TERMINAL])
-def test_the_database_keeps_terminal_rows_as_they_are(ledger: Ledger, old: State, new: State) -> None:
+WAY_TO = {
+    State.QUEUED: [],
+    State.RUNNING: [State.RUNNING],
+    State.SUCCEEDED: [State.RUNNING, State.SUCCEEDED],
+    State.FAILED: [State.FAILED],
+    State.CANCELLED: [State.CANCELLED],
+}
+MOVES = [(old, new) for old, new in ALL_PAIRS if old is not new or old in TERMINAL]
+"""An open run may be updated without a move (a heartbeat); a terminal one not at all."""
+
+
+@pytest.mark.parametrize(("old", "new"), MOVES)
+def test_the_database_allows_the_same_moves(ledger: Ledger, old: State, new: State) -> None:
     with ledger.begin() as session:
         run = find_or_create_run(session, {"kind": "trace", "n": str(uuid4())}, queue="cpu")
     session = Session(ledger.engine)
     try:
-        for step in {State.CANCELLED: [], State.FAILED: [], State.SUCCEEDED: [State.RUNNING]}[old]:
+        for step in WAY_TO[old]:
             _put(session, run, step)
-        _put(session, run, old)
-        session.flush()
-        with pytest.raises(exc.DBAPIError):
-            _put(session, run, new if new is not old else State.QUEUED)
+        if (old, new) in TRANSITIONS:
+            _put(session, run, new)
+        else:
+            with pytest.raises(exc.DBAPIError, match="refused"):
+                _put(session, run, new)
     finally:
         session.rollback()
         session.close()
+
+
+def test_attempts_neither_shrink_nor_change_after_their_end(ledger: Ledger) -> None:
+    with ledger.begin() as session:
+        run = find_or_create_run(session, {"kind": "trace", "n": str(uuid4())}, queue="cpu")
+        held = claim(session, run, worker="w", lease_s=60.0, deadline_s=60.0)
+        assert held is not None
+        release(session, run, held.attempt)
+    changes = (
+        "UPDATE runs SET attempt = attempt - 1",
+        "UPDATE run_attempts SET outcome = 'succeeded'",
+        "UPDATE run_attempts SET outcome = NULL, ended_at = NULL",
+        "UPDATE run_attempts SET worker = 'another'",
+    )
+    for change in changes:
+        with pytest.raises(exc.DBAPIError, match="refused"), ledger.engine.begin() as connection:
+            connection.execute(text(change))
+    with ledger.engine.begin() as connection:
+        connection.execute(text("UPDATE run_attempts SET refused_writes = refused_writes + 1"))
 
 
 def test_a_stored_trace_cannot_be_changed(ledger: Ledger) -> None:

@@ -1,0 +1,102 @@
+"""Every invariant finds the offender it is there for: a ledger is broken by hand, one way at a time."""
+
+import pytest
+from sqlalchemy import text
+
+from service.ledger import runs
+from service.ledger.invariants import INVARIANTS, violations
+from service.ledger.unit_of_work import Ledger
+from service.settings import Settings
+
+RUN = "00000000-0000-7000-8000-000000000001"
+OTHER = "00000000-0000-7000-8000-000000000002"
+AUDIT = "00000000-0000-7000-8000-000000000003"
+DIGEST = "ab" * 32
+
+
+def trace(blocks: int) -> str:
+    return f"""INSERT INTO traces (digest, weights_digest, prompt_set_digest, fingerprint, engine_version, source,
+        n_layers, document, content_digest) VALUES ('{DIGEST}', 'w', 'p', 'f', '2', 's', {blocks}, '{{}}', 'c')"""
+
+
+BREAK: dict[str, list[str]] = {
+    "at most one succeeded attempt per run": [
+        "DROP INDEX uq_run_attempts_succeeded",
+        f"INSERT INTO run_attempts (run_id, attempt, worker, outcome) VALUES ('{RUN}', 1, 'w', 'succeeded')",
+        f"INSERT INTO run_attempts (run_id, attempt, worker, outcome) VALUES ('{RUN}', 2, 'w', 'succeeded')",
+    ],
+    "a succeeded run has its result": [
+        f"UPDATE runs SET state = 'SUCCEEDED', result_digest = '{DIGEST}', finished_at = now() WHERE id = '{RUN}'"
+    ],
+    "a trace has every layer under both policies": [trace(3)],
+    "the numbers of a trace are finite": [
+        trace(0),
+        f"""INSERT INTO trace_layers (trace_digest, layer, policy, depth, contraction, entropy, detail)
+              VALUES ('{DIGEST}', 0, 'last', 0, 'NaN', 1, '{{}}')""",
+    ],
+    "one audit has one idempotency key, of its own tenant": [
+        f"""INSERT INTO audits (id, tenant, candidate, request, spec, state, finished_at)
+              VALUES ('{AUDIT}', 't', 'c', '{{}}', '{{}}', 'CANCELLED', now())""",
+        f"""INSERT INTO idempotency_keys (tenant, key, body_digest, audit_id, status)
+              VALUES ('another', 'k', 'b', '{AUDIT}', 202)""",
+    ],
+    "no two runs in flight share a specification": [
+        "DROP INDEX uq_runs_spec_in_flight",
+        f"""INSERT INTO runs (id, kind, spec, spec_digest, queue)
+              SELECT '{OTHER}', kind, spec, spec_digest, queue FROM runs""",
+    ],
+    "no lease is expired for more than a minute": [
+        f"UPDATE runs SET state = 'RUNNING', lease_until = now() - interval '2 minutes' WHERE id = '{RUN}'"
+    ],
+    "attempts are numbered without a gap": [
+        f"INSERT INTO run_attempts (run_id, attempt, worker, outcome) VALUES ('{RUN}', 2, 'w', 'lost')"
+    ],
+    "a run counts the attempts it had": [f"UPDATE runs SET attempt = 5 WHERE id = '{RUN}'"],
+    "the attempt that succeeded is the last": [
+        f"INSERT INTO run_attempts (run_id, attempt, worker, outcome) VALUES ('{RUN}', 1, 'w', 'succeeded')"
+    ],
+    "only a running run has an open attempt": [
+        f"INSERT INTO run_attempts (run_id, attempt, worker) VALUES ('{RUN}', 1, 'w')"
+    ],
+    "an open audit has work left": [
+        f"INSERT INTO audits (id, tenant, candidate, request, spec) VALUES ('{AUDIT}', 't', 'c', '{{}}', '{{}}')"
+    ],
+    "a succeeded audit has all its results": [
+        f"""INSERT INTO audits (id, tenant, candidate, request, spec, state, finished_at)
+              VALUES ('{AUDIT}', 't', 'c', '{{}}', '{{}}', 'SUCCEEDED', now())"""
+    ],
+    "a queued run does not wait for a failed one": [
+        f"""INSERT INTO runs (id, kind, spec, spec_digest, queue, state, error, finished_at)
+              VALUES ('{OTHER}', 'trace', '{{}}', 'other', 'cpu', 'FAILED', '{{}}', now())""",
+        f"INSERT INTO run_dependencies (run_id, depends_on) VALUES ('{RUN}', '{OTHER}')",
+    ],
+    "a trace's content recomputes to its digest": [trace(0)],
+}
+
+
+@pytest.fixture
+def ledger(settings: Settings):  # type: ignore[no-untyped-def]
+    """Without the check at the end that other tests' ledgers get: this one is broken on purpose."""
+    opened = Ledger(settings)
+    with opened.begin() as session:
+        run = runs.find_or_create_run(session, {"kind": "trace", "n": "broken"}, queue="cpu")
+    with opened.begin() as session:
+        assert violations(session) == {}
+        session.execute(text("SET CONSTRAINTS ALL DEFERRED"))
+        session.execute(text("UPDATE runs SET id = :new WHERE id = :old"), {"new": RUN, "old": run})
+    yield opened
+    opened.close()
+
+
+def test_every_invariant_is_broken_below() -> None:
+    assert set(BREAK) == {*INVARIANTS, "a trace's content recomputes to its digest"}
+
+
+@pytest.mark.parametrize("name", sorted(BREAK))
+def test_an_invariant_finds_its_offender(ledger: Ledger, name: str) -> None:
+    with ledger.begin() as session:
+        session.execute(text("ALTER TABLE runs DISABLE TRIGGER USER"))
+        for statement in BREAK[name]:
+            session.execute(text(statement))
+    with ledger.read() as session:
+        assert name in violations(session)
