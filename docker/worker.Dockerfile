@@ -7,7 +7,7 @@ COPY spinal spinal
 COPY service service
 COPY worker worker
 COPY migrations migrations
-RUN pip install --no-cache-dir -c constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} ".[worker]" \
+RUN pip install --no-cache-dir -c constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} ".[worker,telemetry]" \
  && useradd --system --uid 10001 spinal \
  && install -d -o spinal /var/lib/spinal/artifacts
 USER spinal
