@@ -87,11 +87,13 @@ def test_an_exhausted_pool_answers_503_and_recovers(fleet: Fleet) -> None:
         assert fleet.rows("SELECT count(*) FROM audits") == [(0,)]
         for connection in held:
             connection.close()
+
+        def accepted(number: int) -> bool:
+            return api.post("/v1/audits", json=BODY, headers={"Idempotency-Key": f"{number}"}).status_code == 202
+
         with ThreadPoolExecutor(8) as pool:
             # Eight at once still share two connections: who is told to come back does so.
-            list(
-                pool.map(lambda _: until(lambda: api.post("/v1/audits", json=BODY).status_code == 202, "202"), range(8))
-            )
+            list(pool.map(lambda number: until(lambda: accepted(number), "202"), range(8)))
     assert fleet.rows("SELECT count(*) FROM audits") == [(8,)]
     assert fleet.rows("SELECT count(*) FROM runs") == [(1,)]
 
