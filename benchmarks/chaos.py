@@ -46,7 +46,6 @@ PACE_S = 4.0
 QUIET_LIMIT_S = 420.0
 """After the last fault every audit must have ended within this time."""
 SAY_EVERY_S = 30.0
-TIMINGS = ("LEASE_S", "HEARTBEAT_S", "RING_AGAIN_S", "DISPATCH_INTERVAL_S", "BACKOFF_S")
 
 
 @dataclass
@@ -62,6 +61,9 @@ class Bench:
     acknowledged: dict[str, str] = field(default_factory=dict)
     """Audit id -> Idempotency-Key."""
     cancelled: set[str] = field(default_factory=set)
+    """Audits that were asked to be cancelled."""
+    unexpected: list[str] = field(default_factory=list)
+    """Answers other than accepted or told to come back."""
     frozen: dict[int, float] = field(default_factory=dict)
     """Frozen process -> when it wakes."""
 
@@ -122,15 +124,17 @@ def _post(bench: Bench, body: dict[str, Any], key: str) -> None:
                 bench.acknowledged[answer.json()["id"]] = key
                 return
             if answer.status_code not in (409, 503):
-                raise RuntimeError(f"unexpected answer {answer.status_code}: {answer.text[:300]}")
+                bench.unexpected.append(f"{answer.status_code} {answer.text[:300]}")
+                return
         time.sleep(0.3)
 
 
 def _cancel(bench: Bench, key: str) -> None:
-    [audit] = [audit for audit, known in bench.acknowledged.items() if known == key]
-    with suppress(httpx.TransportError):
-        if httpx.post(f"{bench.url}/v1/audits/{audit}/cancel", timeout=30.0).status_code in (200, 202):
-            bench.cancelled.add(audit)
+    for audit in [audit for audit, known in bench.acknowledged.items() if known == key]:
+        # Before the request: it may be carried out although its answer gets lost.
+        bench.cancelled.add(audit)
+        with suppress(httpx.TransportError):
+            httpx.post(f"{bench.url}/v1/audits/{audit}/cancel", timeout=30.0)
 
 
 # --- faults ------------------------------------------------------------------------------------------
@@ -139,23 +143,39 @@ def _cancel(bench: Bench, key: str) -> None:
 def _busy_children(bench: Bench) -> list[int]:
     """Processes in an engine call that are alive and awake."""
     busy = [int(path.name.removeprefix("busy-")) for path in bench.fleet.double.glob("busy-*")]
-    return sorted(pid for pid in busy if pid not in bench.frozen and Path(f"/proc/{pid}").exists())
+    return sorted(pid for pid in busy if pid not in bench.frozen and _is_worker(pid))
 
 
-def kill_child(bench: Bench) -> None:
-    if found := _busy_children(bench):
-        with suppress(ProcessLookupError):
-            os.kill(bench.chance.choice(found), signal.SIGKILL)
+def _is_worker(pid: int) -> bool:
+    """Whether the process lives and is a worker's: a killed one leaves its mark, and its number may be used again."""
+    with suppress(OSError):
+        return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
 
 
-def freeze_child(bench: Bench) -> None:
-    """For longer than its lease: its run is taken away, and it wakes as a zombie that wants to write."""
-    found = _busy_children(bench)
-    if found and len(bench.frozen) < GROUPS * CHILDREN * 3 // 5:
+def _signal_one(bench: Bench, found: list[int], number: int) -> int | None:
+    """Send the signal to one of ``found``; None when there was nobody to get it."""
+    if found:
         pid = bench.chance.choice(found)
         with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGSTOP)
-            bench.frozen[pid] = time.monotonic() + bench.lease_s * bench.chance.uniform(1.1, 1.4)
+            os.kill(pid, number)
+            return pid
+    return None
+
+
+def kill_child(bench: Bench) -> bool:
+    return _signal_one(bench, _busy_children(bench), signal.SIGKILL) is not None
+
+
+def freeze_child(bench: Bench) -> bool:
+    """For longer than its lease: its run is taken away, and it wakes as a zombie that wants to write."""
+    if len(bench.frozen) >= GROUPS * CHILDREN * 3 // 5:
+        return False
+    pid = _signal_one(bench, _busy_children(bench), signal.SIGSTOP)
+    if pid is None:
+        return False
+    bench.frozen[pid] = time.monotonic() + bench.lease_s * bench.chance.uniform(1.1, 1.4)
+    return True
 
 
 def wake(bench: Bench, *, everything: bool = False) -> None:
@@ -184,9 +204,13 @@ def release_group(bench: Bench) -> None:
     bench.start_group(index)
 
 
-def crash_engine(bench: Bench) -> None:
-    kinds = ("device-side assert", "disk full", "bug")
-    (bench.fleet.double / "crash").write_text(bench.chance.choice(kinds))
+def crash_engine(bench: Bench) -> bool:
+    """The next engine call raises; nothing new while an earlier crash still waits for a call."""
+    crash = bench.fleet.double / "crash"
+    if crash.exists():
+        return False
+    crash.write_text(bench.chance.choice(("device-side assert", "disk full", "bug")))
+    return True
 
 
 def kill_dispatcher(bench: Bench) -> None:
@@ -214,7 +238,7 @@ def freeze_broker(bench: Bench) -> None:
 
 
 def empty_broker(bench: Bench) -> None:
-    with suppress(OSError), Connection(bench.fleet.valkey.url) as connection:
+    with Connection(bench.fleet.valkey.url) as connection:
         connection.channel()._purge("cpu")
 
 
@@ -222,7 +246,7 @@ def ring_nonsense(bench: Bench) -> None:
     """Doubled, late and unknown doorbells."""
     from celery import Celery
 
-    with suppress(DatabaseUnavailable, OSError), Connection(bench.fleet.valkey.url) as connection:
+    with Connection(bench.fleet.valkey.url) as connection:
         rows = bench.fleet.rows("SELECT id FROM runs ORDER BY random() LIMIT 5")
         for run in [str(uuid4()), *(str(row.id) for row in rows)]:
             Celery("nonsense", broker=bench.fleet.valkey.url).send_task(
@@ -231,11 +255,10 @@ def ring_nonsense(bench: Bench) -> None:
 
 
 def cut_database_connections(bench: Bench) -> None:
-    with suppress(DatabaseUnavailable):
-        bench.fleet.rows(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'spinal' "
-            "AND pid <> pg_backend_pid() AND random() < 0.5"
-        )
+    bench.fleet.rows(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'spinal' "
+        "AND pid <> pg_backend_pid() AND random() < 0.5"
+    )
 
 
 def restart_database(bench: Bench) -> None:
@@ -249,11 +272,12 @@ def kill_database(bench: Bench) -> None:
     bench.postgres.start()
 
 
-FAULTS: dict[Callable[[Bench], None], float] = {
+FAULTS: dict[Callable[[Bench], bool | None], float] = {
     freeze_child: 30, kill_child: 6, crash_engine: 4, ring_nonsense: 3, cut_database_connections: 3, kill_group: 1.5,
     release_group: 1.5, kill_dispatcher: 2, empty_broker: 2, kill_broker: 1, freeze_broker: 1, kill_api: 1,
     restart_database: 0.5, kill_database: 0.5,
 }  # fmt: skip
+"""Every fault and how often it is chosen. One that returns False, or met a database that was away, did not happen."""
 
 
 def inject(bench: Bench, load: threading.Thread, console: Console) -> None:
@@ -263,8 +287,9 @@ def inject(bench: Bench, load: threading.Thread, console: Console) -> None:
     started = said = time.monotonic()
     while load.is_alive():
         [fault] = bench.chance.choices(kinds, weights)
-        fault(bench)
-        bench.faults[fault.__name__] += 1
+        with suppress(DatabaseUnavailable):
+            if fault(bench) is not False:
+                bench.faults[fault.__name__] += 1
         wake(bench)
         load.join(bench.chance.uniform(0.2, 1.2))
         if time.monotonic() - said > SAY_EVERY_S:
@@ -300,11 +325,10 @@ RECOVERIES = """
     WHERE a.outcome IN ('lost','retry','released')"""
 
 
-def judge(bench: Bench) -> dict[str, Any]:
-    """What became of every acknowledged audit."""
+def judge(bench: Bench, submitted: int) -> dict[str, Any]:
+    """What became of every audit. Duplicated: runs that succeeded twice, audits beyond one per Idempotency-Key."""
     rows = bench.fleet.rows
     states = {str(row.id): row for row in rows("SELECT id, state, error->>'code' AS code FROM audits")}
-    known = {str(row.audit_id): row.key for row in rows("SELECT audit_id, key FROM idempotency_keys")}
     recoveries = [row.seconds for row in rows(RECOVERIES) if row.seconds is not None]
     outcomes = {row.outcome: row.n for row in rows("SELECT outcome, count(*) AS n FROM run_attempts GROUP BY outcome")}
     with bench.fleet.ledger.read() as session:
@@ -321,15 +345,17 @@ def judge(bench: Bench) -> dict[str, Any]:
         """SELECT count(*) FROM runs r JOIN run_attempts a ON a.run_id = r.id AND a.outcome = 'succeeded'
            WHERE a.attempt <> r.attempt"""
     )
-    wrongly_cancelled = {a for a in bench.acknowledged if a in states and states[a].state == "CANCELLED"}
+    cancelled = {a for a in bench.acknowledged if a in states and states[a].state == "CANCELLED"}
     return {
+        "audits submitted": submitted,
         "runs": runs,
         "audits acknowledged": len(bench.acknowledged),
         "audits by end": dict(ended),
         "lost": len([a for a in bench.acknowledged if a not in states])
-        + len(wrongly_cancelled - bench.cancelled)
+        + len(cancelled - bench.cancelled)
         + len([row for row in failed if row.code not in ("attempts_exhausted", "dependency_failed")]),
-        "duplicated": twice + len(known) - len(set(known.values())),
+        "duplicated": twice + len(states) - len(set(bench.acknowledged.values())),
+        "unexpected answers": bench.unexpected[:3],
         "stuck": ended["QUEUED"] + ended["RUNNING"],
         "failed with the history of their attempts": len(failed),
         "attempts by outcome": {str(name): count for name, count in outcomes.items()},
@@ -356,7 +382,8 @@ def show(bench: Bench, verdict: dict[str, Any], console: Console) -> None:
 # --- the run -----------------------------------------------------------------------------------------
 
 
-def build(stack: ExitStack, folder: Path, arguments: argparse.Namespace) -> Bench:
+def build(stack: ExitStack, folder: Path, *, lease_s: float, seed: int) -> Bench:
+    """A durable Postgres, a broker and the environment of the service's processes; none of those is started."""
     servers = as_unprivileged(Path(stack.enter_context(TemporaryDirectory(prefix="spinal-chaos-"))))
     postgres = PostgresServer(servers, log=folder / "postgres.log", durable=True)
     postgres.start()
@@ -370,11 +397,8 @@ def build(stack: ExitStack, folder: Path, arguments: argparse.Namespace) -> Benc
         model_roots=(EXAMPLES / "checkpoints",),
     )
     upgrade(settings)
-    environment = fleet_environment(settings, valkey, folder)
-    for name in TIMINGS:
-        del environment[f"SPINAL_{name}"]
-    environment |= {
-        "SPINAL_LEASE_S": str(arguments.lease),
+    environment = fleet_environment(settings, valkey, folder) | {
+        "SPINAL_LEASE_S": str(lease_s),
         "SPINAL_MAX_ATTEMPTS": "8",
         "SPINAL_AUTH": "disabled",
         "OMP_NUM_THREADS": "1",
@@ -385,12 +409,12 @@ def build(stack: ExitStack, folder: Path, arguments: argparse.Namespace) -> Benc
     stack.callback(ledger.close)
     fleet = Fleet(settings, ledger, valkey, folder, environment)
     stack.callback(lambda: [child.kill() for child in fleet.children.values()])
-    return Bench(fleet, postgres, free_port(), random.Random(arguments.seed), arguments.lease)
+    return Bench(fleet, postgres, free_port(), random.Random(seed), lease_s)
 
 
 def run(arguments: argparse.Namespace, folder: Path, console: Console) -> dict[str, Any]:
     with ExitStack() as stack:
-        bench = build(stack, folder, arguments)
+        bench = build(stack, folder, lease_s=arguments.lease, seed=arguments.seed)
         bench.start_api()
         for name in ("one", "two"):
             bench.fleet.start_dispatcher(name)
@@ -400,7 +424,7 @@ def run(arguments: argparse.Namespace, folder: Path, console: Console) -> dict[s
         load.start()
         inject(bench, load, console)
         quiet = settle_down(bench)
-        verdict = judge(bench) | {"seconds from the last fault to the last end": round(quiet, 1)}
+        verdict = judge(bench, arguments.runs) | {"seconds from the last fault to the last end": round(quiet, 1)}
         show(bench, verdict, console)
         return verdict | {"faults": dict(bench.faults), "seed": arguments.seed, "lease_s": arguments.lease}
 
@@ -423,8 +447,9 @@ def main() -> int:
         verdict = run(arguments, folder, console)
     if arguments.out is not None:
         arguments.out.write_text(json.dumps(verdict, indent=2) + "\n")
-    wrong = ("lost", "duplicated", "stuck", "zombie writes accepted", "invariants violated")
-    return 1 if any(verdict[name] for name in wrong) else 0
+    wrong = ("lost", "duplicated", "stuck", "unexpected answers", "zombie writes accepted", "invariants violated")
+    unheard = verdict["audits submitted"] - verdict["audits acknowledged"]
+    return 1 if unheard or any(verdict[name] for name in wrong) else 0
 
 
 if __name__ == "__main__":

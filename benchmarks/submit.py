@@ -102,7 +102,7 @@ def measure_phase(bench: Bench, index: int, name: str, rate: float, seconds: flo
 def run(arguments: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="spinal-submit-")))
-        bench = build(stack, folder, arguments)
+        bench = build(stack, folder, lease_s=Settings.model_fields["lease_s"].default, seed=0)
         (bench.fleet.double / "pace").unlink()
         bench.start_api()
         bench.fleet.start_dispatcher()
@@ -129,7 +129,6 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="length of each phase; the broker is away as long")
     parser.add_argument("--out", type=Path, help="write the result as JSON")
     arguments = parser.parse_args()
-    arguments.lease, arguments.seed = Settings.model_fields["lease_s"].default, 0
     console = Console(width=None if sys.stdout.isatty() else 140)
     found = run(arguments, console)
     table = Table("", "requests", "errors", "p50 ms", "p99 ms", "most ms", "all ended after, s")

@@ -15,7 +15,7 @@ from uuid import uuid4
 import fsspec
 
 from service.settings import Settings
-from spinal.errors import CaptureMissing, InternalError, SpinalError, StorageUnavailable
+from spinal.errors import CaptureMissing, StorageUnavailable
 
 SCRATCH = "spinal-capture-"
 IN_USE = "in-use"
@@ -27,14 +27,14 @@ STORAGE_ERRORS = frozenset(
 )  # fmt: skip
 
 
-def storage_problem(error: OSError) -> SpinalError:
-    """What an error of the file system means to the one who waits: full or not writable storage, or a bug."""
-    if error.errno in STORAGE_ERRORS:
-        return StorageUnavailable(
-            f"{os.strerror(error.errno or 0)}: {error.filename or 'while writing a capture'}",
-            hint="make room on SPINAL_SCRATCH_DIR and the artifact store, and check who may write there",
-        )
-    return InternalError(f"{type(error).__name__}: {error}", hint="the worker's log holds the traceback")
+def storage_problem(error: Exception) -> StorageUnavailable | None:
+    """The error as full or not writable storage, if that is what it is."""
+    if not isinstance(error, OSError) or error.errno not in STORAGE_ERRORS:
+        return None
+    return StorageUnavailable(
+        f"{os.strerror(error.errno)}: {error.filename or 'while writing a capture'}",
+        hint="make room on SPINAL_SCRATCH_DIR and the artifact store, and check who may write there",
+    )
 
 
 class ArtifactStore:

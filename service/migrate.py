@@ -3,6 +3,7 @@
 import argparse
 import sys
 import time
+from functools import lru_cache
 from pathlib import Path
 
 from alembic import command
@@ -36,20 +37,22 @@ def config(engine: Engine | None = None) -> Config:
     return made
 
 
+@lru_cache(maxsize=1)
+def _known() -> tuple[str, ...]:
+    """Every migration of this code, newest first; read from its folder once per process."""
+    return tuple(script.revision for script in ScriptDirectory.from_config(config()).walk_revisions())
+
+
 def head() -> str:
     """The newest migration that the code knows."""
-    newest = ScriptDirectory.from_config(config()).get_current_head()
-    if newest is None:
-        raise FileNotFoundError("no migration found")
-    return newest
+    return _known()[0]
 
 
 def is_older(revision: str) -> bool:
     """Whether a database at ``revision`` lacks what this code needs. A revision that the code does not know is a later
     one: while a release rolls out, code of the release before works on the new database. So a migration may only add
     what the code before it can ignore; what it no longer needs goes in the release after."""
-    known = {script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()}
-    return revision in known and revision != head()
+    return revision in _known()[1:]
 
 
 def current(engine: Engine) -> str | None:

@@ -1,6 +1,6 @@
 """Storing a result so that neither an outage nor a commit whose answer got lost loses or doubles it."""
 
-import threading
+import time
 from collections.abc import Callable
 
 import structlog
@@ -24,7 +24,7 @@ def store_result(
     Raises LeaseLost when the attempt was taken away, DatabaseUnavailable when the attempt has to stop before the
     database came back.
     """
-    never, unsure = threading.Event(), False
+    unsure = False
     while True:
         try:
             lease.require()
@@ -44,7 +44,7 @@ def store_result(
                 raise
             unsure = True
             log.warning("result not stored yet", digest=digest, error=error.detail)
-        never.wait(TRY_AGAIN_AFTER_S)
+        time.sleep(TRY_AGAIN_AFTER_S)
 
 
 def _committed(ledger: Ledger, claim: runs.Claim) -> bool:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 import time
 from functools import lru_cache
 from typing import Any
@@ -66,7 +65,7 @@ def perform(run_id: UUID, worker: str) -> SpinalError | None:
 
 def _claim(run_id: UUID, worker: str, settings: Settings) -> runs.Claim | None:
     """Claim the run, for as long as a lease lasts; a commit whose answer got lost is read back."""
-    give_up, never, unsure = time.monotonic() + settings.lease_s, threading.Event(), False
+    give_up, unsure = time.monotonic() + settings.lease_s, False
     while True:
         try:
             with _ledger().begin() as session:
@@ -81,7 +80,7 @@ def _claim(run_id: UUID, worker: str, settings: Settings) -> runs.Claim | None:
             if RELEASING.is_set() or time.monotonic() > give_up:
                 # The dispatcher rings again; a claim made without our knowing ends with its lease.
                 return None
-        never.wait(TRY_AGAIN_AFTER_S)
+        time.sleep(TRY_AGAIN_AFTER_S)
 
 
 def _carry_out(claim: runs.Claim, settings: Settings) -> SpinalError | None:
@@ -104,12 +103,10 @@ def _attempt(claim: runs.Claim, lease: Lease, settings: Settings) -> SpinalError
         return error
     except MemoryError:
         return OutOfMemory("the worker ran out of memory", hint="lower batch_size, or use a larger machine")
-    except OSError as error:
-        log.exception("a file could not be read or written")
-        return storage_problem(error)
     except Exception as error:
         log.exception("run failed unexpectedly")
-        return InternalError(f"{type(error).__name__}: {error}", hint="the worker's log holds the traceback")
+        hint = "the worker's log holds the traceback"
+        return storage_problem(error) or InternalError(f"{type(error).__name__}: {error}", hint=hint)
     log.info("succeeded", digest=digest)
     return None
 

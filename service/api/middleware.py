@@ -30,9 +30,9 @@ class RequestContext:
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         request_id = given if USABLE_ID.match(given) else str(uuid4())
-        given = headers.get("traceparent", "")
+        sent = headers.get("traceparent", "")
         # FastAPI's own span when spans are recorded, else the caller's.
-        traceparent = current_traceparent() or (given if TRACEPARENT.match(given) else None)
+        traceparent = current_traceparent() or (sent if TRACEPARENT.match(sent) else None)
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         state["traceparent"] = traceparent
@@ -42,10 +42,10 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                sent = MutableHeaders(scope=message)
-                sent["X-Request-Id"] = request_id
+                answered = MutableHeaders(scope=message)
+                answered["X-Request-Id"] = request_id
                 if traceparent is not None:
-                    sent["traceparent"] = traceparent
+                    answered["traceparent"] = traceparent
             await send(message)
 
         ids = {"request_id": request_id} | ({"trace_id": trace_id(traceparent)} if traceparent else {})

@@ -8,7 +8,6 @@ import torch
 from spinal.errors import DeviceFailed
 
 SIGNS = ("CUDA error", "CUDA driver error", "cuDNN error", "CUBLAS_STATUS", "HIP error")
-NOT_A_FAILURE = (torch.OutOfMemoryError,)
 
 
 @contextmanager
@@ -17,12 +16,12 @@ def device_failures() -> Iterator[None]:
     is not usable afterwards."""
     try:
         yield
-    except NOT_A_FAILURE:
+    except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        accelerator = getattr(torch, "AcceleratorError", None)
-        known = accelerator is not None and isinstance(error, accelerator)
-        if not known and not str(error).startswith(SIGNS):
+        # A type of its own since torch 2.8; before that only the message tells.
+        accelerator = getattr(torch, "AcceleratorError", ())
+        if not isinstance(error, accelerator) and not str(error).startswith(SIGNS):
             raise
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DeviceFailed(first, hint="look at the device's log; another attempt gets a fresh process") from error

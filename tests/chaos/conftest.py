@@ -11,7 +11,7 @@ from service.embedded.processes import as_unprivileged
 from service.embedded.valkey import ValkeyServer
 from service.ledger.unit_of_work import Ledger
 from service.settings import Settings
-from tests.chaos.fleet import Fleet, fleet_environment
+from tests.chaos.fleet import SHORT_TIMINGS, Fleet, fleet_environment
 
 
 @pytest.fixture
@@ -24,7 +24,8 @@ def fleet(settings: Settings, ledger: Ledger, tmp_path: Path) -> Iterator[Fleet]
         valkey = ValkeyServer(as_unprivileged(Path(servers)), log=tmp_path / "valkey.log", durable=False)
         valkey.start()
         stack.callback(valkey.stop)
-        made = Fleet(settings, ledger, valkey, tmp_path, fleet_environment(settings, valkey, tmp_path))
+        environment = fleet_environment(settings, valkey, tmp_path) | SHORT_TIMINGS
+        made = Fleet(settings, ledger, valkey, tmp_path, environment)
         yield made
         for child in made.children.values():
             child.kill()

@@ -22,6 +22,14 @@ from tests.engine_double import calls
 from tests.waiting import until
 
 LEASE_S = 3.0
+SHORT_TIMINGS = {
+    "SPINAL_LEASE_S": str(LEASE_S),
+    "SPINAL_HEARTBEAT_S": "0.5",
+    "SPINAL_RING_AGAIN_S": "2",
+    "SPINAL_DISPATCH_INTERVAL_S": "0.3",
+    "SPINAL_BACKOFF_S": "0.1",
+}
+"""With these, faults show within seconds."""
 
 
 @dataclass
@@ -119,7 +127,7 @@ class Fleet:
 
 
 def fleet_environment(settings: Settings, valkey: ValkeyServer, folder: Path) -> dict[str, str]:
-    """Environment of every process of a fleet: short timings, so that faults show within seconds."""
+    """Environment of every process of a fleet, at the default timings."""
     return {name: value for name, value in os.environ.items() if not name.startswith("SPINAL_")} | {
         "SPINAL_DATABASE_URL": settings.database_url.get_secret_value(),
         "SPINAL_BROKER_URL": valkey.url,
@@ -128,11 +136,6 @@ def fleet_environment(settings: Settings, valkey: ValkeyServer, folder: Path) ->
         "SPINAL_MODEL_ROOTS": str(EXAMPLES / "checkpoints"),
         "SPINAL_ENGINE": "tests.engine_double",
         "SPINAL_DOUBLE_DIR": str(folder / "double"),
-        "SPINAL_LEASE_S": str(LEASE_S),
-        "SPINAL_HEARTBEAT_S": "0.5",
-        "SPINAL_RING_AGAIN_S": "2",
-        "SPINAL_DISPATCH_INTERVAL_S": "0.3",
-        "SPINAL_BACKOFF_S": "0.1",
         "SPINAL_LOG_FORMAT": "console",
         "PYTHONPATH": str(ROOT),
     }
