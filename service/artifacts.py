@@ -38,7 +38,7 @@ def storage_problem(error: Exception) -> StorageUnavailable | None:
 
 
 class ArtifactStore:
-    """Files by name below one fsspec URL. Names are digests: the same name always holds the same measurement."""
+    """Files by name below one fsspec URL. A name is written once: it belongs to one attempt of one run."""
 
     def __init__(self, settings: Settings) -> None:
         self._fs, self._root = fsspec.core.url_to_fs(settings.artifact_url)
@@ -61,8 +61,12 @@ class ArtifactStore:
                 self._fs.rm_file(partial)
         return uri, local.stat().st_size
 
-    def exists(self, uri: str) -> bool:
-        return bool(self._fs.exists(f"{self._root}/{uri}"))
+    def size(self, uri: str) -> int | None:
+        """Bytes of a stored file; None when it is not there."""
+        try:
+            return int(self._fs.size(f"{self._root}/{uri}"))
+        except FileNotFoundError:
+            return None
 
     @contextlib.contextmanager
     def local_copy(self, uri: str) -> Iterator[Path]:
@@ -110,15 +114,11 @@ class ArtifactStore:
         with contextlib.suppress(FileNotFoundError):
             self._fs.rm_file(f"{self._root}/{uri}")
 
-    def abandoned(self, older_than_s: float) -> list[str]:
-        """Uris of files whose writing was cut off so long ago that nobody writes them any more."""
+    def older_than(self, seconds: float) -> list[str]:
+        """Uris of the files that were last written so long ago that nobody is writing them any more."""
         found = self._fs.find(f"{self._root}/captures", detail=True) if self._fs.exists(self._root) else {}
-        oldest = time.time() - older_than_s
-        return sorted(
-            path[path.index("captures/") :]
-            for path, about in found.items()
-            if path.endswith(".partial") and _modified(about) < oldest
-        )
+        oldest = time.time() - seconds
+        return sorted(path[path.index("captures/") :] for path, about in found.items() if _modified(about) < oldest)
 
 
 def _modified(about: dict[str, object]) -> float:

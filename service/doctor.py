@@ -4,15 +4,19 @@ import json
 import sys
 
 from service.ledger.invariants import INVARIANTS, violations
-from service.ledger.unit_of_work import Ledger
+from service.ledger.unit_of_work import Ledger, allow
 from service.settings import get_settings
 from spinal.errors import DatabaseUnavailable
+
+LIMIT_S = 3600.0
+"""It reads the whole ledger."""
 
 
 def main() -> int:
     ledger = Ledger(get_settings())
     try:
         with ledger.read() as session:
+            allow(session, LIMIT_S)
             found = violations(session)
     except DatabaseUnavailable as error:
         sys.stderr.write(f"error: {error.detail}\nnext: check SPINAL_DATABASE_URL\n")

@@ -1,8 +1,8 @@
 """Delete what can be made again: ``python -m service.retention --captures-days 30 --keys-days 7 --apply``.
 
-Captures (their comparison measures them again when it needs one), pieces of captures whose writing was cut off, and
-answers kept under old Idempotency-Keys. Audits, traces and comparisons are never deleted. Without ``--apply`` it only
-says what it would delete.
+Captures (their comparison measures them again when it needs one), files that belong to no trace (their writing was cut
+off, or their worker had lost its run), and answers kept under old Idempotency-Keys. Audits, traces and comparisons are
+never deleted. Without ``--apply`` it only says what it would delete.
 """
 
 import argparse
@@ -15,13 +15,15 @@ from service.ledger.retention import (
     delete_idempotency_keys,
     forget_capture,
     old_captures,
+    unnamed_captures,
 )
 from service.ledger.unit_of_work import Ledger
 from service.settings import get_settings
 from spinal.errors import DatabaseUnavailable
 
 DAY_S = 86_400.0
-ABANDONED_AFTER_S = DAY_S
+UNNAMED_AFTER_S = DAY_S
+"""A file younger than this may belong to an attempt that has not ended yet."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,12 +48,13 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(
     ledger: Ledger, artifacts: ArtifactStore, captures_days: float | None, keys_days: float | None, *, apply: bool
 ) -> dict[str, int]:
-    """What was, or would be, deleted: captures, their bytes, cut-off pieces, idempotency keys."""
+    """What was, or would be, deleted: captures, their bytes, files of no trace, idempotency keys."""
     captures = []
     if captures_days is not None:
         with ledger.read() as session:
             captures = old_captures(session, older_than_s=captures_days * DAY_S)
-    pieces = artifacts.abandoned(ABANDONED_AFTER_S)
+    with ledger.read() as session:
+        unnamed = unnamed_captures(session, artifacts.older_than(UNNAMED_AFTER_S))
     keys = 0
     if keys_days is not None:
         with ledger.read() as session:
@@ -63,15 +66,15 @@ def _run(
                 unneeded = forget_capture(session, capture.digest)
             if unneeded:
                 artifacts.remove(capture.uri)
-        for piece in pieces:
-            artifacts.remove(piece)
+        for uri in unnamed:
+            artifacts.remove(uri)
         if keys_days is not None:
             with ledger.begin() as session:
                 keys = delete_idempotency_keys(session, older_than_s=keys_days * DAY_S)
     return {
         "captures": len(captures),
         "bytes": sum(capture.bytes for capture in captures),
-        "cut_off_pieces": len(pieces),
+        "files_of_no_trace": len(unnamed),
         "idempotency_keys": keys,
     }
 

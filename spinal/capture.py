@@ -10,7 +10,7 @@ from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from spinal.errors import CaptureMissing, DocumentInvalid
 
@@ -111,5 +111,5 @@ def load_capture(path: Path) -> Capture:
             row_is_last=arrays["row_is_last"],
             row_in_all=arrays["row_in_all"],
         )
-    except (KeyError, ValueError, OSError) as error:
+    except (KeyError, ValueError, OSError, SafetensorError) as error:
         raise DocumentInvalid(f"capture {path.name} is damaged: {error}", hint="trace the checkpoint again") from error

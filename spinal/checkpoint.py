@@ -15,6 +15,7 @@ from spinal.canonical import digest_of
 from spinal.errors import (
     AdapterInvalid,
     ArchitectureUnsupported,
+    Cancelled,
     ConfigInvalid,
     ModelNotFound,
     ModelPathRefused,
@@ -26,11 +27,13 @@ from spinal.errors import (
     WeightsCorrupt,
     WeightsMissing,
 )
+from spinal.progress import CancelCheck, Progress, ProgressSink, ignore_progress, never_cancelled
 from spinal.safetensors_header import read_header, scan_non_finite
 
 MAX_REFERENCE = 1024
 SCAN_BYTES = 256 * 1024 * 1024
 """Checkpoints up to this size are scanned for NaN when inspected; larger ones when loaded."""
+HASH_PIECE = 16 * 1024 * 1024
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 CAUSAL = re.compile(r"(ForCausalLM|LMHeadModel)$")
 IDENTITY_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -284,21 +287,45 @@ def snapshot_digest(checkpoint: Checkpoint) -> str:
     return digest_of({"files": entries, "base": base})
 
 
-def weights_digest(checkpoint: Checkpoint) -> str:
-    """sha256 over name and content of weights, config, tokenizer and adapter files; independent of place."""
-    entries = {file.name: _file_sha256(file) for file in _identity_files(checkpoint)}
-    base = weights_digest(checkpoint.base) if checkpoint.base else None
+def weights_digest(
+    checkpoint: Checkpoint, *, progress: ProgressSink = ignore_progress, cancelled: CancelCheck = never_cancelled
+) -> str:
+    """sha256 over name and content of weights, config, tokenizer and adapter files; independent of place. Raises
+    Cancelled."""
+    return _content_digest(checkpoint, _Hashing(checkpoint, progress, cancelled))
+
+
+def _content_digest(checkpoint: Checkpoint, hashing: "_Hashing") -> str:
+    entries = {file.name: hashing.sha256(file) for file in _identity_files(checkpoint)}
+    base = _content_digest(checkpoint.base, hashing) if checkpoint.base else None
     return digest_of({"files": entries, "base": base})
+
+
+class _Hashing:
+    """Reads files in pieces, so that it can say how far it is and stop in between."""
+
+    def __init__(self, checkpoint: Checkpoint, progress: ProgressSink, cancelled: CancelCheck) -> None:
+        parts = [checkpoint, *([checkpoint.base] if checkpoint.base else [])]
+        self._total = max(1, sum(file.stat().st_size for part in parts for file in _identity_files(part)))
+        self._done = 0
+        self._progress, self._cancelled = progress, cancelled
+
+    def sha256(self, path: Path) -> str:
+        hasher = hashlib.sha256()
+        with path.open("rb") as stream:
+            while piece := stream.read(HASH_PIECE):
+                if self._cancelled():
+                    raise Cancelled("cancelled in phase hash")
+                hasher.update(piece)
+                self._done += len(piece)
+                # Of the whole run this is hardly anything.
+                self._progress(Progress("hash", self._done, self._total, 0.0))
+        return hasher.hexdigest()
 
 
 def _identity_files(checkpoint: Checkpoint) -> list[Path]:
     named = [checkpoint.path / name for name in (*IDENTITY_FILES, ADAPTER_CONFIG)]
     return [*checkpoint.weight_files(), *(path for path in named if path.is_file())]
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def check_pair(reference: Checkpoint, candidate: Checkpoint) -> None:

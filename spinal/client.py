@@ -175,7 +175,7 @@ class Client:
                 response = self._http.request(method, path, **options)
             except httpx.TransportError as error:
                 failure = f"{type(error).__name__}: {error}"
-            if response is not None and response.status_code not in RETRY_STATUS:
+            if response is not None and not _passing(response):
                 return _checked(response)
             if response is not None:
                 pause = max(pause, _retry_after(response))
@@ -188,6 +188,11 @@ class Client:
                 )
             time.sleep(pause)
             pause = min(pause * 2, 5.0)
+
+
+def _passing(response: httpx.Response) -> bool:
+    """Whether the service says that the same request may succeed soon; of the conflicts only one in flight does."""
+    return response.status_code in RETRY_STATUS or (response.status_code == 409 and "Retry-After" in response.headers)
 
 
 def _retry_after(response: httpx.Response) -> float:

@@ -43,17 +43,29 @@ class SpinalError(Exception):
         self.extra = extra
 
     def to_problem(self) -> dict[str, Any]:
-        """The error as an RFC 9457 problem object (without ``instance``)."""
+        """The error as an RFC 9457 problem object (without ``instance``), in text that every JSON reader takes."""
         problem: dict[str, Any] = {
             "type": f"urn:spinal:problem:{self.code}",
             "title": self.title,
             "status": self.status,
             "code": self.code,
-            "detail": self.detail,
+            "detail": _readable(self.detail),
         }
         if self.hint:
-            problem["hint"] = self.hint
-        return problem | self.extra
+            problem["hint"] = _readable(self.hint)
+        return problem | {name: _readable(value) for name, value in self.extra.items()}
+
+
+def _readable(value: Any) -> Any:
+    """``value`` without what neither UTF-8 nor a database can hold: NUL (tensor names of damaged files have it) and
+    lone surrogates (file names that are not UTF-8); they are written out instead."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
+    if isinstance(value, dict):
+        return {_readable(name): _readable(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_readable(item) for item in value]
+    return value
 
 
 # --- checkpoints -------------------------------------------------------------------------------------

@@ -74,11 +74,11 @@ def _warm_up(**_: Any) -> None:
 
 
 @task_failure.connect
-def _child_lost(task_id: str | None = None, args: Any = None, exception: BaseException | None = None, **_: Any) -> None:
+def _child_lost(task_id: str | None = None, exception: BaseException | None = None, **_: Any) -> None:
     """Runs in the parent when a child died under a task: its run need not wait for the lease to expire."""
     from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 
-    if isinstance(exception, (TimeLimitExceeded, WorkerLostError)) and args:
+    if isinstance(exception, (TimeLimitExceeded, WorkerLostError)):
         from worker.lease import hand_back_lost
 
-        hand_back_lost(str(args[0]), str(task_id))
+        hand_back_lost(str(task_id))

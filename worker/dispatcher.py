@@ -5,6 +5,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -16,6 +18,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.ledger import rings, runs
+from service.ledger.connection import BoundedConnection
 from service.ledger.unit_of_work import Ledger
 from service.logs import configure_logs
 from service.settings import Settings, get_settings
@@ -24,16 +27,20 @@ from worker.celery_app import TASK, app
 from worker.metrics import DispatcherMetrics
 
 log = structlog.get_logger(__name__)
-PUBLISH_ERRORS = (OSError, RedisError, KombuError)
-DATABASE_ERRORS = (DatabaseUnavailable, SQLAlchemyError)
-"""Nothing a database answers ends the dispatcher: it may be restarting, or not migrated yet."""
 
 
-def _complain(error: Exception) -> None:
-    if isinstance(error, DatabaseUnavailable):
+@contextmanager
+def _one_turn() -> Iterator[None]:
+    """Nothing that one turn of a loop meets ends the loop: the database may be restarting, or not migrated yet, and a
+    dispatcher that rings but no longer reaps would be worse than none."""
+    try:
+        yield
+    except DatabaseUnavailable as error:
         log.warning("database unavailable", error=error.detail)
-    else:
+    except SQLAlchemyError as error:
         log.error("database refused", error=str(error).splitlines()[0])
+    except Exception:
+        log.exception("unexpected error")
 
 
 class Dispatcher:
@@ -64,13 +71,11 @@ class Dispatcher:
         log.info("dispatching")
         while not self._stop.is_set():
             self._wake.clear()
+            rung = False
+            with _one_turn():
+                rung = self.ring()
             pause = self._settings.dispatch_interval_s
-            try:
-                if not self.ring():
-                    pause = max(pause, 1.0)
-            except DATABASE_ERRORS as error:
-                _complain(error)
-            self._wake.wait(pause)
+            self._wake.wait(pause if rung else max(pause, 1.0))
         self._ledger.close()
         log.info("stopped")
 
@@ -81,7 +86,7 @@ class Dispatcher:
             waiting = rings.unanswered(session, ring_again_s=again_s)
         try:
             lost = [queue for queue, rung in waiting.items() if self._doorbells(queue) < rung]
-        except PUBLISH_ERRORS as error:
+        except self._broker_errors() as error:
             self._lose_broker(error)
             return False
         while True:
@@ -93,7 +98,7 @@ class Dispatcher:
             for index, run in enumerate(due):
                 try:
                     self._publish(run)
-                except PUBLISH_ERRORS as error:
+                except self._broker_errors() as error:
                     self._lose_broker(error)
                     with self._ledger.begin() as session:
                         rings.unring(session, [late.run_id for late in due[index:]])
@@ -130,6 +135,11 @@ class Dispatcher:
             )
         return self._broker
 
+    def _broker_errors(self) -> tuple[type[Exception], ...]:
+        """The errors of whichever broker the URL names."""
+        known = self._connection()
+        return (OSError, RedisError, KombuError, *known.connection_errors, *known.channel_errors)
+
     def _lose_broker(self, error: Exception) -> None:
         self._metrics.publish_errors.inc()
         log.warning("broker unavailable", error=f"{type(error).__name__}: {error}")
@@ -141,10 +151,13 @@ class Dispatcher:
         """Take back runs whose worker fell silent."""
         # They have waited for a whole lease already: what is left of the backoff only spreads them out.
         pause = min(1.0, self._settings.backoff_s)
-        with self._ledger.begin() as session:
-            taken = runs.reap(session, max_attempts=self._settings.max_attempts, backoff_s=pause)
-        self._metrics.leases_expired.inc(len(taken))
-        for run_id, state in taken:
+        while not self._stop.is_set():
+            with self._ledger.begin() as session:
+                taken = runs.reap_next(session, max_attempts=self._settings.max_attempts, backoff_s=pause)
+            if taken is None:
+                return
+            run_id, state = taken
+            self._metrics.leases_expired.inc()
             log.warning("lease expired", run_id=str(run_id), state=state)
 
     def _reap_on(self) -> None:
@@ -153,20 +166,21 @@ class Dispatcher:
         grace = self._settings.heartbeat_s + 2.0
         grace_until = time.monotonic() + grace
         while not self._stop.wait(self._settings.dispatch_interval_s):
-            try:
+            answered = False
+            with _one_turn():
                 if time.monotonic() > grace_until:
                     self.reap()
                 else:
                     self._ledger.ping()
-            except DATABASE_ERRORS as error:
-                _complain(error)
+                answered = True
+            if not answered:
                 grace_until = time.monotonic() + grace
 
     def _listen_on(self) -> None:
         url = make_url(self._settings.database_url.get_secret_value()).set(drivername="postgresql")
         while not self._stop.is_set():
             try:
-                with psycopg.connect(
+                with BoundedConnection.connect(
                     url.render_as_string(hide_password=False), autocommit=True, connect_timeout=3
                 ) as connection:
                     connection.execute("LISTEN spinal_runs")

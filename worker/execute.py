@@ -29,7 +29,7 @@ from spinal.prompts import PromptSet
 from spinal.provenance import make_provenance
 from spinal.trace import ENGINE_VERSION, Trace, trace_digest
 from worker.lease import Lease
-from worker.store import store_result
+from worker.store import end_attempt
 
 
 class MeasuringEngine(Protocol):
@@ -102,7 +102,7 @@ class Job:
         expected = trace_digest(
             self._content(checkpoint, spec["snapshot"]), prompts.digest, profile.fingerprint, spec["engine_version"]
         )
-        if self._already_traced(expected):
+        if self._kept_capture(expected) is not None:
             self._store(expected, lambda _session: None)
             return expected
         _require_version("engine", spec["engine_version"], ENGINE_VERSION)
@@ -114,7 +114,15 @@ class Job:
         return trace.digest
 
     def _store(self, digest: str, write: Callable[[Session], None]) -> None:
-        store_result(self._ledger, self._lease, self._claim, digest, write)
+        """End the run with its result, in one transaction under the fence."""
+        self._lease.measured()
+
+        def end(session: Session) -> None:
+            runs.check_fence(session, self._claim.run_id, self._claim.attempt)
+            write(session)
+            runs.succeed(session, self._claim.run_id, self._claim.attempt, digest)
+
+        end_attempt(self._ledger, self._claim, end, patient=self._lease.patient)
 
     def _measure(
         self,
@@ -141,8 +149,14 @@ class Job:
             raise ModelChanged(
                 f"{checkpoint.source} changed while it was being measured", hint="submit again when its files are final"
             )
-        uri, size = self._artifacts.put(local, trace.digest)
+        report(Progress("store", 0, 1, 1.0))
+        uri, size = self._artifacts.put(local, self._capture_name(trace.digest))
         return trace, uri, size
+
+    def _capture_name(self, digest: str) -> str:
+        """A name of this attempt's own: what a worker writes after its run was taken away replaces nothing. Which of a
+        trace's captures is the one is said by its row, which is written under the fence."""
+        return f"{digest}.{self._claim.run_id}-{self._claim.attempt}"
 
     def _compare(self) -> str:
         started = time.monotonic()
@@ -201,10 +215,10 @@ class Job:
             return [traces.load_trace(session, results[spec_digest(side)]) for side in sides]
 
     def _capture(self, trace: Trace, checkpoint: Checkpoint, prompts: PromptSet) -> str:
-        """Where the trace's capture lies; one that was deleted is measured again, here."""
-        uri = self._artifacts.uri(trace.digest)
-        if self._artifacts.exists(uri):
-            return uri
+        """Where the trace's capture lies; one that was deleted or damaged is measured again, here."""
+        kept = self._kept_capture(trace.digest)
+        if kept is not None:
+            return kept
         _require_version("engine", trace.engine.version, ENGINE_VERSION)
         with self._artifacts.scratch() as folder:
             _, uri, size = self._measure(
@@ -233,13 +247,16 @@ class Job:
             known = known_weights_digest(session, snapshot)
         if known is not None:
             return known
-        self._lease.report(Progress("hash", 0, 1, 0.0))
-        content = weights_digest(checkpoint)
+        content = weights_digest(checkpoint, progress=self._lease.report, cancelled=self._lease.should_stop)
         with self._ledger.begin() as session:
             remember_weights_digest(session, snapshot, content)
         return content
 
-    def _already_traced(self, digest: str) -> bool:
+    def _kept_capture(self, digest: str) -> str | None:
+        """Uri of the whole capture behind a stored trace; None when there is no such trace, or its capture is gone or
+        cut off."""
         with self._ledger.read() as session:
-            known = traces.trace_exists(session, digest)
-        return known and self._artifacts.exists(self._artifacts.uri(digest))
+            stored = traces.stored_capture(session, digest)
+        if stored is None or self._artifacts.size(stored.uri) != stored.bytes:
+            return None
+        return stored.uri

@@ -1,8 +1,15 @@
-"""A worker's hold on one attempt: heartbeat, progress, cancellation, and the end of a hung one."""
+"""A worker's hold on one attempt: heartbeat, progress, cancellation, and the end of a hung one.
+
+Two threads. One beats, and may wait for the database; the other watches and waits for nothing, so that a database that
+does not answer delays neither a shutdown nor the end of a measurement that does not stop. Behind both stands a timer
+outside the interpreter, for native code that never lets go of it.
+"""
 
 import contextvars
+import faulthandler
 import os
 import socket
+import sys
 import threading
 import time
 from enum import StrEnum
@@ -16,12 +23,21 @@ from sqlalchemy.orm import Session
 from service.ledger import runs
 from service.ledger.unit_of_work import Ledger
 from service.settings import Settings, get_settings
-from spinal.errors import LeaseLost, RunStalled, SpinalError
+from spinal.errors import RunStalled, SpinalError
 from spinal.progress import Progress
 
 log = structlog.get_logger(__name__)
-ABANDON_AFTER_S = 8.0
+ABANDON_AFTER_S = 6.0
 """Seconds a measurement may go on after it was told to stop; then its process is ended."""
+WATCH_EVERY_S = 0.25
+ENDING_LIMIT_S = 3.0
+"""Seconds that writing the end of an abandoned attempt may take before its process goes anyway."""
+DEAD_AFTER_LEASES = 2.0
+"""A process in which not even the watching thread runs for so many leases is ended from outside the interpreter. More
+than one: a process that was only frozen for longer than its lease may go on with other work."""
+REARM_EVERY_S = 2.0
+RELEASE_PATIENCE_S = 10.0
+"""Seconds a process that is asked to leave waits for the database to take the end of its attempt."""
 RELEASING = threading.Event()
 """Set in a worker child that is shutting down in good order."""
 
@@ -41,8 +57,8 @@ def worker_name(task_id: str) -> str:
 
 
 class Lease:
-    """Context around one claimed attempt. A thread beats every ``heartbeat_s`` (and at once on the first
-    progress of a phase); :meth:`should_stop` is the measurement's cancel check."""
+    """Context around one claimed attempt, from its claim to its last write. Beats every ``heartbeat_s`` (and at once on
+    the first progress of a phase); :meth:`should_stop` is the measurement's cancel check."""
 
     def __init__(self, ledger: Ledger, settings: Settings, claim: runs.Claim) -> None:
         self._ledger = ledger
@@ -51,16 +67,22 @@ class Lease:
         self._progress: dict[str, Any] | None = None
         self._wake = threading.Event()
         self._done = threading.Event()
+        self._measuring = True
+        self._leaving_since: float | None = None
         self._last_beat = self._last_progress = time.monotonic()
         self._stop_since: float | None = None
         self.stop: Stop | None = None
-        # In a copy of this context: the ids bound to the log are on the thread's lines, too.
-        self._thread = threading.Thread(
-            target=contextvars.copy_context().run, args=(self._beat_on,), daemon=True, name=f"lease-{claim.run_id}"
+        # In copies of this context: the ids bound to the log are on the threads' lines, too.
+        self._beating, self._watching = (
+            threading.Thread(
+                target=contextvars.copy_context().run, args=(loop,), daemon=True, name=f"{name}-{claim.run_id}"
+            )
+            for name, loop in (("beat", self._beat_on), ("watch", self._watch_on))
         )
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._beating.start()
+        self._watching.start()
         return self
 
     def __exit__(
@@ -68,7 +90,10 @@ class Lease:
     ) -> None:
         self._done.set()
         self._wake.set()
-        self._thread.join(self._settings.db_statement_timeout_s + 1)
+        self._watching.join()
+        # A beat that waits for the database ends by itself and finds its attempt ended: nothing has to wait for it.
+        self._beating.join(WATCH_EVERY_S)
+        faulthandler.cancel_dump_traceback_later()
 
     def report(self, progress: Progress) -> None:
         """Remember the newest progress; it travels with the next heartbeat."""
@@ -87,30 +112,33 @@ class Lease:
     def should_stop(self) -> bool:
         return self.stop is not None
 
-    def require(self) -> None:
-        """Raise LeaseLost when this attempt must not write any more."""
-        if self.stop is Stop.LOST:
-            raise LeaseLost(f"attempt {self._claim.attempt} of run {self._claim.run_id} was taken away")
+    def measured(self) -> None:
+        """The measurement has returned: from now on there is nothing to stop, only an end to write."""
+        self._measuring = False
+
+    def patient(self) -> bool:
+        """Whether to go on waiting for the database with what has to be written."""
+        if not RELEASING.is_set():
+            return self._silent_s() < self._settings.outage_patience_s
+        if self._leaving_since is None:
+            self._leaving_since = time.monotonic()
+        return time.monotonic() - self._leaving_since < RELEASE_PATIENCE_S
+
+    def _silent_s(self) -> float:
+        return time.monotonic() - self._last_beat
+
+    # beating
 
     def _beat_on(self) -> None:
-        while not self._done.is_set():
-            answered = self._beat()
-            if time.monotonic() - self._last_progress > self._settings.stall_s:
-                self._halt(Stop.STALLED)
-            self._end_hung_measurement()
+        while not self._done.is_set() and self.stop is not Stop.LOST:
+            try:
+                answered = self._beat()
+            except Exception:
+                log.exception("heartbeat failed unexpectedly")
+                answered = False
             hurry = self.stop is not None or not answered
-            self._wait(min(self._settings.heartbeat_s, 1.0) if hurry else self._settings.heartbeat_s)
-
-    def _wait(self, pause: float) -> None:
-        """Until the next beat is due; a new phase or a shutdown comes earlier."""
-        until = time.monotonic() + pause
-        while (left := until - time.monotonic()) > 0 and not self._done.is_set():
-            if self._wake.wait(min(left, 0.5)):
-                self._wake.clear()
-                return
-            if RELEASING.is_set() and self.stop is None:
-                self._halt(Stop.RELEASED)
-                return
+            self._wake.wait(min(self._settings.heartbeat_s, 1.0) if hurry else self._settings.heartbeat_s)
+            self._wake.clear()
 
     def _beat(self) -> bool:
         """One heartbeat; False when the database did not answer."""
@@ -125,34 +153,56 @@ class Lease:
                     progress=progress,
                 )
         except SpinalError as error:
-            silent = time.monotonic() - self._last_beat
-            log.warning("heartbeat failed", error=error.detail, silent_s=round(silent, 1))
             # The lease may be over without anyone having taken the run: the fence decides, when it can be asked.
-            if silent > self._settings.outage_patience_s:
-                self._halt(Stop.LOST)
+            log.warning("heartbeat failed", error=error.detail, silent_s=round(self._silent_s(), 1))
             return False
         self._last_beat = time.monotonic()
         if not beat.alive and not self._done.is_set():
             self._halt(Stop.LOST)
-            record_refusal(self._ledger, self._claim)
+            record_refusal(self._ledger, self._claim, beat=True)
         elif beat.cancel_requested:
             self._halt(Stop.CANCELLED)
         return True
 
+    # watching
+
+    def _watch_on(self) -> None:
+        armed = 0.0
+        while not self._done.wait(WATCH_EVERY_S):
+            now = time.monotonic()
+            if now - armed > REARM_EVERY_S:
+                _end_process_unless_called_again(self._settings.lease_s * DEAD_AFTER_LEASES)
+                armed = now
+            if not self._measuring:
+                continue
+            if self.stop is None and (why := self._reason_to_stop(now)) is not None:
+                self._halt(why)
+            if self._stop_since is not None and now - self._stop_since > ABANDON_AFTER_S:
+                self._abandon()
+
+    def _reason_to_stop(self, now: float) -> Stop | None:
+        if RELEASING.is_set():
+            return Stop.RELEASED
+        if now - self._last_progress > self._settings.stall_s:
+            return Stop.STALLED
+        if now - self._last_beat > self._settings.outage_patience_s:
+            return Stop.LOST
+        return None
+
     def _halt(self, why: Stop) -> None:
         if self.stop is None:
             log.warning("stopping measurement", why=why.value)
-            self.stop = why
             self._stop_since = time.monotonic()
+            self.stop = why
+            self._wake.set()
 
-    def _end_hung_measurement(self) -> None:
+    def _abandon(self) -> None:
         """A kernel that does not return cannot be interrupted; the process around it can."""
-        if self._stop_since is None or self._done.is_set():
-            return
-        if time.monotonic() - self._stop_since > ABANDON_AFTER_S:
-            log.error("measurement did not stop, ending its process", after_s=ABANDON_AFTER_S)
-            self._write_ending()
-            os._exit(70)
+        log.error("measurement did not stop, ending its process", after_s=ABANDON_AFTER_S)
+        writing = threading.Thread(target=contextvars.copy_context().run, args=(self._write_ending,), daemon=True)
+        writing.start()
+        writing.join(ENDING_LIMIT_S)
+        os._exit(70)
 
     def _write_ending(self) -> None:
         try:
@@ -160,6 +210,12 @@ class Lease:
                 end_stopped(session, self._settings, self._claim, self.stop)
         except SpinalError as error:
             log.warning("ending left to the reaper", error=error.detail)
+
+
+def _end_process_unless_called_again(within_s: float) -> None:
+    """A timer in C: it needs no interpreter lock, so it also ends a process whose native code never gives that back."""
+    # Not sys.stderr: Celery puts an object without a file descriptor there.
+    faulthandler.dump_traceback_later(within_s, exit=True, file=sys.__stderr__ or 2)
 
 
 def end_stopped(session: Session, settings: Settings, claim: runs.Claim, why: Stop | None) -> None:
@@ -179,27 +235,29 @@ def end_stopped(session: Session, settings: Settings, claim: runs.Claim, why: St
         )  # fmt: skip
 
 
-def record_refusal(ledger: Ledger, claim: runs.Claim) -> None:
-    """Log and count a write that came after the attempt had been taken away."""
+def record_refusal(ledger: Ledger, claim: runs.Claim, *, beat: bool = False) -> None:
+    """Log and count a write (or a heartbeat) that came after the attempt had been taken away."""
     try:
         with ledger.begin() as session:
-            if runs.record_refused_write(session, claim.run_id, claim.attempt):
-                log.warning("zombie write refused", attempt=claim.attempt)
+            if runs.record_refusal(session, claim.run_id, claim.attempt, beat=beat):
+                log.warning("zombie heartbeat refused" if beat else "zombie write refused", attempt=claim.attempt)
     except SpinalError as error:
         log.warning("refused write not counted", attempt=claim.attempt, error=error.detail)
 
 
-def hand_back_lost(run_id: str, task_id: str) -> None:
-    """Called in the parent when the child under ``task_id`` died: expire its lease and reap at once."""
+def hand_back_lost(task_id: str) -> None:
+    """Called in the parent when the child under ``task_id`` died: take back its run, and no other. Whether other
+    workers are silent because they are gone or because the database was is the dispatcher's to judge."""
     settings = get_settings()
     ledger = Ledger(settings)
     try:
         with ledger.begin() as session:
-            if runs.expire_lease(session, UUID(run_id), worker_name(task_id)):
-                log.warning("worker child died, run handed back", run_id=run_id)
-        with ledger.begin() as session:
-            runs.reap(session, max_attempts=settings.max_attempts, backoff_s=settings.backoff_s)
+            run: UUID | None = runs.expire_lease(session, worker_name(task_id))
+        if run is not None:
+            log.warning("worker child died, run handed back", run_id=str(run))
+            with ledger.begin() as session:
+                runs.reap_next(session, max_attempts=settings.max_attempts, backoff_s=settings.backoff_s, only=run)
     except SpinalError as error:
-        log.warning("hand-back left to the reaper", run_id=run_id, error=error.detail)
+        log.warning("hand-back left to the reaper", task_id=task_id, error=error.detail)
     finally:
         ledger.close()

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.registry import Collector
@@ -11,21 +12,27 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from service.ledger.invariants import INVARIANTS, violations
-from service.ledger.unit_of_work import Ledger
+from service.ledger.invariants import DIGESTS, INVARIANTS, violations
+from service.ledger.lifecycle import State
+from service.ledger.rings import DUE_SINCE
+from service.ledger.runs import NO_OPEN_DEPENDENCY
+from service.ledger.unit_of_work import Ledger, allow
 from service.settings import Settings
 from spinal.errors import DatabaseUnavailable
 
-OLDEST_DUE = """SELECT COALESCE(EXTRACT(epoch FROM max(now() - GREATEST(created_at, not_before))), 0) FROM runs
-                WHERE state = 'QUEUED' AND not_before <= now() AND NOT EXISTS (
-                  SELECT 1 FROM run_dependencies d JOIN runs n ON n.id = d.depends_on
-                  WHERE d.run_id = runs.id AND n.state <> 'SUCCEEDED')"""
+log = structlog.get_logger(__name__)
+OLDEST_DUE = f"""SELECT COALESCE(EXTRACT(epoch FROM max(now() - {DUE_SINCE})), 0) FROM runs
+                 WHERE state = 'QUEUED' AND not_before <= now() AND {NO_OPEN_DEPENDENCY}"""  # noqa: S608  constants
 ATTEMPTS = """SELECT r.kind, a.outcome, count(*) AS n,
                 CAST(sum(EXTRACT(epoch FROM a.ended_at - a.started_at)) AS float8) AS seconds
               FROM run_attempts a JOIN runs r ON r.id = a.run_id WHERE a.outcome IS NOT NULL GROUP BY 1, 2"""
+REFUSED = """SELECT CAST(COALESCE(sum(refused_writes), 0) AS bigint) AS ends,
+               CAST(COALESCE(sum(refused_beats), 0) AS bigint) AS beats FROM run_attempts"""
 CHECK_EVERY_S = 60.0
 RECENT_TRACES_S = 3600.0
 """Digests are recomputed only for traces stored lately; ``python -m service.doctor`` recomputes all."""
+INVARIANTS_LIMIT_S = 60.0
+"""Reading a whole ledger may take longer than any other statement may."""
 EXPIRED = "SELECT count(*) FROM runs WHERE state = 'RUNNING' AND lease_until <= now()"
 
 
@@ -35,7 +42,7 @@ class DispatcherMetrics:
     def __init__(self, ledger: Ledger) -> None:
         self.registry = CollectorRegistry()
         self.publish_errors = Counter(
-            "spinal_publish_errors", "Doorbells the broker did not take", registry=self.registry
+            "spinal_publish_errors", "Times the broker failed while it was rung", registry=self.registry
         )
         self.leases_expired = Counter(
             "spinal_leases_expired", "Runs taken back from silent workers", registry=self.registry
@@ -70,33 +77,44 @@ class LedgerCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         try:
             with self._ledger.read() as session:
-                found = [*_from_rows(session), self._invariants(session)]
+                found = list(_from_rows(session))
         except (DatabaseUnavailable, SQLAlchemyError):
             yield GaugeMetricFamily("spinal_database_up", "Whether the ledger answers", value=0)
             return
         yield GaugeMetricFamily("spinal_database_up", "Whether the ledger answers", value=1)
         yield from found
+        yield self._invariants()
 
-    def _invariants(self, session: Session) -> GaugeMetricFamily:
-        """Checked at most every CHECK_EVERY_S, however often and by how many Prometheus asks."""
-        with self._lock:
-            if self._checked is None or time.monotonic() - self._checked > CHECK_EVERY_S:
-                broken = violations(session, traces_of_last_s=RECENT_TRACES_S)
-                self._broken = {name: len(broken.get(name, [])) for name in {*INVARIANTS, *broken}}
-                self._checked = time.monotonic()
-            broken_now = dict(self._broken)
+    def _invariants(self) -> GaugeMetricFamily:
+        """Checked at most every CHECK_EVERY_S, however often and by how many Prometheus asks; without values when the
+        check could not be made."""
         offenders = GaugeMetricFamily(
             "spinal_invariant_violations", "Offending rows by invariant", labels=["invariant"]
         )
-        for name, count in broken_now.items():
-            offenders.add_metric([name], count)
+        with self._lock:
+            if self._checked is None or time.monotonic() - self._checked > CHECK_EVERY_S:
+                self._checked = time.monotonic()
+                self._broken = self._check()
+            for name, count in self._broken.items():
+                offenders.add_metric([name], count)
         return offenders
+
+    def _check(self) -> dict[str, int]:
+        try:
+            with self._ledger.read() as session:
+                allow(session, INVARIANTS_LIMIT_S)
+                broken = violations(session, traces_of_last_s=RECENT_TRACES_S)
+        except (DatabaseUnavailable, SQLAlchemyError) as error:
+            log.warning("invariants not checked", error=str(error))
+            return {}
+        return {name: len(broken.get(name, [])) for name in (*INVARIANTS, DIGESTS)}
 
 
 def _from_rows(session: Session) -> Iterator[Metric]:
     states = GaugeMetricFamily("spinal_runs", "Runs by state", labels=["state"])
-    for row in session.execute(text("SELECT state, count(*) AS n FROM runs GROUP BY state")):
-        states.add_metric([row.state], row.n)
+    counts = {row.state: row.n for row in session.execute(text("SELECT state, count(*) AS n FROM runs GROUP BY state"))}
+    for state in State:
+        states.add_metric([state.value], counts.get(state.value, 0))
     yield states
     oldest = float(session.execute(text(OLDEST_DUE)).scalar_one())
     yield GaugeMetricFamily("spinal_oldest_due_run_seconds", "Age of the oldest run that could start", value=oldest)
@@ -109,5 +127,10 @@ def _from_rows(session: Session) -> Iterator[Metric]:
         seconds.add_metric([row.kind, row.outcome], row.n, row.seconds)
     yield attempts
     yield seconds
-    refused = int(session.execute(text("SELECT COALESCE(sum(refused_writes), 0) FROM run_attempts")).scalar_one())
-    yield CounterMetricFamily("spinal_zombie_writes_refused", "Writes of attempts taken away before", value=refused)
+    refused = CounterMetricFamily(
+        "spinal_zombie_writes_refused", "Writes of attempts that had been taken away", labels=["write"]
+    )
+    row = session.execute(text(REFUSED)).one()
+    refused.add_metric(["end"], row.ends)
+    refused.add_metric(["heartbeat"], row.beats)
+    yield refused

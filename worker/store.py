@@ -1,4 +1,4 @@
-"""Storing a result so that neither an outage nor a commit whose answer got lost loses or doubles it."""
+"""Ending an attempt in the ledger so that neither an outage nor a commit whose answer got lost loses or doubles it."""
 
 import time
 from collections.abc import Callable
@@ -9,44 +9,40 @@ from sqlalchemy.orm import Session
 from service.ledger import runs
 from service.ledger.unit_of_work import Ledger
 from spinal.errors import DatabaseUnavailable, LeaseLost
-from worker.lease import Lease, Stop
 
 log = structlog.get_logger(__name__)
 TRY_AGAIN_AFTER_S = 1.0
 
 
-def store_result(
-    ledger: Ledger, lease: Lease, claim: runs.Claim, digest: str, write: Callable[[Session], None]
+def end_attempt(
+    ledger: Ledger, claim: runs.Claim, write: Callable[[Session], None], *, patient: Callable[[], bool]
 ) -> None:
-    """``write`` the result and end the run, in one transaction under the fence; while the database is away, again
-    and again for as long as the lease allows.
+    """Carry out ``write``, which ends the attempt under its fence, in one transaction; while the database is away,
+    again and again for as long as ``patient()``.
 
-    Raises LeaseLost when the attempt was taken away, DatabaseUnavailable when the attempt has to stop before the
-    database came back.
+    The fence decides whether the attempt may still write, nothing this process believes. Raises LeaseLost when the
+    attempt was taken away, DatabaseUnavailable when patience ended before the database came back.
     """
     unsure = False
     while True:
         try:
-            lease.require()
-            with ledger.begin() as session:
-                runs.check_fence(session, claim.run_id, claim.attempt)
-                write(session)
-                runs.succeed(session, claim.run_id, claim.attempt, digest)
-            return
-        except LeaseLost:
-            # Not lost but done, when an earlier try was committed and only its answer did not arrive.
-            if unsure and _committed(ledger, claim):
-                log.info("commit confirmed by reading back", digest=digest)
+            if unsure and (outcome := _outcome(ledger, claim)) is not None:
+                # "lost" is written by others; every other end only by this attempt itself.
+                if outcome == "lost":
+                    raise LeaseLost(f"attempt {claim.attempt} of run {claim.run_id} was taken away")
+                log.info("commit confirmed by reading back", outcome=outcome)
                 return
-            raise
+            with ledger.begin() as session:
+                write(session)
+            return
         except DatabaseUnavailable as error:
-            if lease.stop not in (None, Stop.LOST):
+            if not patient():
                 raise
             unsure = True
-            log.warning("result not stored yet", digest=digest, error=error.detail)
+            log.warning("end of the attempt not stored yet", error=error.detail)
         time.sleep(TRY_AGAIN_AFTER_S)
 
 
-def _committed(ledger: Ledger, claim: runs.Claim) -> bool:
+def _outcome(ledger: Ledger, claim: runs.Claim) -> str | None:
     with ledger.read() as session:
-        return runs.attempt_outcome(session, claim.run_id, claim.attempt) == "succeeded"
+        return runs.attempt_outcome(session, claim.run_id, claim.attempt)

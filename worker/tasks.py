@@ -1,4 +1,4 @@
-"""The one task: claim -> carry out -> store under the fence. Its argument is a run id."""
+"""The one task: claim -> carry out -> store under the fence. Its argument is the id of a run that waits."""
 
 import os
 import signal
@@ -9,17 +9,18 @@ from uuid import UUID
 
 import structlog
 from celery.signals import worker_process_init, worker_shutting_down
+from sqlalchemy.orm import Session
 
 from service.artifacts import ArtifactStore, storage_problem
-from service.ledger import runs
+from service.ledger import rings, runs
 from service.ledger.unit_of_work import Ledger
 from service.settings import Settings, get_settings
 from service.telemetry import configure_telemetry, run_span, trace_id
 from spinal.errors import Cancelled, DatabaseUnavailable, InternalError, LeaseLost, OutOfMemory, SpinalError
 from worker.celery_app import TASK, app
 from worker.execute import Job
-from worker.lease import RELEASING, Lease, end_stopped, record_refusal, worker_name
-from worker.store import TRY_AGAIN_AFTER_S
+from worker.lease import RELEASING, Lease, Stop, end_stopped, record_refusal, worker_name
+from worker.store import TRY_AGAIN_AFTER_S, end_attempt
 
 log = structlog.get_logger(__name__)
 
@@ -32,29 +33,34 @@ def _ledger() -> Ledger:
 
 @app.task(name=TASK, bind=True)
 def run(self: Any, run_id: str) -> None:
-    """Carry out one run, if it is still to be done."""
-    with structlog.contextvars.bound_contextvars(run_id=run_id, task_id=self.request.id):
+    """Answer one doorbell."""
+    with structlog.contextvars.bound_contextvars(task_id=self.request.id):
         problem = perform(UUID(run_id), worker_name(self.request.id))
         if problem is not None and problem.ends_process:
             log.error("ending this process, the next run gets a fresh one", code=problem.code)
             os._exit(71)
 
 
-def perform(run_id: UUID, worker: str) -> SpinalError | None:
-    """Claim and carry out; returns what went wrong. A doorbell without a claimable run is no error."""
+def perform(rung: UUID, worker: str) -> SpinalError | None:
+    """Claim and carry out the run that should go first where ``rung`` waits, which need not be that one: the message is
+    a doorbell. Returns what went wrong. A doorbell without a claimable run is no error."""
     if RELEASING.is_set():
         return None
     settings = get_settings()
-    claim = _claim(run_id, worker, settings)
+    claim = _claim(rung, worker, settings)
     if claim is None:
-        log.info("nothing to claim")
+        log.info("nothing to claim", rung=str(rung))
         return None
-    ids: dict[str, Any] = {"audit_ids": [str(audit) for audit in claim.audits], "attempt": claim.attempt}
+    ids: dict[str, Any] = {
+        "run_id": str(claim.run_id),
+        "audit_ids": [str(audit) for audit in claim.audits],
+        "attempt": claim.attempt,
+    }
     if claim.traceparent is not None:
         ids["trace_id"] = trace_id(claim.traceparent)
     with (
         structlog.contextvars.bound_contextvars(**ids),
-        run_span(claim.kind.value, claim.traceparent, run_id=str(run_id), attempt=claim.attempt) as span,
+        run_span(claim.kind.value, claim.traceparent, run_id=str(claim.run_id), attempt=claim.attempt) as span,
     ):
         log.info("claimed", kind=claim.kind.value)
         problem = _carry_out(claim, settings)
@@ -63,16 +69,21 @@ def perform(run_id: UUID, worker: str) -> SpinalError | None:
     return problem
 
 
-def _claim(run_id: UUID, worker: str, settings: Settings) -> runs.Claim | None:
-    """Claim the run, for as long as a lease lasts; a commit whose answer got lost is read back."""
+def _claim(rung: UUID, worker: str, settings: Settings) -> runs.Claim | None:
+    """Claim a run, trying for as long as a lease lasts; a commit whose answer got lost is read back."""
     give_up, unsure = time.monotonic() + settings.lease_s, False
     while True:
         try:
             with _ledger().begin() as session:
                 # Only after a commit of our own went unanswered: a doubled doorbell must not share a claim.
-                held = runs.held_claim(session, run_id, worker=worker) if unsure else None
-                return held or runs.claim(
-                    session, run_id, worker=worker, lease_s=settings.lease_s, deadline_s=settings.run_deadline_s
+                held = runs.held_claim(session, worker=worker) if unsure else None
+                if held is not None:
+                    return held
+                best = rings.best_due(session, rung)
+                if best is None:
+                    return None
+                return runs.claim(
+                    session, best, worker=worker, lease_s=settings.lease_s, deadline_s=settings.run_deadline_s
                 )
         except DatabaseUnavailable as error:
             unsure = True
@@ -85,19 +96,20 @@ def _claim(run_id: UUID, worker: str, settings: Settings) -> runs.Claim | None:
 
 def _carry_out(claim: runs.Claim, settings: Settings) -> SpinalError | None:
     """One attempt from its lease to its last write; returns what went wrong."""
-    _set_threads(settings)
     with Lease(_ledger(), settings, claim) as lease:
         problem = _attempt(claim, lease, settings)
-    if isinstance(problem, LeaseLost):
-        record_refusal(_ledger(), claim)
-    elif problem is not None:
-        _write_failure(claim, lease, problem, settings)
+        lease.measured()
+        if isinstance(problem, LeaseLost):
+            record_refusal(_ledger(), claim)
+        elif problem is not None and lease.stop is not Stop.LOST:
+            _write_failure(claim, lease, problem, settings)
     return problem
 
 
 def _attempt(claim: runs.Claim, lease: Lease, settings: Settings) -> SpinalError | None:
-    """Carry out the run; returns what went wrong."""
+    """Carry out the run and store its result; returns what went wrong."""
     try:
+        _set_threads(settings)
         digest = Job(_ledger(), settings, claim, lease).carry_out()
     except SpinalError as error:
         return error
@@ -112,22 +124,26 @@ def _attempt(claim: runs.Claim, lease: Lease, settings: Settings) -> SpinalError
 
 
 def _write_failure(claim: runs.Claim, lease: Lease, problem: SpinalError, settings: Settings) -> None:
-    try:
-        with _ledger().begin() as session:
-            if isinstance(problem, Cancelled) and lease.stop is not None:
-                end_stopped(session, settings, claim, lease.stop)
-                log.info("stopped", why=lease.stop.value)
-                return
-            state = runs.fail(
-                session,
-                claim.run_id,
-                claim.attempt,
-                problem.to_problem(),
-                retryable=problem.retryable,
-                max_attempts=settings.max_attempts,
-                backoff_s=settings.backoff_s,
-            )
+    why = lease.stop
+
+    def write(session: Session) -> None:
+        if isinstance(problem, Cancelled) and why is not None:
+            end_stopped(session, settings, claim, why)
+            log.info("stopped", why=why.value)
+            return
+        state = runs.fail(
+            session,
+            claim.run_id,
+            claim.attempt,
+            problem.to_problem(),
+            retryable=problem.retryable,
+            max_attempts=settings.max_attempts,
+            backoff_s=settings.backoff_s,
+        )
         log.warning("attempt failed", code=problem.code, detail=problem.detail, state=state)
+
+    try:
+        end_attempt(_ledger(), claim, write, patient=lease.patient)
     except LeaseLost:
         record_refusal(_ledger(), claim)
     except DatabaseUnavailable as error:

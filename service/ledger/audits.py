@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, and_, or_, select, text
 from sqlalchemy.orm import Session
 
-from service.ledger.runs import cancel_runs_of
+from service.ledger.demand import cancel_runs_of, lock_runs_of
 from service.ledger.settle import notify
 from service.ledger.tables import AuditRecord, AuditRunRecord, RunRecord
 
@@ -83,6 +83,7 @@ def _conditions(narrowed: AuditFilter) -> list[ColumnElement[bool]]:
 
 def cancel_audit(session: Session, tenant: str, audit_id: UUID) -> bool:
     """QUEUED | RUNNING -> CANCELLED; False when there was nothing left to cancel."""
+    lock_runs_of(session, audit_id)
     cancelled = session.execute(
         text("""UPDATE audits SET state = 'CANCELLED', finished_at = now(), version = version + 1
                 WHERE id = :id AND tenant = :tenant AND state IN ('QUEUED','RUNNING') RETURNING id"""),
@@ -150,8 +151,18 @@ def find_idempotent(session: Session, tenant: str, key: str) -> Any:
     ).one_or_none()
 
 
+def lock_idempotency_key(session: Session, tenant: str, key: str) -> bool:
+    """Hold the key until the transaction ends, ahead of every other lock; False when another transaction holds it."""
+    held: bool = session.execute(
+        text("SELECT pg_try_advisory_xact_lock(hashtextextended(:tenant || chr(10) || :key, 0))"),
+        {"tenant": tenant, "key": key},
+    ).scalar_one()
+    return held
+
+
 def remember_idempotent(session: Session, tenant: str, key: str, body_digest: str, audit_id: UUID, status: int) -> bool:
-    """Store the answer given under a key; False when another request stored one first."""
+    """Store the answer given under a key, whose lock the caller holds; False when code from before that lock stored one
+    first."""
     return (
         session.execute(
             text("""INSERT INTO idempotency_keys (tenant, key, body_digest, audit_id, status)

@@ -2,11 +2,19 @@
 
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
 from service.ledger.traces import content_digest, load_trace_document
+from spinal.trace import trace_digest
 
+DIGESTS = "a trace's content recomputes to its digest"
+
+GUARDS = (
+    "audits_terminal", "comparisons_immutable", "run_attempts_ended", "runs_legal", "runs_terminal",
+    "trace_layers_immutable", "traces_immutable",
+)  # fmt: skip
+"""Triggers that refuse to change what has ended: while they stand, no query has to look for changes."""
 INVARIANTS: dict[str, str] = {
     "at most one succeeded attempt per run": """
         SELECT run_id FROM run_attempts WHERE outcome = 'succeeded' GROUP BY run_id HAVING count(*) > 1""",
@@ -24,9 +32,11 @@ INVARIANTS: dict[str, str] = {
     "one audit has one idempotency key, of its own tenant": """
         SELECT k.audit_id FROM idempotency_keys k JOIN audits a ON a.id = k.audit_id
         GROUP BY k.audit_id HAVING count(*) > 1 OR bool_or(k.tenant <> a.tenant)""",
-    "no two runs in flight share a specification": """
-        SELECT spec_digest FROM runs WHERE state IN ('QUEUED','RUNNING') AND NOT cancel_requested
+    "no two wanted runs share a specification": """
+        SELECT spec_digest FROM runs WHERE state IN ('QUEUED','RUNNING','SUCCEEDED') AND NOT cancel_requested
         GROUP BY spec_digest HAVING count(*) > 1""",
+    "a queued run is wanted": """
+        SELECT id FROM runs WHERE state = 'QUEUED' AND cancel_requested""",
     "no lease is expired for more than a minute": """
         SELECT id FROM runs WHERE state = 'RUNNING' AND lease_until < now() - interval '60 seconds'""",
     "attempts are numbered without a gap": """
@@ -48,9 +58,18 @@ INVARIANTS: dict[str, str] = {
         SELECT a.id FROM audits a WHERE a.state = 'SUCCEEDED' AND (a.candidate_trace IS NULL
           OR (a.reference IS NOT NULL AND (a.reference_trace IS NULL OR a.comparison IS NULL OR a.verdict IS NULL))
           OR (a.control IS NOT NULL AND a.control_trace IS NULL))""",
-    "a queued run does not wait for a failed one": """
+    "a queued run waits for nothing that will not come": """
         SELECT r.id FROM runs r JOIN run_dependencies d ON d.run_id = r.id JOIN runs n ON n.id = d.depends_on
-        WHERE r.state = 'QUEUED' AND n.state = 'FAILED'""",
+        WHERE r.state = 'QUEUED' AND n.state <> 'SUCCEEDED'
+          AND (n.state IN ('FAILED','CANCELLED') OR n.cancel_requested)""",
+    "an audit needs what its comparison waits for": """
+        SELECT x.audit_id FROM audit_runs x JOIN audits a ON a.id = x.audit_id
+        JOIN run_dependencies d ON d.run_id = x.run_id
+        WHERE x.role = 'compare' AND a.state IN ('QUEUED','RUNNING') AND NOT EXISTS (
+          SELECT 1 FROM audit_runs o WHERE o.audit_id = x.audit_id AND o.run_id = d.depends_on)""",
+    "ended rows are guarded": f"""
+        SELECT guard FROM unnest(ARRAY{list(GUARDS)}) AS g(guard) WHERE NOT EXISTS (
+          SELECT 1 FROM pg_trigger t WHERE t.tgname = g.guard AND t.tgenabled IN ('O','A'))""",  # noqa: S608  constants
 }
 
 
@@ -62,23 +81,23 @@ def violations(session: Session, *, traces_of_last_s: float | None = None) -> di
         offenders = list(session.execute(text(query)).scalars())
         if offenders:
             found[name] = offenders
-    torn = [
-        row.digest
-        for row in session.execute(
-            text("""SELECT digest, content_digest FROM traces
-                    WHERE CAST(:last AS float8) IS NULL OR created_at > now() - make_interval(secs => :last)"""),
-            {"last": traces_of_last_s},
-        ).all()
-        if not _recomputes(session, row.digest, row.content_digest)
-    ]
+    stored = session.execute(
+        text("""SELECT digest, content_digest, weights_digest, prompt_set_digest, fingerprint, engine_version
+                FROM traces WHERE CAST(:last AS float8) IS NULL OR created_at > now() - make_interval(secs => :last)"""),
+        {"last": traces_of_last_s},
+    )
+    torn = [row.digest for row in stored.all() if not _recomputes(session, row)]
     if torn:
-        found["a trace's content recomputes to its digest"] = torn
+        found[DIGESTS] = torn
     return found
 
 
-def _recomputes(session: Session, digest: str, content: str) -> bool:
+def _recomputes(session: Session, row: Row[Any]) -> bool:
+    """Whether a trace's name is that of what it says it measured, and its content that which was stored."""
+    if row.digest != trace_digest(row.weights_digest, row.prompt_set_digest, row.fingerprint, row.engine_version):
+        return False
     try:
-        return content_digest(load_trace_document(session, digest)) == content
+        return content_digest(load_trace_document(session, row.digest)) == row.content_digest
     except ValueError:
         # Not even JSON: a number that is not finite.
         return False

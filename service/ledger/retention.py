@@ -1,19 +1,14 @@
 """What may be deleted: captures that no open audit needs, answers kept under old Idempotency-Keys."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from service.ledger.traces import StoredCapture
+
 NEEDED = """EXISTS (SELECT 1 FROM audits a WHERE a.state IN ('QUEUED','RUNNING')
               AND traces.digest IN (a.candidate_trace, a.reference_trace, a.control_trace))"""
-
-
-@dataclass(frozen=True)
-class StoredCapture:
-    digest: str
-    uri: str
-    bytes: int
 
 
 def old_captures(session: Session, *, older_than_s: float) -> list[StoredCapture]:
@@ -35,6 +30,16 @@ def forget_capture(session: Session, digest: str) -> bool:
         {"digest": digest},
     ).scalar()
     return forgotten is not None
+
+
+def unnamed_captures(session: Session, uris: Sequence[str]) -> list[str]:
+    """Those of ``uris`` that no trace names as its capture."""
+    rows = session.execute(
+        text("""SELECT u.uri FROM unnest(CAST(:uris AS text[])) AS u(uri)
+                WHERE NOT EXISTS (SELECT 1 FROM traces t WHERE t.capture_uri = u.uri)"""),
+        {"uris": list(uris)},
+    )
+    return sorted(row.uri for row in rows)
 
 
 def count_idempotency_keys(session: Session, *, older_than_s: float) -> int:

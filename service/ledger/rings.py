@@ -8,6 +8,11 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from service.ledger.runs import NO_OPEN_DEPENDENCY
+from service.ledger.specs import SPEC_VERSION
+
+DUE_SINCE = """GREATEST(created_at, not_before, (SELECT max(n.finished_at) FROM run_dependencies d
+                 JOIN runs n ON n.id = d.depends_on WHERE d.run_id = runs.id))"""
+"""Since when a queued run without an open dependency could have been started."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ def due_runs(session: Session, *, ring_again_s: float, again: Sequence[str], lim
     rows = session.execute(
         text(f"""WITH due AS (
                    SELECT id, CASE WHEN rung_at IS NULL THEN
-                     CAST(EXTRACT(epoch FROM now() - GREATEST(created_at, not_before)) AS float8) END AS lag FROM runs
+                     CAST(EXTRACT(epoch FROM now() - {DUE_SINCE}) AS float8) END AS lag FROM runs
                    WHERE state = 'QUEUED' AND NOT cancel_requested AND not_before <= now()
                      AND (rung_at IS NULL OR (queue = ANY(:again) AND rung_at < now() - make_interval(secs => :after)))
                      AND {NO_OPEN_DEPENDENCY}
@@ -44,6 +49,20 @@ def due_runs(session: Session, *, ring_again_s: float, again: Sequence[str], lim
         {"again": list(again), "after": ring_again_s, "limit": limit},
     )
     return [Due(UUID(str(row.id)), row.queue, row.lag) for row in rows]
+
+
+def best_due(session: Session, rung: UUID) -> UUID | None:
+    """The run that a worker starts when it is rung for ``rung``: of the runs of that queue that could start, the one of
+    highest priority, then the oldest. It stays locked until the caller's transaction ends. None when there is none, or
+    only runs specified by newer code than this."""
+    found = session.execute(
+        text(f"""SELECT id FROM runs
+                 WHERE state = 'QUEUED' AND NOT cancel_requested AND not_before <= now() AND spec_version <= :known
+                   AND queue = (SELECT queue FROM runs WHERE id = :rung) AND {NO_OPEN_DEPENDENCY}
+                 ORDER BY priority DESC, created_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED"""),  # noqa: S608  as above
+        {"rung": rung, "known": SPEC_VERSION},
+    ).scalar()
+    return None if found is None else UUID(str(found))
 
 
 def unring(session: Session, run_ids: list[UUID]) -> None:

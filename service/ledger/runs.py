@@ -1,4 +1,9 @@
-"""Runs: one readable statement per transition, database time only, every worker write fenced by its attempt."""
+"""What workers and the reaper do to runs: one readable statement per transition, database time only, every worker write
+fenced by its attempt.
+
+Locks are taken in one order, so that no two transactions wait for each other: runs before audits; of runs, traces by
+specification before comparisons; audits by id (``tests/ledger/test_lock_order.py``).
+"""
 
 import json
 from dataclasses import dataclass
@@ -8,10 +13,9 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from service.ledger.ids import new_id
 from service.ledger.lifecycle import RunKind
 from service.ledger.settle import notify, settle
-from service.ledger.specs import SPEC_VERSION, spec_digest
+from service.ledger.specs import SPEC_VERSION
 from spinal.errors import AttemptsExhausted, DeadlineExceeded, DependencyFailed, LeaseLost
 
 NO_OPEN_DEPENDENCY = """NOT EXISTS (SELECT 1 FROM run_dependencies d JOIN runs n ON n.id = d.depends_on
@@ -39,54 +43,6 @@ class Beat:
     cancel_requested: bool
 
 
-def find_or_create_run(
-    session: Session,
-    spec: dict[str, Any],
-    *,
-    queue: str,
-    priority: int = 0,
-    depends_on: tuple[UUID, ...] = (),
-    traceparent: str | None = None,
-) -> UUID:
-    """The run that does ``spec``: a succeeded one, one in flight, or a new one. Safe under any number of
-    parallel calls; an in-flight row stays locked until the caller's transaction ends, so that it cannot finish
-    unseen."""
-    digest = spec_digest(spec)
-    done = session.execute(
-        text("""SELECT id FROM runs WHERE spec_digest = :digest AND state = 'SUCCEEDED'
-                ORDER BY finished_at DESC LIMIT 1"""),
-        {"digest": digest},
-    ).scalar()
-    if done is not None:
-        return UUID(str(done))
-    fresh = new_id()
-    run_id = session.execute(
-        text("""INSERT INTO runs (id, kind, spec, spec_version, spec_digest, queue, priority, traceparent)
-                VALUES (:id, :kind, CAST(:spec AS jsonb), :version, :digest, :queue, :priority, :traceparent)
-                ON CONFLICT (spec_digest) WHERE state IN ('QUEUED','RUNNING') AND NOT cancel_requested
-                DO UPDATE SET priority = GREATEST(runs.priority, EXCLUDED.priority)
-                RETURNING id"""),
-        {
-            "id": fresh,
-            "kind": spec["kind"],
-            "spec": json.dumps(spec),
-            "version": SPEC_VERSION,
-            "digest": digest,
-            "queue": queue,
-            "priority": priority,
-            "traceparent": traceparent,
-        },
-    ).scalar_one()
-    if run_id == fresh:
-        for needed in dict.fromkeys(depends_on):
-            session.execute(
-                text("INSERT INTO run_dependencies (run_id, depends_on) VALUES (:run, :needed)"),
-                {"run": fresh, "needed": needed},
-            )
-        notify(session, "spinal_runs", str(fresh))
-    return UUID(str(run_id))
-
-
 def claim(session: Session, run_id: UUID, *, worker: str, lease_s: float, deadline_s: float) -> Claim | None:
     """Take a queued run; None when there is nothing to take (a late, doubled or unknown doorbell, or a run that was
     specified by newer code than this)."""
@@ -110,15 +66,15 @@ def claim(session: Session, run_id: UUID, *, worker: str, lease_s: float, deadli
     return Claim(run_id, row.attempt, RunKind(row.kind), row.spec, row.traceparent, _open_audits(session, run_id))
 
 
-def held_claim(session: Session, run_id: UUID, *, worker: str) -> Claim | None:
+def held_claim(session: Session, *, worker: str) -> Claim | None:
     """The claim this delivery made in a commit whose answer got lost, if it was made."""
     row = session.execute(
-        text("""SELECT attempt, kind, spec, traceparent FROM runs
-                WHERE id = :id AND worker = :worker AND state = 'RUNNING'"""),
-        {"id": run_id, "worker": worker},
+        text("SELECT id, attempt, kind, spec, traceparent FROM runs WHERE worker = :worker AND state = 'RUNNING'"),
+        {"worker": worker},
     ).one_or_none()
     if row is None:
         return None
+    run_id = UUID(str(row.id))
     return Claim(run_id, row.attempt, RunKind(row.kind), row.spec, row.traceparent, _open_audits(session, run_id))
 
 
@@ -143,14 +99,17 @@ def heartbeat(session: Session, run_id: UUID, attempt: int, *, lease_s: float, p
     return Beat(alive=True, cancel_requested=row.cancel_requested)
 
 
-def check_fence(session: Session, run_id: UUID, attempt: int) -> None:
-    """Lock the run for this attempt's writes; raises LeaseLost when it is no longer this attempt's."""
-    held = session.execute(
-        text("SELECT 1 FROM runs WHERE id = :id AND attempt = :attempt AND state = 'RUNNING' FOR UPDATE"),
+def check_fence(session: Session, run_id: UUID, attempt: int) -> bool:
+    """Lock the run for this attempt's writes; True when nobody wants the run any more. Raises LeaseLost when it is no
+    longer this attempt's."""
+    unwanted: bool | None = session.execute(
+        text("""SELECT cancel_requested FROM runs WHERE id = :id AND attempt = :attempt AND state = 'RUNNING'
+                FOR NO KEY UPDATE"""),
         {"id": run_id, "attempt": attempt},
     ).scalar()
-    if held is None:
+    if unwanted is None:
         raise LeaseLost(f"attempt {attempt} of run {run_id} is no longer the current one")
+    return unwanted
 
 
 def attempt_outcome(session: Session, run_id: UUID, attempt: int) -> str | None:
@@ -162,20 +121,27 @@ def attempt_outcome(session: Session, run_id: UUID, attempt: int) -> str | None:
     return found
 
 
-def record_refused_write(session: Session, run_id: UUID, attempt: int) -> bool:
-    """Count a write that the fence refused; False when the attempt had not been taken away."""
+def record_refusal(session: Session, run_id: UUID, attempt: int, *, beat: bool) -> bool:
+    """Count a write that the fence refused (a heartbeat, or the end of an attempt with its result); False when the
+    attempt had not been taken away."""
     counted = session.execute(
-        text("""UPDATE run_attempts SET refused_writes = refused_writes + 1
+        text("""UPDATE run_attempts SET refused_beats = refused_beats + CAST(:beat AS int),
+                  refused_writes = refused_writes + 1 - CAST(:beat AS int)
                 WHERE run_id = :id AND attempt = :attempt AND outcome IN ('lost','cancelled') RETURNING attempt"""),
-        {"id": run_id, "attempt": attempt},
+        {"id": run_id, "attempt": attempt, "beat": beat},
     ).scalar()
     return counted is not None
 
 
-def succeed(session: Session, run_id: UUID, attempt: int, result_digest: str) -> None:
-    """RUNNING -> SUCCEEDED under the fence, in the transaction that stored the result; raises LeaseLost."""
+def succeed(session: Session, run_id: UUID, attempt: int, result_digest: str) -> str:
+    """RUNNING -> SUCCEEDED under the fence, in the transaction that stored the result; a run that is not wanted any
+    more -> CANCELLED (another may be doing the same by now). Returns the new state; raises LeaseLost."""
+    if check_fence(session, run_id, attempt):
+        cancelled(session, run_id, attempt)
+        return "CANCELLED"
     _finish(session, run_id, attempt, "SUCCEEDED", "succeeded", result=result_digest)
     settle(session, [run_id])
+    return "SUCCEEDED"
 
 
 def fail(
@@ -188,8 +154,12 @@ def fail(
     max_attempts: int,
     backoff_s: float,
 ) -> str:
-    """RUNNING -> QUEUED with backoff while another attempt may help, else -> FAILED; returns the new state."""
-    check_fence(session, run_id, attempt)
+    """RUNNING -> QUEUED with backoff while another attempt may help, else -> FAILED; one that would be queued again but
+    is not wanted any more -> CANCELLED. Returns the new state."""
+    unwanted = check_fence(session, run_id, attempt)
+    if retryable and unwanted:
+        cancelled(session, run_id, attempt)
+        return "CANCELLED"
     if retryable and _requeue(session, run_id, attempt, "retry", problem, max_attempts, backoff_s):
         return "QUEUED"
     error = _exhausted(session, run_id, problem, "failed") if retryable else problem
@@ -199,8 +169,11 @@ def fail(
 
 
 def release(session: Session, run_id: UUID, attempt: int) -> None:
-    """RUNNING -> QUEUED without charging the attempt: the worker is going away in good order."""
-    check_fence(session, run_id, attempt)
+    """RUNNING -> QUEUED without charging the attempt: the worker is going away in good order. A run that is not wanted
+    any more -> CANCELLED."""
+    if check_fence(session, run_id, attempt):
+        cancelled(session, run_id, attempt)
+        return
     session.execute(
         text("""UPDATE runs SET state = 'QUEUED', charged_attempts = charged_attempts - 1, lease_until = NULL,
                   worker = NULL, rung_at = NULL, not_before = now(), progress = NULL WHERE id = :id"""),
@@ -217,14 +190,13 @@ def cancelled(session: Session, run_id: UUID, attempt: int) -> None:
     settle(session, [run_id])
 
 
-def expire_lease(session: Session, run_id: UUID, worker: str) -> bool:
-    """End the lease of a worker known to be dead, so that the next reaping takes its run back."""
+def expire_lease(session: Session, worker: str) -> UUID | None:
+    """End the lease of a worker known to be dead, so that its run can be taken back at once; returns the run."""
     ended = session.execute(
-        text("""UPDATE runs SET lease_until = now() WHERE id = :id AND state = 'RUNNING' AND worker = :worker
-                RETURNING id"""),
-        {"id": run_id, "worker": worker},
+        text("UPDATE runs SET lease_until = now() WHERE state = 'RUNNING' AND worker = :worker RETURNING id"),
+        {"worker": worker},
     ).scalar()
-    return ended is not None
+    return None if ended is None else UUID(str(ended))
 
 
 def dependency_results(session: Session, run_id: UUID) -> dict[str, str]:
@@ -237,56 +209,35 @@ def dependency_results(session: Session, run_id: UUID) -> dict[str, str]:
     return {row.spec_digest: row.result_digest for row in rows}
 
 
-def reap(session: Session, *, max_attempts: int, backoff_s: float, limit: int = 100) -> list[tuple[UUID, str]]:
-    """Take back runs whose lease has expired: cancelled when flagged, queued again, or failed after the last
-    attempt. Returns (run, new state)."""
-    expired = session.execute(
+def reap_next(
+    session: Session, *, max_attempts: int, backoff_s: float, only: UUID | None = None
+) -> tuple[UUID, str] | None:
+    """Take back the run whose lease expired first (or ``only`` that one): cancelled when flagged, queued again, or
+    failed after the last attempt. Returns (run, new state), None when no lease has expired. One run per transaction,
+    for the order of locks."""
+    row = session.execute(
         text("""SELECT id, attempt, cancel_requested, worker, deadline_at <= now() AS late FROM runs
-                WHERE state = 'RUNNING' AND lease_until <= now()
-                ORDER BY lease_until LIMIT :limit FOR UPDATE SKIP LOCKED"""),
-        {"limit": limit},
-    ).all()
-    outcome = []
-    for row in expired:
-        run_id = UUID(str(row.id))
-        if row.cancel_requested:
-            cancelled(session, run_id, row.attempt)
-            outcome.append((run_id, "CANCELLED"))
-            continue
-        lost = (
-            DeadlineExceeded(f"attempt {row.attempt} on {row.worker} was ended at its deadline")
-            if row.late
-            else LeaseLost(f"worker {row.worker} fell silent during attempt {row.attempt}")
-        ).to_problem()
-        if _requeue(session, run_id, row.attempt, "lost", lost, max_attempts, backoff_s):
-            outcome.append((run_id, "QUEUED"))
-            continue
-        error = _exhausted(session, run_id, lost, "lost")
-        _finish(session, run_id, row.attempt, "FAILED", "lost", problem=error)
-        _fail_dependents(session, run_id, error)
-        outcome.append((run_id, "FAILED"))
-    return outcome
-
-
-def cancel_runs_of(session: Session, audit_id: UUID) -> None:
-    """Stop the runs that only this (already cancelled) audit needs: queued ones at once, running ones by flag."""
-    needed = {"audit": audit_id}
-    session.execute(
-        text("""SELECT 1 FROM runs WHERE id IN (SELECT run_id FROM audit_runs WHERE audit_id = :audit)
-                ORDER BY id FOR UPDATE"""),
-        needed,
-    )
-    # A statement of its own: it sees audits that came to need these runs while their rows were being locked.
-    session.execute(
-        text("""UPDATE runs SET cancel_requested = TRUE,
-                  state = CASE state WHEN 'QUEUED' THEN 'CANCELLED' ELSE state END,
-                  finished_at = CASE state WHEN 'QUEUED' THEN now() ELSE finished_at END
-                WHERE state IN ('QUEUED','RUNNING')
-                  AND id IN (SELECT run_id FROM audit_runs WHERE audit_id = :audit)
-                  AND NOT EXISTS (SELECT 1 FROM audit_runs o JOIN audits a ON a.id = o.audit_id
-                                  WHERE o.run_id = runs.id AND a.state IN ('QUEUED','RUNNING'))"""),
-        needed,
-    )
+                WHERE state = 'RUNNING' AND lease_until <= now() AND (CAST(:only AS uuid) IS NULL OR id = :only)
+                ORDER BY lease_until LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED"""),
+        {"only": only},
+    ).one_or_none()
+    if row is None:
+        return None
+    run_id = UUID(str(row.id))
+    if row.cancel_requested:
+        cancelled(session, run_id, row.attempt)
+        return run_id, "CANCELLED"
+    lost = (
+        DeadlineExceeded(f"attempt {row.attempt} on {row.worker} was ended at its deadline")
+        if row.late
+        else LeaseLost(f"worker {row.worker} fell silent during attempt {row.attempt}")
+    ).to_problem()
+    if _requeue(session, run_id, row.attempt, "lost", lost, max_attempts, backoff_s):
+        return run_id, "QUEUED"
+    error = _exhausted(session, run_id, lost, "lost")
+    _finish(session, run_id, row.attempt, "FAILED", "lost", problem=error)
+    _fail_dependents(session, run_id, error)
+    return run_id, "FAILED"
 
 
 def _open_audits(session: Session, run_id: UUID) -> tuple[UUID, ...]:
@@ -392,6 +343,11 @@ def _exhausted(session: Session, run_id: UUID, last: dict[str, Any], outcome: st
 
 def _fail_dependents(session: Session, run_id: UUID, problem: dict[str, Any]) -> None:
     error = DependencyFailed(f"run {run_id} failed: {problem.get('detail')}", cause=problem.get("code")).to_problem()
+    session.execute(
+        text("""SELECT 1 FROM runs WHERE id IN (SELECT run_id FROM run_dependencies WHERE depends_on = :id)
+                ORDER BY id FOR NO KEY UPDATE"""),
+        {"id": run_id},
+    )
     rows = session.execute(
         text("""UPDATE runs SET state = 'FAILED', error = CAST(:error AS jsonb), finished_at = now()
                 WHERE state = 'QUEUED' AND id IN (SELECT run_id FROM run_dependencies WHERE depends_on = :id)

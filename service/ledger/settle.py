@@ -23,7 +23,7 @@ def settle(session: Session, run_ids: Sequence[UUID]) -> None:
     open_audits = session.execute(
         text("""SELECT id FROM audits WHERE state IN ('QUEUED','RUNNING')
                 AND id IN (SELECT audit_id FROM audit_runs WHERE run_id = ANY(:runs))
-                ORDER BY id FOR UPDATE"""),
+                ORDER BY id FOR NO KEY UPDATE"""),
         {"runs": list(run_ids)},
     )
     for row in open_audits.all():

@@ -115,15 +115,24 @@ class RunRecord(Record):
         CheckConstraint(
             "(state IN ('SUCCEEDED','FAILED','CANCELLED')) = (finished_at IS NOT NULL)", name="finished_when_terminal"
         ),
-        # One run in flight per spec; a run being cancelled no longer counts, so that a new audit gets a fresh one.
+        CheckConstraint("state <> 'QUEUED' OR NOT cancel_requested", name="queued_is_wanted"),
+        CheckConstraint(
+            "state <> 'RUNNING' OR (worker IS NOT NULL AND deadline_at IS NOT NULL AND attempt > 0)",
+            name="running_is_held",
+        ),
+        CheckConstraint("charged_attempts BETWEEN 0 AND attempt", name="charged"),
+        # One run per spec that is wanted, from its start to ever after its success; one that is being given up no
+        # longer counts, so that a new audit gets a fresh one. Whatever shares a comparison shares its traces with it.
         Index(
-            "uq_runs_spec_in_flight",
+            "uq_runs_spec_wanted",
             "spec_digest",
             unique=True,
-            postgresql_where=text("state IN ('QUEUED','RUNNING') AND NOT cancel_requested"),
+            postgresql_where=text("state IN ('QUEUED','RUNNING','SUCCEEDED') AND NOT cancel_requested"),
         ),
         Index("ix_runs_spec_digest", "spec_digest"),
-        Index("ix_runs_queued", "priority", "created_at", postgresql_where=text("state = 'QUEUED'")),
+        Index(
+            "ix_runs_queued", "queue", text("priority DESC"), "created_at", postgresql_where=text("state = 'QUEUED'")
+        ),
         Index("ix_runs_lease", "lease_until", postgresql_where=text("state = 'RUNNING'")),
     )
 
@@ -147,6 +156,7 @@ class RunRecord(Record):
     not_before: Mapped[datetime] = mapped_column(server_default=NOW)
     rung_at: Mapped[datetime | None]
     cancel_requested: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    """Nobody wants it any more: a running one is to stop, and no later request shares it."""
     progress: Mapped[dict[str, Any] | None]
     result_digest: Mapped[str | None]
     error: Mapped[dict[str, Any] | None]
@@ -174,6 +184,7 @@ class RunAttemptRecord(Record):
             "outcome IS NULL OR outcome IN ('succeeded','failed','cancelled','released','lost','retry')",
             name="outcome",
         ),
+        CheckConstraint("(outcome IS NULL) = (ended_at IS NULL)", name="ended"),
         Index("uq_run_attempts_succeeded", "run_id", unique=True, postgresql_where=text("outcome = 'succeeded'")),
     )
 
@@ -185,7 +196,9 @@ class RunAttemptRecord(Record):
     outcome: Mapped[str | None]
     error: Mapped[dict[str, Any] | None]
     refused_writes: Mapped[int] = mapped_column(server_default=text("0"))
-    """Writes tried after the attempt had been taken away, all refused."""
+    """Results and other ends that came after the attempt had been taken away, all refused."""
+    refused_beats: Mapped[int] = mapped_column(server_default=text("0"))
+    """Heartbeats that came after it, refused as well."""
 
 
 class TraceRecord(Record):
@@ -256,6 +269,7 @@ class AuditRecord(Record):
         CheckConstraint("state <> 'FAILED' OR error IS NOT NULL", name="error_when_failed"),
         Index("ix_audits_tenant_created", "tenant", text("created_at DESC"), text("id DESC")),
         Index("ix_audits_labels", "labels", postgresql_using="gin"),
+        Index("ix_audits_open", "id", postgresql_where=text("state IN ('QUEUED','RUNNING')")),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -274,10 +288,10 @@ class AuditRecord(Record):
     """Grows with every change that a caller can see (ETag)."""
     verdict: Mapped[str | None]
     error: Mapped[dict[str, Any] | None]
-    candidate_trace: Mapped[str | None] = mapped_column(ForeignKey("traces.digest"))
-    reference_trace: Mapped[str | None] = mapped_column(ForeignKey("traces.digest"))
-    control_trace: Mapped[str | None] = mapped_column(ForeignKey("traces.digest"))
-    comparison: Mapped[str | None] = mapped_column(ForeignKey("comparisons.digest"))
+    candidate_trace: Mapped[str | None] = mapped_column(ForeignKey("traces.digest"), index=True)
+    reference_trace: Mapped[str | None] = mapped_column(ForeignKey("traces.digest"), index=True)
+    control_trace: Mapped[str | None] = mapped_column(ForeignKey("traces.digest"), index=True)
+    comparison: Mapped[str | None] = mapped_column(ForeignKey("comparisons.digest"), index=True)
     request_id: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     started_at: Mapped[datetime | None]

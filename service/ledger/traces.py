@@ -1,6 +1,7 @@
 """Traces and comparisons in the ledger: stored whole, checked, never changed."""
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import text
@@ -86,8 +87,22 @@ def replace_capture(session: Session, digest: str, uri: str, size: int) -> None:
     )
 
 
-def trace_exists(session: Session, digest: str) -> bool:
-    return session.execute(text("SELECT 1 FROM traces WHERE digest = :d"), {"d": digest}).scalar() is not None
+@dataclass(frozen=True)
+class StoredCapture:
+    """Where the capture behind a trace lies, by the trace's row."""
+
+    digest: str
+    uri: str
+    bytes: int
+
+
+def stored_capture(session: Session, digest: str) -> StoredCapture | None:
+    """None when there is no such trace, or its capture was deleted."""
+    row = session.execute(
+        text("SELECT capture_uri, capture_bytes FROM traces WHERE digest = :d AND capture_uri IS NOT NULL"),
+        {"d": digest},
+    ).one_or_none()
+    return None if row is None else StoredCapture(digest, row.capture_uri, row.capture_bytes)
 
 
 def load_trace_document(session: Session, digest: str) -> dict[str, Any]:

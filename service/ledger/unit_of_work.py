@@ -2,15 +2,22 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
-from sqlalchemy import Engine, create_engine, exc, text
+from sqlalchemy import Engine, create_engine, event, exc, text
 from sqlalchemy.orm import Session
 
+from service.ledger.connection import BoundedConnection
 from service.settings import Settings
 from spinal.errors import DatabaseUnavailable
 
 RETRY_HINT = "the request was not carried out or its outcome is unknown; retry with the same Idempotency-Key"
+PASSING = frozenset({"25006", "25P03", "25P04"})
+"""SQLSTATEs of a database that will take the same statement again soon, which psycopg files under internal errors: read
+only while a failover is under way; a transaction ended because this process had been frozen in it."""
+ANSWER_MARGIN_S = 5.0
+"""The server ends a statement before this side gives up on it."""
 
 
 class Ledger:
@@ -64,7 +71,7 @@ def make_engine(settings: Settings) -> Engine:
         f" -c lock_timeout={int(settings.db_lock_timeout_s * 1000)}"
         " -c idle_in_transaction_session_timeout=15000 -c timezone=UTC"
     )
-    return create_engine(
+    engine = create_engine(
         settings.database_url.get_secret_value(),
         pool_size=settings.db_pool_size,
         max_overflow=0,
@@ -81,12 +88,39 @@ def make_engine(settings: Settings) -> Engine:
         },
     )
 
+    @event.listens_for(engine, "do_connect")
+    def connect(_dialect: Any, _record: Any, arguments: Any, options: Any) -> BoundedConnection:
+        return BoundedConnection.connect(*arguments, **options)
+
+    @event.listens_for(engine, "checkout")
+    def limit(connection: BoundedConnection, _record: Any, _proxy: Any) -> None:
+        # Each time: the transaction before may have been allowed more.
+        connection.answer_limit_s = settings.db_statement_timeout_s + ANSWER_MARGIN_S
+
+    return engine
+
+
+def allow(session: Session, seconds: float) -> None:
+    """Let the statements of this transaction take longer than others may; each still waits for this side's limit."""
+    session.execute(text("SELECT set_config('statement_timeout', :limit, TRUE)"), {"limit": f"{seconds:.0f}s"})
+    connection = session.connection().connection.driver_connection
+    if isinstance(connection, BoundedConnection):
+        connection.answer_limit_s = seconds + ANSWER_MARGIN_S
+
 
 @contextmanager
 def database_errors() -> Iterator[None]:
     """Turn the ways a database fails into DatabaseUnavailable."""
     try:
         yield
-    except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, psycopg.OperationalError) as error:
-        cause = type(getattr(error, "orig", None) or error).__name__
-        raise DatabaseUnavailable(f"the database did not answer ({cause})", hint=RETRY_HINT) from error
+    except (
+        exc.OperationalError,
+        exc.InterfaceError,
+        exc.InternalError,
+        exc.TimeoutError,
+        psycopg.OperationalError,
+    ) as error:
+        cause = getattr(error, "orig", None) or error
+        if isinstance(cause, psycopg.InternalError) and cause.sqlstate not in PASSING:
+            raise
+        raise DatabaseUnavailable(f"the database did not answer ({type(cause).__name__})", hint=RETRY_HINT) from error

@@ -5,10 +5,10 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import exc, text
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from service.ledger import audits, runs
+from service.ledger import audits, demand
 from service.ledger.ids import new_id
 from service.ledger.prompt_sets import load_prompt_set, store_prompt_set
 from service.ledger.settle import settle_audit
@@ -38,6 +38,7 @@ class AuditRequest:
     labels: dict[str, str] = field(default_factory=dict)
     priority: int = 0
     body: dict[str, Any] = field(default_factory=dict)
+    """What the caller sent, without defaults: a repeated request is the same one under a later release, too."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def cached_roles(ledger: Ledger, resolved: Resolved) -> dict[str, bool]:
     with ledger.read() as session:
         return {
             role: session.execute(
-                text("SELECT 1 FROM runs WHERE spec_digest = :d AND state = 'SUCCEEDED' LIMIT 1"),
+                text("SELECT 1 FROM runs WHERE spec_digest = :d AND state = 'SUCCEEDED' AND NOT cancel_requested"),
                 {"d": spec_digest(spec)},
             ).scalar()
             is not None
@@ -153,37 +154,33 @@ def create_audit(
             return replay
     resolved = resolve_request(ledger, settings, tenant, request)
     audit = _record(tenant, request, resolved, request_id)
-    try:
-        with ledger.begin() as session:
+    in_flight = IdempotencyInFlight(
+        "a request with this Idempotency-Key is being carried out", hint="send it again in a second"
+    )
+    with ledger.begin() as session:
+        if idempotency_key is None:
             accepted = _write(session, settings, audit, resolved, request.priority, traceparent)
-            if idempotency_key is not None and not audits.remember_idempotent(
-                session, tenant, idempotency_key, body_digest, audit.id, accepted.status
-            ):
-                raise _LostRace
-        log.info("audit accepted", audit_id=str(audit.id), tenant=tenant, status=accepted.status)
-        return accepted
-    except _LostRace:
-        replay = _replay(ledger, tenant, idempotency_key or "", body_digest)
-        if replay is None:
-            raise IdempotencyInFlight(
-                "a request with this Idempotency-Key has just been rolled back", hint="send it again"
-            ) from None
-        return replay
-    except exc.DBAPIError as error:
-        if type(error.orig).__name__ == "LockNotAvailable":
-            raise IdempotencyInFlight(
-                "a request for the same work is being written", hint="send it again in a second"
-            ) from error
-        raise
-
-
-class _LostRace(Exception):
-    """Another request stored its answer under the key first; this one's writes are rolled back."""
+        else:
+            if not audits.lock_idempotency_key(session, tenant, idempotency_key):
+                raise in_flight
+            replay = _stored_answer(session, tenant, idempotency_key, body_digest)
+            if replay is not None:
+                return replay
+            accepted = _write(session, settings, audit, resolved, request.priority, traceparent)
+            answer = (body_digest, audit.id, accepted.status)
+            if not audits.remember_idempotent(session, tenant, idempotency_key, *answer):
+                raise in_flight
+    log.info("audit accepted", audit_id=str(audit.id), tenant=tenant, status=accepted.status)
+    return accepted
 
 
 def _replay(ledger: Ledger, tenant: str, key: str, body_digest: str) -> Accepted | None:
     with ledger.read() as session:
-        stored = audits.find_idempotent(session, tenant, key)
+        return _stored_answer(session, tenant, key, body_digest)
+
+
+def _stored_answer(session: Session, tenant: str, key: str, body_digest: str) -> Accepted | None:
+    stored = audits.find_idempotent(session, tenant, key)
     if stored is None:
         return None
     if stored.body_digest != body_digest:
@@ -218,25 +215,10 @@ def _write(
     traceparent: str | None,
 ) -> Accepted:
     store_prompt_set(session, resolved.prompts)
-    found: dict[str, UUID] = {}
-    # Traces in the order of their digests: two audits that need the same two runs lock them in the same order.
-    tracing = sorted(
-        (role for role in resolved.specs if role != "compare"), key=lambda r: spec_digest(resolved.specs[r])
+    needed = demand.need_runs(
+        session, resolved.specs, queue=settings.trace_queue, priority=priority, traceparent=traceparent
     )
-    for role in tracing:
-        found[role] = runs.find_or_create_run(
-            session, resolved.specs[role], queue=settings.trace_queue, priority=priority, traceparent=traceparent
-        )
-    if "compare" in resolved.specs:
-        found["compare"] = runs.find_or_create_run(
-            session,
-            resolved.specs["compare"],
-            queue=settings.trace_queue,
-            priority=priority,
-            depends_on=tuple(found.values()),
-            traceparent=traceparent,
-        )
-    audits.insert_audit(session, audit, found)
+    audits.insert_audit(session, audit, needed)
     settle_audit(session, audit.id)
     session.expire(audit)
     done = audit.state == "SUCCEEDED"

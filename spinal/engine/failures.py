@@ -1,9 +1,13 @@
-"""Errors of the accelerator, told apart from errors of ours."""
+"""Errors of the accelerator and of the operating system, told apart from errors of ours."""
 
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from spinal.errors import DeviceFailed
 
@@ -25,3 +29,17 @@ def device_failures() -> Iterator[None]:
             raise
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DeviceFailed(first, hint="look at the device's log; another attempt gets a fresh process") from error
+
+
+@contextmanager
+def system_errors(path: Path) -> Iterator[None]:
+    """Give errors of the operating system their own type back: safetensors writes a full disk into the text of its own
+    error, and whoever tries again has to be able to tell."""
+    try:
+        yield
+    except SafetensorError as error:
+        named = re.search(r"os error (\d+)", str(error))
+        if named is None:
+            raise
+        number = int(named[1])
+        raise OSError(number, os.strerror(number), path.name) from error

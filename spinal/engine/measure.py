@@ -17,7 +17,7 @@ from spinal.checkpoint import Checkpoint, inspect, weights_digest
 from spinal.documents import Provenance
 from spinal.engine.anatomy import Anatomy, find_anatomy
 from spinal.engine.assemble import build_capture, build_layers
-from spinal.engine.failures import device_failures
+from spinal.engine.failures import device_failures, system_errors
 from spinal.engine.gather import RowGatherer
 from spinal.engine.lens import LensResult, Readout, read_lens
 from spinal.engine.load import LoadedModel, load
@@ -101,7 +101,7 @@ def _measure(
 ) -> Trace:
     reporter.step("load", 0, 1, (0.0, 0.0))
     inspect(checkpoint)
-    content = weights_digest(checkpoint)
+    content = weights_digest(checkpoint, progress=reporter.relay, cancelled=reporter.cancelled)
     loaded = load(checkpoint, profile, device, stream=stream)
     tokens = tokenize(loaded, prompts, profile)
     anatomy = find_anatomy(loaded.model, _layers(checkpoint), checkpoint.source, loaded.store)
@@ -282,7 +282,8 @@ def _write_capture(capture: Capture, rows: Tensor, path: Path) -> None:
     tensors[ROWS_KEY] = rows.cpu().contiguous()
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        save_file(tensors, partial, metadata=metadata)
+        with system_errors(partial):
+            save_file(tensors, partial, metadata=metadata)
         with partial.open("rb+") as stream:
             os.fsync(stream.fileno())
         partial.replace(path)

@@ -20,6 +20,11 @@ class Reporter:
         self._fraction = max(self._fraction, low + (high - low) * done / max(total, 1))
         self._sink(Progress(phase, done, total, self._fraction))
 
+    def relay(self, progress: Progress) -> None:
+        """Pass on a step of work that knows nothing of the whole."""
+        self._phase = progress.phase
+        self._sink(Progress(progress.phase, progress.done, progress.total, self._fraction))
+
     def check(self) -> None:
         """Raise Cancelled once cancellation was asked for."""
         if self.cancelled():

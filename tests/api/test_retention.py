@@ -44,11 +44,11 @@ def test_captures_go_and_come_back_when_a_comparison_needs_them(
     piece = captures / "ab" / "ab.safetensors.0.partial"
     piece.write_bytes(b"cut off")
     young = prune(capsys, "--captures-days", "30", "--keys-days", "30", "--apply")
-    assert young == {"applied": True, "captures": 0, "bytes": 0, "cut_off_pieces": 0, "idempotency_keys": 0}
+    assert young == {"applied": True, "captures": 0, "bytes": 0, "files_of_no_trace": 0, "idempotency_keys": 0}
 
     age(ledger)
     size = sum(file.stat().st_size for file in files)
-    expected = {"captures": 2, "bytes": size, "cut_off_pieces": 0, "idempotency_keys": 1}
+    expected = {"captures": 2, "bytes": size, "files_of_no_trace": 0, "idempotency_keys": 1}
     assert prune(capsys, "--captures-days", "30", "--keys-days", "30") == {"applied": False, **expected}
     assert sorted(captures.rglob("*.safetensors")) == files
     assert prune(capsys, "--captures-days", "30", "--keys-days", "30", "--apply") == {"applied": True, **expected}
@@ -60,7 +60,10 @@ def test_captures_go_and_come_back_when_a_comparison_needs_them(
     again = api.post("/v1/audits", json=BODY | {"profile": {"seed": 5}}).json()
     drain()
     assert api.get(f"/v1/audits/{again['id']}").json()["state"] == "SUCCEEDED"
-    assert sorted(captures.rglob("*.safetensors")) == files
+    assert len(list(captures.rglob("*.safetensors"))) == 2
+    # They are the traces' captures again, and go again when their time comes.
+    age(ledger)
+    assert prune(capsys, "--captures-days", "30")["captures"] == 2
 
 
 def test_captures_of_open_audits_stay(
@@ -74,14 +77,31 @@ def test_captures_of_open_audits_stay(
     assert len(list(captures.rglob("*.safetensors"))) == 2
 
 
-def test_pieces_of_cut_off_writes_go_after_a_day(
+def test_files_that_no_trace_names_go_after_a_day(
     captures: Path, api: TestClient, drain: Callable[[], int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (captures / "ab").mkdir(parents=True)
-    old, young = (captures / "ab" / f"{name}.partial" for name in ("old", "young"))
-    for piece in (old, young):
-        piece.write_bytes(b"cut off")
-    os.utime(old, (time.time() - 2 * 86_400, time.time() - 2 * 86_400))
-    assert prune(capsys, "--apply")["cut_off_pieces"] == 1
-    assert not old.exists()
-    assert young.exists()
+    """Pieces whose writing was cut off, and captures of workers whose run had been taken away."""
+    api.post("/v1/audits", json=BODY)
+    drain()
+    named = set(captures.rglob("*.safetensors"))
+    (captures / "ab").mkdir(parents=True, exist_ok=True)
+    old = {captures / "ab" / name for name in ("old.partial", "zombie.safetensors")}
+    young = {captures / "ab" / name for name in ("young.partial", "winner.safetensors")}
+    for file in old | young:
+        file.write_bytes(b"of nobody")
+    for file in old | named:
+        os.utime(file, (time.time() - 2 * 86_400, time.time() - 2 * 86_400))
+    assert prune(capsys, "--apply")["files_of_no_trace"] == 2
+    assert {file for file in captures.rglob("*") if file.is_file()} == named | young
+
+
+def test_a_capture_that_was_cut_off_on_its_disk_is_measured_again(
+    api: TestClient, drain: Callable[[], int], captures: Path
+) -> None:
+    api.post("/v1/audits", json=BODY)
+    drain()
+    for file in captures.rglob("*.safetensors"):
+        file.write_bytes(file.read_bytes()[:-100])
+    again = api.post("/v1/audits", json=BODY | {"profile": {"seed": 5}}).json()
+    drain()
+    assert api.get(f"/v1/audits/{again['id']}").json()["state"] == "SUCCEEDED"

@@ -9,7 +9,7 @@ from kombu import Connection
 from pydantic import SecretStr
 
 from service.api.app import create_app
-from service.ledger import runs
+from service.ledger import demand
 from service.ledger.tables import RunRecord
 from service.ledger.unit_of_work import Ledger
 from service.migrate import upgrade
@@ -85,7 +85,7 @@ def test_a_dispatcher_started_before_the_migration_waits_for_it(fleet: Fleet, po
     ledger = Ledger(late)
     try:
         with ledger.begin() as session:
-            run = runs.find_or_create_run(session, {"kind": "trace"}, queue="cpu")
+            run = demand.find_or_create_run(session, {"kind": "trace"}, queue="cpu")
 
         def rung() -> bool:
             with ledger.read() as session:

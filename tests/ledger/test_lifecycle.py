@@ -7,8 +7,9 @@ import pytest
 from sqlalchemy import exc, text
 from sqlalchemy.orm import Session
 
+from service.ledger.demand import find_or_create_run
 from service.ledger.lifecycle import TERMINAL, TRANSITIONS, IllegalTransition, State, audit_state, check_transition
-from service.ledger.runs import claim, find_or_create_run, release
+from service.ledger.runs import claim, release
 from service.ledger.unit_of_work import Ledger
 
 ALL_PAIRS = list(itertools.product(State, State))

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from service.ledger import rings, runs
+from service.ledger import demand, rings, runs
 from service.ledger.unit_of_work import Ledger
 
 SPEC = {"kind": "trace", "model": "local:x"}
@@ -13,7 +13,7 @@ SPEC = {"kind": "trace", "model": "local:x"}
 
 def make(ledger: Ledger, spec: dict[str, str] | None = None, **options: object) -> UUID:
     with ledger.begin() as session:
-        return runs.find_or_create_run(session, spec or SPEC, queue="cpu", **options)  # type: ignore[arg-type]
+        return demand.find_or_create_run(session, spec or SPEC, queue="cpu", **options)  # type: ignore[arg-type]
 
 
 def claim(ledger: Ledger, run: UUID, *, lease_s: float = 60.0) -> runs.Claim | None:
@@ -117,13 +117,13 @@ def test_a_live_lease_is_not_reaped_and_a_past_deadline_ends_it(ledger: Ledger) 
     held = claim(ledger, run)
     assert held is not None
     with ledger.begin() as session:
-        assert runs.reap(session, max_attempts=3, backoff_s=0.0) == []
+        assert runs.reap_next(session, max_attempts=3, backoff_s=0.0) is None
         session.execute(text("UPDATE runs SET deadline_at = now() - interval '1 s'"))
     with ledger.begin() as session:
         assert not runs.heartbeat(session, run, held.attempt, lease_s=60.0, progress=None).alive
-        assert runs.expire_lease(session, run, "w")
+        assert runs.expire_lease(session, "w") == run
     with ledger.begin() as session:
-        assert runs.reap(session, max_attempts=1, backoff_s=0.0) == [(run, "FAILED")]
+        assert runs.reap_next(session, max_attempts=1, backoff_s=0.0) == (run, "FAILED")
     error = column(ledger, run, "error")
     assert isinstance(error, dict)
     assert error["last_code"] == "deadline_exceeded"

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from service.ledger import runs, specs
+from service.ledger import demand, runs, specs
 from service.ledger.specs import SPEC_VERSION, compare_spec, trace_spec
 from service.ledger.unit_of_work import Ledger
 from spinal.comparison import SCORER_VERSION
@@ -35,7 +35,7 @@ def test_the_version_grows_with_what_a_specification_can_say() -> None:
 
 def test_a_run_is_claimed_by_its_own_version_and_by_later_ones(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     with ledger.begin() as session:
-        run = runs.find_or_create_run(session, {"kind": "trace", "n": "x"}, queue="cpu")
+        run = demand.find_or_create_run(session, {"kind": "trace", "n": "x"}, queue="cpu")
 
     def claim() -> runs.Claim | None:
         with ledger.begin() as session:

@@ -95,7 +95,7 @@ def submit(
         profile=body.profile,
         labels=body.labels,
         priority=body.priority,
-        body=body.model_dump(mode="json"),
+        body=body.model_dump(mode="json", exclude_unset=True),
     )
     if validate_only:
         resolved = resolve_request(ledger, settings, caller.tenant, asked)

@@ -1,0 +1,105 @@
+"""Transactions that share runs and audits wait for each other, and never in a circle."""
+
+import threading
+import time
+from collections import Counter
+from random import Random
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from service.ledger import audits, rings, runs
+from service.ledger.demand import need_runs
+from service.ledger.ids import new_id
+from service.ledger.settle import settle_audit
+from service.ledger.tables import AuditRecord
+from service.ledger.unit_of_work import Ledger
+from spinal.errors import LeaseLost
+
+SECONDS, THREADS = 6.0, 10
+PROBLEM = {"code": "c", "detail": "d"}
+
+
+def submit(ledger: Ledger, chance: Random) -> UUID:
+    """Few traces and comparisons, so that everything is shared with somebody."""
+    one, other = chance.sample("abcd", 2)
+    specs = {
+        "reference": {"kind": "trace", "of": one},
+        "candidate": {"kind": "trace", "of": other},
+        "compare": {"kind": "compare", "of": f"{one}...{other}"},
+    }
+    audit = AuditRecord(id=new_id(), tenant="t", candidate=other, reference=one, request={}, spec={}, state="QUEUED")
+    with ledger.begin() as session:
+        audits.insert_audit(session, audit, need_runs(session, specs, queue="cpu", priority=0, traceparent=None))
+        settle_audit(session, audit.id)
+    return audit.id
+
+
+def work(ledger: Ledger, chance: Random, rung: UUID) -> None:
+    with ledger.begin() as session:
+        best = rings.best_due(session, rung)
+        held = best and runs.claim(session, best, worker=f"w{chance.random()}", lease_s=60.0, deadline_s=60.0)
+    if held is None:
+        return
+    how = chance.choice(["release", "fail", "try again", "lose"])
+    with ledger.begin() as session:
+        if how == "lose":
+            session.execute(text("UPDATE runs SET lease_until = now() WHERE id = :id"), {"id": held.run_id})
+        elif how == "release":
+            runs.release(session, held.run_id, held.attempt)
+        else:
+            runs.fail(
+                session, held.run_id, held.attempt, PROBLEM, retryable=how != "fail", max_attempts=3, backoff_s=0.0
+            )
+
+
+def reap(ledger: Ledger) -> None:
+    with ledger.begin() as session:
+        runs.reap_next(session, max_attempts=3, backoff_s=0.0)
+
+
+def test_no_two_transactions_wait_for_each_other(ledger: Ledger) -> None:
+    seed = 7
+    print(f"seed {seed}")
+    known = [submit(ledger, Random(seed))]
+    until = time.monotonic() + SECONDS
+    wrong: list[Exception] = []
+    done: Counter[str] = Counter()
+
+    def act(number: int) -> None:
+        chance = Random(f"{seed} {number}")
+        while time.monotonic() < until and not wrong:
+            what = chance.choice(["submit", "submit", "cancel", "work", "work", "work", "reap"])
+            try:
+                if what == "submit":
+                    known.append(submit(ledger, chance))
+                elif what == "cancel":
+                    with ledger.begin() as session:
+                        audits.cancel_audit(session, "t", chance.choice(known[-20:]))
+                elif what == "reap":
+                    reap(ledger)
+                else:
+                    with ledger.read() as session:
+                        [rung] = session.execute(text("SELECT id FROM runs ORDER BY random() LIMIT 1")).scalars()
+                    work(ledger, chance, rung)
+            except LeaseLost:
+                # Reaped by another thread between claim and end.
+                pass
+            except Exception as error:  # noqa: BLE001  whatever it is, the test shows it
+                wrong.append(error)
+            done[what] += 1
+
+    threads = [threading.Thread(target=act, args=(number,)) for number in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(SECONDS + 30.0)
+    # A circle is ended by Postgres with an error for one of its transactions.
+    assert wrong == []
+    assert min(done.values()) > 20, done
+
+
+@pytest.fixture(autouse=True)
+def _enough_connections(settings) -> None:  # type: ignore[no-untyped-def]
+    assert settings.db_pool_size >= THREADS
