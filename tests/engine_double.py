@@ -3,12 +3,14 @@
 It measures nothing and takes no time, but keeps every promise of the real one: digests, documents, captures,
 progress, cancellation. Files in the folder named by ``SPINAL_DOUBLE_DIR`` steer it: ``hold`` stops it until the file
 is gone, ``pace`` holds the most seconds a call may take, ``deaf`` makes it ignore cancellation meanwhile, ``silent``
-stops its progress reports, ``fail`` holds the code of an error to raise, ``crash`` the name of a library's error
-(``CRASHES``) that is raised once. ``log`` gets one line for every call: the process, what was asked and of which
-checkpoint; ``busy-PID`` is there while that process is in a call.
+stops its progress reports, ``stuck`` makes one call keep the interpreter to itself for ever, ``fail`` holds the code of
+an error to raise, ``crash`` on each line the name of a library's error (``CRASHES``) that is raised once. ``log``
+gets one line for every call: the process, what was asked and of which checkpoint; ``busy-PID`` is there while that
+process is in a call.
 """
 
 import contextlib
+import ctypes
 import errno
 import os
 import random
@@ -42,7 +44,7 @@ def measure(
     **_: Any,
 ) -> Trace:
     with _call("measure", checkpoint.source):
-        _work(progress, cancelled)
+        _with_less_memory(profile, device, lambda: _work(progress, cancelled))
     trace = _trace(checkpoint, prompts, profile)
     arrays, metadata = capture_tensors(fabricated.capture(trace, len(prompts), seed=1))
     save_file(arrays, capture_path, metadata)
@@ -102,8 +104,14 @@ def _work(progress: ProgressSink, cancelled: CancelCheck) -> None:
             code = (folder / "fail").read_text()
             raise all_errors()[code]("asked for by the test")
         with contextlib.suppress(FileNotFoundError):
-            name = (folder / "crash").read_text()
-            (folder / "crash").unlink()
+            (folder / "stuck").unlink()
+            ctypes.PyDLL(None).sleep(3600)
+        with contextlib.suppress(FileNotFoundError):
+            name, *more = (folder / "crash").read_text().splitlines()
+            if more:
+                (folder / "crash").write_text("\n".join(more))
+            else:
+                (folder / "crash").unlink()
             _crash(name)
         if not (folder / "hold").exists() and time.monotonic() >= ready:
             return
@@ -119,6 +127,22 @@ def _crash(name: str) -> None:
         raise CRASHES[name]()
 
 
+def _with_less_memory(profile: MeasurementProfile, device: str, work: Callable[[], None]) -> None:
+    """As in the real engine; torch comes only for the tests of it."""
+    crash = Path(os.environ["SPINAL_DOUBLE_DIR"]) / "crash"
+    if not crash.exists() or "device out of memory" not in crash.read_text():
+        return work()
+    from spinal.engine.memory import with_less_memory
+
+    return with_less_memory(lambda _: work(), profile, device)
+
+
+def _device_out_of_memory() -> Exception:
+    import torch
+
+    return torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
 def _device_side_assert() -> Exception:
     import torch
 
@@ -127,6 +151,7 @@ def _device_side_assert() -> Exception:
 
 CRASHES: dict[str, Callable[[], Exception]] = {
     "device-side assert": _device_side_assert,
+    "device out of memory": _device_out_of_memory,
     "host out of memory": MemoryError,
     "disk full": lambda: OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "capture.safetensors"),
     "bug": lambda: ZeroDivisionError("division by zero"),

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import hashlib
 import os
 import pwd
 import secrets
@@ -116,10 +117,14 @@ def wait_until(ready: Callable[[], bool], child: Child, *, timeout: float, inter
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that was free just now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of the loopback interface that was free just now, below those that outgoing connections take: a server
+    that is started again finds its own port as it left it."""
+    while True:
+        port = secrets.choice(range(15_000, 32_000))
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((HOST, port))
+            return port
 
 
 def port_answers(port: int) -> bool:
@@ -146,7 +151,8 @@ def readable_copy(tree: Path, name: str) -> Path:
     """``tree`` itself when the user that runs servers can read it, else a world-readable copy of it."""
     if os.geteuid() != 0 or reachable(tree):
         return tree
-    kept = Path(tempfile.gettempdir()) / f"spinal-{name}"
+    files = sorted((str(file.relative_to(tree)), file.stat().st_size) for file in tree.rglob("*") if file.is_file())
+    kept = Path(tempfile.gettempdir()) / f"spinal-{name}-{hashlib.sha256(repr(files).encode()).hexdigest()[:12]}"
     if kept.is_dir() and kept.stat().st_uid == 0 and not kept.stat().st_mode & 0o022:
         return kept
     partial = Path(tempfile.mkdtemp(prefix=f"spinal-{name}-"))

@@ -83,7 +83,8 @@ def violations(session: Session, *, traces_of_last_s: float | None = None) -> di
             found[name] = offenders
     stored = session.execute(
         text("""SELECT digest, content_digest, weights_digest, prompt_set_digest, fingerprint, engine_version
-                FROM traces WHERE CAST(:last AS float8) IS NULL OR created_at > now() - make_interval(secs => :last)"""),
+                FROM traces WHERE CAST(:last AS float8) IS NULL
+                  OR created_at > now() - make_interval(secs => :last)"""),
         {"last": traces_of_last_s},
     )
     torn = [row.digest for row in stored.all() if not _recomputes(session, row)]

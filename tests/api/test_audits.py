@@ -1,6 +1,7 @@
 """The life of an audit over HTTP."""
 
 import json
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -15,8 +16,10 @@ from sqlalchemy import text
 
 from service.api.app import create_app
 from service.ledger.api_keys import create_key
+from service.ledger.audits import lock_idempotency_key
 from service.ledger.unit_of_work import Ledger
 from service.settings import Settings
+from spinal.errors import NonFiniteWeights
 from tests.api.conftest import clone
 from tests.engine_double import calls
 from tests.waiting import until
@@ -103,22 +106,58 @@ def test_only_knobs_of_the_comparison_changed_traces_nothing_anew(api: TestClien
     assert Counter(what for _, what, _ in calls(double)) == {"measure": 2, "compare": 2}
 
 
-def test_fifty_identical_posts_at_once_make_three_runs(api: TestClient, ledger: Ledger, drain: Drain) -> None:
+@pytest.mark.parametrize(
+    ("one_key", "tenants", "audits"),
+    [(False, 1, 50), (True, 1, 1), (True, 2, 2)],
+    ids=["no key", "one key", "one key of two tenants"],
+)
+def test_fifty_identical_posts_at_once_make_three_runs(
+    keyed: Any, ledger: Ledger, drain: Drain, one_key: bool, tenants: int, audits: int
+) -> None:
     barrier = threading.Barrier(50)
+    headers = {"Idempotency-Key": "one"} if one_key else {}
 
-    def post(_: int) -> int:
+    def post(number: int) -> str:
+        caller = ("writer", "stranger")[number % tenants]
         barrier.wait()
-        return api.post("/v1/audits", json=PAIR).status_code
+
+        def accepted() -> str | None:
+            found = keyed(caller, "POST", "/v1/audits", json=PAIR, headers=headers)
+            # A pool of ten connections turns some away, a key in use some others: they come back, as they are told.
+            assert found.status_code in (202, 409, 503), found.text
+            assert found.status_code == 202 or found.headers["Retry-After"]
+            assert found.status_code != 409 or found.json()["code"] == "idempotency_in_flight"
+            return str(found.json()["id"]) if found.status_code == 202 else None
+
+        return until(accepted, "202", timeout=60.0)
 
     with ThreadPoolExecutor(50) as pool:
-        statuses = list(pool.map(post, range(50)))
-    # A pool of ten connections may turn some away; nothing else may happen to them.
-    assert set(statuses) <= {202, 503}
-    assert statuses.count(202) >= 10
+        found = list(pool.map(post, range(50)))
+    assert len(set(found)) == audits
+    for tenant in range(tenants):
+        assert len({found[number] for number in range(tenant, 50, tenants)}) == audits // tenants
     with ledger.read() as session:
         assert session.execute(text("SELECT count(*) FROM runs")).scalar() == 3
-        assert session.execute(text("SELECT count(*) FROM audits")).scalar() == statuses.count(202)
+        assert session.execute(text("SELECT count(*) FROM audits")).scalar() == audits
     assert drain() == 3
+
+
+def test_a_key_whose_request_is_being_carried_out_answers_409_at_once(api: TestClient, ledger: Ledger) -> None:
+    with ledger.begin() as session:
+        assert lock_idempotency_key(session, "default", "busy")
+        answer = api.post("/v1/audits", json=PAIR, headers={"Idempotency-Key": "busy"})
+        assert (answer.status_code, answer.json()["code"]) == (409, "idempotency_in_flight")
+        assert answer.headers["Retry-After"]
+        assert api.post("/v1/audits", json=PAIR, headers={"Idempotency-Key": "free"}).status_code == 202
+    assert api.post("/v1/audits", json=PAIR, headers={"Idempotency-Key": "busy"}).status_code == 202
+
+
+def test_what_a_caller_left_out_does_not_make_a_repeated_request_another_one(api: TestClient, ledger: Ledger) -> None:
+    first = api.post("/v1/audits", json=PAIR, headers={"Idempotency-Key": "k"})
+    with ledger.read() as session:
+        assert session.execute(text("SELECT request FROM audits")).scalar_one() == PAIR
+    spelled = api.post("/v1/audits", json=PAIR | {"priority": 0}, headers={"Idempotency-Key": "k"})
+    assert (first.status_code, spelled.status_code) == (202, 422)
 
 
 def test_one_idempotency_key_is_one_audit(api: TestClient, drain: Drain) -> None:
@@ -176,6 +215,32 @@ def test_cancelling_one_of_two_audits_leaves_the_shared_run(api: TestClient, dra
     drain()
     assert api.get(f"/v1/audits/{second['id']}").json()["state"] == "SUCCEEDED"
     assert api.get(f"/v1/audits/{first['id']}").json()["state"] == "CANCELLED"
+
+
+def test_a_model_that_vanishes_after_its_audit_was_accepted_ends_it_with_that(
+    api: TestClient, drain: Drain, models: Path
+) -> None:
+    clone("sft", models / "short-lived")
+    audit = submit(api, candidate="local:short-lived")
+    shutil.rmtree(models / "short-lived")
+    drain()
+    found = api.get(f"/v1/audits/{audit['id']}").json()
+    assert (found["state"], found["error"]["code"]) == ("FAILED", "model_not_found")
+
+
+def test_a_cause_that_no_database_can_hold_is_written_out(
+    api: TestClient, drain: Drain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise NonFiniteWeights("tensor a\0b of file \udcff", tensors=["a\0b"])
+
+    monkeypatch.setattr("tests.engine_double.measure", fail)
+    audit = submit(api, reference=None)
+    drain()
+    error = api.get(f"/v1/audits/{audit['id']}").json()["error"]
+    assert (error["code"], error["detail"], error["tensors"]) == (
+        "non_finite_weights", "tensor a\\x00b of file \\udcff", ["a\\x00b"],
+    )  # fmt: skip
 
 
 def test_a_failed_measurement_says_why(api: TestClient, drain: Drain, double: Path) -> None:
@@ -252,12 +317,12 @@ def keyed(api_settings: Settings, ledger: Ledger) -> Any:
 
         def call(name: str | None, method: str, path: str, **options: Any) -> Any:
             headers = {"Authorization": f"Bearer {keys.get(name, name)}"} if name else {}
-            return client.request(method, path, headers=headers, **options)
+            return client.request(method, path, headers=headers | options.pop("headers", {}), **options)
 
         yield call
 
 
-def test_keys_scopes_and_tenants(keyed: Any) -> None:
+def test_keys_scopes_and_tenants(keyed: Any, drain: Drain) -> None:
     assert keyed(None, "GET", "/livez").status_code == 200
     for name in (None, "spk_x_y", "nonsense"):
         answer = keyed(name, "POST", "/v1/audits", json=PAIR)
@@ -267,9 +332,15 @@ def test_keys_scopes_and_tenants(keyed: Any) -> None:
     audit = keyed("writer", "POST", "/v1/audits", json=PAIR).json()
     place = f"/v1/audits/{audit['id']}"
     assert keyed("reader", "GET", place).status_code == 200
-    for method, path in (("GET", place), ("POST", f"{place}/cancel"), ("GET", f"{place}/report")):
+    assert drain() == 3
+    links = keyed("reader", "GET", place).json()["links"]
+    results = [links[name] for name in ("candidate_trace", "reference_trace", "diff", "scores", "report")]
+    for method, path in (("GET", place), ("POST", f"{place}/cancel"), *(("GET", path) for path in results)):
+        assert keyed("reader" if method == "GET" else "writer", method, path).status_code == 200
         assert keyed("stranger", method, path).status_code == 404
-    assert keyed("stranger", "GET", "/v1/audits").json()["items"] == []
+    for path in ("/v1/audits", "/v1/traces"):
+        assert keyed("reader", "GET", path).json()["items"]
+        assert keyed("stranger", "GET", path).json()["items"] == []
 
 
 def test_without_a_database_every_answer_is_503_and_says_so(api_settings: Settings) -> None:

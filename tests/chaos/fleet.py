@@ -30,6 +30,8 @@ SHORT_TIMINGS = {
     "SPINAL_BACKOFF_S": "0.1",
 }
 """With these, faults show within seconds."""
+PATIENT_LEASE_S = 20.0
+"""For workers that import torch in the middle of a run: on a busy machine that may keep a heartbeat waiting."""
 
 
 @dataclass
@@ -67,13 +69,20 @@ class Fleet:
             "--concurrency", str(concurrency), "--without-mingle", "--without-gossip", "-n", f"{name}@%h", **extra,
         )  # fmt: skip
 
-    def submit(self, seed: int = 0, *, reference: str | None = "local:sft", prompt_set: str = "hh-harmless-64") -> UUID:
-        """An accepted audit; ``seed`` makes its comparison differ from others."""
+    def submit(
+        self,
+        seed: int = 0,
+        *,
+        reference: str | None = "local:sft",
+        prompt_set: str = "hh-harmless-64",
+        max_tokens: int = 96,
+    ) -> UUID:
+        """An accepted audit; ``seed`` makes its comparison differ from others, ``max_tokens`` its traces."""
         request = AuditRequest(
             candidate="local:dpo-short",
             reference=reference,
             prompt_set=prompt_set,
-            profile=MeasurementProfile(seed=seed, bootstrap_draws=200),
+            profile=MeasurementProfile(seed=seed, bootstrap_draws=200, max_tokens=max_tokens),
             body={"seed": seed, "prompt_set": prompt_set},
         )
         return create_audit(

@@ -14,6 +14,7 @@ from tests.chaos.fleet import Fleet
 from tests.chaos.proxy import Proxy
 from tests.waiting import until
 
+FAILURE, RELEASE = b"ended_at = now(), outcome", b"charged_attempts - 1"
 CLAIM, STORE, ACCEPT = b"INSERT INTO run_attempts", b"INSERT INTO traces", b"INSERT INTO audits"
 BODY = {"candidate": "local:sft", "prompt_set": "hh-harmless-64"}
 
@@ -54,8 +55,43 @@ def test_a_worker_cut_off_at_commit_goes_on_with_the_truth(
     if marker is STORE:
         # The worker learns of the end a moment after the row shows it.
         until(lambda: "succeeded" in fleet.log("worker"), "the worker to have done")
-        assert "result not stored yet" in fleet.log("worker")
+        assert "end of the attempt not stored yet" in fleet.log("worker")
         assert ("commit confirmed by reading back" in fleet.log("worker")) == (not before)
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["not committed", "committed, answer lost"])
+def test_a_failure_is_written_with_its_cause_although_the_database_was_lost_meanwhile(
+    fleet: Fleet, proxy: Proxy, before: bool
+) -> None:
+    (fleet.double / "fail").write_text("non_finite_activations")
+    proxy.cut_commit(FAILURE, before=before)
+    start(fleet, proxy)
+    audit = fleet.submit(reference=None)
+    fleet.wait_for(audit, "FAILED")
+    assert proxy.cuts == 1
+    # Its own cause, at once: not a worker that fell silent, three times.
+    assert fleet.rows("SELECT error->>'code' AS code FROM audits") == [("non_finite_activations",)]
+    assert fleet.attempts() == [(1, "failed")]
+    until(lambda: "end of the attempt not stored yet" in fleet.log("worker"), "the worker to have noticed")
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["not committed", "committed, answer lost"])
+def test_a_release_is_not_charged_although_the_database_was_lost_meanwhile(
+    fleet: Fleet, proxy: Proxy, before: bool
+) -> None:
+    fleet.hold()
+    start(fleet, proxy)
+    audit = fleet.submit(reference=None)
+    fleet.wait_for_call()
+    proxy.cut_commit(RELEASE, before=before)
+    fleet.children["worker"].send(signal.SIGTERM)
+    until(lambda: not fleet.children["worker"].alive(), "the worker to leave", timeout=30.0)
+    assert proxy.cuts == 1
+    assert fleet.rows("SELECT state, attempt, charged_attempts FROM runs") == [("QUEUED", 1, 0)]
+    fleet.go_on()
+    fleet.start_worker("next")
+    fleet.wait_for(audit, "SUCCEEDED")
+    assert fleet.attempts() == [(1, "released"), (2, "succeeded")]
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["between insert and commit", "right after commit"])

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from tests.chaos.fleet import Fleet
+from spinal.profile import MeasurementProfile
+from tests.chaos.fleet import PATIENT_LEASE_S, Fleet
 from tests.chaos.test_killed_workers import alive
 from tests.waiting import until
 
@@ -20,6 +21,7 @@ def codes(fleet: Fleet) -> list[tuple[str, str | None]]:
 
 
 def test_a_device_side_assert_ends_the_child_and_the_next_attempt_gets_a_fresh_one(fleet: Fleet) -> None:
+    fleet.environment["SPINAL_LEASE_S"] = str(PATIENT_LEASE_S)
     (fleet.double / "crash").write_text("device-side assert")
     fleet.start_dispatcher()
     fleet.start_worker()
@@ -35,6 +37,7 @@ def test_a_device_side_assert_ends_the_child_and_the_next_attempt_gets_a_fresh_o
     ("crash", "code"), [("disk full", "storage_unavailable"), ("bug", "internal_error")], ids=["disk full", "bug"]
 )
 def test_what_may_pass_is_tried_again(fleet: Fleet, crash: str, code: str) -> None:
+    fleet.environment["SPINAL_LEASE_S"] = str(PATIENT_LEASE_S)
     (fleet.double / "crash").write_text(crash)
     fleet.start_dispatcher()
     fleet.start_worker()
@@ -42,7 +45,37 @@ def test_what_may_pass_is_tried_again(fleet: Fleet, crash: str, code: str) -> No
     assert codes(fleet) == [("retry", code), ("succeeded", None)]
 
 
+@pytest.mark.parametrize("times", [1, 2], ids=["half the batch fits", "half the batch does not fit"])
+def test_out_of_device_memory_is_tried_once_more_with_half_the_batch(fleet: Fleet, times: int) -> None:
+    fleet.environment["SPINAL_LEASE_S"] = str(PATIENT_LEASE_S)
+    (fleet.double / "crash").write_text("\n".join(["device out of memory"] * times))
+    fleet.start_dispatcher()
+    fleet.start_worker()
+    audit = fleet.submit(reference=None)
+    if times == 1:
+        fleet.wait_for(audit, "SUCCEEDED")
+        assert codes(fleet) == [("succeeded", None)]
+    else:
+        fleet.wait_for(audit, "FAILED")
+        assert codes(fleet) == [("failed", "out_of_memory")]
+        [(error,)] = fleet.rows("SELECT error FROM audits")
+        size = MeasurementProfile().batch_size
+        assert error["batch_sizes"] == [size, size // 2]
+
+
+@pytest.mark.parametrize("code", ["non_finite_activations", "weights_corrupt", "model_not_found"])
+def test_what_would_fail_again_is_not_tried_again(fleet: Fleet, code: str) -> None:
+    (fleet.double / "fail").write_text(code)
+    fleet.start_dispatcher()
+    fleet.start_worker()
+    fleet.wait_for(fleet.submit(), "FAILED")
+    assert {outcome for outcome in codes(fleet) if outcome != ("succeeded", None)} == {("failed", code)}
+    assert fleet.rows("SELECT DISTINCT error->>'code' AS code FROM audits") == [(code,)]
+    assert fleet.rows("SELECT count(*) FROM traces") == [(0,)]
+
+
 def test_out_of_host_memory_is_not_tried_again(fleet: Fleet) -> None:
+    fleet.environment["SPINAL_LEASE_S"] = str(PATIENT_LEASE_S)
     (fleet.double / "crash").write_text("host out of memory")
     fleet.start_dispatcher()
     fleet.start_worker()
@@ -61,15 +94,46 @@ def test_an_artifact_store_that_cannot_be_written_ends_the_audit_with_its_histor
     assert fleet.rows("SELECT count(*) FROM traces") == [(0,)]
 
 
-def test_a_measurement_without_progress_is_ended_and_tried_again(fleet: Fleet) -> None:
+@pytest.mark.parametrize("deaf", [False, True], ids=["stops when told", "has to be ended"])
+def test_a_measurement_without_progress_is_ended_and_tried_again(fleet: Fleet, deaf: bool) -> None:
     fleet.hold()
     (fleet.double / "silent").touch()
+    if deaf:
+        (fleet.double / "deaf").touch()
     fleet.start_dispatcher()
     fleet.start_worker(SPINAL_STALL_S="2")
     audit = fleet.submit(reference=None)
     until(lambda: codes(fleet)[:1] == [("retry", "run_stalled")], "the watchdog", timeout=30.0)
     fleet.go_on()
     fleet.wait_for(audit, "SUCCEEDED")
+    first, *_, last = (pid for pid, _, _ in fleet.calls())
+    assert (first != last) == deaf
+
+
+def test_a_hung_kernel_is_ended_at_its_deadline(fleet: Fleet) -> None:
+    fleet.hold()
+    (fleet.double / "deaf").touch()
+    fleet.start_dispatcher()
+    fleet.start_worker(SPINAL_RUN_DEADLINE_S="3")
+    audit = fleet.submit(reference=None)
+    hung, _, _ = fleet.wait_for_call()
+    until(lambda: codes(fleet)[:1] == [("lost", "deadline_exceeded")], "the deadline", timeout=30.0)
+    fleet.go_on()
+    fleet.wait_for(audit, "SUCCEEDED")
+    until(lambda: not alive(hung), "the hung process to end")
+
+
+def test_native_code_that_never_lets_go_of_the_interpreter_is_ended_from_outside_it(fleet: Fleet) -> None:
+    (fleet.double / "stuck").touch()
+    fleet.start_dispatcher()
+    fleet.start_worker()
+    audit = fleet.submit(reference=None)
+    stuck, _, _ = fleet.wait_for_call()
+    # No thread of that process runs any more, not the one that beats and not the one that watches.
+    until(lambda: not alive(stuck), "the stuck process to end", timeout=30.0)
+    fleet.wait_for(audit, "SUCCEEDED")
+    assert codes(fleet) == [("lost", "lease_lost"), ("succeeded", None)]
+    assert "Thread 0x" in fleet.log("worker")
 
 
 def test_a_worker_leaves_newer_work_to_newer_workers(fleet: Fleet) -> None:

@@ -97,6 +97,35 @@ def test_a_frozen_worker_that_wakes_after_its_lease_writes_nothing(fleet: Fleet)
     assert fleet.rows("SELECT outcome FROM run_attempts ORDER BY attempt") == [("lost",), ("succeeded",)]
 
 
+def test_a_result_that_comes_after_the_run_was_taken_away_is_refused_and_replaces_nothing(fleet: Fleet) -> None:
+    fleet.hold()
+    # It does not look whether it is still wanted: nothing but the fence stands in its way.
+    (fleet.double / "deaf").touch()
+    fleet.start_dispatcher()
+    fleet.start_worker("first")
+    audit = fleet.submit(reference=None)
+    frozen, _, _ = fleet.wait_for_call()
+    first = fleet.children["first"].pid
+    for pid in (frozen, first):
+        os.kill(pid, signal.SIGSTOP)
+    fleet.start_worker("second")
+    fleet.wait_for_call(2)
+    fleet.go_on()
+    fleet.wait_for(audit, "SUCCEEDED")
+    [winner] = fleet.rows("SELECT capture_uri, capture_bytes, document, created_at FROM traces")
+    captures = fleet.folder / "artifacts"
+    held = (captures / winner.capture_uri).read_bytes()
+    for pid in (first, frozen):
+        os.kill(pid, signal.SIGCONT)
+    until(lambda: "zombie write refused" in fleet.log("first"), "the refusal of a result")
+    assert fleet.rows("SELECT attempt, refused_writes FROM run_attempts ORDER BY attempt") == [(1, 1), (2, 0)]
+    fleet.ended_once(runs=1, traces=1)
+    # Its capture lies beside the winner's, under a name of its own, and no row names it.
+    assert fleet.rows("SELECT capture_uri, capture_bytes, document, created_at FROM traces") == [winner]
+    assert (captures / winner.capture_uri).read_bytes() == held
+    assert len(list(captures.rglob("*.safetensors"))) == 2
+
+
 def test_sigterm_puts_the_run_back_without_charging_the_attempt(fleet: Fleet) -> None:
     fleet.hold()
     fleet.start_dispatcher()

@@ -7,6 +7,7 @@ from uuid import uuid4
 from fastapi.testclient import TestClient
 from kombu import Connection
 from pydantic import SecretStr
+from sqlalchemy import make_url
 
 from service.api.app import create_app
 from service.ledger import demand
@@ -14,20 +15,31 @@ from service.ledger.tables import RunRecord
 from service.ledger.unit_of_work import Ledger
 from service.migrate import upgrade
 from tests.chaos.fleet import Fleet
+from tests.chaos.proxy import Proxy
 from tests.conftest import create_database
 from tests.waiting import until
 
+QUEUED = 500
 
-def test_kill_9_of_the_broker_with_queued_audits_loses_none(fleet: Fleet) -> None:
+
+def queue_length(fleet: Fleet) -> int:
+    with Connection(fleet.valkey.url) as connection:
+        return int(connection.channel()._size("cpu"))
+
+
+def test_kill_9_of_the_broker_with_500_queued_loses_none(fleet: Fleet) -> None:
     fleet.start_dispatcher()
-    audits = [fleet.submit(seed) for seed in range(20)]
-    until(lambda: fleet.rows("SELECT count(*) FROM runs WHERE rung_at IS NOT NULL") == [(2,)], "doorbells to be sent")
+    for number in range(QUEUED):
+        fleet.submit(reference=None, max_tokens=8 + number)
+    until(lambda: queue_length(fleet) == QUEUED, "a doorbell for every run", timeout=60.0)
     fleet.valkey.kill()
     fleet.valkey.start()
+    assert queue_length(fleet) == 0
     fleet.start_worker(concurrency=2)
-    for audit in audits:
-        fleet.wait_for(audit, "SUCCEEDED", timeout=90.0)
-    fleet.ended_once(runs=22, traces=2)
+    open_audits = "SELECT count(*) FROM audits WHERE state <> 'SUCCEEDED'"
+    until(lambda: fleet.rows(open_audits) == [(0,)], "every audit to succeed", timeout=240.0)
+    fleet.ended_once(runs=QUEUED, traces=QUEUED)
+    assert fleet.rows("SELECT count(*) FROM run_attempts") == [(QUEUED,)]
 
 
 def test_a_broker_killed_under_a_running_worker(fleet: Fleet) -> None:
@@ -53,8 +65,9 @@ def test_audits_are_accepted_while_the_broker_is_frozen(fleet: Fleet) -> None:
         started = time.monotonic()
         answer = api.post("/v1/audits", json={"candidate": "local:sft", "prompt_set": "hh-harmless-64"})
         assert answer.status_code == 202
-        # No part of accepting touches the broker: a publish to a frozen one would take its whole timeout.
-        assert time.monotonic() - started < 2.0
+        # No part of accepting touches the broker: a publish to a frozen one would not end at all (the benchmark of
+        # submitting has the milliseconds).
+        assert time.monotonic() - started < 10.0
         assert api.get("/readyz").status_code == 200
     fleet.valkey.thaw()
     fleet.start_worker()
@@ -97,12 +110,22 @@ def test_a_dispatcher_started_before_the_migration_waits_for_it(fleet: Fleet, po
     assert dispatcher.alive()
 
 
-def test_three_dispatchers_one_killed(fleet: Fleet) -> None:
-    for name in ("one", "two", "three"):
-        fleet.start_dispatcher(name)
-    audits = [fleet.submit(seed) for seed in range(10)]
-    fleet.children["two"].kill()
-    fleet.start_worker(concurrency=2)
-    for audit in audits:
-        fleet.wait_for(audit, "SUCCEEDED")
-    fleet.ended_once(runs=12, traces=2)
+def test_three_dispatchers_one_killed_in_the_middle_of_a_batch(fleet: Fleet) -> None:
+    """It dies between stamping its batch and sending it: a hundred runs look rung, and nobody was."""
+    audits = [fleet.submit(reference=None, max_tokens=8 + number) for number in range(120)]
+    url = make_url(fleet.settings.database_url.get_secret_value())
+    assert url.port is not None
+    with Proxy(url.port) as proxy:
+        proxy.cut_commit(b"SET rung_at = now()", before=False, instead=lambda: fleet.children["one"].process.kill())
+        through = url.set(port=proxy.port).render_as_string(hide_password=False)
+        fleet.start_dispatcher("one", SPINAL_DATABASE_URL=through)
+        until(lambda: not fleet.children["one"].alive(), "the first dispatcher to die")
+        assert proxy.cuts == 1
+        assert fleet.rows("SELECT count(*) FROM runs WHERE rung_at IS NOT NULL") == [(100,)]
+        assert queue_length(fleet) == 0
+        for name in ("two", "three"):
+            fleet.start_dispatcher(name)
+        fleet.start_worker(concurrency=2)
+        for audit in audits:
+            fleet.wait_for(audit, "SUCCEEDED", timeout=90.0)
+    fleet.ended_once(runs=120, traces=120)

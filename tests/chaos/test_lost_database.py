@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import create_engine, text
 
 from service.api.app import create_app
 from service.embedded.postgres import PostgresServer
@@ -69,7 +70,10 @@ def test_a_run_outlives_a_database_that_is_away_for_longer_than_its_lease(fleet:
     server.stop()
     fleet.go_on()
     away_until = time.monotonic() + 2 * LEASE_S
-    until(lambda: fleet.log("worker").count("result not stored yet") >= 2, "both results to wait for the database")
+    until(
+        lambda: fleet.log("worker").count("end of the attempt not stored yet") >= 2,
+        "both results to wait for the database",
+    )
     until(lambda: time.monotonic() > away_until, "two leases to pass")
     server.start()
     fleet.wait_for(audit, "SUCCEEDED", timeout=60.0)
@@ -77,3 +81,36 @@ def test_a_run_outlives_a_database_that_is_away_for_longer_than_its_lease(fleet:
     # Nothing was measured twice: the workers kept what they had, and the reaper gave them the time to say so.
     assert len(fleet.calls()) == 3
     assert [outcome for _, outcome in fleet.attempts()] == ["succeeded"] * 3
+
+
+def test_a_database_that_only_reads_for_a_while_is_told_to_clients_and_waited_for(
+    fleet: Fleet, server: PostgresServer
+) -> None:
+    """As after a failover, until the new primary is promoted."""
+
+    def read_only(yes: bool) -> None:
+        with create_engine(server.url, isolation_level="AUTOCOMMIT").connect() as admin:
+            name = admin.execute(text("SELECT current_database()")).scalar_one()
+            admin.execute(text(f'ALTER DATABASE "{name}" SET default_transaction_read_only = {"on" if yes else "off"}'))
+            admin.execute(
+                text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'spinal'")
+            )
+
+    fleet.hold()
+    fleet.start_dispatcher()
+    fleet.start_worker()
+    audit = fleet.submit(reference=None)
+    fleet.wait_for_call()
+    read_only(True)
+    with TestClient(create_app(fleet.settings), raise_server_exceptions=False) as api:
+        answer = api.post("/v1/audits", json=BODY)
+        assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
+        assert answer.headers["Retry-After"]
+    fleet.go_on()
+    until(lambda: "end of the attempt not stored yet" in fleet.log("worker"), "the result to wait")
+    read_only(False)
+    fleet.wait_for(audit, "SUCCEEDED", timeout=60.0)
+    fleet.ended_once(runs=1, traces=1)
+    # The worker kept its result, and its heart went on beating.
+    assert len(fleet.calls()) == 1
+    assert fleet.attempts() == [(1, "succeeded")]

@@ -1,5 +1,6 @@
 """Things that neither work nor fail: half-open connections, exhausted pools, clocks that lie, long absences."""
 
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,23 +9,18 @@ from urllib.parse import urlsplit
 import pytest
 from fastapi.testclient import TestClient
 from kombu import Connection
-from sqlalchemy import exc, text
+from sqlalchemy import exc, make_url, text
 
 from service.api.app import create_app
 from tests.chaos.fleet import LEASE_S, Fleet
 from tests.chaos.proxy import Proxy
+from tests.chaos.test_lost_broker import queue_length
 from tests.conftest import ROOT
 from tests.waiting import until
 
 LONGEST_BROKER_TIMEOUT_S = 10.0
 HERE = Path(__file__).parent
 BODY = {"candidate": "local:sft", "prompt_set": "hh-harmless-64"}
-
-
-def queue_length(fleet: Fleet) -> int:
-    with Connection(fleet.valkey.url) as connection:
-        channel = connection.channel()
-        return int(channel._size("cpu"))
 
 
 def test_a_half_open_broker_connection_is_given_up_and_made_again(fleet: Fleet) -> None:
@@ -72,6 +68,34 @@ def test_without_workers_doorbells_do_not_pile_up_and_lost_ones_are_rung_again(f
     with Connection(fleet.valkey.url) as connection:
         connection.channel()._purge("cpu")
     until(lambda: queue_length(fleet) == 2, "lost doorbells to be rung again")
+
+
+def test_a_database_that_takes_everything_and_answers_nothing_is_given_up(fleet: Fleet) -> None:
+    """Neither the server's own limits nor the kernel's end such a connection: only a limit on this side does."""
+    url = make_url(fleet.settings.database_url.get_secret_value())
+    assert url.port is not None
+    fleet.hold()
+    fleet.start_dispatcher()
+    with Proxy(url.port) as proxy:
+        through = url.set(port=proxy.port).render_as_string(hide_password=False)
+        fleet.start_worker(SPINAL_DATABASE_URL=through, SPINAL_DB_STATEMENT_TIMEOUT_S="1")
+        audit = fleet.submit(reference=None)
+        fleet.wait_for_call()
+        proxy.half_open()
+        until(lambda: "heartbeat failed" in fleet.log("worker"), "the heartbeat to be given up")
+        fleet.go_on()
+        # On a new connection the worker goes on with the truth, whatever that is by now.
+        fleet.wait_for(audit, "SUCCEEDED", timeout=60.0)
+        fleet.ended_once(runs=1, traces=1)
+        fleet.hold()
+        fleet.submit(reference=None, max_tokens=8)
+        fleet.wait_for_call(len(fleet.calls()) + 1)
+        proxy.half_open()
+        fleet.children["worker"].send(signal.SIGTERM)
+        until(lambda: not fleet.children["worker"].alive(), "the worker to leave all the same", timeout=40.0)
+    fleet.go_on()
+    fleet.start_worker("next")
+    until(lambda: fleet.rows("SELECT count(*) FROM audits WHERE state = 'SUCCEEDED'") == [(2,)], "the other audit")
 
 
 def test_an_exhausted_pool_answers_503_and_recovers(fleet: Fleet) -> None:

@@ -13,7 +13,7 @@ from spinal.checkpoint import resolve_reference
 from spinal.profile import MeasurementProfile
 from spinal.prompts import builtin_prompts
 from spinal.trace import Trace
-from tests.chaos.fleet import Fleet
+from tests.chaos.fleet import PATIENT_LEASE_S, Fleet
 from tests.conftest import EXAMPLES
 from tests.waiting import until
 
@@ -34,7 +34,9 @@ def children(pid: int) -> list[int]:
     """Processes of the pool below the worker ``pid``."""
     lists = Path(f"/proc/{pid}/task").glob("*/children")
     found = [int(child) for children_of_thread in lists for child in children_of_thread.read_text().split()]
-    return [child for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    pool = [child for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    assert pool, "the worker's children were not found"
+    return pool
 
 
 def kill_children(fleet: Fleet) -> None:
@@ -68,6 +70,7 @@ def test_a_trace_after_a_fault_is_the_trace_in_peace(
     fleet: Fleet, in_peace: Trace, fault: Callable[[Fleet], None], outcomes: list[str]
 ) -> None:
     fleet.environment |= {"SPINAL_ENGINE": "spinal.engine.api", "OMP_NUM_THREADS": "1"}
+    fleet.environment["SPINAL_LEASE_S"] = str(PATIENT_LEASE_S)
     fleet.start_dispatcher()
     fleet.start_worker()
     audit = fleet.submit(reference=None, prompt_set=PROMPTS)
@@ -84,6 +87,7 @@ def test_a_trace_after_a_fault_is_the_trace_in_peace(
 
 def test_cancelling_in_the_middle_of_a_layer_frees_the_worker(fleet: Fleet) -> None:
     fleet.environment |= {"SPINAL_ENGINE": "spinal.engine.api", "OMP_NUM_THREADS": "1"}
+    fleet.environment["SPINAL_LEASE_S"] = str(PATIENT_LEASE_S)
     fleet.start_dispatcher()
     fleet.start_worker()
     audit = fleet.submit(reference=None, prompt_set=PROMPTS)

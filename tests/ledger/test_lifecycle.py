@@ -111,9 +111,51 @@ def test_attempts_neither_shrink_nor_change_after_their_end(ledger: Ledger) -> N
         connection.execute(text("UPDATE run_attempts SET refused_writes = refused_writes + 1"))
 
 
-def test_a_stored_trace_cannot_be_changed(ledger: Ledger) -> None:
-    with ledger.read() as session:
-        guarded = set(
-            session.execute(text("SELECT tgrelid::regclass::text FROM pg_trigger WHERE NOT tgisinternal")).scalars()
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE runs SET attempt = 1 WHERE state = 'QUEUED'; UPDATE runs SET charged_attempts = 2",
+        "UPDATE runs SET charged_attempts = -1",
+        "UPDATE runs SET cancel_requested = TRUE",
+        "UPDATE runs SET state = 'RUNNING', lease_until = now(), deadline_at = now(), attempt = 1",
+        "UPDATE runs SET state = 'RUNNING', lease_until = now(), worker = 'w', attempt = 1",
+    ],
+)
+def test_the_database_refuses_rows_that_no_transition_makes(ledger: Ledger, change: str) -> None:
+    with ledger.begin() as session:
+        find_or_create_run(session, {"kind": "trace", "n": str(uuid4())}, queue="cpu")
+    *before, last = change.split(";")
+    with ledger.engine.connect() as connection:
+        for statement in before:
+            connection.execute(text(statement))
+        with pytest.raises(exc.IntegrityError, match="violates check"):
+            connection.execute(text(last))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE traces SET document = '{}'",
+        "UPDATE traces SET content_digest = 'x'",
+        "UPDATE trace_layers SET entropy = 1",
+        "UPDATE comparisons SET document = '{}'",
+    ],
+)
+def test_a_stored_measurement_cannot_be_changed(ledger: Ledger, change: str) -> None:
+    with ledger.engine.connect() as connection:
+        connection.execute(
+            text("""INSERT INTO traces (digest, weights_digest, prompt_set_digest, fingerprint,
+            engine_version, source, n_layers, document, content_digest)
+            VALUES ('d', 'w', 'p', 'f', '2', 's', 0, '{"a": 1}', 'c')""")
         )
-    assert {"runs", "audits", "traces", "trace_layers", "comparisons"} <= guarded
+        connection.execute(
+            text("""INSERT INTO trace_layers (trace_digest, layer, policy, depth, entropy, detail)
+            VALUES ('d', 0, 'last', 0, 2, '{}')""")
+        )
+        connection.execute(
+            text("""INSERT INTO comparisons (digest, reference_digest, candidate_digest,
+            comparison_fingerprint, document) VALUES ('c', 'd', 'd', 'f', '{"a": 1}')""")
+        )
+        connection.execute(text("UPDATE traces SET capture_uri = 'elsewhere'"))
+        with pytest.raises(exc.DBAPIError, match="refused: the row is final"):
+            connection.execute(text(change))

@@ -69,13 +69,51 @@ def test_the_command_goes_back_to_an_older_migration_and_up_again(
     engine.dispose()
 
 
-def test_upgrading_a_database_with_rows_keeps_them(settings: Settings) -> None:
-    engine = create_engine(settings.database_url.get_secret_value())
+KEPT = {"models": 1, "traces": 1, "runs": 8, "run_attempts": 6, "audits": 1}
+ROWS = """
+    INSERT INTO models (id, tenant, name, reference) VALUES (gen_random_uuid(), 't', 'n', 'local:x');
+    INSERT INTO traces (digest, weights_digest, prompt_set_digest, fingerprint, engine_version, source, n_layers,
+      document, content_digest) VALUES ('d', 'w', 'p', 'f', '1', 's', 0, '{}', 'c');
+    INSERT INTO runs (id, kind, spec, spec_digest, queue, state, result_digest, attempt, charged_attempts, finished_at,
+      cancel_requested)
+    SELECT gen_random_uuid(), 'trace', '{}', digest, 'cpu', 'SUCCEEDED', 'd', 1, 1, now() - make_interval(secs => age),
+      flagged FROM (VALUES ('once', 1, FALSE), ('twice', 5, FALSE), ('twice', 9, FALSE), ('again', 1, FALSE),
+      ('given up', 1, TRUE)) AS v(digest, age, flagged);
+    INSERT INTO runs (id, kind, spec, spec_digest, queue) VALUES (gen_random_uuid(), 'trace', '{}', 'again', 'cpu');
+    INSERT INTO runs (id, kind, spec, spec_digest, queue, cancel_requested)
+      VALUES (gen_random_uuid(), 'trace', '{}', 'stuck', 'cpu', TRUE);
+    INSERT INTO runs (id, kind, spec, spec_digest, queue, state, attempt, charged_attempts, worker, lease_until,
+      deadline_at) VALUES (gen_random_uuid(), 'trace', '{}', 'at work', 'cpu', 'RUNNING', 1, 1, 'w', now(), now());
+    INSERT INTO run_attempts (run_id, attempt, worker, ended_at, outcome)
+      SELECT id, 1, 'w', finished_at, CASE WHEN state = 'SUCCEEDED' THEN 'succeeded' END FROM runs WHERE attempt = 1;
+    INSERT INTO audits (id, tenant, candidate, request, spec) VALUES (gen_random_uuid(), 't', 'c', '{}', '{}')
+"""
+"""A ledger as the first release could leave it."""
+
+
+def test_upgrading_a_database_with_rows_keeps_and_repairs_them(empty: Settings) -> None:
+    migrate.upgrade(empty, "0001")
+    engine = create_engine(empty.database_url.get_secret_value())
     with engine.begin() as connection:
-        connection.execute(
-            text("INSERT INTO models (id, tenant, name, reference) VALUES (gen_random_uuid(), 't', 'n', 'local:x')")
-        )
-    migrate.upgrade(settings)
+        for statement in ROWS.split(";\n"):
+            connection.execute(text(statement))
+    migrate.upgrade(empty)
     with engine.connect() as connection:
-        assert connection.execute(text("SELECT name FROM models")).scalar_one() == "n"
+        counts = {table: connection.execute(text(f"SELECT count(*) FROM {table}")).scalar() for table in KEPT}
+        found = connection.execute(
+            text("SELECT spec_digest, state, cancel_requested FROM runs ORDER BY 1, 2, 3, finished_at")
+        ).all()
+    assert counts == KEPT
+    assert [tuple(row) for row in found] == [
+        ("again", "QUEUED", False),
+        ("again", "SUCCEEDED", True),
+        ("at work", "RUNNING", False),
+        ("given up", "SUCCEEDED", True),
+        ("once", "SUCCEEDED", False),
+        ("stuck", "CANCELLED", True),
+        ("twice", "SUCCEEDED", False),
+        ("twice", "SUCCEEDED", True),
+    ]
+    migrate.downgrade(empty, "0001")
+    migrate.upgrade(empty)
     engine.dispose()

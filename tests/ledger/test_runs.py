@@ -7,6 +7,7 @@ from sqlalchemy import text
 
 from service.ledger import demand, rings, runs
 from service.ledger.unit_of_work import Ledger
+from worker.metrics import LedgerCollector
 
 SPEC = {"kind": "trace", "model": "local:x"}
 
@@ -40,7 +41,7 @@ def test_parallel_requests_for_one_specification_share_one_run(ledger: Ledger) -
     assert len(found) == 1
 
 
-def test_a_failed_run_is_not_reused_and_a_cancelled_one_neither(ledger: Ledger) -> None:
+def test_a_failed_run_is_not_reused(ledger: Ledger) -> None:
     first = make(ledger)
     held = claim(ledger, first)
     assert held is not None
@@ -56,6 +57,32 @@ def test_a_retryable_failure_waits_and_then_ends(ledger: Ledger) -> None:
         assert held is not None
         states.append(fail(ledger, held, retryable=True))
     assert states == ["QUEUED", "QUEUED", "FAILED"]
+
+
+def test_a_retry_waits_longer_each_time_and_not_for_the_same_time_as_others(ledger: Ledger) -> None:
+    waits: dict[int, list[float]] = {1: [], 2: []}
+    for number in range(12):
+        run = make(ledger, {"kind": "trace", "n": f"backoff {number}"})
+        for attempt, found in waits.items():
+            held = claim(ledger, run)
+            assert held is not None
+            with ledger.begin() as session:
+                runs.fail(session, run, held.attempt, {"code": "c"}, retryable=True, max_attempts=3, backoff_s=100.0)
+                wait = text("SELECT EXTRACT(epoch FROM not_before - now()) FROM runs WHERE id = :id")
+                found.append(float(session.execute(wait, {"id": run}).scalar_one()))
+            assert claim(ledger, run) is None, f"claimed before its time, after attempt {attempt}"
+            with ledger.begin() as session:
+                assert rings.due_runs(session, ring_again_s=0.0, again=("cpu",)) == []
+                session.execute(text("UPDATE runs SET not_before = now() WHERE id = :id"), {"id": run})
+        held = claim(ledger, run)
+        assert held is not None
+        with ledger.begin() as session:
+            runs.release(session, run, held.attempt)
+            session.execute(text("UPDATE runs SET not_before = now() + interval '1 day' WHERE id = :id"), {"id": run})
+    for attempt, found in waits.items():
+        base = 100.0 * 2 ** (attempt - 1)
+        assert all(0.5 * base <= wait <= 1.5 * base for wait in found)
+        assert max(found) - min(found) > 0.1 * base
 
 
 def test_a_release_is_not_charged(ledger: Ledger) -> None:
@@ -127,6 +154,27 @@ def test_a_live_lease_is_not_reaped_and_a_past_deadline_ends_it(ledger: Ledger) 
     error = column(ledger, run, "error")
     assert isinstance(error, dict)
     assert error["last_code"] == "deadline_exceeded"
+
+
+def test_a_run_is_late_from_the_end_of_what_it_waited_for(ledger: Ledger) -> None:
+    needed = make(ledger)
+    dependent = make(ledger, {"kind": "compare"}, depends_on=(needed,))
+    held = claim(ledger, needed)
+    assert held is not None
+    with ledger.begin() as session:
+        # The trace took an hour.
+        session.execute(text("UPDATE runs SET created_at = now() - interval '1 hour'"))
+        runs.succeed(session, needed, held.attempt, "0" * 64)
+    collector = LedgerCollector(ledger)
+    [oldest] = [metric for metric in collector.collect() if metric.name == "spinal_oldest_due_run_seconds"]
+    assert oldest.samples[0].value < 60.0
+    with ledger.begin() as session:
+        [due] = rings.due_runs(session, ring_again_s=60.0, again=())
+    assert due.run_id == dependent
+    assert due.lag_s is not None
+    assert due.lag_s < 60.0
+    with ledger.begin() as session:
+        session.execute(text("TRUNCATE runs CASCADE"))
 
 
 def test_priority_rings_first(ledger: Ledger) -> None:

@@ -1,0 +1,116 @@
+"""Audits share runs with each other, and none is left waiting for what another gave up."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+
+from service.ledger import audits, rings, runs
+from service.ledger.demand import find_or_create_run, need_runs
+from service.ledger.ids import new_id
+from service.ledger.settle import settle_audit
+from service.ledger.tables import AuditRecord
+from service.ledger.unit_of_work import Ledger
+
+M: dict[str, Any] = {"kind": "trace", "of": "m"}
+PAIR: dict[str, dict[str, Any]] = {
+    "reference": {"kind": "trace", "of": "b"},
+    "candidate": M,
+    "compare": {"kind": "compare", "of": "b...m"},
+}
+DIGEST = "ab" * 32
+
+
+def submit(ledger: Ledger, specs: dict[str, dict[str, Any]]) -> tuple[UUID, dict[str, UUID]]:
+    audit = AuditRecord(id=new_id(), tenant="t", candidate="m", reference=None, request={}, spec={}, state="QUEUED")
+    with ledger.begin() as session:
+        found = need_runs(session, specs, queue="cpu", priority=0, traceparent=None)
+        audits.insert_audit(session, audit, found)
+        settle_audit(session, audit.id)
+    return audit.id, found
+
+
+def cancel(ledger: Ledger, audit: UUID) -> None:
+    with ledger.begin() as session:
+        assert audits.cancel_audit(session, "t", audit)
+
+
+def claim(ledger: Ledger, run: UUID) -> runs.Claim:
+    with ledger.begin() as session:
+        held = runs.claim(session, run, worker=f"w/{run}", lease_s=60.0, deadline_s=60.0)
+    assert held is not None
+    return held
+
+
+def state(ledger: Ledger, table: str, key: UUID) -> str:
+    with ledger.read() as session:
+        return str(session.execute(text(f"SELECT state FROM {table} WHERE id = :id"), {"id": key}).scalar_one())
+
+
+def test_nobody_waits_for_a_trace_that_another_audit_gave_up(ledger: Ledger) -> None:
+    """The trace of M is given up while it is being measured, asked for again, and finished by the first worker after
+    all: whoever then shares the comparison shares the trace that the comparison waits for."""
+    first, old = submit(ledger, PAIR)
+    held = claim(ledger, old["candidate"])
+    cancel(ledger, first)
+    second, new = submit(ledger, PAIR)
+    assert new["candidate"] != old["candidate"]
+    with ledger.begin() as session:
+        assert runs.succeed(session, held.run_id, held.attempt, DIGEST) == "CANCELLED"
+    third, shared = submit(ledger, PAIR)
+    assert shared == new
+    cancel(ledger, second)
+    assert state(ledger, "runs", new["candidate"]) == "QUEUED"
+    assert state(ledger, "audits", third) == "QUEUED"
+    with ledger.begin() as session:
+        due = {due.run_id for due in rings.due_runs(session, ring_again_s=0.0, again=("cpu",))}
+    assert due == {new["candidate"], new["reference"]}
+    cancel(ledger, third)
+
+
+def test_a_specification_that_has_succeeded_is_never_done_again(ledger: Ledger) -> None:
+    alone, found = submit(ledger, {"candidate": M})
+    held = claim(ledger, found["candidate"])
+    with ledger.begin() as late, ledger.begin() as session:
+        # The look for a succeeded run comes too early, the insert too late.
+        assert late.execute(text("SELECT count(*) FROM runs WHERE state = 'SUCCEEDED'")).scalar_one() == 0
+        session.execute(text("ALTER TABLE audits DISABLE TRIGGER ALL"))
+        session.execute(text("UPDATE audits SET state = 'CANCELLED', finished_at = now()"))
+        session.execute(text("ALTER TABLE audits ENABLE TRIGGER ALL"))
+        runs.succeed(session, held.run_id, held.attempt, DIGEST)
+        session.commit()
+        assert find_or_create_run(late, M, queue="cpu") == found["candidate"]
+    assert state(ledger, "audits", alone) == "CANCELLED"
+    with ledger.begin() as session:
+        # This run has no trace behind it, which the ledger's own check afterwards would find.
+        session.execute(text("TRUNCATE runs CASCADE"))
+
+
+def test_a_run_of_a_cancelled_audit_is_over_however_its_worker_leaves_it(ledger: Ledger) -> None:
+    for end in ("release", "retry", "lost"):
+        audit, found = submit(ledger, {"candidate": {"kind": "trace", "of": end}})
+        held = claim(ledger, found["candidate"])
+        cancel(ledger, audit)
+        with ledger.begin() as session:
+            if end == "release":
+                runs.release(session, held.run_id, held.attempt)
+            elif end == "retry":
+                runs.fail(
+                    session, held.run_id, held.attempt, {"code": "c"}, retryable=True, max_attempts=3, backoff_s=0.0
+                )
+            else:
+                runs.expire_lease(session, f"w/{held.run_id}")
+        with ledger.begin() as session:
+            runs.reap_next(session, max_attempts=3, backoff_s=0.0)
+        assert state(ledger, "runs", held.run_id) == "CANCELLED", end
+
+
+def test_a_raised_priority_overtakes_what_was_rung_before(ledger: Ledger) -> None:
+    _, slow = submit(ledger, {"candidate": {"kind": "trace", "of": "slow"}})
+    _, urgent = submit(ledger, {"candidate": {"kind": "trace", "of": "urgent"}})
+    with ledger.begin() as session:
+        need_runs(session, {"candidate": {"kind": "trace", "of": "urgent"}}, queue="cpu", priority=5, traceparent=None)
+    with ledger.begin() as session:
+        # The doorbell in the broker's queue was the other run's.
+        assert rings.best_due(session, slow["candidate"]) == urgent["candidate"]
+        assert rings.best_due(session, UUID(int=0)) is None
