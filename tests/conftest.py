@@ -9,6 +9,8 @@ from types import ModuleType
 
 import pytest
 
+pytest.register_assert_rewrite("tests.chaos.fleet")
+
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
 TEMPLATE = "spinal_template"

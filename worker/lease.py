@@ -81,6 +81,8 @@ class Lease:
         )
 
     def __enter__(self) -> Self:
+        # Before anything of the measurement runs: it may be what never lets go.
+        self._rearm()
         self._beating.start()
         self._watching.start()
         return self
@@ -167,18 +169,25 @@ class Lease:
     # watching
 
     def _watch_on(self) -> None:
-        armed = 0.0
         while not self._done.wait(WATCH_EVERY_S):
             now = time.monotonic()
-            if now - armed > REARM_EVERY_S:
-                _end_process_unless_called_again(self._settings.lease_s * DEAD_AFTER_LEASES)
-                armed = now
+            if now - self._armed > REARM_EVERY_S:
+                self._rearm()
             if not self._measuring:
                 continue
             if self.stop is None and (why := self._reason_to_stop(now)) is not None:
                 self._halt(why)
             if self._stop_since is not None and now - self._stop_since > ABANDON_AFTER_S:
                 self._abandon()
+
+    def _rearm(self) -> None:
+        """End this process unless called again in time, by a timer in C: it needs no interpreter lock, so it also ends a
+        process whose native code never gives that back."""
+        # Not sys.stderr: Celery puts an object without a file descriptor there.
+        faulthandler.dump_traceback_later(
+            self._settings.lease_s * DEAD_AFTER_LEASES, exit=True, file=sys.__stderr__ or 2
+        )
+        self._armed = time.monotonic()
 
     def _reason_to_stop(self, now: float) -> Stop | None:
         if RELEASING.is_set():
@@ -210,12 +219,6 @@ class Lease:
                 end_stopped(session, self._settings, self._claim, self.stop)
         except SpinalError as error:
             log.warning("ending left to the reaper", error=error.detail)
-
-
-def _end_process_unless_called_again(within_s: float) -> None:
-    """A timer in C: it needs no interpreter lock, so it also ends a process whose native code never gives that back."""
-    # Not sys.stderr: Celery puts an object without a file descriptor there.
-    faulthandler.dump_traceback_later(within_s, exit=True, file=sys.__stderr__ or 2)
 
 
 def end_stopped(session: Session, settings: Settings, claim: runs.Claim, why: Stop | None) -> None:

@@ -22,6 +22,7 @@ from tests.engine_double import calls
 from tests.waiting import until
 
 LEASE_S = 3.0
+DEFAULTS = MeasurementProfile()
 SHORT_TIMINGS = {
     "SPINAL_LEASE_S": str(LEASE_S),
     "SPINAL_HEARTBEAT_S": "0.5",
@@ -75,7 +76,7 @@ class Fleet:
         *,
         reference: str | None = "local:sft",
         prompt_set: str = "hh-harmless-64",
-        max_tokens: int = 96,
+        max_tokens: int = DEFAULTS.max_tokens,
     ) -> UUID:
         """An accepted audit; ``seed`` makes its comparison differ from others, ``max_tokens`` its traces."""
         request = AuditRequest(
@@ -127,7 +128,9 @@ class Fleet:
 
     def ended_once(self, runs: int, traces: int) -> None:
         """Every run succeeded, once, and nothing is stored twice."""
-        assert self.rows("SELECT state, count(*) FROM runs GROUP BY state") == [("SUCCEEDED", runs)]
+        assert [tuple(row) for row in self.rows("SELECT state, count(*) FROM runs GROUP BY state")] == [
+            ("SUCCEEDED", runs)
+        ]
         assert self.rows("SELECT count(*) FROM run_attempts WHERE outcome = 'succeeded'") == [(runs,)]
         assert self.rows("SELECT count(*) FROM traces") == [(traces,)]
 

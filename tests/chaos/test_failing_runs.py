@@ -117,10 +117,10 @@ def test_a_hung_kernel_is_ended_at_its_deadline(fleet: Fleet) -> None:
     fleet.start_worker(SPINAL_RUN_DEADLINE_S="3")
     audit = fleet.submit(reference=None)
     hung, _, _ = fleet.wait_for_call()
-    until(lambda: codes(fleet)[:1] == [("lost", "deadline_exceeded")], "the deadline", timeout=30.0)
+    until(lambda: not alive(hung), "the hung process to end")
+    until(lambda: codes(fleet)[:1] == [("lost", "deadline_exceeded")], "the deadline to be its cause")
     fleet.go_on()
     fleet.wait_for(audit, "SUCCEEDED")
-    until(lambda: not alive(hung), "the hung process to end")
 
 
 def test_native_code_that_never_lets_go_of_the_interpreter_is_ended_from_outside_it(fleet: Fleet) -> None:

@@ -90,6 +90,7 @@ def test_a_database_that_only_reads_for_a_while_is_told_to_clients_and_waited_fo
 
     def read_only(yes: bool) -> None:
         with create_engine(server.url, isolation_level="AUTOCOMMIT").connect() as admin:
+            admin.execute(text("SET default_transaction_read_only = off"))
             name = admin.execute(text("SELECT current_database()")).scalar_one()
             admin.execute(text(f'ALTER DATABASE "{name}" SET default_transaction_read_only = {"on" if yes else "off"}'))
             admin.execute(

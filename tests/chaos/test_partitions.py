@@ -12,7 +12,7 @@ from kombu import Connection
 from sqlalchemy import exc, make_url, text
 
 from service.api.app import create_app
-from tests.chaos.fleet import LEASE_S, Fleet
+from tests.chaos.fleet import LEASE_S, PATIENT_LEASE_S, Fleet
 from tests.chaos.proxy import Proxy
 from tests.chaos.test_lost_broker import queue_length
 from tests.conftest import ROOT
@@ -78,15 +78,18 @@ def test_a_database_that_takes_everything_and_answers_nothing_is_given_up(fleet:
     fleet.start_dispatcher()
     with Proxy(url.port) as proxy:
         through = url.set(port=proxy.port).render_as_string(hide_password=False)
-        fleet.start_worker(SPINAL_DATABASE_URL=through, SPINAL_DB_STATEMENT_TIMEOUT_S="1")
+        fleet.start_worker(
+            SPINAL_DATABASE_URL=through, SPINAL_DB_STATEMENT_TIMEOUT_S="1", SPINAL_LEASE_S=str(PATIENT_LEASE_S)
+        )
         audit = fleet.submit(reference=None)
         fleet.wait_for_call()
         proxy.half_open()
-        until(lambda: "heartbeat failed" in fleet.log("worker"), "the heartbeat to be given up")
+        [(before,)] = fleet.rows("SELECT lease_until FROM runs")
+        until(lambda: fleet.rows("SELECT lease_until FROM runs")[0][0] > before, "a heartbeat on a new connection")
         fleet.go_on()
-        # On a new connection the worker goes on with the truth, whatever that is by now.
         fleet.wait_for(audit, "SUCCEEDED", timeout=60.0)
         fleet.ended_once(runs=1, traces=1)
+        assert fleet.attempts() == [(1, "succeeded")]
         fleet.hold()
         fleet.submit(reference=None, max_tokens=8)
         fleet.wait_for_call(len(fleet.calls()) + 1)
