@@ -1,12 +1,15 @@
-"""Check what must always hold in the ledger: ``python -m service.doctor``. Exit 1 when something does not."""
+"""Check what must always hold in the ledger: ``spinal doctor``. Exit 1 when something does not, 3 when the ledger could
+not be read."""
 
 import json
 import sys
 
+from sqlalchemy import exc
+
 from service.ledger.invariants import INVARIANTS, violations
 from service.ledger.unit_of_work import Ledger, allow
 from service.settings import get_settings
-from spinal.errors import DatabaseUnavailable
+from spinal.errors import DatabaseUnavailable, ExitCode
 
 LIMIT_S = 3600.0
 """It reads the whole ledger."""
@@ -18,9 +21,12 @@ def main() -> int:
         with ledger.read() as session:
             allow(session, LIMIT_S)
             found = violations(session)
+    except exc.ProgrammingError:
+        sys.stderr.write("error: this database holds no ledger\nnext: python -m service.migrate\n")
+        return int(ExitCode.NOT_EVALUATED)
     except DatabaseUnavailable as error:
         sys.stderr.write(f"error: {error.detail}\nnext: check SPINAL_DATABASE_URL\n")
-        return 2
+        return int(ExitCode.NOT_EVALUATED)
     finally:
         ledger.close()
     if found:

@@ -181,8 +181,8 @@ class Lease:
                 self._abandon()
 
     def _rearm(self) -> None:
-        """End this process unless called again in time, by a timer in C: it needs no interpreter lock, so it also ends a
-        process whose native code never gives that back."""
+        """End this process unless called again in time, by a timer in C: it needs no interpreter lock, so it also ends
+        a process whose native code never gives that back."""
         # Not sys.stderr: Celery puts an object without a file descriptor there.
         faulthandler.dump_traceback_later(
             self._settings.lease_s * DEAD_AFTER_LEASES, exit=True, file=sys.__stderr__ or 2

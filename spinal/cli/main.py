@@ -1,6 +1,7 @@
 """Entry point of ``spinal``: commands, options, exit codes."""
 
 import json
+import runpy
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -152,6 +153,14 @@ def report(
     """Render a stored document; needs neither torch nor a server."""
     check_outputs(output or [])
     emit(_read_document(document), as_json=as_json, outputs=output or [])
+
+
+@app.command()
+def doctor() -> None:
+    """Check what must always hold in the ledger behind SPINAL_DATABASE_URL. Exit 0 when it does, 1 when not, 3 when it
+    could not be checked."""
+    # By name: the science knows nothing of the service, which need not be installed where it is used alone.
+    runpy.run_module("service.doctor", run_name="__main__")
 
 
 def _read_document(path: Path) -> Any:

@@ -1,0 +1,92 @@
+"""What the machine does to a measurement: overflow, a full disk, cancellation while files are hashed."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from service.artifacts import storage_problem
+from spinal.checkpoint import resolve_reference, weights_digest
+from spinal.engine.api import measure
+from spinal.engine.failures import system_errors
+from spinal.errors import Cancelled, NonFiniteActivations, StorageUnavailable
+from spinal.profile import MeasurementProfile
+from spinal.progress import Progress
+from spinal.prompts import PromptSet
+from tests.conftest import ROOT
+from tests.engine.conftest import KNOBS
+
+PROFILE = MeasurementProfile(**KNOBS)
+Tiny = Callable[..., Path]
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from service.artifacts import storage_problem
+from spinal.checkpoint import resolve_reference
+from spinal.engine.api import measure
+from spinal.profile import MeasurementProfile
+from spinal.prompts import PromptSet, builtin_prompts
+root, target = Path(sys.argv[1]), Path(sys.argv[2])
+known = builtin_prompts("hh-harmless-64")
+prompts = PromptSet(known.prompts[:24], known.continuations[:24])
+checkpoint = resolve_reference(f"local:{root.name}", roots=(root.parent,))
+# A file that may not grow any more is what a full disk is to its writer.
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+try:
+    measure(checkpoint, prompts, MeasurementProfile(max_tokens=16, lens_positions=2), capture_path=target)
+except OSError as error:
+    problem = storage_problem(error)
+    print(problem.code if problem else repr(error), problem.detail if problem else "")
+"""
+
+
+def of(folder: Path):  # type: ignore[no-untyped-def]
+    return resolve_reference(f"local:{folder.name}", roots=(folder.parent,))
+
+
+def test_weights_that_are_finite_and_overflow_are_no_measurement(tiny: Tiny, few: PromptSet, tmp_path: Path) -> None:
+    broken = tmp_path / "overflows"
+    shutil.copytree(tiny("llama"), broken)
+    tensors = load_file(broken / "model.safetensors")
+    [name] = [name for name in tensors if name.endswith("layers.1.mlp.down_proj.weight")]
+    tensors[name] = np.full_like(tensors[name], 3e38)
+    save_file(tensors, broken / "model.safetensors", {"format": "pt"})
+    capture = tmp_path / "capture.safetensors"
+    with pytest.raises(NonFiniteActivations, match="after block 2"):
+        measure(of(broken), few, PROFILE, capture_path=capture)
+    assert not capture.exists()
+
+
+def test_a_full_disk_is_told_from_an_error_of_ours(tiny: Tiny, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tiny("llama")), str(tmp_path / "capture.safetensors")],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert done.stdout.startswith(StorageUnavailable.code), done.stdout + done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_number_in_the_text_of_a_storage_error_becomes_its_type(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as found, system_errors(tmp_path / "capture.safetensors"):
+        save_file({"a": np.zeros(2)}, tmp_path / "no such folder" / "x")
+    assert storage_problem(found.value) is None
+
+
+def test_hashing_says_how_far_it_is_and_stops_when_told(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spinal.checkpoint.HASH_PIECE", 1000)
+    checkpoint = of(tiny("llama"))
+    told: list[Progress] = []
+    whole = weights_digest(checkpoint)
+    assert weights_digest(checkpoint, progress=told.append) == whole
+    assert [step.done for step in told] == sorted({step.done for step in told})
+    assert told[-1].done == told[-1].total
+    stopped: list[Progress] = []
+    with pytest.raises(Cancelled):
+        weights_digest(checkpoint, progress=stopped.append, cancelled=lambda: len(stopped) > 2)
+    assert len(stopped) == 3
