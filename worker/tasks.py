@@ -79,9 +79,9 @@ def _claim(rung: UUID, worker: str, settings: Settings) -> runs.Claim | None:
                 held = runs.held_claim(session, worker=worker) if unsure else None
                 if held is not None:
                     return held
-                best = rings.best_due(session, rung)
-                if best is None:
-                    return None
+                # Where others hold what is due at this moment, the one it was rung for, waiting for its lock: a
+                # doorbell that is spent on nothing costs its run the time until the dispatcher rings again.
+                best = rings.best_due(session, rung) or rung
                 return runs.claim(
                     session, best, worker=worker, lease_s=settings.lease_s, deadline_s=settings.run_deadline_s
                 )

@@ -73,21 +73,31 @@ def test_a_run_that_kills_every_worker_ends_as_failed_with_its_history(fleet: Fl
     assert [attempt["outcome"] for attempt in error["attempts"]] == ["lost"] * 3
 
 
-def test_a_frozen_worker_that_wakes_after_its_lease_writes_nothing(fleet: Fleet) -> None:
-    fleet.hold()
+def freeze_and_let_another_finish(fleet: Fleet) -> tuple[int, int]:
+    """The worker ``first`` is frozen in the middle of a run that ``second`` then takes up and ends; returns the frozen
+    processes, the parent first."""
     fleet.start_dispatcher()
-    fleet.start_worker("first")
+    first = fleet.start_worker("first").pid
     audit = fleet.submit(reference=None)
     frozen, _, _ = fleet.wait_for_call()
-    first = fleet.children["first"].pid
     for pid in (frozen, first):
         os.kill(pid, signal.SIGSTOP)
     fleet.start_worker("second")
     fleet.wait_for_call(2)
     fleet.go_on()
     fleet.wait_for(audit, "SUCCEEDED")
-    for pid in (first, frozen):
+    return first, frozen
+
+
+def wake(pids: tuple[int, ...]) -> None:
+    for pid in pids:
         os.kill(pid, signal.SIGCONT)
+
+
+def test_a_frozen_worker_that_wakes_after_its_lease_writes_nothing(fleet: Fleet) -> None:
+    fleet.hold()
+    zombies = freeze_and_let_another_finish(fleet)
+    wake(zombies)
     # The zombie notices within a heartbeat and says so; what it holds is dropped, and the refusal is counted.
     until(lambda: " refused" in fleet.log("first"), "a refusal")
     refused = "SELECT refused_writes + refused_beats FROM run_attempts ORDER BY attempt"
@@ -101,22 +111,11 @@ def test_a_result_that_comes_after_the_run_was_taken_away_is_refused_and_replace
     fleet.hold()
     # It does not look whether it is still wanted: nothing but the fence stands in its way.
     (fleet.double / "deaf").touch()
-    fleet.start_dispatcher()
-    fleet.start_worker("first")
-    audit = fleet.submit(reference=None)
-    frozen, _, _ = fleet.wait_for_call()
-    first = fleet.children["first"].pid
-    for pid in (frozen, first):
-        os.kill(pid, signal.SIGSTOP)
-    fleet.start_worker("second")
-    fleet.wait_for_call(2)
-    fleet.go_on()
-    fleet.wait_for(audit, "SUCCEEDED")
+    zombies = freeze_and_let_another_finish(fleet)
     [winner] = fleet.rows("SELECT capture_uri, capture_bytes, document, created_at FROM traces")
     captures = fleet.folder / "artifacts"
     held = (captures / winner.capture_uri).read_bytes()
-    for pid in (first, frozen):
-        os.kill(pid, signal.SIGCONT)
+    wake(zombies)
     until(lambda: "zombie write refused" in fleet.log("first"), "the refusal of a result")
     assert fleet.rows("SELECT attempt, refused_writes FROM run_attempts ORDER BY attempt") == [(1, 1), (2, 0)]
     fleet.ended_once(runs=1, traces=1)

@@ -1,0 +1,63 @@
+"""What a worker does when it is rung: the run that should go first, and no doorbell is spent on nothing."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+
+from service.ledger.demand import find_or_create_run
+from service.ledger.unit_of_work import Ledger
+from service.settings import Settings
+from tests.waiting import until
+from worker import tasks
+
+
+def make(ledger: Ledger, name: str, priority: int = 0) -> UUID:
+    with ledger.begin() as session:
+        return find_or_create_run(session, {"kind": "trace", "n": name}, queue="cpu", priority=priority)
+
+
+def claim(ledger: Ledger, settings: Settings, monkeypatch: Any) -> Callable[[UUID], UUID | None]:
+    monkeypatch.setattr(tasks, "_ledger", lambda: ledger)
+
+    def rung(run: UUID) -> UUID | None:
+        claimed = tasks._claim(run, f"w/{run}", settings)
+        return claimed and claimed.run_id
+
+    return rung
+
+
+def waits_for_a_lock(ledger: Ledger) -> bool:
+    with ledger.read() as session:
+        return bool(
+            session.execute(
+                text("""SELECT count(*) FROM pg_stat_activity
+                        WHERE wait_event_type = 'Lock' AND datname = current_database()""")
+            ).scalar_one()
+        )
+
+
+def test_each_doorbell_starts_one_run_and_the_most_urgent_first(
+    ledger: Ledger, settings: Settings, monkeypatch: Any
+) -> None:
+    rung = claim(ledger, settings, monkeypatch)
+    later, urgent, soon = make(ledger, "later", -1), make(ledger, "urgent", 5), make(ledger, "soon")
+    assert [rung(bell) for bell in (later, urgent, soon, later)] == [urgent, soon, later, None]
+
+
+def test_a_run_that_somebody_holds_for_a_moment_is_waited_for(
+    ledger: Ledger, settings: Settings, monkeypatch: Any
+) -> None:
+    rung = claim(ledger, settings, monkeypatch)
+    run = make(ledger, "held")
+    found: list[UUID | None] = []
+    with ledger.begin() as session:
+        # As by a caller who has just come to share it.
+        session.execute(text("UPDATE runs SET priority = 1 WHERE id = :id"), {"id": run})
+        worker = threading.Thread(target=lambda: found.append(rung(run)))
+        worker.start()
+        until(lambda: waits_for_a_lock(ledger), "the worker to wait")
+    worker.join(20.0)
+    assert found == [run]
