@@ -32,9 +32,6 @@ ABANDON_AFTER_S = 6.0
 WATCH_EVERY_S = 0.25
 ENDING_LIMIT_S = 3.0
 """Seconds that writing the end of an abandoned attempt may take before its process goes anyway."""
-DEAD_AFTER_LEASES = 2.0
-"""A process in which not even the watching thread runs for so many leases is ended from outside the interpreter. More
-than one: a process that was only frozen for longer than its lease may go on with other work."""
 REARM_EVERY_S = 2.0
 RELEASE_PATIENCE_S = 10.0
 """Seconds a process that is asked to leave waits for the database to take the end of its attempt."""
@@ -184,9 +181,7 @@ class Lease:
         """End this process unless called again in time, by a timer in C: it needs no interpreter lock, so it also ends
         a process whose native code never gives that back."""
         # Not sys.stderr: Celery puts an object without a file descriptor there.
-        faulthandler.dump_traceback_later(
-            self._settings.lease_s * DEAD_AFTER_LEASES, exit=True, file=sys.__stderr__ or 2
-        )
+        faulthandler.dump_traceback_later(self._settings.stuck_s, exit=True, file=sys.__stderr__ or 2)
         self._armed = time.monotonic()
 
     def _reason_to_stop(self, now: float) -> Stop | None:

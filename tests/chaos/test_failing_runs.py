@@ -126,7 +126,7 @@ def test_a_hung_kernel_is_ended_at_its_deadline(fleet: Fleet) -> None:
 def test_native_code_that_never_lets_go_of_the_interpreter_is_ended_from_outside_it(fleet: Fleet) -> None:
     (fleet.double / "stuck").touch()
     fleet.start_dispatcher()
-    fleet.start_worker()
+    fleet.start_worker(SPINAL_STUCK_S="5")
     audit = fleet.submit(reference=None)
     stuck, _, _ = fleet.wait_for_call()
     # No thread of that process runs any more, not the one that beats and not the one that watches.
