@@ -118,7 +118,7 @@ class ArtifactStore:
         """Uris of the files that were last written so long ago that nobody is writing them any more."""
         found = self._fs.find(f"{self._root}/captures", detail=True) if self._fs.exists(self._root) else {}
         oldest = time.time() - seconds
-        return sorted(path[path.index("captures/") :] for path, about in found.items() if _modified(about) < oldest)
+        return sorted(path.removeprefix(f"{self._root}/") for path, about in found.items() if _modified(about) < oldest)
 
 
 def _modified(about: dict[str, object]) -> float:

@@ -21,8 +21,9 @@ def main() -> int:
         with ledger.read() as session:
             allow(session, LIMIT_S)
             found = violations(session)
-    except exc.ProgrammingError:
-        sys.stderr.write("error: this database holds no ledger\nnext: python -m service.migrate\n")
+    except exc.ProgrammingError as error:
+        cause = str(error.orig).splitlines()[0]
+        sys.stderr.write(f"error: the ledger cannot be read: {cause}\nnext: python -m service.migrate\n")
         return int(ExitCode.NOT_EVALUATED)
     except DatabaseUnavailable as error:
         sys.stderr.write(f"error: {error.detail}\nnext: check SPINAL_DATABASE_URL\n")

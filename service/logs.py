@@ -38,7 +38,7 @@ def configure_logs(settings: Settings) -> None:
 def _configure_libraries(
     level: int, shared: list[structlog.typing.Processor], renderer: structlog.typing.Processor
 ) -> None:
-    """Lines of uvicorn, Celery and others in the same form; their warnings always, more where the level asks for it."""
+    """Lines of uvicorn, Celery and others in the same form, from the same level on; never their debugging."""
     handler = _ToStderr()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

@@ -6,6 +6,7 @@ import time
 from functools import lru_cache
 from pathlib import Path
 
+import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -18,6 +19,7 @@ from spinal.errors import DatabaseUnavailable
 LOCK = 0x5350494E
 """Advisory lock under which migrations run: two at once queue up."""
 WAIT_S = 60.0
+PASSING = (psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAvailable)
 
 
 def migrations_folder() -> Path:
@@ -66,7 +68,15 @@ def upgrade(settings: Settings, revision: str = "head", *, wait_s: float = WAIT_
     engine = create_engine(settings.database_url.get_secret_value(), connect_args={"connect_timeout": 3})
     try:
         _wait_for(engine, wait_s)
-        command.upgrade(config(engine), revision)
+        for last in (False, False, False, True):
+            try:
+                command.upgrade(config(engine), revision)
+                return
+            except exc.OperationalError as error:
+                # Beside a service at work a migration may wait for locks too long, or in a circle: it is undone whole.
+                if last or not isinstance(error.orig, PASSING):
+                    raise
+            time.sleep(1.0)
     finally:
         engine.dispose()
 

@@ -63,7 +63,7 @@ def _run(
         for capture in captures:
             # The row first, and for good: it never names a file that is gone.
             with ledger.begin() as session:
-                unneeded = forget_capture(session, capture.digest)
+                unneeded = forget_capture(session, capture)
             if unneeded:
                 artifacts.remove(capture.uri)
         for uri in unnamed:

@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     """An attempt still going after this long is ended, whatever it is doing."""
     stall_s: float = Field(default=1800.0, gt=0)
     """An attempt that reports no progress for this long is ended and tried again."""
-    stuck_s: float = Field(default=90.0, gt=2.0)
+    stuck_s: float = Field(default=90.0, ge=5.0)
     """A worker process in which no thread runs for this long is ended from outside its interpreter. Longer than a
     lease: a process that was only frozen for that long may go on with other work."""
     outage_patience_s: float = Field(default=600.0, gt=0)

@@ -3,10 +3,10 @@
 It measures nothing and takes no time, but keeps every promise of the real one: digests, documents, captures,
 progress, cancellation. Files in the folder named by ``SPINAL_DOUBLE_DIR`` steer it: ``hold`` stops it until the file
 is gone, ``pace`` holds the most seconds a call may take, ``deaf`` makes it ignore cancellation meanwhile, ``silent``
-stops its progress reports, ``stuck`` makes one call keep the interpreter to itself for ever, ``fail`` holds the code of
-an error to raise, ``crash`` on each line the name of a library's error (``CRASHES``) that is raised once. ``log``
-gets one line for every call: the process, what was asked and of which checkpoint; ``busy-PID`` is there while that
-process is in a call.
+stops its progress reports, ``stuck`` makes one call keep the interpreter to itself for ever, ``kernel`` makes one stay
+in native code for ever, ``fail`` holds the code of an error to raise, ``crash`` on each line the name of a library's
+error (``CRASHES``) that is raised once. ``log`` gets one line for every call: the process, what was asked and of which
+checkpoint; ``busy-PID`` is there while that process is in a call.
 """
 
 import contextlib
@@ -103,6 +103,9 @@ def _work(progress: ProgressSink, cancelled: CancelCheck) -> None:
         if (folder / "fail").exists():
             code = (folder / "fail").read_text()
             raise all_errors()[code]("asked for by the test")
+        with contextlib.suppress(FileNotFoundError):
+            (folder / "kernel").unlink()
+            ctypes.CDLL(None).sleep(3600)
         with contextlib.suppress(FileNotFoundError):
             (folder / "stuck").unlink()
             ctypes.PyDLL(None).sleep(3600)

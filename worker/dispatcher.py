@@ -27,6 +27,7 @@ from worker.celery_app import TASK, app
 from worker.metrics import DispatcherMetrics
 
 log = structlog.get_logger(__name__)
+INSPECT_EVERY_S = 60.0
 
 
 @contextmanager
@@ -64,7 +65,11 @@ class Dispatcher:
         self._metrics.serve(self._settings)
         threads = [
             threading.Thread(target=loop, name=name, daemon=True)
-            for name, loop in (("reaper", self._reap_on), ("listener", self._listen_on))
+            for name, loop in (
+                ("reaper", self._reap_on),
+                ("listener", self._listen_on),
+                ("inspector", self._inspect_on),
+            )
         ]
         for thread in threads:
             thread.start()
@@ -151,6 +156,10 @@ class Dispatcher:
         """Take back runs whose worker fell silent."""
         # They have waited for a whole lease already: what is left of the backoff only spreads them out.
         pause = min(1.0, self._settings.backoff_s)
+        with self._ledger.begin() as session:
+            in_vain = runs.end_what_waits_in_vain(session)
+        for run_id, state in in_vain:
+            log.warning("ended what waited in vain", run_id=str(run_id), state=state)
         while not self._stop.is_set():
             with self._ledger.begin() as session:
                 taken = runs.reap_next(session, max_attempts=self._settings.max_attempts, backoff_s=pause)
@@ -175,6 +184,14 @@ class Dispatcher:
                 answered = True
             if not answered:
                 grace_until = time.monotonic() + grace
+
+    def _inspect_on(self) -> None:
+        """Check the invariants where somebody reads what they say."""
+        while self._settings.metrics_port is not None:
+            with _one_turn():
+                self._metrics.inspect()
+            if self._stop.wait(INSPECT_EVERY_S):
+                return
 
     def _listen_on(self) -> None:
         url = make_url(self._settings.database_url.get_secret_value()).set(drivername="postgresql")

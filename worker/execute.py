@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
+import structlog
 from sqlalchemy.orm import Session
 
 from service.artifacts import ArtifactStore
@@ -29,7 +30,10 @@ from spinal.prompts import PromptSet
 from spinal.provenance import make_provenance
 from spinal.trace import ENGINE_VERSION, Trace, trace_digest
 from worker.lease import Lease
-from worker.store import end_attempt
+from worker.store import end_attempt, patiently
+
+log = structlog.get_logger(__name__)
+Found = TypeVar("Found")
 
 
 class MeasuringEngine(Protocol):
@@ -117,12 +121,11 @@ class Job:
         """End the run with its result, in one transaction under the fence."""
         self._lease.measured()
 
-        def end(session: Session) -> None:
-            runs.check_fence(session, self._claim.run_id, self._claim.attempt)
-            write(session)
-            runs.succeed(session, self._claim.run_id, self._claim.attempt, digest)
+        def end(session: Session) -> str:
+            return runs.succeed(session, self._claim.run_id, self._claim.attempt, digest, write)
 
-        end_attempt(self._ledger, self._claim, end, patient=self._lease.patient)
+        ended = end_attempt(self._ledger, self._lease, self._claim, end)
+        log.info("done, and not wanted any more" if ended.upper() == "CANCELLED" else "succeeded", digest=digest)
 
     def _measure(
         self,
@@ -210,12 +213,30 @@ class Job:
         return ["spinal-worker", f"run:{self._claim.run_id}", f"attempt:{self._claim.attempt}"]
 
     def _traces_of(self, sides: Sequence[dict[str, Any]]) -> list[Trace]:
-        with self._ledger.read() as session:
+        def read(session: Session) -> list[Trace]:
             results = runs.dependency_results(session, self._claim.run_id)
             return [traces.load_trace(session, results[spec_digest(side)]) for side in sides]
 
+        return self._read(read)
+
+    def _read(self, query: Callable[[Session], Found]) -> Found:
+        def ask() -> Found:
+            with self._ledger.read() as session:
+                return query(session)
+
+        return patiently(ask, self._lease)
+
+    def _write(self, statement: Callable[[Session], None]) -> None:
+        """A write that may be made twice."""
+
+        def ask() -> None:
+            with self._ledger.begin() as session:
+                statement(session)
+
+        patiently(ask, self._lease)
+
     def _capture(self, trace: Trace, checkpoint: Checkpoint, prompts: PromptSet) -> str:
-        """Where the trace's capture lies; one that was deleted or damaged is measured again, here."""
+        """Where the trace's capture lies; one that was deleted or cut off is measured again, here."""
         kept = self._kept_capture(trace.digest)
         if kept is not None:
             return kept
@@ -224,9 +245,12 @@ class Job:
             _, uri, size = self._measure(
                 checkpoint, prompts, trace.measurement_profile(), folder, trace.digest, self._lease.report
             )
-        with self._ledger.begin() as session:
+
+        def replace(session: Session) -> None:
             runs.check_fence(session, self._claim.run_id, self._claim.attempt)
             traces.replace_capture(session, trace.digest, uri, size)
+
+        self._write(replace)
         return uri
 
     def _checkpoint(self, spec: dict[str, Any]) -> Checkpoint:
@@ -239,24 +263,20 @@ class Job:
         return checkpoint
 
     def _prompts(self, spec: dict[str, Any]) -> PromptSet:
-        with self._ledger.read() as session:
-            return load_prompt_set(session, spec["prompt_set"])
+        return self._read(lambda session: load_prompt_set(session, spec["prompt_set"]))
 
     def _content(self, checkpoint: Checkpoint, snapshot: str) -> str:
-        with self._ledger.read() as session:
-            known = known_weights_digest(session, snapshot)
+        known = self._read(lambda session: known_weights_digest(session, snapshot))
         if known is not None:
             return known
         content = weights_digest(checkpoint, progress=self._lease.report, cancelled=self._lease.should_stop)
-        with self._ledger.begin() as session:
-            remember_weights_digest(session, snapshot, content)
+        self._write(lambda session: remember_weights_digest(session, snapshot, content))
         return content
 
     def _kept_capture(self, digest: str) -> str | None:
         """Uri of the whole capture behind a stored trace; None when there is no such trace, or its capture is gone or
         cut off."""
-        with self._ledger.read() as session:
-            stored = traces.stored_capture(session, digest)
+        stored = self._read(lambda session: traces.stored_capture(session, digest))
         if stored is None or self._artifacts.size(stored.uri) != stored.bytes:
             return None
         return stored.uri

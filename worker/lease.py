@@ -21,7 +21,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from service.ledger import runs
-from service.ledger.unit_of_work import Ledger
+from service.ledger.unit_of_work import Ledger, allow
 from service.settings import Settings, get_settings
 from spinal.errors import RunStalled, SpinalError
 from spinal.progress import Progress
@@ -33,6 +33,8 @@ WATCH_EVERY_S = 0.25
 ENDING_LIMIT_S = 3.0
 """Seconds that writing the end of an abandoned attempt may take before its process goes anyway."""
 REARM_EVERY_S = 2.0
+BEAT_LIMIT_S = 5.0
+"""A heartbeat that takes longer is given up and tried again: it also brings the news of a cancellation."""
 RELEASE_PATIENCE_S = 10.0
 """Seconds a process that is asked to leave waits for the database to take the end of its attempt."""
 RELEASING = threading.Event()
@@ -115,13 +117,15 @@ class Lease:
         """The measurement has returned: from now on there is nothing to stop, only an end to write."""
         self._measuring = False
 
-    def patient(self) -> bool:
-        """Whether to go on waiting for the database with what has to be written."""
-        if not RELEASING.is_set():
-            return self._silent_s() < self._settings.outage_patience_s
-        if self._leaving_since is None:
-            self._leaving_since = time.monotonic()
-        return time.monotonic() - self._leaving_since < RELEASE_PATIENCE_S
+    def patient(self, failing_since: float) -> bool:
+        """Whether to go on trying what the database has refused to do since then."""
+        if self.stop is Stop.CANCELLED:
+            return False
+        now = time.monotonic()
+        if RELEASING.is_set():
+            self._leaving_since = self._leaving_since or now
+            return now - self._leaving_since < RELEASE_PATIENCE_S
+        return now - failing_since < self._settings.outage_patience_s
 
     def _silent_s(self) -> float:
         return time.monotonic() - self._last_beat
@@ -144,6 +148,7 @@ class Lease:
         progress = self._progress
         try:
             with self._ledger.begin() as session:
+                allow(session, BEAT_LIMIT_S)
                 beat = runs.heartbeat(
                     session,
                     self._claim.run_id,
@@ -156,9 +161,11 @@ class Lease:
             log.warning("heartbeat failed", error=error.detail, silent_s=round(self._silent_s(), 1))
             return False
         self._last_beat = time.monotonic()
-        if not beat.alive and not self._done.is_set():
-            self._halt(Stop.LOST)
-            record_refusal(self._ledger, self._claim, beat=True)
+        if not beat.alive:
+            # While the end is being written the fence has the say; after it, this is the end's own doing.
+            if self._measuring and not self._done.is_set():
+                self._halt(Stop.LOST)
+                record_refusal(self._ledger, self._claim, beat=True)
         elif beat.cancel_requested:
             self._halt(Stop.CANCELLED)
         return True

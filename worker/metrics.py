@@ -1,10 +1,7 @@
 """``/metrics`` of the dispatcher: the ledger's state, read when Prometheus asks, and what ringing met."""
 
-import threading
-import time
 from collections.abc import Iterator
 
-import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.registry import Collector
@@ -20,7 +17,6 @@ from service.ledger.unit_of_work import Ledger, allow
 from service.settings import Settings
 from spinal.errors import DatabaseUnavailable
 
-log = structlog.get_logger(__name__)
 OLDEST_DUE = f"""SELECT COALESCE(EXTRACT(epoch FROM max(now() - {DUE_SINCE})), 0) FROM runs
                  WHERE state = 'QUEUED' AND not_before <= now() AND {NO_OPEN_DEPENDENCY}"""  # noqa: S608  constants
 ATTEMPTS = """SELECT r.kind, a.outcome, count(*) AS n,
@@ -28,10 +24,9 @@ ATTEMPTS = """SELECT r.kind, a.outcome, count(*) AS n,
               FROM run_attempts a JOIN runs r ON r.id = a.run_id WHERE a.outcome IS NOT NULL GROUP BY 1, 2"""
 REFUSED = """SELECT CAST(COALESCE(sum(refused_writes), 0) AS bigint) AS ends,
                CAST(COALESCE(sum(refused_beats), 0) AS bigint) AS beats FROM run_attempts"""
-CHECK_EVERY_S = 60.0
 RECENT_TRACES_S = 3600.0
 """Digests are recomputed only for traces stored lately; ``python -m service.doctor`` recomputes all."""
-INVARIANTS_LIMIT_S = 60.0
+INSPECTION_LIMIT_S = 60.0
 """Reading a whole ledger may take longer than any other statement may."""
 EXPIRED = "SELECT count(*) FROM runs WHERE state = 'RUNNING' AND lease_until <= now()"
 
@@ -53,7 +48,11 @@ class DispatcherMetrics:
             buckets=(0.1, 0.5, 1, 2, 5, 10, 30, 60, 300),
             registry=self.registry,
         )
-        self.registry.register(LedgerCollector(ledger))
+        self._collector = LedgerCollector(ledger)
+        self.registry.register(self._collector)
+
+    def inspect(self) -> None:
+        self._collector.inspect()
 
     def serve(self, settings: Settings) -> None:
         """Serve ``/metrics`` where the settings ask for it."""
@@ -66,8 +65,6 @@ class LedgerCollector(Collector):
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._lock = threading.Lock()
-        self._checked: float | None = None
         self._broken: dict[str, int] = {}
 
     def describe(self) -> list[Metric]:
@@ -85,29 +82,22 @@ class LedgerCollector(Collector):
         yield from found
         yield self._invariants()
 
+    def inspect(self) -> None:
+        """Check the invariants; what is found is told until the next time. Apart from telling: it may take long."""
+        self._broken = {}
+        with self._ledger.read() as session:
+            allow(session, INSPECTION_LIMIT_S)
+            broken = violations(session, traces_of_last_s=RECENT_TRACES_S)
+        self._broken = {name: len(broken.get(name, [])) for name in (*INVARIANTS, DIGESTS)}
+
     def _invariants(self) -> GaugeMetricFamily:
-        """Checked at most every CHECK_EVERY_S, however often and by how many Prometheus asks; without values when the
-        check could not be made."""
+        """Without values when the last inspection failed, or there was none yet."""
         offenders = GaugeMetricFamily(
             "spinal_invariant_violations", "Offending rows by invariant", labels=["invariant"]
         )
-        with self._lock:
-            if self._checked is None or time.monotonic() - self._checked > CHECK_EVERY_S:
-                self._checked = time.monotonic()
-                self._broken = self._check()
-            for name, count in self._broken.items():
-                offenders.add_metric([name], count)
+        for name, count in self._broken.items():
+            offenders.add_metric([name], count)
         return offenders
-
-    def _check(self) -> dict[str, int]:
-        try:
-            with self._ledger.read() as session:
-                allow(session, INVARIANTS_LIMIT_S)
-                broken = violations(session, traces_of_last_s=RECENT_TRACES_S)
-        except (DatabaseUnavailable, SQLAlchemyError) as error:
-            log.warning("invariants not checked", error=str(error))
-            return {}
-        return {name: len(broken.get(name, [])) for name in (*INVARIANTS, DIGESTS)}
 
 
 def _from_rows(session: Session) -> Iterator[Metric]:

@@ -1,7 +1,8 @@
-"""Ending an attempt in the ledger so that neither an outage nor a commit whose answer got lost loses or doubles it."""
+"""Asking the ledger so that neither an outage nor a commit whose answer got lost loses or doubles an attempt's end."""
 
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import structlog
 from sqlalchemy.orm import Session
@@ -9,38 +10,50 @@ from sqlalchemy.orm import Session
 from service.ledger import runs
 from service.ledger.unit_of_work import Ledger
 from spinal.errors import DatabaseUnavailable, LeaseLost
+from worker.lease import Lease
 
 log = structlog.get_logger(__name__)
 TRY_AGAIN_AFTER_S = 1.0
+Found = TypeVar("Found")
 
 
-def end_attempt(
-    ledger: Ledger, claim: runs.Claim, write: Callable[[Session], None], *, patient: Callable[[], bool]
-) -> None:
-    """Carry out ``write``, which ends the attempt under its fence, in one transaction; while the database is away,
-    again and again for as long as ``patient()``.
+def patiently(ask: Callable[[], Found], lease: Lease) -> Found:
+    """``ask()``, while the database is away again and again for as long as the lease is patient; then its
+    DatabaseUnavailable."""
+    failing_since = None
+    while True:
+        try:
+            return ask()
+        except DatabaseUnavailable as error:
+            failing_since = failing_since or time.monotonic()
+            if not lease.patient(failing_since):
+                raise
+            log.warning("the ledger is waited for", error=error.detail)
+        time.sleep(TRY_AGAIN_AFTER_S)
+
+
+def end_attempt(ledger: Ledger, lease: Lease, claim: runs.Claim, write: Callable[[Session], str]) -> str:
+    """Carry out ``write``, which ends the attempt under its fence, in one transaction; returns what it returned, or the
+    outcome read back after a commit whose answer got lost.
 
     The fence decides whether the attempt may still write, nothing this process believes. Raises LeaseLost when the
     attempt was taken away, DatabaseUnavailable when patience ended before the database came back.
     """
     unsure = False
-    while True:
-        try:
-            if unsure and (outcome := _outcome(ledger, claim)) is not None:
-                # "lost" is written by others; every other end only by this attempt itself.
-                if outcome == "lost":
-                    raise LeaseLost(f"attempt {claim.attempt} of run {claim.run_id} was taken away")
-                log.info("commit confirmed by reading back", outcome=outcome)
-                return
-            with ledger.begin() as session:
-                write(session)
-            return
-        except DatabaseUnavailable as error:
-            if not patient():
-                raise
-            unsure = True
-            log.warning("end of the attempt not stored yet", error=error.detail)
-        time.sleep(TRY_AGAIN_AFTER_S)
+
+    def write_or_read_back() -> str:
+        nonlocal unsure
+        if unsure and (outcome := _outcome(ledger, claim)) is not None:
+            if outcome == "lost":
+                raise LeaseLost(f"attempt {claim.attempt} of run {claim.run_id} was taken away")
+            # This attempt's own doing; or the reaper's, who ends as "cancelled" what nobody wants any more.
+            log.info("commit confirmed by reading back", outcome=outcome)
+            return outcome
+        unsure = True
+        with ledger.begin() as session:
+            return write(session)
+
+    return patiently(write_or_read_back, lease)
 
 
 def _outcome(ledger: Ledger, claim: runs.Claim) -> str | None:

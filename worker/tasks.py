@@ -2,6 +2,8 @@
 
 import os
 import signal
+import socket
+import threading
 import time
 from functools import lru_cache
 from typing import Any
@@ -110,7 +112,7 @@ def _attempt(claim: runs.Claim, lease: Lease, settings: Settings) -> SpinalError
     """Carry out the run and store its result; returns what went wrong."""
     try:
         _set_threads(settings)
-        digest = Job(_ledger(), settings, claim, lease).carry_out()
+        Job(_ledger(), settings, claim, lease).carry_out()
     except SpinalError as error:
         return error
     except MemoryError:
@@ -119,19 +121,17 @@ def _attempt(claim: runs.Claim, lease: Lease, settings: Settings) -> SpinalError
         log.exception("run failed unexpectedly")
         hint = "the worker's log holds the traceback"
         return storage_problem(error) or InternalError(f"{type(error).__name__}: {error}", hint=hint)
-    log.info("succeeded", digest=digest)
     return None
 
 
 def _write_failure(claim: runs.Claim, lease: Lease, problem: SpinalError, settings: Settings) -> None:
     why = lease.stop
 
-    def write(session: Session) -> None:
+    def write(session: Session) -> str:
         if isinstance(problem, Cancelled) and why is not None:
             end_stopped(session, settings, claim, why)
-            log.info("stopped", why=why.value)
-            return
-        state = runs.fail(
+            return why.value
+        return runs.fail(
             session,
             claim.run_id,
             claim.attempt,
@@ -140,10 +140,10 @@ def _write_failure(claim: runs.Claim, lease: Lease, problem: SpinalError, settin
             max_attempts=settings.max_attempts,
             backoff_s=settings.backoff_s,
         )
-        log.warning("attempt failed", code=problem.code, detail=problem.detail, state=state)
 
     try:
-        end_attempt(_ledger(), claim, write, patient=lease.patient)
+        ended = end_attempt(_ledger(), lease, claim, write)
+        log.warning("attempt ended", code=problem.code, detail=problem.detail, ended=ended)
     except LeaseLost:
         record_refusal(_ledger(), claim)
     except DatabaseUnavailable as error:
@@ -159,11 +159,28 @@ def _set_threads(settings: Settings) -> None:
 
 @worker_process_init.connect
 def _begin_child(**_: Any) -> None:
-    signal.signal(signal.SIGUSR2, lambda *_args: RELEASING.set())
+    _listen_for_release()
     settings = get_settings()
     configure_telemetry(settings, "spinal-worker")
     for left in ArtifactStore(settings).sweep_scratch():
         log.warning("removed what a killed worker left", folder=str(left))
+
+
+def _listen_for_release() -> None:
+    """Set RELEASING on SIGUSR2 although the main thread may be inside a kernel, where it runs no handler of Python's:
+    the part in C writes the signal's number at once, and a thread reads it."""
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+
+    def read_on() -> None:
+        while numbers := reader.recv(64):
+            if signal.SIGUSR2 in numbers:
+                RELEASING.set()
+
+    # Not closed: it belongs to the process until that ends.
+    signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
+    signal.signal(signal.SIGUSR2, lambda *_args: None)
+    threading.Thread(target=read_on, daemon=True, name="release").start()
 
 
 @worker_shutting_down.connect

@@ -1,4 +1,4 @@
-"""one wanted run per specification, queued runs are wanted, refused heartbeats, indexes"""
+"""one wanted run per specification, refused heartbeats, indexes"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -14,8 +14,9 @@ TRACES = ("candidate_trace", "reference_trace", "control_trace", "comparison")
 
 
 def upgrade() -> None:
-    # Nobody moves a run between the repairs and the constraints that rely on them.
-    op.execute("LOCK TABLE runs, run_attempts IN SHARE ROW EXCLUSIVE MODE")
+    # Nobody moves a run between the repairs and the index that relies on them. The strongest lock at once, and in the
+    # order in which the service comes to these tables: asking for more later would be a circle.
+    op.execute("LOCK TABLE runs, run_attempts, audits IN ACCESS EXCLUSIVE MODE")
     # Runs put back by their worker just after they had been given up: never due, never claimed, never ended.
     op.execute("UPDATE runs SET state = 'CANCELLED', finished_at = now() WHERE state = 'QUEUED' AND cancel_requested")
     # Of several runs that did the same, later requests keep to one: the last in flight, else the last that succeeded.
@@ -36,7 +37,6 @@ def upgrade() -> None:
         ["queue", sa.literal_column("priority DESC"), "created_at"],
         postgresql_where=sa.text("state = 'QUEUED'"),
     )
-    op.create_check_constraint(op.f("ck_runs_queued_is_wanted"), "runs", "state <> 'QUEUED' OR NOT cancel_requested")
     op.create_check_constraint(
         op.f("ck_runs_running_is_held"),
         "runs",
@@ -56,7 +56,7 @@ def downgrade() -> None:
         op.drop_index(op.f(f"ix_audits_{column}"), table_name="audits")
     op.drop_column("run_attempts", "refused_beats")
     op.drop_constraint(op.f("ck_run_attempts_ended"), "run_attempts", type_="check")
-    for name in ("charged", "running_is_held", "queued_is_wanted"):
+    for name in ("charged", "running_is_held"):
         op.drop_constraint(op.f(f"ck_runs_{name}"), "runs", type_="check")
     op.drop_index("ix_runs_queued", table_name="runs")
     op.create_index("ix_runs_queued", "runs", ["priority", "created_at"], postgresql_where=sa.text("state = 'QUEUED'"))

@@ -31,7 +31,9 @@ class BoundedConnection(psycopg.Connection[Any]):
 
 
 def _bounded(gen: Generator[Any, int, Any], limit_s: float) -> Generator[Any, int, Any]:
-    """``gen``, ended after ``limit_s``: psycopg wakes a waiting generator every tenth of a second with "not ready"."""
+    """``gen``, ended after ``limit_s``: psycopg wakes a waiting generator every tenth of a second with "not ready".
+    (The time limit that its own ``wait`` has in later releases ends in a private error and leaves the connection open.)
+    """
     deadline = time.monotonic() + limit_s
     try:
         wanted = next(gen)

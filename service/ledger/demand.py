@@ -88,8 +88,8 @@ def lock_runs_of(session: Session, audit_id: UUID) -> None:
 
 
 def cancel_runs_of(session: Session, audit_id: UUID) -> None:
-    """Stop the runs that only this (already cancelled) audit needs: queued ones at once, running ones by flag. The
-    caller holds their locks: no other audit can come to need them meanwhile."""
+    """Stop the runs that only this (already cancelled) audit needs, itself or through a comparison: queued ones at
+    once, running ones by flag. The caller holds their locks: no other audit can come to need them meanwhile."""
     session.execute(
         text("""UPDATE runs SET cancel_requested = TRUE,
                   state = CASE state WHEN 'QUEUED' THEN 'CANCELLED' ELSE state END,
@@ -97,7 +97,8 @@ def cancel_runs_of(session: Session, audit_id: UUID) -> None:
                 WHERE state IN ('QUEUED','RUNNING')
                   AND id IN (SELECT run_id FROM audit_runs WHERE audit_id = :audit)
                   AND NOT EXISTS (SELECT 1 FROM audit_runs o JOIN audits a ON a.id = o.audit_id
-                                  WHERE o.run_id = runs.id AND a.state IN ('QUEUED','RUNNING'))"""),
+                                  WHERE a.state IN ('QUEUED','RUNNING') AND (o.run_id = runs.id OR o.run_id IN
+                                    (SELECT d.run_id FROM run_dependencies d WHERE d.depends_on = runs.id)))"""),
         {"audit": audit_id},
     )
 

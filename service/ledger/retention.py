@@ -22,12 +22,12 @@ def old_captures(session: Session, *, older_than_s: float) -> list[StoredCapture
     return [StoredCapture(row.digest, row.capture_uri, row.capture_bytes or 0) for row in rows]
 
 
-def forget_capture(session: Session, digest: str) -> bool:
-    """The trace has no capture any more; False when an open audit has come to need it."""
+def forget_capture(session: Session, capture: StoredCapture) -> bool:
+    """The trace has no capture any more; False when an open audit has come to need it, or it has another by now."""
     forgotten = session.execute(
         text(f"""UPDATE traces SET capture_uri = NULL, capture_bytes = NULL
-                 WHERE digest = :digest AND NOT {NEEDED} RETURNING digest"""),  # noqa: S608  a constant of this module
-        {"digest": digest},
+                 WHERE digest = :digest AND capture_uri = :uri AND NOT {NEEDED} RETURNING digest"""),  # noqa: S608  a constant of this module
+        {"digest": capture.digest, "uri": capture.uri},
     ).scalar()
     return forgotten is not None
 

@@ -52,13 +52,15 @@ def due_runs(session: Session, *, ring_again_s: float, again: Sequence[str], lim
 
 
 def best_due(session: Session, rung: UUID) -> UUID | None:
-    """The run that a worker starts when it is rung for ``rung``: of the runs of that queue that could start, the one of
-    highest priority, then the oldest. It stays locked until the caller's transaction ends. None when there is none, or
-    only runs specified by newer code than this."""
+    """The run that a worker starts when it is rung for ``rung``: of the runs of that queue that could start and were
+    rung, the one of highest priority, then the oldest. It stays locked until the caller's transaction ends. None when
+    there is none, or only runs specified by newer code than this. (One that was not rung yet has its own doorbell to
+    come: taking it here would leave one of the others without any.)"""
     found = session.execute(
         text(f"""SELECT id FROM runs
                  WHERE state = 'QUEUED' AND NOT cancel_requested AND not_before <= now() AND spec_version <= :known
-                   AND queue = (SELECT queue FROM runs WHERE id = :rung) AND {NO_OPEN_DEPENDENCY}
+                   AND rung_at IS NOT NULL AND queue = (SELECT queue FROM runs WHERE id = :rung)
+                   AND {NO_OPEN_DEPENDENCY}
                  ORDER BY priority DESC, created_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED"""),  # noqa: S608  as above
         {"rung": rung, "known": SPEC_VERSION},
     ).scalar()
@@ -67,4 +69,9 @@ def best_due(session: Session, rung: UUID) -> UUID | None:
 
 def unring(session: Session, run_ids: list[UUID]) -> None:
     """Forget that these were rung: the broker did not take the message."""
+    session.execute(
+        text("""SELECT 1 FROM runs WHERE id = ANY(:ids) AND state = 'QUEUED'
+                ORDER BY kind = 'compare', spec_digest FOR NO KEY UPDATE"""),
+        {"ids": run_ids},
+    )
     session.execute(text("UPDATE runs SET rung_at = NULL WHERE id = ANY(:ids) AND state = 'QUEUED'"), {"ids": run_ids})

@@ -6,6 +6,7 @@ specification before comparisons; audits by id (``tests/ledger/test_lock_order.p
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -44,8 +45,8 @@ class Beat:
 
 
 def claim(session: Session, run_id: UUID, *, worker: str, lease_s: float, deadline_s: float) -> Claim | None:
-    """Take a queued run; None when there is nothing to take (a late, doubled or unknown doorbell, or a run that was
-    specified by newer code than this)."""
+    """Take a queued run; None when there is nothing to take (a late, doubled or unknown doorbell, a run that was
+    specified by newer code than this, or a delivery made twice: ``worker`` names the delivery)."""
     row = session.execute(
         text(f"""UPDATE runs SET state = 'RUNNING', attempt = attempt + 1, charged_attempts = charged_attempts + 1,
                    worker = :worker, lease_until = now() + make_interval(secs => :lease),
@@ -53,6 +54,7 @@ def claim(session: Session, run_id: UUID, *, worker: str, lease_s: float, deadli
                    started_at = COALESCE(started_at, now()), progress = NULL
                  WHERE id = :id AND state = 'QUEUED' AND NOT cancel_requested AND not_before <= now()
                    AND spec_version <= :known AND {NO_OPEN_DEPENDENCY}
+                   AND NOT EXISTS (SELECT 1 FROM runs o WHERE o.state = 'RUNNING' AND o.worker = :worker)
                  RETURNING attempt, kind, spec, traceparent"""),  # noqa: S608  a constant of this module
         {"id": run_id, "worker": worker, "lease": lease_s, "deadline": deadline_s, "known": SPEC_VERSION},
     ).one_or_none()
@@ -133,12 +135,20 @@ def record_refusal(session: Session, run_id: UUID, attempt: int, *, beat: bool) 
     return counted is not None
 
 
-def succeed(session: Session, run_id: UUID, attempt: int, result_digest: str) -> str:
-    """RUNNING -> SUCCEEDED under the fence, in the transaction that stored the result; a run that is not wanted any
-    more -> CANCELLED (another may be doing the same by now). Returns the new state; raises LeaseLost."""
+def succeed(
+    session: Session,
+    run_id: UUID,
+    attempt: int,
+    result_digest: str,
+    store: Callable[[Session], None] = lambda _session: None,
+) -> str:
+    """RUNNING -> SUCCEEDED under the fence, in the transaction in which ``store`` writes the result; a run that is not
+    wanted any more -> CANCELLED, with nothing stored (another may be doing the same by now). Returns the new state;
+    raises LeaseLost."""
     if check_fence(session, run_id, attempt):
         cancelled(session, run_id, attempt)
         return "CANCELLED"
+    store(session)
     _finish(session, run_id, attempt, "SUCCEEDED", "succeeded", result=result_digest)
     settle(session, [run_id])
     return "SUCCEEDED"
@@ -197,6 +207,30 @@ def expire_lease(session: Session, worker: str) -> UUID | None:
         {"worker": worker},
     ).scalar()
     return None if ended is None else UUID(str(ended))
+
+
+def end_what_waits_in_vain(session: Session) -> list[tuple[UUID, str]]:
+    """Queued runs that can never start: cancelled when nobody wants them, failed when what they wait for has failed or
+    was given up. No transition of this code leaves any; that of the release before could. Returns (run, new state)."""
+    given_up = session.execute(
+        text("""UPDATE runs SET state = 'CANCELLED', finished_at = now() WHERE id IN (
+                  SELECT id FROM runs WHERE state = 'QUEUED' AND cancel_requested FOR NO KEY UPDATE SKIP LOCKED)
+                RETURNING id""")
+    ).all()
+    error = DependencyFailed("a run that this one waits for was given up", hint="submit the audit again").to_problem()
+    orphaned = session.execute(
+        text("""UPDATE runs SET state = 'FAILED', error = CAST(:error AS jsonb), finished_at = now() WHERE id IN (
+                  SELECT r.id FROM runs r WHERE r.state = 'QUEUED' AND EXISTS (
+                    SELECT 1 FROM run_dependencies d JOIN runs n ON n.id = d.depends_on
+                    WHERE d.run_id = r.id AND n.state IN ('FAILED','CANCELLED'))
+                  FOR NO KEY UPDATE SKIP LOCKED)
+                RETURNING id"""),
+        {"error": json.dumps(error)},
+    ).all()
+    ended = [(UUID(str(row.id)), "CANCELLED") for row in given_up]
+    ended += [(UUID(str(row.id)), "FAILED") for row in orphaned]
+    settle(session, [run for run, _ in ended])
+    return ended
 
 
 def dependency_results(session: Session, run_id: UUID) -> dict[str, str]:

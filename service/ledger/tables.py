@@ -115,7 +115,6 @@ class RunRecord(Record):
         CheckConstraint(
             "(state IN ('SUCCEEDED','FAILED','CANCELLED')) = (finished_at IS NOT NULL)", name="finished_when_terminal"
         ),
-        CheckConstraint("state <> 'QUEUED' OR NOT cancel_requested", name="queued_is_wanted"),
         CheckConstraint(
             "state <> 'RUNNING' OR (worker IS NOT NULL AND deadline_at IS NOT NULL AND attempt > 0)",
             name="running_is_held",

@@ -18,6 +18,7 @@ PASSING = frozenset({"25006", "25P03", "25P04"})
 only while a failover is under way; a transaction ended because this process had been frozen in it."""
 ANSWER_MARGIN_S = 5.0
 """The server ends a statement before this side gives up on it."""
+PING_LIMIT_S = 3.0
 
 
 class Ledger:
@@ -93,15 +94,20 @@ def make_engine(settings: Settings) -> Engine:
         return BoundedConnection.connect(*arguments, **options)
 
     @event.listens_for(engine, "checkout")
-    def limit(connection: BoundedConnection, _record: Any, _proxy: Any) -> None:
-        # Each time: the transaction before may have been allowed more.
+    def take(connection: BoundedConnection, _record: Any, _proxy: Any) -> None:
         connection.answer_limit_s = settings.db_statement_timeout_s + ANSWER_MARGIN_S
+
+    @event.listens_for(engine, "checkin")
+    def put_back(connection: BoundedConnection | None, _record: Any) -> None:
+        if connection is not None:
+            # For the question whether it still answers, asked before it is taken again.
+            connection.answer_limit_s = PING_LIMIT_S
 
     return engine
 
 
 def allow(session: Session, seconds: float) -> None:
-    """Let the statements of this transaction take longer than others may; each still waits for this side's limit."""
+    """Let each statement of this transaction take so long, and not as long as others may."""
     session.execute(text("SELECT set_config('statement_timeout', :limit, TRUE)"), {"limit": f"{seconds:.0f}s"})
     connection = session.connection().connection.driver_connection
     if isinstance(connection, BoundedConnection):

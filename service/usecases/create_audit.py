@@ -39,6 +39,8 @@ class AuditRequest:
     priority: int = 0
     body: dict[str, Any] = field(default_factory=dict)
     """What the caller sent, without defaults: a repeated request is the same one under a later release, too."""
+    spelled_out: dict[str, Any] = field(default_factory=dict)
+    """The same with every default of this release: what the first release told requests apart by."""
 
 
 @dataclass(frozen=True)
@@ -147,43 +149,46 @@ def create_audit(
 
     Raises IdempotencyKeyReused, IdempotencyInFlight and everything :func:`resolve_request` raises.
     """
-    body_digest = digest_of(request.body)
+    digests = (digest_of(request.body), digest_of(request.spelled_out))
     if idempotency_key is not None:
-        replay = _replay(ledger, tenant, idempotency_key, body_digest)
+        replay = _replay(ledger, tenant, idempotency_key, digests)
         if replay is not None:
             return replay
     resolved = resolve_request(ledger, settings, tenant, request)
     audit = _record(tenant, request, resolved, request_id)
-    in_flight = IdempotencyInFlight(
-        "a request with this Idempotency-Key is being carried out", hint="send it again in a second"
-    )
     with ledger.begin() as session:
         if idempotency_key is None:
             accepted = _write(session, settings, audit, resolved, request.priority, traceparent)
         else:
             if not audits.lock_idempotency_key(session, tenant, idempotency_key):
-                raise in_flight
-            replay = _stored_answer(session, tenant, idempotency_key, body_digest)
+                raise _in_flight()
+            replay = _stored_answer(session, tenant, idempotency_key, digests)
             if replay is not None:
                 return replay
             accepted = _write(session, settings, audit, resolved, request.priority, traceparent)
-            answer = (body_digest, audit.id, accepted.status)
+            answer = (digests[0], audit.id, accepted.status)
             if not audits.remember_idempotent(session, tenant, idempotency_key, *answer):
-                raise in_flight
+                raise _in_flight()
     log.info("audit accepted", audit_id=str(audit.id), tenant=tenant, status=accepted.status)
     return accepted
 
 
-def _replay(ledger: Ledger, tenant: str, key: str, body_digest: str) -> Accepted | None:
+def _in_flight() -> IdempotencyInFlight:
+    return IdempotencyInFlight(
+        "a request with this Idempotency-Key is being carried out", hint="send it again in a second"
+    )
+
+
+def _replay(ledger: Ledger, tenant: str, key: str, digests: tuple[str, str]) -> Accepted | None:
     with ledger.read() as session:
-        return _stored_answer(session, tenant, key, body_digest)
+        return _stored_answer(session, tenant, key, digests)
 
 
-def _stored_answer(session: Session, tenant: str, key: str, body_digest: str) -> Accepted | None:
+def _stored_answer(session: Session, tenant: str, key: str, digests: tuple[str, str]) -> Accepted | None:
     stored = audits.find_idempotent(session, tenant, key)
     if stored is None:
         return None
-    if stored.body_digest != body_digest:
+    if stored.body_digest not in digests:
         raise IdempotencyKeyReused(
             "this Idempotency-Key was used with another body", hint="use a fresh key for every new request"
         )

@@ -15,10 +15,12 @@ from fastapi.testclient import TestClient
 from sqlalchemy import text
 
 from service.api.app import create_app
+from service.api.schemas.audits import AuditIn
 from service.ledger.api_keys import create_key
 from service.ledger.audits import lock_idempotency_key
 from service.ledger.unit_of_work import Ledger
 from service.settings import Settings
+from spinal.canonical import digest_of
 from spinal.errors import NonFiniteWeights
 from tests.api.conftest import clone
 from tests.engine_double import calls
@@ -158,6 +160,12 @@ def test_what_a_caller_left_out_does_not_make_a_repeated_request_another_one(api
         assert session.execute(text("SELECT request FROM audits")).scalar_one() == PAIR
     spelled = api.post("/v1/audits", json=PAIR | {"priority": 0}, headers={"Idempotency-Key": "k"})
     assert (first.status_code, spelled.status_code) == (202, 422)
+    # A key that the first release kept: it told bodies apart with every default spelled out.
+    body = AuditIn.model_validate(PAIR).model_dump(mode="json")
+    with ledger.begin() as session:
+        session.execute(text("UPDATE idempotency_keys SET body_digest = :old"), {"old": digest_of(body)})
+    again = api.post("/v1/audits", json=PAIR, headers={"Idempotency-Key": "k"})
+    assert (again.status_code, again.json()["id"]) == (202, first.json()["id"])
 
 
 def test_one_idempotency_key_is_one_audit(api: TestClient, drain: Drain) -> None:

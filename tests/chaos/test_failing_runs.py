@@ -123,6 +123,40 @@ def test_a_hung_kernel_is_ended_at_its_deadline(fleet: Fleet) -> None:
     fleet.wait_for(audit, "SUCCEEDED")
 
 
+def test_a_result_that_the_database_does_not_take_holds_no_worker_whose_audit_is_cancelled(fleet: Fleet) -> None:
+    """Heartbeats go on being taken: a full tablespace, or a statement that always takes too long."""
+    refuse = """CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN RAISE EXCEPTION 'no space left' USING ERRCODE = 'disk_full'; END $$"""
+    with fleet.ledger.begin() as session:
+        session.execute(text(refuse))
+        session.execute(text("CREATE TRIGGER full BEFORE INSERT ON traces EXECUTE FUNCTION full_disk()"))
+    fleet.start_dispatcher()
+    fleet.start_worker()
+    audit = fleet.submit(reference=None)
+    until(lambda: fleet.log("worker").count("the ledger is waited for") > 2, "the result to be refused")
+    fleet.cancel(audit)
+    until(lambda: fleet.rows("SELECT state FROM runs") == [("CANCELLED",)], "the run to be cancelled", timeout=15.0)
+    with fleet.ledger.begin() as session:
+        session.execute(text("DROP TRIGGER full ON traces"))
+    fleet.wait_for(fleet.submit(reference=None), "SUCCEEDED")
+
+
+def test_a_kernel_that_does_not_return_is_released_when_its_worker_is_asked_to_leave(fleet: Fleet) -> None:
+    """Inside native code the main thread runs no signal handler: who waits for it waits until the worker is killed."""
+    (fleet.double / "kernel").touch()
+    fleet.start_dispatcher()
+    fleet.start_worker("first")
+    audit = fleet.submit(reference=None)
+    fleet.wait_for_call()
+    until(lambda: not (fleet.double / "kernel").exists(), "the kernel to run")
+    fleet.children["first"].send(signal.SIGTERM)
+    until(lambda: codes(fleet) == [("released", None)], "the run to be put back", timeout=15.0)
+    until(lambda: not fleet.children["first"].alive(), "the worker to leave", timeout=20.0)
+    fleet.start_worker("second")
+    fleet.wait_for(audit, "SUCCEEDED")
+    assert fleet.rows("SELECT charged_attempts FROM runs") == [(1,)]
+
+
 def test_native_code_that_never_lets_go_of_the_interpreter_is_ended_from_outside_it(fleet: Fleet) -> None:
     (fleet.double / "stuck").touch()
     fleet.start_dispatcher()

@@ -40,5 +40,5 @@ def test_metrics_show_a_lost_worker_a_dead_broker_and_the_end_of_the_work(fleet:
     assert found['spinal_zombie_writes_refused_total{write="end"}'] == 0
     assert found["spinal_database_up"] == 1
     broken = {name: value for name, value in found.items() if name.startswith("spinal_invariant_violations")}
-    assert broken
+    assert broken, "the inspection at the dispatcher's start"
     assert not any(broken.values())

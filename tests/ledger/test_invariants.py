@@ -68,7 +68,6 @@ BREAK: dict[str, list[str]] = {
               VALUES ('{AUDIT}', 't', 'c', '{{}}', '{{}}', 'SUCCEEDED', now())"""
     ],
     "a queued run is wanted": [
-        "ALTER TABLE runs DROP CONSTRAINT ck_runs_queued_is_wanted",
         f"UPDATE runs SET cancel_requested = TRUE WHERE id = '{RUN}'",
     ],
     "a queued run waits for nothing that will not come": [

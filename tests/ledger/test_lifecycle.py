@@ -116,7 +116,6 @@ def test_attempts_neither_shrink_nor_change_after_their_end(ledger: Ledger) -> N
     [
         "UPDATE runs SET attempt = 1 WHERE state = 'QUEUED'; UPDATE runs SET charged_attempts = 2",
         "UPDATE runs SET charged_attempts = -1",
-        "UPDATE runs SET cancel_requested = TRUE",
         "UPDATE runs SET state = 'RUNNING', lease_until = now(), deadline_at = now(), attempt = 1",
         "UPDATE runs SET state = 'RUNNING', lease_until = now(), worker = 'w', attempt = 1",
     ],

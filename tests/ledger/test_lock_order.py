@@ -38,8 +38,8 @@ def submit(ledger: Ledger, chance: Random) -> UUID:
 
 def work(ledger: Ledger, chance: Random, rung: UUID) -> None:
     with ledger.begin() as session:
-        best = rings.best_due(session, rung)
-        held = best and runs.claim(session, best, worker=f"w{chance.random()}", lease_s=60.0, deadline_s=60.0)
+        best = rings.best_due(session, rung) or rung
+        held = runs.claim(session, best, worker=f"w{chance.random()}", lease_s=60.0, deadline_s=60.0)
     if held is None:
         return
     how = chance.choice(["release", "fail", "try again", "lose"])
@@ -57,6 +57,15 @@ def work(ledger: Ledger, chance: Random, rung: UUID) -> None:
 def reap(ledger: Ledger) -> None:
     with ledger.begin() as session:
         runs.reap_next(session, max_attempts=3, backoff_s=0.0)
+    with ledger.begin() as session:
+        runs.end_what_waits_in_vain(session)
+
+
+def ring(ledger: Ledger) -> None:
+    with ledger.begin() as session:
+        due = rings.due_runs(session, ring_again_s=0.0, again=("cpu",), limit=5)
+    with ledger.begin() as session:
+        rings.unring(session, [run.run_id for run in due[:2]])
 
 
 def test_no_two_transactions_wait_for_each_other(ledger: Ledger) -> None:
@@ -70,7 +79,7 @@ def test_no_two_transactions_wait_for_each_other(ledger: Ledger) -> None:
     def act(number: int) -> None:
         chance = Random(f"{seed} {number}")
         while time.monotonic() < until and not wrong:
-            what = chance.choice(["submit", "submit", "cancel", "work", "work", "work", "reap"])
+            what = chance.choice(["submit", "submit", "cancel", "work", "work", "work", "reap", "ring"])
             try:
                 if what == "submit":
                     known.append(submit(ledger, chance))
@@ -79,6 +88,8 @@ def test_no_two_transactions_wait_for_each_other(ledger: Ledger) -> None:
                         audits.cancel_audit(session, "t", chance.choice(known[-20:]))
                 elif what == "reap":
                     reap(ledger)
+                elif what == "ring":
+                    ring(ledger)
                 else:
                     with ledger.read() as session:
                         [rung] = session.execute(text("SELECT id FROM runs ORDER BY random() LIMIT 1")).scalars()

@@ -68,6 +68,60 @@ def test_nobody_waits_for_a_trace_that_another_audit_gave_up(ledger: Ledger) -> 
     cancel(ledger, third)
 
 
+def test_what_another_audit_needs_through_its_comparison_is_not_given_up(ledger: Ledger) -> None:
+    """As the release before could leave it: the third audit has the comparison, and another run of its trace."""
+    first, found = submit(ledger, PAIR)
+    with ledger.begin() as session:
+        session.execute(
+            text("""INSERT INTO runs (id, kind, spec, spec_digest, queue, cancel_requested, state, finished_at)
+                    SELECT gen_random_uuid(), kind, spec, spec_digest, queue, TRUE, 'CANCELLED', now() FROM runs
+                    WHERE id = :trace"""),
+            {"trace": found["candidate"]},
+        )
+        other = session.execute(text("SELECT id FROM runs WHERE cancel_requested")).scalar_one()
+    second, _ = submit(ledger, PAIR)
+    with ledger.begin() as session:
+        session.execute(
+            text("UPDATE audit_runs SET run_id = :other WHERE audit_id = :audit AND role = 'candidate'"),
+            {"other": other, "audit": second},
+        )
+    cancel(ledger, first)
+    assert state(ledger, "runs", found["candidate"]) == "QUEUED"
+    cancel(ledger, second)
+    assert state(ledger, "runs", found["compare"]) == "CANCELLED"
+    with ledger.begin() as session:
+        session.execute(text("TRUNCATE runs CASCADE"))
+
+
+def test_what_can_never_start_is_ended_and_its_audits_with_it(ledger: Ledger) -> None:
+    audit, found = submit(ledger, PAIR)
+    with ledger.begin() as session:
+        # As workers and callers of the release before could leave them.
+        session.execute(
+            text("UPDATE runs SET state = 'CANCELLED', finished_at = now() WHERE id = :id"),
+            {"id": found["candidate"]},
+        )
+        session.execute(text("UPDATE runs SET cancel_requested = TRUE WHERE id = :id"), {"id": found["reference"]})
+    with ledger.begin() as session:
+        assert set(runs.end_what_waits_in_vain(session)) == {
+            (found["reference"], "CANCELLED"),
+            (found["compare"], "FAILED"),
+        }
+    assert state(ledger, "audits", audit) == "FAILED"
+    with ledger.begin() as session:
+        assert runs.end_what_waits_in_vain(session) == []
+    _, again = submit(ledger, PAIR)
+    assert not set(again.values()) & set(found.values())
+
+
+def test_one_delivery_claims_one_run_however_often_it_is_delivered(ledger: Ledger) -> None:
+    _, found = submit(ledger, PAIR)
+    with ledger.begin() as session:
+        assert runs.claim(session, found["candidate"], worker="w", lease_s=60.0, deadline_s=60.0)
+        assert runs.claim(session, found["reference"], worker="w", lease_s=60.0, deadline_s=60.0) is None
+        assert runs.claim(session, found["reference"], worker="v", lease_s=60.0, deadline_s=60.0)
+
+
 def test_a_specification_that_has_succeeded_is_never_done_again(ledger: Ledger) -> None:
     alone, found = submit(ledger, {"candidate": M})
     held = claim(ledger, found["candidate"])
@@ -111,6 +165,8 @@ def test_a_raised_priority_overtakes_what_was_rung_before(ledger: Ledger) -> Non
     with ledger.begin() as session:
         need_runs(session, {"candidate": {"kind": "trace", "of": "urgent"}}, queue="cpu", priority=5, traceparent=None)
     with ledger.begin() as session:
-        # The doorbell in the broker's queue was the other run's.
+        assert rings.best_due(session, slow["candidate"]) is None
+        assert len(rings.due_runs(session, ring_again_s=60.0, again=())) == 2
+        # The doorbell that came first was the other run's.
         assert rings.best_due(session, slow["candidate"]) == urgent["candidate"]
         assert rings.best_due(session, UUID(int=0)) is None

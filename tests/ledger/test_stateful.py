@@ -215,8 +215,9 @@ class Transitions(RuleBasedStateMachine):
         self.claim_for(chance.choice(list(self.model.runs)))
 
     def claim_for(self, rung: UUID) -> None:
-        """A doorbell for any run starts the one that should go first."""
+        """A doorbell for any run starts the one that should go first, of those that were rung."""
         with self.ledger.begin() as session:
+            rings.due_runs(session, ring_again_s=0.0, again=(), limit=999)
             best = rings.best_due(session, rung)
             claimed = best and runs.claim(session, best, worker=f"w/{best}", lease_s=600.0, deadline_s=600.0)
         due = self.model.due()
@@ -360,6 +361,8 @@ class Transitions(RuleBasedStateMachine):
             self.lose(run)
         while due := self.model.due():
             with self.ledger.begin() as session:
+                assert runs.end_what_waits_in_vain(session) == []
+                rings.due_runs(session, ring_again_s=0.0, again=(), limit=999)
                 best = rings.best_due(session, due[0])
                 assert best is not None
                 claimed = runs.claim(session, best, worker="w/last", lease_s=600.0, deadline_s=600.0)

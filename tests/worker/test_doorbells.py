@@ -2,11 +2,13 @@
 
 import threading
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
 
+from service.ledger import rings
 from service.ledger.demand import find_or_create_run
 from service.ledger.unit_of_work import Ledger
 from service.settings import Settings
@@ -22,8 +24,10 @@ def make(ledger: Ledger, name: str, priority: int = 0) -> UUID:
 def claim(ledger: Ledger, settings: Settings, monkeypatch: Any) -> Callable[[UUID], UUID | None]:
     monkeypatch.setattr(tasks, "_ledger", lambda: ledger)
 
+    deliveries = count()
+
     def rung(run: UUID) -> UUID | None:
-        claimed = tasks._claim(run, f"w/{run}", settings)
+        claimed = tasks._claim(run, f"w/{next(deliveries)}", settings)
         return claimed and claimed.run_id
 
     return rung
@@ -44,7 +48,12 @@ def test_each_doorbell_starts_one_run_and_the_most_urgent_first(
 ) -> None:
     rung = claim(ledger, settings, monkeypatch)
     later, urgent, soon = make(ledger, "later", -1), make(ledger, "urgent", 5), make(ledger, "soon")
+    with ledger.begin() as session:
+        assert len(rings.due_runs(session, ring_again_s=60.0, again=())) == 3
+    # This one has its doorbell still to come: it takes nobody's.
+    unrung = make(ledger, "not rung yet", 9)
     assert [rung(bell) for bell in (later, urgent, soon, later)] == [urgent, soon, later, None]
+    assert rung(unrung) == unrung
 
 
 def test_a_run_that_somebody_holds_for_a_moment_is_waited_for(

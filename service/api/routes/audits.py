@@ -96,6 +96,7 @@ def submit(
         labels=body.labels,
         priority=body.priority,
         body=body.model_dump(mode="json", exclude_unset=True),
+        spelled_out=body.model_dump(mode="json"),
     )
     if validate_only:
         resolved = resolve_request(ledger, settings, caller.tenant, asked)
