@@ -4,14 +4,15 @@ It measures nothing and takes no time, but keeps every promise of the real one: 
 progress, cancellation. Files in the folder named by ``SPINAL_DOUBLE_DIR`` steer it: ``hold`` stops it until the file
 is gone, ``pace`` holds the most seconds a call may take, ``deaf`` makes it ignore cancellation meanwhile, ``silent``
 stops its progress reports, ``stuck`` makes one call keep the interpreter to itself for ever, ``kernel`` makes one stay
-in native code for ever, ``fail`` holds the code of an error to raise, ``crash`` on each line the name of a library's
-error (``CRASHES``) that is raised once. ``log`` gets one line for every call: the process, what was asked and of which
-checkpoint; ``busy-PID`` is there while that process is in a call.
+in native code for very long, ``fail`` holds the code of an error to raise, ``crash`` on each line the name of a
+library's error (``CRASHES``) that is raised once. ``log`` gets one line for every call: the process, what was asked and
+of which checkpoint; ``busy-PID`` is there while that process is in a call.
 """
 
 import contextlib
 import ctypes
 import errno
+import hashlib
 import os
 import random
 import time
@@ -105,7 +106,8 @@ def _work(progress: ProgressSink, cancelled: CancelCheck) -> None:
             raise all_errors()[code]("asked for by the test")
         with contextlib.suppress(FileNotFoundError):
             (folder / "kernel").unlink()
-            ctypes.CDLL(None).sleep(3600)
+            # Computes without the interpreter, and no signal interrupts it.
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
         with contextlib.suppress(FileNotFoundError):
             (folder / "stuck").unlink()
             ctypes.PyDLL(None).sleep(3600)

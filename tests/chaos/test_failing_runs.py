@@ -129,7 +129,7 @@ def test_a_result_that_the_database_does_not_take_holds_no_worker_whose_audit_is
         BEGIN RAISE EXCEPTION 'no space left' USING ERRCODE = 'disk_full'; END $$"""
     with fleet.ledger.begin() as session:
         session.execute(text(refuse))
-        session.execute(text("CREATE TRIGGER full BEFORE INSERT ON traces EXECUTE FUNCTION full_disk()"))
+        session.execute(text("CREATE TRIGGER no_space BEFORE INSERT ON traces EXECUTE FUNCTION full_disk()"))
     fleet.start_dispatcher()
     fleet.start_worker()
     audit = fleet.submit(reference=None)
@@ -137,7 +137,7 @@ def test_a_result_that_the_database_does_not_take_holds_no_worker_whose_audit_is
     fleet.cancel(audit)
     until(lambda: fleet.rows("SELECT state FROM runs") == [("CANCELLED",)], "the run to be cancelled", timeout=15.0)
     with fleet.ledger.begin() as session:
-        session.execute(text("DROP TRIGGER full ON traces"))
+        session.execute(text("DROP TRIGGER no_space ON traces"))
     fleet.wait_for(fleet.submit(reference=None), "SUCCEEDED")
 
 
