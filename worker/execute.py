@@ -94,11 +94,14 @@ class Job:
         self._artifacts = ArtifactStore(settings)
         self._engine = load_engine(settings.engine)
 
-    def carry_out(self) -> str:
-        """Do the work and store its result under the fence; returns the result's digest."""
-        return self._trace() if self._claim.kind is RunKind.TRACE else self._compare()
+    def carry_out(self) -> None:
+        """Do the work and store its result under the fence."""
+        if self._claim.kind is RunKind.TRACE:
+            self._trace()
+        else:
+            self._compare()
 
-    def _trace(self) -> str:
+    def _trace(self) -> None:
         spec = self._claim.spec
         checkpoint = self._checkpoint(spec)
         prompts = self._prompts(spec)
@@ -108,14 +111,13 @@ class Job:
         )
         if self._kept_capture(expected) is not None:
             self._store(expected, lambda _session: None)
-            return expected
+            return
         _require_version("engine", spec["engine_version"], ENGINE_VERSION)
         with self._artifacts.scratch() as folder:
             trace, uri, size = self._measure(checkpoint, prompts, profile, folder, expected, self._lease.report)
         self._store(
             trace.digest, lambda session: traces.store_trace(session, trace, capture_uri=uri, capture_bytes=size)
         )
-        return trace.digest
 
     def _store(self, digest: str, write: Callable[[Session], None]) -> None:
         """End the run with its result, in one transaction under the fence."""
@@ -161,7 +163,7 @@ class Job:
         trace's captures is the one is said by its row, which is written under the fence."""
         return f"{digest}.{self._claim.run_id}-{self._claim.attempt}"
 
-    def _compare(self) -> str:
+    def _compare(self) -> None:
         started = time.monotonic()
         spec = self._claim.spec
         _require_version("scorer", spec["scorer_version"], SCORER_VERSION)
@@ -206,7 +208,6 @@ class Job:
                 control=(found[2], load_capture(captures[2])) if len(found) > 2 else None,
             )
         self._store(comparison.digest, lambda session: traces.store_comparison(session, comparison))
-        return comparison.digest
 
     def _command(self) -> list[str]:
         """What stands for the command line in provenance: the run and the attempt, to be found in the ledger."""

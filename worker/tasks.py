@@ -128,7 +128,8 @@ def _write_failure(claim: runs.Claim, lease: Lease, problem: SpinalError, settin
     why = lease.stop
 
     def write(session: Session) -> str:
-        if isinstance(problem, Cancelled) and why is not None:
+        if isinstance(problem, Cancelled | DatabaseUnavailable) and why is not None:
+            # It stopped because it was told to, measuring or waiting for the database.
             end_stopped(session, settings, claim, why)
             return why.value
         return runs.fail(
