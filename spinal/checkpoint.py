@@ -29,6 +29,7 @@ from spinal.errors import (
 )
 from spinal.progress import CancelCheck, Progress, ProgressSink, ignore_progress, never_cancelled
 from spinal.safetensors_header import read_header, scan_non_finite
+from spinal.unchanged import Unchanged, state_of
 
 MAX_REFERENCE = 1024
 SCAN_BYTES = 256 * 1024 * 1024
@@ -38,6 +39,8 @@ PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 CAUSAL = re.compile(r"(ForCausalLM|LMHeadModel)$")
 IDENTITY_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 ADAPTER_CONFIG = "adapter_config.json"
+
+_sound, _same_tokenizer = Unchanged(1024), Unchanged(1024)
 
 
 @dataclass(frozen=True)
@@ -190,14 +193,22 @@ def _resolve_adapter(folder: Path, source: str, roots: Sequence[Path] | None) ->
 
 
 def inspect(checkpoint: Checkpoint) -> None:
-    """Everything that a second of looking at files can tell; returns silently or raises.
+    """Everything that a second of looking at files can tell; returns silently or raises. What passed is not read again
+    by this process until a file of it changes.
 
     Raises ArchitectureUnsupported, ConfigInvalid, PickleWeightsRefused, WeightsMissing, WeightsCorrupt,
     NonFiniteWeights, TokenizerInvalid.
     """
     if checkpoint.base is not None:
         inspect(checkpoint.base)
-    else:
+    state = state_of(*sorted(checkpoint.path.glob("*")))
+    if not _sound.passed(state):
+        _inspect_files(checkpoint)
+        _sound.remember(state)
+
+
+def _inspect_files(checkpoint: Checkpoint) -> None:
+    if checkpoint.base is None:
         _check_architecture(checkpoint)
         _read_tokenizer(checkpoint)
     files = _check_weight_files(checkpoint)
@@ -228,10 +239,13 @@ def _check_architecture(checkpoint: Checkpoint) -> None:
             raise ConfigInvalid(f"{source}: config.json gives no usable {name}")
 
 
+def _tokenizer_file(checkpoint: Checkpoint) -> Path:
+    return (checkpoint.base or checkpoint).path / "tokenizer.json"
+
+
 def _read_tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:
-    path = (checkpoint.base or checkpoint).path / "tokenizer.json"
     try:
-        tokenizer = json.loads(path.read_text(encoding="utf-8"))
+        tokenizer = json.loads(_tokenizer_file(checkpoint).read_text(encoding="utf-8"))
         if isinstance(tokenizer, dict) and isinstance(tokenizer.get("model"), dict):
             return tokenizer
         problem = "it is not a tokenizer"
@@ -337,8 +351,12 @@ def check_pair(reference: Checkpoint, candidate: Checkpoint) -> None:
                 f"{name} differs: {reference.source} has {ours}, {candidate.source} has {theirs}",
                 hint="compare checkpoints of one ancestor",
             )
+    state = state_of(_tokenizer_file(reference), _tokenizer_file(candidate))
+    if _same_tokenizer.passed(state):
+        return
     mine, other = _read_tokenizer(reference), _read_tokenizer(candidate)
     if mine == other:
+        _same_tokenizer.remember(state)
         return
     parts = [part for part in sorted({*mine, *other}) if mine.get(part) != other.get(part)]
     raise TokenizerMismatch(

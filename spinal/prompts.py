@@ -3,7 +3,7 @@
 import gzip
 import json
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,7 @@ def load_prompts(source: str) -> PromptSet:
     return parse_prompts(_read_text(path), name=path.name)
 
 
+@cache
 def builtin_prompts(name: str) -> PromptSet:
     """A set that ships with the package; raises PromptSetNotFound."""
     if name not in BUILTIN_SETS:

@@ -26,6 +26,10 @@ from worker.store import TRY_AGAIN_AFTER_S, end_attempt
 
 log = structlog.get_logger(__name__)
 
+CLAIM_TRIES = 10
+"""So many runs may be taken by others at the last moment; a doorbell that is delivered twice gets none, however often
+it tries."""
+
 
 @lru_cache(maxsize=1)
 def _ledger() -> Ledger:
@@ -73,7 +77,7 @@ def perform(rung: UUID, worker: str) -> SpinalError | None:
 
 def _claim(rung: UUID, worker: str, settings: Settings) -> runs.Claim | None:
     """Claim a run, trying for as long as a lease lasts; a commit whose answer got lost is read back."""
-    give_up, unsure = time.monotonic() + settings.lease_s, False
+    give_up, unsure, tries = time.monotonic() + settings.lease_s, False, 0
     while True:
         try:
             with _ledger().begin() as session:
@@ -81,11 +85,9 @@ def _claim(rung: UUID, worker: str, settings: Settings) -> runs.Claim | None:
                 held = runs.held_claim(session, worker=worker) if unsure else None
                 if held is not None:
                     return held
-                # Where others hold what is due at this moment, the one it was rung for, waiting for its lock: a
-                # doorbell that is spent on nothing costs its run the time until the dispatcher rings again.
-                best = rings.best_due(session, rung) or rung
-                return runs.claim(
-                    session, best, worker=worker, lease_s=settings.lease_s, deadline_s=settings.run_deadline_s
+                best = rings.best_due(session, rung)
+                claimed = runs.claim(
+                    session, best or rung, worker=worker, lease_s=settings.lease_s, deadline_s=settings.run_deadline_s
                 )
         except DatabaseUnavailable as error:
             unsure = True
@@ -93,7 +95,12 @@ def _claim(rung: UUID, worker: str, settings: Settings) -> runs.Claim | None:
             if RELEASING.is_set() or time.monotonic() > give_up:
                 # The dispatcher rings again; a claim made without our knowing ends with its lease.
                 return None
-        time.sleep(TRY_AGAIN_AFTER_S)
+            time.sleep(TRY_AGAIN_AFTER_S)
+        else:
+            tries += 1
+            if claimed is not None or best is None or tries == CLAIM_TRIES:
+                return claimed
+            # Somebody was faster; there may be another.
 
 
 def _carry_out(claim: runs.Claim, settings: Settings) -> SpinalError | None:

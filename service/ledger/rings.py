@@ -55,13 +55,21 @@ def best_due(session: Session, rung: UUID) -> UUID | None:
     """The run that a worker starts when it is rung for ``rung``: of the runs of that queue that could start and were
     rung, the one of highest priority, then the oldest. It stays locked until the caller's transaction ends. None when
     there is none, or only runs specified by newer code than this. (One that was not rung yet has its own doorbell to
-    come: taking it here would leave one of the others without any.)"""
+    come: taking it here would leave one of the others without any.)
+
+    Where others hold all of them at this moment it is one of those, not locked: waiting for it may be in vain, but a
+    doorbell that is spent on nothing costs some run the time until the dispatcher rings again. (Not "FOR UPDATE" alone:
+    that keeps the lock of a row that was taken meanwhile, and goes on to the next.)"""
+    return _best_due(session, rung, "FOR NO KEY UPDATE SKIP LOCKED") or _best_due(session, rung, "")
+
+
+def _best_due(session: Session, rung: UUID, locked: str) -> UUID | None:
     found = session.execute(
         text(f"""SELECT id FROM runs
                  WHERE state = 'QUEUED' AND NOT cancel_requested AND not_before <= now() AND spec_version <= :known
                    AND rung_at IS NOT NULL AND queue = (SELECT queue FROM runs WHERE id = :rung)
                    AND {NO_OPEN_DEPENDENCY}
-                 ORDER BY priority DESC, created_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED"""),  # noqa: S608  as above
+                 ORDER BY priority DESC, created_at LIMIT 1 {locked}"""),  # noqa: S608  as above
         {"rung": rung, "known": SPEC_VERSION},
     ).scalar()
     return None if found is None else UUID(str(found))

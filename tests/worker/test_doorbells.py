@@ -70,3 +70,21 @@ def test_a_run_that_somebody_holds_for_a_moment_is_waited_for(
         until(lambda: waits_for_a_lock(ledger), "the worker to wait")
     worker.join(20.0)
     assert found == [run]
+
+
+def test_two_doorbells_start_two_runs_although_one_is_held_when_they_are_heard(
+    ledger: Ledger, settings: Settings, monkeypatch: Any
+) -> None:
+    rung = claim(ledger, settings, monkeypatch)
+    held, other = make(ledger, "held"), make(ledger, "other")
+    with ledger.begin() as session:
+        assert len(rings.due_runs(session, ring_again_s=60.0, again=())) == 2
+    found: list[UUID | None] = []
+    with ledger.begin() as session:
+        session.execute(text("UPDATE runs SET priority = 1 WHERE id = :id"), {"id": held})
+        assert rung(held) == other
+        worker = threading.Thread(target=lambda: found.append(rung(other)))
+        worker.start()
+        until(lambda: waits_for_a_lock(ledger), "the worker to wait")
+    worker.join(20.0)
+    assert found == [held]
