@@ -29,7 +29,7 @@ from spinal.errors import (
 )
 from spinal.progress import CancelCheck, Progress, ProgressSink, ignore_progress, never_cancelled
 from spinal.safetensors_header import read_header, scan_non_finite
-from spinal.unchanged import Unchanged, state_of
+from spinal.unchanged import Unchanged
 
 MAX_REFERENCE = 1024
 SCAN_BYTES = 256 * 1024 * 1024
@@ -201,10 +201,9 @@ def inspect(checkpoint: Checkpoint) -> None:
     """
     if checkpoint.base is not None:
         inspect(checkpoint.base)
-    state = state_of(*sorted(checkpoint.path.glob("*")))
-    if not _sound.passed(state):
-        _inspect_files(checkpoint)
-        _sound.remember(state)
+    known = (checkpoint.base is None, json.dumps(checkpoint.config, sort_keys=True))
+    folder = checkpoint.path
+    _sound.check(known, lambda: [folder, *sorted(folder.glob("*"))], lambda: _inspect_files(checkpoint))
 
 
 def _inspect_files(checkpoint: Checkpoint) -> None:
@@ -351,12 +350,13 @@ def check_pair(reference: Checkpoint, candidate: Checkpoint) -> None:
                 f"{name} differs: {reference.source} has {ours}, {candidate.source} has {theirs}",
                 hint="compare checkpoints of one ancestor",
             )
-    state = state_of(_tokenizer_file(reference), _tokenizer_file(candidate))
-    if _same_tokenizer.passed(state):
-        return
+    files = [_tokenizer_file(reference), _tokenizer_file(candidate)]
+    _same_tokenizer.check(None, lambda: files, lambda: _compare_tokenizers(reference, candidate))
+
+
+def _compare_tokenizers(reference: Checkpoint, candidate: Checkpoint) -> None:
     mine, other = _read_tokenizer(reference), _read_tokenizer(candidate)
     if mine == other:
-        _same_tokenizer.remember(state)
         return
     parts = [part for part in sorted({*mine, *other}) if mine.get(part) != other.get(part)]
     raise TokenizerMismatch(

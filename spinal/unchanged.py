@@ -7,49 +7,56 @@ interpreter for everybody else.
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 SETTLED_NS = 2_000_000_000
 """A file changed so recently may change again without a new time stamp."""
 
-State = tuple[tuple[str, int, int, int, int], ...]
-"""Path, inode, size, time of change of content and of anything, for each file."""
+State = tuple[tuple[str, int, int, int, int, int], ...]
+"""Of each file: path, device, inode, size, time of change of the content and of anything."""
 
 
-def state_of(*paths: Path) -> State:
-    """What is known of files without reading them; a missing one has no entry. For a folder give its files."""
+def state_of(paths: Iterable[Path]) -> State:
+    """What is known of files and folders without reading them; a missing one has no entry."""
     found = []
     for path in paths:
-        try:
-            status = path.stat()
-        except OSError:
-            continue
-        found.append((str(path), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+        with suppress(OSError):
+            of = path.stat()
+            found.append((str(path), of.st_dev, of.st_ino, of.st_size, of.st_mtime_ns, of.st_ctime_ns))
     return tuple(found)
 
 
 class Unchanged:
-    """Remembers up to ``most`` states that passed a check; safe to share between threads."""
+    """Remembers the latest ``most`` checks that were passed; safe to share between threads."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._passed: OrderedDict[Hashable, None] = OrderedDict()
         self._lock = threading.Lock()
 
-    def passed(self, state: State) -> bool:
-        """Whether the check was passed in exactly this state."""
+    def check(self, known: Hashable, paths: Callable[[], Iterable[Path]], examine: Callable[[], None]) -> None:
+        """Call ``examine``, which raises when something is wrong, unless it passed before with all ``paths`` as they
+        are now. ``known`` is whatever else it depends on. What changes meanwhile or changed a moment ago is not
+        remembered."""
+        settled = time.time_ns() - SETTLED_NS
+        state = state_of(paths())
+        if self._has_passed((known, state)):
+            return
+        examine()
+        if state and max(changed for *_, changed in state) <= settled and state_of(paths()) == state:
+            self._remember((known, state))
+
+    def _has_passed(self, key: Hashable) -> bool:
         with self._lock:
-            if state not in self._passed:
+            if key not in self._passed:
                 return False
-            self._passed.move_to_end(state)
+            self._passed.move_to_end(key)
             return True
 
-    def remember(self, state: State) -> None:
-        """``state``, taken before the check, passed it. Files changed a moment ago are not remembered."""
-        if any(changed > time.time_ns() - SETTLED_NS for *_, changed in state):
-            return
+    def _remember(self, key: Hashable) -> None:
         with self._lock:
-            self._passed[state] = None
+            self._passed[key] = None
             while len(self._passed) > self._most:
                 self._passed.popitem(last=False)

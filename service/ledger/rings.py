@@ -57,19 +57,24 @@ def best_due(session: Session, rung: UUID) -> UUID | None:
     there is none, or only runs specified by newer code than this. (One that was not rung yet has its own doorbell to
     come: taking it here would leave one of the others without any.)
 
-    Where others hold all of them at this moment it is one of those, not locked: waiting for it may be in vain, but a
-    doorbell that is spent on nothing costs some run the time until the dispatcher rings again. (Not "FOR UPDATE" alone:
-    that keeps the lock of a row that was taken meanwhile, and goes on to the next.)"""
-    return _best_due(session, rung, "FOR NO KEY UPDATE SKIP LOCKED") or _best_due(session, rung, "")
+    Where others hold all of them at this moment it is ``rung`` itself, or else the best of them, not locked: waiting
+    for it may be in vain, but a doorbell that is spent on nothing costs some run the time until the dispatcher rings
+    again."""
+    # A query that locks also keeps the locks of rows that were taken between its reading and its locking.
+    with session.begin_nested() as savepoint:
+        found = _best_due(session, rung, "priority DESC, created_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED")
+        if found is None:
+            savepoint.rollback()
+    return found or _best_due(session, rung, "id = :rung DESC, priority DESC, created_at LIMIT 1")
 
 
-def _best_due(session: Session, rung: UUID, locked: str) -> UUID | None:
+def _best_due(session: Session, rung: UUID, order: str) -> UUID | None:
     found = session.execute(
         text(f"""SELECT id FROM runs
                  WHERE state = 'QUEUED' AND NOT cancel_requested AND not_before <= now() AND spec_version <= :known
                    AND rung_at IS NOT NULL AND queue = (SELECT queue FROM runs WHERE id = :rung)
                    AND {NO_OPEN_DEPENDENCY}
-                 ORDER BY priority DESC, created_at LIMIT 1 {locked}"""),  # noqa: S608  as above
+                 ORDER BY {order}"""),  # noqa: S608  as above
         {"rung": rung, "known": SPEC_VERSION},
     ).scalar()
     return None if found is None else UUID(str(found))

@@ -8,9 +8,17 @@ import pytest
 
 from spinal import checkpoint, unchanged
 from spinal.checkpoint import check_pair, inspect, resolve_reference
-from spinal.errors import ModelNotFound, TokenizerInvalid, TokenizerMismatch, WeightsCorrupt, WeightsMissing
-from spinal.unchanged import Unchanged, state_of
+from spinal.errors import (
+    ArchitectureUnsupported,
+    ModelNotFound,
+    TokenizerInvalid,
+    TokenizerMismatch,
+    WeightsCorrupt,
+    WeightsMissing,
+)
+from spinal.unchanged import Unchanged
 from tests.conftest import EXAMPLES
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -48,7 +56,13 @@ def swap(path: Path, old: bytes, new: bytes) -> None:
     assert len(old) == len(new)
     assert old in content
     path.write_bytes(content.replace(old, new, 1))
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    def stamped() -> bool:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        return path.stat().st_ctime_ns != before.st_ctime_ns
+
+    # Where the clock of the file system ticks slowly two changes can have one stamp.
+    until(stamped, "another time of change")
 
 
 @pytest.mark.usefixtures("settled")
@@ -84,7 +98,10 @@ def test_a_file_that_goes_or_shrinks_is_missed(folder: Path) -> None:
         look(folder)
 
 
-def test_what_changed_a_moment_ago_is_read_again(folder: Path, readings: list[str]) -> None:
+def test_what_changed_a_moment_ago_is_read_again(
+    folder: Path, readings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unchanged, "SETTLED_NS", 3_600 * 10**9)
     look(folder)
     look(folder)
     assert readings == ["model", "model"]
@@ -106,14 +123,46 @@ def test_tokenizers_of_a_pair_are_compared_once_and_again_when_one_changes(
 
 
 @pytest.mark.usefixtures("settled")
+def test_a_folder_that_takes_the_place_of_another_meanwhile_is_looked_at_itself(folder: Path, tmp_path: Path) -> None:
+    sound = resolve_reference(str(folder), roots=None)
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    swap(other / "config.json", b"ForCausalLM", b"ForCausalXX")
+    folder.rename(tmp_path / "old")
+    other.rename(folder)
+    # Its config was read before, the rest is read now.
+    inspect(sound)
+    with pytest.raises(ArchitectureUnsupported):
+        look(folder)
+
+
+@pytest.mark.usefixtures("settled")
+def test_what_changes_during_the_check_is_checked_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = checkpoint._read_tokenizer
+
+    def swapped(of: checkpoint.Checkpoint) -> dict[str, object]:
+        found = read(of)
+        swap(folder / "tokenizer.json", b'"model"', b'"mudel"')
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "_read_tokenizer", swapped)
+        look(folder)
+    with pytest.raises(TokenizerInvalid):
+        look(folder)
+
+
+@pytest.mark.usefixtures("settled")
 def test_it_remembers_the_latest_of_what_it_may(tmp_path: Path) -> None:
-    files = [tmp_path / str(number) for number in range(3)]
-    for file in files:
-        file.touch()
-    states = [state_of(file) for file in files]
-    known = Unchanged(2)
-    known.remember(states[0])
-    known.remember(states[1])
-    assert known.passed(states[0])
-    known.remember(states[2])
-    assert [known.passed(state) for state in states] == [True, False, True]
+    file = tmp_path / "file"
+    file.touch()
+    known, examined = Unchanged(2), []
+    for name in "ababcba":
+        known.check(name, lambda: [file], lambda: examined.append(name))  # noqa: B023  called at once
+    assert examined == ["a", "b", "c", "a"]
+
+
+def test_files_that_are_gone_are_never_known(tmp_path: Path) -> None:
+    known, examined = Unchanged(2), []
+    for _ in range(2):
+        known.check(None, lambda: [tmp_path / "gone"], lambda: examined.append(1))
+    assert examined == [1, 1]

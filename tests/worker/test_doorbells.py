@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from service.ledger import rings
+from service.ledger import rings, runs
 from service.ledger.demand import find_or_create_run
 from service.ledger.unit_of_work import Ledger
 from service.settings import Settings
@@ -88,3 +88,23 @@ def test_two_doorbells_start_two_runs_although_one_is_held_when_they_are_heard(
         until(lambda: waits_for_a_lock(ledger), "the worker to wait")
     worker.join(20.0)
     assert found == [held]
+
+
+def test_a_doorbell_whose_run_is_taken_while_it_waits_starts_another(
+    ledger: Ledger, settings: Settings, monkeypatch: Any
+) -> None:
+    rung = claim(ledger, settings, monkeypatch)
+    held = make(ledger, "held")
+    found: list[UUID | None] = []
+    with ledger.begin() as session:
+        rings.due_runs(session, ring_again_s=60.0, again=())
+    with ledger.begin() as session:
+        assert runs.claim(session, held, worker="another", lease_s=60.0, deadline_s=60.0) is not None
+        worker = threading.Thread(target=lambda: found.append(rung(held)))
+        worker.start()
+        until(lambda: waits_for_a_lock(ledger), "the worker to wait")
+        other = make(ledger, "other")
+        with ledger.begin() as ringing:
+            assert [run.run_id for run in rings.due_runs(ringing, ring_again_s=60.0, again=())] == [other]
+    worker.join(20.0)
+    assert found == [other]
