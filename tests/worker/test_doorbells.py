@@ -43,6 +43,20 @@ def waits_for_a_lock(ledger: Ledger) -> bool:
         )
 
 
+def ring_and_wait(ledger: Ledger, rung: Callable[[UUID], UUID | None], run: UUID) -> Callable[[], list[UUID | None]]:
+    """Ring a worker and see it wait for a lock; what comes back tells what it started once it had one."""
+    found: list[UUID | None] = []
+    worker = threading.Thread(target=lambda: found.append(rung(run)))
+    worker.start()
+    until(lambda: waits_for_a_lock(ledger), "the worker to wait")
+
+    def started() -> list[UUID | None]:
+        worker.join(20.0)
+        return found
+
+    return started
+
+
 def test_each_doorbell_starts_one_run_and_the_most_urgent_first(
     ledger: Ledger, settings: Settings, monkeypatch: Any
 ) -> None:
@@ -61,15 +75,11 @@ def test_a_run_that_somebody_holds_for_a_moment_is_waited_for(
 ) -> None:
     rung = claim(ledger, settings, monkeypatch)
     run = make(ledger, "held")
-    found: list[UUID | None] = []
     with ledger.begin() as session:
         # As by a caller who has just come to share it.
         session.execute(text("UPDATE runs SET priority = 1 WHERE id = :id"), {"id": run})
-        worker = threading.Thread(target=lambda: found.append(rung(run)))
-        worker.start()
-        until(lambda: waits_for_a_lock(ledger), "the worker to wait")
-    worker.join(20.0)
-    assert found == [run]
+        started = ring_and_wait(ledger, rung, run)
+    assert started() == [run]
 
 
 def test_two_doorbells_start_two_runs_although_one_is_held_when_they_are_heard(
@@ -79,15 +89,11 @@ def test_two_doorbells_start_two_runs_although_one_is_held_when_they_are_heard(
     held, other = make(ledger, "held"), make(ledger, "other")
     with ledger.begin() as session:
         assert len(rings.due_runs(session, ring_again_s=60.0, again=())) == 2
-    found: list[UUID | None] = []
     with ledger.begin() as session:
         session.execute(text("UPDATE runs SET priority = 1 WHERE id = :id"), {"id": held})
         assert rung(held) == other
-        worker = threading.Thread(target=lambda: found.append(rung(other)))
-        worker.start()
-        until(lambda: waits_for_a_lock(ledger), "the worker to wait")
-    worker.join(20.0)
-    assert found == [held]
+        started = ring_and_wait(ledger, rung, other)
+    assert started() == [held]
 
 
 def test_a_doorbell_whose_run_is_taken_while_it_waits_starts_another(
@@ -95,16 +101,12 @@ def test_a_doorbell_whose_run_is_taken_while_it_waits_starts_another(
 ) -> None:
     rung = claim(ledger, settings, monkeypatch)
     held = make(ledger, "held")
-    found: list[UUID | None] = []
     with ledger.begin() as session:
         rings.due_runs(session, ring_again_s=60.0, again=())
     with ledger.begin() as session:
         assert runs.claim(session, held, worker="another", lease_s=60.0, deadline_s=60.0) is not None
-        worker = threading.Thread(target=lambda: found.append(rung(held)))
-        worker.start()
-        until(lambda: waits_for_a_lock(ledger), "the worker to wait")
+        started = ring_and_wait(ledger, rung, held)
         other = make(ledger, "other")
         with ledger.begin() as ringing:
             assert [run.run_id for run in rings.due_runs(ringing, ring_again_s=60.0, again=())] == [other]
-    worker.join(20.0)
-    assert found == [other]
+    assert started() == [other]
