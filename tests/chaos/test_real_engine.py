@@ -17,6 +17,7 @@ from tests.chaos.fleet import PATIENT_LEASE_S, Fleet
 from tests.conftest import EXAMPLES
 from tests.waiting import until
 
+pytestmark = pytest.mark.model
 PROMPTS = "hh-harmless-64"
 
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,8 +19,9 @@ from tests.conftest import create_database
 
 
 @pytest.fixture
-def empty(postgres: Any) -> Settings:
-    return Settings(database_url=create_database(postgres.url, f"m_{uuid.uuid4().hex}"))  # type: ignore[arg-type]
+def empty(postgres: Any) -> Iterator[Settings]:
+    with create_database(postgres.url, f"m_{uuid.uuid4().hex}") as url:
+        yield Settings(database_url=url)  # type: ignore[arg-type]
 
 
 def test_there_is_one_head() -> None:

@@ -19,6 +19,7 @@ from spinal.profile import MeasurementProfile
 from spinal.trace import Trace
 from tests.unit.analysis.fabricated import Pair, capture, evidence, trace
 
+pytestmark = pytest.mark.slow
 Array = np.ndarray
 SETS, PROMPTS, BLOCKS = 400, 96, 20
 PROFILE = MeasurementProfile(bootstrap_draws=500)
