@@ -29,16 +29,16 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
+from service.database.unit_of_work import Ledger
 from service.embedded.postgres import PostgresServer
 from service.embedded.processes import HOST, as_unprivileged, free_port
 from service.embedded.valkey import ValkeyServer
-from service.ledger.invariants import violations
-from service.ledger.unit_of_work import Ledger
-from service.migrate import upgrade
+from service.operations.invariants import violations
+from service.operations.migrate import upgrade
 from service.settings import Settings
 from spinal.errors import DatabaseUnavailable
-from tests.chaos.fleet import Fleet, fleet_environment
 from tests.conftest import EXAMPLES
+from tests.support.fleet import Fleet, fleet_environment
 
 GROUPS, CHILDREN = 10, 2
 OPEN_AUDITS = 24
@@ -81,7 +81,7 @@ class Bench:
 
     def start_api(self) -> None:
         self.fleet.start(
-            "api", "-m", "uvicorn", "service.api.app:create_app", "--factory", "--no-access-log", "--host", HOST,
+            "api", "-m", "uvicorn", "service.app:create_app", "--factory", "--no-access-log", "--host", HOST,
             "--port", str(self.api_port), "--log-level", "error", SPINAL_LOG_LEVEL="error",
         )  # fmt: skip
 

@@ -30,20 +30,21 @@ import torch
 import transformers
 from safetensors import safe_open
 
-from spinal.canonical import digest_of
-from spinal.checkpoint import Checkpoint, resolve_reference
+from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.resolve import resolve_reference
+from spinal.documents.canonical import digest_of
 from spinal.engine.anatomy import Anatomy, find_anatomy
+from spinal.engine.contraction import node_spectrum, split_prompts
 from spinal.engine.gather import RowGatherer
-from spinal.engine.lens import TOKEN_BLOCK, VOCABULARY_BLOCK, Readout, read_lens
 from spinal.engine.load import LoadedModel
 from spinal.engine.measure import measure, walk
 from spinal.engine.reporter import Reporter
-from spinal.engine.spectrum import node_spectrum, split_prompts
 from spinal.engine.tokens import GatheredRows, Tokens, lens_rows, make_batches
+from spinal.engine.transport import TOKEN_BLOCK, VOCABULARY_BLOCK, Readout, read_lens
 from spinal.engine.walk import node_residuals, prepare
 from spinal.profile import MeasurementProfile
 from spinal.progress import ignore_progress, never_cancelled
-from spinal.prompts import builtin_prompts
+from spinal.prompts.builtin import builtin_prompts
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -8,9 +8,9 @@ from uuid import uuid4
 
 import httpx
 
-from spinal.analysis.diff import TraceDiff
+from spinal.documents.diff import TraceDiff
+from spinal.documents.trace import Trace
 from spinal.errors import DeadlineExceeded, InternalError, ServiceUnreachable, SpinalError, all_errors
-from spinal.trace import Trace
 
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
 RETRY_STATUS = frozenset({429, 502, 503, 504})

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from spinal.canonical import digest_of
+from spinal.documents.canonical import digest_of
 
 COMPARISON_FIELDS = frozenset(
     {

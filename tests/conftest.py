@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-pytest.register_assert_rewrite("tests.chaos.fleet")
+pytest.register_assert_rewrite("tests.support.fleet")
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
@@ -54,7 +54,7 @@ def valkey():  # type: ignore[no-untyped-def]
 @pytest.fixture(scope="session")
 def migrated_template(postgres) -> str:  # type: ignore[no-untyped-def]
     """Name of a database at the migration head, to be copied by every test that wants a ledger."""
-    from service.migrate import upgrade
+    from service.operations.migrate import upgrade
     from service.settings import Settings
 
     url = create_database(postgres.url, TEMPLATE)
@@ -99,8 +99,8 @@ def settings(database_url: str, tmp_path: Path):  # type: ignore[no-untyped-def]
 @pytest.fixture
 def ledger(settings) -> Iterator[object]:  # type: ignore[no-untyped-def]
     """A Ledger on a fresh, migrated, empty database. Its invariants hold after every test that used it."""
-    from service.ledger.invariants import violations
-    from service.ledger.unit_of_work import Ledger
+    from service.database.unit_of_work import Ledger
+    from service.operations.invariants import violations
 
     opened = Ledger(settings)
     yield opened

@@ -7,7 +7,7 @@ import structlog
 from celery import Celery
 from celery.signals import setup_logging, task_failure, worker_process_init
 
-from service.logs import configure_logs
+from service.platform.logs import configure_logs
 from service.settings import get_settings
 
 log = structlog.get_logger(__name__)

@@ -17,10 +17,10 @@ from redis.exceptions import RedisError
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.ledger import rings, runs
-from service.ledger.connection import BoundedConnection
-from service.ledger.unit_of_work import Ledger
-from service.logs import configure_logs
+from service.database.connection import BoundedConnection
+from service.database.unit_of_work import Ledger
+from service.platform.logs import configure_logs
+from service.runs import rings, transitions
 from service.settings import Settings, get_settings
 from spinal.errors import DatabaseUnavailable
 from worker.celery_app import TASK, app
@@ -157,12 +157,12 @@ class Dispatcher:
         # They have waited for a whole lease already: what is left of the backoff only spreads them out.
         pause = min(1.0, self._settings.backoff_s)
         with self._ledger.begin() as session:
-            in_vain = runs.end_what_waits_in_vain(session)
+            in_vain = transitions.end_what_waits_in_vain(session)
         for run_id, state in in_vain:
             log.warning("ended what waited in vain", run_id=str(run_id), state=state)
         while not self._stop.is_set():
             with self._ledger.begin() as session:
-                taken = runs.reap_next(session, max_attempts=self._settings.max_attempts, backoff_s=pause)
+                taken = transitions.reap_next(session, max_attempts=self._settings.max_attempts, backoff_s=pause)
             if taken is None:
                 return
             run_id, state = taken

@@ -10,25 +10,28 @@ from typing import Any, Protocol, TypeVar, cast
 import structlog
 from sqlalchemy.orm import Session
 
-from service.artifacts import ArtifactStore
-from service.ledger import runs, traces
-from service.ledger.lifecycle import RunKind
-from service.ledger.prompt_sets import load_prompt_set
-from service.ledger.snapshots import known_weights_digest, remember_weights_digest
-from service.ledger.specs import spec_digest
-from service.ledger.unit_of_work import Ledger
+from service.database.unit_of_work import Ledger
+from service.platform.artifacts import ArtifactStore
+from service.prompt_sets.store import load_prompt_set
+from service.runs import transitions
+from service.runs.lifecycle import RunKind
+from service.runs.specs import spec_digest
 from service.settings import Settings
+from service.traces import store as traces
+from service.traces.snapshots import known_weights_digest, remember_weights_digest
 from spinal.analysis.compare import compare
-from spinal.capture import load_capture
-from spinal.checkpoint import Checkpoint, resolve_reference, snapshot_digest, weights_digest
-from spinal.comparison import SCORER_VERSION
+from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.identity import snapshot_digest, weights_digest
+from spinal.checkpoints.resolve import resolve_reference
+from spinal.documents.capture import load_capture
+from spinal.documents.comparison import SCORER_VERSION
+from spinal.documents.evidence import PairEvidence
+from spinal.documents.provenance import make_provenance
+from spinal.documents.trace import ENGINE_VERSION, Trace, trace_digest
 from spinal.errors import ModelChanged, VersionRetired
-from spinal.evidence import PairEvidence
 from spinal.profile import MeasurementProfile
 from spinal.progress import CancelCheck, Progress, ProgressSink
-from spinal.prompts import PromptSet
-from spinal.provenance import make_provenance
-from spinal.trace import ENGINE_VERSION, Trace, trace_digest
+from spinal.prompts.sets import PromptSet
 from worker.lease import Lease
 from worker.store import end_attempt, patiently
 
@@ -86,7 +89,7 @@ def _require_version(what: str, asked: str, known: str) -> None:
 class Job:
     """One claimed attempt being carried out."""
 
-    def __init__(self, ledger: Ledger, settings: Settings, claim: runs.Claim, lease: Lease) -> None:
+    def __init__(self, ledger: Ledger, settings: Settings, claim: transitions.Claim, lease: Lease) -> None:
         self._ledger = ledger
         self._settings = settings
         self._claim = claim
@@ -124,7 +127,7 @@ class Job:
         self._lease.measured()
 
         def end(session: Session) -> str:
-            return runs.succeed(session, self._claim.run_id, self._claim.attempt, digest, write)
+            return transitions.succeed(session, self._claim.run_id, self._claim.attempt, digest, write)
 
         ended = end_attempt(self._ledger, self._lease, self._claim, end)
         log.info("done, and not wanted any more" if ended.upper() == "CANCELLED" else "succeeded", digest=digest)
@@ -215,7 +218,7 @@ class Job:
 
     def _traces_of(self, sides: Sequence[dict[str, Any]]) -> list[Trace]:
         def read(session: Session) -> list[Trace]:
-            results = runs.dependency_results(session, self._claim.run_id)
+            results = transitions.dependency_results(session, self._claim.run_id)
             return [traces.load_trace(session, results[spec_digest(side)]) for side in sides]
 
         return self._read(read)
@@ -248,7 +251,7 @@ class Job:
             )
 
         def replace(session: Session) -> None:
-            runs.check_fence(session, self._claim.run_id, self._claim.attempt)
+            transitions.check_fence(session, self._claim.run_id, self._claim.attempt)
             traces.replace_capture(session, trace.digest, uri, size)
 
         self._write(replace)

@@ -7,8 +7,8 @@ from typing import TypeVar
 import structlog
 from sqlalchemy.orm import Session
 
-from service.ledger import runs
-from service.ledger.unit_of_work import Ledger
+from service.database.unit_of_work import Ledger
+from service.runs import transitions
 from spinal.errors import DatabaseUnavailable, LeaseLost
 from worker.lease import Lease
 
@@ -32,7 +32,7 @@ def patiently(ask: Callable[[], Found], lease: Lease) -> Found:
         time.sleep(TRY_AGAIN_AFTER_S)
 
 
-def end_attempt(ledger: Ledger, lease: Lease, claim: runs.Claim, write: Callable[[Session], str]) -> str:
+def end_attempt(ledger: Ledger, lease: Lease, claim: transitions.Claim, write: Callable[[Session], str]) -> str:
     """Carry out ``write``, which ends the attempt under its fence, in one transaction; returns what it returned, or the
     outcome read back after a commit whose answer got lost.
 
@@ -56,6 +56,6 @@ def end_attempt(ledger: Ledger, lease: Lease, claim: runs.Claim, write: Callable
     return patiently(write_or_read_back, lease)
 
 
-def _outcome(ledger: Ledger, claim: runs.Claim) -> str | None:
+def _outcome(ledger: Ledger, claim: transitions.Claim) -> str | None:
     with ledger.read() as session:
-        return runs.attempt_outcome(session, claim.run_id, claim.attempt)
+        return transitions.attempt_outcome(session, claim.run_id, claim.attempt)

@@ -13,11 +13,11 @@ import structlog
 from celery.signals import worker_process_init, worker_shutting_down
 from sqlalchemy.orm import Session
 
-from service.artifacts import ArtifactStore, storage_problem
-from service.ledger import rings, runs
-from service.ledger.unit_of_work import Ledger
+from service.database.unit_of_work import Ledger
+from service.platform.artifacts import ArtifactStore, storage_problem
+from service.platform.telemetry import configure_telemetry, run_span, trace_id
+from service.runs import rings, transitions
 from service.settings import Settings, get_settings
-from service.telemetry import configure_telemetry, run_span, trace_id
 from spinal.errors import Cancelled, DatabaseUnavailable, InternalError, LeaseLost, OutOfMemory, SpinalError
 from worker.celery_app import TASK, app
 from worker.execute import Job
@@ -75,18 +75,18 @@ def perform(rung: UUID, worker: str) -> SpinalError | None:
     return problem
 
 
-def _claim(rung: UUID, worker: str, settings: Settings) -> runs.Claim | None:
+def _claim(rung: UUID, worker: str, settings: Settings) -> transitions.Claim | None:
     """Claim a run, trying for as long as a lease lasts; a commit whose answer got lost is read back."""
     give_up, unsure, tries = time.monotonic() + settings.lease_s, False, 0
     while True:
         try:
             with _ledger().begin() as session:
                 # Only after a commit of our own went unanswered: a doubled doorbell must not share a claim.
-                held = runs.held_claim(session, worker=worker) if unsure else None
+                held = transitions.held_claim(session, worker=worker) if unsure else None
                 if held is not None:
                     return held
                 best = rings.best_due(session, rung)
-                claimed = runs.claim(
+                claimed = transitions.claim(
                     session, best or rung, worker=worker, lease_s=settings.lease_s, deadline_s=settings.run_deadline_s
                 )
         except DatabaseUnavailable as error:
@@ -103,7 +103,7 @@ def _claim(rung: UUID, worker: str, settings: Settings) -> runs.Claim | None:
             # Somebody was faster; there may be another.
 
 
-def _carry_out(claim: runs.Claim, settings: Settings) -> SpinalError | None:
+def _carry_out(claim: transitions.Claim, settings: Settings) -> SpinalError | None:
     """One attempt from its lease to its last write; returns what went wrong."""
     with Lease(_ledger(), settings, claim) as lease:
         problem = _attempt(claim, lease, settings)
@@ -115,7 +115,7 @@ def _carry_out(claim: runs.Claim, settings: Settings) -> SpinalError | None:
     return problem
 
 
-def _attempt(claim: runs.Claim, lease: Lease, settings: Settings) -> SpinalError | None:
+def _attempt(claim: transitions.Claim, lease: Lease, settings: Settings) -> SpinalError | None:
     """Carry out the run and store its result; returns what went wrong."""
     try:
         _set_threads(settings)
@@ -131,7 +131,7 @@ def _attempt(claim: runs.Claim, lease: Lease, settings: Settings) -> SpinalError
     return None
 
 
-def _write_failure(claim: runs.Claim, lease: Lease, problem: SpinalError, settings: Settings) -> None:
+def _write_failure(claim: transitions.Claim, lease: Lease, problem: SpinalError, settings: Settings) -> None:
     why = lease.stop
 
     def write(session: Session) -> str:
@@ -139,7 +139,7 @@ def _write_failure(claim: runs.Claim, lease: Lease, problem: SpinalError, settin
             # It stopped because it was told to, measuring or waiting for the database.
             end_stopped(session, settings, claim, why)
             return why.value
-        return runs.fail(
+        return transitions.fail(
             session,
             claim.run_id,
             claim.attempt,

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spinal.analysis.uncertainty import corrected_interval, percentile_interval
-from spinal.comparison import Localization
+from spinal.documents.comparison import Localization
 
 Array = npt.NDArray[np.float64]
 NO_CHANGE = "no_detectable_change"

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spinal.analysis.localization import terminal_shares
-from spinal.comparison import Null
+from spinal.documents.comparison import Null
 
 Array = npt.NDArray[np.float64]
 SPLITS = 64

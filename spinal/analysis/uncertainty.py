@@ -11,9 +11,9 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from spinal.analysis.spectrum import grouped_se, influence_se
-from spinal.capture import ReplicateKind
-from spinal.documents import Estimate, missing
+from spinal.analysis.contraction import grouped_se, influence_se
+from spinal.documents.base import Estimate, missing
+from spinal.documents.capture import ReplicateKind
 
 Array = npt.NDArray[np.float64]
 LEVEL = 0.95

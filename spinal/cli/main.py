@@ -12,7 +12,7 @@ from spinal import __version__
 from spinal.cli.local import build_profile, local_compare, local_trace
 from spinal.cli.output import check_outputs, emit, report_error
 from spinal.errors import DocumentInvalid, ExitCode, SpinalError, UsageError
-from spinal.prompts import DEFAULT_SET
+from spinal.prompts.builtin import DEFAULT_SET
 
 app = typer.Typer(
     help="Audits what alignment did inside a language model.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -160,14 +160,14 @@ def doctor() -> None:
     """Check what must always hold in the ledger behind SPINAL_DATABASE_URL. Exit 0 when it does, 1 when not, 3 when it
     could not be checked."""
     # By name: the science knows nothing of the service, which need not be installed where it is used alone.
-    runpy.run_module("service.doctor", run_name="__main__")
+    runpy.run_module("service.operations.doctor", run_name="__main__")
 
 
 def _read_document(path: Path) -> Any:
     from pydantic import ValidationError
 
-    from spinal.comparison import Comparison
-    from spinal.trace import Trace
+    from spinal.documents.comparison import Comparison
+    from spinal.documents.trace import Trace
 
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))

@@ -9,11 +9,11 @@ from typing import Any
 
 from rich.console import Console
 
-from spinal.comparison import Comparison
+from spinal.documents.comparison import Comparison
+from spinal.documents.trace import Trace
 from spinal.errors import ExitCode, SpinalError, UsageError
 from spinal.report import Format, render
-from spinal.report.terminal import print_document
-from spinal.trace import Trace
+from spinal.report.formats.terminal import print_document
 
 SUFFIXES: dict[str, Format] = {".json": "json", ".html": "html", ".htm": "html", ".md": "md"}
 

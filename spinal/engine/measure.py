@@ -12,28 +12,13 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-from spinal.capture import ROWS_KEY, Capture, capture_tensors
-from spinal.checkpoint import Checkpoint, inspect, weights_digest
-from spinal.documents import Provenance
-from spinal.engine.anatomy import Anatomy, find_anatomy
-from spinal.engine.assemble import build_capture, build_layers
-from spinal.engine.failures import device_failures, system_errors
-from spinal.engine.gather import RowGatherer
-from spinal.engine.lens import LensResult, Readout, read_lens
-from spinal.engine.load import LoadedModel, load
-from spinal.engine.memory import with_less_memory
-from spinal.engine.nll import continuation_nll, row_targets
-from spinal.engine.parity import check_parity
-from spinal.engine.reporter import Reporter
-from spinal.engine.slices import slices
-from spinal.engine.spectrum import NodeSpectrum, node_spectrum, split_prompts
-from spinal.engine.tokens import GatheredRows, Tokens, lens_rows, make_batches, tokenize
-from spinal.engine.walk import node_residuals, prepare
-from spinal.profile import MeasurementProfile
-from spinal.progress import CancelCheck, ProgressSink, ignore_progress, never_cancelled
-from spinal.prompts import PromptSet
-from spinal.provenance import make_provenance
-from spinal.trace import (
+from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.identity import weights_digest
+from spinal.checkpoints.inspect import inspect
+from spinal.documents.base import Provenance
+from spinal.documents.capture import ROWS_KEY, Capture, capture_tensors
+from spinal.documents.provenance import make_provenance
+from spinal.documents.trace import (
     ENGINE_VERSION,
     POLICIES,
     EngineIdentity,
@@ -43,6 +28,23 @@ from spinal.trace import (
     stamp_profile,
     trace_digest,
 )
+from spinal.engine.anatomy import Anatomy, find_anatomy
+from spinal.engine.assemble import build_capture, build_layers
+from spinal.engine.contraction import NodeSpectrum, node_spectrum, split_prompts
+from spinal.engine.failures import device_failures, system_errors
+from spinal.engine.gather import RowGatherer
+from spinal.engine.load import LoadedModel, load
+from spinal.engine.memory import with_less_memory
+from spinal.engine.nll import continuation_nll, row_targets
+from spinal.engine.parity import check_parity
+from spinal.engine.reporter import Reporter
+from spinal.engine.slices import slices
+from spinal.engine.tokens import GatheredRows, Tokens, lens_rows, make_batches, tokenize
+from spinal.engine.transport import LensResult, Readout, read_lens
+from spinal.engine.walk import node_residuals, prepare
+from spinal.profile import MeasurementProfile
+from spinal.progress import CancelCheck, ProgressSink, ignore_progress, never_cancelled
+from spinal.prompts.sets import PromptSet
 
 Tensor = torch.Tensor
 
@@ -71,7 +73,7 @@ def measure(
     """Measure ``checkpoint`` on ``prompts`` and write its capture to ``capture_path`` (atomically). ``stream`` reads
     the blocks from disk one at a time where the checkpoint allows it: same numbers, less memory.
 
-    Raises the errors of :mod:`spinal.checkpoint` and :mod:`spinal.engine.load`, ContextExceeded,
+    Raises the errors of :mod:`spinal.checkpoints` and :mod:`spinal.engine.load`, ContextExceeded,
     NonFiniteActivations, LensParityFailed, OutOfMemory, Cancelled.
     """
     started = time.monotonic()
@@ -239,7 +241,7 @@ def _identity(loaded: LoadedModel, readout: Readout, content: str) -> ModelIdent
     embedding: Tensor = loaded.model.get_input_embeddings().weight  # type: ignore[assignment]  # an nn.Embedding
     return ModelIdentity(
         source=loaded.checkpoint.source,
-        revision=None,
+        revision=loaded.checkpoint.revision,
         weights_digest=content,
         architecture=type(loaded.model).__name__,
         n_layers=len(readout.anatomy.blocks),

@@ -4,14 +4,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from spinal.engine.lens import Readout, read_lens
 from spinal.engine.load import LoadedModel
 from spinal.engine.tokens import Batch, GatheredRows, Tokens, make_batches
+from spinal.engine.transport import Readout, read_lens
 from spinal.engine.walk import node_residuals, prepare
 from spinal.errors import Cancelled
 from spinal.profile import MeasurementProfile
 from spinal.progress import CancelCheck
-from spinal.prompts import PromptSet
+from spinal.prompts.sets import PromptSet
 
 Array = npt.NDArray[np.float64]
 

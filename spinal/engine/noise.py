@@ -11,18 +11,18 @@ import numpy as np
 import torch
 from torch import nn
 
+from spinal.documents.evidence import NoiseDraw
+from spinal.documents.trace import WINDOWS
 from spinal.engine.assemble import prompt_means
+from spinal.engine.contraction import window_alphas
 from spinal.engine.gather import RowGatherer
-from spinal.engine.lens import Readout, read_lens
 from spinal.engine.reporter import Reporter
-from spinal.engine.spectrum import window_alphas
 from spinal.engine.tokens import GatheredRows, Tokens, make_batches
+from spinal.engine.transport import Readout, read_lens
 from spinal.engine.walk import node_residuals, prepare
 from spinal.engine.weights import squared_change
 from spinal.errors import NonFiniteActivations
-from spinal.evidence import NoiseDraw
 from spinal.profile import MeasurementProfile
-from spinal.trace import WINDOWS
 
 Tensor = torch.Tensor
 STREAM = 0x6E6F6973

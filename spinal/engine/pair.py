@@ -9,12 +9,15 @@ import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
 
-from spinal.capture import ROWS_KEY
-from spinal.checkpoint import Checkpoint, check_pair, inspect
+from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.inspect import inspect
+from spinal.checkpoints.pair import check_pair
+from spinal.documents.capture import ROWS_KEY
+from spinal.documents.evidence import NoiseDraw, PairEvidence
+from spinal.documents.trace import POLICIES
 from spinal.engine.anatomy import find_anatomy
 from spinal.engine.assemble import prompt_means
 from spinal.engine.failures import device_failures
-from spinal.engine.lens import Readout, read_lens
 from spinal.engine.load import LoadedModel, load_pair
 from spinal.engine.measure import readout_digest
 from spinal.engine.memory import with_less_memory
@@ -22,13 +25,12 @@ from spinal.engine.noise import changes, noise_curves, perturb
 from spinal.engine.reporter import Reporter
 from spinal.engine.swap import block_swap
 from spinal.engine.tokens import GatheredRows, Tokens, lens_rows, tokenize
+from spinal.engine.transport import Readout, read_lens
 from spinal.engine.weights import block_changes, other_changes
 from spinal.errors import CaptureMissing, PairMismatch, TokenizerMismatch, TracesNotComparable
-from spinal.evidence import NoiseDraw, PairEvidence
 from spinal.profile import MeasurementProfile
 from spinal.progress import CancelCheck, ProgressSink, ignore_progress, never_cancelled
-from spinal.prompts import PromptSet
-from spinal.trace import POLICIES
+from spinal.prompts.sets import PromptSet
 
 Array = npt.NDArray[np.float64]
 

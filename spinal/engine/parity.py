@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from spinal.engine.lens import VOCABULARY_BLOCK, Readout, in_float32
 from spinal.engine.load import LoadedModel
 from spinal.engine.tokens import GatheredRows, Tokens, make_batches
+from spinal.engine.transport import VOCABULARY_BLOCK, Readout, in_float32
 from spinal.errors import LensParityFailed
 from spinal.profile import MeasurementProfile
 

@@ -12,9 +12,9 @@ import torch
 
 from spinal.engine.anatomy import Anatomy
 from spinal.engine.assemble import prompt_means
-from spinal.engine.lens import Readout, read_lens
 from spinal.engine.reporter import Reporter
 from spinal.engine.tokens import Batch, GatheredRows, lens_rows, make_batches
+from spinal.engine.transport import Readout, read_lens
 from spinal.engine.walk import check_finite, prepare, run_block
 from spinal.engine.weights import identical
 from spinal.profile import MeasurementProfile

@@ -2,10 +2,10 @@
 
 from typing import Literal
 
-from spinal.comparison import Comparison
-from spinal.report.html import render_html
-from spinal.report.markdown import render_markdown
-from spinal.trace import Trace
+from spinal.documents.comparison import Comparison
+from spinal.documents.trace import Trace
+from spinal.report.formats.html import render_html
+from spinal.report.formats.markdown import render_markdown
 
 Format = Literal["json", "html", "md"]
 FORMATS: tuple[Format, ...] = ("json", "html", "md")

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from spinal.comparison import Comparison, Localization, Null
-from spinal.documents import Estimate
-from spinal.trace import Trace
+from spinal.documents.base import Estimate
+from spinal.documents.comparison import Comparison, Localization, Null
+from spinal.documents.trace import Trace
 
 PROFILE_NAMES = {
     "block_swap": "block swap (what each block computes)",

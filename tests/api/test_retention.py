@@ -10,8 +10,8 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import text
 
-from service import retention
-from service.ledger.unit_of_work import Ledger
+from service.database.unit_of_work import Ledger
+from service.operations import retention
 
 BODY = {"candidate": "local:dpo-short", "reference": "local:sft", "prompt_set": "hh-harmless-64"}
 

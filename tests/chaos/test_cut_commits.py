@@ -9,10 +9,10 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
-from service.api.app import create_app
-from tests.chaos.fleet import Fleet
-from tests.chaos.proxy import Proxy
-from tests.waiting import until
+from service.app import create_app
+from tests.support.fleet import Fleet
+from tests.support.proxy import Proxy
+from tests.support.waiting import until
 
 FAILURE, RELEASE = b"ended_at = now(), outcome", b"charged_attempts - 1"
 CLAIM, STORE, ACCEPT = b"INSERT INTO run_attempts", b"INSERT INTO traces", b"INSERT INTO audits"

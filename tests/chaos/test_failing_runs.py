@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import text
 
 from spinal.profile import MeasurementProfile
-from tests.chaos.fleet import PATIENT_LEASE_S, Fleet
 from tests.chaos.test_killed_workers import alive
-from tests.waiting import until
+from tests.support.fleet import PATIENT_LEASE_S, Fleet
+from tests.support.waiting import until
 
 
 def codes(fleet: Fleet) -> list[tuple[str, str | None]]:

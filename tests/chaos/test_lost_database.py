@@ -9,13 +9,13 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import create_engine, text
 
-from service.api.app import create_app
+from service.app import create_app
 from service.embedded.postgres import PostgresServer
 from service.embedded.processes import as_unprivileged
-from service.migrate import upgrade
+from service.operations.migrate import upgrade
 from service.settings import Settings
-from tests.chaos.fleet import LEASE_S, Fleet
-from tests.waiting import until
+from tests.support.fleet import LEASE_S, Fleet
+from tests.support.waiting import until
 
 BODY = {"candidate": "local:dpo-short", "reference": "local:sft", "prompt_set": "hh-harmless-64"}
 

@@ -3,7 +3,6 @@
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -11,15 +10,14 @@ from fastapi.testclient import TestClient
 from kombu import Connection
 from sqlalchemy import exc, make_url, text
 
-from service.api.app import create_app
-from tests.chaos.fleet import LEASE_S, PATIENT_LEASE_S, Fleet
-from tests.chaos.proxy import Proxy
+from service.app import create_app
 from tests.chaos.test_lost_broker import queue_length
 from tests.conftest import ROOT
-from tests.waiting import until
+from tests.support.fleet import LEASE_S, PATIENT_LEASE_S, Fleet
+from tests.support.proxy import Proxy
+from tests.support.waiting import until
 
 LONGEST_BROKER_TIMEOUT_S = 10.0
-HERE = Path(__file__).parent
 BODY = {"candidate": "local:sft", "prompt_set": "hh-harmless-64"}
 
 
@@ -127,7 +125,7 @@ def test_an_exhausted_pool_answers_503_and_recovers(fleet: Fleet) -> None:
 
 def test_clocks_that_are_an_hour_off_change_nothing(fleet: Fleet) -> None:
     fleet.hold()
-    path = f"{HERE / 'skewed'}:{ROOT}"
+    path = f"{ROOT / 'tests' / 'support' / 'skewed'}:{ROOT}"
     fleet.start_dispatcher("behind", PYTHONPATH=path, SPINAL_TEST_CLOCK_OFFSET_S="-3600")
     fleet.start_worker("ahead", concurrency=2, PYTHONPATH=path, SPINAL_TEST_CLOCK_OFFSET_S="3600")
     audit = fleet.submit()

@@ -4,7 +4,7 @@ import json
 
 from sqlalchemy import text
 
-from service.ledger.unit_of_work import Ledger
+from service.database.unit_of_work import Ledger
 from service.settings import Settings
 from tests.cli.test_cli import spinal
 from tests.conftest import create_database

@@ -26,8 +26,8 @@ def test_import_contracts_hold() -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        "service.api.app",
-        "service.migrate",
+        "service.app",
+        "service.operations.migrate",
         "service.keys",
         "worker.celery_app",
         "worker.dispatcher",
@@ -75,7 +75,7 @@ def test_only_the_unit_of_work_commits() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "commit"
     }
-    assert callers == {"service/ledger/unit_of_work.py"}
+    assert callers == {"service/database/unit_of_work.py"}
 
 
 def test_modules_and_functions_stay_small() -> None:

@@ -9,9 +9,9 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
-from service.api.app import create_app
-from service.ledger.api_keys import create_key
-from service.ledger.unit_of_work import Ledger
+from service.app import create_app
+from service.database.unit_of_work import Ledger
+from service.keys.store import create_key
 from service.settings import Settings
 from tests.conftest import EXAMPLES, create_database
 

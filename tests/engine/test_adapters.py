@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from spinal.checkpoint import inspect, resolve_reference
+from spinal.checkpoints.inspect import inspect
+from spinal.checkpoints.resolve import resolve_reference
+from spinal.documents.trace import Trace
 from spinal.errors import AdapterInvalid
-from spinal.prompts import PromptSet
-from spinal.trace import Trace
+from spinal.prompts.sets import PromptSet
 
 
 @pytest.fixture

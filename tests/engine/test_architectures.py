@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from spinal.checkpoint import resolve_reference
+from spinal.checkpoints.resolve import resolve_reference
+from spinal.documents.trace import Trace
 from spinal.engine.anatomy import find_anatomy, residual_of
 from spinal.engine.api import gather_evidence
-from spinal.engine.lens import Readout
 from spinal.engine.load import load
 from spinal.engine.tokens import make_batches, tokenize
+from spinal.engine.transport import Readout
 from spinal.engine.walk import prepare, run_block
 from spinal.profile import MeasurementProfile
-from spinal.prompts import PromptSet
-from spinal.trace import Trace
+from spinal.prompts.sets import PromptSet
 from tests.engine.architectures import BLOCKS, FAMILIES
 from tests.engine.conftest import KNOBS
 

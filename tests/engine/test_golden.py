@@ -12,9 +12,9 @@ import mpmath
 import numpy as np
 import pytest
 
-from spinal.capture import load_capture
-from spinal.prompts import PromptSet
-from spinal.trace import Trace
+from spinal.documents.capture import load_capture
+from spinal.documents.trace import Trace
+from spinal.prompts.sets import PromptSet
 from tests.engine.float64_models import logits, residuals, softmax
 
 FAMILIES = ("llama", "llama-tied", "qwen3", "gemma2", "cohere", "gpt2")

@@ -11,14 +11,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from spinal.checkpoint import resolve_reference
+from spinal.checkpoints.resolve import resolve_reference
 from spinal.engine.anatomy import find_anatomy
 from spinal.engine.api import gather_evidence, measure
 from spinal.engine.load import LoadedModel, load
 from spinal.engine.stream import BlockStore, open_streamed
 from spinal.errors import NonFiniteWeights
 from spinal.profile import MeasurementProfile
-from spinal.prompts import PromptSet
+from spinal.prompts.sets import PromptSet
 from tests.engine.architectures import BLOCKS, FAMILIES, build
 from tests.engine.conftest import KNOBS
 

@@ -7,10 +7,10 @@ import pytest
 from sqlalchemy import exc, text
 from sqlalchemy.orm import Session
 
-from service.ledger.demand import find_or_create_run
-from service.ledger.lifecycle import TERMINAL, TRANSITIONS, IllegalTransition, State, audit_state, check_transition
-from service.ledger.runs import claim, release
-from service.ledger.unit_of_work import Ledger
+from service.database.unit_of_work import Ledger
+from service.runs.demand import find_or_create_run
+from service.runs.lifecycle import TERMINAL, TRANSITIONS, IllegalTransition, State, audit_state, check_transition
+from service.runs.transitions import claim, release
 
 ALL_PAIRS = list(itertools.product(State, State))
 

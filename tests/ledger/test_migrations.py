@@ -12,7 +12,7 @@ from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import create_engine, inspect, text
 
-from service import migrate
+from service.operations import migrate
 from service.settings import Settings
 from tests.conftest import create_database
 
@@ -52,7 +52,7 @@ def test_models_and_migrations_do_not_drift(settings: Settings) -> None:
 
 def test_two_upgrades_at_once_queue_up(empty: Settings) -> None:
     environment = {**os.environ, "SPINAL_DATABASE_URL": empty.database_url.get_secret_value()}
-    command_line = [sys.executable, "-m", "service.migrate"]
+    command_line = [sys.executable, "-m", "service.operations.migrate"]
     running = [subprocess.Popen(command_line, env=environment, stderr=subprocess.PIPE) for _ in range(3)]
     errors = [process.communicate(timeout=60)[1].decode() for process in running]
     assert [process.returncode for process in running] == [0, 0, 0], errors

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from spinal.comparison import Comparison, LayerComparison
-from spinal.documents import Estimate
+from spinal.documents.base import Estimate
+from spinal.documents.comparison import Comparison, LayerComparison
 
 Compared = Callable[..., Comparison]
 BANDS = {"dpo-blocks-1-7": (1, 7), "dpo-blocks-9-15": (9, 15), "dpo-blocks-18-24": (18, 24)}

@@ -6,10 +6,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from spinal.comparison import Comparison
+from spinal.documents.comparison import Comparison
+from spinal.documents.trace import Trace
 from spinal.report import render
-from spinal.trace import Trace
-from tests.unit.analysis.fabricated import changed_pair, identical_pair, trace
+from tests.support.fabricated import changed_pair, identical_pair, trace
 
 HOSTILE = 'local:<script>alert("x")</script>|`a`&amp;'
 

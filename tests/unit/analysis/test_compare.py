@@ -7,11 +7,11 @@ import pytest
 
 from spinal.analysis.compare import comparison_digest
 from spinal.analysis.diff import diff_traces
-from spinal.comparison import LOCALIZATION_PROFILES, Comparison, LayerComparison
-from spinal.documents import Estimate
+from spinal.documents.base import Estimate
+from spinal.documents.comparison import LOCALIZATION_PROFILES, Comparison, LayerComparison
 from spinal.errors import FingerprintMismatch, TracesNotComparable
 from spinal.profile import MeasurementProfile
-from tests.unit.analysis.fabricated import PROFILE, changed_pair, evidence, identical_pair, sha, trace
+from tests.support.fabricated import PROFILE, changed_pair, evidence, identical_pair, sha, trace
 
 
 def estimates(layer: LayerComparison) -> dict[str, Estimate]:

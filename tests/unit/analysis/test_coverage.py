@@ -13,11 +13,11 @@ import pytest
 
 from spinal.analysis.localization import localize, terminal_window
 from spinal.analysis.scores import strength, terminal_nodes
-from spinal.capture import Capture, PolicyCapture
-from spinal.comparison import Comparison
+from spinal.documents.capture import Capture, PolicyCapture
+from spinal.documents.comparison import Comparison
+from spinal.documents.trace import Trace
 from spinal.profile import MeasurementProfile
-from spinal.trace import Trace
-from tests.unit.analysis.fabricated import Pair, capture, evidence, trace
+from tests.support.fabricated import Pair, capture, evidence, trace
 
 Array = np.ndarray
 SETS, PROMPTS, BLOCKS = 400, 96, 20

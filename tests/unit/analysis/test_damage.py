@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from spinal.comparison import Comparison
-from tests.unit.analysis.fabricated import changed_pair
+from spinal.documents.comparison import Comparison
+from tests.support.fabricated import changed_pair
 
 
 def assessed(*, hidden: float = 0.0, swap: float = 0.0, nll: float | None = 0.0, non_finite: int = 0) -> Comparison:
