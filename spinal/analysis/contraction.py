@@ -1,4 +1,4 @@
-"""Contraction: the decay exponent of a layer's singular values (``docs/method.md`` section 2).
+"""Contraction: the decay exponent of a layer's singular values (``docs/method.md`` ("Contraction alpha")).
 
 alpha = minus the least-squares slope of log sigma_k on log k over a window of ranks (ranks count from 1).
 """
@@ -92,7 +92,7 @@ def alpha_influence(energies: Array, eigenvalues: Array, fit: Fit) -> Array:
 
     ``energies`` (P, r): sum over the prompt's centred rows of (h . v_k)^2; ``eigenvalues`` (r,): sums of
     squares along v_k, so that energies sum to them over prompts. IF_p = P/2 sum_k c_k energies_pk / lambda_k,
-    centred (``docs/method.md`` section 7); se^2 = mean IF^2 / (P - 1).
+    centred (``docs/method.md`` ("Uncertainty")); se^2 = mean IF^2 / (P - 1).
     """
     prompts = energies.shape[0]
     if fit.alpha is None:

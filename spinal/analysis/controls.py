@@ -1,4 +1,4 @@
-"""Controls that were measured: matched noise, and a checkpoint the caller named (``docs/method.md`` section 7)."""
+"""Controls that were measured: matched noise, and a checkpoint the caller named (``docs/method.md`` ("Controls"))."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""Is the candidate still a working model? (``docs/method.md`` section 6). Shown next to every score."""
+"""Is the candidate still a working model? (``docs/method.md`` ("Damage panel")). Shown next to every score."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Controls: what the same statistics look like where nothing was aligned (``docs/method.md`` section 7)."""
+"""Controls: what the same statistics look like where nothing was aligned (``docs/method.md`` ("Controls"))."""
 
 from collections.abc import Sequence
 

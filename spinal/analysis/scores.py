@@ -1,4 +1,4 @@
-"""Strength of the signature over the terminal window T (``docs/method.md`` section 5)."""
+"""Strength of the signature over the terminal window T (``docs/method.md`` ("How strong it is"))."""
 
 from dataclasses import dataclass
 

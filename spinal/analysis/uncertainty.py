@@ -1,4 +1,4 @@
-"""Intervals over prompts (``docs/method.md`` section 7). The prompt is the sampling unit throughout.
+"""Intervals over prompts (``docs/method.md`` ("Uncertainty")). The prompt is the sampling unit throughout.
 
 Means (L, entropy, gaps, block swap) are resampled by a bootstrap; alpha is linearised through its influences
 first, because repeating prompts changes a spectrum by itself. Both use the same draws, so that quantities

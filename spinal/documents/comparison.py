@@ -1,4 +1,4 @@
-"""Two traces against each other: the document ``spinal.comparison/1`` (``method.md`` section 10)."""
+"""Two traces against each other: the document ``spinal.comparison/1`` (``docs/architecture.md`` ("Documents"))."""
 
 from typing import Literal
 
@@ -54,8 +54,8 @@ class LayerComparison(Document):
 
 
 class Localization(Document):
-    """Where one profile w over blocks 1..D concentrates (``method.md`` section 4). Without a detectable
-    change every member is null and ``reason`` says why."""
+    """Where one profile w over blocks 1..D concentrates (``docs/method.md`` ("Where the change sits")). Without a
+    detectable change every member is null and ``reason`` says why."""
 
     center: Finite | None
     """Centre of mass of q = w / sum w on x = l / D."""
@@ -77,7 +77,7 @@ class Localization(Document):
 
 
 class Scores(Document):
-    """Strength of the signature over the terminal window T (``method.md`` section 5)."""
+    """Strength of the signature over the terminal window T (``docs/method.md`` ("How strong it is"))."""
 
     delta_align: Finite | None
     contraction_rise: Finite | None

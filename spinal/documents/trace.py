@@ -1,4 +1,4 @@
-"""The depth trace of one checkpoint: the document ``spinal.trace/1`` (``method.md`` section 10)."""
+"""The depth trace of one checkpoint: the document ``spinal.trace/1`` (``docs/architecture.md`` ("Documents"))."""
 
 from typing import Literal, Self
 

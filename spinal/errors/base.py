@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 
 class ExitCode(IntEnum):
-    """Exit codes of the command line (``design.md`` section 5)."""
+    """Exit codes of the command line."""
 
     PASS = 0
     POLICY_FAILED = 1
