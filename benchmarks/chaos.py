@@ -108,7 +108,7 @@ def submit_on(bench: Bench, runs: int, seconds: float) -> None:
 
 
 def _submit_one(bench: Bench, number: int) -> None:
-    body = {"candidate": "local:dpo-short", "prompt_set": "hh-harmless-64"}
+    body: dict[str, Any] = {"candidate": "local:dpo-short", "prompt_set": "hh-harmless-64"}
     if number % 3 == 0:
         body |= {"reference": "local:sft", "profile": {"seed": number, "bootstrap_draws": 200}}
     else:
@@ -266,7 +266,8 @@ def freeze_broker(bench: Bench) -> None:
 
 def empty_broker(bench: Bench) -> None:
     with Connection(bench.fleet.valkey.url) as connection:
-        connection.channel()._purge("cpu")
+        channel: Any = connection.channel()
+        channel._purge("cpu")
 
 
 def ring_nonsense(bench: Bench) -> None:
@@ -447,7 +448,7 @@ def build(stack: ExitStack, folder: Path, *, lease_s: float, seed: int) -> Bench
     ledger = Ledger(settings)
     stack.callback(ledger.close)
     fleet = Fleet(settings, ledger, valkey, folder, environment)
-    stack.callback(lambda: [child.kill() for child in fleet.children.values()])
+    stack.callback(fleet.kill_all)
     return Bench(fleet, postgres, free_port(), random.Random(seed), lease_s)
 
 

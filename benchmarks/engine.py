@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -72,7 +73,7 @@ SHAPES = {
 def build(shape: Shape, device: str, dtype: torch.dtype) -> tuple[LoadedModel, Anatomy]:
     """A random model of that shape, as the loader would hand it over."""
     if shape.family == "gpt2":
-        config = transformers.GPT2Config(
+        config: transformers.PreTrainedConfig = transformers.GPT2Config(
             vocab_size=shape.vocabulary, n_embd=shape.hidden, n_layer=shape.blocks, n_head=shape.heads
         )
     else:
@@ -98,7 +99,7 @@ def random_tokens(shape: Shape) -> Tokens:
 class Case:
     """One shape under one profile: the three ways of doing the same work."""
 
-    def __init__(self, shape: Shape, positions: int | str, device: str, dtype: torch.dtype) -> None:
+    def __init__(self, shape: Shape, positions: int | Literal["full"], device: str, dtype: torch.dtype) -> None:
         self.shape = shape
         self.loaded, self.anatomy = build(shape, device, dtype)
         self.readout = Readout(self.anatomy, shape.vocabulary)
@@ -107,7 +108,7 @@ class Case:
         self.profile = MeasurementProfile(lens_positions=positions, batch_size=8, max_tokens=2048)
         self.device = torch.device(device)
 
-    def at(self, positions: int | str) -> "Case":
+    def at(self, positions: int | Literal["full"]) -> "Case":
         """The same model and prompts with other lens positions."""
         other = object.__new__(Case)
         other.__dict__ = self.__dict__ | {

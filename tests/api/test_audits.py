@@ -131,7 +131,7 @@ def test_fifty_identical_posts_at_once_make_three_runs(
             assert found.status_code != 409 or found.json()["code"] == "idempotency_in_flight"
             return str(found.json()["id"]) if found.status_code == 202 else None
 
-        return until(accepted, "202", timeout=60.0)
+        return until(accepted, "202", timeout=60.0) or ""
 
     with ThreadPoolExecutor(50) as pool:
         found = list(pool.map(post, range(50)))

@@ -34,7 +34,7 @@ def server() -> Iterator[PostgresServer]:
 @pytest.fixture
 def database_url(server: PostgresServer) -> str:
     """In this module every fixture that wants a database gets the one that will be killed."""
-    upgrade(Settings(database_url=server.url))  # type: ignore[arg-type]
+    upgrade(Settings(database_url=server.url))
     return server.url
 
 

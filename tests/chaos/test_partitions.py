@@ -3,6 +3,7 @@
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -64,7 +65,8 @@ def test_without_workers_doorbells_do_not_pile_up_and_lost_ones_are_rung_again(f
     assert queue_length(fleet) == 2
     assert fleet.rows("SELECT rung_at FROM runs ORDER BY id") == rung
     with Connection(fleet.valkey.url) as connection:
-        connection.channel()._purge("cpu")
+        channel: Any = connection.channel()
+        channel._purge("cpu")
     until(lambda: queue_length(fleet) == 2, "lost doorbells to be rung again")
 
 

@@ -21,10 +21,10 @@ KEY: list[str] = []
 @pytest.fixture(scope="module")
 def schema(postgres: Any, migrated_template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     settings = Settings(
-        database_url=create_database(postgres.url, "schemathesis", migrated_template),  # type: ignore[arg-type]
+        database_url=create_database(postgres.url, "schemathesis", migrated_template),
         artifact_url=f"file://{tmp_path_factory.mktemp('artifacts')}",
         model_roots=(EXAMPLES / "checkpoints",),
-        key_pepper="pepper",  # type: ignore[arg-type]
+        key_pepper="pepper",
         log_level="error",
         max_wait_s=0.0,
     )

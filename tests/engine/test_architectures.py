@@ -31,9 +31,8 @@ SEPARATED = 2e-4
 
 def values(trace: Trace, policy: str) -> np.ndarray:
     """(N, 2) transport (0 at node 0) and entropy."""
-    return np.array(
-        [[layer.positions[policy].transport or 0.0, layer.positions[policy].entropy] for layer in trace.layers]
-    )  # type: ignore[index]
+    at = [layer.positions[policy] for layer in trace.layers]  # type: ignore[index]  # one of the literal's members
+    return np.array([[position.transport or 0.0, position.entropy] for position in at])
 
 
 @every

@@ -159,11 +159,11 @@ def test_block_swap_equals_the_same_thing_done_by_hand(
         def first(output: object) -> torch.Tensor:
             return output[0] if isinstance(output, tuple) else output  # type: ignore[return-value]  # a residual
 
-        def keep(_block: object, args: tuple, output: object, into: list, before: list) -> None:  # type: ignore[type-arg]
+        def keep(_block: object, args: tuple, output: object, into: list, before: list) -> None:
             before.append(args[0])
             into.append(first(output))
 
-        def feed(_block: object, args: tuple, at: list) -> tuple:  # type: ignore[type-arg]
+        def feed(_block: object, args: tuple, at: list) -> tuple:
             return (given[len(at)], *args[1:])  # noqa: B023  run within the turn
 
         batch = torch.tensor([tokens[-40:]])

@@ -32,7 +32,7 @@ def sides(tiny: Tiny) -> tuple[LoadedModel, LoadedModel]:
     """A model, and one that differs from it in all of block 1 but nowhere else."""
     ours, theirs = opened(tiny("llama")), opened(tiny("llama"))
     generator = torch.Generator().manual_seed(3)
-    for parameter in theirs.model.model.layers[1].parameters():  # type: ignore[attr-defined]  # a LlamaModel
+    for parameter in theirs.model.model.layers[1].parameters():
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
     return ours, theirs
 

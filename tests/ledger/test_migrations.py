@@ -19,7 +19,7 @@ from tests.conftest import create_database
 
 @pytest.fixture
 def empty(postgres: Any) -> Settings:
-    return Settings(database_url=create_database(postgres.url, f"m_{uuid.uuid4().hex}"))  # type: ignore[arg-type]
+    return Settings(database_url=create_database(postgres.url, f"m_{uuid.uuid4().hex}"))
 
 
 def test_there_is_one_head() -> None:

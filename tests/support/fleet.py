@@ -57,6 +57,11 @@ class Fleet:
         self.children[name] = child
         return child
 
+    def kill_all(self) -> None:
+        """kill -9 of every process that was started."""
+        for child in self.children.values():
+            child.kill()
+
     def start_dispatcher(self, name: str = "dispatcher", **extra: str) -> Child:
         return self.start(name, "-m", "worker.dispatcher", **extra)
 

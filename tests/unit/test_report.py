@@ -60,7 +60,7 @@ def test_the_same_document_gives_the_same_text(comparison: Comparison, format: s
 
 def test_verdict_warnings_and_every_layer_are_shown(comparison: Comparison) -> None:
     for format in ("html", "md"):
-        text = render(comparison, format)  # type: ignore[arg-type]
+        text = render(comparison, format)
         assert comparison.verdict.outcome in text.lower()
         assert "no control checkpoint was given" in text
     layers = json.loads(render(comparison, "json"))["layers"]

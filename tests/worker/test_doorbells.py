@@ -28,7 +28,7 @@ def claim(ledger: Ledger, settings: Settings, monkeypatch: Any) -> Callable[[UUI
 
     def rung(run: UUID) -> UUID | None:
         claimed = tasks._claim(run, f"w/{next(deliveries)}", settings)
-        return claimed and claimed.run_id
+        return None if claimed is None else claimed.run_id
 
     return rung
 

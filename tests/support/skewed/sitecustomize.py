@@ -7,22 +7,23 @@ import datetime
 import os
 import sys
 import time
+from typing import Self
 
 _OFFSET = float(os.environ.get("SPINAL_TEST_CLOCK_OFFSET_S", "0"))
-_time, _time_ns, _datetime = time.time, time.time_ns, datetime.datetime
+_time, _time_ns = time.time, time.time_ns
 time.time = lambda: _time() + _OFFSET
 time.time_ns = lambda: _time_ns() + int(_OFFSET * 1e9)
 
 
-class _Shifted(_datetime):
+class _Shifted(datetime.datetime):
     @classmethod
-    def now(cls, tz=None):
-        return _datetime.now(tz) + datetime.timedelta(seconds=_OFFSET)
+    def now(cls, tz: datetime.tzinfo | None = None) -> Self:
+        return super().now(tz) + datetime.timedelta(seconds=_OFFSET)
 
     @classmethod
-    def utcnow(cls):
+    def utcnow(cls) -> Self:
         return cls.now(datetime.UTC).replace(tzinfo=None)
 
 
-datetime.datetime = _Shifted
+setattr(datetime, "datetime", _Shifted)  # noqa: B010  a plain assignment would redefine a type
 sys.stderr.write(f"clock shifted by {_OFFSET:g}\n")

@@ -11,7 +11,7 @@ from spinal.profile import MeasurementProfile
 from tests.support.fabricated import Pair, capture, changed_pair, trace
 
 
-def other(pair: Pair, name: str = "twin") -> tuple:  # type: ignore[type-arg]  # (Trace, Capture)
+def other(pair: Pair, name: str = "twin") -> tuple:
     """A control with the candidate's capture under its own name."""
     made = trace(name, pair.reference.model.n_layers, pair.reference.prompt_set.count)
     return made, replace(pair.candidate_capture, trace_digest=made.digest)

@@ -18,11 +18,11 @@ def assessed(*, hidden: float = 0.0, swap: float = 0.0, nll: float | None = 0.0,
         hidden_change={"last": hidden * ones, "all": hidden * ones},
         block_swap=np.full((32, 10), swap),
     )
-    scored = {"nll": np.full(32, np.nan) if nll is None else pair.candidate_capture.nll + nll}
+    scored = np.full(32, np.nan) if nll is None else pair.candidate_capture.nll + nll
     return replace(
         pair,
         evidence=evidence,
-        candidate_capture=replace(pair.candidate_capture, **scored),
+        candidate_capture=replace(pair.candidate_capture, nll=scored),
         candidate=pair.candidate.model_copy(update={"non_finite": non_finite}),
     ).compare()
 
