@@ -25,7 +25,7 @@ ATTEMPTS = """SELECT r.kind, a.outcome, count(*) AS n,
 REFUSED = """SELECT CAST(COALESCE(sum(refused_writes), 0) AS bigint) AS ends,
                CAST(COALESCE(sum(refused_beats), 0) AS bigint) AS beats FROM run_attempts"""
 RECENT_TRACES_S = 3600.0
-"""Digests are recomputed only for traces stored lately; ``python -m service.operations.doctor`` recomputes all."""
+"""Digests are recomputed only for traces stored lately; ``spinal doctor`` recomputes all."""
 INSPECTION_LIMIT_S = 60.0
 """Reading a whole ledger may take longer than any other statement may."""
 EXPIRED = "SELECT count(*) FROM runs WHERE state = 'RUNNING' AND lease_until <= now()"

@@ -1,8 +1,5 @@
-"""Bring the database to the newest migration: ``python -m service.operations.migrate``. The application never does it
-by itself."""
+"""Bring the database to a migration (``spinal database``). The application never does it by itself."""
 
-import argparse
-import sys
 import time
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +11,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, exc, text
 
-from service.settings import Settings, get_settings
+from service.settings import Settings
 from spinal.errors import DatabaseUnavailable
 
 LOCK = 0x5350494E
@@ -104,26 +101,3 @@ def _wait_for(engine: Engine, wait_s: float) -> None:
                     f"the database did not answer within {wait_s:.0f} s", hint="check SPINAL_DATABASE_URL"
                 ) from error
             time.sleep(0.5)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="service.operations.migrate", description="Bring the ledger to a migration.")
-    parser.add_argument(
-        "--down-to", metavar="REVISION", help="go back to this migration, to return to an older release"
-    )
-    chosen = parser.parse_args(arguments)
-    try:
-        if chosen.down_to is not None:
-            downgrade(get_settings(), chosen.down_to)
-            sys.stderr.write(f"database is at {chosen.down_to}\n")
-            return 0
-        upgrade(get_settings())
-    except DatabaseUnavailable as error:
-        sys.stderr.write(f"error: {error.detail}\nnext: {error.hint}\n")
-        return 1
-    sys.stderr.write(f"database is at {head()}\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

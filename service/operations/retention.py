@@ -1,13 +1,9 @@
-"""Delete what can be made again: ``python -m service.operations.retention --captures-days 30 --keys-days 7 --apply``.
+"""Delete what can be made again (``spinal retention``).
 
 Captures (their comparison measures them again when it needs one), files that belong to no trace (their writing was cut
 off, or their worker had lost its run), and answers kept under old Idempotency-Keys. Audits, traces and comparisons are
 never deleted. Without ``--apply`` it only says what it would delete.
 """
-
-import argparse
-import json
-import sys
 
 from service.database.unit_of_work import Ledger
 from service.operations.retained import (
@@ -18,37 +14,17 @@ from service.operations.retained import (
     unnamed_captures,
 )
 from service.platform.artifacts import ArtifactStore
-from service.settings import get_settings
-from spinal.errors import DatabaseUnavailable
 
 DAY_S = 86_400.0
 UNNAMED_AFTER_S = DAY_S
 """A file younger than this may belong to an attempt that has not ended yet."""
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="service.operations.retention", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--captures-days", type=float, help="delete captures of traces older than this")
-    parser.add_argument("--keys-days", type=float, help="delete answers kept under Idempotency-Keys older than this")
-    parser.add_argument("--apply", action="store_true", help="delete; without it only say what would be deleted")
-    chosen = parser.parse_args(arguments)
-    settings = get_settings()
-    ledger, artifacts = Ledger(settings), ArtifactStore(settings)
-    try:
-        found = _run(ledger, artifacts, chosen.captures_days, chosen.keys_days, apply=chosen.apply)
-    except DatabaseUnavailable as error:
-        sys.stderr.write(f"error: {error.detail}\nnext: check SPINAL_DATABASE_URL\n")
-        return 2
-    finally:
-        ledger.close()
-    sys.stdout.write(json.dumps({"applied": chosen.apply, **found}, indent=2) + "\n")
-    return 0
-
-
-def _run(
+def delete_what_can_be_made_again(
     ledger: Ledger, artifacts: ArtifactStore, captures_days: float | None, keys_days: float | None, *, apply: bool
 ) -> dict[str, int]:
-    """What was, or would be, deleted: captures, their bytes, files of no trace, idempotency keys."""
+    """What was, or with ``apply`` False would be, deleted: captures, their bytes, files of no trace, idempotency keys.
+    None leaves captures or keys alone, whatever their age in days."""
     captures = []
     if captures_days is not None:
         with ledger.read() as session:
@@ -77,7 +53,3 @@ def _run(
         "files_of_no_trace": len(unnamed),
         "idempotency_keys": keys,
     }
-
-
-if __name__ == "__main__":
-    sys.exit(main())

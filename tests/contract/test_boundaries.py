@@ -28,7 +28,8 @@ def test_import_contracts_hold() -> None:
     [
         "service.app",
         "service.operations.migrate",
-        "service.keys",
+        "service.keys.commands",
+        "service.operations.commands",
         "worker.celery_app",
         "worker.dispatcher",
         "worker.tasks",

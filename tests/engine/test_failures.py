@@ -32,7 +32,8 @@ from service.platform.artifacts import storage_problem
 from spinal.checkpoints.resolve import resolve_reference
 from spinal.engine.api import measure
 from spinal.profile import MeasurementProfile
-from spinal.prompts import PromptSet, builtin_prompts
+from spinal.prompts.builtin import builtin_prompts
+from spinal.prompts.sets import PromptSet
 root, target = Path(sys.argv[1]), Path(sys.argv[2])
 known = builtin_prompts("hh-harmless-64")
 prompts = PromptSet(known.prompts[:24], known.continuations[:24])

@@ -1,5 +1,6 @@
 """Migrations: one head, up and down again, no drift from the models, safe with rows and in parallel."""
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from sqlalchemy import create_engine, inspect, text
 
 from service.operations import migrate
 from service.settings import Settings
+from tests.cli.test_cli import spinal
 from tests.conftest import create_database
 
 
@@ -52,21 +54,30 @@ def test_models_and_migrations_do_not_drift(settings: Settings) -> None:
 
 def test_two_upgrades_at_once_queue_up(empty: Settings) -> None:
     environment = {**os.environ, "SPINAL_DATABASE_URL": empty.database_url.get_secret_value()}
-    command_line = [sys.executable, "-m", "service.operations.migrate"]
+    command_line = [sys.executable, "-m", "spinal.cli.main", "database", "upgrade"]
     running = [subprocess.Popen(command_line, env=environment, stderr=subprocess.PIPE) for _ in range(3)]
     errors = [process.communicate(timeout=60)[1].decode() for process in running]
     assert [process.returncode for process in running] == [0, 0, 0], errors
 
 
-def test_the_command_goes_back_to_an_older_migration_and_up_again(
-    empty: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(migrate, "get_settings", lambda: empty)
-    engine = create_engine(empty.database_url.get_secret_value())
-    for arguments, at in (([], migrate.head()), (["--down-to", "0001"], "0001"), ([], migrate.head())):
-        assert migrate.main(arguments) == 0
+def test_the_command_goes_back_to_an_older_migration_and_up_again(empty: Settings) -> None:
+    url = empty.database_url.get_secret_value()
+    engine = create_engine(url)
+    for arguments, at in (
+        (["upgrade"], migrate.head()),
+        (["downgrade", "0001"], "0001"),
+        (["upgrade"], migrate.head()),
+    ):
+        done = spinal("database", *arguments, "--json", SPINAL_DATABASE_URL=url)
+        assert (done.returncode, json.loads(done.stdout)["revision"]) == (0, at), done.stderr
         assert migrate.current(engine) == at
     engine.dispose()
+
+
+def test_a_migration_that_does_not_exist_is_refused(empty: Settings) -> None:
+    done = spinal("database", "downgrade", "0099", SPINAL_DATABASE_URL=empty.database_url.get_secret_value())
+    assert done.returncode == 2
+    assert "0099" in done.stderr
 
 
 KEPT = {"models": 1, "traces": 1, "runs": 8, "run_attempts": 6, "audits": 1}
