@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI
 
+from service import openapi
 from service.audits import routes as audits
 from service.database.unit_of_work import Ledger
 from service.http import problems
@@ -57,6 +58,7 @@ def bare_app(*, lifespan: object = None, max_body_bytes: int | None = None) -> F
         separate_input_output_schemas=False,
     )
     problems.install(app)
+    openapi.install(app)
     if max_body_bytes is not None:
         app.add_middleware(BodyLimit, most=max_body_bytes)
     app.add_middleware(RequestContext)

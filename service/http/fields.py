@@ -4,7 +4,10 @@ import re
 from typing import Annotated
 
 from fastapi import Path
-from pydantic import AwareDatetime, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, StringConstraints
+from pydantic_core import PydanticCustomError
+
+from spinal.report.formats import FORMATS
 
 PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
 Reference = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=PRINTABLE)]
@@ -25,3 +28,16 @@ def _written_out(value: object) -> object:
 
 Timestamp = Annotated[AwareDatetime, BeforeValidator(_written_out)]
 """Without the check, numbers would pass as seconds since 1970, which the contract does not say."""
+
+
+def _known_format(value: str) -> str:
+    if value not in FORMATS:
+        *others, last = [f"'{name}'" for name in FORMATS]
+        raise PydanticCustomError(
+            "literal_error", "Input should be {expected}", {"expected": f"{', '.join(others)} or {last}"}
+        )
+    return value
+
+
+ReportFormat = Annotated[str, AfterValidator(_known_format)]
+"""Name of a format of reports; the contract lists those that there are."""

@@ -21,6 +21,7 @@ from spinal.documents.evidence import PairEvidence
 from spinal.documents.trace import POLICIES, Trace, stamp_profile
 from spinal.errors import TracesNotComparable
 from spinal.policy.decide import decide
+from spinal.policy.rules import Facts
 from spinal.profile import MeasurementProfile
 
 Array = npt.NDArray[np.float64]
@@ -83,7 +84,7 @@ def compare(
         scores=scores,
         damage=damage,
         nulls=nulls,
-        verdict=decide(damage, localization["block_swap"], identical=pair.identical),
+        verdict=decide(Facts(damage, localization, pair.identical)),
         warnings=remarks(pair, layers, localization, scores, damage, nulls),
         provenance=provenance,
     )

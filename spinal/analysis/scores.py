@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from spinal.analysis.layers import Pair
 from spinal.analysis.localization import terminal_shares
-from spinal.analysis.locators import DepthProfile
+from spinal.analysis.locators.profile import DepthProfile
 from spinal.analysis.nulls import split_shares
 from spinal.analysis.shape import entropy_roughness, kendall_tau, path_coherence, turning_angle
 from spinal.analysis.uncertainty import (

@@ -6,14 +6,6 @@ from pydantic import ConfigDict, Field
 
 from spinal.documents.base import Digest, Document, Estimate, Finite, Provenance
 
-LOCALIZATION_PROFILES = (
-    "block_swap",
-    "weights",
-    "block_swap_transport",
-    "d_contraction",
-    "d_transport",
-    "function",
-)
 SCORER_VERSION = "2"
 
 
@@ -155,10 +147,8 @@ class Comparison(Document):
     readout_moved: bool
     layers: tuple[LayerComparison, ...]
     weight_change_other: dict[str, Finite]
-    localization: dict[
-        Literal["block_swap", "weights", "block_swap_transport", "d_contraction", "d_transport", "function"],
-        Localization,
-    ]
+    localization: dict[str, Localization]
+    """By the name of the locator (``spinal.analysis.locators``)."""
     scores: Scores
     damage: Damage
     nulls: dict[str, Null]

@@ -7,6 +7,7 @@ from spinal.documents.base import Estimate
 from spinal.documents.comparison import Comparison, LayerComparison
 from spinal.documents.trace import Trace
 from spinal.report.content import Table, headline, tables, title
+from spinal.report.formats.format import Format
 from spinal.report.svg import Series, plot
 
 STYLE = """
@@ -53,6 +54,7 @@ svg{width:100%;height:auto}
 
 
 def render_html(document: Trace | Comparison) -> str:
+    """One file: tables, and plots as inline SVG."""
     body = [f"<h1>{escape(title(document))}</h1>"]
     if isinstance(document, Comparison):
         outcome = document.verdict.outcome
@@ -157,3 +159,12 @@ def _trace_plots(trace: Trace) -> str:
             plot(name, "By layer; band: 95% interval.", series, terminal=(-(-7 * depth // 10), depth), unit=unit)
         )
     return "".join(figures)
+
+
+HTML = Format(
+    "html",
+    (".html", ".htm"),
+    "text/html; charset=utf-8",
+    render_html,
+    {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:"},
+)

@@ -5,6 +5,7 @@ import re
 from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace
 from spinal.report.content import Table, headline, tables, title
+from spinal.report.formats.format import Format
 
 SPECIAL = re.compile(r"([\\`*_\[\]<>#|~])")
 
@@ -15,6 +16,7 @@ def escape(text: str) -> str:
 
 
 def render_markdown(document: Trace | Comparison) -> str:
+    """Headings, lists and tables."""
     parts = [f"# {escape(title(document))}", ""]
     if isinstance(document, Comparison):
         parts += [f"**Verdict: {document.verdict.outcome}** (policy {escape(document.verdict.policy)})", ""]
@@ -37,3 +39,6 @@ def _table(table: Table) -> list[str]:
 
 def _row(cells: tuple[str, ...], *, raw: bool = False) -> str:
     return "| " + " | ".join(cell if raw else escape(cell) for cell in cells) + " |"
+
+
+MARKDOWN = Format("md", (".md",), "text/markdown; charset=utf-8", render_markdown)

@@ -8,8 +8,9 @@ import pytest
 
 from spinal.analysis.compare import comparison_digest
 from spinal.analysis.diff import diff_traces
+from spinal.analysis.locators import LOCATORS
 from spinal.documents.base import Estimate
-from spinal.documents.comparison import LOCALIZATION_PROFILES, Comparison, LayerComparison
+from spinal.documents.comparison import Comparison, LayerComparison
 from spinal.errors import FingerprintMismatch, TracesNotComparable
 from spinal.profile import MeasurementProfile
 from tests.support.fabricated import PROFILE, changed_pair, evidence, identical_pair, sha, trace
@@ -36,7 +37,7 @@ def test_a_checkpoint_against_itself_is_exactly_zero(kind: str) -> None:
                 assert estimate.value == 0.0, name
                 assert estimate.ci == (0.0, 0.0), name
                 assert not estimate.significant, name
-    assert set(result.localization) == set(LOCALIZATION_PROFILES)
+    assert set(result.localization) == set(LOCATORS)
     for place in result.localization.values():
         assert place.center is None
         assert place.peak is None
