@@ -40,12 +40,14 @@ from spinal.engine.gather import RowGatherer
 from spinal.engine.load import LoadedModel
 from spinal.engine.measure import measure, walk
 from spinal.engine.reporter import Reporter
+from spinal.engine.session import Session, Setup
 from spinal.engine.tokens import GatheredRows, Tokens, lens_rows, make_batches
 from spinal.engine.transport import TOKEN_BLOCK, VOCABULARY_BLOCK, Readout, read_lens
 from spinal.engine.walk import node_residuals, prepare
 from spinal.profile import MeasurementProfile
 from spinal.progress import ignore_progress, never_cancelled
 from spinal.prompts.builtin import builtin_prompts
+from spinal.prompts.sets import PromptSet
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -131,7 +133,9 @@ class Case:
     def walk_only(self) -> torch.Tensor:
         """Forward pass, gathered rows and spectra with intervals, no lens."""
         reporter = Reporter(ignore_progress, never_cancelled)
-        return walk(self.loaded, self.anatomy, self.tokens, self.gathered, self.profile, reporter).rows
+        prompts = PromptSet(("random",), (None,))
+        setup = Setup(prompts, self.profile, self.profile.batch_size, str(self.device), False, reporter)
+        return walk(Session(setup, self.loaded, self.readout, self.tokens, self.gathered)).rows
 
     def lens_only(self, rows: torch.Tensor) -> None:
         read_lens([(self.readout, rows)], self.steps())

@@ -118,7 +118,7 @@ class Auditor:
 
 def right(result: Comparison, name: str, case: Case, depth: int) -> bool:
     """Whether the profile ``name`` puts the change where the case put it."""
-    place = result.localization[name]  # type: ignore[index]  # names of the document itself
+    place = result.localization[name]
     if place.center is None or place.peak is None:
         return False
     if len(case.blocks) == 1:

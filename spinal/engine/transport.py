@@ -1,7 +1,7 @@
 """Next-token distributions at every node, and distances between them, without ever holding one.
 
 L = 4 asin(c / 2) with c^2 = sum_v (sqrt p - sqrt q)^2, equal to 2 arccos BC, in one streaming pass over
-vocabulary blocks (``docs/method.md`` section 3). Per state four scalars are carried; a block is merged by
+vocabulary blocks (``docs/method.md`` ("Transport L")). Per state four scalars are carried; a block is merged by
 rescaling when a running maximum moves, so blocks may come in any order and size.
 """
 

@@ -88,5 +88,18 @@ def test_modules_and_functions_stay_small() -> None:
                 assert (node.end_lineno or 0) - node.lineno <= 75, f"{path}:{node.lineno} {node.name}"
 
 
+ENTRY_POINTS = {"measure", "gather_evidence"}
+"""The engine's two, called with keywords."""
+
+
+def test_no_function_of_the_engine_takes_a_bundle_apart() -> None:
+    """What travels together is one value (``spinal/engine/session.py``)."""
+    for path in sorted((ROOT / "spinal" / "engine").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and node.name not in ENTRY_POINTS:
+                taken = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                assert len(taken) <= 7, f"{path.name}: {node.name} takes {len(taken)} parameters"
+
+
 def test_every_module_says_what_it_is_for() -> None:
     assert [path for path in SOURCES if not ast.get_docstring(ast.parse(path.read_text()))] == []
