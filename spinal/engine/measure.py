@@ -193,7 +193,8 @@ def _of_memory(setup: Setup) -> tuple[str, ...]:
         return ()
     return (
         f"measured {setup.batch_size} prompts at a time instead of {setup.asked.batch_size}, for lack of memory: "
-        "single positions differ by rounding (up to 5e-3 in 16 bits), so equal blocks may no longer differ by exactly 0",
+        "single positions differ by rounding (up to 5e-3 in 16 bits), so equal blocks may no longer differ by "
+        "exactly 0",
     )
 
 
