@@ -12,6 +12,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util.exc import CommandError
 from sqlalchemy import Engine, create_engine, exc, text
 
 from service.settings import Settings, get_settings
@@ -120,6 +121,10 @@ def main(arguments: list[str] | None = None) -> int:
         upgrade(get_settings())
     except DatabaseUnavailable as error:
         sys.stderr.write(f"error: {error.detail}\nnext: {error.hint}\n")
+        return 1
+    except CommandError as error:
+        # A migration that the code does not have, or one that refuses to go back.
+        sys.stderr.write(f"error: {error}\n")
         return 1
     sys.stderr.write(f"database is at {head()}\n")
     return 0

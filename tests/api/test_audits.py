@@ -15,8 +15,8 @@ from fastapi.testclient import TestClient
 from sqlalchemy import text
 
 from service.app import create_app
-from service.audits.schemas import AuditIn
 from service.audits.idempotency import lock_idempotency_key
+from service.audits.schemas import AuditIn
 from service.database.unit_of_work import Ledger
 from service.keys.store import create_key
 from service.settings import Settings
