@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session
 
 from service.database.unit_of_work import Ledger, allow
 from service.runs import transitions
+from service.runs.kinds import attempts_of
 from service.settings import Settings, get_settings
 from spinal.errors import RunStalled, SpinalError
 from spinal.progress import Progress
@@ -76,7 +77,7 @@ class Lease:
             threading.Thread(
                 target=contextvars.copy_context().run, args=(loop,), daemon=True, name=f"{name}-{claim.run_id}"
             )
-            for name, loop in (("beat", self._beat_on), ("watch", self._watch_on))
+            for name, loop in (("beat", self._beat_loop), ("watch", self._watch_loop))
         )
 
     def __enter__(self) -> Self:
@@ -132,7 +133,7 @@ class Lease:
 
     # beating
 
-    def _beat_on(self) -> None:
+    def _beat_loop(self) -> None:
         while not self._done.is_set() and self.stop is not Stop.LOST:
             try:
                 answered = self._beat()
@@ -172,7 +173,7 @@ class Lease:
 
     # watching
 
-    def _watch_on(self) -> None:
+    def _watch_loop(self) -> None:
         while not self._done.wait(WATCH_EVERY_S):
             now = time.monotonic()
             if now - self._armed > REARM_EVERY_S:
@@ -234,9 +235,10 @@ def end_stopped(session: Session, settings: Settings, claim: transitions.Claim, 
             f"attempt {claim.attempt} reported no progress for {settings.stall_s:g} s",
             hint="look at the device and the model store, or raise SPINAL_STALL_S",
         )
+        allowed = attempts_of(claim.kind, settings)
         transitions.fail(
             session, claim.run_id, claim.attempt, stalled.to_problem(), retryable=True,
-            max_attempts=settings.max_attempts, backoff_s=settings.backoff_s,
+            max_attempts=allowed.most, backoff_s=allowed.backoff_s,
         )  # fmt: skip
 
 
@@ -261,9 +263,7 @@ def hand_back_lost(task_id: str) -> None:
         if run is not None:
             log.warning("worker child died, run handed back", run_id=str(run))
             with ledger.begin() as session:
-                transitions.reap_next(
-                    session, max_attempts=settings.max_attempts, backoff_s=settings.backoff_s, only=run
-                )
+                transitions.reap_expired(session, attempts_of=lambda kind: attempts_of(kind, settings), only=run)
     except SpinalError as error:
         log.warning("hand-back left to the reaper", task_id=task_id, error=error.detail)
     finally:

@@ -17,9 +17,8 @@ TRY_AGAIN_AFTER_S = 1.0
 Found = TypeVar("Found")
 
 
-def patiently(ask: Callable[[], Found], lease: Lease) -> Found:
-    """``ask()``, while the database is away again and again for as long as the lease is patient; then its
-    DatabaseUnavailable."""
+def retry_while_unavailable(ask: Callable[[], Found], lease: Lease) -> Found:
+    """``ask()``, again and again while the database is away and the lease is patient; then its DatabaseUnavailable."""
     failing_since = None
     while True:
         try:
@@ -28,7 +27,7 @@ def patiently(ask: Callable[[], Found], lease: Lease) -> Found:
             failing_since = failing_since or time.monotonic()
             if not lease.patient(failing_since):
                 raise
-            log.warning("the ledger is waited for", error=error.detail)
+            log.warning("waiting for the database", error=error.detail)
         time.sleep(TRY_AGAIN_AFTER_S)
 
 
@@ -53,7 +52,7 @@ def end_attempt(ledger: Ledger, lease: Lease, claim: transitions.Claim, write: C
         with ledger.begin() as session:
             return write(session)
 
-    return patiently(write_or_read_back, lease)
+    return retry_while_unavailable(write_or_read_back, lease)
 
 
 def _outcome(ledger: Ledger, claim: transitions.Claim) -> str | None:

@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.audits.verbs import AuditView
 from service.http.fields import Labels, Reference
+from service.runs.kinds import KINDS
+from service.runs.lifecycle import IN_FLIGHT
 from spinal.documents.comparison import Comparison, Damage, Localization, Null, Scores, Verdict
 from spinal.profile import MeasurementProfile
 from spinal.prompts.builtin import DEFAULT_SET
@@ -54,8 +56,16 @@ class AuditIn(BaseModel):
         return self
 
 
+def _name_kinds(schema: dict[str, Any]) -> None:
+    """When the contract is written, not when this module is imported: all that are known by then."""
+    known = ", ".join(f"``{name}``" for name in sorted(KINDS))
+    schema["properties"]["runs"]["description"] = f"What the audit needs, by role. Kinds of run: {known}."
+
+
 class Progress(BaseModel):
     """Mean over the audit's runs; ``phase`` is that of the run furthest behind."""
+
+    model_config = ConfigDict(json_schema_extra=_name_kinds)
 
     phase: str = Field(examples=["walk"])
     fraction: float = Field(ge=0, le=1)
@@ -147,7 +157,7 @@ def _progress(view: AuditView) -> Progress:
             total=reported.get("total"),
             fraction=1.0 if run.state == "SUCCEEDED" else float(reported.get("fraction", 0.0)),
         )
-    unfinished = [run for run in runs.values() if run.state in ("QUEUED", "RUNNING")]
+    unfinished = [run for run in runs.values() if run.state in IN_FLIGHT]
     behind = min(unfinished, key=lambda run: (run.state != "RUNNING", run.fraction), default=None)
     phase = "finished" if behind is None else behind.phase or ("waiting" if behind.state == "QUEUED" else "starting")
     fraction = sum(run.fraction for run in runs.values()) / len(runs) if runs else 0.0

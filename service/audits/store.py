@@ -9,7 +9,6 @@ from sqlalchemy.orm import Session
 
 from service.database.tables import AuditRecord, AuditRunRecord, RunRecord
 from service.runs.demand import cancel_runs_of, lock_runs_of
-from service.runs.settle import notify
 
 
 @dataclass(frozen=True)
@@ -91,5 +90,4 @@ def cancel_audit(session: Session, tenant: str, audit_id: UUID) -> bool:
     if cancelled is None:
         return False
     cancel_runs_of(session, audit_id)
-    notify(session, "spinal_audits", str(audit_id))
     return True

@@ -14,6 +14,7 @@ from service.database.tables import AuditRecord, RunRecord
 from service.database.unit_of_work import Ledger
 from service.prompt_sets.store import store_prompt_set
 from service.runs import demand
+from service.runs.lifecycle import IN_FLIGHT
 from service.runs.settle import settle_audit
 from service.settings import Settings
 from service.traces.store import load_comparison_document, load_trace_document
@@ -125,7 +126,11 @@ def _write(
 ) -> Accepted:
     store_prompt_set(session, resolved.prompts)
     needed = demand.need_runs(
-        session, resolved.specs, queue=settings.trace_queue, priority=priority, traceparent=traceparent
+        session,
+        resolved.specs,
+        queue_of=lambda kind: kind.queue(settings),
+        priority=priority,
+        traceparent=traceparent,
     )
     store.insert_audit(session, audit, needed)
     settle_audit(session, audit.id)
@@ -181,7 +186,7 @@ def read_comparison(ledger: Ledger, tenant: str, audit_id: UUID) -> Comparison:
 
 
 def _require_success(audit: AuditRecord) -> None:
-    if audit.state in ("QUEUED", "RUNNING"):
+    if audit.state in IN_FLIGHT:
         raise AuditNotFinished(
             f"audit {audit.id} is {audit.state}", hint="wait with GET /v1/audits/{id}?wait=30", state=audit.state
         )

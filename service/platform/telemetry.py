@@ -1,4 +1,4 @@
-"""Traces through OpenTelemetry: FastAPI's own spans, the run row's ``traceparent``, a span per attempt of a worker.
+"""Telemetry through OpenTelemetry: FastAPI's own spans, the run row's ``traceparent``, a span per attempt of a worker.
 
 Without ``SPINAL_OTLP_ENDPOINT`` nothing is recorded or sent; a caller's ``traceparent`` still travels to the run.
 """
@@ -30,7 +30,7 @@ def configure_telemetry(settings: Settings, service: str) -> None:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        raise ValueError("SPINAL_OTLP_ENDPOINT is set; install the 'telemetry' extra to send traces") from error
+        raise ValueError("SPINAL_OTLP_ENDPOINT is set; install the 'telemetry' extra to send telemetry") from error
     if isinstance(trace.get_tracer_provider(), TracerProvider):
         return
     provider = TracerProvider(resource=Resource.create({"service.name": service}))
@@ -47,7 +47,7 @@ def current_traceparent() -> str | None:
 
 
 def trace_id(traceparent: str | None) -> str | None:
-    """The trace's id, as logs show it."""
+    """The id of a ``traceparent``, as logs show it."""
     return traceparent.split("-")[1] if traceparent else None
 
 

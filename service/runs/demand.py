@@ -1,6 +1,7 @@
-"""What callers do to runs: need one, share one, give one up. For the order of locks see ``runs.py``."""
+"""What callers do to runs: need one, share one, give one up. For the order of locks see ``transitions.py``."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -8,23 +9,31 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from service.database.ids import new_id
-from service.runs.settle import notify
-from service.runs.specs import SPEC_VERSION, spec_digest
+from service.runs.kinds import LOCK_ORDER, Kind, depths, kind_named
+from service.runs.specs import spec_digest
+from service.runs.wake import wake_dispatchers
 
 
 def need_runs(
-    session: Session, specs: dict[str, dict[str, Any]], *, queue: str, priority: int, traceparent: str | None
+    session: Session,
+    specs: dict[str, dict[str, Any]],
+    *,
+    queue_of: Callable[[Kind], str],
+    priority: int,
+    traceparent: str | None,
 ) -> dict[str, UUID]:
-    """The runs that do ``specs`` (by role), shared with whoever needs the same; the comparison waits for the others."""
+    """The runs that do ``specs`` (by role), shared with whoever needs the same; each waits for those of a lesser depth.
+    Raises UnknownKind."""
+    kinds = {role: kind_named(spec["kind"]) for role, spec in specs.items()}
     found: dict[str, UUID] = {}
-    # In the order of locks that runs.py names.
-    for role in sorted(specs, key=lambda role: (role == "compare", spec_digest(specs[role]))):
+    # In the order of locks that transitions.py names.
+    for role in sorted(specs, key=lambda role: (kinds[role].depth, spec_digest(specs[role]))):
         found[role] = find_or_create_run(
             session,
             specs[role],
-            queue=queue,
+            queue=queue_of(kinds[role]),
             priority=priority,
-            depends_on=tuple(found.values()) if role == "compare" else (),
+            depends_on=tuple(run for other, run in found.items() if kinds[other].depth < kinds[role].depth),
             traceparent=traceparent,
         )
     return found
@@ -41,7 +50,7 @@ def find_or_create_run(
 ) -> UUID:
     """The run that does ``spec``: the succeeded one, the one in flight, or a new one. There is never more than one of
     them that is wanted. Safe under any number of parallel calls; a row in flight stays locked until the caller's
-    transaction ends, so that it cannot finish or be given up unseen."""
+    transaction ends, so that it cannot finish or be given up unseen. Raises UnknownKind."""
     digest = spec_digest(spec)
     done = _succeeded(session, digest)
     if done is not None:
@@ -57,7 +66,7 @@ def find_or_create_run(
             "id": fresh,
             "kind": spec["kind"],
             "spec": json.dumps(spec),
-            "version": SPEC_VERSION,
+            "version": kind_named(spec["kind"]).version,
             "digest": digest,
             "queue": queue,
             "priority": priority,
@@ -73,17 +82,17 @@ def find_or_create_run(
                 text("INSERT INTO run_dependencies (run_id, depends_on) VALUES (:run, :needed)"),
                 {"run": fresh, "needed": needed},
             )
-        notify(session, "spinal_runs", str(fresh))
+        wake_dispatchers(session, fresh)
     return UUID(str(run_id))
 
 
 def lock_runs_of(session: Session, audit_id: UUID) -> None:
     """Lock the runs in flight that an audit needs, ahead of the audit itself."""
     session.execute(
-        text("""SELECT 1 FROM runs WHERE state IN ('QUEUED','RUNNING')
-                  AND id IN (SELECT run_id FROM audit_runs WHERE audit_id = :audit)
-                ORDER BY kind = 'compare', spec_digest FOR NO KEY UPDATE"""),
-        {"audit": audit_id},
+        text(f"""SELECT 1 FROM runs WHERE state IN ('QUEUED','RUNNING')
+                   AND id IN (SELECT run_id FROM audit_runs WHERE audit_id = :audit)
+                 ORDER BY {LOCK_ORDER} FOR NO KEY UPDATE"""),  # noqa: S608  a constant of kinds.py
+        {"audit": audit_id, "depths": depths()},
     )
 
 

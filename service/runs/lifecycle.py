@@ -1,4 +1,4 @@
-"""The one state machine of a run, as pure functions; the database repeats it as constraints.
+"""The one state machine of a run, as pure functions; the database repeats it as constraints and triggers.
 
     QUEUED -> RUNNING                claim
     RUNNING -> SUCCEEDED | FAILED    complete, fail
@@ -20,14 +20,6 @@ class State(StrEnum):
     CANCELLED = "CANCELLED"
 
 
-class RunKind(StrEnum):
-    TRACE = "trace"
-    COMPARE = "compare"
-
-
-TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
-IN_FLIGHT = frozenset({State.QUEUED, State.RUNNING})
-
 TRANSITIONS: frozenset[tuple[State, State]] = frozenset(
     {
         (State.QUEUED, State.RUNNING),
@@ -40,16 +32,8 @@ TRANSITIONS: frozenset[tuple[State, State]] = frozenset(
     }
 )
 
-
-class IllegalTransition(Exception):
-    """A move the lifecycle does not have."""
-
-
-def check_transition(old: State, new: State) -> State:
-    """Return ``new``; raises IllegalTransition when the lifecycle has no such move."""
-    if (old, new) not in TRANSITIONS:
-        raise IllegalTransition(f"{old} -> {new}")
-    return new
+IN_FLIGHT = frozenset(old for old, _ in TRANSITIONS)
+TERMINAL = frozenset(State) - IN_FLIGHT
 
 
 def audit_state(run_states: list[State]) -> State:

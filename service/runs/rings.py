@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from service.runs.specs import SPEC_VERSION
+from service.runs.kinds import IS_KNOWN, LOCK_ORDER, depths, known_versions
 from service.runs.transitions import NO_OPEN_DEPENDENCY
 
 DUE_SINCE = """GREATEST(created_at, not_before, (SELECT max(n.finished_at) FROM run_dependencies d
@@ -51,40 +51,56 @@ def due_runs(session: Session, *, ring_again_s: float, again: Sequence[str], lim
     return [Due(UUID(str(row.id)), row.queue, row.lag) for row in rows]
 
 
-def best_due(session: Session, rung: UUID) -> UUID | None:
+@dataclass(frozen=True)
+class Queued:
+    """A run that waits."""
+
+    run_id: UUID
+    kind: str
+
+
+def next_run(session: Session, rung: UUID) -> Queued | None:
     """The run that a worker starts when it is rung for ``rung``: of the runs of that queue that could start and were
     rung, the one of highest priority, then the oldest. It stays locked until the caller's transaction ends. None when
-    there is none, or only runs specified by newer code than this. (One that was not rung yet has its own doorbell to
-    come: taking it here would leave one of the others without any.)
+    there is none, or only runs that this code does not carry out: of newer code, or of kinds it does not know. (One
+    that was not rung yet has its own doorbell to come: taking it here would leave one of the others without any.)
 
     Where others hold all of them at this moment it is ``rung`` itself, or else the best of them, not locked: waiting
     for it may be in vain, but a doorbell that is spent on nothing costs some run the time until the dispatcher rings
     again."""
     # A query that locks also keeps the locks of rows that were taken between its reading and its locking.
     with session.begin_nested() as savepoint:
-        found = _best_due(session, rung, "priority DESC, created_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED")
+        found = _next_run(session, rung, "priority DESC, created_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED")
         if found is None:
             savepoint.rollback()
-    return found or _best_due(session, rung, "id = :rung DESC, priority DESC, created_at LIMIT 1")
+    return found or _next_run(session, rung, "id = :rung DESC, priority DESC, created_at LIMIT 1")
 
 
-def _best_due(session: Session, rung: UUID, order: str) -> UUID | None:
-    found = session.execute(
-        text(f"""SELECT id FROM runs
-                 WHERE state = 'QUEUED' AND NOT cancel_requested AND not_before <= now() AND spec_version <= :known
+def _next_run(session: Session, rung: UUID, order: str) -> Queued | None:
+    row = session.execute(
+        text(f"""SELECT id, kind FROM runs
+                 WHERE state = 'QUEUED' AND NOT cancel_requested AND not_before <= now() AND {IS_KNOWN}
                    AND rung_at IS NOT NULL AND queue = (SELECT queue FROM runs WHERE id = :rung)
                    AND {NO_OPEN_DEPENDENCY}
                  ORDER BY {order}"""),  # noqa: S608  as above
-        {"rung": rung, "known": SPEC_VERSION},
-    ).scalar()
-    return None if found is None else UUID(str(found))
+        {"rung": rung, "known": known_versions()},
+    ).one_or_none()
+    return None if row is None else Queued(UUID(str(row.id)), row.kind)
 
 
-def unring(session: Session, run_ids: list[UUID]) -> None:
-    """Forget that these were rung: the broker did not take the message."""
+def queued_run(session: Session, run_id: UUID) -> Queued | None:
+    """The run by its id, while it waits."""
+    row = session.execute(
+        text("SELECT id, kind FROM runs WHERE id = :id AND state = 'QUEUED'"), {"id": run_id}
+    ).one_or_none()
+    return None if row is None else Queued(UUID(str(row.id)), row.kind)
+
+
+def mark_not_rung(session: Session, run_ids: list[UUID]) -> None:
+    """These are to be rung again: the broker did not take the message."""
     session.execute(
-        text("""SELECT 1 FROM runs WHERE id = ANY(:ids) AND state = 'QUEUED'
-                ORDER BY kind = 'compare', spec_digest FOR NO KEY UPDATE"""),
-        {"ids": run_ids},
+        text(f"""SELECT 1 FROM runs WHERE id = ANY(:ids) AND state = 'QUEUED'
+                 ORDER BY {LOCK_ORDER} FOR NO KEY UPDATE"""),  # noqa: S608  a constant of kinds.py
+        {"ids": run_ids, "depths": depths()},
     )
     session.execute(text("UPDATE runs SET rung_at = NULL WHERE id = ANY(:ids) AND state = 'QUEUED'"), {"ids": run_ids})

@@ -10,13 +10,6 @@ from sqlalchemy.orm import Session
 
 from service.runs.lifecycle import TERMINAL, State, audit_state
 
-CHANNELS = ("spinal_runs", "spinal_audits")
-
-
-def notify(session: Session, channel: str, payload: str) -> None:
-    """Wake listeners when the transaction commits."""
-    session.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": channel, "payload": payload})
-
 
 def settle(session: Session, run_ids: Sequence[UUID]) -> None:
     """Bring every open audit that needs one of the runs to the state its runs imply."""
@@ -40,7 +33,7 @@ def settle_audit(session: Session, audit_id: UUID) -> None:
     state = audit_state([State(run.state) for run in runs])
     results = {run.role: run.result_digest for run in runs}
     error = _error(runs) if state is State.FAILED else None
-    changed = session.execute(
+    session.execute(
         text("""UPDATE audits SET state = :state, version = version + 1,
                   candidate_trace = :candidate, reference_trace = :reference, control_trace = :control,
                   comparison = :comparison,
@@ -50,8 +43,7 @@ def settle_audit(session: Session, audit_id: UUID) -> None:
                   started_at = CASE WHEN :state <> 'QUEUED' THEN COALESCE(started_at, now()) ELSE started_at END,
                   finished_at = CASE WHEN :terminal THEN now() END
                 WHERE id = :audit AND (state, candidate_trace, reference_trace, control_trace, comparison)
-                  IS DISTINCT FROM (:state, :candidate, :reference, :control, :comparison)
-                RETURNING id"""),
+                  IS DISTINCT FROM (:state, :candidate, :reference, :control, :comparison)"""),
         {
             "audit": audit_id,
             "state": state.value,
@@ -62,9 +54,7 @@ def settle_audit(session: Session, audit_id: UUID) -> None:
             "comparison": results.get("compare"),
             "error": json.dumps(error) if error is not None else None,
         },
-    ).scalar()
-    if changed is not None:
-        notify(session, "spinal_audits", str(audit_id))
+    )
 
 
 def _error(runs: Sequence[Row[Any]]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """What workers and the reaper do to runs: one readable statement per transition, database time only, every worker write
 fenced by its attempt.
 
-Locks are taken in one order, so that no two transactions wait for each other: runs before audits; of runs, traces by
-specification before comparisons; audits by id (``tests/ledger/test_lock_order.py``).
+Locks are taken in one order, so that no two transactions wait for each other: runs before audits; runs by the depth of
+their kind, then by specification; audits by id (``tests/ledger/test_lock_order.py``).
 """
 
 import json
@@ -14,9 +14,9 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from service.runs.lifecycle import RunKind
-from service.runs.settle import notify, settle
-from service.runs.specs import SPEC_VERSION
+from service.runs.kinds import IS_KNOWN, Attempts, known_versions
+from service.runs.settle import settle
+from service.runs.wake import wake_dispatchers
 from spinal.errors import AttemptsExhausted, DeadlineExceeded, DependencyFailed, LeaseLost
 
 NO_OPEN_DEPENDENCY = """NOT EXISTS (SELECT 1 FROM run_dependencies d JOIN runs n ON n.id = d.depends_on
@@ -29,7 +29,7 @@ class Claim:
 
     run_id: UUID
     attempt: int
-    kind: RunKind
+    kind: str
     spec: dict[str, Any]
     traceparent: str | None
     audits: tuple[UUID, ...] = ()
@@ -45,18 +45,19 @@ class Beat:
 
 
 def claim(session: Session, run_id: UUID, *, worker: str, lease_s: float, deadline_s: float) -> Claim | None:
-    """Take a queued run; None when there is nothing to take (a late, doubled or unknown doorbell, a run that was
-    specified by newer code than this, or a delivery made twice: ``worker`` names the delivery)."""
+    """Take a queued run; None when there is nothing to take (a late, doubled or unknown doorbell, a run of a kind that
+    this code does not know or that newer code has specified, or a delivery made twice: ``worker`` names the delivery).
+    """
     row = session.execute(
         text(f"""UPDATE runs SET state = 'RUNNING', attempt = attempt + 1, charged_attempts = charged_attempts + 1,
                    worker = :worker, lease_until = now() + make_interval(secs => :lease),
                    deadline_at = now() + make_interval(secs => :deadline),
                    started_at = COALESCE(started_at, now()), progress = NULL
                  WHERE id = :id AND state = 'QUEUED' AND NOT cancel_requested AND not_before <= now()
-                   AND spec_version <= :known AND {NO_OPEN_DEPENDENCY}
+                   AND {IS_KNOWN} AND {NO_OPEN_DEPENDENCY}
                    AND NOT EXISTS (SELECT 1 FROM runs o WHERE o.state = 'RUNNING' AND o.worker = :worker)
-                 RETURNING attempt, kind, spec, traceparent"""),  # noqa: S608  a constant of this module
-        {"id": run_id, "worker": worker, "lease": lease_s, "deadline": deadline_s, "known": SPEC_VERSION},
+                 RETURNING attempt, kind, spec, traceparent"""),  # noqa: S608  constants of this code
+        {"id": run_id, "worker": worker, "lease": lease_s, "deadline": deadline_s, "known": known_versions()},
     ).one_or_none()
     if row is None:
         return None
@@ -65,7 +66,7 @@ def claim(session: Session, run_id: UUID, *, worker: str, lease_s: float, deadli
         {"id": run_id, "attempt": row.attempt, "worker": worker},
     )
     settle(session, [run_id])
-    return Claim(run_id, row.attempt, RunKind(row.kind), row.spec, row.traceparent, _open_audits(session, run_id))
+    return Claim(run_id, row.attempt, row.kind, row.spec, row.traceparent, _open_audits(session, run_id))
 
 
 def held_claim(session: Session, *, worker: str) -> Claim | None:
@@ -77,7 +78,7 @@ def held_claim(session: Session, *, worker: str) -> Claim | None:
     if row is None:
         return None
     run_id = UUID(str(row.id))
-    return Claim(run_id, row.attempt, RunKind(row.kind), row.spec, row.traceparent, _open_audits(session, run_id))
+    return Claim(run_id, row.attempt, row.kind, row.spec, row.traceparent, _open_audits(session, run_id))
 
 
 def heartbeat(session: Session, run_id: UUID, attempt: int, *, lease_s: float, progress: dict[str, Any] | None) -> Beat:
@@ -96,8 +97,6 @@ def heartbeat(session: Session, run_id: UUID, attempt: int, *, lease_s: float, p
     ).one_or_none()
     if row is None:
         return Beat(alive=False, cancel_requested=False)
-    if progress is not None:
-        notify(session, "spinal_audits", str(run_id))
     return Beat(alive=True, cancel_requested=row.cancel_requested)
 
 
@@ -178,19 +177,20 @@ def fail(
     return "FAILED"
 
 
-def release(session: Session, run_id: UUID, attempt: int) -> None:
-    """RUNNING -> QUEUED without charging the attempt: the worker is going away in good order. A run that is not wanted
-    any more -> CANCELLED."""
+def release(session: Session, run_id: UUID, attempt: int, *, pause_s: float = 0.0) -> None:
+    """RUNNING -> QUEUED without charging the attempt: the worker is going away in good order, or is not the one to do
+    it, and nobody is to take the run for ``pause_s``. A run that is not wanted any more -> CANCELLED."""
     if check_fence(session, run_id, attempt):
         cancelled(session, run_id, attempt)
         return
     session.execute(
         text("""UPDATE runs SET state = 'QUEUED', charged_attempts = charged_attempts - 1, lease_until = NULL,
-                  worker = NULL, rung_at = NULL, not_before = now(), progress = NULL WHERE id = :id"""),
-        {"id": run_id},
+                  worker = NULL, rung_at = NULL, not_before = now() + make_interval(secs => :pause), progress = NULL
+                WHERE id = :id"""),
+        {"id": run_id, "pause": pause_s},
     )
     _end_attempt(session, run_id, attempt, "released", None)
-    notify(session, "spinal_runs", str(run_id))
+    wake_dispatchers(session, run_id)
     settle(session, [run_id])
 
 
@@ -209,7 +209,7 @@ def expire_lease(session: Session, worker: str) -> UUID | None:
     return None if ended is None else UUID(str(ended))
 
 
-def end_what_waits_in_vain(session: Session) -> list[tuple[UUID, str]]:
+def fail_orphans(session: Session) -> list[tuple[UUID, str]]:
     """Queued runs that can never start: cancelled when nobody wants them, failed when what they wait for has failed or
     was given up. No transition of this code leaves any; that of the release before could. Returns (run, new state)."""
     given_up = session.execute(
@@ -243,14 +243,14 @@ def dependency_results(session: Session, run_id: UUID) -> dict[str, str]:
     return {row.spec_digest: row.result_digest for row in rows}
 
 
-def reap_next(
-    session: Session, *, max_attempts: int, backoff_s: float, only: UUID | None = None
+def reap_expired(
+    session: Session, *, attempts_of: Callable[[str], Attempts], only: UUID | None = None
 ) -> tuple[UUID, str] | None:
     """Take back the run whose lease expired first (or ``only`` that one): cancelled when flagged, queued again, or
-    failed after the last attempt. Returns (run, new state), None when no lease has expired. One run per transaction,
-    for the order of locks."""
+    failed after the last of the attempts of its kind. Returns (run, new state), None when no lease has expired. One run
+    per transaction, for the order of locks."""
     row = session.execute(
-        text("""SELECT id, attempt, cancel_requested, worker, deadline_at <= now() AS late FROM runs
+        text("""SELECT id, kind, attempt, cancel_requested, worker, deadline_at <= now() AS late FROM runs
                 WHERE state = 'RUNNING' AND lease_until <= now() AND (CAST(:only AS uuid) IS NULL OR id = :only)
                 ORDER BY lease_until LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED"""),
         {"only": only},
@@ -266,7 +266,8 @@ def reap_next(
         if row.late
         else LeaseLost(f"worker {row.worker} fell silent during attempt {row.attempt}")
     ).to_problem()
-    if _requeue(session, run_id, row.attempt, "lost", lost, max_attempts, backoff_s):
+    allowed = attempts_of(row.kind)
+    if _requeue(session, run_id, row.attempt, "lost", lost, allowed.most, allowed.backoff_s):
         return run_id, "QUEUED"
     error = _exhausted(session, run_id, lost, "lost")
     _finish(session, run_id, row.attempt, "FAILED", "lost", problem=error)
@@ -308,7 +309,7 @@ def _finish(
     if ended is None:
         raise LeaseLost(f"attempt {attempt} of run {run_id} is no longer the current one")
     _end_attempt(session, run_id, attempt, outcome, problem)
-    notify(session, "spinal_runs", str(run_id))
+    wake_dispatchers(session, run_id)
 
 
 def _end_attempt(session: Session, run_id: UUID, attempt: int, outcome: str, problem: dict[str, Any] | None) -> None:
@@ -345,7 +346,7 @@ def _requeue(
     if taken is None:
         return False
     _end_attempt(session, run_id, attempt, outcome, problem)
-    notify(session, "spinal_runs", str(run_id))
+    wake_dispatchers(session, run_id)
     settle(session, [run_id])
     return True
 

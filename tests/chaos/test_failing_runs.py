@@ -133,7 +133,7 @@ def test_a_result_that_the_database_does_not_take_holds_no_worker_whose_audit_is
     fleet.start_dispatcher()
     fleet.start_worker()
     audit = fleet.submit(reference=None)
-    until(lambda: fleet.log("worker").count("the ledger is waited for") > 2, "the result to be refused")
+    until(lambda: fleet.log("worker").count("waiting for the database") > 2, "the result to be refused")
     fleet.cancel(audit)
     until(lambda: fleet.rows("SELECT state FROM runs") == [("CANCELLED",)], "the run to be cancelled", timeout=15.0)
     with fleet.ledger.begin() as session:

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from service.runs import transitions
+from service.runs.kinds import Attempts
 from spinal.errors import LeaseLost
 from tests.support.fleet import Fleet
 from tests.support.waiting import until
@@ -199,7 +200,7 @@ def test_every_write_of_an_old_attempt_is_refused(fleet: Fleet) -> None:
     assert old is not None
     with fleet.ledger.begin() as session:
         assert transitions.expire_lease(session, "old") == run_id
-        assert transitions.reap_next(session, max_attempts=3, backoff_s=0.0) == (run_id, "QUEUED")
+        assert transitions.reap_expired(session, attempts_of=lambda _kind: Attempts(3, 0.0)) == (run_id, "QUEUED")
     new = claim("new")
     assert new is not None
     assert new.attempt == old.attempt + 1

@@ -71,7 +71,7 @@ def test_a_run_outlives_a_database_that_is_away_for_longer_than_its_lease(fleet:
     fleet.go_on()
     away_until = time.monotonic() + 2 * LEASE_S
     until(
-        lambda: fleet.log("worker").count("the ledger is waited for") >= 2,
+        lambda: fleet.log("worker").count("waiting for the database") >= 2,
         "both results to wait for the database",
     )
     until(lambda: time.monotonic() > away_until, "two leases to pass")
@@ -108,7 +108,7 @@ def test_a_database_that_only_reads_for_a_while_is_told_to_clients_and_waited_fo
         assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
         assert answer.headers["Retry-After"]
     fleet.go_on()
-    until(lambda: "the ledger is waited for" in fleet.log("worker"), "the result to wait")
+    until(lambda: "waiting for the database" in fleet.log("worker"), "the result to wait")
     read_only(False)
     fleet.wait_for(audit, "SUCCEEDED", timeout=60.0)
     fleet.ended_once(runs=1, traces=1)

@@ -15,6 +15,7 @@ from service.database.tables import AuditRecord
 from service.database.unit_of_work import Ledger
 from service.runs import rings, transitions
 from service.runs.demand import need_runs
+from service.runs.kinds import Attempts
 from service.runs.settle import settle_audit
 from spinal.errors import LeaseLost
 
@@ -32,15 +33,18 @@ def submit(ledger: Ledger, chance: Random) -> UUID:
     }
     audit = AuditRecord(id=new_id(), tenant="t", candidate=other, reference=one, request={}, spec={}, state="QUEUED")
     with ledger.begin() as session:
-        store.insert_audit(session, audit, need_runs(session, specs, queue="cpu", priority=0, traceparent=None))
+        store.insert_audit(
+            session, audit, need_runs(session, specs, queue_of=lambda _kind: "cpu", priority=0, traceparent=None)
+        )
         settle_audit(session, audit.id)
     return audit.id
 
 
 def work(ledger: Ledger, chance: Random, rung: UUID) -> None:
     with ledger.begin() as session:
-        best = rings.best_due(session, rung) or rung
-        held = transitions.claim(session, best, worker=f"w{chance.random()}", lease_s=60.0, deadline_s=60.0)
+        best = rings.next_run(session, rung)
+        run = best.run_id if best else rung
+        held = transitions.claim(session, run, worker=f"w{chance.random()}", lease_s=60.0, deadline_s=60.0)
     if held is None:
         return
     how = chance.choice(["release", "fail", "try again", "lose"])
@@ -57,16 +61,16 @@ def work(ledger: Ledger, chance: Random, rung: UUID) -> None:
 
 def reap(ledger: Ledger) -> None:
     with ledger.begin() as session:
-        transitions.reap_next(session, max_attempts=3, backoff_s=0.0)
+        transitions.reap_expired(session, attempts_of=lambda _kind: Attempts(3, 0.0))
     with ledger.begin() as session:
-        transitions.end_what_waits_in_vain(session)
+        transitions.fail_orphans(session)
 
 
 def ring(ledger: Ledger) -> None:
     with ledger.begin() as session:
         due = rings.due_runs(session, ring_again_s=0.0, again=("cpu",), limit=5)
     with ledger.begin() as session:
-        rings.unring(session, [run.run_id for run in due[:2]])
+        rings.mark_not_rung(session, [run.run_id for run in due[:2]])
 
 
 def test_no_two_transactions_wait_for_each_other(ledger: Ledger) -> None:

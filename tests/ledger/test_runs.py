@@ -7,6 +7,7 @@ from sqlalchemy import text
 
 from service.database.unit_of_work import Ledger
 from service.runs import demand, rings, transitions
+from service.runs.kinds import Attempts
 from worker.metrics import LedgerCollector
 
 SPEC = {"kind": "trace", "model": "local:x"}
@@ -146,13 +147,13 @@ def test_a_live_lease_is_not_reaped_and_a_past_deadline_ends_it(ledger: Ledger) 
     held = claim(ledger, run)
     assert held is not None
     with ledger.begin() as session:
-        assert transitions.reap_next(session, max_attempts=3, backoff_s=0.0) is None
+        assert transitions.reap_expired(session, attempts_of=lambda _kind: Attempts(3, 0.0)) is None
         session.execute(text("UPDATE runs SET deadline_at = now() - interval '1 s'"))
     with ledger.begin() as session:
         assert not transitions.heartbeat(session, run, held.attempt, lease_s=60.0, progress=None).alive
         assert transitions.expire_lease(session, "w") == run
     with ledger.begin() as session:
-        assert transitions.reap_next(session, max_attempts=1, backoff_s=0.0) == (run, "FAILED")
+        assert transitions.reap_expired(session, attempts_of=lambda _kind: Attempts(1, 0.0)) == (run, "FAILED")
     error = column(ledger, run, "error")
     assert isinstance(error, dict)
     assert error["last_code"] == "deadline_exceeded"

@@ -11,6 +11,7 @@ from service.database.tables import AuditRecord
 from service.database.unit_of_work import Ledger
 from service.runs import rings, transitions
 from service.runs.demand import find_or_create_run, need_runs
+from service.runs.kinds import Attempts
 from service.runs.settle import settle_audit
 
 M: dict[str, Any] = {"kind": "trace", "of": "m"}
@@ -25,7 +26,7 @@ DIGEST = "ab" * 32
 def submit(ledger: Ledger, specs: dict[str, dict[str, Any]]) -> tuple[UUID, dict[str, UUID]]:
     audit = AuditRecord(id=new_id(), tenant="t", candidate="m", reference=None, request={}, spec={}, state="QUEUED")
     with ledger.begin() as session:
-        found = need_runs(session, specs, queue="cpu", priority=0, traceparent=None)
+        found = need_runs(session, specs, queue_of=lambda _kind: "cpu", priority=0, traceparent=None)
         store.insert_audit(session, audit, found)
         settle_audit(session, audit.id)
     return audit.id, found
@@ -104,13 +105,13 @@ def test_what_can_never_start_is_ended_and_its_audits_with_it(ledger: Ledger) ->
         )
         session.execute(text("UPDATE runs SET cancel_requested = TRUE WHERE id = :id"), {"id": found["reference"]})
     with ledger.begin() as session:
-        assert set(transitions.end_what_waits_in_vain(session)) == {
+        assert set(transitions.fail_orphans(session)) == {
             (found["reference"], "CANCELLED"),
             (found["compare"], "FAILED"),
         }
     assert state(ledger, "audits", audit) == "FAILED"
     with ledger.begin() as session:
-        assert transitions.end_what_waits_in_vain(session) == []
+        assert transitions.fail_orphans(session) == []
     _, again = submit(ledger, PAIR)
     assert not set(again.values()) & set(found.values())
 
@@ -156,7 +157,7 @@ def test_a_run_of_a_cancelled_audit_is_over_however_its_worker_leaves_it(ledger:
             else:
                 transitions.expire_lease(session, f"w/{held.run_id}")
         with ledger.begin() as session:
-            transitions.reap_next(session, max_attempts=3, backoff_s=0.0)
+            transitions.reap_expired(session, attempts_of=lambda _kind: Attempts(3, 0.0))
         assert state(ledger, "runs", held.run_id) == "CANCELLED", end
 
 
@@ -164,10 +165,16 @@ def test_a_raised_priority_overtakes_what_was_rung_before(ledger: Ledger) -> Non
     _, slow = submit(ledger, {"candidate": {"kind": "trace", "of": "slow"}})
     _, urgent = submit(ledger, {"candidate": {"kind": "trace", "of": "urgent"}})
     with ledger.begin() as session:
-        need_runs(session, {"candidate": {"kind": "trace", "of": "urgent"}}, queue="cpu", priority=5, traceparent=None)
+        need_runs(
+            session,
+            {"candidate": {"kind": "trace", "of": "urgent"}},
+            queue_of=lambda _kind: "cpu",
+            priority=5,
+            traceparent=None,
+        )
     with ledger.begin() as session:
-        assert rings.best_due(session, slow["candidate"]) is None
+        assert rings.next_run(session, slow["candidate"]) is None
         assert len(rings.due_runs(session, ring_again_s=60.0, again=())) == 2
         # The doorbell that came first was the other run's.
-        assert rings.best_due(session, slow["candidate"]) == urgent["candidate"]
-        assert rings.best_due(session, UUID(int=0)) is None
+        assert rings.next_run(session, slow["candidate"]) == rings.Queued(urgent["candidate"], "trace")
+        assert rings.next_run(session, UUID(int=0)) is None

@@ -33,6 +33,7 @@ from service.database.unit_of_work import Ledger
 from service.operations.invariants import violations
 from service.runs import rings, transitions
 from service.runs.demand import need_runs
+from service.runs.kinds import Attempts
 from service.runs.lifecycle import IN_FLIGHT, State, audit_state
 from service.runs.settle import settle_audit
 from service.traces.store import store_trace
@@ -159,7 +160,7 @@ class Transitions(RuleBasedStateMachine):
             id=new_id(), tenant=TENANT, candidate=candidate, reference=reference, request={}, spec={}, state="QUEUED"
         )
         with self.ledger.begin() as session:
-            found = need_runs(session, specs, queue=self.example, priority=priority, traceparent=None)
+            found = need_runs(session, specs, queue_of=lambda _kind: self.example, priority=priority, traceparent=None)
             store.insert_audit(session, audit, found)
             settle_audit(session, audit.id)
             self.age_differently(session, [found[role] for role in names if found[role] not in self.model.runs])
@@ -219,8 +220,10 @@ class Transitions(RuleBasedStateMachine):
         """A doorbell for any run starts the one that should go first, of those that were rung."""
         with self.ledger.begin() as session:
             rings.due_runs(session, ring_again_s=0.0, again=(), limit=999)
-            best = rings.best_due(session, rung)
-            claimed = best and transitions.claim(session, best, worker=f"w/{best}", lease_s=600.0, deadline_s=600.0)
+            best = rings.next_run(session, rung)
+            claimed = best and transitions.claim(
+                session, best.run_id, worker=f"w/{best.run_id}", lease_s=600.0, deadline_s=600.0
+            )
         due = self.model.due()
         assert (claimed is None) == (not due)
         if claimed is not None:
@@ -337,7 +340,7 @@ class Transitions(RuleBasedStateMachine):
             expired = transitions.expire_lease(session, f"w/{run}")
         assert (expired == run) == (before.state is State.RUNNING)
         with self.ledger.begin() as session:
-            taken = transitions.reap_next(session, max_attempts=MOST, backoff_s=0.0)
+            taken = transitions.reap_expired(session, attempts_of=lambda _kind: Attempts(MOST, 0.0))
         assert (taken is None) == (expired is None)
         if taken is not None:
             self.model.put(run, Model.requeued(before))
@@ -366,11 +369,11 @@ class Transitions(RuleBasedStateMachine):
             self.lose(run)
         while due := self.model.due():
             with self.ledger.begin() as session:
-                assert transitions.end_what_waits_in_vain(session) == []
+                assert transitions.fail_orphans(session) == []
                 rings.due_runs(session, ring_again_s=0.0, again=(), limit=999)
-                best = rings.best_due(session, due[0])
+                best = rings.next_run(session, due[0])
                 assert best is not None
-                claimed = transitions.claim(session, best, worker="w/last", lease_s=600.0, deadline_s=600.0)
+                claimed = transitions.claim(session, best.run_id, worker="w/last", lease_s=600.0, deadline_s=600.0)
                 assert claimed is not None
                 transitions.succeed(session, claimed.run_id, claimed.attempt, self.result_of(claimed.run_id))
             self.claimed(claimed, due)

@@ -1,6 +1,7 @@
 """What ``SPEC_VERSION`` stands for: whoever changes what a specification asks for has to raise it."""
 
 import json
+from dataclasses import replace
 from hashlib import sha256
 from uuid import UUID
 
@@ -9,6 +10,7 @@ from sqlalchemy import text
 
 from service.database.unit_of_work import Ledger
 from service.runs import demand, specs, transitions
+from service.runs.kinds import KINDS
 from service.runs.specs import SPEC_VERSION, compare_spec, trace_spec
 from spinal.documents.comparison import SCORER_VERSION
 from spinal.documents.trace import ENGINE_VERSION
@@ -41,10 +43,17 @@ def test_a_run_is_claimed_by_its_own_version_and_by_later_ones(ledger: Ledger, m
         with ledger.begin() as session:
             return transitions.claim(session, run, worker="w", lease_s=60.0, deadline_s=60.0)
 
-    monkeypatch.setattr(transitions, "SPEC_VERSION", SPEC_VERSION - 1)
+    trace = KINDS["trace"]
+    monkeypatch.setitem(KINDS, "trace", replace(trace, version=trace.version - 1))
     assert claim() is None
-    monkeypatch.setattr(transitions, "SPEC_VERSION", SPEC_VERSION + 1)
+    monkeypatch.setitem(KINDS, "trace", replace(trace, version=trace.version + 1))
     assert claim() is not None
+
+
+def test_workers_from_before_the_table_leave_later_kinds_alone() -> None:
+    """They know runs by their version alone, and theirs is 3."""
+    first = {name for name, kind in KINDS.items() if kind.version <= 3}
+    assert first <= {"trace", "compare"}
 
 
 def test_code_from_before_versions_inserts_runs_that_everyone_claims(ledger: Ledger) -> None:

@@ -7,6 +7,7 @@ from sqlalchemy import text
 from service.database.unit_of_work import Ledger
 from service.runs import transitions
 from service.runs.demand import find_or_create_run
+from service.runs.kinds import Attempts
 from service.settings import Settings
 from spinal.errors import DatabaseUnavailable
 from worker.metrics import LedgerCollector
@@ -45,7 +46,7 @@ def test_lost_runs_refused_writes_and_broken_invariants_show(ledger: Ledger) -> 
     assert found["spinal_runs,RUNNING"] == 1
     assert found["spinal_invariant_violations,no lease is expired for more than a minute"] == 1
     with ledger.begin() as session:
-        assert transitions.reap_next(session, max_attempts=3, backoff_s=0.0) == (run, "QUEUED")
+        assert transitions.reap_expired(session, attempts_of=lambda _kind: Attempts(3, 0.0)) == (run, "QUEUED")
         for beat in (True, True, False):
             assert transitions.record_refusal(session, run, held.attempt, beat=beat)
         session.execute(text("UPDATE runs SET created_at = now() - interval '1 hour', not_before = now()"))
