@@ -10,13 +10,14 @@ import time
 from pathlib import Path
 
 from spinal.analysis.compare import compare
-from spinal.capture import Capture, load_capture
-from spinal.checkpoint import Checkpoint, resolve_reference
+from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.resolve import resolve_reference
+from spinal.documents.capture import Capture, load_capture
+from spinal.documents.provenance import make_provenance
+from spinal.documents.trace import Trace
 from spinal.engine.api import gather_evidence, measure
 from spinal.profile import MeasurementProfile
-from spinal.prompts import builtin_prompts
-from spinal.provenance import make_provenance
-from spinal.trace import Trace
+from spinal.prompts.builtin import builtin_prompts
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKING = ("dpo-short", "sft-twin", "dpo-blocks-1-7", "dpo-blocks-9-15", "dpo-blocks-18-24")

@@ -19,15 +19,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from spinal.analysis.compare import compare
-from spinal.capture import load_capture
-from spinal.checkpoint import resolve_reference
-from spinal.comparison import Comparison
+from spinal.checkpoints.resolve import resolve_reference
+from spinal.documents.capture import load_capture
+from spinal.documents.comparison import Comparison
+from spinal.documents.provenance import make_provenance
 from spinal.engine.anatomy import find_anatomy
 from spinal.engine.api import gather_evidence, measure
 from spinal.engine.load import load
 from spinal.profile import MeasurementProfile
-from spinal.prompts import PromptSet, builtin_prompts
-from spinal.provenance import make_provenance
+from spinal.prompts.builtin import builtin_prompts
+from spinal.prompts.sets import PromptSet
 
 ROOT = Path(__file__).resolve().parents[1] / "examples" / "checkpoints"
 PROFILE = MeasurementProfile(max_tokens=48, lens_positions=4, swap_prompts=32, continuation_prompts=4,
@@ -117,7 +118,7 @@ class Auditor:
 
 def right(result: Comparison, name: str, case: Case, depth: int) -> bool:
     """Whether the profile ``name`` puts the change where the case put it."""
-    place = result.localization[name]  # type: ignore[index]  # names of the document itself
+    place = result.localization[name]
     if place.center is None or place.peak is None:
         return False
     if len(case.blocks) == 1:

@@ -10,4 +10,4 @@ RUN pip install --no-cache-dir -c constraints.txt ".[service,telemetry]" \
  && useradd --system --uid 10001 spinal \
  && install -d -o spinal /var/lib/spinal/artifacts
 USER spinal
-CMD ["python", "-m", "uvicorn", "service.api.app:create_app", "--factory", "--host", "0.0.0.0", "--port", "8000"]
+CMD ["python", "-m", "uvicorn", "service.app:create_app", "--factory", "--host", "0.0.0.0", "--port", "8000"]

@@ -3,14 +3,14 @@
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 from uuid import uuid4
 
 import httpx
 
-from spinal.analysis.diff import TraceDiff
+from spinal.documents.diff import TraceDiff
+from spinal.documents.trace import Trace
 from spinal.errors import DeadlineExceeded, InternalError, ServiceUnreachable, SpinalError, all_errors
-from spinal.trace import Trace
 
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
 RETRY_STATUS = frozenset({429, 502, 503, 504})
@@ -113,7 +113,7 @@ class Client:
     def scores(self, audit_id: str) -> JsonObject:
         return self._json("GET", f"/v1/audits/{audit_id}/scores")
 
-    def report(self, audit_id: str, format: Literal["json", "html", "md"] = "json") -> str:
+    def report(self, audit_id: str, format: str = "json") -> str:
         return self._send("GET", f"/v1/audits/{audit_id}/report", params={"format": format}).text
 
     # results and catalog

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from spinal.canonical import digest_of
+from spinal.documents.canonical import digest_of
 
 COMPARISON_FIELDS = frozenset(
     {
@@ -28,7 +28,7 @@ Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class MeasurementProfile(BaseModel):
-    """Knobs of a measurement (``method.md`` sections 1-7); the defaults are profile ``spinal/1``."""
+    """Knobs of a measurement (``docs/method.md``); the defaults are profile ``spinal/1``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 

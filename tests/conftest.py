@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("tests.chaos.fleet")
+pytest.register_assert_rewrite("tests.support.fleet")
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -24,6 +24,7 @@ LAYERS: dict[str, tuple[str, frozenset[str]]] = {
     "contract": ("what the code promises: imports, documents, openapi.yaml", frozenset()),
     "cli": ("the `spinal` command as a process", frozenset()),
     "ledger": ("SQL against a real Postgres", frozenset()),
+    "seams": ("a fake source, locator, rule, format and kind, each added in one place", frozenset()),
     "api": ("HTTP against a real Postgres, with an engine double", frozenset()),
     "worker": ("parts of the workers against a real Postgres", frozenset()),
     "engine": ("measurements of tiny models against oracles", frozenset({"model"})),
@@ -147,7 +148,7 @@ def valkey():  # type: ignore[no-untyped-def]
 @pytest.fixture(scope="session")
 def migrated_template(postgres) -> Iterator[str]:  # type: ignore[no-untyped-def]
     """Name of a database at the migration head, to be copied by every test that wants a ledger."""
-    from service.migrate import upgrade
+    from service.operations.migrate import upgrade
     from service.settings import Settings
 
     with create_database(postgres.url, TEMPLATE) as url:
@@ -200,8 +201,8 @@ def settings(database_url: str, tmp_path: Path):  # type: ignore[no-untyped-def]
 @pytest.fixture
 def ledger(settings) -> Iterator[object]:  # type: ignore[no-untyped-def]
     """A Ledger on a fresh, migrated, empty database. Its invariants hold after every test that used it."""
-    from service.ledger.invariants import violations
-    from service.ledger.unit_of_work import Ledger
+    from service.database.unit_of_work import Ledger
+    from service.operations.invariants import violations
 
     opened = Ledger(settings)
     yield opened

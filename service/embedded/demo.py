@@ -10,8 +10,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from service.embedded.stack import Stack
 from spinal.client import Client, error_of
-from spinal.comparison import Comparison
-from spinal.report.terminal import print_document
+from spinal.documents.comparison import Comparison
+from spinal.report.formats.terminal import print_document
 
 REFERENCE, CANDIDATE = "local:sft", "local:dpo-short"
 PROMPT_SET = "hh-harmless-128"

@@ -97,7 +97,7 @@ class Stack:
             commands = self._commands()
             for name in ("worker", "api"):
                 self._add(name, commands[name])
-            self._once("migrate", "-m", "service.migrate")
+            self._once("migrate", "-m", "spinal.cli.main", "database", "upgrade")
             self._add("dispatcher", commands["dispatcher"])
             self.api_key = self._key()
             wait_until(self._ready, self._parts["api"].child, timeout=READY_TIMEOUT)
@@ -177,7 +177,7 @@ class Stack:
         self._valkey.start()
 
     def _commands(self) -> dict[str, tuple[str, ...]]:
-        uvicorn = ("-m", "uvicorn", "service.api.app:create_app", "--factory", "--no-access-log")
+        uvicorn = ("-m", "uvicorn", "service.app:create_app", "--factory", "--no-access-log")
         celery = ("-m", "celery", "-A", "worker.celery_app", "worker", "--loglevel", "warning")
         found = {
             "worker": (*celery, "--queues", "cpu", "--concurrency", str(self._concurrency), "--without-mingle",
@@ -234,7 +234,7 @@ class Stack:
     def _key(self) -> str:
         known = self._secrets()
         if "api_key" not in known:
-            known["api_key"] = self._once("key", "-m", "service.keys", "create", "--tenant", "local")
+            known["api_key"] = self._once("key", "-m", "spinal.cli.main", "keys", "create", "--tenant", "local")
             (self.folder / "secrets.json").write_text(json.dumps(known))
         return known["api_key"]
 

@@ -8,20 +8,21 @@ from spinal.analysis.controls import control_null, noise_null
 from spinal.analysis.damage import assess
 from spinal.analysis.layers import Pair, layer_comparisons
 from spinal.analysis.localization import terminal_window
+from spinal.analysis.locators import DepthProfile, depth_profiles, place
 from spinal.analysis.nulls import depth_null, self_null
-from spinal.analysis.places import DepthProfile, depth_profiles, place
 from spinal.analysis.remarks import remarks
 from spinal.analysis.scores import floor_values, score
 from spinal.analysis.uncertainty import draw_shares
-from spinal.analysis.verdict import decide
-from spinal.canonical import digest_of
-from spinal.capture import Capture
-from spinal.comparison import SCORER_VERSION, Comparison, Null, Scores, Side
-from spinal.documents import Provenance
+from spinal.documents.base import Provenance
+from spinal.documents.canonical import digest_of
+from spinal.documents.capture import Capture
+from spinal.documents.comparison import SCORER_VERSION, Comparison, Null, Scores, Side
+from spinal.documents.evidence import PairEvidence
+from spinal.documents.trace import POLICIES, Trace, stamp_profile
 from spinal.errors import TracesNotComparable
-from spinal.evidence import PairEvidence
+from spinal.policy.decide import decide
+from spinal.policy.rules import Facts
 from spinal.profile import MeasurementProfile
-from spinal.trace import POLICIES, Trace, stamp_profile
 
 Array = npt.NDArray[np.float64]
 
@@ -83,7 +84,7 @@ def compare(
         scores=scores,
         damage=damage,
         nulls=nulls,
-        verdict=decide(damage, localization["block_swap"], identical=pair.identical),
+        verdict=decide(Facts(damage, localization, pair.identical)),
         warnings=remarks(pair, layers, localization, scores, damage, nulls),
         provenance=provenance,
     )

@@ -1,4 +1,4 @@
-"""Is the candidate still a working model? (``docs/method.md`` section 6). Shown next to every score."""
+"""Is the candidate still a working model? (``docs/method.md`` ("Damage panel")). Shown next to every score."""
 
 from typing import Literal
 
@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from spinal.analysis.uncertainty import prompt_means
-from spinal.capture import Capture
-from spinal.comparison import Damage, DamageSignal
-from spinal.evidence import PairEvidence
+from spinal.documents.capture import Capture
+from spinal.documents.comparison import Damage, DamageSignal
+from spinal.documents.evidence import PairEvidence
 
 Array = npt.NDArray[np.float64]
 Level = Literal["none", "watch", "damaged"]

@@ -7,12 +7,12 @@ import numpy.typing as npt
 
 from spinal.analysis.diff import opposite, same_sign
 from spinal.analysis.uncertainty import alpha_estimates, mean_estimates
-from spinal.capture import Capture, PolicyCapture
-from spinal.comparison import ByPolicy, ContractionDifference, LayerComparison
-from spinal.documents import Estimate, missing
-from spinal.evidence import PairEvidence
+from spinal.documents.base import Estimate, missing
+from spinal.documents.capture import Capture, PolicyCapture
+from spinal.documents.comparison import ByPolicy, ContractionDifference, LayerComparison
+from spinal.documents.evidence import PairEvidence
+from spinal.documents.trace import POLICIES, WINDOWS, LayerTrace, Trace
 from spinal.profile import MeasurementProfile
-from spinal.trace import POLICIES, WINDOWS, LayerTrace, Trace
 
 Array = npt.NDArray[np.float64]
 NO_STEP = "no_step_into_layer_0"

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from spinal.analysis.layers import Pair
-from spinal.comparison import Damage, LayerComparison, Localization, Null, Scores
-from spinal.trace import POLICIES
+from spinal.documents.comparison import Damage, LayerComparison, Localization, Null, Scores
+from spinal.documents.trace import POLICIES
 
 FEW_PROMPTS = 20
 """Below this many prompts bootstrap intervals are known to be too short."""

@@ -1,4 +1,4 @@
-"""Strength of the signature over the terminal window T (``docs/method.md`` section 5)."""
+"""Strength of the signature over the terminal window T (``docs/method.md`` ("How strong it is"))."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,8 @@ import numpy.typing as npt
 
 from spinal.analysis.layers import Pair
 from spinal.analysis.localization import terminal_shares
+from spinal.analysis.locators.profile import DepthProfile
 from spinal.analysis.nulls import split_shares
-from spinal.analysis.places import DepthProfile
 from spinal.analysis.shape import entropy_roughness, kendall_tau, path_coherence, turning_angle
 from spinal.analysis.uncertainty import (
     MDE_FACTOR,
@@ -18,10 +18,10 @@ from spinal.analysis.uncertainty import (
     prompt_means,
     resampled_means,
 )
-from spinal.capture import Capture, PolicyCapture
-from spinal.comparison import Scores
+from spinal.documents.capture import Capture, PolicyCapture
+from spinal.documents.comparison import Scores
+from spinal.documents.trace import WINDOWS
 from spinal.profile import MeasurementProfile
-from spinal.trace import WINDOWS
 
 Array = npt.NDArray[np.float64]
 Nodes = npt.NDArray[np.intp]

@@ -11,15 +11,19 @@ from typing import Any
 from pydantic import ValidationError
 
 from spinal.analysis.compare import compare
-from spinal.capture import load_capture
-from spinal.checkpoint import Checkpoint, check_pair, inspect, resolve_reference
+from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.inspect import inspect
+from spinal.checkpoints.pair import check_pair
+from spinal.checkpoints.resolve import resolve_reference
 from spinal.cli.progress import bar
-from spinal.comparison import Comparison
+from spinal.documents.capture import load_capture
+from spinal.documents.comparison import Comparison
+from spinal.documents.provenance import make_provenance
+from spinal.documents.trace import Trace
 from spinal.errors import ProfileInvalid, UsageError
 from spinal.profile import MeasurementProfile
-from spinal.prompts import PromptSet, load_prompts
-from spinal.provenance import make_provenance
-from spinal.trace import Trace
+from spinal.prompts.load import load_prompts
+from spinal.prompts.sets import PromptSet
 
 
 def build_profile(knobs: dict[str, Any]) -> MeasurementProfile:

@@ -1,21 +1,27 @@
 """Entry point of ``spinal``: commands, options, exit codes."""
 
 import json
-import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from spinal import __version__
-from spinal.cli.local import build_profile, local_compare, local_trace
+from spinal.cli.operators import CommandsAndOperators
 from spinal.cli.output import check_outputs, emit, report_error
-from spinal.errors import DocumentInvalid, ExitCode, SpinalError, UsageError
-from spinal.prompts import DEFAULT_SET
+from spinal.errors import DocumentInvalid, InternalError, SpinalError, UsageError
+from spinal.prompts.builtin import DEFAULT_SET
+
+INTERRUPTED = 130
+"""What the parser answers on Ctrl-C."""
 
 app = typer.Typer(
-    help="Audits what alignment did inside a language model.", no_args_is_help=True, pretty_exceptions_enable=False
+    cls=CommandsAndOperators,
+    help="Audits what alignment did inside a language model.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
 )
 Prompts = Annotated[
     str,
@@ -58,6 +64,8 @@ def trace(
     stream: Stream = False,
 ) -> None:
     """Measure the depth trace of one checkpoint, here, without a server."""
+    from spinal.cli.local import build_profile, local_trace
+
     check_outputs(output or [])
     profile = build_profile(
         {"max_tokens": max_tokens, "lens_positions": lens_positions, "dtype": dtype, "batch_size": batch_size}
@@ -88,6 +96,8 @@ def compare(
     ] = None,
 ) -> None:
     """Compare a candidate with its reference, here, without a server. Exit 0 when it could be computed."""
+    from spinal.cli.local import build_profile, local_compare
+
     check_outputs(output or [])
     profile = build_profile(
         {
@@ -155,19 +165,11 @@ def report(
     emit(_read_document(document), as_json=as_json, outputs=output or [])
 
 
-@app.command()
-def doctor() -> None:
-    """Check what must always hold in the ledger behind SPINAL_DATABASE_URL. Exit 0 when it does, 1 when not, 3 when it
-    could not be checked."""
-    # By name: the science knows nothing of the service, which need not be installed where it is used alone.
-    runpy.run_module("service.doctor", run_name="__main__")
-
-
 def _read_document(path: Path) -> Any:
     from pydantic import ValidationError
 
-    from spinal.comparison import Comparison
-    from spinal.trace import Trace
+    from spinal.documents.comparison import Comparison
+    from spinal.documents.trace import Trace
 
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
@@ -217,15 +219,25 @@ def main() -> None:
     """Run the command; every expected failure ends in one line for the cause and one for the next step."""
     as_json = "--json" in sys.argv
     try:
-        app()
+        code = app(standalone_mode=False, prog_name="spinal")
     except SpinalError as error:
-        sys.exit(int(report_error(error, as_json=as_json)))
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; nothing was written\n")
-        sys.exit(130)
+        code = report_error(error, as_json=as_json)
     except Exception as error:  # noqa: BLE001  the last line of defence of a command line: no traceback for users
-        sys.stderr.write(f"error: unexpected {type(error).__name__}: {error}\nnext: report it with the command line\n")
-        sys.exit(int(ExitCode.NOT_EVALUATED))
+        explained = _explained(error)
+        # Without a word where the parser has shown the help text instead.
+        code = report_error(explained, as_json=as_json) if explained.detail else explained.exit_code
+    if code == INTERRUPTED:
+        sys.stderr.write("interrupted; nothing was written\n")
+    sys.exit(int(code or 0))
+
+
+def _explained(error: Exception) -> SpinalError:
+    """An error that is not ours, as one that can be shown."""
+    format_message: Callable[[], str] | None = getattr(error, "format_message", None)
+    if format_message is not None:
+        # Of the command line's parser.
+        return UsageError(format_message(), hint="spinal COMMAND --help lists what it takes")
+    return InternalError(f"unexpected {type(error).__name__}: {error}", hint="report it with the command line")
 
 
 if __name__ == "__main__":

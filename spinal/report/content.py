@@ -2,18 +2,10 @@
 
 from dataclasses import dataclass
 
-from spinal.comparison import Comparison, Localization, Null
-from spinal.documents import Estimate
-from spinal.trace import Trace
+from spinal.documents.base import Estimate
+from spinal.documents.comparison import Comparison, Null
+from spinal.documents.trace import Trace
 
-PROFILE_NAMES = {
-    "block_swap": "block swap (what each block computes)",
-    "weights": "weight change",
-    "block_swap_transport": "step change under block swap",
-    "d_contraction": "|d alpha| (paper)",
-    "d_transport": "|d L| (paper)",
-    "function": "function increments",
-}
 SCORE_NAMES = {
     "delta_align": "Delta_align",
     "contraction_rise": "A: relative rise of alpha over T",
@@ -64,10 +56,11 @@ def headline(result: Comparison) -> str:
         return "No block computes anything else than in the reference."
     depth = len(result.layers) - 1
     low, high = place.window80
+    first, last = result.scores.terminal_window
     spread = f" (95% {interval(place.ci.get('center'), 2)})" if "center" in place.ci else ""
     return (
         f"80% of the change in what blocks compute sits in blocks {low}-{high} of {depth}, centred at depth "
-        f"{place.center:.2f}{spread}, peak at block {place.peak}; the last third holds "
+        f"{place.center:.2f}{spread}, peak at block {place.peak}; the terminal window, blocks {first}-{last}, holds "
         f"{number(place.terminal_share, 2)} of it (flat would be {number(place.terminal_share_null, 2)})."
     )
 
@@ -79,9 +72,12 @@ def title(document: Comparison | Trace) -> str:
 
 
 def localization_table(result: Comparison) -> Table:
+    # Here, so that asking which formats there are needs no numpy.
+    from spinal.analysis.locators import LOCATORS as labels
+
     rows = []
-    for name, label in PROFILE_NAMES.items():
-        place: Localization = result.localization[name]  # type: ignore[index]  # names of LOCALIZATION_PROFILES
+    for name, place in result.localization.items():
+        label = labels[name].label if name in labels else name.replace("_", " ")
         if place.center is None:
             rows.append((label, DASH, DASH, DASH, DASH, (place.reason or "").replace("_", " ")))
             continue

@@ -11,22 +11,23 @@ from kombu import Connection
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
-from service.api.app import create_app
-from service.ledger import demand
-from service.ledger.tables import RunRecord
-from service.ledger.unit_of_work import Ledger
-from service.migrate import upgrade
-from tests.chaos.fleet import Fleet
-from tests.chaos.proxy import Proxy
+from service.app import create_app
+from service.database.tables import RunRecord
+from service.database.unit_of_work import Ledger
+from service.operations.migrate import upgrade
+from service.runs import demand
 from tests.conftest import create_database
-from tests.waiting import until
+from tests.support.fleet import Fleet
+from tests.support.proxy import Proxy
+from tests.support.waiting import until
 
 QUEUED = 500
 
 
 def queue_length(fleet: Fleet) -> int:
     with Connection(fleet.valkey.url) as connection:
-        return int(connection.channel()._size("cpu"))
+        channel: Any = connection.channel()
+        return int(channel._size("cpu"))
 
 
 def test_kill_9_of_the_broker_with_500_queued_loses_none(fleet: Fleet) -> None:

@@ -3,7 +3,7 @@
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -11,15 +11,14 @@ from fastapi.testclient import TestClient
 from kombu import Connection
 from sqlalchemy import exc, make_url, text
 
-from service.api.app import create_app
-from tests.chaos.fleet import LEASE_S, PATIENT_LEASE_S, Fleet
-from tests.chaos.proxy import Proxy
+from service.app import create_app
 from tests.chaos.test_lost_broker import queue_length
 from tests.conftest import ROOT
-from tests.waiting import until
+from tests.support.fleet import LEASE_S, PATIENT_LEASE_S, Fleet
+from tests.support.proxy import Proxy
+from tests.support.waiting import until
 
 LONGEST_BROKER_TIMEOUT_S = 10.0
-HERE = Path(__file__).parent
 BODY = {"candidate": "local:sft", "prompt_set": "hh-harmless-64"}
 
 
@@ -66,7 +65,8 @@ def test_without_workers_doorbells_do_not_pile_up_and_lost_ones_are_rung_again(f
     assert queue_length(fleet) == 2
     assert fleet.rows("SELECT rung_at FROM runs ORDER BY id") == rung
     with Connection(fleet.valkey.url) as connection:
-        connection.channel()._purge("cpu")
+        channel: Any = connection.channel()
+        channel._purge("cpu")
     until(lambda: queue_length(fleet) == 2, "lost doorbells to be rung again")
 
 
@@ -127,7 +127,7 @@ def test_an_exhausted_pool_answers_503_and_recovers(fleet: Fleet) -> None:
 
 def test_clocks_that_are_an_hour_off_change_nothing(fleet: Fleet) -> None:
     fleet.hold()
-    path = f"{HERE / 'skewed'}:{ROOT}"
+    path = f"{ROOT / 'tests' / 'support' / 'skewed'}:{ROOT}"
     fleet.start_dispatcher("behind", PYTHONPATH=path, SPINAL_TEST_CLOCK_OFFSET_S="-3600")
     fleet.start_worker("ahead", concurrency=2, PYTHONPATH=path, SPINAL_TEST_CLOCK_OFFSET_S="3600")
     audit = fleet.submit()

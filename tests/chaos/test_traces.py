@@ -10,10 +10,10 @@ from fastapi.testclient import TestClient
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from service.api.app import create_app
+from service.app import create_app
 from service.embedded.processes import HOST, free_port
-from tests.chaos.fleet import Fleet
-from tests.waiting import until
+from tests.support.fleet import Fleet
+from tests.support.waiting import until
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
@@ -60,7 +60,7 @@ def test_a_request_its_run_and_the_failure_in_between_are_one_trace(fleet: Fleet
     fleet.environment |= {"SPINAL_OTLP_ENDPOINT": collector.url, "SPINAL_AUTH": "disabled", "SPINAL_LOG_FORMAT": "json"}
     fleet.environment["OTEL_BSP_SCHEDULE_DELAY"] = "200"
     (fleet.double / "crash").write_text("bug")
-    fleet.start("api", "-m", "uvicorn", "service.api.app:create_app", "--factory", "--host", HOST, "--port", str(port))
+    fleet.start("api", "-m", "uvicorn", "service.app:create_app", "--factory", "--host", HOST, "--port", str(port))
     fleet.start_dispatcher()
     fleet.start_worker()
 

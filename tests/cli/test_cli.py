@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from spinal.comparison import Comparison
-from spinal.trace import Trace
+from spinal.documents.comparison import Comparison
+from spinal.documents.trace import Trace
 from tests.conftest import EXAMPLES
 
 SFT = str(EXAMPLES / "checkpoints" / "sft")

@@ -16,15 +16,10 @@ CALLED_BY_FRAMEWORKS = [
 """Decorators that hand a function to a framework."""
 KEPT = {
     "create_app": "uvicorn gets its name",
-    "FORMATS": "the formats there are, for callers",
     "describe": "prometheus-client calls it on collectors",
     "forward": "torch calls it",
     "cancel": "method of the client, for callers",
-    "models": "method of the client, for callers",
-    "prompt_sets": "method of the client, for callers",
     "singular_values_of_rows": "the direct form of what the engine computes in slices; tests compare the two",
-    "check_transition": "the transitions as a function; the tests hold it against the database's trigger",
-    "CHANNELS": "the channels there are",
 }
 """Name -> why it stays although nothing in the product names it."""
 

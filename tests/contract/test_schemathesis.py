@@ -9,9 +9,9 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
-from service.api.app import create_app
-from service.ledger.api_keys import create_key
-from service.ledger.unit_of_work import Ledger
+from service.app import create_app
+from service.database.unit_of_work import Ledger
+from service.keys.store import create_key
 from service.settings import Settings
 from tests.conftest import EXAMPLES, create_database
 
@@ -22,10 +22,10 @@ KEY: list[str] = []
 def schema(postgres: Any, migrated_template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with create_database(postgres.url, "schemathesis", migrated_template) as url:
         settings = Settings(
-            database_url=url,  # type: ignore[arg-type]
+            database_url=url,
             artifact_url=f"file://{tmp_path_factory.mktemp('artifacts')}",
             model_roots=(EXAMPLES / "checkpoints",),
-            key_pepper="pepper",  # type: ignore[arg-type]
+            key_pepper="pepper",
             log_level="error",
             max_wait_s=0.0,
         )

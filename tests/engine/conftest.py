@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from spinal.prompts import PromptSet, builtin_prompts
-from spinal.trace import Trace
+from spinal.documents.trace import Trace
+from spinal.prompts.builtin import builtin_prompts
+from spinal.prompts.sets import PromptSet
 
 KNOBS: dict[str, Any] = {"max_tokens": 40, "lens_positions": 6, "batch_size": 8, "swap_prompts": 16,
                          "continuation_prompts": 8}  # fmt: skip
@@ -37,7 +38,7 @@ def few() -> PromptSet:
 @pytest.fixture(scope="session")
 def traced(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Trace, Path]]:
     """``traced(folder, prompts, **knobs)`` -> (trace, capture file)."""
-    from spinal.checkpoint import resolve_reference
+    from spinal.checkpoints.resolve import resolve_reference
     from spinal.engine.api import measure
     from spinal.profile import MeasurementProfile
 

@@ -9,6 +9,7 @@ sequence no worker misbehaves any more, and then every audit has to end.
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from random import Random
 from typing import Any
 from uuid import UUID, uuid4
@@ -26,18 +27,20 @@ from hypothesis.stateful import (
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from service.ledger import audits, rings, runs
-from service.ledger.demand import need_runs
-from service.ledger.ids import new_id
-from service.ledger.invariants import violations
-from service.ledger.lifecycle import IN_FLIGHT, State, audit_state
-from service.ledger.settle import settle_audit
-from service.ledger.tables import AuditRecord
-from service.ledger.traces import store_trace
-from service.ledger.unit_of_work import Ledger
+from service.audits import store
+from service.database.ids import new_id
+from service.database.tables import AuditRecord
+from service.database.unit_of_work import Ledger
+from service.operations.invariants import violations
+from service.runs import rings, transitions
+from service.runs.demand import need_runs
+from service.runs.kinds import Attempts
+from service.runs.lifecycle import IN_FLIGHT, State, audit_state
+from service.runs.settle import settle_audit
+from service.traces.store import store_trace
+from spinal.documents.trace import ENGINE_VERSION, trace_digest
 from spinal.errors import LeaseLost
-from spinal.trace import ENGINE_VERSION, trace_digest
-from tests.unit.analysis import fabricated
+from tests.support import fabricated
 
 MOST = 3
 DRAWN = st.integers(0, 2**32)
@@ -195,8 +198,8 @@ class Transitions(RuleBasedStateMachine):
             id=new_id(), tenant=TENANT, candidate=candidate, reference=reference, request={}, spec={}, state="QUEUED"
         )
         with self.ledger.begin() as session:
-            found = need_runs(session, specs, queue=self.example, priority=priority, traceparent=None)
-            audits.insert_audit(session, audit, found)
+            found = need_runs(session, specs, queue_of=lambda _kind: self.example, priority=priority, traceparent=None)
+            store.insert_audit(session, audit, found)
             settle_audit(session, audit.id)
             self.age_differently(session, [found[role] for role in names if found[role] not in self.model.runs])
         for role, name in names.items():
@@ -240,7 +243,7 @@ class Transitions(RuleBasedStateMachine):
 
     def cancel_one(self, audit: UUID) -> None:
         with self.ledger.begin() as session:
-            assert audits.cancel_audit(session, TENANT, audit) == (self.model.audits[audit][0] in IN_FLIGHT)
+            assert store.cancel_audit(session, TENANT, audit) == (self.model.audits[audit][0] in IN_FLIGHT)
         self.model.cancel(audit)
 
     def working(self) -> list[UUID]:
@@ -259,14 +262,17 @@ class Transitions(RuleBasedStateMachine):
         """A doorbell for any run starts the one that should go first, of those that were rung."""
         with self.ledger.begin() as session:
             rings.due_runs(session, ring_again_s=0.0, again=(), limit=999)
-            best = rings.best_due(session, rung)
-            claimed = best and runs.claim(session, best, worker=f"w/{best}", lease_s=600.0, deadline_s=600.0)
+            best = rings.next_run(session, rung)
+            claimed = None
+            if best is not None:
+                worker = f"w/{best.run_id}"
+                claimed = transitions.claim(session, best.run_id, worker=worker, lease_s=600.0, deadline_s=600.0)
         due = self.model.due()
         assert (claimed is None) == (not due)
         if claimed is not None:
             self.claimed(claimed, due)
 
-    def claimed(self, claimed: runs.Claim, due: list[UUID]) -> None:
+    def claimed(self, claimed: transitions.Claim, due: list[UUID]) -> None:
         first = min((-self.model.runs[key].priority, self.model.runs[key].born) for key in due)
         before = self.model.runs[claimed.run_id]
         assert (-before.priority, before.born) == first
@@ -285,22 +291,15 @@ class Transitions(RuleBasedStateMachine):
 
     def ends(self) -> dict[str, tuple[Callable[[Session, UUID, int], Any], Callable[[Run], Run]]]:
         """How a worker may end its attempt: what it calls, and what becomes of the run."""
-        problem = {"code": "c", "detail": "d"}
-        limits = {"max_attempts": MOST, "backoff_s": 0.0}
+        fail = partial(transitions.fail, problem={"code": "c", "detail": "d"}, max_attempts=MOST, backoff_s=0.0)
         return {
             "succeed": (
-                lambda session, run, attempt: runs.succeed(session, run, attempt, self.result_of(run)),
+                lambda session, run, attempt: transitions.succeed(session, run, attempt, self.result_of(run)),
                 self.succeeded,
             ),
-            "try again": (
-                lambda session, run, attempt: runs.fail(session, run, attempt, problem, retryable=True, **limits),
-                Model.requeued,
-            ),
-            "fail": (
-                lambda session, run, attempt: runs.fail(session, run, attempt, problem, retryable=False, **limits),
-                lambda run: replace(run, state=State.FAILED),
-            ),
-            "release": (runs.release, lambda run: Model.requeued(run, charged=False)),
+            "try again": (partial(fail, retryable=True), Model.requeued),
+            "fail": (partial(fail, retryable=False), lambda run: replace(run, state=State.FAILED)),
+            "release": (transitions.release, lambda run: Model.requeued(run, charged=False)),
         }
 
     def end(self, chance: Random) -> None:
@@ -330,7 +329,7 @@ class Transitions(RuleBasedStateMachine):
         if how == "lose":
             self.lose(run)
         else:
-            call = runs.cancelled if how == "stop" else self.ends()[how][0]
+            call = transitions.cancelled if how == "stop" else self.ends()[how][0]
             with self.ledger.begin() as session:
                 call(session, run, before.attempt)
             self.model.put(run, replace(before, state=State.CANCELLED))
@@ -341,12 +340,12 @@ class Transitions(RuleBasedStateMachine):
         run, age = self.any_run(chance), chance.choice(AGES)
         before, due = self.model.runs[run], self.model.due()
         with self.ledger.begin() as session:
-            beat = runs.heartbeat(session, run, before.attempt - age, lease_s=600.0, progress={"phase": "p"})
+            beat = transitions.heartbeat(session, run, before.attempt - age, lease_s=600.0, progress={"phase": "p"})
         assert beat.alive == (age == 0 and before.state is State.RUNNING)
         assert beat.cancel_requested == (beat.alive and before.unwanted)
         if run not in due:
             with self.ledger.begin() as session:
-                assert runs.claim(session, run, worker="w", lease_s=600.0, deadline_s=600.0) is None
+                assert transitions.claim(session, run, worker="w", lease_s=600.0, deadline_s=600.0) is None
         with self.ledger.begin() as session:
             rung = {
                 found.run_id for found in rings.due_runs(session, ring_again_s=0.0, again=(self.example,), limit=999)
@@ -359,10 +358,10 @@ class Transitions(RuleBasedStateMachine):
     def lose(self, run: UUID) -> None:
         before = self.model.runs[run]
         with self.ledger.begin() as session:
-            expired = runs.expire_lease(session, f"w/{run}")
+            expired = transitions.expire_lease(session, f"w/{run}")
         assert (expired == run) == (before.state is State.RUNNING)
         with self.ledger.begin() as session:
-            taken = runs.reap_next(session, max_attempts=MOST, backoff_s=0.0)
+            taken = transitions.reap_expired(session, attempts_of=lambda _kind: Attempts(MOST, 0.0))
         assert (taken is None) == (expired is None)
         if taken is not None:
             self.model.put(run, Model.requeued(before))
@@ -391,13 +390,13 @@ class Transitions(RuleBasedStateMachine):
             self.lose(run)
         while due := self.model.due():
             with self.ledger.begin() as session:
-                assert runs.end_what_waits_in_vain(session) == []
+                assert transitions.fail_orphans(session) == []
                 rings.due_runs(session, ring_again_s=0.0, again=(), limit=999)
-                best = rings.best_due(session, due[0])
+                best = rings.next_run(session, due[0])
                 assert best is not None
-                claimed = runs.claim(session, best, worker="w/last", lease_s=600.0, deadline_s=600.0)
+                claimed = transitions.claim(session, best.run_id, worker="w/last", lease_s=600.0, deadline_s=600.0)
                 assert claimed is not None
-                runs.succeed(session, claimed.run_id, claimed.attempt, self.result_of(claimed.run_id))
+                transitions.succeed(session, claimed.run_id, claimed.attempt, self.result_of(claimed.run_id))
             self.claimed(claimed, due)
             self.model.put(claimed.run_id, self.succeeded(self.model.runs[claimed.run_id]))
         self.rows_are_what_the_model_says()

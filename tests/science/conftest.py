@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from spinal.comparison import Comparison
+from spinal.documents.comparison import Comparison
+from spinal.documents.trace import Trace
 from spinal.profile import MeasurementProfile
-from spinal.prompts import PromptSet, builtin_prompts
-from spinal.trace import Trace
+from spinal.prompts.builtin import builtin_prompts
+from spinal.prompts.sets import PromptSet
 
 PROFILE = MeasurementProfile(max_tokens=96, swap_prompts=48, continuation_prompts=32, lens_positions=8)
 """Short prompts keep the session under a minute; what is asserted does not depend on their length."""
@@ -26,7 +27,7 @@ def traced(
     history_checkpoint: Callable[[str], Path], prompts: PromptSet, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], tuple[Trace, Path]]:
     """``traced(name)`` -> (trace, capture file) of a history checkpoint."""
-    from spinal.checkpoint import resolve_reference
+    from spinal.checkpoints.resolve import resolve_reference
     from spinal.engine.api import measure
 
     folder = tmp_path_factory.mktemp("captures")
@@ -49,8 +50,8 @@ def compared(
     """``compared(name)`` -> the comparison of ``sft`` (reference) with that checkpoint; ``compared(name, control,
     draws)`` with a named control and draws of matched noise."""
     from spinal.analysis.compare import compare
-    from spinal.capture import load_capture
-    from spinal.checkpoint import resolve_reference
+    from spinal.checkpoints.resolve import resolve_reference
+    from spinal.documents.capture import load_capture
     from spinal.engine.api import gather_evidence
 
     @cache
