@@ -29,9 +29,9 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from service.embedded.postgres import PostgresServer
-from service.embedded.processes import HOST, as_unprivileged, free_port
-from service.embedded.valkey import ValkeyServer
+from devstack.postgres import PostgresServer
+from devstack.processes import HOST, as_unprivileged, free_port
+from devstack.valkey import ValkeyServer
 from service.ledger.invariants import violations
 from service.ledger.unit_of_work import Ledger
 from service.migrate import upgrade

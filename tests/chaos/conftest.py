@@ -7,8 +7,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from service.embedded.processes import as_unprivileged
-from service.embedded.valkey import ValkeyServer
+from devstack.processes import as_unprivileged
+from devstack.valkey import ValkeyServer
 from service.ledger.unit_of_work import Ledger
 from service.settings import Settings
 from tests.chaos.fleet import SHORT_TIMINGS, Fleet, fleet_environment

@@ -9,8 +9,8 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from service.embedded.processes import Child
-from service.embedded.valkey import ValkeyServer
+from devstack.processes import Child
+from devstack.valkey import ValkeyServer
 from service.ledger.tables import AuditRecord
 from service.ledger.unit_of_work import Ledger
 from service.settings import Settings

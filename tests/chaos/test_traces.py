@@ -10,8 +10,8 @@ from fastapi.testclient import TestClient
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from devstack.processes import HOST, free_port
 from service.api.app import create_app
-from service.embedded.processes import HOST, free_port
 from tests.chaos.fleet import Fleet
 from tests.waiting import until
 

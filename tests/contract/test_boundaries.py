@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("spinal", "service", "worker")
+PACKAGES = ("spinal", "service", "worker", "devstack")
 SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
-READS_ENVIRONMENT = {"service/settings.py", "service/embedded/stack.py"}
+READS_ENVIRONMENT = {"service/settings.py", "devstack/stack.py"}
 """The stack hands its children their environment; settings read it. Nothing else does."""
 
 

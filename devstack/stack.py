@@ -16,8 +16,8 @@ from typing import IO
 
 import httpx
 
-from service.embedded.postgres import PostgresServer
-from service.embedded.processes import (
+from devstack.postgres import PostgresServer
+from devstack.processes import (
     HOST,
     Child,
     StackError,
@@ -28,7 +28,7 @@ from service.embedded.processes import (
     reachable,
     wait_until,
 )
-from service.embedded.valkey import ValkeyServer
+from devstack.valkey import ValkeyServer
 
 READY_TIMEOUT = 60.0
 QUICK_DEATH_S = 20.0

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from service.embedded.stack import Stack
+from devstack.stack import Stack
 from spinal.client import Client, error_of
 from spinal.comparison import Comparison
 from spinal.report.terminal import print_document

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from importlib import util
 from pathlib import Path
 
-from service.embedded.processes import (
+from devstack.processes import (
     HOST,
     Child,
     StackError,
