@@ -12,7 +12,7 @@ from rich.console import Console
 
 from devstack.demo import audit_bundled_pair
 from devstack.processes import StackError
-from devstack.stack import Stack, state_folder, throwaway_folder
+from devstack.stack import Stack, throwaway_folder
 from spinal.errors import SpinalError
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -78,7 +78,7 @@ def _serve(chosen: argparse.Namespace, console: Console, stop: threading.Event) 
     for root in roots:
         if not root.is_dir():
             raise StackError(f"--models {root} is not a folder")
-    folder = (chosen.state or state_folder(CHECKOUT)).absolute()
+    folder = (chosen.state or CHECKOUT / ".spinal").absolute()
     with Stack(folder, durable=True, model_roots=roots, port=chosen.port) as stack:
         stack.start(console.print)
         console.print(f"models below {', '.join(map(str, roots))} are named local:PATH; state and logs in {folder}")
