@@ -34,9 +34,9 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 
 @pytest.fixture(scope="session")
-def postgres():  # type: ignore[no-untyped-def]  # the type lives in service.embedded, imported only when used
+def postgres():  # type: ignore[no-untyped-def]  # the type lives in devstack, imported only when used
     """A throw-away Postgres for the whole session. Tests that break the server start their own."""
-    from service.embedded import throwaway_postgres
+    from devstack import throwaway_postgres
 
     with throwaway_postgres() as server:
         yield server
@@ -45,7 +45,7 @@ def postgres():  # type: ignore[no-untyped-def]  # the type lives in service.emb
 @pytest.fixture(scope="session")
 def valkey():  # type: ignore[no-untyped-def]
     """A throw-away Valkey for the whole session. Tests that break the server start their own."""
-    from service.embedded import throwaway_valkey
+    from devstack import throwaway_valkey
 
     with throwaway_valkey() as server:
         yield server
