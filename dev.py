@@ -53,7 +53,7 @@ def main() -> int:
     if chosen.command == "fmt":
         return fmt()
     # Replaced, not wrapped: signals reach the supervisor itself.
-    os.execve(PYTHON, [str(PYTHON), "-m", "service.embedded", chosen.command, *rest], child_environment())  # noqa: S606
+    os.execve(PYTHON, [str(PYTHON), "-m", "devstack", chosen.command, *rest], child_environment())  # noqa: S606
 
 
 def _refuse(cause: str, next_step: str) -> int:

@@ -29,10 +29,10 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
+from devstack.postgres import PostgresServer
+from devstack.processes import HOST, as_unprivileged, free_port
+from devstack.valkey import ValkeyServer
 from service.database.unit_of_work import Ledger
-from service.embedded.postgres import PostgresServer
-from service.embedded.processes import HOST, as_unprivileged, free_port
-from service.embedded.valkey import ValkeyServer
 from service.operations.invariants import violations
 from service.operations.migrate import upgrade
 from service.settings import Settings

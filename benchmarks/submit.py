@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.chaos import Bench, build, percentile
-from service.embedded.valkey import ValkeyServer
+from devstack.valkey import ValkeyServer
 from service.operations.invariants import violations
 from service.settings import Settings
 from spinal.errors import DatabaseUnavailable

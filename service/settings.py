@@ -63,7 +63,11 @@ class Settings(BaseSettings):
     trace_queue: str = "cpu"
     """Queue of the device class that traces and compares run on (``cpu`` or ``gpu``)."""
     device: str = "cpu"
-    """torch device of this worker: ``cpu``, ``cuda``, ``cuda:0``."""
+    """torch device of this worker: ``cpu``, ``cuda`` (each child takes a GPU of its own), ``cuda:1`` (all use that)."""
+    gpus: Annotated[tuple[str, ...], NoDecode] = ()
+    """GPUs that children share out, as ``CUDA_VISIBLE_DEVICES`` names them (``0,1``); unset = all that are visible."""
+    gpu_lock_dir: Path = Path("/tmp/spinal-gpus")  # noqa: S108  the same for all workers of a host, whoever starts them
+    """Folder of the lock files that say which child has which GPU."""
     torch_threads: int = Field(default=1, ge=1)
     stream_weights: bool = False
     """Read the blocks of a checkpoint from disk one at a time: for weights larger than the worker's memory."""
@@ -84,6 +88,11 @@ class Settings(BaseSettings):
     @classmethod
     def _split_roots(cls, value: object) -> object:
         return tuple(Path(part) for part in value.split(":") if part) if isinstance(value, str) else value
+
+    @field_validator("gpus", mode="before")
+    @classmethod
+    def _split_names(cls, value: object) -> object:
+        return tuple(part for part in value.split(",") if part) if isinstance(value, str) else value
 
 
 @lru_cache(maxsize=1)

@@ -27,6 +27,7 @@ LAYERS: dict[str, tuple[str, frozenset[str]]] = {
     "seams": ("a fake source, locator, rule, format and kind, each added in one place", frozenset()),
     "api": ("HTTP against a real Postgres, with an engine double", frozenset()),
     "worker": ("parts of the workers against a real Postgres", frozenset()),
+    "devstack": ("the embedded servers, wherever they lie and whoever starts them", frozenset({"server"})),
     "engine": ("measurements of tiny models against oracles", frozenset({"model"})),
     "science": ("audits of checkpoints with a known history", frozenset({"model"})),
     "chaos": ("real processes, broken one way at a time", frozenset({"server"})),
@@ -126,9 +127,9 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 
 @pytest.fixture(scope="session")
-def postgres():  # type: ignore[no-untyped-def]  # the type lives in service.embedded, imported only when used
+def postgres():  # type: ignore[no-untyped-def]  # the type lives in devstack, imported only when used
     """A throw-away Postgres for the whole session. Tests that break the server start their own."""
-    from service.embedded import throwaway_postgres
+    from devstack import throwaway_postgres
 
     with throwaway_postgres() as server:
         yield server
@@ -139,7 +140,7 @@ def postgres():  # type: ignore[no-untyped-def]  # the type lives in service.emb
 @pytest.fixture(scope="session")
 def valkey():  # type: ignore[no-untyped-def]
     """A throw-away Valkey for the whole session. Tests that break the server start their own."""
-    from service.embedded import throwaway_valkey
+    from devstack import throwaway_valkey
 
     with throwaway_valkey() as server:
         yield server

@@ -10,6 +10,7 @@ from celery.signals import setup_logging, task_failure, worker_process_init
 from service.platform.logs import configure_logs
 from service.runs.kinds import KINDS
 from service.settings import get_settings
+from worker.gpus import own_one
 
 log = structlog.get_logger(__name__)
 TASK = "spinal.run"
@@ -68,10 +69,13 @@ def _logs(**_: Any) -> None:
 
 @worker_process_init.connect
 def _warm_up(**_: Any) -> None:
-    """Import the engine beside everything else, so that the first run does not pay for it."""
+    """Import the engine beside everything else, so that the first run does not pay for it; with it comes torch, so the
+    child's GPU is settled before. A child that waits for one is not up yet: it is given no work."""
     from worker.engine import load_engine
 
-    threading.Thread(target=load_engine, args=(get_settings().engine,), daemon=True, name="warm-up").start()
+    settings = get_settings()
+    own_one(settings)
+    threading.Thread(target=load_engine, args=(settings.engine,), daemon=True, name="warm-up").start()
 
 
 @task_failure.connect

@@ -64,6 +64,9 @@ class Dispatcher:
         self._stop.set()
         self._wake.set()
 
+    def close(self) -> None:
+        self._ledger.close()
+
     def run(self) -> None:
         """Until :meth:`stop`."""
         self._metrics.serve(self._settings)
@@ -85,7 +88,7 @@ class Dispatcher:
                 rung = self.ring()
             pause = self._settings.dispatch_interval_s
             self._wake.wait(pause if rung else max(pause, 1.0))
-        self._ledger.close()
+        self.close()
         log.info("stopped")
 
     def ring(self) -> bool:

@@ -7,9 +7,9 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from devstack.processes import as_unprivileged
+from devstack.valkey import ValkeyServer
 from service.database.unit_of_work import Ledger
-from service.embedded.processes import as_unprivileged
-from service.embedded.valkey import ValkeyServer
 from service.settings import Settings
 from tests.support.fleet import SHORT_TIMINGS, Fleet, fleet_environment
 

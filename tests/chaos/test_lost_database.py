@@ -9,9 +9,9 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import create_engine, text
 
+from devstack.postgres import PostgresServer
+from devstack.processes import as_unprivileged
 from service.app import create_app
-from service.embedded.postgres import PostgresServer
-from service.embedded.processes import as_unprivileged
 from service.operations.migrate import upgrade
 from service.settings import Settings
 from tests.support.fleet import LEASE_S, Fleet

@@ -3,7 +3,7 @@
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
-from service.embedded.processes import free_port
+from devstack.processes import free_port
 from tests.support.fleet import Fleet
 from tests.support.waiting import until
 

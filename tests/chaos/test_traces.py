@@ -10,8 +10,8 @@ from fastapi.testclient import TestClient
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from devstack.processes import HOST, free_port
 from service.app import create_app
-from service.embedded.processes import HOST, free_port
 from tests.support.fleet import Fleet
 from tests.support.waiting import until
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("spinal", "service", "worker")
+PACKAGES = ("spinal", "service", "worker", "devstack")
 SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
-READS_ENVIRONMENT = {"service/settings.py", "service/embedded/stack.py"}
-"""The stack hands its children their environment; settings read it. Nothing else does."""
+READS_ENVIRONMENT = {"service/settings.py", "devstack/stack.py", "worker/gpus.py"}
+"""The stack hands its children their environment; settings read it; a worker child hides GPUs. Nothing else does."""
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:

@@ -35,7 +35,7 @@ def unused() -> dict[str, str]:
     """Name -> where it is defined, of everything in the product that is never named elsewhere in it."""
     # Rows are named by tables that raw SQL reads.
     found = vulture.Vulture(ignore_decorators=CALLED_BY_FRAMEWORKS, ignore_names=["*Record"])
-    found.scavenge([ROOT / folder for folder in PRODUCT + USES_IT], exclude=[str(ROOT / "service" / "embedded" / "*")])
+    found.scavenge([ROOT / folder for folder in PRODUCT + USES_IT])
     places = {item: Path(item.filename).relative_to(ROOT) for item in found.get_unused_code() if not is_field(item)}
     return {str(item.name): f"{path}:{item.first_lineno}" for item, path in places.items() if path.parts[0] in PRODUCT}
 

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from random import Random
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from service.database.tables import AuditRecord
 from service.database.unit_of_work import Ledger
 from service.runs import rings, transitions
 from service.runs.demand import need_runs
-from service.runs.kinds import Attempts
+from service.runs.kinds import KINDS, LOCK_ORDER, Attempts, depths
 from service.runs.settle import settle_audit
 from spinal.errors import LeaseLost
 
@@ -114,6 +115,16 @@ def test_no_two_transactions_wait_for_each_other(ledger: Ledger) -> None:
     # A circle is ended by Postgres with an error for one of its transactions.
     assert wrong == []
     assert min(done.values()) > 20, done
+
+
+def test_rows_are_locked_in_the_order_in_which_they_are_made(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    last = replace(KINDS["compare"], name="last", depth=2)
+    monkeypatch.setitem(KINDS, "last", last)
+    specs = {str(n): {"kind": ("last", "compare", "trace")[n % 3], "n": n} for n in range(9)}
+    with ledger.begin() as session:
+        made = list(need_runs(session, specs, queue_of=lambda _kind: "cpu", priority=0, traceparent=None).values())
+        order = text(f"SELECT id FROM runs ORDER BY {LOCK_ORDER}")
+        assert session.execute(order, {"depths": depths()}).scalars().all() == made
 
 
 @pytest.fixture(autouse=True)

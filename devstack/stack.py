@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import subprocess
@@ -16,8 +15,9 @@ from typing import IO
 
 import httpx
 
-from service.embedded.postgres import PostgresServer
-from service.embedded.processes import (
+from devstack.environment import checked_settings, settings_in, warnings_about, without_settings
+from devstack.postgres import PostgresServer
+from devstack.processes import (
     HOST,
     Child,
     StackError,
@@ -25,10 +25,10 @@ from service.embedded.processes import (
     free_port,
     new_password,
     port_answers,
-    reachable,
     wait_until,
 )
-from service.embedded.valkey import ValkeyServer
+from devstack.valkey import ValkeyServer
+from service.settings import Settings
 
 READY_TIMEOUT = 60.0
 QUICK_DEATH_S = 20.0
@@ -62,7 +62,7 @@ class Stack:
         durable: bool,
         model_roots: tuple[Path, ...],
         port: int | None = None,
-        concurrency: int = 2,
+        concurrency: int | None = None,
         settings: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
@@ -73,6 +73,7 @@ class Stack:
         self._port = port
         self._concurrency = concurrency
         self._extra = dict(settings or {})
+        self._given = settings_in(os.environ)
         self._parts: dict[str, _Part] = {}
         self._lock: IO[str] | None = None
         self._postgres: PostgresServer | None = None
@@ -86,15 +87,18 @@ class Stack:
 
     def start(self, tell: Callable[[str], None] = lambda _text: None) -> None:
         """Start all parts and wait until the API is ready; raises StackError with the reason and a log's tail."""
+        settings = checked_settings(self._given | self._extra)
         self._prepare_folder()
         try:
             tell("starting Postgres and Valkey")
             # From this thread: a parent-death signal is sent when the thread that started the child ends.
             self._start_postgres()
             self._start_valkey()
+            for warning in warnings_about(self._given, self._decided()):
+                tell(f"warning: {warning}")
             # Python processes are slow to import and wait for nothing: they start while the database migrates.
             tell("starting API, dispatcher and worker; migrating")
-            commands = self._commands()
+            commands = self._commands(settings)
             for name in ("worker", "api"):
                 self._add(name, commands[name])
             self._once("migrate", "-m", "spinal.cli.main", "database", "upgrade")
@@ -128,10 +132,14 @@ class Stack:
     def watch(self, stopped: Callable[[], bool], tell: Callable[[str], None]) -> None:
         """Restart parts that die, until ``stopped()``; raises StackError when one cannot be kept up."""
         while not stopped():
-            for part in self._parts.values():
-                if not part.child.alive():
-                    self._revive(part, tell)
+            self.keep_up(tell)
             time.sleep(0.5)
+
+    def keep_up(self, tell: Callable[[str], None]) -> None:
+        """Restart the parts that have died; raises StackError when one cannot be kept up."""
+        for part in self._parts.values():
+            if not part.child.alive():
+                self._revive(part, tell)
 
     def _revive(self, part: _Part, tell: Callable[[str], None]) -> None:
         status = part.child.process.returncode
@@ -176,35 +184,48 @@ class Stack:
         self._valkey = ValkeyServer(servers, log=self.logs / "valkey.log", durable=self._durable)
         self._valkey.start()
 
-    def _commands(self) -> dict[str, tuple[str, ...]]:
+    def _commands(self, settings: Settings) -> dict[str, tuple[str, ...]]:
         uvicorn = ("-m", "uvicorn", "service.app:create_app", "--factory", "--no-access-log")
         celery = ("-m", "celery", "-A", "worker.celery_app", "worker", "--loglevel", "warning")
+        children = self._concurrency or self._children(settings)
         found = {
-            "worker": (*celery, "--queues", "cpu", "--concurrency", str(self._concurrency), "--without-mingle",
+            "worker": (*celery, "--queues", settings.trace_queue, "--concurrency", str(children), "--without-mingle",
                        "--without-gossip"),
             "api": (*uvicorn, "--host", HOST, "--port", str(self._port)),
             "dispatcher": ("-m", "worker.dispatcher"),
         }  # fmt: skip
         return {name: (sys.executable, *arguments) for name, arguments in found.items()}
 
-    def _environment(self) -> dict[str, str]:
+    def _children(self, settings: Settings) -> int:
+        """Two worker children, or one for each GPU where each child takes one."""
+        if settings.device != "cuda":
+            return 2
+        return max(1, len(self._once("looking for GPUs", "-m", "worker.gpus").splitlines()))
+
+    def _decided(self) -> dict[str, str]:
+        """The settings that follow from where this stack keeps its things."""
         if self._postgres is None or self._valkey is None:
             raise StackError("the servers are not running")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("SPINAL_")}
-        return kept | {
+        return {
             "SPINAL_DATABASE_URL": self._postgres.url,
             "SPINAL_BROKER_URL": self._valkey.url,
             "SPINAL_ARTIFACT_URL": f"file://{self.folder / 'artifacts'}",
             "SPINAL_SCRATCH_DIR": str(self.folder / "scratch"),
             "SPINAL_MODEL_ROOTS": ":".join(str(root) for root in self._roots),
             "SPINAL_KEY_PEPPER": self._secrets()["pepper"],
-            "SPINAL_LOG_FORMAT": "console",
+            **self._extra,
+        }
+
+    def _settings(self) -> dict[str, str]:
+        return {"SPINAL_LOG_FORMAT": "console"} | self._given | self._decided()
+
+    def _environment(self) -> dict[str, str]:
+        return without_settings(os.environ) | self._settings() | {
             "HF_HUB_OFFLINE": "1",
             "TOKENIZERS_PARALLELISM": "false",
             # One thread per worker child: the children share the cores.
             "OMP_NUM_THREADS": "1",
-            **self._extra,
-        }
+        }  # fmt: skip
 
     def _add(self, name: str, command: tuple[str, ...]) -> None:
         self._parts[name] = _Part(name, command, self._spawn(name, command))
@@ -244,18 +265,8 @@ class Stack:
         return False
 
 
-def state_folder(checkout: Path) -> Path:
-    """Where a durable stack keeps its state: ``.spinal`` of the checkout, or, where the user that runs the servers
-    could not reach that (root below a private folder), a folder under /var/lib."""
-    if os.geteuid() != 0 or reachable(checkout):
-        return checkout / ".spinal"
-    return Path("/var/lib") / f"spinal-{hashlib.sha256(str(checkout).encode()).hexdigest()[:12]}"
-
-
 @contextlib.contextmanager
 def throwaway_folder() -> Iterator[Path]:
-    """A folder for one stack that the servers' user can enter, removed afterwards."""
+    """A folder for one stack, removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="spinal-stack-", ignore_cleanup_errors=True) as temporary:
-        folder = Path(temporary)
-        folder.chmod(0o755)
-        yield folder
+        yield Path(temporary)

@@ -1,4 +1,4 @@
-"""``python -m service.embedded demo|serve``: the embedded stack from the shell."""
+"""``python -m devstack demo|serve``: the embedded stack from the shell."""
 
 import argparse
 import contextlib
@@ -10,17 +10,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from service.embedded.demo import audit_bundled_pair
-from service.embedded.processes import StackError
-from service.embedded.stack import Stack, state_folder, throwaway_folder
+from devstack.demo import audit_bundled_pair
+from devstack.processes import StackError
+from devstack.stack import Stack, throwaway_folder
 from spinal.errors import SpinalError
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[1]
 BUNDLED = CHECKOUT / "examples" / "checkpoints"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m service.embedded", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m devstack", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser("demo", help="audit the bundled pair, print and write the result, stop")
     demo.add_argument("--keep", action="store_true", help="keep serving afterwards, until Ctrl-C")
@@ -78,7 +78,7 @@ def _serve(chosen: argparse.Namespace, console: Console, stop: threading.Event) 
     for root in roots:
         if not root.is_dir():
             raise StackError(f"--models {root} is not a folder")
-    folder = (chosen.state or state_folder(CHECKOUT)).absolute()
+    folder = (chosen.state or CHECKOUT / ".spinal").absolute()
     with Stack(folder, durable=True, model_roots=roots, port=chosen.port) as stack:
         stack.start(console.print)
         console.print(f"models below {', '.join(map(str, roots))} are named local:PATH; state and logs in {folder}")

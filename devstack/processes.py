@@ -2,20 +2,17 @@
 
 import contextlib
 import ctypes
-import hashlib
 import os
 import pwd
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 PR_SET_PDEATHSIG = 1
 UNPRIVILEGED = "nobody"
@@ -39,11 +36,11 @@ class Child:
         unprivileged: bool = False,
         death_signal: int = signal.SIGTERM,
         cwd: Path | None = None,
+        inherit: tuple[int, ...] = (),
     ) -> None:
         self.name = name
         self.log = log
         self._out: IO[bytes] = log.open("ab")
-        demote = unprivileged and os.geteuid() == 0
         self.process = subprocess.Popen(
             list(command),
             stdin=subprocess.DEVNULL,
@@ -51,11 +48,10 @@ class Child:
             stderr=subprocess.STDOUT,
             env=dict(env) if env is not None else None,
             start_new_session=True,
-            user=UNPRIVILEGED if demote else None,
-            group=pwd.getpwnam(UNPRIVILEGED).pw_gid if demote else None,
-            extra_groups=[] if demote else None,
-            cwd=cwd if cwd is not None else ("/" if demote else None),
+            cwd=cwd if cwd is not None else ("/" if unprivileged else None),
+            pass_fds=inherit,
             preexec_fn=_die_with_parent(death_signal, os.getpid()),
+            **(demotion() if unprivileged else {}),
         )
 
     @property
@@ -135,8 +131,12 @@ def port_answers(port: int) -> bool:
 
 
 def reachable(path: Path) -> bool:
-    """Whether an unprivileged user can read ``path``: every folder above is open to others."""
-    return all(folder.stat().st_mode & 0o005 == 0o005 for folder in (path, *path.parents))
+    """Whether an unprivileged user can list ``path`` and may pass through every folder above it."""
+    return path.stat().st_mode & 0o005 == 0o005 and _passable(path)
+
+
+def _passable(path: Path) -> bool:
+    return all(folder.stat().st_mode & 0o001 for folder in path.resolve().parents)
 
 
 def as_unprivileged(folder: Path) -> Path:
@@ -147,23 +147,32 @@ def as_unprivileged(folder: Path) -> Path:
     return folder
 
 
-def readable_copy(tree: Path, name: str) -> Path:
-    """``tree`` itself when the user that runs servers can read it, else a world-readable copy of it."""
-    if os.geteuid() != 0 or reachable(tree):
-        return tree
-    files = sorted((str(file.relative_to(tree)), file.stat().st_size) for file in tree.rglob("*") if file.is_file())
-    kept = Path(tempfile.gettempdir()) / f"spinal-{name}-{hashlib.sha256(repr(files).encode()).hexdigest()[:12]}"
-    if kept.is_dir() and kept.stat().st_uid == 0 and not kept.stat().st_mode & 0o022:
-        return kept
-    partial = Path(tempfile.mkdtemp(prefix=f"spinal-{name}-"))
-    shutil.copytree(tree, partial, dirs_exist_ok=True, symlinks=True)
-    partial.chmod(0o755)
+def demotion() -> dict[str, Any]:
+    """Arguments with which ``subprocess`` starts a program as the unprivileged user when running as root."""
+    if os.geteuid() != 0:
+        return {}
+    owner = pwd.getpwnam(UNPRIVILEGED)
+    return {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
+
+
+@contextlib.contextmanager
+def entrance(folder: Path) -> Iterator[tuple[Path, tuple[int, ...]]]:
+    """A path by which an unprivileged child reaches ``folder``, and the descriptors that it has to inherit for that.
+
+    ``folder`` must be the child's own. Where a folder above it is private (root below its home, a umask of 077) no
+    ordinary path leads there; an open descriptor does, and to nothing else. Raises StackError where a private folder
+    cannot be reached so (elsewhere than on Linux).
+    """
+    if os.geteuid() != 0 or _passable(folder):
+        yield folder, ()
+        return
+    if not Path("/proc/self/fd").is_dir():
+        raise StackError(f"{UNPRIVILEGED}, who runs the servers, cannot enter {folder.parent}; choose another folder")
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        partial.rename(kept)
-    except OSError:
-        # Another start was faster, or the name is taken by somebody else: use this copy.
-        return partial
-    return kept
+        yield Path(f"/proc/self/fd/{descriptor}"), (descriptor,)
+    finally:
+        os.close(descriptor)
 
 
 def new_password() -> str:

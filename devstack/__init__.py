@@ -3,7 +3,7 @@
 For demos, tests and single-machine use; production points the service at real servers by URL.
 """
 
-from service.embedded.postgres import PostgresServer, throwaway_postgres
-from service.embedded.valkey import ValkeyServer, throwaway_valkey
+from devstack.postgres import PostgresServer, throwaway_postgres
+from devstack.valkey import ValkeyServer, throwaway_valkey
 
 __all__ = ["PostgresServer", "ValkeyServer", "throwaway_postgres", "throwaway_valkey"]
