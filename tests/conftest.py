@@ -107,10 +107,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Lanes(config, log)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(autouse=True)
 def _fast_tests_import_no_torch(pytestconfig: pytest.Config) -> Iterator[None]:
+    clean = "torch" not in sys.modules
     yield
-    if pytestconfig.getoption("fast"):
+    if clean and pytestconfig.getoption("fast"):
         assert "torch" not in sys.modules, "a test without the marker `model` imported torch"
 
 
