@@ -2,10 +2,9 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from importlib import import_module
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar
 
 import structlog
 from sqlalchemy.orm import Session
@@ -19,62 +18,21 @@ from service.runs.specs import spec_digest
 from service.settings import Settings
 from service.traces import store as traces
 from service.traces.snapshots import known_weights_digest, remember_weights_digest
-from spinal.analysis.compare import compare
+from spinal.audit import Ports, Traced, compare_traces, load_engine, measure_checkpoint
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.identity import snapshot_digest, weights_digest
 from spinal.checkpoints.resolve import resolve_reference
-from spinal.documents.capture import load_capture
 from spinal.documents.comparison import SCORER_VERSION
-from spinal.documents.evidence import PairEvidence
-from spinal.documents.provenance import make_provenance
 from spinal.documents.trace import ENGINE_VERSION, Trace, trace_digest
 from spinal.errors import ModelChanged, VersionRetired
 from spinal.profile import MeasurementProfile
-from spinal.progress import CancelCheck, Progress, ProgressSink
+from spinal.progress import Progress
 from spinal.prompts.sets import PromptSet
 from worker.lease import Lease
 from worker.store import end_attempt, patiently
 
 log = structlog.get_logger(__name__)
 Found = TypeVar("Found")
-
-
-class MeasuringEngine(Protocol):
-    """What a worker needs of an engine module (``spinal.engine.api``)."""
-
-    def measure(
-        self,
-        checkpoint: Checkpoint,
-        prompts: PromptSet,
-        profile: MeasurementProfile,
-        *,
-        capture_path: Path,
-        device: str,
-        stream: bool,
-        progress: ProgressSink,
-        cancelled: CancelCheck,
-        command: Sequence[str] | None,
-    ) -> Trace: ...
-
-    def gather_evidence(
-        self,
-        reference: Checkpoint,
-        candidate: Checkpoint,
-        *,
-        reference_capture: Path,
-        candidate_capture: Path,
-        prompts: PromptSet,
-        profile: MeasurementProfile,
-        device: str,
-        stream: bool,
-        progress: ProgressSink,
-        cancelled: CancelCheck,
-    ) -> PairEvidence: ...
-
-
-def load_engine(name: str) -> MeasuringEngine:
-    """The engine module ``name``; importing it brings torch into this process."""
-    return cast(MeasuringEngine, import_module(name))
 
 
 def _require_version(what: str, asked: str, known: str) -> None:
@@ -117,7 +75,7 @@ class Job:
             return
         _require_version("engine", spec["engine_version"], ENGINE_VERSION)
         with self._artifacts.scratch() as folder:
-            trace, uri, size = self._measure(checkpoint, prompts, profile, folder, expected, self._lease.report)
+            trace, uri, size = self._measure(checkpoint, prompts, profile, folder, expected)
         self._store(
             trace.digest, lambda session: traces.store_trace(session, trace, capture_uri=uri, capture_bytes=size)
         )
@@ -139,25 +97,12 @@ class Job:
         profile: MeasurementProfile,
         folder: Path,
         expected: str,
-        report: ProgressSink,
     ) -> tuple[Trace, str, int]:
         local = folder / f"{expected}.safetensors"
-        trace = self._engine.measure(
-            checkpoint,
-            prompts,
-            profile,
-            capture_path=local,
-            device=self._settings.device,
-            stream=self._settings.stream_weights,
-            progress=report,
-            cancelled=self._lease.should_stop,
-            command=self._command(),
+        trace = measure_checkpoint(
+            checkpoint, prompts, profile, ports=self._ports(), capture_path=local, expected=expected
         )
-        if trace.digest != expected:
-            raise ModelChanged(
-                f"{checkpoint.source} changed while it was being measured", hint="submit again when its files are final"
-            )
-        report(Progress("store", 0, 1, 1.0))
+        self._lease.report(Progress("store", 0, 1, 1.0))
         uri, size = self._artifacts.put(local, self._capture_name(trace.digest))
         return trace, uri, size
 
@@ -180,37 +125,29 @@ class Job:
         uris = [self._capture(trace, c, prompts) for trace, c in zip(found, checkpoints, strict=True)]
         with ExitStack() as copies:
             captures = [copies.enter_context(self._artifacts.local_copy(uri)) for uri in uris]
-            evidence = self._engine.gather_evidence(
-                checkpoints[0],
-                checkpoints[1],
-                reference_capture=captures[0],
-                candidate_capture=captures[1],
-                prompts=prompts,
-                profile=profile,
-                device=self._settings.device,
-                stream=self._settings.stream_weights,
-                progress=self._lease.report,
-                cancelled=self._lease.should_stop,
-            )
-            self._lease.report(Progress("statistics", 0, 1, 1.0))
-            comparison = compare(
-                found[0],
-                load_capture(captures[0]),
-                found[1],
-                load_capture(captures[1]),
-                evidence,
+            traced = [Traced(*side) for side in zip(found, captures, checkpoints, strict=True)]
+            comparison = compare_traces(
+                traced[0],
+                traced[1],
                 profile,
-                make_provenance(
-                    device=evidence.device,
-                    dtype=evidence.dtype,
-                    threads=self._settings.torch_threads,
-                    seed=profile.seed,
-                    command=self._command(),
-                    started=started,
-                ),
-                control=(found[2], load_capture(captures[2])) if len(found) > 2 else None,
+                ports=self._ports(),
+                prompts=prompts,
+                control=traced[2] if len(traced) > 2 else None,
+                started=started,
             )
         self._store(comparison.digest, lambda session: traces.store_comparison(session, comparison))
+
+    def _ports(self) -> Ports:
+        """What the procedure takes from this attempt. Which captures are kept is decided here, under the fence."""
+        return Ports(
+            engine=lambda: self._engine,
+            watch=lambda _label: nullcontext(self._lease.report),
+            cancelled=self._lease.should_stop,
+            device=self._settings.device,
+            stream=self._settings.stream_weights,
+            threads=self._settings.torch_threads,
+            command=self._command(),
+        )
 
     def _command(self) -> list[str]:
         """What stands for the command line in provenance: the run and the attempt, to be found in the ledger."""
@@ -246,9 +183,7 @@ class Job:
             return kept
         _require_version("engine", trace.engine.version, ENGINE_VERSION)
         with self._artifacts.scratch() as folder:
-            _, uri, size = self._measure(
-                checkpoint, prompts, trace.measurement_profile(), folder, trace.digest, self._lease.report
-            )
+            _, uri, size = self._measure(checkpoint, prompts, trace.measurement_profile(), folder, trace.digest)
 
         def replace(session: Session) -> None:
             transitions.check_fence(session, self._claim.run_id, self._claim.attempt)

@@ -4,7 +4,7 @@ It gates on damage alone. A signature, however strong, is shown and never judged
 checkpoints with a known history belongs to a wrecked model.
 """
 
-from spinal.documents.comparison import Damage, Localization, Verdict
+from spinal.documents.comparison import NO_CHANGE, Damage, Localization, Verdict
 
 POLICY = "spinal-default/1"
 
@@ -35,6 +35,9 @@ def decide(damage: Damage, block_swap: Localization, *, identical: bool) -> Verd
 def _where(block_swap: Localization, identical: bool) -> str:
     if identical:
         return "both sides hold the same weights: there is no change to place"
+    if block_swap.window80 is None and block_swap.reason != NO_CHANGE:
+        why = (block_swap.reason or "not_measured").replace("_", " ")
+        return f"whether and where blocks compute something else was not measured ({why})"
     if block_swap.window80 is None:
         return "no block computes anything else than in the reference"
     first, last = block_swap.window80
