@@ -1,6 +1,7 @@
 """One claimed attempt, as the function of its kind gets it: the specification, what it may reach, and how to end it."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,8 +14,9 @@ from service.platform.artifacts import ArtifactStore
 from service.runs import transitions
 from service.runs.kinds import Reach, kind_named
 from service.settings import Settings
+from spinal.audit import MeasuringEngine, Ports
 from spinal.progress import Progress
-from worker.engine import MeasuringEngine, engine_with_threads
+from worker.engine import engine_with_threads
 from worker.lease import Lease
 from worker.store import end_attempt, retry_while_unavailable
 
@@ -57,6 +59,19 @@ class Job:
     def engine(self) -> MeasuringEngine:
         self._require("engine")
         return engine_with_threads(self.settings)
+
+    @property
+    def ports(self) -> Ports:
+        """What the procedure of an audit takes from this attempt. Which captures are kept is decided by the kinds."""
+        return Ports(
+            engine=lambda: self.engine,
+            watch=lambda _label: nullcontext(self.report),
+            cancelled=self.should_stop,
+            device=self.settings.device,
+            stream=self.settings.stream_weights,
+            threads=self.settings.torch_threads,
+            command=self.command,
+        )
 
     @cached_property
     def artifacts(self) -> ArtifactStore:

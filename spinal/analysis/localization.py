@@ -7,10 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from spinal.analysis.uncertainty import corrected_interval, percentile_interval
-from spinal.documents.comparison import Localization
+from spinal.documents.comparison import NO_CHANGE, Localization
 
 Array = npt.NDArray[np.float64]
-NO_CHANGE = "no_detectable_change"
 MEMBERS = ("center", "spread", "gini", "effective_blocks", "terminal_share")
 BIASED = ("gini", "effective_blocks")
 """Noise makes every profile look more concentrated; ``corrected_interval`` says what is done about it."""

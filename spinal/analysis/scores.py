@@ -113,7 +113,7 @@ def score(pair: Pair, profiles: dict[str, DepthProfile]) -> Scores:
         ci=ci,
         mde=mde,
         companions=_companions(pair, before, after, nodes),
-        reasons=_reasons(values, ci, before, after, nodes),
+        reasons=_reasons(values, ci, before, after, nodes, pair.evidence.absent),
     )
 
 
@@ -157,18 +157,23 @@ def _intervals(
 
 
 def _reasons(
-    values: dict[str, float], ci: dict[str, tuple[float, float]], before: Curves, after: Curves, nodes: Nodes
+    values: dict[str, float],
+    ci: dict[str, tuple[float, float]],
+    before: Curves,
+    after: Curves,
+    nodes: Nodes,
+    absent: str | None,
 ) -> dict[str, str]:
-    """Why a score, or its interval (key ``<score>.ci``), is absent."""
+    """Why a score, or its interval (key ``<score>.ci``), is absent; ``absent`` is why the evidence is."""
     reasons: dict[str, str] = {}
     for name, value in values.items():
         if np.isfinite(value):
             if name not in ci:
                 reasons[f"{name}.ci"] = "too_few_replicates"
         elif name == "footprint":
-            reasons[name] = "a_profile_has_no_place"
+            reasons[name] = absent or "a_profile_has_no_place"
         elif name == "spinal_score":
-            reasons[name] = "a_component_is_missing"
+            reasons[name] = absent or "a_component_is_missing"
         else:
             reasons[name] = _why_missing(name, before, after, nodes)
     return reasons

@@ -1,12 +1,25 @@
 """Two traces against each other: the document ``spinal.comparison/1`` (``docs/architecture.md`` ("Documents"))."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ConfigDict, Field
 
 from spinal.documents.base import Digest, Document, Estimate, Finite, Provenance
+from spinal.documents.display import (
+    ShownDocument,
+    data_frame,
+    estimate_columns,
+    notebook_html,
+    short_digest,
+    short_name,
+)
+
+if TYPE_CHECKING:
+    import pandas
 
 SCORER_VERSION = "2"
+NO_CHANGE = "no_detectable_change"
+"""Reason of a localization that was measured and found nothing to place."""
 
 
 class Side(Document):
@@ -130,7 +143,7 @@ class Verdict(Document):
     reasons: tuple[str, ...]
 
 
-class Comparison(Document):
+class Comparison(ShownDocument):
     """Differences are candidate minus reference."""
 
     schema_: Literal["spinal.comparison/1"] = Field(default="spinal.comparison/1", alias="schema")
@@ -157,3 +170,52 @@ class Comparison(Document):
     provenance: Provenance
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    def summary(self) -> str:
+        """The pair, its depth, the verdict and the digest, on one line."""
+        pair = f"{short_name(self.reference.source)} → {short_name(self.candidate.source)}"
+        return (
+            f"{pair}, {len(self.layers) - 1} blocks, verdict {self.verdict.outcome}, digest {short_digest(self.digest)}"
+        )
+
+    def _repr_html_(self) -> str:
+        return notebook_html(self)
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """The comparison as a table, one row for each layer.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns ``layer`` (0..D), ``depth`` (0..1), and for every difference its value and the ends of its 95%
+            interval, for example ``d_transport_all``, ``d_transport_all_low`` and ``d_transport_all_high`` (radians,
+            candidate minus reference, positions ``all``). ``weight_change`` has no interval. Missing values where the
+            document has null.
+
+        Raises
+        ------
+        UsageError
+            pandas is not installed.
+
+        Examples
+        --------
+        >>> import spinal
+        >>> prompts = [f"Human: how do I plant tree number {n}?" for n in range(24)]
+        >>> pair = "examples/checkpoints/sft", "examples/checkpoints/dpo-short"
+        >>> found = spinal.compare(*pair, prompts=prompts, max_tokens=16, lens_positions=2, swap_prompts=8)
+        >>> table = found.to_pandas()
+        >>> known = table["block_swap"].notna()
+        >>> bool((table["block_swap_low"] <= table["block_swap"])[known].all())
+        True
+        """
+        return data_frame([_table_row(layer) for layer in self.layers])
+
+
+def _table_row(layer: LayerComparison) -> dict[str, Any]:
+    row: dict[str, Any] = {"layer": layer.layer, "depth": layer.depth}
+    for name in ("d_contraction", "d_transport", "d_transport_fixed_lens", "d_entropy", "function_gap"):
+        both = getattr(layer, name)
+        row |= estimate_columns(f"{name}_last", both.last) | estimate_columns(f"{name}_all", both.all)
+    for name in ("block_swap", "block_swap_transport"):
+        row |= estimate_columns(name, getattr(layer, name))
+    return row | {"weight_change": layer.weight_change}

@@ -1,10 +1,14 @@
 """Two stored traces against each other, layer by layer: the document ``spinal.diff/1``."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, Field
 
 from spinal.documents.base import Digest, Document, Finite
+from spinal.documents.display import ShownDocument, data_frame, short_digest
+
+if TYPE_CHECKING:
+    import pandas
 
 
 class PositionDiff(Document):
@@ -29,7 +33,7 @@ class LayerDiff(Document):
     """Members whose sign differs between the position policies."""
 
 
-class TraceDiff(Document):
+class TraceDiff(ShownDocument):
     """Layer-wise point differences of two traces, candidate minus reference."""
 
     schema_: Literal["spinal.diff/1"] = Field(default="spinal.diff/1", alias="schema")
@@ -41,3 +45,19 @@ class TraceDiff(Document):
     layers: tuple[LayerDiff, ...]
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    def summary(self) -> str:
+        """Both traces and their depth, on one line."""
+        return f"{short_digest(self.reference)} → {short_digest(self.candidate)}, {len(self.layers) - 1} blocks"
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """The diff as a table, one row for each layer and position policy; raises UsageError without pandas."""
+        columns = ("d_contraction", "d_transport", "d_entropy", "d_effective_rank", "window_agreement")
+        return data_frame(
+            [
+                {"layer": layer.layer, "depth": layer.depth, "positions": str(name)}
+                | {column: getattr(position, column) for column in columns}
+                for layer in self.layers
+                for name, position in layer.positions.items()
+            ]
+        )

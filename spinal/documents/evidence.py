@@ -5,6 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from spinal.documents.trace import POLICIES, Trace
+from spinal.profile import MeasurementProfile
+
 Array = npt.NDArray[np.float64]
 
 
@@ -45,3 +48,28 @@ class PairEvidence:
     duration_s: float
     noise: tuple[NoiseDraw, ...] = ()
     """Draws of the matched-noise control, as many as ``noise_draws`` of the profile."""
+    absent: str | None = None
+    """Why no joint pass was made, for example ``checkpoint_not_at_hand``; every array is then NaN."""
+
+
+def absent_evidence(reference: Trace, candidate: Trace, profile: MeasurementProfile, reason: str) -> PairEvidence:
+    """Evidence of a pair whose joint pass was not made, for ``reason``. What the traces themselves tell is filled in:
+    whether the read-out moved, and that a read-out which did not is its own fixed lens."""
+    prompts, nodes = reference.prompt_set.count, reference.model.n_layers + 1
+    swapped = np.full((min(profile.swap_prompts, prompts), nodes - 1), np.nan)
+    everywhere = {policy: np.full((prompts, nodes), np.nan) for policy in POLICIES}
+    moved = reference.model.readout_digest != candidate.model.readout_digest
+    return PairEvidence(
+        block_swap=swapped,
+        block_swap_transport=swapped,
+        weight_change=np.full(nodes - 1, np.nan),
+        weight_change_other={},
+        function_gap=everywhere,
+        fixed_lens_transport=everywhere if moved else None,
+        hidden_change=everywhere,
+        readout_moved=moved,
+        device=" and ".join(dict.fromkeys((reference.engine.device, candidate.engine.device))),
+        dtype=reference.engine.dtype,
+        duration_s=0.0,
+        absent=reason,
+    )

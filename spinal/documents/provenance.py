@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 
-from spinal import __version__
 from spinal.documents.base import Provenance
 from spinal.documents.trace import ENGINE_VERSION
+from spinal.version import VERSION
 
 PACKAGES = ("torch", "transformers", "safetensors", "numpy")
 
@@ -19,7 +19,7 @@ def make_provenance(
     *, device: str, dtype: str, threads: int, seed: int, command: Sequence[str] | None, started: float
 ) -> Provenance:
     """Provenance of work that began at ``started`` (``time.monotonic``) on this machine."""
-    versions = {"spinal": __version__, "engine": ENGINE_VERSION}
+    versions = {"spinal": VERSION, "engine": ENGINE_VERSION}
     for package in PACKAGES:
         try:
             versions[package] = metadata.version(package)

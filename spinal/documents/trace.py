@@ -1,12 +1,16 @@
 """The depth trace of one checkpoint: the document ``spinal.trace/1`` (``docs/architecture.md`` ("Documents"))."""
 
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
 from spinal.documents.base import Digest, Document, Finite, Provenance
 from spinal.documents.canonical import digest_of
+from spinal.documents.display import ShownDocument, data_frame, notebook_html, short_digest, short_name
 from spinal.profile import MeasurementProfile
+
+if TYPE_CHECKING:
+    import pandas
 
 ENGINE_VERSION = "2"
 """Version of the measuring engine; part of a trace's identity, raised when a number may change."""
@@ -102,7 +106,14 @@ class LayerTrace(Document):
     positions: dict[Literal["last", "all"], PositionTrace]
 
 
-class Trace(Document):
+TABLE_COLUMNS = (
+    "contraction", "contraction_se", "transport", "transport_se", "entropy", "entropy_se", "max_probability",
+    "argmax_agreement", "effective_rank", "participation_ratio", "top_share", "rows", "rank", "underdetermined",
+)  # fmt: skip
+"""Members of a position's trace that :meth:`Trace.to_pandas` shows."""
+
+
+class Trace(ShownDocument):
     """Depth trace of one checkpoint over nodes 0..D. Identity: see :func:`trace_digest`."""
 
     schema_: Literal["spinal.trace/1"] = Field(default="spinal.trace/1", alias="schema")
@@ -142,6 +153,51 @@ class Trace(Document):
     @property
     def fingerprint(self) -> str:
         return str(self.profile["fingerprint"])
+
+    def summary(self) -> str:
+        """Checkpoint, depth, number of prompts and digest, on one line."""
+        return (
+            f"{short_name(self.model.source)}, {self.model.n_layers} blocks, {self.prompt_set.count} prompts, "
+            f"digest {short_digest(self.digest)}"
+        )
+
+    def _repr_html_(self) -> str:
+        return notebook_html(self)
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """The trace as a table, one row for each layer and position policy.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns ``layer`` (0..D), ``depth`` (0..1), ``positions`` (``last`` or ``all``) and the numbers of the
+            position: alpha (``contraction``), L in radians (``transport``), entropy in nats, and their companions,
+            with standard errors in ``*_se``. Missing values where the document has null.
+
+        Raises
+        ------
+        UsageError
+            pandas is not installed.
+
+        Examples
+        --------
+        >>> import spinal
+        >>> prompts = [f"Human: how do I plant tree number {n}?" for n in range(24)]
+        >>> found = spinal.trace("examples/checkpoints/sft", prompts=prompts, max_tokens=16, lens_positions=2)
+        >>> table = found.to_pandas()
+        >>> table.shape[0] == 2 * (found.model.n_layers + 1)
+        True
+        >>> float(table["transport"].max()) <= 3.1416
+        True
+        """
+        return data_frame(
+            [
+                {"layer": layer.layer, "depth": layer.depth, "positions": str(name)}
+                | {column: getattr(position, column) for column in TABLE_COLUMNS}
+                for layer in self.layers
+                for name, position in layer.positions.items()
+            ]
+        )
 
     def measurement_profile(self) -> MeasurementProfile:
         """The stored knobs as a profile value."""

@@ -1,6 +1,6 @@
 """From facts to the verdict, under the default policy ``spinal-default/1``."""
 
-from spinal.documents.comparison import Localization, Verdict
+from spinal.documents.comparison import NO_CHANGE, Localization, Verdict
 from spinal.policy.rules import RULES, Facts, Outcome
 
 POLICY = "spinal-default/1"
@@ -30,6 +30,9 @@ def _where(facts: Facts) -> str:
     if facts.identical:
         return "both sides hold the same weights: there is no change to place"
     place: Localization = facts.localization["block_swap"]
+    if place.window80 is None and place.reason != NO_CHANGE:
+        why = (place.reason or "not_measured").replace("_", " ")
+        return f"whether and where blocks compute something else was not measured ({why})"
     if place.window80 is None:
         return "no block computes anything else than in the reference"
     first, last = place.window80

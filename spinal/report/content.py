@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from spinal.documents.base import Estimate
-from spinal.documents.comparison import Comparison, Null
+from spinal.documents.comparison import NO_CHANGE, Comparison, Null
 from spinal.documents.trace import Trace
 
 SCORE_NAMES = {
@@ -49,9 +49,12 @@ def estimate(found: Estimate, digits: int = 3) -> str:
 
 def headline(result: Comparison) -> str:
     """Where the change sits, in one sentence with an interval."""
-    if result.identical:
+    if result.identical and _all_zero(result):
         return "Reference and candidate hold the same weights: every difference is exactly 0."
     place = result.localization["block_swap"]
+    if place.window80 is None and place.reason != NO_CHANGE:
+        why = (place.reason or "not_measured").replace("_", " ")
+        return f"Where blocks compute something else than in the reference was not measured: {why}."
     if place.window80 is None or place.center is None:
         return "No block computes anything else than in the reference."
     depth = len(result.layers) - 1
@@ -63,6 +66,24 @@ def headline(result: Comparison) -> str:
         f"{place.center:.2f}{spread}, peak at block {place.peak}; the terminal window, blocks {first}-{last}, holds "
         f"{number(place.terminal_share, 2)} of it (flat would be {number(place.terminal_share_null, 2)})."
     )
+
+
+def _all_zero(result: Comparison) -> bool:
+    """Whether every difference that has a value is exactly 0."""
+    differences = (
+        value
+        for layer in result.layers
+        for value in (
+            layer.weight_change,
+            layer.block_swap.value,
+            *(
+                one.value
+                for both in (layer.d_contraction, layer.d_transport, layer.d_entropy, layer.function_gap)
+                for one in (both.last, both.all)
+            ),
+        )
+    )
+    return all(value in (None, 0.0) for value in differences)
 
 
 def title(document: Comparison | Trace) -> str:
@@ -138,8 +159,9 @@ def damage_table(result: Comparison) -> Table:
         )
         for name, signal in result.damage.signals.items()
     ]
+    unknown = any(signal.watch is not None and signal.value is None for signal in result.damage.signals.values())
     return Table(
-        f"Damage panel: {result.damage.level}",
+        f"Damage panel: {result.damage.level}{' among what was measured' if unknown else ''}",
         ("signal", "value", "unit", "watch from", "damaged from", "level"),
         tuple(rows),
         result.damage.calibration,

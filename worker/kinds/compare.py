@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -11,16 +10,11 @@ from sqlalchemy.orm import Session
 from service.runs.specs import spec_digest
 from service.runs.transitions import dependency_results
 from service.traces.store import load_trace, replace_capture, store_comparison
-from spinal.analysis.compare import compare
+from spinal.audit import Traced, compare_traces
 from spinal.checkpoints.checkpoint import Checkpoint
-from spinal.documents.base import Provenance
-from spinal.documents.capture import load_capture
-from spinal.documents.comparison import SCORER_VERSION, Comparison
-from spinal.documents.evidence import PairEvidence
-from spinal.documents.provenance import make_provenance
+from spinal.documents.comparison import SCORER_VERSION
 from spinal.documents.trace import ENGINE_VERSION, Trace
 from spinal.profile import MeasurementProfile
-from spinal.progress import Progress
 from spinal.prompts.sets import PromptSet
 from worker.job import Job
 from worker.kinds.inputs import kept_capture, measure_and_put, require_version, stored_prompts, submitted_checkpoint
@@ -41,9 +35,16 @@ def carry_out(job: Job) -> None:
     uris = [_capture(job, trace, c, prompts) for trace, c in zip(traces, checkpoints, strict=True)]
     with ExitStack() as copies:
         captures = [copies.enter_context(job.artifacts.local_copy(uri)) for uri in uris]
-        evidence = _gather(job, checkpoints, captures, prompts, profile)
-        job.report(Progress("statistics", 0, 1, 1.0))
-        comparison = _compared(traces, captures, evidence, profile, _provenance(job, evidence, profile, started))
+        sides_traced = [Traced(*side) for side in zip(traces, captures, checkpoints, strict=True)]
+        comparison = compare_traces(
+            sides_traced[0],
+            sides_traced[1],
+            profile,
+            ports=job.ports,
+            prompts=prompts,
+            control=sides_traced[2] if len(sides_traced) > 2 else None,
+            started=started,
+        )
     job.finish(comparison.digest, lambda session: store_comparison(session, comparison))
 
 
@@ -64,56 +65,3 @@ def _capture(job: Job, trace: Trace, checkpoint: Checkpoint, prompts: PromptSet)
     _, uri, size = measure_and_put(job, checkpoint, prompts, trace.measurement_profile(), trace.digest)
     job.write_fenced(lambda session: replace_capture(session, trace.digest, uri, size))
     return uri
-
-
-def _gather(
-    job: Job,
-    checkpoints: Sequence[Checkpoint],
-    captures: Sequence[Path],
-    prompts: PromptSet,
-    profile: MeasurementProfile,
-) -> PairEvidence:
-    """What only the weights of both can tell: the engine's part of a comparison."""
-    return job.engine.gather_evidence(
-        checkpoints[0],
-        checkpoints[1],
-        reference_capture=captures[0],
-        candidate_capture=captures[1],
-        prompts=prompts,
-        profile=profile,
-        device=job.settings.device,
-        stream=job.settings.stream_weights,
-        progress=job.report,
-        cancelled=job.should_stop,
-    )
-
-
-def _provenance(job: Job, evidence: PairEvidence, profile: MeasurementProfile, started: float) -> Provenance:
-    return make_provenance(
-        device=evidence.device,
-        dtype=evidence.dtype,
-        threads=job.settings.torch_threads,
-        seed=profile.seed,
-        command=job.command,
-        started=started,
-    )
-
-
-def _compared(
-    traces: Sequence[Trace],
-    captures: Sequence[Path],
-    evidence: PairEvidence,
-    profile: MeasurementProfile,
-    provenance: Provenance,
-) -> Comparison:
-    """The analysis: reference, candidate and, where there is a third, the control."""
-    return compare(
-        traces[0],
-        load_capture(captures[0]),
-        traces[1],
-        load_capture(captures[1]),
-        evidence,
-        profile,
-        provenance,
-        control=(traces[2], load_capture(captures[2])) if len(traces) > 2 else None,
-    )

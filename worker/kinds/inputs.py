@@ -1,10 +1,10 @@
 """What the kinds that measure share: the submitted checkpoint, its prompts, and captures, kept or made again."""
 
-from pathlib import Path
 from typing import Any
 
 from service.prompt_sets.store import load_prompt_set
 from service.traces import store as traces
+from spinal.audit import measure_checkpoint
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.identity import snapshot_digest
 from spinal.checkpoints.resolve import resolve_reference
@@ -57,30 +57,10 @@ def measure_and_put(
     trace with the capture's uri and bytes. Raises ModelChanged when another trace came out."""
     with job.artifacts.scratch() as folder:
         local = folder / f"{expected}.safetensors"
-        trace = _measure(job, checkpoint, prompts, profile, local)
-        if trace.digest != expected:
-            raise ModelChanged(
-                f"{checkpoint.source} changed while it was being measured", hint="submit again when its files are final"
-            )
+        trace = measure_checkpoint(checkpoint, prompts, profile, ports=job.ports, capture_path=local, expected=expected)
         job.report(Progress("store", 0, 1, 1.0))
         uri, size = job.artifacts.put(local, _capture_name(job, trace.digest))
         return trace, uri, size
-
-
-def _measure(
-    job: Job, checkpoint: Checkpoint, prompts: PromptSet, profile: MeasurementProfile, capture_path: Path
-) -> Trace:
-    return job.engine.measure(
-        checkpoint,
-        prompts,
-        profile,
-        capture_path=capture_path,
-        device=job.settings.device,
-        stream=job.settings.stream_weights,
-        progress=job.report,
-        cancelled=job.should_stop,
-        command=job.command,
-    )
 
 
 def _capture_name(job: Job, digest: str) -> str:
