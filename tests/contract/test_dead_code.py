@@ -19,6 +19,8 @@ KEPT = {
     "describe": "prometheus-client calls it on collectors",
     "forward": "torch calls it",
     "cancel": "method of the client, for callers",
+    "_repr_html_": "notebooks call it",
+    "to_pandas": "method of documents, for callers",
     "singular_values_of_rows": "the direct form of what the engine computes in slices; tests compare the two",
 }
 """Name -> why it stays although nothing in the product names it."""
@@ -33,8 +35,8 @@ def is_field(item: Item) -> bool:
 @pytest.fixture(scope="module")
 def unused() -> dict[str, str]:
     """Name -> where it is defined, of everything in the product that is never named elsewhere in it."""
-    # Rows are named by tables that raw SQL reads.
-    found = vulture.Vulture(ignore_decorators=CALLED_BY_FRAMEWORKS, ignore_names=["*Record"])
+    # Rows are named by the tables that raw SQL reads, and Python itself calls what it has names for.
+    found = vulture.Vulture(ignore_decorators=CALLED_BY_FRAMEWORKS, ignore_names=["*Record", "__*__"])
     found.scavenge([ROOT / folder for folder in PRODUCT + USES_IT])
     places = {item: Path(item.filename).relative_to(ROOT) for item in found.get_unused_code() if not is_field(item)}
     return {str(item.name): f"{path}:{item.first_lineno}" for item, path in places.items() if path.parts[0] in PRODUCT}
