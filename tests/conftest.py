@@ -79,6 +79,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test with its layer (its folder) and with what it needs."""
     for item in items:
         layer = item.path.relative_to(HERE).parts[0]
+        if layer not in LAYERS:
+            raise pytest.UsageError(
+                f"tests/{layer} is no layer yet: say what it is about in LAYERS of tests/conftest.py"
+            )
         _, needs = LAYERS[layer]
         if SERVER_FIXTURES & set(getattr(item, "fixturenames", ())):
             needs = needs | {"server"}
