@@ -262,12 +262,14 @@ def test_runs_wait_for_those_of_a_lesser_depth(
     ledger: Ledger, api_settings: Settings, fake: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(KINDS, fake.name, replace(fake, depth=2))
-    found = need(ledger, api_settings, candidate="trace", reference="trace", compare="compare", last=fake.name)
+    roles = {"candidate": "trace", "reference": "trace", "compare": "compare", "last": fake.name, "also": fake.name}
+    found = need(ledger, api_settings, **roles)
     with ledger.read() as session:
         rows = session.execute(text("SELECT run_id, depends_on FROM run_dependencies")).all()
     waits = {role: {other for other, run in found.items() if (found[role], run) in map(tuple, rows)} for role in found}
     traces = {"candidate", "reference"}
-    assert waits == {"candidate": set(), "reference": set(), "compare": traces, "last": {*traces, "compare"}}
+    before = {*traces, "compare"}
+    assert waits == {"candidate": set(), "reference": set(), "compare": traces, "last": before, "also": before}
 
 
 def test_a_kind_that_does_not_exist_cannot_be_asked_for(ledger: Ledger, api_settings: Settings) -> None:
