@@ -26,6 +26,7 @@ from service.settings import Settings, get_settings
 from spinal.errors import StorageUnavailable
 from spinal.progress import Progress
 from spinal.prompts.sets import PromptSet
+from tests.support.waiting import until
 from tests.worker.test_metrics import gauges
 from worker import tasks
 from worker.dispatcher import Dispatcher
@@ -37,9 +38,14 @@ QUEUE = "elsewhere"
 DEADLINE_S = 77.0
 
 
+def progress_of(session: Session, run: UUID) -> Any:
+    return session.execute(text("SELECT progress FROM runs WHERE id = :id"), {"id": run}).scalar()
+
+
 def carry_out(job: Job) -> None:
     """The worker's part of the fake kind: its result is a prompt set."""
     job.report(Progress("faking", 1, 2, 0.5))
+    until(lambda: job.read(lambda session: progress_of(session, job.claim.run_id)), "the progress to be told")
     job.finish(RESULT.digest, lambda session: store_prompt_set(session, RESULT))
 
 
@@ -51,7 +57,7 @@ def carry_out_too_late(job: Job) -> None:
         transitions.reap_expired(session, attempts_of=lambda _kind: Attempts(3, 0.0))
 
     job.write(take_back)
-    carry_out(job)
+    job.finish(RESULT.digest, lambda session: store_prompt_set(session, RESULT))
 
 
 def carry_out_in_vain(_: Job) -> None:
@@ -130,7 +136,7 @@ def test_a_kind_added_in_one_place_is_queued_carried_out_stored_and_shown(
     shown = api.get(place).json()
     assert shown["state"] == "SUCCEEDED"
     assert shown["progress"]["runs"]["fake"] == {
-        "state": "SUCCEEDED", "attempt": 1, "phase": None, "done": None, "total": None, "fraction": 1.0,
+        "state": "SUCCEEDED", "attempt": 1, "phase": "faking", "done": 1, "total": 2, "fraction": 1.0,
     }  # fmt: skip
     assert row(ledger, run).result_digest == RESULT.digest
     assert (row(ledger, run).deadline_at - row(ledger, run).started_at).total_seconds() == DEADLINE_S
