@@ -102,8 +102,10 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return captured.entries
 
 
-def need(ledger: Ledger, settings: Settings, *, name: str = "n", priority: int = 0, **kinds: str) -> dict[str, UUID]:
-    """Runs by role, ``role=kind``."""
+def need(
+    ledger: Ledger, settings: Settings, kinds: dict[str, str], *, name: str = "n", priority: int = 0
+) -> dict[str, UUID]:
+    """Runs by role, of the kinds by role."""
     specs = {role: {"kind": kind, "n": f"{name} {role}"} for role, kind in kinds.items()}
     with ledger.begin() as session:
         return need_runs(
@@ -123,7 +125,7 @@ def test_a_kind_added_in_one_place_is_queued_carried_out_stored_and_shown(
 ) -> None:
     place = api.post("/v1/audits", json={"candidate": "local:sft", "prompt_set": "hh-harmless-64"}).headers["Location"]
     audit = UUID(place.rsplit("/", 1)[1])
-    run = need(ledger, api_settings, fake=fake.name)["fake"]
+    run = need(ledger, api_settings, {"fake": fake.name})["fake"]
     with ledger.begin() as session:
         session.add(AuditRunRecord(audit_id=audit, role="fake", run_id=run))
         session.flush()
@@ -156,7 +158,7 @@ def test_the_contract_names_every_kind_there_is(fake: Kind) -> None:
 def test_a_worker_leaves_a_kind_that_it_does_not_know_to_one_that_does(
     drain: Drain, ledger: Ledger, api_settings: Settings, fake: Kind, monkeypatch: pytest.MonkeyPatch, logged: list[Any]
 ) -> None:
-    run = need(ledger, api_settings, fake=fake.name)["fake"]
+    run = need(ledger, api_settings, {"fake": fake.name})["fake"]
     with monkeypatch.context() as older:
         older.delitem(KINDS, fake.name)
         assert drain() == 1
@@ -175,8 +177,8 @@ def test_a_run_of_an_unknown_kind_stands_in_the_way_of_no_other(
     drain: Drain, ledger: Ledger, api_settings: Settings, fake: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(KINDS, fake.name, replace(fake, queue=KINDS["trace"].queue))
-    urgent = need(ledger, api_settings, fake=fake.name, priority=9)["fake"]
-    other = need(ledger, api_settings, candidate="trace")["candidate"]
+    urgent = need(ledger, api_settings, {"fake": fake.name}, priority=9)["fake"]
+    other = need(ledger, api_settings, {"candidate": "trace"})["candidate"]
     with ledger.begin() as session:
         assert len(rings.due_runs(session, ring_again_s=60.0, again=())) == 2
     monkeypatch.delitem(KINDS, fake.name)
@@ -194,7 +196,7 @@ def test_what_cannot_be_carried_out_here_goes_back_uncharged_and_loudly(
     logged: list[Any],
     lacking: str,
 ) -> None:
-    run = need(ledger, api_settings, fake=fake.name)["fake"]
+    run = need(ledger, api_settings, {"fake": fake.name})["fake"]
     if lacking == "entry":
         claim = tasks._claim(run, "w", get_settings())
         assert claim is not None
@@ -216,7 +218,7 @@ def test_a_result_that_comes_too_late_is_not_stored(
     drain: Drain, ledger: Ledger, api_settings: Settings, fake: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(KINDS, fake.name, replace(fake, carry_out=f"{__name__}:{carry_out_too_late.__name__}"))
-    run = need(ledger, api_settings, fake=fake.name)["fake"]
+    run = need(ledger, api_settings, {"fake": fake.name})["fake"]
     with ledger.begin() as session:
         rings.due_runs(session, ring_again_s=60.0, again=())
     problem = tasks.perform(run, "w")
@@ -233,10 +235,10 @@ def test_a_kind_has_attempts_of_its_own_whether_they_fail_or_are_lost(
 ) -> None:
     assert fake.attempts(api_settings).most != api_settings.max_attempts
     monkeypatch.setitem(KINDS, fake.name, replace(fake, carry_out=f"{__name__}:{carry_out_in_vain.__name__}"))
-    failing = need(ledger, api_settings, fake=fake.name, name="failing")["fake"]
+    failing = need(ledger, api_settings, {"fake": fake.name}, name="failing")["fake"]
     assert drain() == 2
     assert (row(ledger, failing).state, row(ledger, failing).attempt) == ("FAILED", 2)
-    lost = need(ledger, api_settings, fake=fake.name, name="lost")["fake"]
+    lost = need(ledger, api_settings, {"fake": fake.name}, name="lost")["fake"]
     dispatcher = Dispatcher(get_settings())
     for state in ("QUEUED", "FAILED"):
         with ledger.begin() as session:
@@ -259,7 +261,7 @@ def test_a_job_reaches_what_its_kind_lists_and_nothing_else(
 ) -> None:
     asked = function.__name__.removeprefix("carry_out_with_")
     monkeypatch.setitem(KINDS, fake.name, replace(fake, carry_out=f"{__name__}:{function.__name__}"))
-    run = need(ledger, api_settings, fake=fake.name)["fake"]
+    run = need(ledger, api_settings, {"fake": fake.name})["fake"]
     drain()
     assert f"do not reach {asked}" in row(ledger, run).error["detail"]
 
@@ -269,7 +271,7 @@ def test_runs_wait_for_those_of_a_lesser_depth(
 ) -> None:
     monkeypatch.setitem(KINDS, fake.name, replace(fake, depth=2))
     roles = {"candidate": "trace", "reference": "trace", "compare": "compare", "last": fake.name, "also": fake.name}
-    found = need(ledger, api_settings, **roles)
+    found = need(ledger, api_settings, roles)
     with ledger.read() as session:
         rows = session.execute(text("SELECT run_id, depends_on FROM run_dependencies")).all()
     waits = {role: {other for other, run in found.items() if (found[role], run) in map(tuple, rows)} for role in found}
@@ -280,7 +282,7 @@ def test_runs_wait_for_those_of_a_lesser_depth(
 
 def test_a_kind_that_does_not_exist_cannot_be_asked_for(ledger: Ledger, api_settings: Settings) -> None:
     with pytest.raises(UnknownKind, match="no kind of run is called 'absent'; known are trace, compare"):
-        need(ledger, api_settings, candidate="absent")
+        need(ledger, api_settings, {"candidate": "absent"})
     with ledger.read() as session:
         assert session.execute(text("SELECT count(*) FROM runs")).scalar_one() == 0
 
