@@ -94,7 +94,8 @@ def test_a_kept_trace_is_not_measured_again_and_carries_the_names_of_today(
     ports = replace(ports, captures=Remembering(tmp_path))
     first = trace_checkpoint(sides[0], PROMPTS, PROFILE, ports=ports)
     other = replace(sides[0], source="local:renamed", revision="abc")
-    second = trace_checkpoint(other, replace(PROMPTS, name="other"), PROFILE, ports=ports)
+    profile = PROFILE.model_copy(update={"seed": 7})
+    second = trace_checkpoint(other, replace(PROMPTS, name="other"), profile, ports=ports)
     assert len(asked()) == 1
     assert second.trace.digest == first.trace.digest
     assert second.trace.provenance == first.trace.provenance
@@ -102,6 +103,7 @@ def test_a_kept_trace_is_not_measured_again_and_carries_the_names_of_today(
     assert (second.trace.model.source, second.trace.model.revision) == ("local:renamed", "abc")
     assert second.trace.prompt_set.name == "other"
     assert second.trace.layers == first.trace.layers
+    assert (first.trace.profile["seed"], second.trace.profile["seed"]) == (0, 7)
 
 
 @pytest.mark.parametrize("change", ["weights", "prompts", "profile"])

@@ -71,7 +71,17 @@ def test_a_trace_measured_under_other_conditions_is_another(tmp_path: Path, one:
     assert len(entries(tmp_path)) == 2
 
 
-def test_a_document_finds_the_capture_of_its_own_numbers_whatever_the_conditions(tmp_path: Path, one: Trace) -> None:
+def test_a_document_finds_the_capture_of_its_own_measurement_whatever_the_conditions(
+    tmp_path: Path, one: Trace
+) -> None:
+    named_otherwise = one.model_copy(
+        update={
+            "model": one.model.model_copy(update={"source": "local:other", "revision": "r"}),
+            "prompt_set": one.prompt_set.model_copy(update={"name": "other"}),
+            "provenance": one.provenance.model_copy(update={"hostname": "other"}),
+        }
+    )
+    readout = one.model_copy(update={"model": one.model.model_copy(update={"readout_digest": fabricated.sha("x")})})
     moved = one.layers[1].positions["all"].model_copy(update={"transport": 0.25})
     layer = one.layers[1].model_copy(update={"positions": {**one.layers[1].positions, "all": moved}})
     elsewhere = one.model_copy(update={"layers": (one.layers[0], layer, *one.layers[2:])})
@@ -81,7 +91,9 @@ def test_a_document_finds_the_capture_of_its_own_numbers_whatever_the_conditions
         found = cache.find_document(one)
         assert found is not None
         assert found.trace is one
+        assert cache.find_document(named_otherwise) is not None
         assert cache.find_document(elsewhere) is None, "another device's capture under the same digest"
+        assert cache.find_document(readout) is None
         assert cache.find_document(fabricated.trace("dpo", 4, 8)) is None
 
 
