@@ -1,9 +1,11 @@
 """A broker that dies, freezes, forgets or repeats: messages are doorbells, so nothing is lost with them."""
 
 import time
+from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
+import pytest
 from fastapi.testclient import TestClient
 from kombu import Connection
 from pydantic import SecretStr
@@ -90,10 +92,16 @@ def test_doubled_reordered_and_unknown_doorbells_do_no_harm(fleet: Fleet) -> Non
     fleet.ended_once(runs=3, traces=2)
 
 
-def test_a_dispatcher_started_before_the_migration_waits_for_it(fleet: Fleet, postgres: Any) -> None:
-    url = create_database(postgres.url, f"late_{uuid4().hex}")
-    late = fleet.settings.model_copy(update={"database_url": SecretStr(url)})
-    dispatcher = fleet.start("dispatcher", "-m", "worker.dispatcher", SPINAL_DATABASE_URL=url)
+@pytest.fixture
+def not_migrated(postgres: Any) -> Iterator[str]:
+    """URL of an empty database."""
+    with create_database(postgres.url, f"late_{uuid4().hex}") as url:
+        yield url
+
+
+def test_a_dispatcher_started_before_the_migration_waits_for_it(not_migrated: str, fleet: Fleet) -> None:
+    late = fleet.settings.model_copy(update={"database_url": SecretStr(not_migrated)})
+    dispatcher = fleet.start("dispatcher", "-m", "worker.dispatcher", SPINAL_DATABASE_URL=not_migrated)
     until(lambda: "database refused" in fleet.log("dispatcher"), "the dispatcher to meet the empty database")
     upgrade(late)
     ledger = Ledger(late)

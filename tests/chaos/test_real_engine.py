@@ -17,6 +17,7 @@ from tests.conftest import EXAMPLES
 from tests.support.fleet import PATIENT_LEASE_S, Fleet
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.model
 PROMPTS = "hh-harmless-64"
 
 

@@ -20,21 +20,22 @@ KEY: list[str] = []
 
 @pytest.fixture(scope="module")
 def schema(postgres: Any, migrated_template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    settings = Settings(
-        database_url=create_database(postgres.url, "schemathesis", migrated_template),
-        artifact_url=f"file://{tmp_path_factory.mktemp('artifacts')}",
-        model_roots=(EXAMPLES / "checkpoints",),
-        key_pepper="pepper",
-        log_level="error",
-        max_wait_s=0.0,
-    )
-    ledger = Ledger(settings)
-    with ledger.begin() as session:
-        KEY[:] = [create_key(session, tenant="t", scopes=("read", "write"), pepper="pepper")]
-    ledger.close()
-    app = create_app(settings)
-    with TestClient(app, raise_server_exceptions=False):
-        yield schemathesis.openapi.from_asgi("/openapi.json", app)
+    with create_database(postgres.url, "schemathesis", migrated_template) as url:
+        settings = Settings(
+            database_url=url,
+            artifact_url=f"file://{tmp_path_factory.mktemp('artifacts')}",
+            model_roots=(EXAMPLES / "checkpoints",),
+            key_pepper="pepper",
+            log_level="error",
+            max_wait_s=0.0,
+        )
+        ledger = Ledger(settings)
+        with ledger.begin() as session:
+            KEY[:] = [create_key(session, tenant="t", scopes=("read", "write"), pepper="pepper")]
+        ledger.close()
+        app = create_app(settings)
+        with TestClient(app, raise_server_exceptions=False):
+            yield schemathesis.openapi.from_asgi("/openapi.json", app)
 
 
 contract = schemathesis.pytest.from_fixture("schema")

@@ -58,8 +58,12 @@ def test_an_adapter_is_measured_as_the_merged_model(
     assert mine.model.weights_digest not in (merged.model.weights_digest, base.model.weights_digest)
 
 
-def test_an_adapter_without_its_base_is_refused(adapter: tuple[Path, Path], tmp_path: Path) -> None:
+def test_an_adapter_without_its_base_is_refused(
+    adapter: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "base").rename(tmp_path / "elsewhere")
+    # A base that is not beside the adapter is looked for from the working folder, and there may be one of that name.
+    monkeypatch.chdir(adapter[0])
     with pytest.raises(AdapterInvalid, match="base"):
         inspect(resolve_reference(os.fspath(adapter[0]), roots=None))
 

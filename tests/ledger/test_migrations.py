@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -22,8 +22,9 @@ from tests.conftest import create_database
 
 
 @pytest.fixture
-def empty(postgres: Any) -> Settings:
-    return Settings(database_url=create_database(postgres.url, f"m_{uuid.uuid4().hex}"))
+def empty(postgres: Any) -> Iterator[Settings]:
+    with create_database(postgres.url, f"m_{uuid.uuid4().hex}") as url:
+        yield Settings(database_url=url)
 
 
 def test_there_is_one_head() -> None:

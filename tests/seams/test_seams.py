@@ -99,6 +99,7 @@ def test_a_source_is_found_by_the_api_its_report_and_its_contract(api: TestClien
     assert "shelf:NAME" in refused["hint"]
 
 
+@pytest.mark.model
 @pytest.mark.usefixtures("shelf")
 def test_a_source_is_found_by_the_command_line(spinal: Spinal, tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.txt"

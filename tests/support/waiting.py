@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T], what: str, *, timeout: float = 30.0) -> T:
+def until(condition: Callable[[], T | None], what: str, *, timeout: float = 30.0) -> T:
     """The first truthy value of ``condition()``; fails after ``timeout`` seconds saying what did not come."""
     deadline = time.monotonic() + timeout
     while True:

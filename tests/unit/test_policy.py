@@ -21,7 +21,7 @@ def signal(value: float | None, level: str | None, *, votes: bool = True) -> Dam
         value=value,
         watch=0.25 if votes else None,
         damaged=0.4 if votes else None,
-        level=level,  # type: ignore[arg-type]  # one of the literal's members
+        level=level,
         unit="u",
         reason="not_measured" if value is None else None,
     )
@@ -33,7 +33,7 @@ def facts(level: str, first: str | None, *, shown: bool, place: Localization, id
         "two": signal(0.3, "watch" if level != "none" else "none"),
         "shown": signal(1.0 if shown else None, None, votes=False),
     }
-    damage = Damage(level=level, signals=signals, calibration="c")  # type: ignore[arg-type]  # one of the literal's
+    damage = Damage(level=level, signals=signals, calibration="c")
     return Facts(damage, {"block_swap": place}, identical)
 
 

@@ -55,7 +55,7 @@ def test_html_is_well_formed(comparison: Comparison) -> None:
 
 @pytest.mark.parametrize("format", ["json", "html", "md"])
 def test_the_same_document_gives_the_same_text(comparison: Comparison, format: str) -> None:
-    assert render(comparison, format) == render(comparison, format)  # type: ignore[arg-type]
+    assert render(comparison, format) == render(comparison, format)
 
 
 def test_verdict_warnings_and_every_layer_are_shown(comparison: Comparison) -> None:

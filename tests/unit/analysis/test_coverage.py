@@ -19,6 +19,7 @@ from spinal.documents.trace import Trace
 from spinal.profile import MeasurementProfile
 from tests.support.fabricated import Pair, capture, evidence, trace
 
+pytestmark = pytest.mark.slow
 Array = np.ndarray
 SETS, PROMPTS, BLOCKS = 400, 96, 20
 PROFILE = MeasurementProfile(bootstrap_draws=500)
@@ -144,7 +145,7 @@ def test_the_place_of_thresholded_profiles_covers(results: list[Comparison], pro
     steps = np.abs(STEP["candidate"] - STEP["reference"])[1:]
     steps[0] = 0.0
     known = {"d_contraction": np.abs(ALPHA["candidate"] - ALPHA["reference"])[1:], "d_transport": steps}
-    places = [result.localization[profile] for result in results]  # type: ignore[index]  # a profile's name
+    places = [result.localization[profile] for result in results]
     truth = getattr(localize(known.get(profile, SWAP), None, terminal_window(BLOCKS, 0.7)), member)
     assert {tuple(sorted(place.ci)) for place in places} == {("center", "terminal_share")}
     assert coverage([place.ci[member] for place in places], truth) >= 0.90
