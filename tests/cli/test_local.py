@@ -17,6 +17,7 @@ import spinal.local
 from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace
 from spinal.errors import CaptureMissing, DocumentInvalid, ProfileInvalid, TracesNotComparable, UsageError
+from spinal.extras import install_hint
 from spinal.profile import TraceKnobs
 from spinal.prompts.sets import PromptSet
 from tests.cli.test_cli import DPO, QUICK, SFT
@@ -224,7 +225,7 @@ def test_without_the_engine_the_error_names_the_extra_to_install(prompts: str, m
     done = command_without(ENGINE, "trace", SFT, "--prompts", prompts, "--json", *more)
     assert done.returncode == 2, done.stderr
     problem = json.loads(done.stderr)
-    assert (problem["code"], problem["hint"]) == ("usage", "pip install 'spinal[local]'")
+    assert (problem["code"], problem["hint"]) == ("usage", install_hint("local"))
 
 
 @pytest.mark.parametrize(

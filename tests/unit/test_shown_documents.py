@@ -11,6 +11,7 @@ from spinal.documents.comparison import Comparison
 from spinal.documents.diff import TraceDiff
 from spinal.documents.trace import Trace
 from spinal.errors import UsageError
+from spinal.extras import install_hint
 from spinal.report import render
 from tests.support.fabricated import changed_pair, trace
 
@@ -142,4 +143,4 @@ def test_without_pandas_the_error_says_what_to_install(
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(UsageError) as refused:
         documents[which].to_pandas()
-    assert refused.value.hint == "pip install 'spinal[notebook]'"
+    assert refused.value.hint == install_hint("notebook")
