@@ -1,4 +1,4 @@
-"""Set up and run everything: ``python3 dev.py demo|serve|test|check|fmt``. Standard library only.
+"""Set up and run everything: ``python3 dev.py demo|serve|test|check|fmt|bench|mutants``. Standard library only.
 
 The first command makes ``.venv`` from ``pyproject.toml`` and ``constraints.txt``; later ones reuse it until one of
 those files changes. Nothing outside the checkout is written, apart from temporary folders.
@@ -19,7 +19,8 @@ PYTHON = VENV / "bin" / "python"
 PYTEST = (PYTHON, "-m", "pytest")
 STAMP = VENV / "spinal.stamp"
 EXTRAS = {"demo": "worker,embedded", "serve": "worker,embedded", "test": "worker,embedded,dev"}
-EXTRAS["check"] = EXTRAS["fmt"] = EXTRAS["test"]
+EXTRAS["check"] = EXTRAS["fmt"] = EXTRAS["mutants"] = EXTRAS["test"]
+EXTRAS["bench"] = EXTRAS["demo"]
 
 
 def main() -> int:
@@ -31,6 +32,10 @@ def main() -> int:
     commands.add_parser("test", help=test, add_help=False)
     commands.add_parser("check", help="lint, formatting, types, import contracts, migrations, openapi.yaml, dead code")
     commands.add_parser("fmt", help="mend what the linter can mend, and format")
+    benchmarks = ", ".join(sorted(path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py")))
+    commands.add_parser("bench", help=f"run a benchmark: {benchmarks}; further arguments go to it", add_help=False)
+    mutants = "do the tests notice? change the code in small ways and see them fail (docs/mutants.md)"
+    commands.add_parser("mutants", help=mutants, add_help=False)
     chosen, rest = parser.parse_known_args()
     if sys.version_info < (3, 11):  # noqa: UP036  the package's own bound is not read before this script runs
         return _refuse(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}", "run it with python3.11")
@@ -50,6 +55,12 @@ def main() -> int:
         return run(*PYTEST, "-n", "auto", *rest)
     if chosen.command == "check":
         return check()
+    if chosen.command == "bench":
+        if not rest or not (ROOT / "benchmarks" / f"{rest[0]}.py").is_file():
+            return _refuse(f"which benchmark? there are {benchmarks}", "for example python3 dev.py bench damage")
+        return run(PYTHON, "-m", f"benchmarks.{rest[0]}", *rest[1:])
+    if chosen.command == "mutants":
+        return run(PYTHON, "-m", "tools.mutation", *rest)
     if chosen.command == "fmt":
         return fmt()
     # Replaced, not wrapped: signals reach the supervisor itself.

@@ -23,7 +23,7 @@ from spinal.documents.capture import load_capture
 from spinal.documents.comparison import Comparison
 from spinal.documents.evidence import PairEvidence, absent_evidence
 from spinal.documents.provenance import make_provenance
-from spinal.documents.trace import ENGINE_VERSION, Trace, trace_digest
+from spinal.documents.trace import ENGINE_VERSION, Trace, stamp_profile, trace_digest
 from spinal.errors import ModelChanged
 from spinal.profile import MeasurementProfile
 from spinal.progress import CancelCheck, Progress, ProgressSink, ignore_progress, never_cancelled
@@ -174,8 +174,8 @@ def trace_checkpoint(
 ) -> Traced:
     """The trace of one checkpoint: the kept one, or else measured and kept.
 
-    A kept trace carries the provenance of its measurement, and the names that are in use now. Raises ValueError without
-    a port for captures, and the errors of ``inspect`` and the engine's ``measure``.
+    A kept trace carries the provenance of its measurement, with the names and knobs of this call. Raises ValueError
+    without a port for captures, and the errors of ``inspect`` and the engine's ``measure``.
     """
     captures = ports.captures
     if captures is None:
@@ -190,7 +190,7 @@ def trace_checkpoint(
 
         kept = captures.find(digest)
         if kept is not None:
-            return Traced(_renamed(kept.trace, checkpoint, found_prompts), kept.capture, checkpoint)
+            return Traced(_as_of_today(kept.trace, checkpoint, found_prompts, profile), kept.capture, checkpoint)
         path = captures.place()
         trace = _measure(checkpoint, found_prompts, profile, ports, path, show)
         return replace(captures.keep(trace, path), checkpoint=checkpoint)
@@ -340,12 +340,14 @@ def _evidence(
     )
 
 
-def _renamed(trace: Trace, checkpoint: Checkpoint, prompts: PromptSet) -> Trace:
-    """A kept trace under the names of today: its digest says what was measured, not what it was called."""
+def _as_of_today(trace: Trace, checkpoint: Checkpoint, prompts: PromptSet, profile: MeasurementProfile) -> Trace:
+    """A kept trace with what its digest leaves open as it would be written now: names, and the knobs that act on
+    comparisons alone."""
     names = {"source": checkpoint.source, "revision": checkpoint.revision}
     return trace.model_copy(
         update={
             "model": trace.model.model_copy(update=names),
             "prompt_set": trace.prompt_set.model_copy(update={"name": prompts.name}),
+            "profile": stamp_profile(profile),
         }
     )

@@ -69,10 +69,10 @@ class Cache:
         return found if found is not None and found.trace.digest == wanted else None
 
     def find_document(self, document: Trace) -> Traced | None:
-        """The capture behind a trace document: that of an entry with the same numbers, whatever its conditions."""
+        """The capture behind a trace document: that of the same measurement, whatever its conditions."""
         for entry in sorted(self._folder.glob(f"{document.digest}-*")):
             found = self._read(entry)
-            if found is not None and (found.trace.digest, found.trace.layers) == (document.digest, document.layers):
+            if found is not None and _same_measurement(found.trace, document):
                 return Traced(document, found.capture)
         return None
 
@@ -180,6 +180,18 @@ def open_cache(conditions: Callable[[], dict[str, str]], folder: Path | None = N
         return
     with Cache(where, conditions) as cache:
         yield cache
+
+
+def _same_measurement(kept: Trace, document: Trace) -> bool:
+    """Whether two traces are equal in everything but names, provenance and knobs of comparisons."""
+    names = {"source": document.model.source, "revision": document.model.revision}
+    other = {
+        "model": kept.model.model_copy(update=names),
+        "prompt_set": kept.prompt_set.model_copy(update={"name": document.prompt_set.name}),
+        "profile": document.profile,
+        "provenance": document.provenance,
+    }
+    return kept.model_copy(update=other) == document
 
 
 def _locked(folder: Path, how: int) -> IO[bytes] | None:

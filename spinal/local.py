@@ -43,6 +43,7 @@ from spinal.errors import (
     TracesNotComparable,
     UsageError,
 )
+from spinal.extras import install_hint
 from spinal.profile import COMPARISON_FIELDS, CompareKnobs, MeasurementProfile, TraceKnobs
 from spinal.prompts.builtin import BUILTIN_SETS, DEFAULT_SET
 from spinal.prompts.load import load_prompts
@@ -385,4 +386,4 @@ def _import(name: str) -> ModuleType:
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
-        raise UsageError(f"measuring needs the package {error.name!r}", hint="pip install 'spinal[local]'") from error
+        raise UsageError(f"measuring needs the package {error.name!r}", hint=install_hint("local")) from error

@@ -120,12 +120,13 @@ def _fast_tests_import_no_torch(pytestconfig: pytest.Config) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The caller's SPINAL_* variables never reach a test, and cached settings never leak between two."""
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """The caller's SPINAL_* variables and cache never reach a test, and cached settings never leak between two."""
     from service.settings import get_settings
 
     for name in [name for name in os.environ if name.startswith("SPINAL_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
     get_settings.cache_clear()
     yield
     get_settings.cache_clear()

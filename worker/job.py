@@ -124,7 +124,7 @@ class Job:
     def finish(self, digest: str, store: Callable[[Session], None] = lambda _session: None) -> None:
         """End the run with the result ``digest``, which ``store`` writes into the table of the kind, in one transaction
         under the fence; raises LeaseLost."""
-        self._lease.measured()
+        self._lease.work_done()
 
         def end(session: Session) -> str:
             return transitions.succeed(session, self.claim.run_id, self.claim.attempt, digest, store)

@@ -67,7 +67,7 @@ class Lease:
         self._progress: dict[str, Any] | None = None
         self._wake = threading.Event()
         self._done = threading.Event()
-        self._measuring = True
+        self._working = True
         self._leaving_since: float | None = None
         self._last_beat = self._last_progress = time.monotonic()
         self._stop_since: float | None = None
@@ -114,9 +114,9 @@ class Lease:
     def should_stop(self) -> bool:
         return self.stop is not None
 
-    def measured(self) -> None:
-        """The measurement has returned: from now on there is nothing to stop, only an end to write."""
-        self._measuring = False
+    def work_done(self) -> None:
+        """The work has returned: from now on there is nothing to stop, only an end to write."""
+        self._working = False
 
     def patient(self, failing_since: float) -> bool:
         """Whether to go on trying what the database has refused to do since then."""
@@ -164,7 +164,7 @@ class Lease:
         self._last_beat = time.monotonic()
         if not beat.alive:
             # While the end is being written the fence has the say; after it, this is the end's own doing.
-            if self._measuring and not self._done.is_set():
+            if self._working and not self._done.is_set():
                 self._halt(Stop.LOST)
                 record_refusal(self._ledger, self._claim, beat=True)
         elif beat.cancel_requested:
@@ -178,7 +178,7 @@ class Lease:
             now = time.monotonic()
             if now - self._armed > REARM_EVERY_S:
                 self._rearm()
-            if not self._measuring:
+            if not self._working:
                 continue
             if self.stop is None and (why := self._reason_to_stop(now)) is not None:
                 self._halt(why)

@@ -123,11 +123,11 @@ def _carry_out(claim: transitions.Claim, settings: Settings) -> SpinalError | No
             carry_out = load_kind(claim.kind)
         except UnknownKind as error:
             log.error("handing back what cannot be carried out here", kind=claim.kind, error=str(error))
-            lease.measured()
+            lease.work_done()
             _write_end(claim, lease, lambda session: _hand_back(session, claim, settings))
             return None
         problem = _attempt(carry_out, claim, lease, settings)
-        lease.measured()
+        lease.work_done()
         if isinstance(problem, LeaseLost):
             record_refusal(_ledger(), claim)
         elif problem is not None and lease.stop is not Stop.LOST:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from spinal.analysis.comparable import check_comparable
 from spinal.analysis.controls import control_null, noise_null
 from spinal.analysis.damage import assess
-from spinal.analysis.layers import UNMEASURED, Pair, layer_comparisons
+from spinal.analysis.layers import Pair, layer_comparisons
 from spinal.analysis.localization import terminal_window
 from spinal.analysis.locators import DepthProfile, depth_profiles, place
 from spinal.analysis.nulls import depth_null, self_null
@@ -140,10 +140,7 @@ def _explained(profiles: dict[str, DepthProfile], absent: str | None) -> dict[st
     """The profiles, with why the evidence is absent in those that rest on it."""
     if absent is None:
         return profiles
-    return {
-        name: replace(one, absent=absent) if name in FROM_EVIDENCE and one.absent == UNMEASURED else one
-        for name, one in profiles.items()
-    }
+    return {name: replace(one, absent=absent) if name in FROM_EVIDENCE else one for name, one in profiles.items()}
 
 
 def _nulls(

@@ -10,6 +10,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from spinal.errors import UsageError
+from spinal.extras import install_hint
 
 OPERATORS = {
     "keys": ("service.keys.commands:app", "API keys: create, revoke."),
@@ -53,5 +54,5 @@ class _Operator(TyperCommand):
                     hint="call it in a checkout of the repository, or in the service's image",
                 ) from error
             raise UsageError(
-                f"spinal {self.name} needs the package {error.name!r}", hint="pip install 'spinal[service]'"
+                f"spinal {self.name} needs the package {error.name!r}", hint=install_hint("service")
             ) from error

@@ -7,6 +7,7 @@ from typing import Any
 
 from spinal.documents.base import Document, Estimate
 from spinal.errors import UsageError
+from spinal.extras import install_hint
 
 NAME_LENGTH = 80
 DIGEST_LENGTH = 8
@@ -64,7 +65,7 @@ def data_frame(rows: list[dict[str, Any]]) -> Any:
     try:
         pandas = import_module("pandas")
     except ModuleNotFoundError as error:
-        raise UsageError("to_pandas() needs the package 'pandas'", hint="pip install 'spinal[notebook]'") from error
+        raise UsageError("to_pandas() needs the package 'pandas'", hint=install_hint("notebook")) from error
     frame = pandas.DataFrame(rows)
     # A column of nulls alone has no type of its own, and a number was meant.
     return frame.astype({name: float for name in frame.columns if frame[name].isna().all()})

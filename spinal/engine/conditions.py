@@ -9,6 +9,8 @@ import numpy as np
 import torch
 import transformers
 
+from spinal.analysis import contraction as fits
+
 
 def conditions(device: str) -> dict[str, str]:
     """Device, libraries and settings of a measurement in this process, as text by name. Traces measured under equal
@@ -38,9 +40,9 @@ def _gpu(device: str) -> str:
 
 @cache
 def _source() -> str:
-    """sha256 over the engine's own files: an engine being worked on must not be answered with what it measured before.
-    A release names its engine by ``ENGINE_VERSION``."""
+    """sha256 over the engine's own files and the fit it uses: an engine being worked on must not be answered with what
+    it measured before. A release names its engine by ``ENGINE_VERSION``."""
     hasher = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in [*sorted(Path(__file__).parent.rglob("*.py")), Path(fits.__file__)]:
         hasher.update(path.read_bytes())
     return hasher.hexdigest()

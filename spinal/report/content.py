@@ -49,10 +49,12 @@ def estimate(found: Estimate, digits: int = 3) -> str:
 
 def headline(result: Comparison) -> str:
     """Where the change sits, in one sentence with an interval."""
-    if result.identical and _all_zero(result):
-        return "Reference and candidate hold the same weights: every difference is exactly 0."
     place = result.localization["block_swap"]
-    if place.window80 is None and place.reason != NO_CHANGE:
+    measured = place.window80 is not None or place.reason == NO_CHANGE
+    if result.identical and _all_zero(result):
+        which = "every difference" if measured else "every difference that was measured"
+        return f"Reference and candidate hold the same weights: {which} is exactly 0."
+    if not measured:
         why = (place.reason or "not_measured").replace("_", " ")
         return f"Where blocks compute something else than in the reference was not measured: {why}."
     if place.window80 is None or place.center is None:

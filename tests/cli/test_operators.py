@@ -98,7 +98,7 @@ def test_what_does_not_compute_imports_nothing_that_does(arguments: tuple[str, .
 
 
 @pytest.mark.parametrize(
-    ("missing", "says"), [("service", "in the service's image"), ("sqlalchemy", "pip install 'spinal[service]'")]
+    ("missing", "says"), [("service", "in the service's image"), ("sqlalchemy", "pip install '.[service]'")]
 )
 def test_without_the_service_one_line_says_where_it_is(missing: str, says: str) -> None:
     blocked = (

@@ -10,8 +10,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("spinal", "service", "worker", "devstack")
 SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
-READS_ENVIRONMENT = {"service/settings.py", "devstack/stack.py", "worker/gpus.py"}
-"""The stack hands its children their environment; settings read it; a worker child hides GPUs. Nothing else does."""
+READS_ENVIRONMENT = {"service/settings.py", "devstack/stack.py", "worker/gpus.py", "spinal/cache.py"}
+"""The stack hands its children their environment; settings read it; a worker child hides GPUs; the cache asks where a
+user's caches lie. Nothing else does."""
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -34,7 +35,9 @@ def test_import_contracts_hold() -> None:
         "worker.dispatcher",
         "worker.tasks",
         "spinal",
+        "spinal.audit",
         "spinal.client",
+        "spinal.local",
         "spinal.report",
         "spinal.cli.main",
     ],

@@ -120,7 +120,7 @@ def test_no_two_transactions_wait_for_each_other(ledger: Ledger) -> None:
 def test_rows_are_locked_in_the_order_in_which_they_are_made(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     last = replace(KINDS["compare"], name="last", depth=2)
     monkeypatch.setitem(KINDS, "last", last)
-    specs = {str(n): {"kind": ("last", "compare", "trace")[n % 3], "n": n} for n in range(9)}
+    specs = {str(n): {"kind": ("last", "compare", "trace")[n % 3], "n": n} for n in range(30)}
     with ledger.begin() as session:
         made = list(need_runs(session, specs, queue_of=lambda _kind: "cpu", priority=0, traceparent=None).values())
         order = text(f"SELECT id FROM runs ORDER BY {LOCK_ORDER}")

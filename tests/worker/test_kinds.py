@@ -26,6 +26,7 @@ from service.settings import Settings, get_settings
 from spinal.errors import StorageUnavailable
 from spinal.progress import Progress
 from spinal.prompts.sets import PromptSet
+from tests.support.waiting import until
 from tests.worker.test_metrics import gauges
 from worker import tasks
 from worker.dispatcher import Dispatcher
@@ -37,9 +38,14 @@ QUEUE = "elsewhere"
 DEADLINE_S = 77.0
 
 
+def progress_of(session: Session, run: UUID) -> Any:
+    return session.execute(text("SELECT progress FROM runs WHERE id = :id"), {"id": run}).scalar()
+
+
 def carry_out(job: Job) -> None:
     """The worker's part of the fake kind: its result is a prompt set."""
     job.report(Progress("faking", 1, 2, 0.5))
+    until(lambda: job.read(lambda session: progress_of(session, job.claim.run_id)), "the progress to be told")
     job.finish(RESULT.digest, lambda session: store_prompt_set(session, RESULT))
 
 
@@ -51,7 +57,7 @@ def carry_out_too_late(job: Job) -> None:
         transitions.reap_expired(session, attempts_of=lambda _kind: Attempts(3, 0.0))
 
     job.write(take_back)
-    carry_out(job)
+    job.finish(RESULT.digest, lambda session: store_prompt_set(session, RESULT))
 
 
 def carry_out_in_vain(_: Job) -> None:
@@ -96,8 +102,10 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return captured.entries
 
 
-def need(ledger: Ledger, settings: Settings, *, name: str = "n", priority: int = 0, **kinds: str) -> dict[str, UUID]:
-    """Runs by role, ``role=kind``."""
+def need(
+    ledger: Ledger, settings: Settings, kinds: dict[str, str], *, name: str = "n", priority: int = 0
+) -> dict[str, UUID]:
+    """Runs by role, of the kinds by role."""
     specs = {role: {"kind": kind, "n": f"{name} {role}"} for role, kind in kinds.items()}
     with ledger.begin() as session:
         return need_runs(
@@ -117,7 +125,7 @@ def test_a_kind_added_in_one_place_is_queued_carried_out_stored_and_shown(
 ) -> None:
     place = api.post("/v1/audits", json={"candidate": "local:sft", "prompt_set": "hh-harmless-64"}).headers["Location"]
     audit = UUID(place.rsplit("/", 1)[1])
-    run = need(ledger, api_settings, fake=fake.name)["fake"]
+    run = need(ledger, api_settings, {"fake": fake.name})["fake"]
     with ledger.begin() as session:
         session.add(AuditRunRecord(audit_id=audit, role="fake", run_id=run))
         session.flush()
@@ -130,7 +138,7 @@ def test_a_kind_added_in_one_place_is_queued_carried_out_stored_and_shown(
     shown = api.get(place).json()
     assert shown["state"] == "SUCCEEDED"
     assert shown["progress"]["runs"]["fake"] == {
-        "state": "SUCCEEDED", "attempt": 1, "phase": None, "done": None, "total": None, "fraction": 1.0,
+        "state": "SUCCEEDED", "attempt": 1, "phase": "faking", "done": 1, "total": 2, "fraction": 1.0,
     }  # fmt: skip
     assert row(ledger, run).result_digest == RESULT.digest
     assert (row(ledger, run).deadline_at - row(ledger, run).started_at).total_seconds() == DEADLINE_S
@@ -150,7 +158,7 @@ def test_the_contract_names_every_kind_there_is(fake: Kind) -> None:
 def test_a_worker_leaves_a_kind_that_it_does_not_know_to_one_that_does(
     drain: Drain, ledger: Ledger, api_settings: Settings, fake: Kind, monkeypatch: pytest.MonkeyPatch, logged: list[Any]
 ) -> None:
-    run = need(ledger, api_settings, fake=fake.name)["fake"]
+    run = need(ledger, api_settings, {"fake": fake.name})["fake"]
     with monkeypatch.context() as older:
         older.delitem(KINDS, fake.name)
         assert drain() == 1
@@ -169,8 +177,8 @@ def test_a_run_of_an_unknown_kind_stands_in_the_way_of_no_other(
     drain: Drain, ledger: Ledger, api_settings: Settings, fake: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(KINDS, fake.name, replace(fake, queue=KINDS["trace"].queue))
-    urgent = need(ledger, api_settings, fake=fake.name, priority=9)["fake"]
-    other = need(ledger, api_settings, candidate="trace")["candidate"]
+    urgent = need(ledger, api_settings, {"fake": fake.name}, priority=9)["fake"]
+    other = need(ledger, api_settings, {"candidate": "trace"})["candidate"]
     with ledger.begin() as session:
         assert len(rings.due_runs(session, ring_again_s=60.0, again=())) == 2
     monkeypatch.delitem(KINDS, fake.name)
@@ -188,7 +196,7 @@ def test_what_cannot_be_carried_out_here_goes_back_uncharged_and_loudly(
     logged: list[Any],
     lacking: str,
 ) -> None:
-    run = need(ledger, api_settings, fake=fake.name)["fake"]
+    run = need(ledger, api_settings, {"fake": fake.name})["fake"]
     if lacking == "entry":
         claim = tasks._claim(run, "w", get_settings())
         assert claim is not None
@@ -210,7 +218,7 @@ def test_a_result_that_comes_too_late_is_not_stored(
     drain: Drain, ledger: Ledger, api_settings: Settings, fake: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(KINDS, fake.name, replace(fake, carry_out=f"{__name__}:{carry_out_too_late.__name__}"))
-    run = need(ledger, api_settings, fake=fake.name)["fake"]
+    run = need(ledger, api_settings, {"fake": fake.name})["fake"]
     with ledger.begin() as session:
         rings.due_runs(session, ring_again_s=60.0, again=())
     problem = tasks.perform(run, "w")
@@ -227,10 +235,10 @@ def test_a_kind_has_attempts_of_its_own_whether_they_fail_or_are_lost(
 ) -> None:
     assert fake.attempts(api_settings).most != api_settings.max_attempts
     monkeypatch.setitem(KINDS, fake.name, replace(fake, carry_out=f"{__name__}:{carry_out_in_vain.__name__}"))
-    failing = need(ledger, api_settings, fake=fake.name, name="failing")["fake"]
+    failing = need(ledger, api_settings, {"fake": fake.name}, name="failing")["fake"]
     assert drain() == 2
     assert (row(ledger, failing).state, row(ledger, failing).attempt) == ("FAILED", 2)
-    lost = need(ledger, api_settings, fake=fake.name, name="lost")["fake"]
+    lost = need(ledger, api_settings, {"fake": fake.name}, name="lost")["fake"]
     dispatcher = Dispatcher(get_settings())
     for state in ("QUEUED", "FAILED"):
         with ledger.begin() as session:
@@ -253,7 +261,7 @@ def test_a_job_reaches_what_its_kind_lists_and_nothing_else(
 ) -> None:
     asked = function.__name__.removeprefix("carry_out_with_")
     monkeypatch.setitem(KINDS, fake.name, replace(fake, carry_out=f"{__name__}:{function.__name__}"))
-    run = need(ledger, api_settings, fake=fake.name)["fake"]
+    run = need(ledger, api_settings, {"fake": fake.name})["fake"]
     drain()
     assert f"do not reach {asked}" in row(ledger, run).error["detail"]
 
@@ -262,17 +270,19 @@ def test_runs_wait_for_those_of_a_lesser_depth(
     ledger: Ledger, api_settings: Settings, fake: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(KINDS, fake.name, replace(fake, depth=2))
-    found = need(ledger, api_settings, candidate="trace", reference="trace", compare="compare", last=fake.name)
+    roles = {"candidate": "trace", "reference": "trace", "compare": "compare", "last": fake.name, "also": fake.name}
+    found = need(ledger, api_settings, roles)
     with ledger.read() as session:
         rows = session.execute(text("SELECT run_id, depends_on FROM run_dependencies")).all()
     waits = {role: {other for other, run in found.items() if (found[role], run) in map(tuple, rows)} for role in found}
     traces = {"candidate", "reference"}
-    assert waits == {"candidate": set(), "reference": set(), "compare": traces, "last": {*traces, "compare"}}
+    before = {*traces, "compare"}
+    assert waits == {"candidate": set(), "reference": set(), "compare": traces, "last": before, "also": before}
 
 
 def test_a_kind_that_does_not_exist_cannot_be_asked_for(ledger: Ledger, api_settings: Settings) -> None:
     with pytest.raises(UnknownKind, match="no kind of run is called 'absent'; known are trace, compare"):
-        need(ledger, api_settings, candidate="absent")
+        need(ledger, api_settings, {"candidate": "absent"})
     with ledger.read() as session:
         assert session.execute(text("SELECT count(*) FROM runs")).scalar_one() == 0
 

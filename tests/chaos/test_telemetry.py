@@ -1,4 +1,4 @@
-"""One trace from a caller's request through the run to the worker's span, at a collector on loopback."""
+"""Telemetry: one trace from a caller's request through the run to the worker's span, at a collector on loopback."""
 
 import threading
 from collections.abc import Iterator
