@@ -1,4 +1,4 @@
-"""The fence: what a worker writes reaches its own attempt of its own run, while that attempt lasts, and nothing else."""
+"""The fence: what a worker writes reaches its own attempt of its own run while that attempt lasts, and nothing else."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
