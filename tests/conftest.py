@@ -5,7 +5,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -35,9 +35,13 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 @pytest.fixture(scope="session")
 def postgres():  # type: ignore[no-untyped-def]  # the type lives in service.embedded, imported only when used
-    """A throw-away Postgres for the whole session. Tests that break the server start their own."""
+    """A throw-away Postgres for the whole session. Tests that break the server start their own. TESTS_POSTGRES names
+    one that runs already and is used again and again (``docs/mutants.md``)."""
     from service.embedded import throwaway_postgres
 
+    if url := os.environ.get("TESTS_POSTGRES"):
+        yield SimpleNamespace(url=url)
+        return
     with throwaway_postgres() as server:
         yield server
 
@@ -57,9 +61,22 @@ def migrated_template(postgres) -> str:  # type: ignore[no-untyped-def]
     from service.migrate import upgrade
     from service.settings import Settings
 
-    url = create_database(postgres.url, TEMPLATE)
-    upgrade(Settings(database_url=url))
+    if not database_exists(postgres.url, TEMPLATE):
+        url = create_database(postgres.url, TEMPLATE)
+        upgrade(Settings(database_url=url))
     return TEMPLATE
+
+
+def database_exists(server_url: str, name: str) -> bool:
+    from sqlalchemy import create_engine, text
+
+    engine = create_engine(server_url)
+    try:
+        with engine.connect() as connection:
+            found = connection.execute(text("SELECT 1 FROM pg_database WHERE datname = :name"), {"name": name})
+            return found.scalar() is not None
+    finally:
+        engine.dispose()
 
 
 def create_database(server_url: str, name: str, template: str | None = None) -> str:
