@@ -6,6 +6,8 @@ import pwd
 import shutil
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -59,3 +61,13 @@ def as_user(name: str) -> dict[str, Any]:
     """Arguments of ``subprocess`` that start a program as the user ``name``; only root can."""
     owner = pwd.getpwnam(name)
     return {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
+
+
+@contextmanager
+def umask(mask: int) -> Iterator[None]:
+    """Make files with another umask meanwhile."""
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
