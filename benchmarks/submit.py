@@ -26,8 +26,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.chaos import Bench, build, percentile
-from service.embedded.valkey import ValkeyServer
-from service.ledger.invariants import violations
+from devstack.valkey import ValkeyServer
+from service.operations.invariants import violations
 from service.settings import Settings
 from spinal.errors import DatabaseUnavailable
 

@@ -10,5 +10,7 @@ COPY migrations migrations
 RUN pip install --no-cache-dir -c constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} ".[worker,telemetry]" \
  && useradd --system --uid 10001 spinal \
  && install -d -o spinal /var/lib/spinal/artifacts
+# The installed package holds the science alone; service, worker and migrations run from here.
+ENV PYTHONPATH=/app
 USER spinal
 CMD ["python", "-m", "celery", "-A", "worker.celery_app", "worker", "--queues", "cpu", "--concurrency", "1"]

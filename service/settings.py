@@ -60,11 +60,14 @@ class Settings(BaseSettings):
     """How long a worker goes on, and keeps a result it cannot store, while the database does not answer."""
 
     # worker
-    queues: Annotated[tuple[str, ...], NoDecode] = ("cpu",)
     trace_queue: str = "cpu"
     """Queue of the device class that traces and compares run on (``cpu`` or ``gpu``)."""
     device: str = "cpu"
-    """torch device of this worker: ``cpu``, ``cuda``, ``cuda:0``."""
+    """torch device of this worker: ``cpu``, ``cuda`` (each child takes a GPU of its own), ``cuda:1`` (all use that)."""
+    gpus: Annotated[tuple[str, ...], NoDecode] = ()
+    """GPUs that children share out, as ``CUDA_VISIBLE_DEVICES`` names them (``0,1``); unset = all that are visible."""
+    gpu_lock_dir: Path = Path("/tmp/spinal-gpus")  # noqa: S108  the same for all workers of a host, whoever starts them
+    """Folder of the lock files that say which child has which GPU."""
     torch_threads: int = Field(default=1, ge=1)
     stream_weights: bool = False
     """Read the blocks of a checkpoint from disk one at a time: for weights larger than the worker's memory."""
@@ -79,16 +82,16 @@ class Settings(BaseSettings):
     """Port of the dispatcher's ``/metrics`` (loopback unless ``metrics_host`` says otherwise); unset = not served."""
     metrics_host: str = "127.0.0.1"
     otlp_endpoint: str | None = None
-    """Address of an OpenTelemetry collector (OTLP over HTTP), e.g. ``http://collector:4318``; unset = no traces."""
+    """Address of an OpenTelemetry collector (OTLP over HTTP), e.g. ``http://collector:4318``; unset = no telemetry."""
 
     @field_validator("model_roots", mode="before")
     @classmethod
     def _split_roots(cls, value: object) -> object:
         return tuple(Path(part) for part in value.split(":") if part) if isinstance(value, str) else value
 
-    @field_validator("queues", mode="before")
+    @field_validator("gpus", mode="before")
     @classmethod
-    def _split_queues(cls, value: object) -> object:
+    def _split_names(cls, value: object) -> object:
         return tuple(part for part in value.split(",") if part) if isinstance(value, str) else value
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from service.embedded import throwaway_postgres
-from service.embedded.processes import StackError, as_unprivileged
-from service.embedded.stack import Stack, throwaway_folder
+from devstack import throwaway_postgres
+from devstack.processes import StackError, as_unprivileged
+from devstack.stack import Stack, throwaway_folder
 from spinal.client import Client
 from spinal.errors import ModelNotFound, Unauthorized
 from tests.conftest import EXAMPLES, ROOT
-from tests.waiting import until
+from tests.support.waiting import until
 
 
 def descendants(pid: int) -> set[int]:
@@ -49,7 +49,7 @@ def running(pids: set[int]) -> set[int]:
 def test_the_demo_audits_the_bundled_pair(tmp_path: Path) -> None:
     report = tmp_path / "sub folder" / "demo.html"
     done = subprocess.run(
-        [sys.executable, "-m", "service.embedded", "demo", "--report", str(report)], capture_output=True, text=True,
+        [sys.executable, "-m", "devstack", "demo", "--report", str(report)], capture_output=True, text=True,
         check=False, cwd=tmp_path, timeout=180, env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -99,7 +99,7 @@ def _command(pid: int) -> str:
 
 def test_killing_the_supervisor_leaves_no_process_behind(tmp_path: Path) -> None:
     supervisor = subprocess.Popen(
-        [sys.executable, "-m", "service.embedded", "demo", "--keep", "--report", str(tmp_path / "r.html")],
+        [sys.executable, "-m", "devstack", "demo", "--keep", "--report", str(tmp_path / "r.html")],
         cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     try:
@@ -113,7 +113,7 @@ def test_killing_the_supervisor_leaves_no_process_behind(tmp_path: Path) -> None
 
 def test_committed_rows_survive_kill_9_of_postgres() -> None:
     with throwaway_folder() as folder:
-        from service.embedded.postgres import PostgresServer
+        from devstack.postgres import PostgresServer
 
         servers = folder / "servers"
         servers.mkdir()

@@ -2,9 +2,9 @@
 
 from sqlalchemy.orm import Session
 
-from service.ledger.traces import store_trace
-from spinal.trace import ENGINE_VERSION, Trace, trace_digest
-from tests.unit.analysis import fabricated
+from service.traces.store import store_trace
+from spinal.documents.trace import ENGINE_VERSION, Trace, trace_digest
+from tests.support import fabricated
 
 
 def made_trace(weights: str = "a", *, blocks: int = 2) -> Trace:

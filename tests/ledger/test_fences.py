@@ -9,12 +9,14 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from service.ledger import audits, runs
-from service.ledger.demand import need_runs
-from service.ledger.ids import new_id
-from service.ledger.settle import settle_audit
-from service.ledger.tables import AuditRecord
-from service.ledger.unit_of_work import Ledger
+from service.audits import store as audits
+from service.database.ids import new_id
+from service.database.tables import AuditRecord
+from service.database.unit_of_work import Ledger
+from service.runs import transitions as runs
+from service.runs.demand import need_runs
+from service.runs.kinds import Attempts
+from service.runs.settle import settle_audit
 from spinal.errors import LeaseLost
 from tests.ledger.stored import made_trace, stored_trace
 
@@ -83,7 +85,11 @@ def world(ledger: Ledger) -> World:
         audit = AuditRecord(id=new_id(), tenant="t", candidate=name, reference=None, request={}, spec={})
         with ledger.begin() as session:
             found = need_runs(
-                session, {"candidate": {"kind": "trace", "of": name}}, queue="cpu", priority=0, traceparent=None
+                session,
+                {"candidate": {"kind": "trace", "of": name}},
+                queue_of=lambda _kind: "cpu",
+                priority=0,
+                traceparent=None,
             )
             audits.insert_audit(session, audit, found)
             settle_audit(session, audit.id)
@@ -161,7 +167,7 @@ def test_a_refusal_is_counted_only_for_an_attempt_that_was_taken_away(world: Wor
     def end(session: Session, run: UUID, attempt: int) -> None:
         if outcome == "lost":
             runs.expire_lease(session, f"w/{run}")
-            assert runs.reap_next(session, **LIMITS) == (run, "QUEUED")
+            assert runs.reap_expired(session, attempts_of=lambda _kind: Attempts(9, 0.0)) == (run, "QUEUED")
         elif outcome is not None:
             (runs.cancelled if outcome == "cancelled" else runs.release)(session, run, attempt)
 
@@ -169,7 +175,7 @@ def test_a_refusal_is_counted_only_for_an_attempt_that_was_taken_away(world: Wor
     taken_away = outcome in ("lost", "cancelled")
     before = world.rows()
     for beat, count in ((False, "refused_writes"), (True, "refused_beats")):
-        counted = world.write(lambda *key, beat=beat: runs.record_refusal(*key, beat=beat), 2)  # type: ignore[misc]  # one more, with a default
+        counted = world.write(lambda *key, beat=beat: runs.record_refusal(*key, beat=beat), 2)
         assert counted is taken_away
         assert world.rows()[f"run_attempts {world.run} 2"][count] == int(taken_away)
     assert world.changed(before) == ({f"run_attempts {world.run} 2"} if taken_away else set())

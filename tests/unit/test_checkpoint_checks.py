@@ -8,11 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spinal import checkpoint
-from spinal.checkpoint import Checkpoint, check_pair, inspect, resolve_reference
+from spinal.checkpoints import identity
+from spinal.checkpoints import inspect as inspecting
+from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.identity import snapshot_digest, weights_digest
+from spinal.checkpoints.inspect import inspect
+from spinal.checkpoints.pair import check_pair
+from spinal.checkpoints.resolve import resolve_reference
 from spinal.errors import (
     AdapterInvalid,
     ArchitectureUnsupported,
+    Cancelled,
     ConfigInvalid,
     ModelNotFound,
     ModelPathRefused,
@@ -99,7 +105,9 @@ REFUSED: dict[str, tuple[dict[str, Any], type[SpinalError], str]] = {
         {"model__safetensors__index__json": {"weight_map": {"w": "other.safetensors"}}}, WeightsMissing, "other",
     ),
     "tensor that is missing": (
-        {"model__safetensors__index__json": {"weight_map": {"v": "model.safetensors"}}}, WeightsCorrupt, "lacks tensor v",
+        {"model__safetensors__index__json": {"weight_map": {"v": "model.safetensors"}}},
+        WeightsCorrupt,
+        "lacks tensor v",
     ),
     "NaN": (
         {"model__safetensors": safetensors({"w": np.array([1.0, np.nan], dtype=np.float32)})}, NonFiniteWeights, "w in",
@@ -143,9 +151,9 @@ def test_a_checkpoint_with_nothing_wrong_passes(tmp_path: Path, name: str) -> No
 def test_weights_are_scanned_up_to_a_size_and_no_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = safetensors({"w": np.array([np.nan], dtype=np.float32)})
     folder = write(tmp_path / "model", model__safetensors=raw)
-    monkeypatch.setattr(checkpoint, "SCAN_BYTES", len(raw) - 1)
+    monkeypatch.setattr(inspecting, "SCAN_BYTES", len(raw) - 1)
     look(folder)
-    monkeypatch.setattr(checkpoint, "SCAN_BYTES", len(raw))
+    monkeypatch.setattr(inspecting, "SCAN_BYTES", len(raw))
     with pytest.raises(NonFiniteWeights):
         look(write(tmp_path / "again", model__safetensors=raw))
 
@@ -301,7 +309,7 @@ def test_a_pair_of_one_ancestor_passes_whatever_else_differs(tmp_path: Path) -> 
 def test_a_pair_with_two_tokenizers_is_refused_naming_what_differs(tmp_path: Path) -> None:
     one = write(tmp_path / "one")
     other = write(tmp_path / "other", tokenizer__json=TOKENIZER | {"version": "2.0", "added": []})
-    with pytest.raises(TokenizerMismatch, match="one and local:other differ in: added, version$"):
+    with pytest.raises(TokenizerMismatch, match=r"one and local:other differ in: added, version$"):
         check_pair(*(resolve_reference(str(folder), roots=None) for folder in (one, other)))
 
 
@@ -310,7 +318,7 @@ def test_a_pair_with_two_tokenizers_is_refused_naming_what_differs(tmp_path: Pat
 Digest = Callable[[Checkpoint], str]
 
 
-@pytest.mark.parametrize("digest", [checkpoint.snapshot_digest, checkpoint.weights_digest])
+@pytest.mark.parametrize("digest", [snapshot_digest, weights_digest])
 def test_an_identity_holds_every_file_that_shapes_the_model_and_its_base(tmp_path: Path, digest: Digest) -> None:
     write(tmp_path / "base", tokenizer_config__json={}, special_tokens_map__json={})
     folder = adapter(tmp_path / "lora", "../base")
@@ -333,16 +341,16 @@ def test_an_identity_holds_every_file_that_shapes_the_model_and_its_base(tmp_pat
 
 def test_content_has_one_identity_wherever_it_lies(tmp_path: Path) -> None:
     one, other = (resolve_reference(str(write(tmp_path / name)), roots=None) for name in ("one", "other"))
-    assert checkpoint.weights_digest(one) == checkpoint.weights_digest(other)
-    assert checkpoint.snapshot_digest(one) != checkpoint.snapshot_digest(other)
+    assert weights_digest(one) == weights_digest(other)
+    assert snapshot_digest(one) != snapshot_digest(other)
 
 
 def test_hashing_says_how_far_it_is_and_can_be_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "base")
     lora = resolve_reference(str(adapter(tmp_path / "lora", "../base")), roots=None)
-    monkeypatch.setattr(checkpoint, "HASH_PIECE", 64)
+    monkeypatch.setattr(identity, "HASH_PIECE", 64)
     steps: list[Any] = []
-    checkpoint.weights_digest(lora, progress=steps.append)
+    weights_digest(lora, progress=steps.append)
     files = [file for name in ("base", "lora") for file in (tmp_path / name).iterdir()]
     total = sum(file.stat().st_size for file in files)
     assert {step.phase for step in steps} == {"hash"}
@@ -351,6 +359,6 @@ def test_hashing_says_how_far_it_is_and_can_be_stopped(tmp_path: Path, monkeypat
     assert steps[-1].done == total
     assert steps[0].done <= 64
     steps.clear()
-    with pytest.raises(checkpoint.Cancelled):
-        checkpoint.weights_digest(lora, progress=steps.append, cancelled=lambda: len(steps) == 2)
+    with pytest.raises(Cancelled):
+        weights_digest(lora, progress=steps.append, cancelled=lambda: len(steps) == 2)
     assert len(steps) == 2

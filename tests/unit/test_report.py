@@ -6,10 +6,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from spinal.comparison import Comparison
+from spinal.documents.comparison import Comparison
+from spinal.documents.trace import Trace
 from spinal.report import render
-from spinal.trace import Trace
-from tests.unit.analysis.fabricated import changed_pair, identical_pair, trace
+from tests.support.fabricated import changed_pair, identical_pair, trace
 
 HOSTILE = 'local:<script>alert("x")</script>|`a`&amp;'
 
@@ -55,12 +55,12 @@ def test_html_is_well_formed(comparison: Comparison) -> None:
 
 @pytest.mark.parametrize("format", ["json", "html", "md"])
 def test_the_same_document_gives_the_same_text(comparison: Comparison, format: str) -> None:
-    assert render(comparison, format) == render(comparison, format)  # type: ignore[arg-type]
+    assert render(comparison, format) == render(comparison, format)
 
 
 def test_verdict_warnings_and_every_layer_are_shown(comparison: Comparison) -> None:
     for format in ("html", "md"):
-        text = render(comparison, format)  # type: ignore[arg-type]
+        text = render(comparison, format)
         assert comparison.verdict.outcome in text.lower()
         assert "no control checkpoint was given" in text
     layers = json.loads(render(comparison, "json"))["layers"]

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spinal import safetensors_header
+from spinal.checkpoints import tensors
+from spinal.checkpoints.tensors import read_header, scan_non_finite
 from spinal.errors import NonFiniteWeights, WeightsCorrupt
-from spinal.safetensors_header import read_header, scan_non_finite
 
 Header = dict[str, Any]
 
@@ -44,7 +44,7 @@ def test_a_sound_header_is_returned_without_its_metadata(tmp_path: Path, name: s
     assert found == {key: value for key, value in header.items() if key != "__metadata__"}
 
 
-@pytest.mark.parametrize(("dtype", "size"), sorted(safetensors_header.ITEM_BYTES.items()))
+@pytest.mark.parametrize(("dtype", "size"), sorted(tensors.ITEM_BYTES.items()))
 def test_every_kind_of_number_has_its_size(tmp_path: Path, dtype: str, size: int) -> None:
     bits = {"F64": 64, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "BOOL": 8}.get(dtype) or int(dtype[1:])
     assert size * 8 == bits
@@ -108,9 +108,9 @@ def test_a_header_that_goes_on_beyond_the_file_is_refused_unread(tmp_path: Path)
 
 def test_a_header_has_a_largest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "w", b"{}")
-    monkeypatch.setattr(safetensors_header, "MAX_HEADER", 2)
+    monkeypatch.setattr(tensors, "MAX_HEADER", 2)
     read_header(path, "local:m")
-    monkeypatch.setattr(safetensors_header, "MAX_HEADER", 1)
+    monkeypatch.setattr(tensors, "MAX_HEADER", 1)
     with pytest.raises(WeightsCorrupt, match="ends inside its header"):
         read_header(path, "local:m")
 
@@ -131,7 +131,7 @@ def test_what_is_not_finite_is_found_wherever_it_stands(
 ) -> None:
     size = 4 if kind == "F32" else 2
     # Two words at a time, so that six need three readings.
-    monkeypatch.setattr(safetensors_header, "CHUNK", 2 * size)
+    monkeypatch.setattr(tensors, "CHUNK", 2 * size)
     header = {"first": tensor(0, 4, 4, dtype="I8"), "second": tensor(4, 4 + 6 * size, 6, dtype=kind)}
     for bad in (INFINITE[kind], INFINITE[kind] | SIGN[kind], INFINITE[kind] | 1):
         content = [LARGEST[kind]] * 6

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import psycopg
 from sqlalchemy import make_url
 
-from service.embedded import throwaway_postgres
+from devstack import throwaway_postgres
 
 
 @contextlib.contextmanager

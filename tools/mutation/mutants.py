@@ -18,8 +18,8 @@ MODULE = "<module>"
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change. ``where`` is the function (or class and method), ``was`` and ``becomes`` are the lines that differ: this
-    is how accepted survivors are recognised, in whatever file the function lies."""
+    """One change. ``where`` is the function (or class and method), ``was`` and ``becomes`` are the lines that differ:
+    this is how accepted survivors are recognised, in whatever file the function lies."""
 
     file: str
     line: int

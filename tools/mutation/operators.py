@@ -65,7 +65,7 @@ def _instead(node: NodeOrLeaf, code: str) -> NodeOrLeaf:
     return tree.Name(code, node.start_pos, prefix=node.get_first_leaf().prefix)
 
 
-class _Own(Operator):  # type: ignore[misc]  # Cosmic Ray has no types
+class _Own(Operator):
     """An operator as one function: a node -> the codes that may take its place."""
 
     def codes(self, node: NodeOrLeaf) -> list[str]:

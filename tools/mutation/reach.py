@@ -46,7 +46,7 @@ class Reach:
             yield
         finally:
             sys.setprofile(None)
-            threading.setprofile(None)  # type: ignore[arg-type]  # None takes it away again
+            threading.setprofile(None)
         self.tests[item.nodeid] = {"seconds": time.monotonic() - started, "reached": sorted(self._current)}
 
     def pytest_sessionfinish(self) -> None:

@@ -16,8 +16,8 @@ import time
 
 HEAVY = (
     "numpy", "scipy.stats", "pytest", "hypothesis", "hypothesis.extra.numpy", "pydantic", "safetensors.numpy", "httpx",
-    "typer", "rich.console", "sqlalchemy.orm", "psycopg", "alembic.command", "fastapi.testclient", "fsspec", "structlog",
-    "prometheus_client", "celery", "redis", "yaml",
+    "typer", "rich.console", "sqlalchemy.orm", "psycopg", "alembic.command", "fastapi.testclient", "fsspec",
+    "structlog", "prometheus_client", "celery", "redis", "yaml",
 )  # fmt: skip
 """Other people's packages. Of this repository nothing is imported before the fork: it may be mutated."""
 

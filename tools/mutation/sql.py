@@ -23,7 +23,25 @@ TWINS = {
     "DESC": "", "LEFT": "",
 }  # fmt: skip
 ENDS_CONDITION = frozenset(
-    "WHERE GROUP HAVING ORDER LIMIT FOR RETURNING DO UNION THEN ELSE END JOIN LEFT ON SET WHEN".split()
+    [
+        "WHERE",
+        "GROUP",
+        "HAVING",
+        "ORDER",
+        "LIMIT",
+        "FOR",
+        "RETURNING",
+        "DO",
+        "UNION",
+        "THEN",
+        "ELSE",
+        "END",
+        "JOIN",
+        "LEFT",
+        "ON",
+        "SET",
+        "WHEN",
+    ]
 )
 
 
@@ -182,9 +200,9 @@ def _clauses(tokens: list[Token]) -> Iterator[Change]:
             if skips:
                 yield Change(tokens[update + 1].start, tokens[update + 2].end, "")
         elif codes[index : index + 2] == ["ON", "CONFLICT"]:
-            last = next((at for at in range(index, len(tokens)) if codes[at] == "NOTHING"), None)
-            if last is not None:
-                yield Change(token.start, tokens[last].end, "")
+            nothing = next((at for at in range(index, len(tokens)) if codes[at] == "NOTHING"), None)
+            if nothing is not None:
+                yield Change(token.start, tokens[nothing].end, "")
 
 
 def _assignments(tokens: list[Token]) -> Iterator[Change]:

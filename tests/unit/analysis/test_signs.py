@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from spinal.analysis.damage import assess
-from spinal.analysis.diff import PositionDiff, diff_traces
-from spinal.capture import PolicyCapture
-from spinal.comparison import Comparison
-from spinal.documents import Estimate
-from spinal.trace import LayerTrace, PositionTrace, Trace
-from tests.unit.analysis.fabricated import Pair, capture, changed_pair, evidence, trace
+from spinal.analysis.diff import diff_traces
+from spinal.documents.base import Estimate
+from spinal.documents.capture import PolicyCapture
+from spinal.documents.comparison import Comparison
+from spinal.documents.diff import PositionDiff
+from spinal.documents.trace import LayerTrace, PositionTrace, Trace
+from tests.support.fabricated import Pair, capture, changed_pair, evidence, trace
 
 BLOCKS, PROMPTS = 6, 24
 MEMBERS = ("d_contraction", "d_transport", "d_transport_fixed_lens", "d_entropy")

@@ -1,11 +1,14 @@
 """The default policy, rule by rule: what it decides and what it says about why."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from spinal.analysis.localization import localize
-from spinal.analysis.verdict import decide
-from spinal.comparison import Damage, DamageSignal, Localization, Verdict
+from spinal.documents.comparison import Damage, DamageSignal, Localization, Verdict
+from spinal.policy.decide import decide
+from spinal.policy.rules import Facts
 
 HIDDEN = DamageSignal(value=0.5, watch=0.4, damaged=0.8, level="watch", unit="of ||r_D||")
 SWAP = DamageSignal(value=0.75, watch=0.25, damaged=0.4, level="damaged", unit="of an update")
@@ -25,7 +28,7 @@ SEEN = {
 
 
 def verdict(level: str, place: Localization = LATE, *, identical: bool = False, **signals: DamageSignal) -> Verdict:
-    return decide(Damage(level=level, signals=signals, calibration=""), place, identical=identical)  # type: ignore[arg-type]  # one of the literal's members
+    return decide(Facts(Damage(level=level, signals=signals, calibration=""), {"block_swap": place}, identical))
 
 
 def said(*names: str) -> tuple[str, ...]:
@@ -33,7 +36,8 @@ def said(*names: str) -> tuple[str, ...]:
 
 
 def test_a_damaged_candidate_fails_even_where_a_signal_is_unknown() -> None:
-    for unknown in ({}, {"nll_change": UNKNOWN}):
+    nothing_else: dict[str, Any] = {}
+    for unknown in (nothing_else, {"nll_change": UNKNOWN}):
         found = verdict("damaged", hidden_change=HIDDEN, block_swap_mean=SWAP, **unknown)
         assert found.outcome == "fail"
         assert found.reasons == (

@@ -1,0 +1,57 @@
+"""Which of the caller's ``SPINAL_*`` variables reach the stack's processes, and what to say about the others."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+
+from pydantic import ValidationError
+
+from devstack.processes import StackError
+from service.settings import Settings
+
+PREFIX = "SPINAL_"
+CLIENT_NAMES = frozenset({"SPINAL_SERVER", "SPINAL_API_KEY"})
+"""Where a client finds a service; the service itself reads neither."""
+OWN_WAY = {"SPINAL_MODEL_ROOTS": "--models", "SPINAL_ARTIFACT_URL": "--state", "SPINAL_SCRATCH_DIR": "--state"}
+"""Options that say to the stack what these variables say to a process."""
+
+
+def setting_names() -> frozenset[str]:
+    """The variables that settings are read from."""
+    return frozenset(PREFIX + name.upper() for name in Settings.model_fields)
+
+
+def without_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """Everything in ``environment`` that is not the project's."""
+    return {name: value for name, value in environment.items() if not name.upper().startswith(PREFIX)}
+
+
+def settings_in(environment: Mapping[str, str]) -> dict[str, str]:
+    """The project's variables in ``environment``, but for a client's; in capitals, as which they count."""
+    given = {name.upper(): value for name, value in environment.items() if name.upper().startswith(PREFIX)}
+    return {name: value for name, value in given.items() if name not in CLIENT_NAMES}
+
+
+def warnings_about(given: Mapping[str, str], decided: Mapping[str, str]) -> list[str]:
+    """One sentence for each variable that does not do what the caller may expect."""
+    said = []
+    for name in sorted(given):
+        if name in decided and given[name] != decided[name]:
+            instead = f"; use {OWN_WAY[name]}" if name in OWN_WAY else ""
+            said.append(f"{name} is set by the embedded stack itself, yours is not used{instead}")
+        elif name not in setting_names() and name not in decided:
+            said.append(f"{name} is not a setting{_closest(name, setting_names())}")
+    return said
+
+
+def _closest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, sorted(known), n=1)
+    return f"; did you mean {near[0]}?" if near else "; service/settings.py lists them all"
+
+
+def checked_settings(variables: Mapping[str, str]) -> Settings:
+    """The settings that the stack's processes will read; raises StackError naming the variables that are not valid."""
+    try:
+        return Settings.model_validate({name.removeprefix(PREFIX).lower(): text for name, text in variables.items()})
+    except ValidationError as error:
+        wrong = "; ".join(f"{PREFIX}{str(part['loc'][0]).upper()}: {part['msg']}" for part in error.errors())
+        raise StackError(f"a setting in the environment is not valid: {wrong}") from None
