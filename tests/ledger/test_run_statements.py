@@ -1,4 +1,4 @@
-"""Every condition of the statements that move runs, and every member that they write: a row that differs in one of them.
+"""Every condition of the statements that move runs, and every member that they write: rows that differ in one of them.
 
 One transaction a test, so that database time stands still and the last moment of a lease can be hit exactly.
 """
@@ -10,8 +10,10 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy.orm import Session
 
-from service.ledger import rings, runs
-from service.ledger.specs import SPEC_VERSION
+from service.runs import rings
+from service.runs import transitions as runs
+from service.runs.kinds import Attempts
+from service.runs.specs import SPEC_VERSION
 from spinal.errors import LeaseLost
 from tests.ledger.rows import (
     MINUTE,
@@ -46,7 +48,11 @@ def claim(session: Session, run: UUID, worker: str = "w") -> runs.Claim | None:
 # claim
 
 UNCLAIMABLE: dict[str, dict[str, Any]] = {
-    **{state: {"state": state, **({"worker": "v"} if state == "RUNNING" else {})} for state in OF_STATE if state != "QUEUED"},
+    **{
+        state: {"state": state, **({"worker": "v"} if state == "RUNNING" else {})}
+        for state in OF_STATE
+        if state != "QUEUED"
+    },
     "given up": {"cancel_requested": True},
     "not yet": {"not_before": TICK},
     "newer than this code": {"spec_version": SPEC_VERSION + 1},
@@ -86,7 +92,7 @@ def test_what_a_claim_writes_and_returns(session: Session) -> None:
         put_audit(session, state, {"compare": run}, **({"error": PROBLEM} if state == "FAILED" else {}))
     put_audit(session, "QUEUED", {"candidate": put_run(session)})
     found = claim(session, run, "me")
-    assert found == runs.Claim(run, 5, runs.RunKind.COMPARE, {"a": 1}, "00-x", tuple(sorted(open_audits)))
+    assert found == runs.Claim(run, 5, "compare", {"a": 1}, "00-x", tuple(sorted(open_audits)))
     written = row(session, "runs", run)
     assert (written["state"], written["attempt"], written["charged_attempts"]) == ("RUNNING", 5, 3)
     assert (written["worker"], written["progress"]) == ("me", None)
@@ -120,7 +126,7 @@ def test_a_lost_claim_is_found_by_its_delivery(session: Session) -> None:
     assert runs.held_claim(session, worker="me") is None
     run = put_run(session, "RUNNING", worker="me", attempt=3, spec={"a": 1}, traceparent="t")
     audit = put_audit(session, "RUNNING", {"candidate": run})
-    assert runs.held_claim(session, worker="me") == runs.Claim(run, 3, runs.RunKind.TRACE, {"a": 1}, "t", (audit,))
+    assert runs.held_claim(session, worker="me") == runs.Claim(run, 3, "trace", {"a": 1}, "t", (audit,))
 
 
 # heartbeat
@@ -180,7 +186,8 @@ def end_of(run: UUID, **members: Any) -> dict[str, Any]:
 
 
 def test_what_success_writes(session: Session) -> None:
-    run, seen = held(session), []
+    run = held(session)
+    seen: list[Session] = []
     audit = put_audit(session, "RUNNING", {"candidate": run})
     digest = put_trace(session, "9" * 64)
     assert runs.succeed(session, run, 2, digest, seen.append) == "SUCCEEDED"
@@ -248,7 +255,8 @@ def test_the_attempts_end_at_their_number_with_the_whole_history(session: Sessio
     assert runs.fail(session, run, 2, PROBLEM, retryable=True, max_attempts=2, backoff_s=0.0) == "FAILED"
     error = row(session, "runs", run)["error"]
     assert (error["code"], error["last_code"]) == ("attempts_exhausted", "c")
-    assert [(one["attempt"], one["worker"], one["outcome"], one["code"], one["detail"]) for one in error["attempts"]] == [
+    members = ("attempt", "worker", "outcome", "code", "detail")
+    assert [tuple(one[member] for member in members) for one in error["attempts"]] == [
         (1, f"w/{run}", "lost", "c", "d"), (2, f"w/{run}", "failed", "c", "d"),
     ]  # fmt: skip
 
@@ -267,7 +275,8 @@ def test_what_a_release_writes(session: Session) -> None:
 
 @pytest.mark.parametrize("how", ["succeed", "retry", "release", "stop"])
 def test_what_nobody_wants_ends_as_cancelled(session: Session, how: str) -> None:
-    run, stored = held(session, cancel_requested=True), []
+    run = held(session, cancel_requested=True)
+    stored: list[Session] = []
     if how == "succeed":
         assert runs.succeed(session, run, 2, "0" * 64, stored.append) == "CANCELLED"
     elif how == "retry":
@@ -304,8 +313,8 @@ def test_results_of_dependencies_are_those_that_succeeded(session: Session) -> N
 # the reaper
 
 
-def reap(session: Session, **options: Any) -> tuple[UUID, str] | None:
-    return runs.reap_next(session, **(LIMITS | options))
+def reap(session: Session, *, max_attempts: int = 3, only: UUID | None = None) -> tuple[UUID, str] | None:
+    return runs.reap_expired(session, attempts_of=lambda _kind: Attempts(max_attempts, 0.0), only=only)
 
 
 def test_a_lease_is_taken_back_at_its_end_and_not_before(session: Session) -> None:
@@ -371,7 +380,7 @@ def test_what_waits_for_something_that_will_not_come_fails(session: Session, sta
     put_dependency(session, run, needed)
     audit = put_audit(session, "QUEUED", {"compare": run})
     in_vain = state in ("FAILED", "CANCELLED")
-    assert runs.end_what_waits_in_vain(session) == ([(run, "FAILED")] if in_vain else [])
+    assert runs.fail_orphans(session) == ([(run, "FAILED")] if in_vain else [])
     assert state_of(session, unrelated) == "FAILED"
     assert row(session, "audits", audit)["state"] == ("FAILED" if in_vain else "QUEUED")
     if in_vain:
@@ -385,7 +394,7 @@ def test_what_waits_unwanted_is_cancelled(session: Session, state: str) -> None:
     put_run(session)
     audit = put_audit(session, "QUEUED", {"candidate": unwanted})
     queued = state == "QUEUED"
-    assert runs.end_what_waits_in_vain(session) == ([(unwanted, "CANCELLED")] if queued else [])
+    assert runs.fail_orphans(session) == ([(unwanted, "CANCELLED")] if queued else [])
     assert row(session, "audits", audit)["state"] == ("CANCELLED" if queued else "QUEUED")
 
 
@@ -393,14 +402,21 @@ def test_what_waits_unwanted_is_cancelled(session: Session, state: str) -> None:
 def test_what_has_ended_waits_for_nothing(session: Session, state: str) -> None:
     run = put_run(session, state)
     put_dependency(session, run, put_run(session, "FAILED"))
-    assert runs.end_what_waits_in_vain(session) == []
+    assert runs.fail_orphans(session) == []
 
 
 # doorbells
 
 
 def rung(session: Session, again: tuple[str, ...] = (), **options: Any) -> list[rings.Due]:
-    return rings.due_runs(session, **({"ring_again_s": 60.0, "again": again} | options))
+    chosen: dict[str, Any] = {"ring_again_s": 60.0, "again": again} | options
+    return rings.due_runs(session, **chosen)
+
+
+def best(session: Session, bell: UUID) -> UUID | None:
+    """The run that a worker starts when it is rung for ``bell``."""
+    found = rings.next_run(session, bell)
+    return None if found is None else found.run_id
 
 
 @pytest.mark.parametrize("why", [why for why in UNCLAIMABLE if why != "newer than this code"])
@@ -456,7 +472,7 @@ def test_queues_that_do_not_answer(session: Session) -> None:
 @pytest.mark.parametrize("why", UNCLAIMABLE)
 def test_a_doorbell_starts_nothing_that_cannot_start(session: Session, why: str) -> None:
     run = put_run(session, rung_at=NOW, **UNCLAIMABLE[why])
-    assert rings.best_due(session, run) is None
+    assert best(session, run) is None
 
 
 def test_a_doorbell_starts_the_best_of_its_own_queue_that_was_rung(session: Session) -> None:
@@ -465,15 +481,15 @@ def test_a_doorbell_starts_the_best_of_its_own_queue_that_was_rung(session: Sess
     put_run(session, priority=9, rung_at=NOW, queue="gpu")
     waiting = put_run(session, priority=9, rung_at=NOW)
     put_dependency(session, waiting, put_run(session))
-    assert rings.best_due(session, bell) == bell
+    assert best(session, bell) == bell
     older = put_run(session, rung_at=NOW, created_at=-2 * MINUTE)
-    assert rings.best_due(session, bell) == older
+    assert best(session, bell) == older
     urgent = put_run(session, rung_at=NOW, priority=1, spec_version=SPEC_VERSION, not_before=NOW)
-    assert rings.best_due(session, bell) == urgent
+    assert best(session, bell) == urgent
 
 
 def test_a_ring_that_the_broker_did_not_take_is_forgotten(session: Session) -> None:
     bells = [put_run(session, state, rung_at=NOW, worker="w") for state in ("QUEUED", "RUNNING")]
     other = put_run(session, rung_at=NOW)
-    rings.unring(session, bells)
+    rings.mark_not_rung(session, bells)
     assert [row(session, "runs", run)["rung_at"] for run in (*bells, other)] == [None, NOW, NOW]
