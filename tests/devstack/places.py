@@ -6,6 +6,8 @@ import pwd
 import shutil
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,14 +20,22 @@ ORDINARY = "daemon"
 """An account of every Linux that is neither root nor the one that root's servers run as."""
 
 
-def python_for_all() -> Path | None:
-    """A Python of this version that every user can run; None when there is none. That of an environment often belongs
-    to one user."""
+def python_for_all(folder: Path) -> tuple[Path, dict[str, str]]:
+    """This Python as every user can run it, and the variables that it needs: itself, or where it belongs to one user a
+    copy below ``folder``."""
+    base, standard = Path(sys.base_prefix), Path(os.__file__).parent
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    for found in (Path(sys.base_prefix) / "bin" / name, Path("/usr/bin") / name, Path("/usr/local/bin") / name):
-        if found.is_file() and reachable(found.resolve()):
-            return found
-    return None
+    if reachable((base / "bin" / name).resolve()) and reachable(standard):
+        return base / "bin" / name, {}
+    copy = folder / "python"
+    if not copy.exists():
+        unneeded = shutil.ignore_patterns("site-packages", "test", "__pycache__", "config-*", "idlelib", "tkinter")
+        with umask(0o022):
+            shutil.copytree(standard, copy / "lib" / name, ignore=unneeded)
+            (copy / "bin").mkdir()
+            for file in (base / "bin" / name, *(base / "lib").glob("libpython*")):
+                shutil.copy(file, copy / file.parent.name / file.name)
+    return copy / "bin" / name, {"PYTHONHOME": str(copy), "LD_LIBRARY_PATH": str(copy / "lib")}
 
 
 def furnish(site: Path) -> Path:
@@ -59,3 +69,13 @@ def as_user(name: str) -> dict[str, Any]:
     """Arguments of ``subprocess`` that start a program as the user ``name``; only root can."""
     owner = pwd.getpwnam(name)
     return {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
+
+
+@contextmanager
+def umask(mask: int) -> Iterator[None]:
+    """Make files with another umask meanwhile."""
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
