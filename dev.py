@@ -1,4 +1,4 @@
-"""Set up and run everything: ``python3 dev.py demo|test|serve|check``. Standard library only.
+"""Set up and run everything: ``python3 dev.py demo|serve|test|check|fmt|bench|mutants``. Standard library only.
 
 The first command makes ``.venv`` from ``pyproject.toml`` and ``constraints.txt``; later ones reuse it until one of
 those files changes. Nothing outside the checkout is written, apart from temporary folders.
@@ -16,9 +16,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
+PYTEST = (PYTHON, "-m", "pytest")
 STAMP = VENV / "spinal.stamp"
 EXTRAS = {"demo": "worker,embedded", "serve": "worker,embedded", "test": "worker,embedded,dev"}
-EXTRAS["check"] = EXTRAS["test"]
+EXTRAS["check"] = EXTRAS["fmt"] = EXTRAS["test"]
+EXTRAS["mutants"] = f"{EXTRAS['test']},mutants"
+EXTRAS["bench"] = EXTRAS["demo"]
 
 
 def main() -> int:
@@ -26,8 +29,14 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("demo", help="audit the bundled pair over HTTP and show the result (--keep: go on serving)")
     commands.add_parser("serve", help="serve until Ctrl-C (--port, --models DIR, --state DIR)")
-    commands.add_parser("test", help="run the test suite; further arguments go to pytest")
-    commands.add_parser("check", help="lint, formatting, types, import contracts, migrations, openapi.yaml")
+    test = "run the test suite (--fast: under a minute, without servers and models); arguments go to pytest"
+    commands.add_parser("test", help=test, add_help=False)
+    commands.add_parser("check", help="lint, formatting, types, import contracts, migrations, openapi.yaml, dead code")
+    commands.add_parser("fmt", help="mend what the linter can mend, and format")
+    benchmarks = ", ".join(sorted(path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py")))
+    commands.add_parser("bench", help=f"run a benchmark: {benchmarks}; further arguments go to it", add_help=False)
+    mutants = "do the tests notice? change the code in small ways and see them fail (docs/mutants.md)"
+    commands.add_parser("mutants", help=mutants, add_help=False)
     chosen, rest = parser.parse_known_args()
     if sys.version_info < (3, 11):  # noqa: UP036  the package's own bound is not read before this script runs
         return _refuse(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}", "run it with python3.11")
@@ -43,9 +52,18 @@ def main() -> int:
     except OSError as error:
         return _refuse(f"setting up .venv failed: {error}", "is the checkout writable and the disk not full?")
     if chosen.command == "test":
-        return run(PYTHON, "-m", "pytest", *rest)
+        # Whole folders in several processes at once, single files in one: tests/conftest.py says in how many.
+        return run(*PYTEST, "-n", "auto", *rest)
     if chosen.command == "check":
         return check()
+    if chosen.command == "bench":
+        if not rest or not (ROOT / "benchmarks" / f"{rest[0]}.py").is_file():
+            return _refuse(f"which benchmark? there are {benchmarks}", "for example python3 dev.py bench damage")
+        return run(PYTHON, "-m", f"benchmarks.{rest[0]}", *rest[1:])
+    if chosen.command == "mutants":
+        return run(PYTHON, "-m", "tools.mutation", *rest)
+    if chosen.command == "fmt":
+        return fmt()
     # Replaced, not wrapped: signals reach the supervisor itself.
     os.execve(PYTHON, [str(PYTHON), "-m", "devstack", chosen.command, *rest], child_environment())  # noqa: S606
 
@@ -149,7 +167,8 @@ def check() -> int:
         "formatting": (binaries / "ruff", "format", "--no-cache", "--check", "."),
         "types": (binaries / "mypy", "--no-error-summary"),
         "import contracts": (binaries / "lint-imports", "--no-cache"),
-        "migrations and openapi.yaml": (PYTHON, "-m", "pytest", "tests/ledger/test_migrations.py", "tests/contract"),
+        "openapi.yaml, boundaries, dead code": (*PYTEST, "-m", "not server", "tests/contract"),
+        "migrations": (*PYTEST, "tests/ledger/test_migrations.py"),
     }
     failed = []
     for name, command in checks.items():
@@ -158,6 +177,12 @@ def check() -> int:
             failed.append(name)
     print(f"failed: {', '.join(failed)}" if failed else "all checks passed")
     return 1 if failed else 0
+
+
+def fmt() -> int:
+    """Mend what the linter can mend, then format; 1 when something is left for a person."""
+    ruff = VENV / "bin" / "ruff"
+    return max(run(ruff, "check", "--no-cache", "--fix", "."), run(ruff, "format", "--no-cache", "."))
 
 
 if __name__ == "__main__":

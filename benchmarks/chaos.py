@@ -32,13 +32,13 @@ from rich.table import Table
 from devstack.postgres import PostgresServer
 from devstack.processes import HOST, as_unprivileged, free_port
 from devstack.valkey import ValkeyServer
-from service.ledger.invariants import violations
-from service.ledger.unit_of_work import Ledger
-from service.migrate import upgrade
+from service.database.unit_of_work import Ledger
+from service.operations.invariants import violations
+from service.operations.migrate import upgrade
 from service.settings import Settings
 from spinal.errors import DatabaseUnavailable
-from tests.chaos.fleet import Fleet, fleet_environment
 from tests.conftest import EXAMPLES
+from tests.support.fleet import Fleet, fleet_environment
 
 GROUPS, CHILDREN = 10, 2
 OPEN_AUDITS = 24
@@ -81,7 +81,7 @@ class Bench:
 
     def start_api(self) -> None:
         self.fleet.start(
-            "api", "-m", "uvicorn", "service.api.app:create_app", "--factory", "--no-access-log", "--host", HOST,
+            "api", "-m", "uvicorn", "service.app:create_app", "--factory", "--no-access-log", "--host", HOST,
             "--port", str(self.api_port), "--log-level", "error", SPINAL_LOG_LEVEL="error",
         )  # fmt: skip
 
@@ -108,7 +108,7 @@ def submit_on(bench: Bench, runs: int, seconds: float) -> None:
 
 
 def _submit_one(bench: Bench, number: int) -> None:
-    body = {"candidate": "local:dpo-short", "prompt_set": "hh-harmless-64"}
+    body: dict[str, Any] = {"candidate": "local:dpo-short", "prompt_set": "hh-harmless-64"}
     if number % 3 == 0:
         body |= {"reference": "local:sft", "profile": {"seed": number, "bootstrap_draws": 200}}
     else:
@@ -266,7 +266,8 @@ def freeze_broker(bench: Bench) -> None:
 
 def empty_broker(bench: Bench) -> None:
     with Connection(bench.fleet.valkey.url) as connection:
-        connection.channel()._purge("cpu")
+        channel: Any = connection.channel()
+        channel._purge("cpu")
 
 
 def ring_nonsense(bench: Bench) -> None:
@@ -447,7 +448,7 @@ def build(stack: ExitStack, folder: Path, *, lease_s: float, seed: int) -> Bench
     ledger = Ledger(settings)
     stack.callback(ledger.close)
     fleet = Fleet(settings, ledger, valkey, folder, environment)
-    stack.callback(lambda: [child.kill() for child in fleet.children.values()])
+    stack.callback(fleet.kill_all)
     return Bench(fleet, postgres, free_port(), random.Random(seed), lease_s)
 
 

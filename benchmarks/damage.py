@@ -6,17 +6,12 @@ Measures ``sft`` against every checkpoint of ``examples/history`` and prints eac
 
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-from spinal.analysis.compare import compare
-from spinal.capture import Capture, load_capture
-from spinal.checkpoint import Checkpoint, resolve_reference
-from spinal.engine.api import gather_evidence, measure
+from spinal.audit import Ports, TemporaryCaptures, Traced, compare_traces, trace_checkpoint
+from spinal.checkpoints.resolve import resolve_reference
 from spinal.profile import MeasurementProfile
-from spinal.prompts import builtin_prompts
-from spinal.provenance import make_provenance
-from spinal.trace import Trace
+from spinal.prompts.builtin import builtin_prompts
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKING = ("dpo-short", "sft-twin", "dpo-blocks-1-7", "dpo-blocks-9-15", "dpo-blocks-18-24")
@@ -31,12 +26,9 @@ def main() -> int:
 
     prompts = builtin_prompts("hh-harmless-128")
 
-    def traced(name: str, folder: Path) -> tuple[Checkpoint, Trace, Path, Capture]:
-        made = rebuild(name, folder)
-        side = resolve_reference(str(made), roots=None)
-        path = folder / f"{name}.capture.safetensors"
-        trace = measure(side, prompts, PROFILE, capture_path=path)
-        return side, trace, path, load_capture(path)
+    def traced(name: str, folder: Path, ports: Ports) -> Traced:
+        side = resolve_reference(str(rebuild(name, folder)), roots=None)
+        return trace_checkpoint(side, prompts, PROFILE, ports=ports)
 
     wrong: dict[str, list[str]] = {"false alarms": [], "misses": []}
     print(
@@ -44,18 +36,11 @@ def main() -> int:
     )
     with tempfile.TemporaryDirectory(prefix="spinal-damage-") as temporary:
         folder = Path(temporary)
-        reference = traced("sft", folder)
+        ports = Ports(captures=TemporaryCaptures(folder))
+        reference = traced("sft", folder, ports)
         for name in (*WORKING, *WRECKED):
-            started = time.monotonic()
-            candidate = traced(name, folder)
-            evidence = gather_evidence(
-                reference[0], candidate[0], reference_capture=reference[2], candidate_capture=candidate[2],
-                prompts=prompts, profile=PROFILE, device="cpu",
-            )  # fmt: skip
-            provenance = make_provenance(
-                device="cpu", dtype=evidence.dtype, threads=1, seed=PROFILE.seed, command=None, started=started
-            )
-            result = compare(reference[1], reference[3], candidate[1], candidate[3], evidence, PROFILE, provenance)
+            candidate = traced(name, folder, ports)
+            result = compare_traces(reference, candidate, PROFILE, ports=ports, prompts=prompts)
             damage = result.damage
             condition = "working" if name in WORKING else "wrecked"
             values = " ".join(f"{damage.signals[signal].value or 0.0:16.3f}" for signal in SHOWN)

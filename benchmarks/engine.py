@@ -24,26 +24,30 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 import transformers
 from safetensors import safe_open
 
-from spinal.canonical import digest_of
-from spinal.checkpoint import Checkpoint, resolve_reference
+from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.resolve import resolve_reference
+from spinal.documents.canonical import digest_of
 from spinal.engine.anatomy import Anatomy, find_anatomy
+from spinal.engine.contraction import node_spectrum, split_prompts
 from spinal.engine.gather import RowGatherer
-from spinal.engine.lens import TOKEN_BLOCK, VOCABULARY_BLOCK, Readout, read_lens
 from spinal.engine.load import LoadedModel
 from spinal.engine.measure import measure, walk
 from spinal.engine.reporter import Reporter
-from spinal.engine.spectrum import node_spectrum, split_prompts
+from spinal.engine.session import Session, Setup
 from spinal.engine.tokens import GatheredRows, Tokens, lens_rows, make_batches
+from spinal.engine.transport import TOKEN_BLOCK, VOCABULARY_BLOCK, Readout, read_lens
 from spinal.engine.walk import node_residuals, prepare
 from spinal.profile import MeasurementProfile
 from spinal.progress import ignore_progress, never_cancelled
-from spinal.prompts import builtin_prompts
+from spinal.prompts.builtin import builtin_prompts
+from spinal.prompts.sets import PromptSet
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -71,7 +75,7 @@ SHAPES = {
 def build(shape: Shape, device: str, dtype: torch.dtype) -> tuple[LoadedModel, Anatomy]:
     """A random model of that shape, as the loader would hand it over."""
     if shape.family == "gpt2":
-        config = transformers.GPT2Config(
+        config: transformers.PreTrainedConfig = transformers.GPT2Config(
             vocab_size=shape.vocabulary, n_embd=shape.hidden, n_layer=shape.blocks, n_head=shape.heads
         )
     else:
@@ -97,7 +101,7 @@ def random_tokens(shape: Shape) -> Tokens:
 class Case:
     """One shape under one profile: the three ways of doing the same work."""
 
-    def __init__(self, shape: Shape, positions: int | str, device: str, dtype: torch.dtype) -> None:
+    def __init__(self, shape: Shape, positions: int | Literal["full"], device: str, dtype: torch.dtype) -> None:
         self.shape = shape
         self.loaded, self.anatomy = build(shape, device, dtype)
         self.readout = Readout(self.anatomy, shape.vocabulary)
@@ -106,7 +110,7 @@ class Case:
         self.profile = MeasurementProfile(lens_positions=positions, batch_size=8, max_tokens=2048)
         self.device = torch.device(device)
 
-    def at(self, positions: int | str) -> "Case":
+    def at(self, positions: int | Literal["full"]) -> "Case":
         """The same model and prompts with other lens positions."""
         other = object.__new__(Case)
         other.__dict__ = self.__dict__ | {
@@ -129,7 +133,9 @@ class Case:
     def walk_only(self) -> torch.Tensor:
         """Forward pass, gathered rows and spectra with intervals, no lens."""
         reporter = Reporter(ignore_progress, never_cancelled)
-        return walk(self.loaded, self.anatomy, self.tokens, self.gathered, self.profile, reporter).rows
+        prompts = PromptSet(("random",), (None,))
+        setup = Setup(prompts, self.profile, self.profile.batch_size, str(self.device), False, reporter)
+        return walk(Session(setup, self.loaded, self.readout, self.tokens, self.gathered)).rows
 
     def lens_only(self, rows: torch.Tensor) -> None:
         read_lens([(self.readout, rows)], self.steps())

@@ -18,16 +18,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from spinal.analysis.compare import compare
-from spinal.capture import load_capture
-from spinal.checkpoint import resolve_reference
-from spinal.comparison import Comparison
+from spinal.audit import Ports, TemporaryCaptures, compare_traces, temporary_captures, trace_checkpoint
+from spinal.checkpoints.resolve import resolve_reference
+from spinal.documents.comparison import Comparison
 from spinal.engine.anatomy import find_anatomy
-from spinal.engine.api import gather_evidence, measure
 from spinal.engine.load import load
 from spinal.profile import MeasurementProfile
-from spinal.prompts import PromptSet, builtin_prompts
-from spinal.provenance import make_provenance
+from spinal.prompts.builtin import builtin_prompts
+from spinal.prompts.sets import PromptSet
 
 ROOT = Path(__file__).resolve().parents[1] / "examples" / "checkpoints"
 PROFILE = MeasurementProfile(max_tokens=48, lens_positions=4, swap_prompts=32, continuation_prompts=4,
@@ -96,28 +94,22 @@ class Auditor:
     """Audits changed copies against one reference, which is traced once."""
 
     def __init__(self, reference: Path, prompts: PromptSet, folder: Path) -> None:
-        self._side = resolve_reference(str(reference), roots=None)
+        side = resolve_reference(str(reference), roots=None)
         self._prompts = prompts
-        self._path = folder / "reference.safetensors"
-        self._changed_path = folder / "changed.safetensors"
-        self._trace = measure(self._side, prompts, PROFILE, capture_path=self._path)
+        ports = Ports(captures=TemporaryCaptures(folder))
+        self._reference = trace_checkpoint(side, prompts, PROFILE, ports=ports)
 
     def audit(self, changed: Path) -> Comparison:
         side = resolve_reference(str(changed), roots=None)
-        self._changed_path.unlink(missing_ok=True)
-        trace = measure(side, self._prompts, PROFILE, capture_path=self._changed_path)
-        evidence = gather_evidence(
-            self._side, side, reference_capture=self._path, candidate_capture=self._changed_path,
-            prompts=self._prompts, profile=PROFILE, device="cpu",
-        )  # fmt: skip
-        provenance = make_provenance(device="cpu", dtype="float32", threads=1, seed=0, command=None, started=0.0)
-        mine, theirs = load_capture(self._path), load_capture(self._changed_path)
-        return compare(self._trace, mine, trace, theirs, evidence, PROFILE, provenance)
+        with temporary_captures() as captures:
+            ports = Ports(captures=captures)
+            candidate = trace_checkpoint(side, self._prompts, PROFILE, ports=ports)
+            return compare_traces(self._reference, candidate, PROFILE, ports=ports, prompts=self._prompts)
 
 
 def right(result: Comparison, name: str, case: Case, depth: int) -> bool:
     """Whether the profile ``name`` puts the change where the case put it."""
-    place = result.localization[name]  # type: ignore[index]  # names of the document itself
+    place = result.localization[name]
     if place.center is None or place.peak is None:
         return False
     if len(case.blocks) == 1:

@@ -27,7 +27,7 @@ from rich.table import Table
 
 from benchmarks.chaos import Bench, build, percentile
 from devstack.valkey import ValkeyServer
-from service.ledger.invariants import violations
+from service.operations.invariants import violations
 from service.settings import Settings
 from spinal.errors import DatabaseUnavailable
 

@@ -11,9 +11,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from devstack.stack import Stack
 from spinal.client import TERMINAL, Client, error_of
-from spinal.comparison import Comparison
+from spinal.documents.comparison import Comparison
 from spinal.errors import DeadlineExceeded
-from spinal.report.terminal import print_document
+from spinal.report.formats.terminal import print_document
 
 REFERENCE, CANDIDATE = "local:sft", "local:dpo-short"
 PROMPT_SET = "hh-harmless-128"

@@ -103,7 +103,7 @@ class Stack:
             tell("starting API, dispatcher and worker; migrating")
             for name in ("worker", "api"):
                 self._add(name, parts[name])
-            self._once("migrate", "-m", "service.migrate")
+            self._once("migrate", "-m", "spinal.cli.main", "database", "upgrade")
             self._add("dispatcher", parts["dispatcher"])
             self.api_key = self._key()
             wait_until(self._ready, self._parts["api"].child, timeout=READY_TIMEOUT)
@@ -241,7 +241,7 @@ class Stack:
     def _key(self) -> str:
         known = self._secrets()
         if "api_key" not in known:
-            known["api_key"] = self._once("key", "-m", "service.keys", "create", "--tenant", "local")
+            known["api_key"] = self._once("key", "-m", "spinal.cli.main", "keys", "create", "--tenant", "local")
             (self.folder / "secrets.json").write_text(json.dumps(known))
         return known["api_key"]
 

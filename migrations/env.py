@@ -3,8 +3,8 @@
 from alembic import context
 from sqlalchemy import Engine, create_engine, text
 
-from service.ledger.tables import Record
-from service.migrate import LOCK
+from service.database.tables import Record
+from service.operations.migrate import LOCK
 from service.settings import get_settings
 
 LOCK_TIMEOUT = "5s"

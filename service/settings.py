@@ -60,7 +60,6 @@ class Settings(BaseSettings):
     """How long a worker goes on, and keeps a result it cannot store, while the database does not answer."""
 
     # worker
-    queues: Annotated[tuple[str, ...], NoDecode] = ("cpu",)
     trace_queue: str = "cpu"
     """Queue of the device class that traces and compares run on (``cpu`` or ``gpu``)."""
     device: str = "cpu"
@@ -83,14 +82,14 @@ class Settings(BaseSettings):
     """Port of the dispatcher's ``/metrics`` (loopback unless ``metrics_host`` says otherwise); unset = not served."""
     metrics_host: str = "127.0.0.1"
     otlp_endpoint: str | None = None
-    """Address of an OpenTelemetry collector (OTLP over HTTP), e.g. ``http://collector:4318``; unset = no traces."""
+    """Address of an OpenTelemetry collector (OTLP over HTTP), e.g. ``http://collector:4318``; unset = no telemetry."""
 
     @field_validator("model_roots", mode="before")
     @classmethod
     def _split_roots(cls, value: object) -> object:
         return tuple(Path(part) for part in value.split(":") if part) if isinstance(value, str) else value
 
-    @field_validator("queues", "gpus", mode="before")
+    @field_validator("gpus", mode="before")
     @classmethod
     def _split_names(cls, value: object) -> object:
         return tuple(part for part in value.split(",") if part) if isinstance(value, str) else value

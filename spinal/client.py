@@ -3,14 +3,14 @@
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 from uuid import uuid4
 
 import httpx
 
-from spinal.analysis.diff import TraceDiff
+from spinal.documents.diff import TraceDiff
+from spinal.documents.trace import Trace
 from spinal.errors import DeadlineExceeded, InternalError, ServiceUnreachable, SpinalError, all_errors
-from spinal.trace import Trace
 
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
 RETRY_STATUS = frozenset({429, 502, 503, 504})
@@ -18,10 +18,39 @@ JsonObject = dict[str, Any]
 
 
 class Client:
-    """``with Client("http://host:8000", api_key="spk_...") as client: ...``
+    """The audit service over HTTP.
 
     A request that cannot be answered (no connection, 429, 502-504) is sent again for up to ``patience``
     seconds; submissions carry an Idempotency-Key, so that sending one again never audits twice.
+
+    Parameters
+    ----------
+    base_url : str
+        Address of the service, for example ``"http://127.0.0.1:8000"``.
+    api_key : str, optional
+        Key of the caller (``spk_...``); not needed where the service asks for none.
+    timeout : float, default 30.0
+        Seconds that one answer may take.
+    patience : float, default 30.0
+        Seconds for which a request that cannot be answered is sent again.
+    transport : httpx.BaseTransport, optional
+        How requests travel; for tests.
+
+    Raises
+    ------
+    SpinalError
+        Every method raises the error that the service names by its code, and ServiceUnreachable where none answers.
+
+    Examples
+    --------
+    ``server`` and ``key`` stand for the address and a key of your service.
+
+    >>> from spinal import Client
+    >>> with Client(server, api_key=key) as client:
+    ...     audit = client.submit("local:dpo-short", "local:sft")
+    ...     done = client.wait(audit["id"], timeout=600)
+    >>> done["state"], done["verdict"]
+    ('SUCCEEDED', 'pass')
     """
 
     def __init__(
@@ -62,7 +91,33 @@ class Client:
         priority: int | None = None,
         idempotency_key: str | None = None,
     ) -> JsonObject:
-        """Submit an audit; returns it as accepted."""
+        """Submit an audit of ``candidate`` against ``reference``; returns it as accepted.
+
+        Parameters
+        ----------
+        candidate, reference, control : str
+            Model references, ``local:PATH`` or a registered name. Without a reference only the trace is made.
+        prompt_set : str, optional
+            Name of a built-in set, or digest of a stored one.
+        profile : dict, optional
+            Knobs that differ from the defaults, for example ``{"max_tokens": 256}``.
+        labels : dict of str, optional
+            Shown with the audit, and to filter by.
+        priority : int, optional
+            -10 to 10; higher goes first.
+        idempotency_key : str, optional
+            Sending the same body under the same key again gives the same audit.
+
+        Returns
+        -------
+        dict
+            The audit as the service describes it (``AuditOut`` of openapi.yaml).
+
+        Examples
+        --------
+        >>> client.submit("local:dpo-short", "local:sft", labels={"release": "2026-11"})["state"]
+        'QUEUED'
+        """
         body = {
             "candidate": candidate,
             "reference": reference,
@@ -77,7 +132,13 @@ class Client:
         return self._json("POST", "/v1/audits", json=sent, headers=headers)
 
     def audit(self, audit_id: str, *, wait: float = 0.0) -> JsonObject:
-        """One audit; with ``wait`` the answer comes when it has ended or after so many seconds."""
+        """One audit; with ``wait`` the answer comes when it has ended or after so many seconds.
+
+        Examples
+        --------
+        >>> client.audit(audit_id)["verdict"]
+        'pass'
+        """
         return self._json("GET", f"/v1/audits/{audit_id}", params={"wait": wait}, timeout=wait + 30.0)
 
     def wait(
@@ -88,7 +149,16 @@ class Client:
         every: float = 20.0,
         on_progress: Callable[[JsonObject], None] | None = None,
     ) -> JsonObject:
-        """Wait for the end of an audit; raises DeadlineExceeded after ``timeout`` seconds."""
+        """Wait for the end of an audit; raises DeadlineExceeded after ``timeout`` seconds.
+
+        ``on_progress`` is called with the audit at least every ``every`` seconds.
+
+        Examples
+        --------
+        >>> client.wait(audit_id, timeout=600, on_progress=lambda audit: print(audit["progress"]["fraction"]))["state"]
+        1.0
+        'SUCCEEDED'
+        """
         deadline = time.monotonic() + timeout
         while True:
             left = deadline - time.monotonic()
@@ -104,47 +174,128 @@ class Client:
                 )
 
     def cancel(self, audit_id: str) -> JsonObject:
+        """Give up an audit; one that has ended stays as it is.
+
+        Examples
+        --------
+        >>> client.cancel(audit_id)["state"]
+        'CANCELLED'
+        """
         return self._json("POST", f"/v1/audits/{audit_id}/cancel")
 
     def audits(self, **filters: Any) -> Iterator[JsonObject]:
-        """All audits that match, newest first, page by page."""
+        """All audits that match, newest first, page by page.
+
+        Examples
+        --------
+        >>> [audit["candidate"] for audit in client.audits(state="SUCCEEDED")]
+        ['local:dpo-short']
+        """
         return self._pages("/v1/audits", filters)
 
     def scores(self, audit_id: str) -> JsonObject:
+        """Localization, strength, damage, controls and verdict of an audit with a reference.
+
+        Examples
+        --------
+        >>> client.scores(audit_id)["verdict"]["outcome"]
+        'pass'
+        """
         return self._json("GET", f"/v1/audits/{audit_id}/scores")
 
-    def report(self, audit_id: str, format: Literal["json", "html", "md"] = "json") -> str:
+    def report(self, audit_id: str, format: str = "json") -> str:
+        """The report of an audit as text.
+
+        Examples
+        --------
+        >>> print(client.report(audit_id, "md").splitlines()[0])
+        # local:sft → local:dpo-short
+        """
         return self._send("GET", f"/v1/audits/{audit_id}/report", params={"format": format}).text
 
     # results and catalog
 
     def trace(self, digest: str) -> Trace:
+        """A stored trace by its digest.
+
+        Examples
+        --------
+        >>> client.trace(reference_digest)  # doctest: +ELLIPSIS
+        <Trace local:sft, ... blocks, ... prompts, digest ...>
+        """
         return Trace.model_validate(self._json("GET", f"/v1/traces/{digest}"))
 
     def traces(self, **filters: Any) -> Iterator[JsonObject]:
+        """Heads of all stored traces that match, newest first, page by page.
+
+        Examples
+        --------
+        >>> [head["source"] for head in client.traces()]
+        ['local:sft']
+        """
         return self._pages("/v1/traces", filters)
 
     def diff(self, reference: str, candidate: str) -> TraceDiff:
-        """Layer-wise differences of two traces by digest."""
+        """Layer-wise point differences of two stored traces by their digests.
+
+        Examples
+        --------
+        >>> client.diff(reference_digest, candidate_digest)  # doctest: +ELLIPSIS
+        <TraceDiff ... → ..., ... blocks>
+        """
         return TraceDiff.model_validate(self._json("GET", f"/v1/diffs/{reference}...{candidate}")["diff"])
 
     def register_model(self, name: str, reference: str, *, description: str | None = None) -> JsonObject:
+        """Give a model reference a name.
+
+        Examples
+        --------
+        >>> client.register_model("base", "local:sft")["name"]
+        'base'
+        """
         body = {"name": name, "reference": reference, "description": description}
         return self._json("POST", "/v1/models", json=body)
 
     def models(self) -> Iterator[JsonObject]:
+        """All registered models, page by page.
+
+        Examples
+        --------
+        >>> [model["reference"] for model in client.models()]
+        ['local:sft']
+        """
         return self._pages("/v1/models", {})
 
     def store_prompt_set(self, prompts: list[str], *, name: str | None = None) -> JsonObject:
+        """Store a prompt set; its digest is what :meth:`submit` takes.
+
+        Examples
+        --------
+        >>> client.store_prompt_set(["How do I reset a password?"], name="one")["count"]
+        1
+        """
         body = {"name": name, "prompts": [{"prompt": prompt} for prompt in prompts]}
         return self._json("POST", "/v1/prompt-sets", json=body)
 
     def prompt_sets(self) -> list[JsonObject]:
+        """All prompt sets, the built-in ones included.
+
+        Examples
+        --------
+        >>> [prompts["name"] for prompts in client.prompt_sets()]
+        ['hh-harmless-512']
+        """
         found: list[JsonObject] = self._json("GET", "/v1/prompt-sets")["items"]
         return found
 
     def ready(self) -> bool:
-        """Whether the service can take audits now."""
+        """Whether the service can take audits now.
+
+        Examples
+        --------
+        >>> client.ready()
+        True
+        """
         try:
             return self._http.get("/readyz").status_code == 200
         except httpx.TransportError:

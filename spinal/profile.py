@@ -5,11 +5,11 @@ trace is therefore a field here. Fields in ``COMPARISON_FIELDS`` act only on a c
 never makes a stored trace stale.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from spinal.canonical import digest_of
+from spinal.documents.canonical import digest_of
 
 COMPARISON_FIELDS = frozenset(
     {
@@ -28,7 +28,7 @@ Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class MeasurementProfile(BaseModel):
-    """Knobs of a measurement (``method.md`` sections 1-7); the defaults are profile ``spinal/1``."""
+    """Knobs of a measurement (``docs/method.md``); the defaults are profile ``spinal/1``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
@@ -96,3 +96,33 @@ class MeasurementProfile(BaseModel):
     def window_for(self, policy: str) -> str:
         """Name of the default fit window of a position policy."""
         return self.window_last if policy == "last" else self.window_all
+
+
+class TraceKnobs(TypedDict, total=False):
+    """Knobs of a measurement as keyword arguments; see :class:`MeasurementProfile`."""
+
+    max_tokens: int
+    add_special_tokens: bool
+    lens_positions: int | Literal["full"]
+    dtype: Literal["float32", "checkpoint"]
+    batch_size: int
+    rank_tolerance: float
+    min_window_ranks: int
+    window_last: Literal["bulk", "body", "wide", "tail"]
+    window_all: Literal["bulk", "body", "wide", "tail"]
+    jackknife_groups: int
+    parity_tolerance: float
+    continuation_prompts: int
+
+
+class CompareKnobs(TraceKnobs, total=False):
+    """Knobs of a measurement and of a comparison as keyword arguments."""
+
+    swap_prompts: int
+    bootstrap_draws: int
+    seed: int
+    terminal_fraction: float
+    weight_delta: float
+    weight_coherence: float
+    weight_footprint: float
+    noise_draws: int

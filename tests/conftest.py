@@ -1,19 +1,52 @@
 """Fixtures shared by all tests: throw-away servers, fresh migrated databases, checkpoints with a known history."""
 
+import contextlib
 import os
 import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("tests.chaos.fleet")
+pytest.register_assert_rewrite("tests.support.fleet")
 
-ROOT = Path(__file__).resolve().parent.parent
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
 EXAMPLES = ROOT / "examples"
 TEMPLATE = "spinal_template"
+
+LAYERS: dict[str, tuple[str, frozenset[str]]] = {
+    "unit": ("one function or class, in this process", frozenset()),
+    "property": ("what holds for all inputs that Hypothesis finds", frozenset()),
+    "contract": ("what the code promises: imports, documents, openapi.yaml", frozenset()),
+    "cli": ("the `spinal` command as a process", frozenset()),
+    "ledger": ("SQL against a real Postgres", frozenset()),
+    "seams": ("a fake source, locator, rule, format and kind, each added in one place", frozenset()),
+    "api": ("HTTP against a real Postgres, with an engine double", frozenset()),
+    "worker": ("parts of the workers against a real Postgres", frozenset()),
+    "devstack": ("the embedded servers, wherever they lie and whoever starts them", frozenset({"server"})),
+    "engine": ("measurements of tiny models against oracles", frozenset({"model"})),
+    "science": ("audits of checkpoints with a known history", frozenset({"model"})),
+    "chaos": ("real processes, broken one way at a time", frozenset({"server"})),
+    "e2e": ("the whole stack from one command", frozenset({"server", "model"})),
+}
+"""Folder -> what its tests are about, and what all of them need whatever fixtures they use."""
+NEEDS = {
+    "server": "starts Postgres or Valkey",
+    "model": "loads a model with torch, in this process or another",
+    "slow": "a simulation of many seconds",
+}
+FAST = f"not ({' or '.join(NEEDS)})"
+LANES, MOST_LANES = 2, 8
+"""Tests wait much of the time: two lanes at least, and on a large machine no more than this."""
+SHARED = {"chaos": "test", "e2e": "test", "science": "folder"}
+"""Layer -> what keeps to one lane. The tests of science share measured audits; those of chaos share nothing."""
+SERVER_FIXTURES = frozenset({"postgres", "valkey"})
+UNUSED_SERVER = {"postgres", "spinal", "template0", "template1"}
+"""Databases of a server that nobody has used yet."""
 
 # One thread per process unless a test says otherwise: results are the same everywhere and two cores suffice.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -21,13 +54,79 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="without servers, models and long simulations")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name, (says, _) in LAYERS.items():
+        config.addinivalue_line("markers", f"{name}: {says}")
+    for name, says in NEEDS.items():
+        config.addinivalue_line("markers", f"{name}: {says}")
+    if config.getoption("fast"):
+        asked = config.option.markexpr
+        config.option.markexpr = f"({asked}) and {FAST}" if asked else FAST
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Importing the tests of a layer that loads models imports torch: with ``--fast`` nobody does."""
+    _, needs = LAYERS.get(collection_path.name, ("", frozenset()))
+    return True if config.getoption("fast") and needs and collection_path.parent == HERE else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test with its layer (its folder) and with what it needs."""
+    for item in items:
+        layer = item.path.relative_to(HERE).parts[0]
+        if layer not in LAYERS:
+            raise pytest.UsageError(
+                f"tests/{layer} is no layer yet: say what it is about in LAYERS of tests/conftest.py"
+            )
+        _, needs = LAYERS[layer]
+        if SERVER_FIXTURES & set(getattr(item, "fixturenames", ())):
+            needs = needs | {"server"}
+        for name in (layer, *sorted(needs)):
+            item.add_marker(name)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """``-n auto``: whole folders run in lanes, single files in this process."""
+    whole = all(Path(argument).is_dir() for argument in config.args)
+    return min(max(os.cpu_count() or 1, LANES), MOST_LANES) if whole else 0
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A lane takes a whole file at a time, whose fixtures then are made once; or one test, or one folder."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Lanes(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file, _, _ = nodeid.partition("::")
+            layer = Path(file).parts[1]
+            return {"test": nodeid, "file": file, "folder": layer}[SHARED.get(layer, "file")]
+
+    return Lanes(config, log)
+
+
 @pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The caller's SPINAL_* variables never reach a test, and cached settings never leak between two."""
+def _fast_tests_import_no_torch(pytestconfig: pytest.Config) -> Iterator[None]:
+    clean = "torch" not in sys.modules
+    yield
+    if clean and pytestconfig.getoption("fast"):
+        assert "torch" not in sys.modules, "a test without the marker `model` imported torch"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """The caller's SPINAL_* variables and cache never reach a test, and cached settings never leak between two."""
     from service.settings import get_settings
 
     for name in [name for name in os.environ if name.startswith("SPINAL_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
     get_settings.cache_clear()
     yield
     get_settings.cache_clear()
@@ -35,11 +134,17 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 @pytest.fixture(scope="session")
 def postgres():  # type: ignore[no-untyped-def]  # the type lives in devstack, imported only when used
-    """A throw-away Postgres for the whole session. Tests that break the server start their own."""
+    """A throw-away Postgres for the whole session. Tests that break the server start their own. TESTS_POSTGRES names
+    one that runs already and is used again and again (``docs/mutants.md``)."""
     from devstack import throwaway_postgres
 
+    if url := os.environ.get("TESTS_POSTGRES"):
+        yield SimpleNamespace(url=url)
+        return
     with throwaway_postgres() as server:
         yield server
+        left = set(_administer(server.url, "SELECT datname FROM pg_database"))
+        assert left == UNUSED_SERVER, f"tests left databases behind: {sorted(left - UNUSED_SERVER)}"
 
 
 @pytest.fixture(scope="session")
@@ -52,34 +157,45 @@ def valkey():  # type: ignore[no-untyped-def]
 
 
 @pytest.fixture(scope="session")
-def migrated_template(postgres) -> str:  # type: ignore[no-untyped-def]
+def migrated_template(postgres) -> Iterator[str]:  # type: ignore[no-untyped-def]
     """Name of a database at the migration head, to be copied by every test that wants a ledger."""
-    from service.migrate import upgrade
+    from service.operations.migrate import upgrade
     from service.settings import Settings
 
-    url = create_database(postgres.url, TEMPLATE)
-    upgrade(Settings(database_url=url))
-    return TEMPLATE
+    if "TESTS_POSTGRES" in os.environ and TEMPLATE in _administer(postgres.url, "SELECT datname FROM pg_database"):
+        yield TEMPLATE
+        return
+    with create_database(postgres.url, TEMPLATE) as url:
+        upgrade(Settings(database_url=url))
+        yield TEMPLATE
 
 
-def create_database(server_url: str, name: str, template: str | None = None) -> str:
-    """Create a database on the server behind ``server_url`` and return its URL."""
-    from sqlalchemy import create_engine, make_url, text
+@contextlib.contextmanager
+def create_database(server_url: str, name: str, template: str | None = None) -> Iterator[str]:
+    """URL of a new database on the server behind ``server_url``; dropped afterwards, whoever is still connected."""
+    from sqlalchemy import make_url
 
-    admin = create_engine(server_url, isolation_level="AUTOCOMMIT")
+    _administer(server_url, f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}"' if template else ""))
     try:
-        with admin.connect() as connection:
-            clause = f' TEMPLATE "{template}"' if template else ""
-            connection.execute(text(f'CREATE DATABASE "{name}"{clause}'))
+        yield make_url(server_url).set(database=name).render_as_string(hide_password=False)
     finally:
-        admin.dispose()
-    return make_url(server_url).set(database=name).render_as_string(hide_password=False)
+        _administer(server_url, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+def _administer(server_url: str, statement: str) -> list[Any]:
+    """Carry out one statement outside any transaction; returns the first column of its rows."""
+    import psycopg
+
+    with psycopg.connect(server_url.replace("+psycopg", ""), autocommit=True) as connection:
+        done = connection.execute(statement.encode())
+        return [first for first, *_ in done.fetchall()] if done.description else []
 
 
 @pytest.fixture
-def database_url(postgres, migrated_template: str) -> str:  # type: ignore[no-untyped-def]
+def database_url(postgres, migrated_template: str) -> Iterator[str]:  # type: ignore[no-untyped-def]
     """URL of a fresh, migrated, empty database."""
-    return create_database(postgres.url, f"t_{uuid.uuid4().hex}", migrated_template)
+    with create_database(postgres.url, f"t_{uuid.uuid4().hex}", migrated_template) as url:
+        yield url
 
 
 @pytest.fixture
@@ -99,8 +215,8 @@ def settings(database_url: str, tmp_path: Path):  # type: ignore[no-untyped-def]
 @pytest.fixture
 def ledger(settings) -> Iterator[object]:  # type: ignore[no-untyped-def]
     """A Ledger on a fresh, migrated, empty database. Its invariants hold after every test that used it."""
-    from service.ledger.invariants import violations
-    from service.ledger.unit_of_work import Ledger
+    from service.database.unit_of_work import Ledger
+    from service.operations.invariants import violations
 
     opened = Ledger(settings)
     yield opened

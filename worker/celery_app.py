@@ -7,7 +7,8 @@ import structlog
 from celery import Celery
 from celery.signals import setup_logging, task_failure, worker_process_init
 
-from service.logs import configure_logs
+from service.platform.logs import configure_logs
+from service.runs.kinds import KINDS
 from service.settings import get_settings
 from worker.gpus import own_one
 
@@ -31,7 +32,7 @@ def make_app() -> Celery:
         # one that imports torch for the first time on a busy machine may well need longer.
         worker_proc_alive_timeout=300.0,
         # The last resort against a child that cannot end itself (its interpreter is stuck inside a kernel).
-        task_time_limit=settings.run_deadline_s + 120.0,
+        task_time_limit=max(kind.deadline_s(settings) for kind in KINDS.values()) + 120.0,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         task_ignore_result=True,
         task_serializer="json",
@@ -70,7 +71,7 @@ def _logs(**_: Any) -> None:
 def _warm_up(**_: Any) -> None:
     """Import the engine beside everything else, so that the first run does not pay for it; with it comes torch, so the
     child's GPU is settled before. A child that waits for one is not up yet: it is given no work."""
-    from worker.execute import load_engine
+    from spinal.audit import load_engine
 
     settings = get_settings()
     own_one(settings)

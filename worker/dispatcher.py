@@ -7,20 +7,24 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import psycopg
 import structlog
 from kombu import Connection
 from kombu.exceptions import ChannelError, KombuError
+from psycopg import sql
 from redis.exceptions import RedisError
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.ledger import rings, runs
-from service.ledger.connection import BoundedConnection
-from service.ledger.unit_of_work import Ledger
-from service.logs import configure_logs
+from service.database.connection import BoundedConnection
+from service.database.unit_of_work import Ledger
+from service.platform.logs import configure_logs
+from service.runs import rings, transitions
+from service.runs.kinds import Attempts, attempts_of
+from service.runs.wake import CHANNEL
 from service.settings import Settings, get_settings
 from spinal.errors import DatabaseUnavailable
 from worker.celery_app import TASK, app
@@ -60,15 +64,18 @@ class Dispatcher:
         self._stop.set()
         self._wake.set()
 
+    def close(self) -> None:
+        self._ledger.close()
+
     def run(self) -> None:
         """Until :meth:`stop`."""
         self._metrics.serve(self._settings)
         threads = [
             threading.Thread(target=loop, name=name, daemon=True)
             for name, loop in (
-                ("reaper", self._reap_on),
-                ("listener", self._listen_on),
-                ("inspector", self._inspect_on),
+                ("reaper", self._reap_loop),
+                ("listener", self._listen_loop),
+                ("inspector", self._inspect_loop),
             )
         ]
         for thread in threads:
@@ -81,7 +88,7 @@ class Dispatcher:
                 rung = self.ring()
             pause = self._settings.dispatch_interval_s
             self._wake.wait(pause if rung else max(pause, 1.0))
-        self._ledger.close()
+        self.close()
         log.info("stopped")
 
     def ring(self) -> bool:
@@ -106,7 +113,7 @@ class Dispatcher:
                 except self._broker_errors() as error:
                     self._lose_broker(error)
                     with self._ledger.begin() as session:
-                        rings.unring(session, [late.run_id for late in due[index:]])
+                        rings.mark_not_rung(session, [late.run_id for late in due[index:]])
                     return False
                 if run.lag_s is not None:
                     self._metrics.ring_lag.observe(run.lag_s)
@@ -154,22 +161,25 @@ class Dispatcher:
 
     def reap(self) -> None:
         """Take back runs whose worker fell silent."""
-        # They have waited for a whole lease already: what is left of the backoff only spreads them out.
-        pause = min(1.0, self._settings.backoff_s)
         with self._ledger.begin() as session:
-            in_vain = runs.end_what_waits_in_vain(session)
-        for run_id, state in in_vain:
-            log.warning("ended what waited in vain", run_id=str(run_id), state=state)
+            orphans = transitions.fail_orphans(session)
+        for run_id, state in orphans:
+            log.warning("ended a run that could never start", run_id=str(run_id), state=state)
         while not self._stop.is_set():
             with self._ledger.begin() as session:
-                taken = runs.reap_next(session, max_attempts=self._settings.max_attempts, backoff_s=pause)
+                taken = transitions.reap_expired(session, attempts_of=self._attempts_of)
             if taken is None:
                 return
             run_id, state = taken
             self._metrics.leases_expired.inc()
             log.warning("lease expired", run_id=str(run_id), state=state)
 
-    def _reap_on(self) -> None:
+    def _attempts_of(self, kind: str) -> Attempts:
+        """Lost runs have waited for a whole lease already: what is left of the backoff only spreads them out."""
+        allowed = attempts_of(kind, self._settings)
+        return replace(allowed, backoff_s=min(1.0, allowed.backoff_s))
+
+    def _reap_loop(self) -> None:
         """When the database comes back, or this process comes up, workers that outlived its absence get to beat before
         they are judged."""
         grace = self._settings.heartbeat_s + 2.0
@@ -185,7 +195,7 @@ class Dispatcher:
             if not answered:
                 grace_until = time.monotonic() + grace
 
-    def _inspect_on(self) -> None:
+    def _inspect_loop(self) -> None:
         """Check the invariants where somebody reads what they say."""
         while self._settings.metrics_port is not None:
             with _one_turn():
@@ -193,14 +203,14 @@ class Dispatcher:
             if self._stop.wait(INSPECT_EVERY_S):
                 return
 
-    def _listen_on(self) -> None:
+    def _listen_loop(self) -> None:
         url = make_url(self._settings.database_url.get_secret_value()).set(drivername="postgresql")
         while not self._stop.is_set():
             try:
                 with BoundedConnection.connect(
                     url.render_as_string(hide_password=False), autocommit=True, connect_timeout=3
                 ) as connection:
-                    connection.execute("LISTEN spinal_runs")
+                    connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
                     self._wake.set()
                     while not self._stop.is_set():
                         for _ in connection.notifies(timeout=5.0, stop_after=1):

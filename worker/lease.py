@@ -20,8 +20,9 @@ from uuid import UUID
 import structlog
 from sqlalchemy.orm import Session
 
-from service.ledger import runs
-from service.ledger.unit_of_work import Ledger, allow
+from service.database.unit_of_work import Ledger, allow
+from service.runs import transitions
+from service.runs.kinds import attempts_of
 from service.settings import Settings, get_settings
 from spinal.errors import RunStalled, SpinalError
 from spinal.progress import Progress
@@ -59,14 +60,14 @@ class Lease:
     """Context around one claimed attempt, from its claim to its last write. Beats every ``heartbeat_s`` (and at once on
     the first progress of a phase); :meth:`should_stop` is the measurement's cancel check."""
 
-    def __init__(self, ledger: Ledger, settings: Settings, claim: runs.Claim) -> None:
+    def __init__(self, ledger: Ledger, settings: Settings, claim: transitions.Claim) -> None:
         self._ledger = ledger
         self._settings = settings
         self._claim = claim
         self._progress: dict[str, Any] | None = None
         self._wake = threading.Event()
         self._done = threading.Event()
-        self._measuring = True
+        self._working = True
         self._leaving_since: float | None = None
         self._last_beat = self._last_progress = time.monotonic()
         self._stop_since: float | None = None
@@ -76,7 +77,7 @@ class Lease:
             threading.Thread(
                 target=contextvars.copy_context().run, args=(loop,), daemon=True, name=f"{name}-{claim.run_id}"
             )
-            for name, loop in (("beat", self._beat_on), ("watch", self._watch_on))
+            for name, loop in (("beat", self._beat_loop), ("watch", self._watch_loop))
         )
 
     def __enter__(self) -> Self:
@@ -113,9 +114,9 @@ class Lease:
     def should_stop(self) -> bool:
         return self.stop is not None
 
-    def measured(self) -> None:
-        """The measurement has returned: from now on there is nothing to stop, only an end to write."""
-        self._measuring = False
+    def work_done(self) -> None:
+        """The work has returned: from now on there is nothing to stop, only an end to write."""
+        self._working = False
 
     def patient(self, failing_since: float) -> bool:
         """Whether to go on trying what the database has refused to do since then."""
@@ -132,7 +133,7 @@ class Lease:
 
     # beating
 
-    def _beat_on(self) -> None:
+    def _beat_loop(self) -> None:
         while not self._done.is_set() and self.stop is not Stop.LOST:
             try:
                 answered = self._beat()
@@ -149,7 +150,7 @@ class Lease:
         try:
             with self._ledger.begin() as session:
                 allow(session, BEAT_LIMIT_S)
-                beat = runs.heartbeat(
+                beat = transitions.heartbeat(
                     session,
                     self._claim.run_id,
                     self._claim.attempt,
@@ -163,7 +164,7 @@ class Lease:
         self._last_beat = time.monotonic()
         if not beat.alive:
             # While the end is being written the fence has the say; after it, this is the end's own doing.
-            if self._measuring and not self._done.is_set():
+            if self._working and not self._done.is_set():
                 self._halt(Stop.LOST)
                 record_refusal(self._ledger, self._claim, beat=True)
         elif beat.cancel_requested:
@@ -172,12 +173,12 @@ class Lease:
 
     # watching
 
-    def _watch_on(self) -> None:
+    def _watch_loop(self) -> None:
         while not self._done.wait(WATCH_EVERY_S):
             now = time.monotonic()
             if now - self._armed > REARM_EVERY_S:
                 self._rearm()
-            if not self._measuring:
+            if not self._working:
                 continue
             if self.stop is None and (why := self._reason_to_stop(now)) is not None:
                 self._halt(why)
@@ -223,28 +224,29 @@ class Lease:
             log.warning("ending left to the reaper", error=error.detail)
 
 
-def end_stopped(session: Session, settings: Settings, claim: runs.Claim, why: Stop | None) -> None:
+def end_stopped(session: Session, settings: Settings, claim: transitions.Claim, why: Stop | None) -> None:
     """Write what became of an attempt that was told to stop; a lost one writes nothing."""
     if why is Stop.CANCELLED:
-        runs.cancelled(session, claim.run_id, claim.attempt)
+        transitions.cancelled(session, claim.run_id, claim.attempt)
     elif why is Stop.RELEASED:
-        runs.release(session, claim.run_id, claim.attempt)
+        transitions.release(session, claim.run_id, claim.attempt)
     elif why is Stop.STALLED:
         stalled = RunStalled(
             f"attempt {claim.attempt} reported no progress for {settings.stall_s:g} s",
             hint="look at the device and the model store, or raise SPINAL_STALL_S",
         )
-        runs.fail(
+        allowed = attempts_of(claim.kind, settings)
+        transitions.fail(
             session, claim.run_id, claim.attempt, stalled.to_problem(), retryable=True,
-            max_attempts=settings.max_attempts, backoff_s=settings.backoff_s,
+            max_attempts=allowed.most, backoff_s=allowed.backoff_s,
         )  # fmt: skip
 
 
-def record_refusal(ledger: Ledger, claim: runs.Claim, *, beat: bool = False) -> None:
+def record_refusal(ledger: Ledger, claim: transitions.Claim, *, beat: bool = False) -> None:
     """Log and count a write (or a heartbeat) that came after the attempt had been taken away."""
     try:
         with ledger.begin() as session:
-            if runs.record_refusal(session, claim.run_id, claim.attempt, beat=beat):
+            if transitions.record_refusal(session, claim.run_id, claim.attempt, beat=beat):
                 log.warning("zombie heartbeat refused" if beat else "zombie write refused", attempt=claim.attempt)
     except SpinalError as error:
         log.warning("refused write not counted", attempt=claim.attempt, error=error.detail)
@@ -257,11 +259,11 @@ def hand_back_lost(task_id: str) -> None:
     ledger = Ledger(settings)
     try:
         with ledger.begin() as session:
-            run: UUID | None = runs.expire_lease(session, worker_name(task_id))
+            run: UUID | None = transitions.expire_lease(session, worker_name(task_id))
         if run is not None:
             log.warning("worker child died, run handed back", run_id=str(run))
             with ledger.begin() as session:
-                runs.reap_next(session, max_attempts=settings.max_attempts, backoff_s=settings.backoff_s, only=run)
+                transitions.reap_expired(session, attempts_of=lambda kind: attempts_of(kind, settings), only=run)
     except SpinalError as error:
         log.warning("hand-back left to the reaper", task_id=task_id, error=error.detail)
     finally:

@@ -9,11 +9,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from service.ledger.invariants import DIGESTS, INVARIANTS, violations
-from service.ledger.lifecycle import State
-from service.ledger.rings import DUE_SINCE
-from service.ledger.runs import NO_OPEN_DEPENDENCY
-from service.ledger.unit_of_work import Ledger, allow
+from service.database.unit_of_work import Ledger, allow
+from service.operations.invariants import DIGESTS, INVARIANTS, violations
+from service.runs.lifecycle import State
+from service.runs.rings import DUE_SINCE
+from service.runs.transitions import NO_OPEN_DEPENDENCY
 from service.settings import Settings
 from spinal.errors import DatabaseUnavailable
 
@@ -25,7 +25,7 @@ ATTEMPTS = """SELECT r.kind, a.outcome, count(*) AS n,
 REFUSED = """SELECT CAST(COALESCE(sum(refused_writes), 0) AS bigint) AS ends,
                CAST(COALESCE(sum(refused_beats), 0) AS bigint) AS beats FROM run_attempts"""
 RECENT_TRACES_S = 3600.0
-"""Digests are recomputed only for traces stored lately; ``python -m service.doctor`` recomputes all."""
+"""Digests are recomputed only for traces stored lately; ``spinal doctor`` recomputes all."""
 INSPECTION_LIMIT_S = 60.0
 """Reading a whole ledger may take longer than any other statement may."""
 EXPIRED = "SELECT count(*) FROM runs WHERE state = 'RUNNING' AND lease_until <= now()"

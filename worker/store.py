@@ -7,8 +7,8 @@ from typing import TypeVar
 import structlog
 from sqlalchemy.orm import Session
 
-from service.ledger import runs
-from service.ledger.unit_of_work import Ledger
+from service.database.unit_of_work import Ledger
+from service.runs import transitions
 from spinal.errors import DatabaseUnavailable, LeaseLost
 from worker.lease import Lease
 
@@ -17,9 +17,8 @@ TRY_AGAIN_AFTER_S = 1.0
 Found = TypeVar("Found")
 
 
-def patiently(ask: Callable[[], Found], lease: Lease) -> Found:
-    """``ask()``, while the database is away again and again for as long as the lease is patient; then its
-    DatabaseUnavailable."""
+def retry_while_unavailable(ask: Callable[[], Found], lease: Lease) -> Found:
+    """``ask()``, again and again while the database is away and the lease is patient; then its DatabaseUnavailable."""
     failing_since = None
     while True:
         try:
@@ -28,11 +27,11 @@ def patiently(ask: Callable[[], Found], lease: Lease) -> Found:
             failing_since = failing_since or time.monotonic()
             if not lease.patient(failing_since):
                 raise
-            log.warning("the ledger is waited for", error=error.detail)
+            log.warning("waiting for the database", error=error.detail)
         time.sleep(TRY_AGAIN_AFTER_S)
 
 
-def end_attempt(ledger: Ledger, lease: Lease, claim: runs.Claim, write: Callable[[Session], str]) -> str:
+def end_attempt(ledger: Ledger, lease: Lease, claim: transitions.Claim, write: Callable[[Session], str]) -> str:
     """Carry out ``write``, which ends the attempt under its fence, in one transaction; returns what it returned, or the
     outcome read back after a commit whose answer got lost.
 
@@ -53,9 +52,9 @@ def end_attempt(ledger: Ledger, lease: Lease, claim: runs.Claim, write: Callable
         with ledger.begin() as session:
             return write(session)
 
-    return patiently(write_or_read_back, lease)
+    return retry_while_unavailable(write_or_read_back, lease)
 
 
-def _outcome(ledger: Ledger, claim: runs.Claim) -> str | None:
+def _outcome(ledger: Ledger, claim: transitions.Claim) -> str | None:
     with ledger.read() as session:
-        return runs.attempt_outcome(session, claim.run_id, claim.attempt)
+        return transitions.attempt_outcome(session, claim.run_id, claim.attempt)

@@ -5,6 +5,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
@@ -13,14 +14,16 @@ import structlog
 from celery.signals import worker_process_init, worker_shutting_down
 from sqlalchemy.orm import Session
 
-from service.artifacts import ArtifactStore, storage_problem
-from service.ledger import rings, runs
-from service.ledger.unit_of_work import Ledger
+from service.database.unit_of_work import Ledger
+from service.platform.artifacts import ArtifactStore, storage_problem
+from service.platform.telemetry import configure_telemetry, run_span, trace_id
+from service.runs import rings, transitions
+from service.runs.kinds import KINDS, UnknownKind, attempts_of
 from service.settings import Settings, get_settings
-from service.telemetry import configure_telemetry, run_span, trace_id
 from spinal.errors import Cancelled, DatabaseUnavailable, InternalError, LeaseLost, OutOfMemory, SpinalError
 from worker.celery_app import TASK, app
-from worker.execute import Job
+from worker.job import Job
+from worker.kinds import CarryOut, load_kind
 from worker.lease import RELEASING, Lease, Stop, end_stopped, record_refusal, worker_name
 from worker.store import TRY_AGAIN_AFTER_S, end_attempt
 
@@ -66,29 +69,27 @@ def perform(rung: UUID, worker: str) -> SpinalError | None:
         ids["trace_id"] = trace_id(claim.traceparent)
     with (
         structlog.contextvars.bound_contextvars(**ids),
-        run_span(claim.kind.value, claim.traceparent, run_id=str(claim.run_id), attempt=claim.attempt) as span,
+        run_span(claim.kind, claim.traceparent, run_id=str(claim.run_id), attempt=claim.attempt) as span,
     ):
-        log.info("claimed", kind=claim.kind.value)
+        log.info("claimed", kind=claim.kind)
         problem = _carry_out(claim, settings)
         if problem is not None:
             span.fail(problem.code)
     return problem
 
 
-def _claim(rung: UUID, worker: str, settings: Settings) -> runs.Claim | None:
+def _claim(rung: UUID, worker: str, settings: Settings) -> transitions.Claim | None:
     """Claim a run, trying for as long as a lease lasts; a commit whose answer got lost is read back."""
     give_up, unsure, tries = time.monotonic() + settings.lease_s, False, 0
     while True:
         try:
             with _ledger().begin() as session:
                 # Only after a commit of our own went unanswered: a doubled doorbell must not share a claim.
-                held = runs.held_claim(session, worker=worker) if unsure else None
+                held = transitions.held_claim(session, worker=worker) if unsure else None
                 if held is not None:
                     return held
-                best = rings.best_due(session, rung)
-                claimed = runs.claim(
-                    session, best or rung, worker=worker, lease_s=settings.lease_s, deadline_s=settings.run_deadline_s
-                )
+                best = rings.next_run(session, rung)
+                claimed = _claim_one(session, best or rings.queued_run(session, rung), worker, settings)
         except DatabaseUnavailable as error:
             unsure = True
             log.warning("claim failed", error=error.detail)
@@ -103,11 +104,30 @@ def _claim(rung: UUID, worker: str, settings: Settings) -> runs.Claim | None:
             # Somebody was faster; there may be another.
 
 
-def _carry_out(claim: runs.Claim, settings: Settings) -> SpinalError | None:
+def _claim_one(session: Session, run: rings.Queued | None, worker: str, settings: Settings) -> transitions.Claim | None:
+    if run is None:
+        return None
+    kind = KINDS.get(run.kind)
+    if kind is None:
+        log.warning("left to workers that know its kind", run_id=str(run.run_id), kind=run.kind)
+        return None
+    return transitions.claim(
+        session, run.run_id, worker=worker, lease_s=settings.lease_s, deadline_s=kind.deadline_s(settings)
+    )
+
+
+def _carry_out(claim: transitions.Claim, settings: Settings) -> SpinalError | None:
     """One attempt from its lease to its last write; returns what went wrong."""
     with Lease(_ledger(), settings, claim) as lease:
-        problem = _attempt(claim, lease, settings)
-        lease.measured()
+        try:
+            carry_out = load_kind(claim.kind)
+        except UnknownKind as error:
+            log.error("handing back what cannot be carried out here", kind=claim.kind, error=str(error))
+            lease.work_done()
+            _write_end(claim, lease, lambda session: _hand_back(session, claim, settings))
+            return None
+        problem = _attempt(carry_out, claim, lease, settings)
+        lease.work_done()
         if isinstance(problem, LeaseLost):
             record_refusal(_ledger(), claim)
         elif problem is not None and lease.stop is not Stop.LOST:
@@ -115,11 +135,16 @@ def _carry_out(claim: runs.Claim, settings: Settings) -> SpinalError | None:
     return problem
 
 
-def _attempt(claim: runs.Claim, lease: Lease, settings: Settings) -> SpinalError | None:
+def _hand_back(session: Session, claim: transitions.Claim, settings: Settings) -> str:
+    """Uncharged, and with a pause in which another worker may come to have what this one lacks."""
+    transitions.release(session, claim.run_id, claim.attempt, pause_s=settings.ring_again_s)
+    return "released"
+
+
+def _attempt(carry_out: CarryOut, claim: transitions.Claim, lease: Lease, settings: Settings) -> SpinalError | None:
     """Carry out the run and store its result; returns what went wrong."""
     try:
-        _set_threads(settings)
-        Job(_ledger(), settings, claim, lease).carry_out()
+        carry_out(Job(_ledger(), settings, claim, lease))
     except SpinalError as error:
         return error
     except MemoryError:
@@ -131,7 +156,7 @@ def _attempt(claim: runs.Claim, lease: Lease, settings: Settings) -> SpinalError
     return None
 
 
-def _write_failure(claim: runs.Claim, lease: Lease, problem: SpinalError, settings: Settings) -> None:
+def _write_failure(claim: transitions.Claim, lease: Lease, problem: SpinalError, settings: Settings) -> None:
     why = lease.stop
 
     def write(session: Session) -> str:
@@ -139,30 +164,31 @@ def _write_failure(claim: runs.Claim, lease: Lease, problem: SpinalError, settin
             # It stopped because it was told to, measuring or waiting for the database.
             end_stopped(session, settings, claim, why)
             return why.value
-        return runs.fail(
+        allowed = attempts_of(claim.kind, settings)
+        return transitions.fail(
             session,
             claim.run_id,
             claim.attempt,
             problem.to_problem(),
             retryable=problem.retryable,
-            max_attempts=settings.max_attempts,
-            backoff_s=settings.backoff_s,
+            max_attempts=allowed.most,
+            backoff_s=allowed.backoff_s,
         )
 
-    try:
-        ended = end_attempt(_ledger(), lease, claim, write)
+    ended = _write_end(claim, lease, write)
+    if ended is not None:
         log.warning("attempt ended", code=problem.code, detail=problem.detail, ended=ended)
+
+
+def _write_end(claim: transitions.Claim, lease: Lease, write: Callable[[Session], str]) -> str | None:
+    """End the attempt by ``write``; None when it had been taken away, or is left to the reaper."""
+    try:
+        return end_attempt(_ledger(), lease, claim, write)
     except LeaseLost:
         record_refusal(_ledger(), claim)
     except DatabaseUnavailable as error:
         log.warning("outcome left to the reaper", error=error.detail)
-
-
-def _set_threads(settings: Settings) -> None:
-    if settings.engine.startswith("spinal.engine"):
-        from spinal.engine.threads import set_threads
-
-        set_threads(settings.torch_threads)
+    return None
 
 
 @worker_process_init.connect

@@ -1,7 +1,7 @@
 """Whether two traces may be compared at all; refusals say what differs."""
 
+from spinal.documents.trace import Trace
 from spinal.errors import FingerprintMismatch, TracesNotComparable
-from spinal.trace import Trace
 
 
 def check_comparable(reference: Trace, candidate: Trace) -> None:

@@ -1,5 +1,7 @@
 """Two traces and what a joint pass over the pair told -> one Comparison. Pure: no files, no clock, no torch."""
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -8,22 +10,25 @@ from spinal.analysis.controls import control_null, noise_null
 from spinal.analysis.damage import assess
 from spinal.analysis.layers import Pair, layer_comparisons
 from spinal.analysis.localization import terminal_window
+from spinal.analysis.locators import DepthProfile, depth_profiles, place
 from spinal.analysis.nulls import depth_null, self_null
-from spinal.analysis.places import DepthProfile, depth_profiles, place
 from spinal.analysis.remarks import remarks
 from spinal.analysis.scores import floor_values, score
 from spinal.analysis.uncertainty import draw_shares
-from spinal.analysis.verdict import decide
-from spinal.canonical import digest_of
-from spinal.capture import Capture
-from spinal.comparison import SCORER_VERSION, Comparison, Null, Scores, Side
-from spinal.documents import Provenance
+from spinal.documents.base import Provenance
+from spinal.documents.canonical import digest_of
+from spinal.documents.capture import Capture
+from spinal.documents.comparison import SCORER_VERSION, Comparison, Null, Scores, Side
+from spinal.documents.evidence import PairEvidence
+from spinal.documents.trace import POLICIES, Trace, stamp_profile
 from spinal.errors import TracesNotComparable
-from spinal.evidence import PairEvidence
+from spinal.policy.decide import decide
+from spinal.policy.rules import Facts
 from spinal.profile import MeasurementProfile
-from spinal.trace import POLICIES, Trace, stamp_profile
 
 Array = npt.NDArray[np.float64]
+FROM_EVIDENCE = ("block_swap", "weights", "block_swap_transport", "function")
+"""Localization profiles that rest on the joint pass over the pair; the others on the captures."""
 
 
 def compare(
@@ -41,6 +46,7 @@ def compare(
 
     ``profile`` must have the fingerprint of both traces; its comparison knobs (draws, seed, terminal
     fraction, weights) apply. ``control`` is a checkpoint that the caller names as one, measured like the candidate.
+    Where ``evidence`` is absent, whatever rests on it is null with its reason, and the digest says so, too.
     Raises FingerprintMismatch or TracesNotComparable before anything is computed.
     """
     check_comparable(reference, candidate)
@@ -62,13 +68,19 @@ def compare(
         terminal=terminal_window(reference.model.n_layers, profile.terminal_fraction),
     )
     layers = layer_comparisons(pair)
-    profiles = depth_profiles(pair)
+    profiles = _explained(depth_profiles(pair), evidence.absent)
     localization = place(profiles, pair.terminal)
     scores = score(pair, profiles)
     damage = assess(reference_capture, candidate_capture, evidence, candidate.non_finite, pair.terminal)
     nulls = _nulls(pair, profiles, scores, control)
     return Comparison(
-        digest=comparison_digest(reference.digest, candidate.digest, profile, control[0].digest if control else None),
+        digest=comparison_digest(
+            reference.digest,
+            candidate.digest,
+            profile,
+            control[0].digest if control else None,
+            without_evidence=evidence.absent,
+        ),
         reference=_side(reference),
         candidate=_side(candidate),
         control=_side(control[0]) if control else None,
@@ -83,18 +95,25 @@ def compare(
         scores=scores,
         damage=damage,
         nulls=nulls,
-        verdict=decide(damage, localization["block_swap"], identical=pair.identical),
+        verdict=decide(Facts(damage, localization, pair.identical)),
         warnings=remarks(pair, layers, localization, scores, damage, nulls),
         provenance=provenance,
     )
 
 
 def comparison_digest(
-    reference_digest: str, candidate_digest: str, profile: MeasurementProfile, control_digest: str | None = None
+    reference_digest: str,
+    candidate_digest: str,
+    profile: MeasurementProfile,
+    control_digest: str | None = None,
+    *,
+    without_evidence: str | None = None,
 ) -> str:
-    """Identity of a comparison: its traces, the scorer and every knob."""
+    """Identity of a comparison: its traces, the scorer and every knob. One made ``without_evidence``, for that reason,
+    is another comparison than the whole one."""
     return digest_of(
-        {
+        ({} if without_evidence is None else {"without_evidence": without_evidence})
+        | {
             "schema": "spinal.comparison/1",
             "reference": reference_digest,
             "candidate": candidate_digest,
@@ -117,6 +136,13 @@ def _first_prompts(shares: Array, count: int) -> Array:
     return np.where(total > 0.0, part / np.where(total > 0.0, total, 1.0), 1.0 / count)
 
 
+def _explained(profiles: dict[str, DepthProfile], absent: str | None) -> dict[str, DepthProfile]:
+    """The profiles, with why the evidence is absent in those that rest on it."""
+    if absent is None:
+        return profiles
+    return {name: replace(one, absent=absent) if name in FROM_EVIDENCE else one for name, one in profiles.items()}
+
+
 def _nulls(
     pair: Pair, profiles: dict[str, DepthProfile], scores: Scores, control: tuple[Trace, Capture] | None
 ) -> dict[str, Null]:
@@ -127,6 +153,14 @@ def _nulls(
     }
     if pair.evidence.noise:
         nulls["matched_noise"] = noise_null(pair, scores.delta_align)
+    elif pair.evidence.absent is not None and pair.profile.noise_draws:
+        nulls["matched_noise"] = Null(
+            statistic="|delta_align|",
+            values=(),
+            observed=None,
+            percentile=None,
+            note=f"not drawn: {pair.evidence.absent.replace('_', ' ')}",
+        )
     if control is not None:
         nulls["control"] = control_null(pair, control[1], control[0].model.source)
     return nulls

@@ -1,4 +1,4 @@
-"""Controls that were measured: matched noise, and a checkpoint the caller named (``docs/method.md`` section 7)."""
+"""Controls that were measured: matched noise, and a checkpoint the caller named (``docs/method.md`` ("Controls"))."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,9 +7,9 @@ from spinal.analysis.layers import Pair
 from spinal.analysis.nulls import percentile_of
 from spinal.analysis.scores import POLICY, Curves, curve_scores, curves, terminal_nodes
 from spinal.analysis.uncertainty import MDE_FACTOR, percentile_interval, prompt_means
-from spinal.capture import Capture
-from spinal.comparison import Null
-from spinal.documents import Estimate, missing
+from spinal.documents.base import Estimate, missing
+from spinal.documents.capture import Capture
+from spinal.documents.comparison import Null
 
 Array = npt.NDArray[np.float64]
 CONTRASTED = ("delta_align", "contraction_rise", "transport_fall", "coherence")

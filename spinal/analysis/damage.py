@@ -1,14 +1,15 @@
-"""Is the candidate still a working model? (``docs/method.md`` section 6). Shown next to every score."""
+"""Is the candidate still a working model? (``docs/method.md`` ("Damage panel")). Shown next to every score."""
 
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from spinal.analysis.layers import UNMEASURED
 from spinal.analysis.uncertainty import prompt_means
-from spinal.capture import Capture
-from spinal.comparison import Damage, DamageSignal
-from spinal.evidence import PairEvidence
+from spinal.documents.capture import Capture
+from spinal.documents.comparison import Damage, DamageSignal
+from spinal.documents.evidence import PairEvidence
 
 Array = npt.NDArray[np.float64]
 Level = Literal["none", "watch", "damaged"]
@@ -36,12 +37,13 @@ def assess(
 ) -> Damage:
     """The panel: candidate against reference; ``non_finite`` counts non-finite activations of the candidate."""
     mine, theirs = reference.policy(POLICY), candidate.policy(POLICY)
+    jointly = evidence.absent or UNMEASURED
     signals = {
         "hidden_change": _voting(
-            "hidden_change", float(prompt_means(evidence.hidden_change[POLICY][:, -1:])[0]), "of ||r_D||"
+            "hidden_change", float(prompt_means(evidence.hidden_change[POLICY][:, -1:])[0]), "of ||r_D||", jointly
         ),
         "block_swap_mean": _voting(
-            "block_swap_mean", mean_or_nan(prompt_means(evidence.block_swap)), "of a block's own update"
+            "block_swap_mean", mean_or_nan(prompt_means(evidence.block_swap)), "of a block's own update", jointly
         ),
         "nll_change": _voting("nll_change", nll_change(reference, candidate), "nats/token"),
         "entropy_change": _shown(
@@ -69,10 +71,10 @@ def _agree(signals: dict[str, DamageSignal]) -> Level:
     return "watch" if any(level in ("watch", "damaged") for level in levels.values()) else "none"
 
 
-def _voting(name: str, value: float, unit: str) -> DamageSignal:
+def _voting(name: str, value: float, unit: str, reason: str = UNMEASURED) -> DamageSignal:
     watch, damaged = THRESHOLDS[name]
     if not np.isfinite(value):
-        return DamageSignal(value=None, watch=watch, damaged=damaged, level=None, unit=unit, reason="not_measured")
+        return DamageSignal(value=None, watch=watch, damaged=damaged, level=None, unit=unit, reason=reason)
     level: Level = "damaged" if value >= damaged else "watch" if value >= watch else "none"
     return DamageSignal(value=value, watch=watch, damaged=damaged, level=level, unit=unit)
 
@@ -85,7 +87,7 @@ def _shown(value: float, unit: str) -> DamageSignal:
         damaged=None,
         level=None,
         unit=unit,
-        reason=None if known else "not_measured",
+        reason=None if known else UNMEASURED,
     )
 
 

@@ -7,12 +7,12 @@ import numpy.typing as npt
 
 from spinal.analysis.diff import opposite, same_sign
 from spinal.analysis.uncertainty import alpha_estimates, mean_estimates
-from spinal.capture import Capture, PolicyCapture
-from spinal.comparison import ByPolicy, ContractionDifference, LayerComparison
-from spinal.documents import Estimate, missing
-from spinal.evidence import PairEvidence
+from spinal.documents.base import Estimate, missing
+from spinal.documents.capture import Capture, PolicyCapture
+from spinal.documents.comparison import ByPolicy, ContractionDifference, LayerComparison
+from spinal.documents.evidence import PairEvidence
+from spinal.documents.trace import POLICIES, WINDOWS, LayerTrace, Trace
 from spinal.profile import MeasurementProfile
-from spinal.trace import POLICIES, WINDOWS, LayerTrace, Trace
 
 Array = npt.NDArray[np.float64]
 NO_STEP = "no_step_into_layer_0"
@@ -42,6 +42,11 @@ class Pair:
     def identical(self) -> bool:
         return self.reference.model.weights_digest == self.candidate.model.weights_digest
 
+    @property
+    def unmeasured(self) -> str:
+        """Reason of a value that the joint pass over the pair should have given and did not."""
+        return self.evidence.absent or UNMEASURED
+
     def window(self, policy: str) -> int:
         """Index in ``WINDOWS`` of a policy's default fit window."""
         return WINDOWS.index(self.profile.window_for(policy))
@@ -54,7 +59,7 @@ def layer_comparisons(pair: Pair) -> tuple[LayerComparison, ...]:
     agreement = {
         p: _window_agreement(pair.reference_capture.policy(p), pair.candidate_capture.policy(p)) for p in POLICIES
     }
-    per_block = [UNMEASURED] * blocks
+    per_block = [pair.unmeasured] * blocks
     swap = mean_estimates(pair.evidence.block_swap, pair.swap_shares, reasons=per_block, test=False)
     step = mean_estimates(pair.evidence.block_swap_transport, pair.swap_shares, reasons=per_block, test=True)
     layers = []
@@ -85,6 +90,7 @@ def _differences(pair: Pair, policy: str) -> dict[str, list[Estimate]]:
     nodes = pair.reference.model.n_layers + 1
     steps = [NO_STEP] + [UNMEASURED] * (nodes - 1)
     anywhere = [UNMEASURED] * nodes
+    jointly = [pair.unmeasured] * nodes
     through = pair.evidence.fixed_lens_transport
     fixed = theirs.transport if through is None else through[policy]
     window = pair.window(policy)
@@ -101,9 +107,11 @@ def _differences(pair: Pair, policy: str) -> dict[str, list[Estimate]]:
             ],
         ),
         "d_transport": mean_estimates(theirs.transport - mine.transport, pair.shares, reasons=steps, test=True),
-        "d_transport_fixed_lens": mean_estimates(fixed - mine.transport, pair.shares, reasons=steps, test=True),
+        "d_transport_fixed_lens": mean_estimates(
+            fixed - mine.transport, pair.shares, reasons=[NO_STEP, *jointly[1:]], test=True
+        ),
         "d_entropy": mean_estimates(theirs.entropy - mine.entropy, pair.shares, reasons=anywhere, test=True),
-        "function_gap": mean_estimates(pair.evidence.function_gap[policy], pair.shares, reasons=anywhere, test=False),
+        "function_gap": mean_estimates(pair.evidence.function_gap[policy], pair.shares, reasons=jointly, test=False),
     }
 
 

@@ -1,4 +1,4 @@
-"""Where along the depth a change sits (``docs/method.md`` section 4). Profiles run over blocks 1..D."""
+"""Where along the depth a change sits (``docs/method.md`` ("Where the change sits")). Profiles run over blocks 1..D."""
 
 import math
 from fractions import Fraction
@@ -7,16 +7,15 @@ import numpy as np
 import numpy.typing as npt
 
 from spinal.analysis.uncertainty import corrected_interval, percentile_interval
-from spinal.comparison import Localization
+from spinal.documents.comparison import NO_CHANGE, Localization
 
 Array = npt.NDArray[np.float64]
-NO_CHANGE = "no_detectable_change"
 MEMBERS = ("center", "spread", "gini", "effective_blocks", "terminal_share")
 BIASED = ("gini", "effective_blocks")
 """Noise makes every profile look more concentrated; ``corrected_interval`` says what is done about it."""
 THRESHOLDED = ("center", "terminal_share")
 """Members of a clipped or soft-thresholded profile that have an interval: its spread and concentration depend on the
-threshold so much that none covers (``docs/method.md`` section 8)."""
+threshold so much that none covers (``docs/method.md`` ("Uncertainty"))."""
 
 
 def terminal_window(n_layers: int, fraction: float) -> tuple[int, int]:

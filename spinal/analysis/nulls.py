@@ -1,4 +1,4 @@
-"""Controls: what the same statistics look like where nothing was aligned (``docs/method.md`` section 7)."""
+"""Controls: what the same statistics look like where nothing was aligned (``docs/method.md`` ("Controls"))."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spinal.analysis.localization import terminal_shares
-from spinal.comparison import Null
+from spinal.documents.comparison import Null
 
 Array = npt.NDArray[np.float64]
 SPLITS = 64

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from spinal.analysis.layers import Pair
-from spinal.comparison import Damage, LayerComparison, Localization, Null, Scores
-from spinal.trace import POLICIES
+from spinal.documents.comparison import Damage, LayerComparison, Localization, Null, Scores
+from spinal.documents.trace import POLICIES
 
 FEW_PROMPTS = 20
 """Below this many prompts bootstrap intervals are known to be too short."""
@@ -24,6 +24,17 @@ def remarks(
     nulls: Mapping[str, Null],
 ) -> tuple[str, ...]:
     """Warnings in the order in which they should be read."""
+    if pair.evidence.absent is not None:
+        return (
+            *_of_absence(pair, pair.evidence.absent),
+            *_of_damage(damage, scores),
+            *(() if pair.identical else _of_controls(nulls)),
+            *_of_place(localization),
+            *_of_windows(pair, layers),
+            *_of_policies(layers),
+            *_of_readout(pair),
+            *_of_traces(pair),
+        )
     if pair.identical:
         return ("both sides hold the same weights: every difference is exactly zero", *_of_traces(pair))
     return (
@@ -36,6 +47,24 @@ def remarks(
         *_of_readout(pair),
         *_of_traces(pair),
     )
+
+
+def _of_absence(pair: Pair, reason: str) -> Iterator[str]:
+    """What nothing here can say because no joint pass over the pair was made."""
+    yield (
+        f"no joint pass over both checkpoints was made ({reason.replace('_', ' ')}): block swap, weight change, "
+        "function gap and hidden change were not measured, so nothing here tells which blocks changed or whether the "
+        "candidate still works"
+    )
+    if pair.identical:
+        yield "both traces name the same weights: what differs comes from measuring them"
+    sides = [trace.engine for trace in (pair.reference, pair.candidate)]
+    apart = [name for name in ("device", "torch", "transformers") if len({getattr(side, name) for side in sides}) > 1]
+    if apart:
+        yield (
+            f"the traces were measured under different conditions ({', '.join(apart)}): a difference of the size of "
+            "rounding may be theirs"
+        )
 
 
 def _of_damage(damage: Damage, scores: Scores) -> Iterator[str]:
@@ -131,7 +160,12 @@ def _of_readout(pair: Pair) -> Iterator[str]:
     if pair.evidence.readout_moved:
         yield (
             "the read-out (final norm or unembedding) moved, which alone can fake a late change: d_transport and "
-            "d_entropy hold it too; d_transport_fixed_lens reads the candidate through the reference's read-out"
+            "d_entropy hold it too; "
+            + (
+                "d_transport_fixed_lens reads the candidate through the reference's read-out"
+                if pair.evidence.absent is None
+                else "d_transport_fixed_lens, which would tell them apart, needs the weights"
+            )
         )
 
 

@@ -1,4 +1,4 @@
-"""Strength of the signature over the terminal window T (``docs/method.md`` section 5)."""
+"""Strength of the signature over the terminal window T (``docs/method.md`` ("How strong it is"))."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,8 @@ import numpy.typing as npt
 
 from spinal.analysis.layers import Pair
 from spinal.analysis.localization import terminal_shares
+from spinal.analysis.locators.profile import DepthProfile
 from spinal.analysis.nulls import split_shares
-from spinal.analysis.places import DepthProfile
 from spinal.analysis.shape import entropy_roughness, kendall_tau, path_coherence, turning_angle
 from spinal.analysis.uncertainty import (
     MDE_FACTOR,
@@ -18,10 +18,10 @@ from spinal.analysis.uncertainty import (
     prompt_means,
     resampled_means,
 )
-from spinal.capture import Capture, PolicyCapture
-from spinal.comparison import Scores
+from spinal.documents.capture import Capture, PolicyCapture
+from spinal.documents.comparison import Scores
+from spinal.documents.trace import WINDOWS
 from spinal.profile import MeasurementProfile
-from spinal.trace import WINDOWS
 
 Array = npt.NDArray[np.float64]
 Nodes = npt.NDArray[np.intp]
@@ -113,7 +113,7 @@ def score(pair: Pair, profiles: dict[str, DepthProfile]) -> Scores:
         ci=ci,
         mde=mde,
         companions=_companions(pair, before, after, nodes),
-        reasons=_reasons(values, ci, before, after, nodes),
+        reasons=_reasons(values, ci, before, after, nodes, pair.evidence.absent),
     )
 
 
@@ -157,18 +157,23 @@ def _intervals(
 
 
 def _reasons(
-    values: dict[str, float], ci: dict[str, tuple[float, float]], before: Curves, after: Curves, nodes: Nodes
+    values: dict[str, float],
+    ci: dict[str, tuple[float, float]],
+    before: Curves,
+    after: Curves,
+    nodes: Nodes,
+    absent: str | None,
 ) -> dict[str, str]:
-    """Why a score, or its interval (key ``<score>.ci``), is absent."""
+    """Why a score, or its interval (key ``<score>.ci``), is absent; ``absent`` is why the evidence is."""
     reasons: dict[str, str] = {}
     for name, value in values.items():
         if np.isfinite(value):
             if name not in ci:
                 reasons[f"{name}.ci"] = "too_few_replicates"
         elif name == "footprint":
-            reasons[name] = "a_profile_has_no_place"
+            reasons[name] = absent or "a_profile_has_no_place"
         elif name == "spinal_score":
-            reasons[name] = "a_component_is_missing"
+            reasons[name] = absent or "a_component_is_missing"
         else:
             reasons[name] = _why_missing(name, before, after, nodes)
     return reasons

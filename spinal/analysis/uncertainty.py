@@ -1,4 +1,4 @@
-"""Intervals over prompts (``docs/method.md`` section 7). The prompt is the sampling unit throughout.
+"""Intervals over prompts (``docs/method.md`` ("Uncertainty")). The prompt is the sampling unit throughout.
 
 Means (L, entropy, gaps, block swap) are resampled by a bootstrap; alpha is linearised through its influences
 first, because repeating prompts changes a spectrum by itself. Both use the same draws, so that quantities
@@ -11,9 +11,9 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from spinal.analysis.spectrum import grouped_se, influence_se
-from spinal.capture import ReplicateKind
-from spinal.documents import Estimate, missing
+from spinal.analysis.contraction import grouped_se, influence_se
+from spinal.documents.base import Estimate, missing
+from spinal.documents.capture import ReplicateKind
 
 Array = npt.NDArray[np.float64]
 LEVEL = 0.95

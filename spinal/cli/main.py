@@ -1,27 +1,37 @@
 """Entry point of ``spinal``: commands, options, exit codes."""
 
 import json
-import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from spinal import __version__
-from spinal.cli.local import build_profile, local_compare, local_trace
+from spinal.cli.operators import CommandsAndOperators
 from spinal.cli.output import check_outputs, emit, report_error
-from spinal.errors import DocumentInvalid, ExitCode, SpinalError, UsageError
-from spinal.prompts import DEFAULT_SET
+from spinal.errors import DocumentInvalid, InternalError, SpinalError, UsageError
+from spinal.prompts.builtin import DEFAULT_SET
+from spinal.version import VERSION
+
+INTERRUPTED = 130
+"""What the parser answers on Ctrl-C."""
 
 app = typer.Typer(
-    help="Audits what alignment did inside a language model.", no_args_is_help=True, pretty_exceptions_enable=False
+    cls=CommandsAndOperators,
+    help="Audits what alignment did inside a language model.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
 )
 Prompts = Annotated[
     str,
     typer.Option(
         "--prompts", help="Text (one prompt a line), JSONL, hh-rlhf pairs (gzip accepted), or a built-in set."
     ),
+]
+ComparePrompts = Annotated[
+    str | None,
+    typer.Option("--prompts", help=f"As for trace [{DEFAULT_SET}, or the set that a trace was measured on]."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout; errors as problem objects on stderr.")]
 Outputs = Annotated[
@@ -41,6 +51,9 @@ Stream = Annotated[
     bool, typer.Option("--stream", help="Read the blocks from disk one at a time: for weights larger than memory.")
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed of the bootstrap [0].")]
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Neither look for traces measured before, nor keep those measured now.")
+]
 
 
 @app.command()
@@ -56,21 +69,22 @@ def trace(
     dtype: Dtype = None,
     batch_size: BatchSize = None,
     stream: Stream = False,
+    no_cache: NoCache = False,
 ) -> None:
     """Measure the depth trace of one checkpoint, here, without a server."""
+    from spinal.cli.local import local_trace
+
     check_outputs(output or [])
-    profile = build_profile(
-        {"max_tokens": max_tokens, "lens_positions": lens_positions, "dtype": dtype, "batch_size": batch_size}
-    )
-    found = local_trace(model, prompts, profile, device=device, threads=threads, stream=stream)
+    knobs = {"max_tokens": max_tokens, "lens_positions": lens_positions, "dtype": dtype, "batch_size": batch_size}
+    found = local_trace(model, prompts, knobs, device=device, threads=threads, stream=stream, cache=not no_cache)
     emit(found, as_json=as_json, outputs=output or [])
 
 
 @app.command()
 def compare(
-    reference: Annotated[str, typer.Argument(help="Reference checkpoint folder.")],
-    candidate: Annotated[str, typer.Argument(help="Candidate checkpoint folder.")],
-    prompts: Prompts = DEFAULT_SET,
+    reference: Annotated[str, typer.Argument(help="Reference checkpoint folder, or a spinal.trace/1 JSON file.")],
+    candidate: Annotated[str, typer.Argument(help="Candidate checkpoint folder, or a spinal.trace/1 JSON file.")],
+    prompts: ComparePrompts = None,
     as_json: AsJson = False,
     output: Outputs = None,
     device: Device = "cpu",
@@ -84,25 +98,30 @@ def compare(
     seed: Seed = None,
     stream: Stream = False,
     control: Annotated[
-        str | None, typer.Option(help="Checkpoint folder to contrast the candidate with, for example an SFT twin.")
+        str | None, typer.Option(help="What to contrast the candidate with, for example an SFT twin.")
     ] = None,
+    no_cache: NoCache = False,
 ) -> None:
-    """Compare a candidate with its reference, here, without a server. Exit 0 when it could be computed."""
+    """Compare a candidate with its reference, here, without a server. Exit 0 when it could be computed.
+
+    Two traces are compared without their checkpoints: what needs weights is then null, and the verdict inconclusive.
+    """
+    from spinal.cli.local import local_compare
+
     check_outputs(output or [])
-    profile = build_profile(
-        {
-            "max_tokens": max_tokens,
-            "lens_positions": lens_positions,
-            "dtype": dtype,
-            "batch_size": batch_size,
-            "swap_prompts": swap_prompts,
-            "noise_draws": noise_draws,
-            "seed": seed,
-        }
-    )
+    knobs = {
+        "max_tokens": max_tokens,
+        "lens_positions": lens_positions,
+        "dtype": dtype,
+        "batch_size": batch_size,
+        "swap_prompts": swap_prompts,
+        "noise_draws": noise_draws,
+        "seed": seed,
+    }
     result = local_compare(
-        reference, candidate, prompts, profile, device=device, threads=threads, stream=stream, control=control
-    )
+        reference, candidate, prompts, knobs, control=control, device=device, threads=threads, stream=stream,
+        cache=not no_cache,
+    )  # fmt: skip
     emit(result, as_json=as_json, outputs=output or [])
 
 
@@ -152,36 +171,13 @@ def report(
 ) -> None:
     """Render a stored document; needs neither torch nor a server."""
     check_outputs(output or [])
-    emit(_read_document(document), as_json=as_json, outputs=output or [])
+    from spinal.documents.diff import TraceDiff
+    from spinal.documents.schemas import load
 
-
-@app.command()
-def doctor() -> None:
-    """Check what must always hold in the ledger behind SPINAL_DATABASE_URL. Exit 0 when it does, 1 when not, 3 when it
-    could not be checked."""
-    # By name: the science knows nothing of the service, which need not be installed where it is used alone.
-    runpy.run_module("service.doctor", run_name="__main__")
-
-
-def _read_document(path: Path) -> Any:
-    from pydantic import ValidationError
-
-    from spinal.comparison import Comparison
-    from spinal.trace import Trace
-
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        schema = raw.get("schema") if isinstance(raw, dict) else None
-        kinds: dict[Any, Any] = {"spinal.trace/1": Trace, "spinal.comparison/1": Comparison}
-        if schema not in kinds:
-            raise DocumentInvalid(f"{path}: schema {schema!r} is not known", hint=f"known: {', '.join(kinds)}")
-        return kinds[schema].model_validate(raw)
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}", hint="check the path") from error
-    except ValidationError as error:
-        raise DocumentInvalid(f"{path}: {error.error_count()} members do not fit the schema") from error
-    except ValueError as error:
-        raise DocumentInvalid(f"{path} is not JSON: {error}") from error
+    found = load(document)
+    if isinstance(found, TraceDiff):
+        raise DocumentInvalid(f"{document}: a {found.schema_} has no report", hint="give a trace or a comparison")
+    emit(found, as_json=as_json, outputs=output or [])
 
 
 def _json_object(text: str | None) -> dict[str, Any]:
@@ -209,7 +205,7 @@ def _labels(given: list[str] | None) -> dict[str, str]:
 @app.callback(invoke_without_command=True)
 def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
-        sys.stdout.write(f"spinal {__version__}\n")
+        sys.stdout.write(f"spinal {VERSION}\n")
         raise typer.Exit
 
 
@@ -217,15 +213,25 @@ def main() -> None:
     """Run the command; every expected failure ends in one line for the cause and one for the next step."""
     as_json = "--json" in sys.argv
     try:
-        app()
+        code = app(standalone_mode=False, prog_name="spinal")
     except SpinalError as error:
-        sys.exit(int(report_error(error, as_json=as_json)))
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; nothing was written\n")
-        sys.exit(130)
+        code = report_error(error, as_json=as_json)
     except Exception as error:  # noqa: BLE001  the last line of defence of a command line: no traceback for users
-        sys.stderr.write(f"error: unexpected {type(error).__name__}: {error}\nnext: report it with the command line\n")
-        sys.exit(int(ExitCode.NOT_EVALUATED))
+        explained = _explained(error)
+        # Without a word where the parser has shown the help text instead.
+        code = report_error(explained, as_json=as_json) if explained.detail else explained.exit_code
+    if code == INTERRUPTED:
+        sys.stderr.write("interrupted; nothing was written\n")
+    sys.exit(int(code or 0))
+
+
+def _explained(error: Exception) -> SpinalError:
+    """An error that is not ours, as one that can be shown."""
+    format_message: Callable[[], str] | None = getattr(error, "format_message", None)
+    if format_message is not None:
+        # Of the command line's parser.
+        return UsageError(format_message(), hint="spinal COMMAND --help lists what it takes")
+    return InternalError(f"unexpected {type(error).__name__}: {error}", hint="report it with the command line")
 
 
 if __name__ == "__main__":

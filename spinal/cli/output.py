@@ -9,24 +9,32 @@ from typing import Any
 
 from rich.console import Console
 
-from spinal.comparison import Comparison
+from spinal.documents.comparison import Comparison
+from spinal.documents.trace import Trace
 from spinal.errors import ExitCode, SpinalError, UsageError
-from spinal.report import Format, render
-from spinal.report.terminal import print_document
-from spinal.trace import Trace
-
-SUFFIXES: dict[str, Format] = {".json": "json", ".html": "html", ".htm": "html", ".md": "md"}
+from spinal.report import render
+from spinal.report.formats import FORMATS, Format, format_of
+from spinal.report.formats.terminal import print_document
 
 
 def check_outputs(paths: Sequence[Path]) -> None:
     """Refuse output files that could not be written, before any work; raises UsageError."""
     for path in paths:
-        if path.suffix not in SUFFIXES:
-            raise UsageError(f"-o {path}: unknown extension {path.suffix!r}", hint=f"use one of {', '.join(SUFFIXES)}")
+        if format_of(path.suffix) is None:
+            known = ", ".join(suffix for made in FORMATS.values() for suffix in made.suffixes)
+            raise UsageError(f"-o {path}: unknown extension {path.suffix!r}", hint=f"use one of {known}")
         if not path.absolute().parent.is_dir():
             raise UsageError(f"-o {path}: no folder {path.parent}", hint="create it first")
         if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
             raise UsageError(f"-o {path}: cannot be written", hint="choose another place")
+
+
+def format_named(path: Path) -> Format:
+    """The format that a file name asks for; :func:`check_outputs` has seen the name."""
+    found = format_of(path.suffix)
+    if found is None:
+        raise UsageError(f"-o {path}: unknown extension {path.suffix!r}")
+    return found
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -44,7 +52,7 @@ def write_atomically(path: Path, text: str) -> None:
 def emit(document: Trace | Comparison, *, as_json: bool, outputs: Sequence[Path]) -> None:
     """Write the files asked for, then JSON (asked for, or stdout is no terminal) or tables."""
     for path in outputs:
-        write_atomically(path, render(document, SUFFIXES[path.suffix]))
+        write_atomically(path, format_named(path).render(document))
         sys.stderr.write(f"wrote {path}\n")
     if as_json or not (sys.stdout.isatty() or outputs):
         sys.stdout.write(render(document, "json"))

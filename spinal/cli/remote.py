@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from spinal.cli.output import SUFFIXES, write_atomically
+from spinal.cli.output import format_named, write_atomically
 from spinal.cli.progress import bar
 from spinal.client import Client, error_of
 from spinal.errors import ExitCode, UsageError
@@ -70,6 +70,6 @@ def run_audit(
     if audit["state"] == "CANCELLED":
         return audit, ExitCode.NOT_EVALUATED
     for path in outputs:
-        write_atomically(path, client.report(audit["id"], SUFFIXES[path.suffix]))
+        write_atomically(path, client.report(audit["id"], format_named(path).name))
         sys.stderr.write(f"wrote {path}\n")
     return audit, OUTCOMES.get(audit["verdict"], ExitCode.PASS)

@@ -3,12 +3,12 @@
 import numpy as np
 import numpy.typing as npt
 
-from spinal.capture import Capture, PolicyCapture
-from spinal.engine.lens import LensResult
-from spinal.engine.spectrum import NodeSpectrum
+from spinal.documents.capture import Capture, PolicyCapture
+from spinal.documents.trace import POLICIES, WINDOWS, LayerTrace, PositionTrace, WindowFit
+from spinal.engine.contraction import NodeSpectrum
 from spinal.engine.tokens import GatheredRows
+from spinal.engine.transport import LensResult
 from spinal.profile import MeasurementProfile
-from spinal.trace import POLICIES, WINDOWS, LayerTrace, PositionTrace, WindowFit
 
 Array = npt.NDArray[np.float64]
 

@@ -12,7 +12,7 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from spinal.checkpoint import Checkpoint
+from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.engine.slices import require_finite
 from spinal.engine.stream import BlockStore, open_streamed
 from spinal.errors import (

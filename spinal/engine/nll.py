@@ -4,14 +4,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from spinal.engine.lens import Readout, read_lens
-from spinal.engine.load import LoadedModel
+from spinal.engine.session import Session
 from spinal.engine.tokens import Batch, GatheredRows, Tokens, make_batches
+from spinal.engine.transport import read_lens
 from spinal.engine.walk import node_residuals, prepare
 from spinal.errors import Cancelled
-from spinal.profile import MeasurementProfile
-from spinal.progress import CancelCheck
-from spinal.prompts import PromptSet
 
 Array = npt.NDArray[np.float64]
 
@@ -25,38 +22,32 @@ def row_targets(tokens: Tokens, gathered: GatheredRows, device: torch.device) ->
     return torch.tensor(targets, dtype=torch.long, device=device)
 
 
-def continuation_nll(
-    loaded: LoadedModel,
-    readout: Readout,
-    prompts: PromptSet,
-    profile: MeasurementProfile,
-    cancelled: CancelCheck,
-) -> dict[int, float] | None:
+def continuation_nll(session: Session) -> dict[int, float] | None:
     """Nats per token of the continuation of the first ``continuation_prompts`` prompts that have one, by prompt
     index; None when the set has none."""
+    prompts, profile = session.setup.prompts, session.profile
     chosen = [i for i, text in enumerate(prompts.continuations) if text][: profile.continuation_prompts]
-    pairs = {i: pair for i in chosen if (pair := _joined(loaded, prompts, i, profile)) is not None}
+    pairs = {i: pair for i in chosen if (pair := _joined(session, i)) is not None}
     if not pairs:
         return None
     members = list(pairs)
     values: dict[int, float] = {}
-    batches = make_batches(tuple(pairs[i][0] for i in members), profile.batch_size, loaded.device)
-    for batch, final in zip(batches, _final_residuals(loaded, readout, batches, cancelled), strict=True):
+    batches = make_batches(tuple(pairs[i][0] for i in members), profile.batch_size, session.device)
+    for batch, final in zip(batches, _final_residuals(session, batches), strict=True):
         for row, member in enumerate(batch.members):
             index = members[member]
             ids, start = pairs[index]
-            targets = torch.tensor(ids[start:], dtype=torch.long, device=loaded.device)
-            lens = read_lens([(readout, final[row : row + 1, start - 1 : len(ids) - 1])], [], targets=targets)
+            targets = torch.tensor(ids[start:], dtype=torch.long, device=session.device)
+            lens = read_lens([(session.readout, final[row : row + 1, start - 1 : len(ids) - 1])], [], targets=targets)
             if lens.target_nll is None:
                 raise AssertionError("targets were given")
             values[index] = float(lens.target_nll.mean())
     return values
 
 
-def _joined(
-    loaded: LoadedModel, prompts: PromptSet, index: int, profile: MeasurementProfile
-) -> tuple[tuple[int, ...], int] | None:
+def _joined(session: Session, index: int) -> tuple[tuple[int, ...], int] | None:
     """Ids of prompt + continuation and where the continuation starts; cut from the front to what is read."""
+    loaded, prompts, profile = session.loaded, session.setup.prompts, session.profile
 
     def encode(text: str, special: bool) -> list[int]:
         return list(loaded.tokenizer(text, add_special_tokens=special)["input_ids"])
@@ -72,14 +63,12 @@ def _joined(
     return (*head, *tail), len(head)
 
 
-def _final_residuals(
-    loaded: LoadedModel, readout: Readout, batches: list[Batch], cancelled: CancelCheck
-) -> list[torch.Tensor]:
+def _final_residuals(session: Session, batches: list[Batch]) -> list[torch.Tensor]:
     """r_D (B, T, d) of every batch, all of them through one block at a time."""
-    prepared = prepare(readout.anatomy, batches, loaded.checkpoint.source)
+    prepared = prepare(session.anatomy, batches, session.source)
     residuals: list[torch.Tensor] = []
-    for hidden in node_residuals(readout.anatomy, prepared):
-        if cancelled():
+    for hidden in node_residuals(session.anatomy, prepared):
+        if session.reporter.cancelled():
             raise Cancelled("cancelled in phase nll")
         residuals = hidden
     return residuals

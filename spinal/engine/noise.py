@@ -2,7 +2,7 @@
 
 Each tensor of the reference is moved in a random direction by the Frobenius norm of the candidate's change in that
 tensor, so that every block carries the candidate's norm of change and a frozen tensor stays frozen
-(``docs/method.md`` section 7). What such a model shows, any change of that size shows.
+(``docs/method.md`` ("Controls")). What such a model shows, any change of that size shows.
 """
 
 import math
@@ -11,18 +11,17 @@ import numpy as np
 import torch
 from torch import nn
 
+from spinal.documents.evidence import NoiseDraw
+from spinal.documents.trace import WINDOWS
 from spinal.engine.assemble import prompt_means
+from spinal.engine.contraction import window_alphas
 from spinal.engine.gather import RowGatherer
-from spinal.engine.lens import Readout, read_lens
-from spinal.engine.reporter import Reporter
-from spinal.engine.spectrum import window_alphas
-from spinal.engine.tokens import GatheredRows, Tokens, make_batches
+from spinal.engine.session import Session
+from spinal.engine.tokens import make_batches
+from spinal.engine.transport import read_lens
 from spinal.engine.walk import node_residuals, prepare
 from spinal.engine.weights import squared_change
 from spinal.errors import NonFiniteActivations
-from spinal.evidence import NoiseDraw
-from spinal.profile import MeasurementProfile
-from spinal.trace import WINDOWS
 
 Tensor = torch.Tensor
 STREAM = 0x6E6F6973
@@ -53,28 +52,23 @@ def perturb(reference: nn.Module, scratch: nn.Module, norms: dict[str, float], s
         into[name].data = moved.to(parameter.dtype)
 
 
-def noise_curves(
-    readout: Readout,
-    tokens: Tokens,
-    gathered: GatheredRows,
-    profile: MeasurementProfile,
-    device: torch.device,
-    reporter: Reporter,
-) -> NoiseDraw:
-    """alpha and L of the (perturbed) model behind ``readout`` under policy ``all``."""
-    anatomy, source = readout.anatomy, "matched noise"
-    nodes, prompts = len(anatomy.blocks) + 1, len(tokens.ids)
+def noise_curves(session: Session) -> NoiseDraw:
+    """alpha and L of the (perturbed) model of ``session`` at positions ``all``."""
+    profile, reporter, source = session.profile, session.reporter, "matched noise"
+    nodes, prompts = session.nodes, session.prompts
     try:
-        prepared = prepare(anatomy, make_batches(tokens.ids, profile.batch_size, device), source)
-        kept = RowGatherer(prepared, gathered, nodes)
+        prepared = prepare(
+            session.anatomy, make_batches(session.tokens.ids, profile.batch_size, session.device), source
+        )
+        kept = RowGatherer(prepared, session.gathered, nodes)
         alpha = np.empty((len(WINDOWS), nodes))
-        for node, hidden in enumerate(node_residuals(anatomy, prepared)):
+        for node, hidden in enumerate(node_residuals(session.anatomy, prepared)):
             reporter.check()
             alpha[:, node] = window_alphas(kept.add(node, hidden, source), profile)
     except NonFiniteActivations:
         return NoiseDraw(np.full((len(WINDOWS), nodes), np.nan), np.full((prompts, nodes), np.nan))
     steps = [(node, node + 1) for node in range(nodes - 1)]
-    lens = read_lens([(readout, kept.rows)], steps, cancelled=reporter.cancelled)
+    lens = read_lens([(session.readout, kept.rows)], steps, cancelled=reporter.cancelled)
     reporter.check()
-    transport = prompt_means(lens.distance, gathered, "all", prompts)
+    transport = prompt_means(lens.distance, session.gathered, "all", prompts)
     return NoiseDraw(alpha, np.concatenate([np.full((prompts, 1), np.nan), transport], axis=1))

@@ -1,7 +1,6 @@
 """What only a joint pass over two checkpoints can tell: block swap, weight change, gap, fixed-lens transport."""
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,34 +8,29 @@ import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
 
-from spinal.capture import ROWS_KEY
-from spinal.checkpoint import Checkpoint, check_pair, inspect
-from spinal.engine.anatomy import find_anatomy
+from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.inspect import inspect
+from spinal.checkpoints.pair import check_pair
+from spinal.documents.capture import ROWS_KEY
+from spinal.documents.evidence import NoiseDraw, PairEvidence
+from spinal.documents.trace import POLICIES
 from spinal.engine.assemble import prompt_means
 from spinal.engine.failures import device_failures
-from spinal.engine.lens import Readout, read_lens
-from spinal.engine.load import LoadedModel, load_pair
 from spinal.engine.measure import readout_digest
 from spinal.engine.memory import with_less_memory
 from spinal.engine.noise import changes, noise_curves, perturb
 from spinal.engine.reporter import Reporter
+from spinal.engine.session import Session, Setup, open_pair
 from spinal.engine.swap import block_swap
-from spinal.engine.tokens import GatheredRows, Tokens, lens_rows, tokenize
+from spinal.engine.tokens import GatheredRows
+from spinal.engine.transport import read_lens
 from spinal.engine.weights import block_changes, other_changes
-from spinal.errors import CaptureMissing, PairMismatch, TokenizerMismatch, TracesNotComparable
-from spinal.evidence import NoiseDraw, PairEvidence
+from spinal.errors import CaptureMissing, PairMismatch, TracesNotComparable
 from spinal.profile import MeasurementProfile
 from spinal.progress import CancelCheck, ProgressSink, ignore_progress, never_cancelled
-from spinal.prompts import PromptSet
-from spinal.trace import POLICIES
+from spinal.prompts.sets import PromptSet
 
 Array = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class _Side:
-    loaded: LoadedModel
-    readout: Readout
 
 
 @device_failures()
@@ -62,56 +56,34 @@ def gather_evidence(
     reporter = Reporter(progress, cancelled)
 
     def attempt(batch_size: int) -> PairEvidence:
-        working = profile.model_copy(update={"batch_size": batch_size})
+        # Matched noise rewrites a whole model, so that pair is loaded whole.
+        setup = Setup(prompts, profile, batch_size, device, stream and not profile.noise_draws, reporter)
         with torch.inference_mode():
-            return _gather(
-                reference, candidate, reference_capture, candidate_capture, prompts, working, device, stream, reporter
-            )
+            return _gather(reference, candidate, (reference_capture, candidate_capture), setup)
 
     return with_less_memory(attempt, profile, device)
 
 
-def _gather(
-    reference: Checkpoint,
-    candidate: Checkpoint,
-    reference_capture: Path,
-    candidate_capture: Path,
-    prompts: PromptSet,
-    profile: MeasurementProfile,
-    device: str,
-    stream: bool,
-    reporter: Reporter,
-) -> PairEvidence:
+def _gather(reference: Checkpoint, candidate: Checkpoint, captures: tuple[Path, Path], setup: Setup) -> PairEvidence:
     started = time.monotonic()
+    reporter = setup.reporter
     reporter.step("load", 0, 1, (0.0, 0.0))
     inspect(reference)
     inspect(candidate)
     check_pair(reference, candidate)
-    # Matched noise rewrites a whole model, so that pair is loaded whole.
-    pair = load_pair(reference, candidate, profile, device, stream=stream and not profile.noise_draws)
-    ours, theirs = (_side(loaded) for loaded in pair)
-    tokens = tokenize(ours.loaded, prompts, profile)
-    if tokens.digest != tokenize(theirs.loaded, prompts, profile).digest:
-        raise TokenizerMismatch(
-            f"{reference.source} and {candidate.source} turn the prompts into different token ids",
-            hint="both checkpoints must share tokenizer.json and tokenizer_config.json",
-        )
-    gathered = lens_rows(tokens.ids, profile.lens_positions)
+    ours, theirs = open_pair(reference, candidate, setup)
     reporter.step("weights", 0, 1, (0.05, 0.05))
-    weight_change = block_changes(ours.readout.anatomy, theirs.readout.anatomy)
-    other = other_changes(ours.loaded, theirs.loaded, ours.readout.anatomy, theirs.readout.anatomy)
-    swapped = block_swap(
-        tokens.ids[: profile.swap_prompts], ours.readout.anatomy, theirs.readout.anatomy, ours.readout, profile,
-        candidate.source, ours.loaded.device, reporter, (0.1, 0.5),
-    )  # fmt: skip
+    weight_change = block_changes(ours.anatomy, theirs.anatomy)
+    other = other_changes(ours.loaded, theirs.loaded, ours.anatomy, theirs.anatomy)
+    swapped = block_swap(ours, theirs, (0.1, 0.5))
     moved = readout_digest(ours.readout) != readout_digest(theirs.readout)
-    rows = (_read_rows(reference_capture, gathered), _read_rows(candidate_capture, gathered))
+    rows = (_read_rows(captures[0], ours.gathered), _read_rows(captures[1], ours.gathered))
     reporter.step("gap", 0, 1, (0.5, 0.5))
-    gap, fixed = _through_lenses(ours, theirs, rows, moved, gathered, len(prompts), reporter)
-    hidden = _hidden_change(rows, gathered, len(prompts))
-    after_gap = 0.7 if profile.noise_draws else 1.0
+    gap, fixed = _through_lenses(ours, theirs, rows, moved=moved)
+    hidden = _hidden_change(rows, ours)
+    after_gap = 0.7 if setup.asked.noise_draws else 1.0
     reporter.step("gap", 1, 1, (0.5, after_gap))
-    noise = _noise(ours, theirs, tokens, gathered, profile, reporter, (after_gap, 1.0))
+    noise = _noise(ours, theirs, (after_gap, 1.0))
     return PairEvidence(
         block_swap=swapped.rho,
         block_swap_transport=swapped.transport,
@@ -121,23 +93,16 @@ def _gather(
         fixed_lens_transport=fixed,
         hidden_change=hidden,
         readout_moved=moved,
-        device=device,
+        device=setup.device,
         dtype=str(ours.loaded.dtype).removeprefix("torch."),
         duration_s=time.monotonic() - started,
         noise=noise,
     )
 
 
-def _noise(
-    ours: _Side,
-    theirs: _Side,
-    tokens: Tokens,
-    gathered: GatheredRows,
-    profile: MeasurementProfile,
-    reporter: Reporter,
-    span: tuple[float, float],
-) -> tuple[NoiseDraw, ...]:
+def _noise(ours: Session, theirs: Session, span: tuple[float, float]) -> tuple[NoiseDraw, ...]:
     """Draws of the matched-noise control. Gives up the candidate's weights, so it comes last."""
+    profile = ours.setup.asked
     if not profile.noise_draws or ours.loaded is theirs.loaded:
         return ()
     norms = changes(ours.loaded.model, theirs.loaded.model)
@@ -146,16 +111,9 @@ def _noise(
     draws = []
     for draw in range(profile.noise_draws):
         perturb(ours.loaded.model, theirs.loaded.model, norms, profile.seed, draw)
-        draws.append(noise_curves(theirs.readout, tokens, gathered, profile, ours.loaded.device, reporter))
-        reporter.step("noise", draw + 1, profile.noise_draws, span)
+        draws.append(noise_curves(theirs))
+        ours.reporter.step("noise", draw + 1, profile.noise_draws, span)
     return tuple(draws)
-
-
-def _side(loaded: LoadedModel) -> _Side:
-    checkpoint = loaded.checkpoint
-    layers = (checkpoint.base or checkpoint).n_layers or 0
-    anatomy = find_anatomy(loaded.model, layers, checkpoint.source, loaded.store)
-    return _Side(loaded, Readout(anatomy, min(len(loaded.tokenizer), anatomy.vocabulary)))
 
 
 def _read_rows(path: Path, gathered: GatheredRows) -> torch.Tensor:
@@ -176,18 +134,12 @@ def _read_rows(path: Path, gathered: GatheredRows) -> torch.Tensor:
 
 
 def _through_lenses(
-    ours: _Side,
-    theirs: _Side,
-    rows: tuple[torch.Tensor, torch.Tensor],
-    moved: bool,
-    gathered: GatheredRows,
-    prompts: int,
-    reporter: Reporter,
+    ours: Session, theirs: Session, rows: tuple[torch.Tensor, torch.Tensor], *, moved: bool
 ) -> tuple[dict[str, Array], dict[str, Array] | None]:
     """Same-node gap through each side's own lens; candidate's transport through the reference's lens if the
     read-out moved."""
-    device = ours.loaded.device
-    before, after = rows[0].to(device), rows[1].to(device)
+    gathered, prompts, reporter = ours.gathered, ours.prompts, ours.reporter
+    before, after = rows[0].to(ours.device), rows[1].to(ours.device)
     if before.shape != after.shape:
         raise PairMismatch("the captures differ in nodes or width", hint="compare checkpoints of one ancestor")
     nodes = before.shape[0]
@@ -212,8 +164,8 @@ def _through_lenses(
     }
 
 
-def _hidden_change(rows: tuple[torch.Tensor, torch.Tensor], gathered: GatheredRows, prompts: int) -> dict[str, Array]:
+def _hidden_change(rows: tuple[torch.Tensor, torch.Tensor], session: Session) -> dict[str, Array]:
     before, after = rows[0].double(), rows[1].double()
     moved = (after - before).norm(dim=-1)
     change = torch.where(moved > 0, moved / before.norm(dim=-1), 0.0).numpy()
-    return {policy: prompt_means(change, gathered, policy, prompts) for policy in POLICIES}
+    return {policy: prompt_means(change, session.gathered, policy, session.prompts) for policy in POLICIES}

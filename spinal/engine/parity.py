@@ -14,11 +14,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from spinal.engine.lens import VOCABULARY_BLOCK, Readout, in_float32
-from spinal.engine.load import LoadedModel
-from spinal.engine.tokens import GatheredRows, Tokens, make_batches
+from spinal.engine.session import Session
+from spinal.engine.tokens import make_batches
+from spinal.engine.transport import VOCABULARY_BLOCK, Readout, in_float32
 from spinal.errors import LensParityFailed
-from spinal.profile import MeasurementProfile
 
 Tensor = torch.Tensor
 PROMPTS = 4
@@ -27,45 +26,40 @@ SAME_PRODUCT = 0.05
 """Largest difference, as a share of the largest logit, between a 16-bit head and its product in float32."""
 
 
-def check_parity(
-    loaded: LoadedModel,
-    readout: Readout,
-    tokens: Tokens,
-    gathered: GatheredRows,
-    rows: Tensor,
-    profile: MeasurementProfile,
-) -> float:
+def check_parity(session: Session, rows: Tensor) -> float:
     """Mean Fisher-Rao distance (radians) between lens(r_D) and the model's own output at up to ``POSITIONS``
     positions of each of the ``PROMPTS`` longest prompts. ``rows`` (N, K, d) are the gathered residuals.
 
     Raises LensParityFailed at ``parity_tolerance`` or above.
     """
+    readout, tokens, gathered = session.readout, session.tokens, session.gathered
+    tolerance = session.profile.parity_tolerance
     chosen = sorted(range(len(tokens.ids)), key=lambda i: (len(tokens.ids[i]), i))[-PROMPTS:]
     slots = [(gathered.prompt == index).nonzero()[0] for index in chosen]
     each = min([POSITIONS, *map(len, slots)])
     picked = np.stack([mine[np.linspace(0, len(mine) - 1, each).round().astype(int)] for mine in slots])
     where = torch.from_numpy(gathered.position[picked]).to(rows.device)
-    own = _own_logits(loaded, readout, tuple(tokens.ids[index] for index in chosen), where)
+    own = _own_logits(session, tuple(tokens.ids[index] for index in chosen), where)
     normed = readout.normed(rows[-1, torch.from_numpy(picked.reshape(-1)).to(rows.device)])
     lens = readout.logits(normed, 0, readout.vocabulary).view(own.shape)
     overlap = (0.5 * (own.double().log_softmax(-1) + lens.double().log_softmax(-1))).logsumexp(-1)
     distance = float((2.0 * torch.acos(overlap.exp().clamp(max=1.0))).mean())
-    if not distance < profile.parity_tolerance:
+    if not distance < tolerance:
         raise LensParityFailed(
-            f"{loaded.checkpoint.source}: lens and model differ by {distance:.2g} rad, "
-            f"allowed {profile.parity_tolerance:g}",
+            f"{session.source}: lens and model differ by {distance:.2g} rad, allowed {tolerance:g}",
             hint="this architecture does something between last block and logits that the lens does not reproduce",
             parity_rad=distance,
         )
     return distance
 
 
-def _own_logits(loaded: LoadedModel, readout: Readout, ids: tuple[tuple[int, ...], ...], where: Tensor) -> Tensor:
+def _own_logits(session: Session, ids: tuple[tuple[int, ...], ...], where: Tensor) -> Tensor:
     """(B, K, V) logits of the model's own forward on B prompts, shortest first, at positions ``where`` (B, K)."""
-    (batch,) = make_batches(ids, len(ids), loaded.device)
+    readout = session.readout
+    (batch,) = make_batches(ids, len(ids), session.device)
     head = readout.anatomy.head
     with readout.anatomy.callable(), _narrowed(head, where), _exact(readout, where):
-        logits: Tensor = loaded.model(input_ids=batch.input_ids, use_cache=False).logits
+        logits: Tensor = session.loaded.model(input_ids=batch.input_ids, use_cache=False).logits
     return logits[..., : readout.vocabulary]
 
 

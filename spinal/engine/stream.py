@@ -18,11 +18,11 @@ from accelerate import init_empty_weights
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from spinal.checkpoint import Checkpoint
+from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.tensors import read_header
 from spinal.engine.slices import SLICE_ELEMENTS, require_finite
 from spinal.errors import WeightsCorrupt
 from spinal.profile import MeasurementProfile
-from spinal.safetensors_header import read_header
 
 Tensor = torch.Tensor
 STORED = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}

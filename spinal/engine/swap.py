@@ -1,4 +1,6 @@
-"""Block swap: what each block itself now does, free of upstream propagation (``docs/method.md`` section 4).
+"""Block swap: what each block itself now does, free of upstream propagation.
+
+``docs/method.md`` ("Where the change sits").
 
 The reference's input r_{l-1} is fed to the reference's and to the candidate's block l:
 rho_l = ||swapped output - reference output|| / ||reference block's own update||.
@@ -10,14 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from spinal.engine.anatomy import Anatomy
 from spinal.engine.assemble import prompt_means
-from spinal.engine.lens import Readout, read_lens
-from spinal.engine.reporter import Reporter
-from spinal.engine.tokens import Batch, GatheredRows, lens_rows, make_batches
+from spinal.engine.session import Session
+from spinal.engine.tokens import Batch, GatheredRows, make_batches
+from spinal.engine.transport import read_lens
 from spinal.engine.walk import check_finite, prepare, run_block
 from spinal.engine.weights import identical
-from spinal.profile import MeasurementProfile
 
 Array = npt.NDArray[np.float64]
 Tensor = torch.Tensor
@@ -40,41 +40,33 @@ class _Outputs:
     candidate: list[Tensor]
 
 
-def block_swap(
-    ids: tuple[tuple[int, ...], ...],
-    reference: Anatomy,
-    candidate: Anatomy,
-    readout: Readout,
-    profile: MeasurementProfile,
-    source: str,
-    device: torch.device,
-    reporter: Reporter,
-    span: tuple[float, float],
-) -> SwapResult:
-    """Swap every block once over the prompts ``ids``; bit-identical blocks give exactly 0 without being run.
+def block_swap(ours: Session, theirs: Session, span: tuple[float, float]) -> SwapResult:
+    """Swap every block once over the first ``swap_prompts`` prompts; bit-identical blocks give exactly 0 without being
+    run. ``ours`` is the reference, through whose read-out steps are read. Progress runs through ``span``.
 
-    ``readout`` is the reference's. Progress runs through ``span``.
+    Raises NonFiniteActivations, ArchitectureUnsupported, Cancelled.
     """
-    batches = make_batches(ids, profile.batch_size, device)
-    ours, theirs = prepare(reference, batches, source), prepare(candidate, batches, source)
-    gathered = lens_rows(ids, profile.lens_positions)
-    depth, count = len(reference.blocks), len(ids)
+    ours = ours.narrowed(ours.profile.swap_prompts)
+    reference, candidate = ours.anatomy, theirs.anatomy
+    batches = make_batches(ours.tokens.ids, ours.profile.batch_size, ours.device)
+    mine, other = (prepare(anatomy, batches, theirs.source) for anatomy in (reference, candidate))
+    depth, count = len(reference.blocks), ours.prompts
     rho, transport = np.zeros((count, depth)), np.zeros((count, depth))
-    hidden = [item.embedded for item in ours]
+    hidden = [item.embedded for item in mine]
     for block in range(depth):
         swapped: list[Tensor] = []
         with reference.resident(block), candidate.resident(block):
-            after = [run_block(reference, block, hidden[i], item.calls[block]) for i, item in enumerate(ours)]
+            after = [run_block(reference, block, hidden[i], item.calls[block]) for i, item in enumerate(mine)]
             if not identical(reference.blocks[block], candidate.blocks[block]):
-                swapped = [run_block(candidate, block, hidden[i], item.calls[block]) for i, item in enumerate(theirs)]
+                swapped = [run_block(candidate, block, hidden[i], item.calls[block]) for i, item in enumerate(other)]
         if swapped:
             for index, out in enumerate(swapped):
-                check_finite(_inside(out, batches[index]), block + 1, f"{source}, block swapped")
+                check_finite(_inside(out, batches[index]), block + 1, f"{theirs.source}, block swapped")
             outputs = _Outputs(hidden, after, swapped)
             rho[:, block] = _rho(outputs, batches, count)
-            transport[:, block] = _step_change(outputs, batches, gathered, readout, count)
+            transport[:, block] = _step_change(outputs, batches, ours)
         hidden = after
-        reporter.step("swap", block + 1, depth, span)
+        ours.reporter.step("swap", block + 1, depth, span)
     return SwapResult(rho, transport)
 
 
@@ -102,14 +94,13 @@ def _rho(outputs: _Outputs, batches: list[Batch], count: int) -> Array:
     return values
 
 
-def _step_change(
-    outputs: _Outputs, batches: list[Batch], gathered: GatheredRows, readout: Readout, count: int
-) -> Array:
+def _step_change(outputs: _Outputs, batches: list[Batch], reference: Session) -> Array:
+    gathered = reference.gathered
     states = torch.stack(
         [_gather(part, batches, gathered) for part in (outputs.before, outputs.reference, outputs.candidate)]
     )
-    lens = read_lens([(readout, states)], [(0, 1), (0, 2)])
-    steps = prompt_means(lens.distance, gathered, "all", count)
+    lens = read_lens([(reference.readout, states)], [(0, 1), (0, 2)])
+    steps = prompt_means(lens.distance, gathered, "all", reference.prompts)
     return steps[:, 1] - steps[:, 0]
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from spinal.canonical import digest_of
+from spinal.documents.canonical import digest_of
 from spinal.engine.load import LoadedModel
 from spinal.errors import ContextExceeded, PromptSetInvalid
 from spinal.profile import MeasurementProfile
-from spinal.prompts import PromptSet
+from spinal.prompts.sets import PromptSet
 
 IntArray = npt.NDArray[np.int64]
 

@@ -1,4 +1,4 @@
-"""All prompts through one block at a time, each block read once (``docs/method.md``, layer-major walk).
+"""All prompts through one block at a time, each block read once (``docs/architecture.md`` ("How a model is measured")).
 
 A first cheap pass runs the model's own forward with every block replaced by a recorder that passes the
 residual through: it yields r_0 and the arguments (masks, rotary tables, position biases) that each block

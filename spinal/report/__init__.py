@@ -1,18 +1,15 @@
-"""Documents for people and pipelines: JSON, Markdown, one HTML file."""
+"""Documents for people and pipelines: what a report says, and the formats it is written in."""
 
-from typing import Literal
-
-from spinal.comparison import Comparison
-from spinal.report.html import render_html
-from spinal.report.markdown import render_markdown
-from spinal.trace import Trace
-
-Format = Literal["json", "html", "md"]
-FORMATS: tuple[Format, ...] = ("json", "html", "md")
+from spinal.documents.comparison import Comparison
+from spinal.documents.trace import Trace
+from spinal.report.formats import FORMATS
 
 
-def render(document: Trace | Comparison, format: Format) -> str:
-    """A trace or comparison as text in the chosen format. Pure: the same document gives the same text."""
-    if format == "json":
-        return document.model_dump_json(by_alias=True, indent=2) + "\n"
-    return render_html(document) if format == "html" else render_markdown(document)
+def render(document: Trace | Comparison, format: str) -> str:
+    """A trace or comparison as text in the format of that name. Raises KeyError for an unknown one.
+
+    >>> import spinal.report
+    >>> sorted(spinal.report.FORMATS)
+    ['html', 'json', 'md']
+    """
+    return FORMATS[format].render(document)

@@ -2,18 +2,10 @@
 
 from dataclasses import dataclass
 
-from spinal.comparison import Comparison, Localization, Null
-from spinal.documents import Estimate
-from spinal.trace import Trace
+from spinal.documents.base import Estimate
+from spinal.documents.comparison import NO_CHANGE, Comparison, Null
+from spinal.documents.trace import Trace
 
-PROFILE_NAMES = {
-    "block_swap": "block swap (what each block computes)",
-    "weights": "weight change",
-    "block_swap_transport": "step change under block swap",
-    "d_contraction": "|d alpha| (paper)",
-    "d_transport": "|d L| (paper)",
-    "function": "function increments",
-}
 SCORE_NAMES = {
     "delta_align": "Delta_align",
     "contraction_rise": "A: relative rise of alpha over T",
@@ -57,19 +49,43 @@ def estimate(found: Estimate, digits: int = 3) -> str:
 
 def headline(result: Comparison) -> str:
     """Where the change sits, in one sentence with an interval."""
-    if result.identical:
-        return "Reference and candidate hold the same weights: every difference is exactly 0."
     place = result.localization["block_swap"]
+    measured = place.window80 is not None or place.reason == NO_CHANGE
+    if result.identical and _all_zero(result):
+        which = "every difference" if measured else "every difference that was measured"
+        return f"Reference and candidate hold the same weights: {which} is exactly 0."
+    if not measured:
+        why = (place.reason or "not_measured").replace("_", " ")
+        return f"Where blocks compute something else than in the reference was not measured: {why}."
     if place.window80 is None or place.center is None:
         return "No block computes anything else than in the reference."
     depth = len(result.layers) - 1
     low, high = place.window80
+    first, last = result.scores.terminal_window
     spread = f" (95% {interval(place.ci.get('center'), 2)})" if "center" in place.ci else ""
     return (
         f"80% of the change in what blocks compute sits in blocks {low}-{high} of {depth}, centred at depth "
-        f"{place.center:.2f}{spread}, peak at block {place.peak}; the last third holds "
+        f"{place.center:.2f}{spread}, peak at block {place.peak}; the terminal window, blocks {first}-{last}, holds "
         f"{number(place.terminal_share, 2)} of it (flat would be {number(place.terminal_share_null, 2)})."
     )
+
+
+def _all_zero(result: Comparison) -> bool:
+    """Whether every difference that has a value is exactly 0."""
+    differences = (
+        value
+        for layer in result.layers
+        for value in (
+            layer.weight_change,
+            layer.block_swap.value,
+            *(
+                one.value
+                for both in (layer.d_contraction, layer.d_transport, layer.d_entropy, layer.function_gap)
+                for one in (both.last, both.all)
+            ),
+        )
+    )
+    return all(value in (None, 0.0) for value in differences)
 
 
 def title(document: Comparison | Trace) -> str:
@@ -79,9 +95,12 @@ def title(document: Comparison | Trace) -> str:
 
 
 def localization_table(result: Comparison) -> Table:
+    # Here, so that asking which formats there are needs no numpy.
+    from spinal.analysis.locators import LOCATORS as labels
+
     rows = []
-    for name, label in PROFILE_NAMES.items():
-        place: Localization = result.localization[name]  # type: ignore[index]  # names of LOCALIZATION_PROFILES
+    for name, place in result.localization.items():
+        label = labels[name].label if name in labels else name.replace("_", " ")
         if place.center is None:
             rows.append((label, DASH, DASH, DASH, DASH, (place.reason or "").replace("_", " ")))
             continue
@@ -142,8 +161,9 @@ def damage_table(result: Comparison) -> Table:
         )
         for name, signal in result.damage.signals.items()
     ]
+    unknown = any(signal.watch is not None and signal.value is None for signal in result.damage.signals.values())
     return Table(
-        f"Damage panel: {result.damage.level}",
+        f"Damage panel: {result.damage.level}{' among what was measured' if unknown else ''}",
         ("signal", "value", "unit", "watch from", "damaged from", "level"),
         tuple(rows),
         result.damage.calibration,

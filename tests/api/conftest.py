@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from service.api.app import create_app
-from service.ledger import rings
-from service.ledger.unit_of_work import Ledger
+from service.app import create_app
+from service.database.unit_of_work import Ledger
+from service.runs import rings
 from service.settings import Settings, get_settings
 from tests.conftest import EXAMPLES
 
@@ -43,7 +43,12 @@ def clone(name: str, target: Path, **changed: str | bytes | None) -> Path:
 @pytest.fixture
 def api_settings(settings: Settings, models: Path) -> Settings:
     return settings.model_copy(
-        update={"model_roots": (models,), "engine": "tests.engine_double", "backoff_s": 0.0, "log_level": "error"}
+        update={
+            "model_roots": (models,),
+            "engine": "tests.support.engine_double",
+            "backoff_s": 0.0,
+            "log_level": "error",
+        }
     )
 
 

@@ -14,17 +14,17 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import text
 
-from service.api.app import create_app
-from service.api.schemas.audits import AuditIn
-from service.ledger.api_keys import create_key
-from service.ledger.audits import lock_idempotency_key
-from service.ledger.unit_of_work import Ledger
+from service.app import create_app
+from service.audits.idempotency import lock_idempotency_key
+from service.audits.schemas import AuditIn
+from service.database.unit_of_work import Ledger
+from service.keys.store import create_key
 from service.settings import Settings
-from spinal.canonical import digest_of
+from spinal.documents.canonical import digest_of
 from spinal.errors import NonFiniteWeights
 from tests.api.conftest import clone
-from tests.engine_double import calls
-from tests.waiting import until
+from tests.support.engine_double import calls
+from tests.support.waiting import until
 
 PAIR = {"candidate": "local:dpo-short", "reference": "local:sft", "prompt_set": "hh-harmless-64"}
 Drain = Callable[[], int]
@@ -131,7 +131,7 @@ def test_fifty_identical_posts_at_once_make_three_runs(
             assert found.status_code != 409 or found.json()["code"] == "idempotency_in_flight"
             return str(found.json()["id"]) if found.status_code == 202 else None
 
-        return until(accepted, "202", timeout=60.0)
+        return until(accepted, "202", timeout=60.0) or ""
 
     with ThreadPoolExecutor(50) as pool:
         found = list(pool.map(post, range(50)))
@@ -242,7 +242,7 @@ def test_a_cause_that_no_database_can_hold_is_written_out(
     def fail(*_: Any, **__: Any) -> Any:
         raise NonFiniteWeights("tensor a\0b of file \udcff", tensors=["a\0b"])
 
-    monkeypatch.setattr("tests.engine_double.measure", fail)
+    monkeypatch.setattr("tests.support.engine_double.measure", fail)
     audit = submit(api, reference=None)
     drain()
     error = api.get(f"/v1/audits/{audit['id']}").json()["error"]

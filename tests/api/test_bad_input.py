@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import text
 
-from service.ledger.unit_of_work import Ledger
+from service.database.unit_of_work import Ledger
 from tests.api.conftest import BUNDLED, clone
 
 PAIR = {"candidate": "local:dpo-short", "reference": "local:sft", "prompt_set": "hh-harmless-64"}

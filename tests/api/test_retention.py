@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,8 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import text
 
-from service import retention
-from service.ledger.unit_of_work import Ledger
+from service.database.unit_of_work import Ledger
+from spinal.cli.main import main
 
 BODY = {"candidate": "local:dpo-short", "reference": "local:sft", "prompt_set": "hh-harmless-64"}
 
@@ -22,7 +23,11 @@ def captures(api_settings) -> Path:  # type: ignore[no-untyped-def]
 
 
 def prune(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, object]:
-    assert retention.main(list(arguments)) == 0
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "argv", ["spinal", "retention", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert ended.value.code == 0
     found: dict[str, object] = json.loads(capsys.readouterr().out)
     return found
 

@@ -9,9 +9,9 @@ import pytest
 
 from devstack.processes import as_unprivileged
 from devstack.valkey import ValkeyServer
-from service.ledger.unit_of_work import Ledger
+from service.database.unit_of_work import Ledger
 from service.settings import Settings
-from tests.chaos.fleet import SHORT_TIMINGS, Fleet, fleet_environment
+from tests.support.fleet import SHORT_TIMINGS, Fleet, fleet_environment
 
 
 @pytest.fixture

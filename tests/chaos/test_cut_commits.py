@@ -9,10 +9,10 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
-from service.api.app import create_app
-from tests.chaos.fleet import Fleet
-from tests.chaos.proxy import Proxy
-from tests.waiting import until
+from service.app import create_app
+from tests.support.fleet import Fleet
+from tests.support.proxy import Proxy
+from tests.support.waiting import until
 
 FAILURE, RELEASE = b"ended_at = now(), outcome", b"charged_attempts - 1"
 CLAIM, STORE, ACCEPT = b"INSERT INTO run_attempts", b"INSERT INTO traces", b"INSERT INTO audits"
@@ -55,7 +55,7 @@ def test_a_worker_cut_off_at_commit_goes_on_with_the_truth(
     if marker is STORE:
         # The worker learns of the end a moment after the row shows it.
         until(lambda: "succeeded" in fleet.log("worker"), "the worker to have done")
-        assert "the ledger is waited for" in fleet.log("worker")
+        assert "waiting for the database" in fleet.log("worker")
         assert ("commit confirmed by reading back" in fleet.log("worker")) == (not before)
 
 
@@ -72,7 +72,7 @@ def test_a_failure_is_written_with_its_cause_although_the_database_was_lost_mean
     # Its own cause, at once: not a worker that fell silent, three times.
     assert fleet.rows("SELECT error->>'code' AS code FROM audits") == [("non_finite_activations",)]
     assert fleet.attempts() == [(1, "failed")]
-    until(lambda: "the ledger is waited for" in fleet.log("worker"), "the worker to have noticed")
+    until(lambda: "waiting for the database" in fleet.log("worker"), "the worker to have noticed")
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["not committed", "committed, answer lost"])

@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import text
 
 from spinal.profile import MeasurementProfile
-from tests.chaos.fleet import PATIENT_LEASE_S, Fleet
 from tests.chaos.test_killed_workers import alive
-from tests.waiting import until
+from tests.support.fleet import PATIENT_LEASE_S, Fleet
+from tests.support.waiting import until
 
 
 def codes(fleet: Fleet) -> list[tuple[str, str | None]]:
@@ -133,7 +133,7 @@ def test_a_result_that_the_database_does_not_take_holds_no_worker_whose_audit_is
     fleet.start_dispatcher()
     fleet.start_worker()
     audit = fleet.submit(reference=None)
-    until(lambda: fleet.log("worker").count("the ledger is waited for") > 2, "the result to be refused")
+    until(lambda: fleet.log("worker").count("waiting for the database") > 2, "the result to be refused")
     fleet.cancel(audit)
     until(lambda: fleet.rows("SELECT state FROM runs") == [("CANCELLED",)], "the run to be cancelled", timeout=15.0)
     with fleet.ledger.begin() as session:

@@ -6,10 +6,11 @@ import threading
 
 import pytest
 
-from service.ledger import runs
+from service.runs import transitions
+from service.runs.kinds import Attempts
 from spinal.errors import LeaseLost
-from tests.chaos.fleet import Fleet
-from tests.waiting import until
+from tests.support.fleet import Fleet
+from tests.support.waiting import until
 
 
 def alive(pid: int) -> bool:
@@ -177,7 +178,7 @@ def test_two_claims_of_one_run_give_one(fleet: Fleet) -> None:
     def take(index: int) -> None:
         barrier.wait()
         with fleet.ledger.begin() as session:
-            claims.append(runs.claim(session, run_id, worker=f"w{index}", lease_s=60, deadline_s=60))
+            claims.append(transitions.claim(session, run_id, worker=f"w{index}", lease_s=60, deadline_s=60))
 
     threads = [threading.Thread(target=take, args=(index,)) for index in range(8)]
     for thread in threads:
@@ -191,28 +192,28 @@ def test_every_write_of_an_old_attempt_is_refused(fleet: Fleet) -> None:
     fleet.submit(reference=None)
     [(run_id,)] = fleet.rows("SELECT id FROM runs")
 
-    def claim(worker: str) -> runs.Claim | None:
+    def claim(worker: str) -> transitions.Claim | None:
         with fleet.ledger.begin() as session:
-            return runs.claim(session, run_id, worker=worker, lease_s=60, deadline_s=60)
+            return transitions.claim(session, run_id, worker=worker, lease_s=60, deadline_s=60)
 
     old = claim("old")
     assert old is not None
     with fleet.ledger.begin() as session:
-        assert runs.expire_lease(session, "old") == run_id
-        assert runs.reap_next(session, max_attempts=3, backoff_s=0.0) == (run_id, "QUEUED")
+        assert transitions.expire_lease(session, "old") == run_id
+        assert transitions.reap_expired(session, attempts_of=lambda _kind: Attempts(3, 0.0)) == (run_id, "QUEUED")
     new = claim("new")
     assert new is not None
     assert new.attempt == old.attempt + 1
     writes = {
-        "succeed": lambda s: runs.succeed(s, run_id, old.attempt, "0" * 64),
-        "fail": lambda s: runs.fail(s, run_id, old.attempt, {}, retryable=False, max_attempts=3, backoff_s=0.0),
-        "release": lambda s: runs.release(s, run_id, old.attempt),
-        "cancelled": lambda s: runs.cancelled(s, run_id, old.attempt),
-        "check_fence": lambda s: runs.check_fence(s, run_id, old.attempt),
+        "succeed": lambda s: transitions.succeed(s, run_id, old.attempt, "0" * 64),
+        "fail": lambda s: transitions.fail(s, run_id, old.attempt, {}, retryable=False, max_attempts=3, backoff_s=0.0),
+        "release": lambda s: transitions.release(s, run_id, old.attempt),
+        "cancelled": lambda s: transitions.cancelled(s, run_id, old.attempt),
+        "check_fence": lambda s: transitions.check_fence(s, run_id, old.attempt),
     }
     for name, write in writes.items():
         with pytest.raises(LeaseLost), fleet.ledger.begin() as session:
             write(session)
         assert fleet.rows("SELECT state, attempt FROM runs") == [("RUNNING", new.attempt)], name
     with fleet.ledger.begin() as session:
-        assert not runs.heartbeat(session, run_id, old.attempt, lease_s=60, progress=None).alive
+        assert not transitions.heartbeat(session, run_id, old.attempt, lease_s=60, progress=None).alive

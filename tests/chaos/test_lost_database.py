@@ -11,11 +11,11 @@ from sqlalchemy import create_engine, text
 
 from devstack.postgres import PostgresServer
 from devstack.processes import as_unprivileged
-from service.api.app import create_app
-from service.migrate import upgrade
+from service.app import create_app
+from service.operations.migrate import upgrade
 from service.settings import Settings
-from tests.chaos.fleet import LEASE_S, Fleet
-from tests.waiting import until
+from tests.support.fleet import LEASE_S, Fleet
+from tests.support.waiting import until
 
 BODY = {"candidate": "local:dpo-short", "reference": "local:sft", "prompt_set": "hh-harmless-64"}
 
@@ -34,7 +34,7 @@ def server() -> Iterator[PostgresServer]:
 @pytest.fixture
 def database_url(server: PostgresServer) -> str:
     """In this module every fixture that wants a database gets the one that will be killed."""
-    upgrade(Settings(database_url=server.url))  # type: ignore[arg-type]
+    upgrade(Settings(database_url=server.url))
     return server.url
 
 
@@ -71,7 +71,7 @@ def test_a_run_outlives_a_database_that_is_away_for_longer_than_its_lease(fleet:
     fleet.go_on()
     away_until = time.monotonic() + 2 * LEASE_S
     until(
-        lambda: fleet.log("worker").count("the ledger is waited for") >= 2,
+        lambda: fleet.log("worker").count("waiting for the database") >= 2,
         "both results to wait for the database",
     )
     until(lambda: time.monotonic() > away_until, "two leases to pass")
@@ -108,7 +108,7 @@ def test_a_database_that_only_reads_for_a_while_is_told_to_clients_and_waited_fo
         assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
         assert answer.headers["Retry-After"]
     fleet.go_on()
-    until(lambda: "the ledger is waited for" in fleet.log("worker"), "the result to wait")
+    until(lambda: "waiting for the database" in fleet.log("worker"), "the result to wait")
     read_only(False)
     fleet.wait_for(audit, "SUCCEEDED", timeout=60.0)
     fleet.ended_once(runs=1, traces=1)

@@ -4,8 +4,8 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 from devstack.processes import free_port
-from tests.chaos.fleet import Fleet
-from tests.waiting import until
+from tests.support.fleet import Fleet
+from tests.support.waiting import until
 
 
 def test_metrics_show_a_lost_worker_a_dead_broker_and_the_end_of_the_work(fleet: Fleet) -> None:

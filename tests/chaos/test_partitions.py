@@ -3,7 +3,7 @@
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -11,15 +11,14 @@ from fastapi.testclient import TestClient
 from kombu import Connection
 from sqlalchemy import exc, make_url, text
 
-from service.api.app import create_app
-from tests.chaos.fleet import LEASE_S, PATIENT_LEASE_S, Fleet
-from tests.chaos.proxy import Proxy
+from service.app import create_app
 from tests.chaos.test_lost_broker import queue_length
 from tests.conftest import ROOT
-from tests.waiting import until
+from tests.support.fleet import LEASE_S, PATIENT_LEASE_S, Fleet
+from tests.support.proxy import Proxy
+from tests.support.waiting import until
 
 LONGEST_BROKER_TIMEOUT_S = 10.0
-HERE = Path(__file__).parent
 BODY = {"candidate": "local:sft", "prompt_set": "hh-harmless-64"}
 
 
@@ -54,20 +53,24 @@ def test_a_broker_frozen_past_every_timeout_delays_and_loses_nothing(fleet: Flee
 
 
 def test_without_workers_doorbells_do_not_pile_up_and_lost_ones_are_rung_again(fleet: Fleet) -> None:
-    fleet.environment["SPINAL_RING_AGAIN_S"] = "0.2"
+    # Longer than one dispatcher takes from stamping a run to ringing it, or the other rings it, too.
+    fleet.environment["SPINAL_RING_AGAIN_S"] = "1.5"
     for seed in range(6):
         fleet.submit(seed, reference=None, prompt_set=f"hh-harmless-{(64, 128)[seed % 2]}")
     fleet.start_dispatcher("one", SPINAL_LOG_LEVEL="debug")
     fleet.start_dispatcher("two")
     until(lambda: queue_length(fleet) == 2, "both runs to be rung")
     rung = fleet.rows("SELECT rung_at FROM runs ORDER BY id")
+    allowed = time.monotonic() + 1.5
+    until(lambda: time.monotonic() > allowed, "ringing again to be allowed")
     looks = fleet.looks("one") + 5
     until(lambda: fleet.looks("one") >= looks, "the dispatcher to look five times more")
     assert queue_length(fleet) == 2
     assert fleet.rows("SELECT rung_at FROM runs ORDER BY id") == rung
     with Connection(fleet.valkey.url) as connection:
-        connection.channel()._purge("cpu")
-    until(lambda: queue_length(fleet) == 2, "lost doorbells to be rung again")
+        channel: Any = connection.channel()
+        channel._purge("cpu")
+    until(lambda: queue_length(fleet) >= 2, "lost doorbells to be rung again")
 
 
 def test_a_database_that_takes_everything_and_answers_nothing_is_given_up(fleet: Fleet) -> None:
@@ -127,7 +130,7 @@ def test_an_exhausted_pool_answers_503_and_recovers(fleet: Fleet) -> None:
 
 def test_clocks_that_are_an_hour_off_change_nothing(fleet: Fleet) -> None:
     fleet.hold()
-    path = f"{HERE / 'skewed'}:{ROOT}"
+    path = f"{ROOT / 'tests' / 'support' / 'skewed'}:{ROOT}"
     fleet.start_dispatcher("behind", PYTHONPATH=path, SPINAL_TEST_CLOCK_OFFSET_S="-3600")
     fleet.start_worker("ahead", concurrency=2, PYTHONPATH=path, SPINAL_TEST_CLOCK_OFFSET_S="3600")
     audit = fleet.submit()

@@ -8,15 +8,16 @@ from uuid import UUID
 
 import pytest
 
-from service.ledger.traces import load_trace
-from spinal.checkpoint import resolve_reference
+from service.traces.store import load_trace
+from spinal.checkpoints.resolve import resolve_reference
+from spinal.documents.trace import Trace
 from spinal.profile import MeasurementProfile
-from spinal.prompts import builtin_prompts
-from spinal.trace import Trace
-from tests.chaos.fleet import PATIENT_LEASE_S, Fleet
+from spinal.prompts.builtin import builtin_prompts
 from tests.conftest import EXAMPLES
-from tests.waiting import until
+from tests.support.fleet import PATIENT_LEASE_S, Fleet
+from tests.support.waiting import until
 
+pytestmark = pytest.mark.model
 PROMPTS = "hh-harmless-64"
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from spinal.comparison import Comparison
-from spinal.trace import Trace
+from spinal.documents.comparison import Comparison
+from spinal.documents.trace import Trace
 from tests.conftest import EXAMPLES
 
 SFT = str(EXAMPLES / "checkpoints" / "sft")
@@ -32,6 +32,7 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
+@pytest.mark.model
 def test_trace_prints_a_document_when_piped_and_writes_what_is_asked(prompts: str, tmp_path: Path) -> None:
     out = [tmp_path / f"trace.{suffix}" for suffix in ("json", "html", "md")]
     options = [part for path in out for part in ("-o", str(path))]
@@ -46,6 +47,7 @@ def test_trace_prints_a_document_when_piped_and_writes_what_is_asked(prompts: st
     assert Trace.model_validate_json(again.stdout) == trace
 
 
+@pytest.mark.model
 def test_compare_finds_a_model_equal_to_itself(prompts: str) -> None:
     done = spinal("compare", SFT, SFT, "--prompts", prompts, "--json", *QUICK, "--swap-prompts", "8")
     assert done.returncode == 0, done.stderr
@@ -54,6 +56,7 @@ def test_compare_finds_a_model_equal_to_itself(prompts: str) -> None:
     assert result.scores.delta_align == 0.0
 
 
+@pytest.mark.model
 def test_controls_stand_beside_the_scores(prompts: str) -> None:
     done = spinal("compare", SFT, DPO, "--prompts", prompts, "--json", *QUICK, "--swap-prompts", "8", "--control", SFT,
                   "--noise-draws", "2")  # fmt: skip
@@ -65,6 +68,7 @@ def test_controls_stand_beside_the_scores(prompts: str) -> None:
     assert not any("no control" in warning for warning in result.warnings)
 
 
+@pytest.mark.model
 @pytest.mark.parametrize("kind", ["jsonl", "pairs"])
 def test_every_format_of_prompts_is_read(kind: str, tmp_path: Path) -> None:
     lines = [{"prompt": f"question {n} about trees"} for n in range(20)]

@@ -4,7 +4,7 @@ import json
 
 from sqlalchemy import text
 
-from service.ledger.unit_of_work import Ledger
+from service.database.unit_of_work import Ledger
 from service.settings import Settings
 from tests.cli.test_cli import spinal
 from tests.conftest import create_database
@@ -35,10 +35,13 @@ def test_a_broken_ledger_shows_its_offenders(settings: Settings) -> None:
 
 
 def test_a_ledger_that_cannot_be_read(postgres) -> None:  # type: ignore[no-untyped-def]
-    empty = create_database(postgres.url, "not_migrated_for_doctor")
-    for url, says in (("postgresql+psycopg://x:y@127.0.0.1:1/z", "did not answer"), (empty, "migrate")):
-        done = spinal("doctor", SPINAL_DATABASE_URL=url)
-        assert done.returncode == 3
-        assert says in done.stderr
-        assert "next: " in done.stderr
-        assert "Traceback" not in done.stderr
+    with create_database(postgres.url, "not_migrated_for_doctor") as empty:
+        for url, says in (
+            ("postgresql+psycopg://x:y@127.0.0.1:1/z", "did not answer"),
+            (empty, "spinal database upgrade"),
+        ):
+            done = spinal("doctor", SPINAL_DATABASE_URL=url)
+            assert done.returncode == 3
+            assert says in done.stderr
+            assert "next: " in done.stderr
+            assert "Traceback" not in done.stderr

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from service.api.openapi import ROOT, documents, main
+from service.contract import ROOT, documents, main
 from spinal.errors import SpinalError, all_errors
 
 

@@ -9,9 +9,9 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
-from service.api.app import create_app
-from service.ledger.api_keys import create_key
-from service.ledger.unit_of_work import Ledger
+from service.app import create_app
+from service.database.unit_of_work import Ledger
+from service.keys.store import create_key
 from service.settings import Settings
 from tests.conftest import EXAMPLES, create_database
 
@@ -20,21 +20,22 @@ KEY: list[str] = []
 
 @pytest.fixture(scope="module")
 def schema(postgres: Any, migrated_template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    settings = Settings(
-        database_url=create_database(postgres.url, "schemathesis", migrated_template),  # type: ignore[arg-type]
-        artifact_url=f"file://{tmp_path_factory.mktemp('artifacts')}",
-        model_roots=(EXAMPLES / "checkpoints",),
-        key_pepper="pepper",  # type: ignore[arg-type]
-        log_level="error",
-        max_wait_s=0.0,
-    )
-    ledger = Ledger(settings)
-    with ledger.begin() as session:
-        KEY[:] = [create_key(session, tenant="t", scopes=("read", "write"), pepper="pepper")]
-    ledger.close()
-    app = create_app(settings)
-    with TestClient(app, raise_server_exceptions=False):
-        yield schemathesis.openapi.from_asgi("/openapi.json", app)
+    with create_database(postgres.url, "schemathesis", migrated_template) as url:
+        settings = Settings(
+            database_url=url,
+            artifact_url=f"file://{tmp_path_factory.mktemp('artifacts')}",
+            model_roots=(EXAMPLES / "checkpoints",),
+            key_pepper="pepper",
+            log_level="error",
+            max_wait_s=0.0,
+        )
+        ledger = Ledger(settings)
+        with ledger.begin() as session:
+            KEY[:] = [create_key(session, tenant="t", scopes=("read", "write"), pepper="pepper")]
+        ledger.close()
+        app = create_app(settings)
+        with TestClient(app, raise_server_exceptions=False):
+            yield schemathesis.openapi.from_asgi("/openapi.json", app)
 
 
 contract = schemathesis.pytest.from_fixture("schema")

@@ -18,7 +18,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     double = folder / "double"
     double.mkdir(parents=True)
-    engine = {"SPINAL_ENGINE": "tests.engine_double", "SPINAL_DOUBLE_DIR": str(double)}
+    engine = {"SPINAL_ENGINE": "tests.support.engine_double", "SPINAL_DOUBLE_DIR": str(double)}
     said: list[str] = []
     with Stack(folder, durable=True, model_roots=(MODELS,), concurrency=1, settings=engine) as stack:
         stack.start(said.append)

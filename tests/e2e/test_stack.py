@@ -16,7 +16,7 @@ from devstack.stack import Stack, throwaway_folder
 from spinal.client import Client
 from spinal.errors import ModelNotFound, Unauthorized
 from tests.conftest import EXAMPLES, ROOT
-from tests.waiting import until
+from tests.support.waiting import until
 
 
 def descendants(pid: int) -> set[int]:

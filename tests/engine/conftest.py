@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from spinal.prompts import PromptSet, builtin_prompts
-from spinal.trace import Trace
+from spinal.documents.trace import Trace
+from spinal.prompts.builtin import builtin_prompts
+from spinal.prompts.sets import PromptSet
 
 KNOBS: dict[str, Any] = {"max_tokens": 40, "lens_positions": 6, "batch_size": 8, "swap_prompts": 16,
                          "continuation_prompts": 8}  # fmt: skip
@@ -37,8 +38,8 @@ def few() -> PromptSet:
 @pytest.fixture(scope="session")
 def traced(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Trace, Path]]:
     """``traced(folder, prompts, **knobs)`` -> (trace, capture file)."""
-    from spinal.checkpoint import resolve_reference
-    from spinal.engine.api import measure
+    from spinal.audit import Ports, measure_checkpoint
+    from spinal.checkpoints.resolve import resolve_reference
     from spinal.profile import MeasurementProfile
 
     root = tmp_path_factory.mktemp("traces")
@@ -47,6 +48,7 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Trac
     def run(folder: Path, prompts: PromptSet, **knobs: Any) -> tuple[Trace, Path]:
         path = root / f"{next(count)}.safetensors"
         profile = MeasurementProfile(**(KNOBS | knobs))
-        return measure(resolve_reference(str(folder), roots=None), prompts, profile, capture_path=path), path
+        checkpoint = resolve_reference(str(folder), roots=None)
+        return measure_checkpoint(checkpoint, prompts, profile, ports=Ports(), capture_path=path), path
 
     return run

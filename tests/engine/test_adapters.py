@@ -3,15 +3,17 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from spinal.checkpoint import inspect, resolve_reference
+from spinal.checkpoints.inspect import inspect
+from spinal.checkpoints.resolve import resolve_reference
+from spinal.documents.trace import Trace
 from spinal.errors import AdapterInvalid
-from spinal.prompts import PromptSet
-from spinal.trace import Trace
+from spinal.prompts.sets import PromptSet
 
 
 @pytest.fixture
@@ -33,11 +35,11 @@ def adapter(tmp_path: Path, tiny: Callable[..., Path]) -> tuple[Path, Path]:
                 parameter.normal_(0.0, 0.1)
     wrapped.peft_config["default"].base_model_name_or_path = "../base"
     assert isinstance(wrapped, PeftModel)
-    wrapped.save_pretrained(tmp_path / "adapter")
-    merged = wrapped.merge_and_unload()
+    wrapped.save_pretrained(str(tmp_path / "adapter"))
+    merged: Any = wrapped.merge_and_unload()
     merged.save_pretrained(tmp_path / "merged")
-    for file in ("tokenizer.json", "tokenizer_config.json"):
-        (tmp_path / "merged" / file).write_bytes((base / file).read_bytes())
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "merged" / name).write_bytes((base / name).read_bytes())
     return tmp_path / "adapter", tmp_path / "merged"
 
 
@@ -56,8 +58,12 @@ def test_an_adapter_is_measured_as_the_merged_model(
     assert mine.model.weights_digest not in (merged.model.weights_digest, base.model.weights_digest)
 
 
-def test_an_adapter_without_its_base_is_refused(adapter: tuple[Path, Path], tmp_path: Path) -> None:
+def test_an_adapter_without_its_base_is_refused(
+    adapter: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "base").rename(tmp_path / "elsewhere")
+    # A base that is not beside the adapter is looked for from the working folder, and there may be one of that name.
+    monkeypatch.chdir(adapter[0])
     with pytest.raises(AdapterInvalid, match="base"):
         inspect(resolve_reference(os.fspath(adapter[0]), roots=None))
 

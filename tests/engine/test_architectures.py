@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from spinal.checkpoint import resolve_reference
+from spinal.checkpoints.resolve import resolve_reference
+from spinal.documents.trace import Trace
 from spinal.engine.anatomy import find_anatomy, residual_of
 from spinal.engine.api import gather_evidence
-from spinal.engine.lens import Readout
 from spinal.engine.load import load
 from spinal.engine.tokens import make_batches, tokenize
+from spinal.engine.transport import Readout
 from spinal.engine.walk import prepare, run_block
 from spinal.profile import MeasurementProfile
-from spinal.prompts import PromptSet
-from spinal.trace import Trace
+from spinal.prompts.sets import PromptSet
 from tests.engine.architectures import BLOCKS, FAMILIES
 from tests.engine.conftest import KNOBS
 
@@ -31,9 +31,8 @@ SEPARATED = 2e-4
 
 def values(trace: Trace, policy: str) -> np.ndarray:
     """(N, 2) transport (0 at node 0) and entropy."""
-    return np.array(
-        [[layer.positions[policy].transport or 0.0, layer.positions[policy].entropy] for layer in trace.layers]
-    )  # type: ignore[index]
+    at = [layer.positions[policy] for layer in trace.layers]  # type: ignore[index]  # one of the literal's members
+    return np.array([[position.transport or 0.0, position.entropy] for position in at])
 
 
 @every

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from service.artifacts import storage_problem
-from spinal.checkpoint import resolve_reference, weights_digest
+from service.platform.artifacts import storage_problem
+from spinal.checkpoints.identity import weights_digest
+from spinal.checkpoints.resolve import resolve_reference
 from spinal.engine.api import measure
 from spinal.engine.failures import system_errors
 from spinal.errors import Cancelled, NonFiniteActivations, StorageUnavailable
 from spinal.profile import MeasurementProfile
 from spinal.progress import Progress
-from spinal.prompts import PromptSet
+from spinal.prompts.sets import PromptSet
 from tests.conftest import ROOT
 from tests.engine.conftest import KNOBS
 
@@ -27,11 +28,12 @@ Tiny = Callable[..., Path]
 FULL = """
 import resource, sys
 from pathlib import Path
-from service.artifacts import storage_problem
-from spinal.checkpoint import resolve_reference
+from service.platform.artifacts import storage_problem
+from spinal.checkpoints.resolve import resolve_reference
 from spinal.engine.api import measure
 from spinal.profile import MeasurementProfile
-from spinal.prompts import PromptSet, builtin_prompts
+from spinal.prompts.builtin import builtin_prompts
+from spinal.prompts.sets import PromptSet
 root, target = Path(sys.argv[1]), Path(sys.argv[2])
 known = builtin_prompts("hh-harmless-64")
 prompts = PromptSet(known.prompts[:24], known.continuations[:24])
@@ -79,7 +81,7 @@ def test_the_number_in_the_text_of_a_storage_error_becomes_its_type(tmp_path: Pa
 
 
 def test_hashing_says_how_far_it_is_and_stops_when_told(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spinal.checkpoint.HASH_PIECE", 1000)
+    monkeypatch.setattr("spinal.checkpoints.identity.HASH_PIECE", 1000)
     checkpoint = of(tiny("llama"))
     told: list[Progress] = []
     whole = weights_digest(checkpoint)

@@ -12,9 +12,9 @@ import mpmath
 import numpy as np
 import pytest
 
-from spinal.capture import load_capture
-from spinal.prompts import PromptSet
-from spinal.trace import Trace
+from spinal.documents.capture import load_capture
+from spinal.documents.trace import Trace
+from spinal.prompts.sets import PromptSet
 from tests.engine.float64_models import logits, residuals, softmax
 
 FAMILIES = ("llama", "llama-tied", "qwen3", "gemma2", "cohere", "gpt2")
@@ -52,9 +52,10 @@ def test_transport_and_entropy_of_every_layer(family: Path, few: PromptSet, trac
         lasts.append(length[:, -1])
         entropies.append(-(p * np.log(p)).sum(-1).mean(-1))
     for policy, expected in (("all", steps), ("last", lasts)):
-        found = [layer.positions[policy].transport for layer in trace.layers[1:]]  # type: ignore[index]  # a policy
+        at = [layer.positions[policy] for layer in trace.layers[1:]]  # type: ignore[index]  # a policy
+        found = np.array([position.transport for position in at], dtype=np.float64)
         np.testing.assert_allclose(found, np.mean(expected, axis=0), atol=1e-5)
-    found = [layer.positions["all"].entropy for layer in trace.layers]
+    found = np.array([layer.positions["all"].entropy for layer in trace.layers])
     np.testing.assert_allclose(found, np.mean(entropies, axis=0), atol=1e-5)
     assert np.mean(steps) > 0.01, "the family must move something, or the test shows nothing"
 

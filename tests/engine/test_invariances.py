@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from spinal.capture import load_capture
-from spinal.checkpoint import resolve_reference
-from spinal.engine import lens
+from spinal.checkpoints.resolve import resolve_reference
+from spinal.documents.capture import load_capture
+from spinal.documents.trace import Trace
+from spinal.engine import transport
 from spinal.engine.api import gather_evidence
+from spinal.engine.contraction import node_spectrum, split_prompts, window_alphas
 from spinal.engine.load import load
-from spinal.engine.spectrum import node_spectrum, split_prompts, window_alphas
 from spinal.profile import MeasurementProfile
-from spinal.prompts import PromptSet
-from spinal.trace import Trace
+from spinal.prompts.sets import PromptSet
 from tests.engine.architectures import FAMILIES, build
 from tests.engine.conftest import KNOBS
 
@@ -93,8 +93,8 @@ def test_the_size_of_blocks(
     tiny: Tiny, few: PromptSet, traced: Traced, monkeypatch: pytest.MonkeyPatch, vocabulary: int, tokens: int
 ) -> None:
     base, _ = traced(tiny("gemma2"), few)
-    monkeypatch.setattr(lens, "VOCABULARY_BLOCK", vocabulary)
-    monkeypatch.setattr(lens, "TOKEN_BLOCK", tokens)
+    monkeypatch.setattr(transport, "VOCABULARY_BLOCK", vocabulary)
+    monkeypatch.setattr(transport, "TOKEN_BLOCK", tokens)
     other, _ = traced(tiny("gemma2"), few)
     assert_same(base, other, transport=1e-5, entropy=1e-5, alpha=0.0)
 
@@ -159,11 +159,11 @@ def test_block_swap_equals_the_same_thing_done_by_hand(
         def first(output: object) -> torch.Tensor:
             return output[0] if isinstance(output, tuple) else output  # type: ignore[return-value]  # a residual
 
-        def keep(_block: object, args: tuple, output: object, into: list, before: list) -> None:  # type: ignore[type-arg]
+        def keep(_block: object, args: tuple, output: object, into: list, before: list) -> None:
             before.append(args[0])
             into.append(first(output))
 
-        def feed(_block: object, args: tuple, at: list) -> tuple:  # type: ignore[type-arg]
+        def feed(_block: object, args: tuple, at: list) -> tuple:
             return (given[len(at)], *args[1:])  # noqa: B023  run within the turn
 
         batch = torch.tensor([tokens[-40:]])
@@ -262,7 +262,7 @@ class Given:
 def distance(first: torch.Tensor, second: torch.Tensor) -> float:
     states = torch.stack([first, second]).unsqueeze(1)
     with torch.inference_mode():
-        return float(lens.read_lens([(Given(first.numel()), states)], [(0, 1)]).distance[0, 0])  # type: ignore[list-item]  # a stand-in
+        return float(transport.read_lens([(Given(first.numel()), states)], [(0, 1)]).distance[0, 0])  # type: ignore[list-item]  # a stand-in
 
 
 @pytest.mark.parametrize("p", [0.5, 0.1, 1e-3])
@@ -294,7 +294,7 @@ def test_blocks_merge_in_any_order(seed: int, shift: float, spread: float, order
     logits[:, :, 48:] += 3.0 * spread
     results = []
     for turn in (range(6), order):
-        running = lens._Running(2, 3, [(0, 1)], torch.device("cpu"))
+        running = transport._Running(2, 3, [(0, 1)], torch.device("cpu"))
         for block in turn:
             running.absorb(logits[:, :, 16 * block : 16 * block + 16].clone(), 16 * block)
         results.append(running.distance())

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from spinal.checkpoint import resolve_reference
+from spinal.checkpoints.resolve import resolve_reference
 from spinal.engine import walk
 from spinal.engine.api import gather_evidence, measure
 from spinal.errors import OutOfMemory
 from spinal.profile import MeasurementProfile
-from spinal.prompts import PromptSet
+from spinal.prompts.sets import PromptSet
 from tests.engine.conftest import KNOBS
 
 Tiny = Callable[..., Path]

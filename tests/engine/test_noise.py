@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from spinal.capture import load_capture
-from spinal.checkpoint import resolve_reference
+from spinal.checkpoints.resolve import resolve_reference
+from spinal.documents.capture import load_capture
+from spinal.documents.evidence import NoiseDraw
+from spinal.documents.trace import Trace
 from spinal.engine.api import gather_evidence
 from spinal.engine.load import LoadedModel, load
 from spinal.engine.noise import changes, perturb
-from spinal.evidence import NoiseDraw
 from spinal.profile import MeasurementProfile
-from spinal.prompts import PromptSet
-from spinal.trace import Trace
+from spinal.prompts.sets import PromptSet
 from tests.engine.conftest import KNOBS
 
 Tiny = Callable[..., Path]
@@ -32,7 +32,7 @@ def sides(tiny: Tiny) -> tuple[LoadedModel, LoadedModel]:
     """A model, and one that differs from it in all of block 1 but nowhere else."""
     ours, theirs = opened(tiny("llama")), opened(tiny("llama"))
     generator = torch.Generator().manual_seed(3)
-    for parameter in theirs.model.model.layers[1].parameters():  # type: ignore[attr-defined]  # a LlamaModel
+    for parameter in theirs.model.model.layers[1].parameters():
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
     return ours, theirs
 

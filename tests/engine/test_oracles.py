@@ -9,15 +9,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from spinal.capture import load_capture
-from spinal.checkpoint import resolve_reference
+from spinal.checkpoints.resolve import resolve_reference
+from spinal.documents.capture import load_capture
+from spinal.documents.trace import Trace
 from spinal.engine.anatomy import find_anatomy
-from spinal.engine.lens import Readout, read_lens
 from spinal.engine.load import load
+from spinal.engine.transport import Readout, read_lens
 from spinal.errors import Cancelled, ContextExceeded, NonFiniteWeights, WeightsCorrupt
 from spinal.profile import MeasurementProfile
-from spinal.prompts import PromptSet
-from spinal.trace import Trace
+from spinal.prompts.sets import PromptSet
 from tests.engine.conftest import KNOBS
 
 Traced = Callable[..., tuple[Trace, Path]]
@@ -113,7 +113,7 @@ def test_a_block_that_adds_nothing_moves_nothing(tiny: Tiny, traced: Traced, few
 
 
 def test_the_spectrum_does_not_see_a_rotation_or_a_scale() -> None:
-    from spinal.engine.spectrum import node_spectrum, split_prompts
+    from spinal.engine.contraction import node_spectrum, split_prompts
 
     generator = torch.Generator().manual_seed(3)
     rows = torch.randn(400, 32, generator=generator) * torch.arange(1, 33) ** -0.7

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from spinal.checkpoint import resolve_reference
+from spinal.checkpoints.resolve import resolve_reference
 from spinal.engine.anatomy import find_anatomy
 from spinal.engine.api import gather_evidence, measure
 from spinal.engine.load import LoadedModel, load
 from spinal.engine.stream import BlockStore, open_streamed
 from spinal.errors import NonFiniteWeights
 from spinal.profile import MeasurementProfile
-from spinal.prompts import PromptSet
+from spinal.prompts.sets import PromptSet
 from tests.engine.architectures import BLOCKS, FAMILIES, build
 from tests.engine.conftest import KNOBS
 
@@ -90,9 +91,14 @@ def test_a_measurement_reads_each_block_few_times(
     tiny: Tiny, few: PromptSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once each for finding the parts, the walk, the parity gate and the continuations, however many prompts."""
-    counts = []
+    counts: list[int] = []
     original = BlockStore.resident
-    monkeypatch.setattr(BlockStore, "resident", lambda self, index: counts.append(index) or original(self, index))
+
+    def counted(store: BlockStore, index: int) -> AbstractContextManager[None]:
+        counts.append(index)
+        return original(store, index)
+
+    monkeypatch.setattr(BlockStore, "resident", counted)
     checkpoint = resolve_reference(os.fspath(tiny("llama")), roots=None)
     totals = []
     for prompts in (few, PromptSet(few.prompts[:12], few.continuations[:12])):

@@ -3,9 +3,9 @@
 import pytest
 from sqlalchemy import text
 
-from service.ledger import demand
-from service.ledger.invariants import DIGESTS, INVARIANTS, violations
-from service.ledger.unit_of_work import Ledger
+from service.database.unit_of_work import Ledger
+from service.operations.invariants import DIGESTS, INVARIANTS, violations
+from service.runs import demand
 from service.settings import Settings
 
 RUN = "00000000-0000-7000-8000-000000000001"

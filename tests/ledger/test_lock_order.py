@@ -3,18 +3,21 @@
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from random import Random
 from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 
-from service.ledger import audits, rings, runs
-from service.ledger.demand import need_runs
-from service.ledger.ids import new_id
-from service.ledger.settle import settle_audit
-from service.ledger.tables import AuditRecord
-from service.ledger.unit_of_work import Ledger
+from service.audits import store
+from service.database.ids import new_id
+from service.database.tables import AuditRecord
+from service.database.unit_of_work import Ledger
+from service.runs import rings, transitions
+from service.runs.demand import need_runs
+from service.runs.kinds import KINDS, LOCK_ORDER, Attempts, depths
+from service.runs.settle import settle_audit
 from spinal.errors import LeaseLost
 
 SECONDS, THREADS = 6.0, 10
@@ -31,15 +34,18 @@ def submit(ledger: Ledger, chance: Random) -> UUID:
     }
     audit = AuditRecord(id=new_id(), tenant="t", candidate=other, reference=one, request={}, spec={}, state="QUEUED")
     with ledger.begin() as session:
-        audits.insert_audit(session, audit, need_runs(session, specs, queue="cpu", priority=0, traceparent=None))
+        store.insert_audit(
+            session, audit, need_runs(session, specs, queue_of=lambda _kind: "cpu", priority=0, traceparent=None)
+        )
         settle_audit(session, audit.id)
     return audit.id
 
 
 def work(ledger: Ledger, chance: Random, rung: UUID) -> None:
     with ledger.begin() as session:
-        best = rings.best_due(session, rung) or rung
-        held = runs.claim(session, best, worker=f"w{chance.random()}", lease_s=60.0, deadline_s=60.0)
+        best = rings.next_run(session, rung)
+        run = best.run_id if best else rung
+        held = transitions.claim(session, run, worker=f"w{chance.random()}", lease_s=60.0, deadline_s=60.0)
     if held is None:
         return
     how = chance.choice(["release", "fail", "try again", "lose"])
@@ -47,25 +53,25 @@ def work(ledger: Ledger, chance: Random, rung: UUID) -> None:
         if how == "lose":
             session.execute(text("UPDATE runs SET lease_until = now() WHERE id = :id"), {"id": held.run_id})
         elif how == "release":
-            runs.release(session, held.run_id, held.attempt)
+            transitions.release(session, held.run_id, held.attempt)
         else:
-            runs.fail(
+            transitions.fail(
                 session, held.run_id, held.attempt, PROBLEM, retryable=how != "fail", max_attempts=3, backoff_s=0.0
             )
 
 
 def reap(ledger: Ledger) -> None:
     with ledger.begin() as session:
-        runs.reap_next(session, max_attempts=3, backoff_s=0.0)
+        transitions.reap_expired(session, attempts_of=lambda _kind: Attempts(3, 0.0))
     with ledger.begin() as session:
-        runs.end_what_waits_in_vain(session)
+        transitions.fail_orphans(session)
 
 
 def ring(ledger: Ledger) -> None:
     with ledger.begin() as session:
         due = rings.due_runs(session, ring_again_s=0.0, again=("cpu",), limit=5)
     with ledger.begin() as session:
-        rings.unring(session, [run.run_id for run in due[:2]])
+        rings.mark_not_rung(session, [run.run_id for run in due[:2]])
 
 
 def test_no_two_transactions_wait_for_each_other(ledger: Ledger) -> None:
@@ -85,7 +91,7 @@ def test_no_two_transactions_wait_for_each_other(ledger: Ledger) -> None:
                     known.append(submit(ledger, chance))
                 elif what == "cancel":
                     with ledger.begin() as session:
-                        audits.cancel_audit(session, "t", chance.choice(known[-20:]))
+                        store.cancel_audit(session, "t", chance.choice(known[-20:]))
                 elif what == "reap":
                     reap(ledger)
                 elif what == "ring":
@@ -109,6 +115,16 @@ def test_no_two_transactions_wait_for_each_other(ledger: Ledger) -> None:
     # A circle is ended by Postgres with an error for one of its transactions.
     assert wrong == []
     assert min(done.values()) > 20, done
+
+
+def test_rows_are_locked_in_the_order_in_which_they_are_made(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    last = replace(KINDS["compare"], name="last", depth=2)
+    monkeypatch.setitem(KINDS, "last", last)
+    specs = {str(n): {"kind": ("last", "compare", "trace")[n % 3], "n": n} for n in range(30)}
+    with ledger.begin() as session:
+        made = list(need_runs(session, specs, queue_of=lambda _kind: "cpu", priority=0, traceparent=None).values())
+        order = text(f"SELECT id FROM runs ORDER BY {LOCK_ORDER}")
+        assert session.execute(order, {"depths": depths()}).scalars().all() == made
 
 
 @pytest.fixture(autouse=True)

@@ -1,25 +1,30 @@
 """Migrations: one head, up and down again, no drift from the models, safe with rows and in parallel."""
 
+import json
 import os
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import Connection, create_engine, exc, inspect, text
 
-from service import migrate
+from service.database.tables import Record
+from service.operations import migrate
 from service.settings import Settings
+from tests.cli.test_cli import spinal
 from tests.conftest import create_database
 
 
 @pytest.fixture
-def empty(postgres: Any) -> Settings:
-    return Settings(database_url=create_database(postgres.url, f"m_{uuid.uuid4().hex}"))  # type: ignore[arg-type]
+def empty(postgres: Any) -> Iterator[Settings]:
+    with create_database(postgres.url, f"m_{uuid.uuid4().hex}") as url:
+        yield Settings(database_url=url)
 
 
 def test_there_is_one_head() -> None:
@@ -50,23 +55,53 @@ def test_models_and_migrations_do_not_drift(settings: Settings) -> None:
         engine.dispose()
 
 
+DEFINITIONS = """
+    SELECT conrelid::regclass::text || ' ' || conname AS name, pg_get_constraintdef(oid) AS definition
+      FROM pg_constraint WHERE connamespace = 'public'::regnamespace AND conrelid <> 0
+    UNION ALL SELECT tablename || ' ' || indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'
+"""
+
+
+def test_constraints_and_indexes_of_models_and_migrations_are_the_same(empty: Settings, settings: Settings) -> None:
+    """Alembic compares neither conditions of checks nor those of partial indexes."""
+    found = []
+    for place in (empty, settings):
+        engine = create_engine(place.database_url.get_secret_value())
+        if place is empty:
+            Record.metadata.create_all(engine)
+        with engine.connect() as connection:
+            rows = connection.execute(text(DEFINITIONS)).all()
+        found.append({row.name: row.definition for row in rows if not row.name.startswith("alembic_version ")})
+        engine.dispose()
+    assert found[0] == found[1]
+
+
 def test_two_upgrades_at_once_queue_up(empty: Settings) -> None:
     environment = {**os.environ, "SPINAL_DATABASE_URL": empty.database_url.get_secret_value()}
-    command_line = [sys.executable, "-m", "service.migrate"]
+    command_line = [sys.executable, "-m", "spinal.cli.main", "database", "upgrade"]
     running = [subprocess.Popen(command_line, env=environment, stderr=subprocess.PIPE) for _ in range(3)]
     errors = [process.communicate(timeout=60)[1].decode() for process in running]
     assert [process.returncode for process in running] == [0, 0, 0], errors
 
 
-def test_the_command_goes_back_to_an_older_migration_and_up_again(
-    empty: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(migrate, "get_settings", lambda: empty)
-    engine = create_engine(empty.database_url.get_secret_value())
-    for arguments, at in (([], migrate.head()), (["--down-to", "0001"], "0001"), ([], migrate.head())):
-        assert migrate.main(arguments) == 0
+def test_the_command_goes_back_to_an_older_migration_and_up_again(empty: Settings) -> None:
+    url = empty.database_url.get_secret_value()
+    engine = create_engine(url)
+    for arguments, at in (
+        (["upgrade"], migrate.head()),
+        (["downgrade", "0001"], "0001"),
+        (["upgrade"], migrate.head()),
+    ):
+        done = spinal("database", *arguments, "--json", SPINAL_DATABASE_URL=url)
+        assert (done.returncode, json.loads(done.stdout)["revision"]) == (0, at), done.stderr
         assert migrate.current(engine) == at
     engine.dispose()
+
+
+def test_a_migration_that_does_not_exist_is_refused(empty: Settings) -> None:
+    done = spinal("database", "downgrade", "0099", SPINAL_DATABASE_URL=empty.database_url.get_secret_value())
+    assert done.returncode == 2
+    assert "0099" in done.stderr
 
 
 KEPT = {"models": 1, "traces": 1, "runs": 8, "run_attempts": 6, "audits": 1}
@@ -116,4 +151,59 @@ def test_upgrading_a_database_with_rows_keeps_and_repairs_them(empty: Settings) 
     ]
     migrate.downgrade(empty, "0001")
     migrate.upgrade(empty)
+    engine.dispose()
+
+
+A_RUN = "INSERT INTO runs (id, kind, spec, spec_digest, queue) VALUES (:id, :kind, '{}', CAST(:id AS text), 'cpu')"
+AN_AUDIT = "INSERT INTO audits (id, tenant, candidate, request, spec) VALUES (:id, 't', 'c', '{}', '{}')"
+A_ROLE = "INSERT INTO audit_runs (audit_id, role, run_id) VALUES (:audit, :role, :run)"
+KINDS_BEFORE, ROLES_BEFORE = ("trace", "compare"), ("candidate", "reference", "control", "compare")
+
+
+def insert_kinds_and_roles(connection: Connection, kinds: Sequence[str], roles: Sequence[str]) -> None:
+    audit = {"id": uuid.uuid4()}
+    connection.execute(text(AN_AUDIT), audit)
+    runs = [{"id": uuid.uuid4(), "kind": kind} for kind in kinds]
+    connection.execute(text(A_RUN), runs)
+    connection.execute(text(A_ROLE), [{"audit": audit["id"], "role": role, "run": runs[0]["id"]} for role in roles])
+
+
+def test_kinds_and_roles_of_before_are_kept_up_and_down(empty: Settings) -> None:
+    migrate.upgrade(empty, "0004")
+    engine = create_engine(empty.database_url.get_secret_value())
+    with engine.begin() as connection:
+        insert_kinds_and_roles(connection, KINDS_BEFORE, ROLES_BEFORE)
+    migrate.upgrade(empty)
+    with engine.begin() as connection:
+        insert_kinds_and_roles(connection, KINDS_BEFORE, ROLES_BEFORE)
+    migrate.downgrade(empty, "0004")
+    for kinds, roles in ((("series",), ("candidate",)), (("trace",), ("member",))):
+        with pytest.raises(exc.IntegrityError, match="violates check"), engine.begin() as connection:
+            insert_kinds_and_roles(connection, kinds, roles)
+    engine.dispose()
+
+
+@pytest.mark.parametrize(("kind", "role"), [("series", "candidate"), ("trace", "member")])
+def test_going_back_is_refused_while_there_are_rows_that_older_code_cannot_read(
+    empty: Settings, kind: str, role: str
+) -> None:
+    migrate.upgrade(empty)
+    engine = create_engine(empty.database_url.get_secret_value())
+    with engine.begin() as connection:
+        insert_kinds_and_roles(connection, [kind], [role])
+    done = spinal("database", "downgrade", "0004", SPINAL_DATABASE_URL=empty.database_url.get_secret_value())
+    assert done.returncode == 2
+    assert f"does not know: {'series' if kind == 'series' else 'member'}" in done.stderr
+    assert migrate.current(engine) == migrate.head()
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT kind FROM runs")).scalars().all() == [kind]
+    engine.dispose()
+
+
+@pytest.mark.parametrize("name", ["", "Trace", "trace2", "_trace", "tr ace", "trace\n", "t" * 33])
+def test_a_kind_and_a_role_have_plain_short_names(settings: Settings, name: str) -> None:
+    engine = create_engine(settings.database_url.get_secret_value())
+    for kinds, roles in (((name,), ("candidate",)), (("trace",), (name,))):
+        with pytest.raises(exc.IntegrityError, match="violates check"), engine.begin() as connection:
+            insert_kinds_and_roles(connection, kinds, roles)
     engine.dispose()

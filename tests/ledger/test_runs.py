@@ -5,8 +5,9 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from service.ledger import demand, rings, runs
-from service.ledger.unit_of_work import Ledger
+from service.database.unit_of_work import Ledger
+from service.runs import demand, rings, transitions
+from service.runs.kinds import Attempts
 from worker.metrics import LedgerCollector
 
 SPEC = {"kind": "trace", "model": "local:x"}
@@ -17,9 +18,9 @@ def make(ledger: Ledger, spec: dict[str, str] | None = None, **options: object) 
         return demand.find_or_create_run(session, spec or SPEC, queue="cpu", **options)  # type: ignore[arg-type]
 
 
-def claim(ledger: Ledger, run: UUID, *, lease_s: float = 60.0) -> runs.Claim | None:
+def claim(ledger: Ledger, run: UUID, *, lease_s: float = 60.0) -> transitions.Claim | None:
     with ledger.begin() as session:
-        return runs.claim(session, run, worker="w", lease_s=lease_s, deadline_s=600.0)
+        return transitions.claim(session, run, worker="w", lease_s=lease_s, deadline_s=600.0)
 
 
 def column(ledger: Ledger, run: UUID, name: str) -> object:
@@ -27,9 +28,9 @@ def column(ledger: Ledger, run: UUID, name: str) -> object:
         return session.execute(text(f"SELECT {name} FROM runs WHERE id = :id"), {"id": run}).scalar_one()
 
 
-def fail(ledger: Ledger, held: runs.Claim, *, retryable: bool, most: int = 3) -> str:
+def fail(ledger: Ledger, held: transitions.Claim, *, retryable: bool, most: int = 3) -> str:
     with ledger.begin() as session:
-        return runs.fail(
+        return transitions.fail(
             session, held.run_id, held.attempt, {"code": "c", "detail": "d"}, retryable=retryable, max_attempts=most,
             backoff_s=0.0,
         )  # fmt: skip
@@ -67,7 +68,9 @@ def test_a_retry_waits_longer_each_time_and_not_for_the_same_time_as_others(ledg
             held = claim(ledger, run)
             assert held is not None
             with ledger.begin() as session:
-                runs.fail(session, run, held.attempt, {"code": "c"}, retryable=True, max_attempts=3, backoff_s=100.0)
+                transitions.fail(
+                    session, run, held.attempt, {"code": "c"}, retryable=True, max_attempts=3, backoff_s=100.0
+                )
                 wait = text("SELECT EXTRACT(epoch FROM not_before - now()) FROM runs WHERE id = :id")
                 found.append(float(session.execute(wait, {"id": run}).scalar_one()))
             assert claim(ledger, run) is None, f"claimed before its time, after attempt {attempt}"
@@ -77,7 +80,7 @@ def test_a_retry_waits_longer_each_time_and_not_for_the_same_time_as_others(ledg
         held = claim(ledger, run)
         assert held is not None
         with ledger.begin() as session:
-            runs.release(session, run, held.attempt)
+            transitions.release(session, run, held.attempt)
             session.execute(text("UPDATE runs SET not_before = now() + interval '1 day' WHERE id = :id"), {"id": run})
     for attempt, found in waits.items():
         base = 100.0 * 2 ** (attempt - 1)
@@ -91,7 +94,7 @@ def test_a_release_is_not_charged(ledger: Ledger) -> None:
         held = claim(ledger, run)
         assert held is not None
         with ledger.begin() as session:
-            runs.release(session, run, held.attempt)
+            transitions.release(session, run, held.attempt)
     assert column(ledger, run, "charged_attempts") == 0
     assert column(ledger, run, "attempt") == 5
 
@@ -144,13 +147,13 @@ def test_a_live_lease_is_not_reaped_and_a_past_deadline_ends_it(ledger: Ledger) 
     held = claim(ledger, run)
     assert held is not None
     with ledger.begin() as session:
-        assert runs.reap_next(session, max_attempts=3, backoff_s=0.0) is None
+        assert transitions.reap_expired(session, attempts_of=lambda _kind: Attempts(3, 0.0)) is None
         session.execute(text("UPDATE runs SET deadline_at = now() - interval '1 s'"))
     with ledger.begin() as session:
-        assert not runs.heartbeat(session, run, held.attempt, lease_s=60.0, progress=None).alive
-        assert runs.expire_lease(session, "w") == run
+        assert not transitions.heartbeat(session, run, held.attempt, lease_s=60.0, progress=None).alive
+        assert transitions.expire_lease(session, "w") == run
     with ledger.begin() as session:
-        assert runs.reap_next(session, max_attempts=1, backoff_s=0.0) == (run, "FAILED")
+        assert transitions.reap_expired(session, attempts_of=lambda _kind: Attempts(1, 0.0)) == (run, "FAILED")
     error = column(ledger, run, "error")
     assert isinstance(error, dict)
     assert error["last_code"] == "deadline_exceeded"
@@ -164,7 +167,7 @@ def test_a_run_is_late_from_the_end_of_what_it_waited_for(ledger: Ledger) -> Non
     with ledger.begin() as session:
         # The trace took an hour.
         session.execute(text("UPDATE runs SET created_at = now() - interval '1 hour'"))
-        runs.succeed(session, needed, held.attempt, "0" * 64)
+        transitions.succeed(session, needed, held.attempt, "0" * 64)
     collector = LedgerCollector(ledger)
     [oldest] = [metric for metric in collector.collect() if metric.name == "spinal_oldest_due_run_seconds"]
     assert oldest.samples[0].value < 60.0

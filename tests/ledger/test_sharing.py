@@ -5,12 +5,14 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from service.ledger import audits, rings, runs
-from service.ledger.demand import find_or_create_run, need_runs
-from service.ledger.ids import new_id
-from service.ledger.settle import settle_audit
-from service.ledger.tables import AuditRecord
-from service.ledger.unit_of_work import Ledger
+from service.audits import store
+from service.database.ids import new_id
+from service.database.tables import AuditRecord
+from service.database.unit_of_work import Ledger
+from service.runs import rings, transitions
+from service.runs.demand import find_or_create_run, need_runs
+from service.runs.kinds import Attempts
+from service.runs.settle import settle_audit
 
 M: dict[str, Any] = {"kind": "trace", "of": "m"}
 PAIR: dict[str, dict[str, Any]] = {
@@ -24,20 +26,20 @@ DIGEST = "ab" * 32
 def submit(ledger: Ledger, specs: dict[str, dict[str, Any]]) -> tuple[UUID, dict[str, UUID]]:
     audit = AuditRecord(id=new_id(), tenant="t", candidate="m", reference=None, request={}, spec={}, state="QUEUED")
     with ledger.begin() as session:
-        found = need_runs(session, specs, queue="cpu", priority=0, traceparent=None)
-        audits.insert_audit(session, audit, found)
+        found = need_runs(session, specs, queue_of=lambda _kind: "cpu", priority=0, traceparent=None)
+        store.insert_audit(session, audit, found)
         settle_audit(session, audit.id)
     return audit.id, found
 
 
 def cancel(ledger: Ledger, audit: UUID) -> None:
     with ledger.begin() as session:
-        assert audits.cancel_audit(session, "t", audit)
+        assert store.cancel_audit(session, "t", audit)
 
 
-def claim(ledger: Ledger, run: UUID) -> runs.Claim:
+def claim(ledger: Ledger, run: UUID) -> transitions.Claim:
     with ledger.begin() as session:
-        held = runs.claim(session, run, worker=f"w/{run}", lease_s=60.0, deadline_s=60.0)
+        held = transitions.claim(session, run, worker=f"w/{run}", lease_s=60.0, deadline_s=60.0)
     assert held is not None
     return held
 
@@ -56,7 +58,7 @@ def test_nobody_waits_for_a_trace_that_another_audit_gave_up(ledger: Ledger) -> 
     second, new = submit(ledger, PAIR)
     assert new["candidate"] != old["candidate"]
     with ledger.begin() as session:
-        assert runs.succeed(session, held.run_id, held.attempt, DIGEST) == "CANCELLED"
+        assert transitions.succeed(session, held.run_id, held.attempt, DIGEST) == "CANCELLED"
     third, shared = submit(ledger, PAIR)
     assert shared == new
     cancel(ledger, second)
@@ -103,13 +105,13 @@ def test_what_can_never_start_is_ended_and_its_audits_with_it(ledger: Ledger) ->
         )
         session.execute(text("UPDATE runs SET cancel_requested = TRUE WHERE id = :id"), {"id": found["reference"]})
     with ledger.begin() as session:
-        assert set(runs.end_what_waits_in_vain(session)) == {
+        assert set(transitions.fail_orphans(session)) == {
             (found["reference"], "CANCELLED"),
             (found["compare"], "FAILED"),
         }
     assert state(ledger, "audits", audit) == "FAILED"
     with ledger.begin() as session:
-        assert runs.end_what_waits_in_vain(session) == []
+        assert transitions.fail_orphans(session) == []
     _, again = submit(ledger, PAIR)
     assert not set(again.values()) & set(found.values())
 
@@ -117,9 +119,9 @@ def test_what_can_never_start_is_ended_and_its_audits_with_it(ledger: Ledger) ->
 def test_one_delivery_claims_one_run_however_often_it_is_delivered(ledger: Ledger) -> None:
     _, found = submit(ledger, PAIR)
     with ledger.begin() as session:
-        assert runs.claim(session, found["candidate"], worker="w", lease_s=60.0, deadline_s=60.0)
-        assert runs.claim(session, found["reference"], worker="w", lease_s=60.0, deadline_s=60.0) is None
-        assert runs.claim(session, found["reference"], worker="v", lease_s=60.0, deadline_s=60.0)
+        assert transitions.claim(session, found["candidate"], worker="w", lease_s=60.0, deadline_s=60.0)
+        assert transitions.claim(session, found["reference"], worker="w", lease_s=60.0, deadline_s=60.0) is None
+        assert transitions.claim(session, found["reference"], worker="v", lease_s=60.0, deadline_s=60.0)
 
 
 def test_a_specification_that_has_succeeded_is_never_done_again(ledger: Ledger) -> None:
@@ -131,7 +133,7 @@ def test_a_specification_that_has_succeeded_is_never_done_again(ledger: Ledger) 
         session.execute(text("ALTER TABLE audits DISABLE TRIGGER ALL"))
         session.execute(text("UPDATE audits SET state = 'CANCELLED', finished_at = now()"))
         session.execute(text("ALTER TABLE audits ENABLE TRIGGER ALL"))
-        runs.succeed(session, held.run_id, held.attempt, DIGEST)
+        transitions.succeed(session, held.run_id, held.attempt, DIGEST)
         session.commit()
         assert find_or_create_run(late, M, queue="cpu") == found["candidate"]
     assert state(ledger, "audits", alone) == "CANCELLED"
@@ -147,15 +149,15 @@ def test_a_run_of_a_cancelled_audit_is_over_however_its_worker_leaves_it(ledger:
         cancel(ledger, audit)
         with ledger.begin() as session:
             if end == "release":
-                runs.release(session, held.run_id, held.attempt)
+                transitions.release(session, held.run_id, held.attempt)
             elif end == "retry":
-                runs.fail(
+                transitions.fail(
                     session, held.run_id, held.attempt, {"code": "c"}, retryable=True, max_attempts=3, backoff_s=0.0
                 )
             else:
-                runs.expire_lease(session, f"w/{held.run_id}")
+                transitions.expire_lease(session, f"w/{held.run_id}")
         with ledger.begin() as session:
-            runs.reap_next(session, max_attempts=3, backoff_s=0.0)
+            transitions.reap_expired(session, attempts_of=lambda _kind: Attempts(3, 0.0))
         assert state(ledger, "runs", held.run_id) == "CANCELLED", end
 
 
@@ -163,10 +165,16 @@ def test_a_raised_priority_overtakes_what_was_rung_before(ledger: Ledger) -> Non
     _, slow = submit(ledger, {"candidate": {"kind": "trace", "of": "slow"}})
     _, urgent = submit(ledger, {"candidate": {"kind": "trace", "of": "urgent"}})
     with ledger.begin() as session:
-        need_runs(session, {"candidate": {"kind": "trace", "of": "urgent"}}, queue="cpu", priority=5, traceparent=None)
+        need_runs(
+            session,
+            {"candidate": {"kind": "trace", "of": "urgent"}},
+            queue_of=lambda _kind: "cpu",
+            priority=5,
+            traceparent=None,
+        )
     with ledger.begin() as session:
-        assert rings.best_due(session, slow["candidate"]) is None
+        assert rings.next_run(session, slow["candidate"]) is None
         assert len(rings.due_runs(session, ring_again_s=60.0, again=())) == 2
         # The doorbell that came first was the other run's.
-        assert rings.best_due(session, slow["candidate"]) == urgent["candidate"]
-        assert rings.best_due(session, UUID(int=0)) is None
+        assert rings.next_run(session, slow["candidate"]) == rings.Queued(urgent["candidate"], "trace")
+        assert rings.next_run(session, UUID(int=0)) is None

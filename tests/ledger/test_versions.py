@@ -1,18 +1,20 @@
 """What ``SPEC_VERSION`` stands for: whoever changes what a specification asks for has to raise it."""
 
 import json
+from dataclasses import replace
 from hashlib import sha256
 from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 
-from service.ledger import demand, runs, specs
-from service.ledger.specs import SPEC_VERSION, compare_spec, trace_spec
-from service.ledger.unit_of_work import Ledger
-from spinal.comparison import SCORER_VERSION
+from service.database.unit_of_work import Ledger
+from service.runs import demand, specs, transitions
+from service.runs.kinds import KINDS
+from service.runs.specs import SPEC_VERSION, compare_spec, trace_spec
+from spinal.documents.comparison import SCORER_VERSION
+from spinal.documents.trace import ENGINE_VERSION
 from spinal.profile import MeasurementProfile
-from spinal.trace import ENGINE_VERSION
 
 STANDS_FOR = {3: "3400f29ff2779ab4"}
 """SPEC_VERSION -> what its specifications can say. On failure: raise SPEC_VERSION and add its line; never edit one."""
@@ -37,14 +39,21 @@ def test_a_run_is_claimed_by_its_own_version_and_by_later_ones(ledger: Ledger, m
     with ledger.begin() as session:
         run = demand.find_or_create_run(session, {"kind": "trace", "n": "x"}, queue="cpu")
 
-    def claim() -> runs.Claim | None:
+    def claim() -> transitions.Claim | None:
         with ledger.begin() as session:
-            return runs.claim(session, run, worker="w", lease_s=60.0, deadline_s=60.0)
+            return transitions.claim(session, run, worker="w", lease_s=60.0, deadline_s=60.0)
 
-    monkeypatch.setattr(runs, "SPEC_VERSION", SPEC_VERSION - 1)
+    trace = KINDS["trace"]
+    monkeypatch.setitem(KINDS, "trace", replace(trace, version=trace.version - 1))
     assert claim() is None
-    monkeypatch.setattr(runs, "SPEC_VERSION", SPEC_VERSION + 1)
+    monkeypatch.setitem(KINDS, "trace", replace(trace, version=trace.version + 1))
     assert claim() is not None
+
+
+def test_workers_from_before_the_table_leave_later_kinds_alone() -> None:
+    """They know runs by their version alone, and theirs is 3."""
+    first = {name for name, kind in KINDS.items() if kind.version <= 3}
+    assert first <= {"trace", "compare"}
 
 
 def test_code_from_before_versions_inserts_runs_that_everyone_claims(ledger: Ledger) -> None:
@@ -57,4 +66,4 @@ def test_code_from_before_versions_inserts_runs_that_everyone_claims(ledger: Led
             {"id": run, "digest": specs.spec_digest({"kind": "trace"})},
         )
     with ledger.begin() as session:
-        assert runs.claim(session, run, worker="w", lease_s=60.0, deadline_s=60.0) is not None
+        assert transitions.claim(session, run, worker="w", lease_s=60.0, deadline_s=60.0) is not None

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from spinal.analysis.contraction import fit_windows, numerical_rank, window_ranks
 from spinal.analysis.localization import localize, smallest_window, terminal_window
 from spinal.analysis.nulls import percentile_of
 from spinal.analysis.scores import strength
 from spinal.analysis.shape import kendall_tau, path_coherence
-from spinal.analysis.spectrum import fit_windows, numerical_rank, window_ranks
 from spinal.analysis.uncertainty import draw_shares, mean_estimates
 
 weights = st.floats(0.0, 1e6, allow_subnormal=False)

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from spinal.comparison import Comparison
+from spinal.audit import Ports, TemporaryCaptures, Traced, compare_traces, trace_checkpoint
+from spinal.checkpoints.resolve import resolve_reference
+from spinal.documents.comparison import Comparison
 from spinal.profile import MeasurementProfile
-from spinal.prompts import PromptSet, builtin_prompts
-from spinal.trace import Trace
+from spinal.prompts.builtin import builtin_prompts
+from spinal.prompts.sets import PromptSet
 
 PROFILE = MeasurementProfile(max_tokens=96, swap_prompts=48, continuation_prompts=32, lens_positions=8)
 """Short prompts keep the session under a minute; what is asserted does not depend on their length."""
@@ -22,60 +24,36 @@ def prompts() -> PromptSet:
 
 
 @pytest.fixture(scope="session")
-def traced(
-    history_checkpoint: Callable[[str], Path], prompts: PromptSet, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], tuple[Trace, Path]]:
-    """``traced(name)`` -> (trace, capture file) of a history checkpoint."""
-    from spinal.checkpoint import resolve_reference
-    from spinal.engine.api import measure
+def ports(tmp_path_factory: pytest.TempPathFactory) -> Ports:
+    return Ports(captures=TemporaryCaptures(tmp_path_factory.mktemp("captures")))
 
-    folder = tmp_path_factory.mktemp("captures")
+
+@pytest.fixture(scope="session")
+def traced(history_checkpoint: Callable[[str], Path], prompts: PromptSet, ports: Ports) -> Callable[[str], Traced]:
+    """``traced(name)`` -> trace, capture and files of a history checkpoint."""
 
     @cache
-    def run(name: str) -> tuple[Trace, Path]:
-        path = folder / f"{name}.safetensors"
+    def run(name: str) -> Traced:
         checkpoint = resolve_reference(os.fspath(history_checkpoint(name)), roots=None)
-        return measure(checkpoint, prompts, PROFILE, capture_path=path), path
+        return trace_checkpoint(checkpoint, prompts, PROFILE, ports=ports)
 
     return run
 
 
 @pytest.fixture(scope="session")
-def compared(
-    history_checkpoint: Callable[[str], Path],
-    prompts: PromptSet,
-    traced: Callable[[str], tuple[Trace, Path]],
-) -> Callable[..., Comparison]:
+def compared(prompts: PromptSet, traced: Callable[[str], Traced], ports: Ports) -> Callable[..., Comparison]:
     """``compared(name)`` -> the comparison of ``sft`` (reference) with that checkpoint; ``compared(name, control,
     draws)`` with a named control and draws of matched noise."""
-    from spinal.analysis.compare import compare
-    from spinal.capture import load_capture
-    from spinal.checkpoint import resolve_reference
-    from spinal.engine.api import gather_evidence
 
     @cache
     def run(name: str, control: str | None = None, draws: int = 0) -> Comparison:
-        profile = PROFILE.model_copy(update={"noise_draws": draws})
-        reference, reference_path = traced("sft")
-        candidate, candidate_path = traced(name)
-        evidence = gather_evidence(
-            resolve_reference(os.fspath(history_checkpoint("sft")), roots=None),
-            resolve_reference(os.fspath(history_checkpoint(name)), roots=None),
-            reference_capture=reference_path,
-            candidate_capture=candidate_path,
+        return compare_traces(
+            traced("sft"),
+            traced(name),
+            PROFILE.model_copy(update={"noise_draws": draws}),
+            ports=ports,
             prompts=prompts,
-            profile=profile,
-            device="cpu",
-        )
-        return compare(
-            reference,
-            load_capture(reference_path),
-            candidate,
-            load_capture(candidate_path),
-            evidence,
-            profile,
-            candidate.provenance,
-            control=None if control is None else (traced(control)[0], load_capture(traced(control)[1])),
+            control=None if control is None else traced(control),
         )
 
     return run

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from spinal.comparison import Comparison, LayerComparison
-from spinal.documents import Estimate
+from spinal.documents.base import Estimate
+from spinal.documents.comparison import Comparison, LayerComparison
 
 Compared = Callable[..., Comparison]
 BANDS = {"dpo-blocks-1-7": (1, 7), "dpo-blocks-9-15": (9, 15), "dpo-blocks-18-24": (18, 24)}
@@ -53,7 +53,7 @@ def test_every_difference_is_exactly_zero_before_the_first_changed_block(compare
 @pytest.mark.parametrize("profile", ["block_swap", "weights"])
 def test_a_change_at_known_blocks_is_found_there(compared: Compared, name: str, profile: str) -> None:
     first, last = BANDS[name]
-    place = compared(name).localization[profile]  # type: ignore[index]  # parametrised over the literal's members
+    place = compared(name).localization[profile]
     assert place.window80 is not None
     assert place.window80[0] >= first
     assert place.window80[1] <= last

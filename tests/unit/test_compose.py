@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from service.settings import Settings
+from spinal.cli.operators import OPERATORS
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -24,8 +25,13 @@ def test_every_part_of_the_service_is_there() -> None:
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_command_names_modules_that_exist(name: str) -> None:
+def test_command_names_what_exists(name: str) -> None:
     command = OWN[name]["command"]
+    if command[0] == "spinal":
+        module, _, attribute = OPERATORS[command[1]][0].partition(":")
+        assert f"{attribute} = typer.Typer(" in _source(module)
+        assert f"def {command[2]}(" in _source(module)
+        return
     assert command[:2] == ["python", "-m"]
     modules = [command[2]]
     if command[2] == "uvicorn":

@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from spinal import checkpoint, unchanged
-from spinal.checkpoint import check_pair, inspect, resolve_reference
+from spinal.checkpoints import inspect as inspecting
+from spinal.checkpoints import pair, unchanged
+from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.inspect import inspect
+from spinal.checkpoints.pair import check_pair
+from spinal.checkpoints.resolve import resolve_reference
+from spinal.checkpoints.unchanged import Unchanged
 from spinal.errors import (
     ArchitectureUnsupported,
     ModelNotFound,
@@ -16,9 +21,8 @@ from spinal.errors import (
     WeightsCorrupt,
     WeightsMissing,
 )
-from spinal.unchanged import Unchanged
 from tests.conftest import EXAMPLES
-from tests.waiting import until
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -36,13 +40,14 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> None:
 def readings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every tokenizer that is read, by folder."""
     seen: list[str] = []
-    read = checkpoint._read_tokenizer
+    read = inspecting.read_tokenizer
 
-    def counted(of: checkpoint.Checkpoint) -> dict[str, object]:
+    def counted(of: Checkpoint) -> dict[str, object]:
         seen.append(of.path.name)
         return read(of)
 
-    monkeypatch.setattr(checkpoint, "_read_tokenizer", counted)
+    for module in (inspecting, pair):
+        monkeypatch.setattr(module, "read_tokenizer", counted)
     return seen
 
 
@@ -137,15 +142,15 @@ def test_a_folder_that_takes_the_place_of_another_meanwhile_is_looked_at_itself(
 
 @pytest.mark.usefixtures("settled")
 def test_what_changes_during_the_check_is_checked_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = checkpoint._read_tokenizer
+    read = inspecting.read_tokenizer
 
-    def swapped(of: checkpoint.Checkpoint) -> dict[str, object]:
+    def swapped(of: Checkpoint) -> dict[str, object]:
         found = read(of)
         swap(folder / "tokenizer.json", b'"model"', b'"mudel"')
         return found
 
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoint, "_read_tokenizer", swapped)
+        patched.setattr(inspecting, "read_tokenizer", swapped)
         look(folder)
     with pytest.raises(TokenizerInvalid):
         look(folder)

@@ -8,11 +8,11 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from service.ledger import rings, runs
-from service.ledger.demand import find_or_create_run
-from service.ledger.unit_of_work import Ledger
+from service.database.unit_of_work import Ledger
+from service.runs import rings, transitions
+from service.runs.demand import find_or_create_run
 from service.settings import Settings
-from tests.waiting import until
+from tests.support.waiting import until
 from worker import tasks
 
 
@@ -28,7 +28,7 @@ def claim(ledger: Ledger, settings: Settings, monkeypatch: Any) -> Callable[[UUI
 
     def rung(run: UUID) -> UUID | None:
         claimed = tasks._claim(run, f"w/{next(deliveries)}", settings)
-        return claimed and claimed.run_id
+        return None if claimed is None else claimed.run_id
 
     return rung
 
@@ -104,7 +104,7 @@ def test_a_doorbell_whose_run_is_taken_while_it_waits_starts_another(
     with ledger.begin() as session:
         rings.due_runs(session, ring_again_s=60.0, again=())
     with ledger.begin() as session:
-        assert runs.claim(session, held, worker="another", lease_s=60.0, deadline_s=60.0) is not None
+        assert transitions.claim(session, held, worker="another", lease_s=60.0, deadline_s=60.0) is not None
         started = ring_and_wait(ledger, rung, held)
         other = make(ledger, "other")
         with ledger.begin() as ringing:

@@ -14,7 +14,7 @@ from celery import Celery
 from devstack import ValkeyServer
 from devstack.processes import Child
 from tests.conftest import ROOT
-from tests.waiting import until
+from tests.support.waiting import until
 
 KILLS = 20
 StartWorker = Callable[..., Child]

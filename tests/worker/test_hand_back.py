@@ -3,9 +3,9 @@
 import pytest
 from sqlalchemy import text
 
-from service.ledger import runs
-from service.ledger.demand import find_or_create_run
-from service.ledger.unit_of_work import Ledger
+from service.database.unit_of_work import Ledger
+from service.runs import transitions
+from service.runs.demand import find_or_create_run
 from service.settings import Settings
 from worker import lease
 
@@ -18,7 +18,7 @@ def test_only_the_dead_childs_run_is_taken_back(
     for task in ("dead", "silent"):
         with ledger.begin() as session:
             run = find_or_create_run(session, {"kind": "trace", "n": task}, queue="cpu")
-            assert runs.claim(session, run, worker=lease.worker_name(task), lease_s=60.0, deadline_s=60.0)
+            assert transitions.claim(session, run, worker=lease.worker_name(task), lease_s=60.0, deadline_s=60.0)
             held[task] = run
     with ledger.begin() as session:
         # As after an outage longer than a lease: the other worker has not had the time to beat yet.

@@ -4,9 +4,10 @@ import contextlib
 
 from sqlalchemy import text
 
-from service.ledger import runs
-from service.ledger.demand import find_or_create_run
-from service.ledger.unit_of_work import Ledger
+from service.database.unit_of_work import Ledger
+from service.runs import transitions
+from service.runs.demand import find_or_create_run
+from service.runs.kinds import Attempts
 from service.settings import Settings
 from spinal.errors import DatabaseUnavailable
 from worker.metrics import LedgerCollector
@@ -36,7 +37,7 @@ def test_an_empty_ledger_shows_zeros_and_not_nothing(ledger: Ledger) -> None:
 def test_lost_runs_refused_writes_and_broken_invariants_show(ledger: Ledger) -> None:
     with ledger.begin() as session:
         run = find_or_create_run(session, {"kind": "trace", "n": "x"}, queue="cpu")
-        held = runs.claim(session, run, worker="w", lease_s=60.0, deadline_s=60.0)
+        held = transitions.claim(session, run, worker="w", lease_s=60.0, deadline_s=60.0)
     assert held is not None
     with ledger.begin() as session:
         session.execute(text("UPDATE runs SET lease_until = now() - interval '2 minutes'"))
@@ -45,9 +46,9 @@ def test_lost_runs_refused_writes_and_broken_invariants_show(ledger: Ledger) -> 
     assert found["spinal_runs,RUNNING"] == 1
     assert found["spinal_invariant_violations,no lease is expired for more than a minute"] == 1
     with ledger.begin() as session:
-        assert runs.reap_next(session, max_attempts=3, backoff_s=0.0) == (run, "QUEUED")
+        assert transitions.reap_expired(session, attempts_of=lambda _kind: Attempts(3, 0.0)) == (run, "QUEUED")
         for beat in (True, True, False):
-            assert runs.record_refusal(session, run, held.attempt, beat=beat)
+            assert transitions.record_refusal(session, run, held.attempt, beat=beat)
         session.execute(text("UPDATE runs SET created_at = now() - interval '1 hour', not_before = now()"))
     with ledger.begin() as session:
         session.execute(text("UPDATE runs SET not_before = now() - interval '100 s'"))
@@ -69,7 +70,7 @@ def test_a_database_that_is_away_shows_as_that(settings: Settings) -> None:
 
 def test_invariants_that_take_too_long_take_no_other_gauge_with_them(ledger: Ledger, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     with monkeypatch.context() as patched:
-        patched.setattr("service.ledger.invariants.INVARIANTS", {"slow": "SELECT pg_sleep(5)"})
+        patched.setattr("service.operations.invariants.INVARIANTS", {"slow": "SELECT pg_sleep(5)"})
         patched.setattr("worker.metrics.INSPECTION_LIMIT_S", 1.0)
         found = gauges(ledger)
     assert found["spinal_database_up"] == 1

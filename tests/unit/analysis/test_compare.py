@@ -1,17 +1,19 @@
 """compare(): what must hold of every result, and what it refuses."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from spinal.analysis.compare import comparison_digest
 from spinal.analysis.diff import diff_traces
-from spinal.comparison import LOCALIZATION_PROFILES, Comparison, LayerComparison
-from spinal.documents import Estimate
+from spinal.analysis.locators import LOCATORS
+from spinal.documents.base import Estimate
+from spinal.documents.comparison import Comparison, LayerComparison
 from spinal.errors import FingerprintMismatch, TracesNotComparable
 from spinal.profile import MeasurementProfile
-from tests.unit.analysis.fabricated import PROFILE, changed_pair, evidence, identical_pair, sha, trace
+from tests.support.fabricated import PROFILE, changed_pair, evidence, identical_pair, sha, trace
 
 
 def estimates(layer: LayerComparison) -> dict[str, Estimate]:
@@ -35,7 +37,7 @@ def test_a_checkpoint_against_itself_is_exactly_zero(kind: str) -> None:
                 assert estimate.value == 0.0, name
                 assert estimate.ci == (0.0, 0.0), name
                 assert not estimate.significant, name
-    assert set(result.localization) == set(LOCALIZATION_PROFILES)
+    assert set(result.localization) == set(LOCATORS)
     for place in result.localization.values():
         assert place.center is None
         assert place.peak is None
@@ -72,7 +74,9 @@ def test_scores_are_those_of_the_definition() -> None:
     assert scores.transport_fall == pytest.approx(fall, rel=1e-12)
     assert scores.delta_align == pytest.approx((rise + fall) / 2, rel=1e-12)
     assert scores.footprint == pytest.approx(1.0)
-    assert scores.spinal_score == pytest.approx((scores.delta_align + scores.coherence + scores.footprint) / 3)
+    parts = [scores.delta_align, scores.coherence, scores.footprint]
+    assert scores.spinal_score == pytest.approx(sum(part for part in parts if part is not None) / 3)
+    assert None not in parts
     for name in ("delta_align", "contraction_rise", "transport_fall", "coherence", "spinal_score"):
         low, high = scores.ci[name]
         assert low < getattr(scores, name) < high
@@ -88,7 +92,7 @@ def test_a_contraction_that_falls_is_reported_with_its_sign() -> None:
 def test_localization_and_flags_name_the_changed_blocks() -> None:
     result = changed_pair(first=8).compare()
     for name in ("block_swap", "weights", "block_swap_transport", "d_transport", "function"):
-        place = result.localization[name]  # type: ignore[index]  # names are the literal's members
+        place = result.localization[name]
         assert place.window80 == (8, 10), name
         assert place.terminal_share == pytest.approx(1.0), name
         assert place.terminal_share_null == pytest.approx(0.4)
@@ -186,7 +190,7 @@ def test_other_profiles_are_refused_with_fingerprints_and_knobs() -> None:
         (5, 8, {}, "number of blocks"),
     ],
 )
-def test_traces_of_other_things_are_refused(blocks: int, prompts: int, change: dict[str, str], named: str) -> None:
+def test_traces_of_other_things_are_refused(blocks: int, prompts: int, change: dict[str, Any], named: str) -> None:
     with pytest.raises(TracesNotComparable, match=named) as refused:
         diff_traces(trace("sft", 4, 8), trace("dpo", blocks, prompts, **change))
     assert refused.value.hint

@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from spinal.documents.evidence import NoiseDraw
 from spinal.errors import FingerprintMismatch, TracesNotComparable
-from spinal.evidence import NoiseDraw
 from spinal.profile import MeasurementProfile
-from tests.unit.analysis.fabricated import Pair, capture, changed_pair, trace
+from tests.support.fabricated import Pair, capture, changed_pair, trace
 
 
-def other(pair: Pair, name: str = "twin") -> tuple:  # type: ignore[type-arg]  # (Trace, Capture)
+def other(pair: Pair, name: str = "twin") -> tuple:
     """A control with the candidate's capture under its own name."""
     made = trace(name, pair.reference.model.n_layers, pair.reference.prompt_set.count)
     return made, replace(pair.candidate_capture, trace_digest=made.digest)

@@ -13,12 +13,13 @@ import pytest
 
 from spinal.analysis.localization import localize, terminal_window
 from spinal.analysis.scores import strength, terminal_nodes
-from spinal.capture import Capture, PolicyCapture
-from spinal.comparison import Comparison
+from spinal.documents.capture import Capture, PolicyCapture
+from spinal.documents.comparison import Comparison
+from spinal.documents.trace import Trace
 from spinal.profile import MeasurementProfile
-from spinal.trace import Trace
-from tests.unit.analysis.fabricated import Pair, capture, evidence, trace
+from tests.support.fabricated import Pair, capture, evidence, trace
 
+pytestmark = pytest.mark.slow
 Array = np.ndarray
 SETS, PROMPTS, BLOCKS = 400, 96, 20
 PROFILE = MeasurementProfile(bootstrap_draws=500)
@@ -144,7 +145,7 @@ def test_the_place_of_thresholded_profiles_covers(results: list[Comparison], pro
     steps = np.abs(STEP["candidate"] - STEP["reference"])[1:]
     steps[0] = 0.0
     known = {"d_contraction": np.abs(ALPHA["candidate"] - ALPHA["reference"])[1:], "d_transport": steps}
-    places = [result.localization[profile] for result in results]  # type: ignore[index]  # a profile's name
+    places = [result.localization[profile] for result in results]
     truth = getattr(localize(known.get(profile, SWAP), None, terminal_window(BLOCKS, 0.7)), member)
     assert {tuple(sorted(place.ci)) for place in places} == {("center", "terminal_share")}
     assert coverage([place.ci[member] for place in places], truth) >= 0.90
@@ -167,6 +168,6 @@ def test_layers_cover(results: list[Comparison], layer: int, member: str) -> Non
 def test_the_minimum_detectable_effect_is_found_with_the_stated_power(results: list[Comparison]) -> None:
     """An effect of 2.8 SE is beyond 1.96 SE of zero in 80% of the sets."""
     found = [result.scores for result in results]
-    se = float(np.std([score.delta_align for score in found], ddof=1))
+    se = float(np.std([score.delta_align for score in found if score.delta_align is not None], ddof=1))
     mde = float(np.mean([score.mde["delta_align"] for score in found]))
     assert mde == pytest.approx(2.8 * se, rel=0.15)

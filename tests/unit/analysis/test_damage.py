@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from spinal.comparison import Comparison
-from tests.unit.analysis.fabricated import changed_pair
+from spinal.documents.comparison import Comparison
+from tests.support.fabricated import changed_pair
 
 
 def assessed(*, hidden: float = 0.0, swap: float = 0.0, nll: float | None = 0.0, non_finite: int = 0) -> Comparison:
@@ -18,11 +18,11 @@ def assessed(*, hidden: float = 0.0, swap: float = 0.0, nll: float | None = 0.0,
         hidden_change={"last": hidden * ones, "all": hidden * ones},
         block_swap=np.full((32, 10), swap),
     )
-    scored = {"nll": np.full(32, np.nan) if nll is None else pair.candidate_capture.nll + nll}
+    scored = np.full(32, np.nan) if nll is None else pair.candidate_capture.nll + nll
     return replace(
         pair,
         evidence=evidence,
-        candidate_capture=replace(pair.candidate_capture, **scored),
+        candidate_capture=replace(pair.candidate_capture, nll=scored),
         candidate=pair.candidate.model_copy(update={"non_finite": non_finite}),
     ).compare()
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from spinal.analysis.nulls import depth_null, percentile_of, split_shares
-from tests.unit.analysis.fabricated import changed_pair, identical_pair
+from tests.support.fabricated import changed_pair, identical_pair
 
 
 def test_percentiles_count_ties_half() -> None:

@@ -1,0 +1,67 @@
+"""The application factory. Importing this module opens nothing."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import Depends, FastAPI
+
+from service import openapi
+from service.audits import routes as audits
+from service.database.unit_of_work import Ledger
+from service.http import problems
+from service.http.context import refuse_unknown_query
+from service.http.middleware import BodyLimit, RequestContext
+from service.models import routes as models
+from service.operations import health
+from service.platform.logs import configure_logs
+from service.platform.telemetry import configure_telemetry, flush_telemetry
+from service.prompt_sets import routes as prompt_sets
+from service.settings import Settings, get_settings
+from service.traces import routes as traces
+from spinal import __version__
+
+DESCRIPTION = """Audits what alignment did inside a language model.
+
+Submit an audit of a candidate checkpoint against a reference, wait for it, and read where the change sits in
+depth, how strong it is, and whether the candidate is damaged. Every error is `application/problem+json` with a
+stable `code`. Nothing here claims that a model is or is not aligned."""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The API on ``settings`` (by default those of the environment). Raises ValueError when keys are required
+    but no pepper is set."""
+    chosen = settings or get_settings()
+    if chosen.auth == "required" and not chosen.key_pepper.get_secret_value():
+        raise ValueError("SPINAL_KEY_PEPPER must be set while SPINAL_AUTH is 'required'")
+    configure_logs(chosen)
+    configure_telemetry(chosen, "spinal-api")
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.ledger = Ledger(chosen)
+        yield
+        app.state.ledger.close()
+        flush_telemetry()
+
+    app = bare_app(lifespan=lifespan, max_body_bytes=chosen.max_body_bytes)
+    app.state.settings = chosen
+    return app
+
+
+def bare_app(*, lifespan: object = None, max_body_bytes: int | None = None) -> FastAPI:
+    """Routes and contract without any connection, as needed to write ``openapi.yaml``."""
+    app = FastAPI(
+        title="SPINAL audit service",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,  # type: ignore[arg-type]  # None or a lifespan of FastAPI
+        separate_input_output_schemas=False,
+    )
+    problems.install(app)
+    openapi.install(app)
+    if max_body_bytes is not None:
+        app.add_middleware(BodyLimit, most=max_body_bytes)
+    app.add_middleware(RequestContext)
+    for noun in (audits, traces, models, prompt_sets, health):
+        app.include_router(noun.router, dependencies=[Depends(refuse_unknown_query)])
+    return app

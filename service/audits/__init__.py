@@ -1,0 +1,1 @@
+"""Audits: what one caller asked, and what became of it."""

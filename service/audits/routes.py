@@ -1,0 +1,211 @@
+"""/v1/audits"""
+
+import time
+from typing import Annotated
+from uuid import UUID
+
+import anyio
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+
+from service.audits.resolve import AuditRequest, cached_roles, resolve_request
+from service.audits.schemas import AuditIn, AuditOut, AuditPage, Outcome, ScoresOut, State, ValidationOut
+from service.audits.store import AuditFilter, list_audits
+from service.audits.verbs import AuditView, cancel_audit, create_audit, read_audit, read_comparison, read_result
+from service.database.unit_of_work import Ledger
+from service.http.context import LedgerDep, Reader, SettingsDep, Writer
+from service.http.documented import ACCESS, SUBMIT_ERRORS, documented
+from service.http.fields import ReportFormat, Timestamp
+from service.http.pagination import decode, decode_time, encode, link_next
+from service.runs.lifecycle import TERMINAL
+from spinal import errors
+from spinal.documents.canonical import digest_of
+from spinal.report.formats import FORMATS
+
+router = APIRouter(prefix="/v1/audits", tags=["audits"])
+
+POLL_EVERY_S = 0.4
+RETRY_AFTER_S = "2"
+
+
+Key = Annotated[str | None, Header(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")]
+
+
+@router.post(
+    "",
+    operation_id="submitAudit",
+    status_code=202,
+    response_model=AuditOut,
+    responses={
+        200: {"model": ValidationOut, "description": "With validate_only: what the request would do"},
+        201: {"model": AuditOut, "description": "Every result existed: the audit has already succeeded"},
+        **documented(*SUBMIT_ERRORS),
+    },
+)
+def submit(
+    body: AuditIn,
+    request: Request,
+    ledger: LedgerDep,
+    settings: SettingsDep,
+    caller: Writer,
+    idempotency_key: Key = None,
+    validate_only: bool = False,
+) -> Response:
+    """Submit an audit. Everything that a second of looking at files can tell is checked before 202."""
+    asked = AuditRequest(
+        candidate=body.candidate,
+        reference=body.reference,
+        control=body.control,
+        prompt_set=body.prompt_set,
+        profile=body.profile,
+        labels=body.labels,
+        priority=body.priority,
+        body=body.model_dump(mode="json", exclude_unset=True),
+        spelled_out=body.model_dump(mode="json"),
+    )
+    if validate_only:
+        resolved = resolve_request(ledger, settings, caller.tenant, asked)
+        cached = cached_roles(ledger, resolved)
+        needed = len({digest_of(spec) for role, spec in resolved.specs.items() if not cached[role]})
+        checked = ValidationOut(**resolved.summary, cached=cached, runs_needed=needed)
+        return JSONResponse(checked.model_dump(mode="json"))
+    accepted = create_audit(
+        ledger,
+        settings,
+        tenant=caller.tenant,
+        request=asked,
+        idempotency_key=idempotency_key,
+        request_id=request.state.request_id,
+        traceparent=request.state.traceparent,
+    )
+    shown = AuditOut.of(read_audit(ledger, caller.tenant, accepted.audit_id))
+    headers = {"Location": shown.links.self}
+    if accepted.status == 202:
+        headers["Retry-After"] = RETRY_AFTER_S
+    return JSONResponse(shown.model_dump(mode="json"), status_code=accepted.status, headers=headers)
+
+
+@router.get("", operation_id="listAudits", responses=documented(*ACCESS))
+def listing(
+    request: Request,
+    response: Response,
+    ledger: LedgerDep,
+    caller: Reader,
+    state: State | None = None,
+    verdict: Outcome | None = None,
+    model: Annotated[str | None, Query(max_length=1024, pattern=r"^[^\x00]*$")] = None,
+    label: Annotated[list[str] | None, Query(description="key:value, all must match", max_length=32)] = None,
+    created_after: Timestamp | None = None,
+    created_before: Timestamp | None = None,
+    cursor: Annotated[str | None, Query(max_length=512)] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> AuditPage:
+    """Audits of the caller's tenant, newest first."""
+    narrowed = AuditFilter(state, verdict, model, _labels(label or []), created_after, created_before)
+    after = None
+    if cursor is not None:
+        created, last = decode(cursor, 2)
+        after = (decode_time(created), _uuid(last))
+    with ledger.read() as session:
+        found = list_audits(session, caller.tenant, narrowed, after=after, limit=limit + 1)
+    page = found[:limit]
+    following = encode(page[-1].created_at, page[-1].id) if len(found) > limit else None
+    link_next(request, response, following)
+    views = [read_audit(ledger, caller.tenant, audit.id) for audit in page]
+    return AuditPage(items=[AuditOut.of(view) for view in views], next=following)
+
+
+def _labels(given: list[str]) -> tuple[tuple[str, str], ...]:
+    pairs = []
+    for item in given:
+        key, colon, value = item.partition(":")
+        if not colon or not key or "\x00" in item or len(item) > 512:
+            raise errors.RequestInvalid("query/label: expected key:value", hint="for example label=release:2026-11")
+        pairs.append((key, value))
+    return tuple(pairs)
+
+
+def _uuid(value: str) -> UUID:
+    try:
+        return UUID(value)
+    except ValueError:
+        raise errors.RequestInvalid(
+            "query/cursor: not a cursor of this listing", hint="use the 'next' of the page before"
+        ) from None
+
+
+@router.get(
+    "/{audit_id}",
+    operation_id="getAudit",
+    response_model=AuditOut,
+    responses={304: {"description": "Not changed since If-None-Match"}, **documented(*ACCESS, errors.AuditNotFound)},
+)
+async def read(
+    audit_id: UUID,
+    ledger: LedgerDep,
+    settings: SettingsDep,
+    caller: Reader,
+    wait: Annotated[float, Query(ge=0, le=3600, description="Seconds to wait for the end")] = 0,
+    if_none_match: Annotated[str | None, Header(max_length=256)] = None,
+) -> Response:
+    """One audit. With ``wait`` the answer comes when the audit has ended, or when the time is over."""
+    deadline = time.monotonic() + min(wait, settings.max_wait_s)
+    view = await run_in_threadpool(read_audit, ledger, caller.tenant, audit_id)
+    while not _ended(view) and (left := deadline - time.monotonic()) > 0:
+        await anyio.sleep(min(left, POLL_EVERY_S))
+        view = await run_in_threadpool(read_audit, ledger, caller.tenant, audit_id)
+    shown = AuditOut.of(view).model_dump(mode="json")
+    etag = f'"{digest_of(shown)[:32]}"'
+    headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
+    if not _ended(view):
+        headers["Retry-After"] = RETRY_AFTER_S
+    if if_none_match is not None and etag in [part.strip() for part in if_none_match.split(",")]:
+        return Response(status_code=304, headers=headers)
+    return JSONResponse(shown, headers=headers)
+
+
+def _ended(view: AuditView) -> bool:
+    return view.audit.state in TERMINAL
+
+
+@router.post("/{audit_id}/cancel", operation_id="cancelAudit", responses=documented(*ACCESS, errors.AuditNotFound))
+def cancel(audit_id: UUID, ledger: LedgerDep, caller: Writer) -> AuditOut:
+    """Cancel an audit. Idempotent: one that has ended is answered as it is."""
+    return AuditOut.of(cancel_audit(ledger, caller.tenant, audit_id))
+
+
+RESULT_ERRORS = (*ACCESS, errors.AuditNotFound, errors.AuditNotFinished, errors.AuditFailed)
+
+
+@router.get(
+    "/{audit_id}/scores",
+    operation_id="getScores",
+    responses=documented(*RESULT_ERRORS, errors.AuditHasNoScores),
+)
+def scores(audit_id: UUID, ledger: LedgerDep, caller: Reader) -> ScoresOut:
+    """Localization, strength, damage and controls, with intervals and minimum detectable effects."""
+    return ScoresOut.of(audit_id, read_comparison(ledger, caller.tenant, audit_id))
+
+
+@router.get(
+    "/{audit_id}/report",
+    operation_id="getReport",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The report",
+        },
+        **documented(*RESULT_ERRORS),
+    },
+)
+def report(audit_id: UUID, ledger: LedgerDep, caller: Reader, format: ReportFormat = "json") -> Response:
+    """The result as a document: JSON, one HTML file, or Markdown."""
+    return _rendered(ledger, caller.tenant, audit_id, format)
+
+
+def _rendered(ledger: Ledger, tenant: str, audit_id: UUID, chosen: str) -> Response:
+    made = FORMATS[chosen]
+    text = made.render(read_result(ledger, tenant, audit_id))
+    headers = {"Cache-Control": "private, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
+    return Response(text, media_type=made.media_type, headers=headers | dict(made.headers))

@@ -1,0 +1,225 @@
+"""Audits on the wire."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from service.audits.verbs import AuditView
+from service.http.fields import Labels, Reference
+from service.runs.kinds import KINDS
+from service.runs.lifecycle import IN_FLIGHT
+from spinal.documents.comparison import Comparison, Damage, Localization, Null, Scores, Verdict
+from spinal.profile import MeasurementProfile
+from spinal.prompts.builtin import DEFAULT_SET
+
+State = Literal["QUEUED", "RUNNING", "SUCCEEDED", "FAILED", "CANCELLED"]
+Outcome = Literal["pass", "warn", "fail", "inconclusive"]
+
+
+class AuditIn(BaseModel):
+    """What to audit. Model references are ``local:PATH`` or the name of a registered model."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        allow_inf_nan=False,
+        json_schema_extra={
+            "examples": [
+                {
+                    "candidate": "local:dpo-short",
+                    "reference": "local:sft",
+                    "prompt_set": "hh-harmless-128",
+                    "labels": {"release": "2026-11"},
+                }
+            ]
+        },
+    )
+
+    candidate: Reference
+    reference: Reference | None = Field(default=None, description="Without one, only the trace is made.")
+    control: Reference | None = Field(
+        default=None,
+        description="A checkpoint to contrast the candidate with, for example an SFT twin; needs a reference.",
+    )
+    prompt_set: Reference = Field(default=DEFAULT_SET, description="Name of a built-in set, or digest of a stored one.")
+    profile: MeasurementProfile = Field(
+        default_factory=MeasurementProfile, description="Knobs that differ from profile spinal/1."
+    )
+    labels: Labels = Field(default_factory=dict)
+    priority: Annotated[int, Field(ge=-10, le=10, strict=True)] = 0
+
+    @model_validator(mode="after")
+    def _a_control_needs_a_reference(self) -> Self:
+        if self.control is not None and self.reference is None:
+            raise ValueError("a control is read against a reference, and none was given")
+        return self
+
+
+def _name_kinds(schema: dict[str, Any]) -> None:
+    """When the contract is written, not when this module is imported: all that are known by then."""
+    known = ", ".join(f"``{name}``" for name in sorted(KINDS))
+    schema["properties"]["runs"]["description"] = f"What the audit needs, by role. Kinds of run: {known}."
+
+
+class Progress(BaseModel):
+    """Mean over the audit's runs; ``phase`` is that of the run furthest behind."""
+
+    model_config = ConfigDict(json_schema_extra=_name_kinds)
+
+    phase: str = Field(examples=["walk"])
+    fraction: float = Field(ge=0, le=1)
+    runs: dict[str, "RunProgress"]
+
+
+class RunProgress(BaseModel):
+    state: State
+    attempt: int
+    phase: str | None = None
+    done: int | None = None
+    total: int | None = None
+    fraction: float = Field(ge=0, le=1)
+
+
+class Links(BaseModel):
+    self: str
+    cancel: str
+    candidate_trace: str | None
+    reference_trace: str | None
+    control_trace: str | None
+    diff: str | None
+    scores: str | None
+    report: str | None
+
+
+class AuditOut(BaseModel):
+    """An audit. ``verdict`` is null until a comparison is there, and for audits without a reference."""
+
+    id: UUID
+    state: State
+    candidate: str
+    reference: str | None
+    control: str | None
+    prompt_set: dict[str, Any]
+    fingerprint: str
+    labels: dict[str, str]
+    priority: int
+    progress: Progress
+    verdict: Outcome | None
+    verdict_reasons: list[str]
+    error: dict[str, Any] | None = Field(description="A problem object when the audit failed.")
+    candidate_trace: str | None
+    reference_trace: str | None
+    control_trace: str | None
+    comparison: str | None
+    links: Links
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @classmethod
+    def of(cls, view: AuditView) -> Self:
+        audit = view.audit
+        return cls(
+            id=audit.id,
+            state=audit.state,  # a CHECK constraint holds it to the literal
+            candidate=audit.candidate,
+            reference=audit.reference,
+            control=audit.control,
+            prompt_set=audit.spec["prompt_set"],
+            fingerprint=audit.spec["fingerprint"],
+            labels=audit.labels,
+            priority=audit.priority,
+            progress=_progress(view),
+            verdict=audit.verdict,  # a CHECK constraint holds it to the literal
+            verdict_reasons=list(view.verdict_reasons),
+            error=audit.error,
+            candidate_trace=audit.candidate_trace,
+            reference_trace=audit.reference_trace,
+            control_trace=audit.control_trace,
+            comparison=audit.comparison,
+            links=_links(view),
+            created_at=audit.created_at,
+            started_at=audit.started_at,
+            finished_at=audit.finished_at,
+        )
+
+
+def _progress(view: AuditView) -> Progress:
+    runs = {}
+    for role, run in sorted(view.runs.items()):
+        reported = run.progress or {}
+        runs[role] = RunProgress(
+            state=run.state,  # a CHECK constraint holds it to the literal
+            attempt=run.attempt,
+            phase=reported.get("phase"),
+            done=reported.get("done"),
+            total=reported.get("total"),
+            fraction=1.0 if run.state == "SUCCEEDED" else float(reported.get("fraction", 0.0)),
+        )
+    unfinished = [run for run in runs.values() if run.state in IN_FLIGHT]
+    behind = min(unfinished, key=lambda run: (run.state != "RUNNING", run.fraction), default=None)
+    phase = "finished" if behind is None else behind.phase or ("waiting" if behind.state == "QUEUED" else "starting")
+    fraction = sum(run.fraction for run in runs.values()) / len(runs) if runs else 0.0
+    return Progress(phase=phase, fraction=fraction, runs=runs)
+
+
+def _links(view: AuditView) -> Links:
+    audit = view.audit
+    here = f"/v1/audits/{audit.id}"
+    done = audit.state == "SUCCEEDED"
+    both = audit.reference_trace is not None and audit.candidate_trace is not None
+    return Links(
+        self=here,
+        cancel=f"{here}/cancel",
+        candidate_trace=f"/v1/traces/{audit.candidate_trace}" if audit.candidate_trace else None,
+        reference_trace=f"/v1/traces/{audit.reference_trace}" if audit.reference_trace else None,
+        control_trace=f"/v1/traces/{audit.control_trace}" if audit.control_trace else None,
+        diff=f"/v1/diffs/{audit.reference_trace}...{audit.candidate_trace}" if both else None,
+        scores=f"{here}/scores" if done and audit.comparison else None,
+        report=f"{here}/report" if done else None,
+    )
+
+
+class AuditPage(BaseModel):
+    items: list[AuditOut]
+    next: str | None = Field(description="Cursor of the next page; null on the last.")
+
+
+class ValidationOut(BaseModel):
+    """What a request would do; nothing was written."""
+
+    candidate: dict[str, Any]
+    reference: dict[str, Any] | None
+    control: dict[str, Any] | None
+    prompt_set: dict[str, Any]
+    fingerprint: str
+    comparison_fingerprint: str
+    cached: dict[str, bool] = Field(description="Which results exist already, by role.")
+    runs_needed: int
+
+
+class ScoresOut(BaseModel):
+    """The comparison without its layers."""
+
+    audit: UUID
+    comparison: str
+    verdict: Verdict
+    scores: Scores
+    localization: dict[str, Localization]
+    damage: Damage
+    nulls: dict[str, Null]
+    warnings: list[str]
+
+    @classmethod
+    def of(cls, audit: UUID, comparison: Comparison) -> Self:
+        return cls(
+            audit=audit,
+            comparison=comparison.digest,
+            verdict=comparison.verdict,
+            scores=comparison.scores,
+            localization={str(name): place for name, place in comparison.localization.items()},
+            damage=comparison.damage,
+            nulls=comparison.nulls,
+            warnings=list(comparison.warnings),
+        )

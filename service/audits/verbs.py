@@ -1,0 +1,206 @@
+"""What callers do with audits: submit, read, read the result, cancel. Each opens the transactions it needs."""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import structlog
+from sqlalchemy.orm import Session
+
+from service.audits import idempotency, store
+from service.audits.resolve import AuditRequest, Resolved, resolve_request
+from service.database.ids import new_id
+from service.database.tables import AuditRecord, RunRecord
+from service.database.unit_of_work import Ledger
+from service.prompt_sets.store import store_prompt_set
+from service.runs import demand
+from service.runs.lifecycle import IN_FLIGHT
+from service.runs.settle import settle_audit
+from service.settings import Settings
+from service.traces.store import load_comparison_document, load_trace_document
+from spinal.documents.canonical import digest_of
+from spinal.documents.comparison import Comparison
+from spinal.documents.trace import Trace
+from spinal.errors import (
+    AuditFailed,
+    AuditHasNoScores,
+    AuditNotFinished,
+    AuditNotFound,
+    IdempotencyInFlight,
+    IdempotencyKeyReused,
+)
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Accepted:
+    audit_id: UUID
+    status: int
+    """202, or 201 when every result existed."""
+
+
+def create_audit(
+    ledger: Ledger,
+    settings: Settings,
+    *,
+    tenant: str,
+    request: AuditRequest,
+    idempotency_key: str | None,
+    request_id: str | None,
+    traceparent: str | None,
+) -> Accepted:
+    """Accept an audit, or replay the answer once given under the same Idempotency-Key.
+
+    Raises IdempotencyKeyReused, IdempotencyInFlight and everything :func:`resolve_request` raises.
+    """
+    digests = (digest_of(request.body), digest_of(request.spelled_out))
+    if idempotency_key is not None:
+        replay = _replay(ledger, tenant, idempotency_key, digests)
+        if replay is not None:
+            return replay
+    resolved = resolve_request(ledger, settings, tenant, request)
+    audit = _record(tenant, request, resolved, request_id)
+    with ledger.begin() as session:
+        if idempotency_key is None:
+            accepted = _write(session, settings, audit, resolved, request.priority, traceparent)
+        else:
+            if not idempotency.lock_idempotency_key(session, tenant, idempotency_key):
+                raise _in_flight()
+            replay = _stored_answer(session, tenant, idempotency_key, digests)
+            if replay is not None:
+                return replay
+            accepted = _write(session, settings, audit, resolved, request.priority, traceparent)
+            answer = (digests[0], audit.id, accepted.status)
+            if not idempotency.remember_idempotent(session, tenant, idempotency_key, *answer):
+                raise _in_flight()
+    log.info("audit accepted", audit_id=str(audit.id), tenant=tenant, status=accepted.status)
+    return accepted
+
+
+def _in_flight() -> IdempotencyInFlight:
+    return IdempotencyInFlight(
+        "a request with this Idempotency-Key is being carried out", hint="send it again in a second"
+    )
+
+
+def _replay(ledger: Ledger, tenant: str, key: str, digests: tuple[str, str]) -> Accepted | None:
+    with ledger.read() as session:
+        return _stored_answer(session, tenant, key, digests)
+
+
+def _stored_answer(session: Session, tenant: str, key: str, digests: tuple[str, str]) -> Accepted | None:
+    stored = idempotency.find_idempotent(session, tenant, key)
+    if stored is None:
+        return None
+    if stored.body_digest not in digests:
+        raise IdempotencyKeyReused(
+            "this Idempotency-Key was used with another body", hint="use a fresh key for every new request"
+        )
+    return Accepted(stored.audit_id, stored.status)
+
+
+def _record(tenant: str, request: AuditRequest, resolved: Resolved, request_id: str | None) -> AuditRecord:
+    return AuditRecord(
+        id=new_id(),
+        tenant=tenant,
+        candidate=request.candidate,
+        reference=request.reference,
+        control=request.control,
+        request=request.body,
+        spec=resolved.summary,
+        labels=request.labels,
+        priority=request.priority,
+        state="QUEUED",
+        request_id=request_id,
+    )
+
+
+def _write(
+    session: Session,
+    settings: Settings,
+    audit: AuditRecord,
+    resolved: Resolved,
+    priority: int,
+    traceparent: str | None,
+) -> Accepted:
+    store_prompt_set(session, resolved.prompts)
+    needed = demand.need_runs(
+        session,
+        resolved.specs,
+        queue_of=lambda kind: kind.queue(settings),
+        priority=priority,
+        traceparent=traceparent,
+    )
+    store.insert_audit(session, audit, needed)
+    settle_audit(session, audit.id)
+    session.expire(audit)
+    done = audit.state == "SUCCEEDED"
+    return Accepted(audit.id, 201 if done else 202)
+
+
+@dataclass(frozen=True, eq=False)
+class AuditView:
+    """An audit, its runs by role, and the verdict's reasons once there are any."""
+
+    audit: AuditRecord
+    runs: dict[str, RunRecord]
+    verdict_reasons: tuple[str, ...]
+
+
+def read_audit(ledger: Ledger, tenant: str, audit_id: UUID) -> AuditView:
+    """The tenant's audit; raises AuditNotFound."""
+    with ledger.read() as session:
+        audit = store.find_audit(session, tenant, audit_id)
+        if audit is None:
+            raise AuditNotFound(f"no audit {audit_id}", hint="list them with GET /v1/audits")
+        reasons: tuple[str, ...] = ()
+        if audit.comparison is not None:
+            document = load_comparison_document(session, audit.comparison) or {}
+            reasons = tuple(document.get("verdict", {}).get("reasons", ()))
+        return AuditView(audit, store.runs_of(session, audit_id), reasons)
+
+
+def read_result(ledger: Ledger, tenant: str, audit_id: UUID) -> Comparison | Trace:
+    """What the audit found: its comparison, or its trace when it has no reference.
+
+    Raises AuditNotFound, AuditNotFinished, AuditFailed.
+    """
+    view = read_audit(ledger, tenant, audit_id)
+    _require_success(view.audit)
+    with ledger.read() as session:
+        if view.audit.comparison is not None:
+            document: dict[str, Any] | None = load_comparison_document(session, view.audit.comparison)
+            return Comparison.model_validate(document)
+        return Trace.model_validate(load_trace_document(session, view.audit.candidate_trace or ""))
+
+
+def read_comparison(ledger: Ledger, tenant: str, audit_id: UUID) -> Comparison:
+    """The audit's comparison; additionally raises AuditHasNoScores for an audit without a reference."""
+    found = read_result(ledger, tenant, audit_id)
+    if isinstance(found, Trace):
+        raise AuditHasNoScores(
+            f"audit {audit_id} has no reference to compare with", hint="submit it with a reference checkpoint"
+        )
+    return found
+
+
+def _require_success(audit: AuditRecord) -> None:
+    if audit.state in IN_FLIGHT:
+        raise AuditNotFinished(
+            f"audit {audit.id} is {audit.state}", hint="wait with GET /v1/audits/{id}?wait=30", state=audit.state
+        )
+    if audit.state != "SUCCEEDED":
+        raise AuditFailed(
+            f"audit {audit.id} is {audit.state}: {(audit.error or {}).get('detail', 'no result was made')}",
+            hint="read its error with GET /v1/audits/{id}",
+            state=audit.state,
+        )
+
+
+def cancel_audit(ledger: Ledger, tenant: str, audit_id: UUID) -> AuditView:
+    """End an audit that is queued or running; one that has ended is left as it is. Raises AuditNotFound."""
+    read_audit(ledger, tenant, audit_id)
+    with ledger.begin() as session:
+        store.cancel_audit(session, tenant, audit_id)
+    return read_audit(ledger, tenant, audit_id)

@@ -1,0 +1,324 @@
+"""Rows of the ledger. Text + CHECK instead of enums; UTC timestamps; JSONB only for specs, results, errors."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+from sqlalchemy.dialects.postgresql import UUID as PgUUID
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+STATES = "'QUEUED','RUNNING','SUCCEEDED','FAILED','CANCELLED'"
+NAME = "^[a-z][a-z_]{0,31}$"
+"""Of kinds and roles: which there are is said by the code (``service/runs/kinds.py``), not by the schema."""
+NOW = text("now()")
+EMPTY = text("'{}'::jsonb")
+
+
+class Record(DeclarativeBase):
+    """Base of all rows."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012  SQLAlchemy reads it from the class
+        datetime: TIMESTAMP(timezone=True),
+        str: Text,
+        UUID: PgUUID(as_uuid=True),
+        float: Double,
+        dict[str, Any]: JSONB(none_as_null=True),
+        list[Any]: JSONB(none_as_null=True),
+    }
+
+
+class ApiKeyRecord(Record):
+    """An API key ``spk_<id>_<secret>``; only the HMAC of the secret is kept."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str]
+    secret_hmac: Mapped[str]
+    scopes: Mapped[list[Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class ModelRecord(Record):
+    """A registered model: a name for a reference."""
+
+    __tablename__ = "models"
+    __table_args__ = (UniqueConstraint("tenant", "name", name="uq_models_tenant_name"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    tenant: Mapped[str]
+    name: Mapped[str]
+    reference: Mapped[str]
+    description: Mapped[str | None]
+    labels: Mapped[dict[str, Any]] = mapped_column(server_default=EMPTY)
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class SnapshotRecord(Record):
+    """Content digest of a checkpoint's files by their cheap snapshot digest (names, sizes, times, headers)."""
+
+    __tablename__ = "snapshots"
+
+    snapshot_digest: Mapped[str] = mapped_column(primary_key=True)
+    weights_digest: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class PromptSetRecord(Record):
+    """Content of a prompt set that some run needs, by digest."""
+
+    __tablename__ = "prompt_sets"
+
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str | None]
+    prompts: Mapped[list[Any]]
+    continuations: Mapped[list[Any]]
+    count: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class RunRecord(Record):
+    """One unit of worker work, shared by every audit that needs it."""
+
+    __tablename__ = "runs"
+    __table_args__ = (
+        CheckConstraint(f"state IN ({STATES})", name="state"),
+        CheckConstraint(f"kind ~ '{NAME}'", name="kind"),
+        CheckConstraint("attempt >= 0", name="attempt"),
+        CheckConstraint("(state = 'RUNNING') = (lease_until IS NOT NULL)", name="lease_while_running"),
+        CheckConstraint("(state = 'SUCCEEDED') = (result_digest IS NOT NULL)", name="result_when_succeeded"),
+        CheckConstraint("state <> 'FAILED' OR error IS NOT NULL", name="error_when_failed"),
+        CheckConstraint(
+            "(state IN ('SUCCEEDED','FAILED','CANCELLED')) = (finished_at IS NOT NULL)", name="finished_when_terminal"
+        ),
+        CheckConstraint(
+            "state <> 'RUNNING' OR (worker IS NOT NULL AND deadline_at IS NOT NULL AND attempt > 0)",
+            name="running_is_held",
+        ),
+        CheckConstraint("charged_attempts BETWEEN 0 AND attempt", name="charged"),
+        # One run per spec that is wanted, from its start to ever after its success; one that is being given up no
+        # longer counts, so that a new audit gets a fresh one. Whatever shares a comparison shares its traces with it.
+        Index(
+            "uq_runs_spec_wanted",
+            "spec_digest",
+            unique=True,
+            postgresql_where=text("state IN ('QUEUED','RUNNING','SUCCEEDED') AND NOT cancel_requested"),
+        ),
+        Index("ix_runs_spec_digest", "spec_digest"),
+        Index(
+            "ix_runs_queued", "queue", text("priority DESC"), "created_at", postgresql_where=text("state = 'QUEUED'")
+        ),
+        Index("ix_runs_lease", "lease_until", postgresql_where=text("state = 'RUNNING'")),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    spec: Mapped[dict[str, Any]]
+    spec_digest: Mapped[str]
+    spec_version: Mapped[int] = mapped_column(server_default=text("1"))
+    """``specs.SPEC_VERSION`` of the code that accepted it; an older worker leaves it alone."""
+    queue: Mapped[str]
+    priority: Mapped[int] = mapped_column(server_default=text("0"))
+    """Higher runs first."""
+    state: Mapped[str] = mapped_column(server_default=text("'QUEUED'"))
+    attempt: Mapped[int] = mapped_column(server_default=text("0"))
+    """Grows with every claim; every write of a worker carries it (the fence)."""
+    charged_attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    """Attempts that count towards the cap; a graceful release is not charged."""
+    worker: Mapped[str | None]
+    lease_until: Mapped[datetime | None]
+    deadline_at: Mapped[datetime | None]
+    not_before: Mapped[datetime] = mapped_column(server_default=NOW)
+    rung_at: Mapped[datetime | None]
+    cancel_requested: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    """Nobody wants it any more: a running one is to stop, and no later request shares it."""
+    progress: Mapped[dict[str, Any] | None]
+    result_digest: Mapped[str | None]
+    error: Mapped[dict[str, Any] | None]
+    traceparent: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class RunDependencyRecord(Record):
+    """``run`` may start once ``depends_on`` has succeeded."""
+
+    __tablename__ = "run_dependencies"
+
+    run_id: Mapped[UUID] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    depends_on: Mapped[UUID] = mapped_column(ForeignKey("runs.id"), primary_key=True, index=True)
+
+
+class RunAttemptRecord(Record):
+    """History of every claim of a run and how it ended."""
+
+    __tablename__ = "run_attempts"
+    __table_args__ = (
+        CheckConstraint(
+            "outcome IS NULL OR outcome IN ('succeeded','failed','cancelled','released','lost','retry')",
+            name="outcome",
+        ),
+        CheckConstraint("(outcome IS NULL) = (ended_at IS NULL)", name="ended"),
+        Index("uq_run_attempts_succeeded", "run_id", unique=True, postgresql_where=text("outcome = 'succeeded'")),
+    )
+
+    run_id: Mapped[UUID] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True)
+    worker: Mapped[str]
+    started_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    ended_at: Mapped[datetime | None]
+    outcome: Mapped[str | None]
+    error: Mapped[dict[str, Any] | None]
+    refused_writes: Mapped[int] = mapped_column(server_default=text("0"))
+    """Results and other ends that came after the attempt had been taken away, all refused."""
+    refused_beats: Mapped[int] = mapped_column(server_default=text("0"))
+    """Heartbeats that came after it, refused as well."""
+
+
+class TraceRecord(Record):
+    """A finished trace: the whole document, and where its capture lies. Immutable."""
+
+    __tablename__ = "traces"
+
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    weights_digest: Mapped[str] = mapped_column(index=True)
+    prompt_set_digest: Mapped[str]
+    fingerprint: Mapped[str]
+    engine_version: Mapped[str]
+    source: Mapped[str]
+    n_layers: Mapped[int]
+    document: Mapped[dict[str, Any]]
+    """``spinal.trace/1`` without ``layers``: those are rows of ``trace_layers``."""
+    content_digest: Mapped[str]
+    """sha256 of the canonical JSON of the whole document: tells a torn or altered trace."""
+    capture_uri: Mapped[str | None]
+    capture_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW, index=True)
+
+
+class TraceLayerRecord(Record):
+    """One node of a trace under one position policy, as columns that can be queried."""
+
+    __tablename__ = "trace_layers"
+    __table_args__ = (CheckConstraint("policy IN ('last','all')", name="policy"),)
+
+    trace_digest: Mapped[str] = mapped_column(ForeignKey("traces.digest"), primary_key=True)
+    layer: Mapped[int] = mapped_column(Integer, primary_key=True)
+    policy: Mapped[str] = mapped_column(primary_key=True)
+    depth: Mapped[float]
+    contraction: Mapped[float | None]
+    contraction_se: Mapped[float | None]
+    transport: Mapped[float | None]
+    transport_se: Mapped[float | None]
+    entropy: Mapped[float]
+    effective_rank: Mapped[float | None]
+    detail: Mapped[dict[str, Any]]
+    """The remaining members of the position object of ``spinal.trace/1``."""
+
+
+class ComparisonRecord(Record):
+    """A finished comparison of two traces. Immutable."""
+
+    __tablename__ = "comparisons"
+    __table_args__ = (Index("ix_comparisons_pair", "reference_digest", "candidate_digest"),)
+
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    reference_digest: Mapped[str] = mapped_column(ForeignKey("traces.digest"))
+    candidate_digest: Mapped[str] = mapped_column(ForeignKey("traces.digest"))
+    comparison_fingerprint: Mapped[str]
+    document: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class AuditRecord(Record):
+    """What one caller asked."""
+
+    __tablename__ = "audits"
+    __table_args__ = (
+        CheckConstraint(f"state IN ({STATES})", name="state"),
+        CheckConstraint("verdict IS NULL OR verdict IN ('pass','warn','fail','inconclusive')", name="verdict"),
+        CheckConstraint(
+            "(state IN ('SUCCEEDED','FAILED','CANCELLED')) = (finished_at IS NOT NULL)", name="finished_when_terminal"
+        ),
+        CheckConstraint("state <> 'FAILED' OR error IS NOT NULL", name="error_when_failed"),
+        Index("ix_audits_tenant_created", "tenant", text("created_at DESC"), text("id DESC")),
+        Index("ix_audits_labels", "labels", postgresql_using="gin"),
+        Index("ix_audits_open", "id", postgresql_where=text("state IN ('QUEUED','RUNNING')")),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    tenant: Mapped[str]
+    candidate: Mapped[str]
+    reference: Mapped[str | None]
+    control: Mapped[str | None]
+    request: Mapped[dict[str, Any]]
+    """The request body as accepted."""
+    spec: Mapped[dict[str, Any]]
+    """What it was resolved to: snapshots, prompt set digest, profile, fingerprint."""
+    labels: Mapped[dict[str, Any]] = mapped_column(server_default=EMPTY)
+    priority: Mapped[int] = mapped_column(server_default=text("0"))
+    state: Mapped[str] = mapped_column(server_default=text("'QUEUED'"))
+    version: Mapped[int] = mapped_column(server_default=text("1"))
+    """Grows with every change that a caller can see (ETag)."""
+    verdict: Mapped[str | None]
+    error: Mapped[dict[str, Any] | None]
+    candidate_trace: Mapped[str | None] = mapped_column(ForeignKey("traces.digest"), index=True)
+    reference_trace: Mapped[str | None] = mapped_column(ForeignKey("traces.digest"), index=True)
+    control_trace: Mapped[str | None] = mapped_column(ForeignKey("traces.digest"), index=True)
+    comparison: Mapped[str | None] = mapped_column(ForeignKey("comparisons.digest"), index=True)
+    request_id: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class AuditRunRecord(Record):
+    """Which runs an audit needs, and as what."""
+
+    __tablename__ = "audit_runs"
+    __table_args__ = (CheckConstraint(f"role ~ '{NAME}'", name="role"),)
+
+    audit_id: Mapped[UUID] = mapped_column(ForeignKey("audits.id"), primary_key=True)
+    role: Mapped[str] = mapped_column(primary_key=True)
+    run_id: Mapped[UUID] = mapped_column(ForeignKey("runs.id"), index=True)
+
+
+class IdempotencyRecord(Record):
+    """The answer once given under an Idempotency-Key. Written in the transaction of the audit it answers."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (ForeignKeyConstraint(["audit_id"], ["audits.id"]),)
+
+    tenant: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    body_digest: Mapped[str]
+    audit_id: Mapped[UUID]
+    status: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)

@@ -1,0 +1,132 @@
+"""Transactions. The only place that commits, and the only place that knows how a database fails."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from sqlalchemy import Engine, create_engine, event, exc, text
+from sqlalchemy.orm import Session
+
+from service.database.connection import BoundedConnection
+from service.settings import Settings
+from spinal.errors import DatabaseUnavailable
+
+RETRY_HINT = "the request was not carried out or its outcome is unknown; retry with the same Idempotency-Key"
+PASSING = frozenset({"25006", "25P03", "25P04"})
+"""SQLSTATEs of a database that will take the same statement again soon, which psycopg files under internal errors: read
+only while a failover is under way; a transaction ended because this process had been frozen in it."""
+ANSWER_MARGIN_S = 5.0
+"""The server ends a statement before this side gives up on it."""
+PING_LIMIT_S = 3.0
+
+
+class Ledger:
+    """A pool of connections to one ledger. Create one per process, after any fork."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.engine = make_engine(settings)
+
+    @contextmanager
+    def begin(self) -> Iterator[Session]:
+        """One read-write transaction: committed when the block ends, rolled back when it raises.
+
+        Raises DatabaseUnavailable when the database cannot be reached, answers too late, or the connection
+        is lost (the outcome of a commit is then unknown: read back before trying again).
+        """
+        session = Session(self.engine, expire_on_commit=False)
+        try:
+            with database_errors():
+                yield session
+                session.commit()
+        finally:
+            # After a lost connection even the rollback fails; the pool discards such a connection by itself.
+            with database_errors():
+                session.close()
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """One read-only transaction, always rolled back."""
+        session = Session(self.engine, expire_on_commit=False)
+        try:
+            with database_errors():
+                session.connection(execution_options={"postgresql_readonly": True})
+                yield session
+        finally:
+            with database_errors():
+                session.close()
+
+    def ping(self) -> None:
+        """Raise DatabaseUnavailable when the database does not answer."""
+        with self.read() as session:
+            session.execute(text("SELECT 1"))
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def make_engine(settings: Settings) -> Engine:
+    """A pooled engine whose waits all end: connect, pool, lock and statement timeouts."""
+    options = (
+        f"-c statement_timeout={int(settings.db_statement_timeout_s * 1000)}"
+        f" -c lock_timeout={int(settings.db_lock_timeout_s * 1000)}"
+        " -c idle_in_transaction_session_timeout=15000 -c timezone=UTC"
+    )
+    engine = create_engine(
+        settings.database_url.get_secret_value(),
+        pool_size=settings.db_pool_size,
+        max_overflow=0,
+        pool_timeout=settings.db_pool_timeout_s,
+        pool_pre_ping=True,
+        connect_args={
+            "connect_timeout": settings.db_connect_timeout_s,
+            "options": options,
+            "application_name": "spinal",
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 20_000,
+        },
+    )
+
+    @event.listens_for(engine, "do_connect")
+    def connect(_dialect: Any, _record: Any, arguments: Any, options: Any) -> BoundedConnection:
+        return BoundedConnection.connect(*arguments, **options)
+
+    @event.listens_for(engine, "checkout")
+    def take(connection: BoundedConnection, _record: Any, _proxy: Any) -> None:
+        connection.answer_limit_s = settings.db_statement_timeout_s + ANSWER_MARGIN_S
+
+    @event.listens_for(engine, "checkin")
+    def put_back(connection: BoundedConnection | None, _record: Any) -> None:
+        if connection is not None:
+            # For the question whether it still answers, asked before it is taken again.
+            connection.answer_limit_s = PING_LIMIT_S
+
+    return engine
+
+
+def allow(session: Session, seconds: float) -> None:
+    """Let each statement of this transaction take so long, and not as long as others may."""
+    session.execute(text("SELECT set_config('statement_timeout', :limit, TRUE)"), {"limit": f"{seconds:.0f}s"})
+    connection = session.connection().connection.driver_connection
+    if isinstance(connection, BoundedConnection):
+        connection.answer_limit_s = seconds + ANSWER_MARGIN_S
+
+
+@contextmanager
+def database_errors() -> Iterator[None]:
+    """Turn the ways a database fails into DatabaseUnavailable."""
+    try:
+        yield
+    except (
+        exc.OperationalError,
+        exc.InterfaceError,
+        exc.InternalError,
+        exc.TimeoutError,
+        psycopg.OperationalError,
+    ) as error:
+        cause = getattr(error, "orig", None) or error
+        if isinstance(cause, psycopg.InternalError) and cause.sqlstate not in PASSING:
+            raise
+        raise DatabaseUnavailable(f"the database did not answer ({type(cause).__name__})", hint=RETRY_HINT) from error

@@ -1,0 +1,1 @@
+"""What every route shares: callers, problems, pages, fields. Below the slices; imports none of them."""

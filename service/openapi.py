@@ -1,0 +1,54 @@
+"""What the contract says beyond the routes: tables whose entries are known only when it is written.
+
+A source, a locator, a rule, a format, a kind of run: each is added in one place, and named here by reading that place.
+"""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from spinal.analysis.locators import LOCATORS
+from spinal.checkpoints.sources import SOURCES
+from spinal.policy.decide import POLICY
+from spinal.policy.rules import RULES
+from spinal.report.formats import FORMATS
+
+JsonObject = dict[str, Any]
+
+
+def install(app: FastAPI) -> None:
+    """Let the application answer with the completed contract."""
+
+    def openapi() -> JsonObject:
+        if app.openapi_schema is None:
+            app.openapi_schema = _completed(
+                get_openapi(
+                    title=app.title,
+                    version=app.version,
+                    description=app.description,
+                    routes=app.routes,
+                    separate_input_output_schemas=app.separate_input_output_schemas,
+                )
+            )
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # the framework's own way to extend its contract
+
+
+def _completed(contract: JsonObject) -> JsonObject:
+    schemas = contract["components"]["schemas"]
+    sources = ", ".join(f"`{source.example}`" for source in SOURCES.values())
+    _add(schemas["AuditIn"], f"Sources of checkpoints: {sources}.")
+    rules = "; ".join(f"`{rule.name}`: {rule.asks}" for rule in RULES.values())
+    _add(schemas["Verdict"], f"Rules of `{POLICY}`, the worst finding of which is the outcome: {rules}")
+    schemas["Comparison"]["properties"]["localization"]["propertyNames"] = {"enum": list(LOCATORS)}
+    report = contract["paths"]["/v1/audits/{audit_id}/report"]["get"]
+    format_asked = next(parameter for parameter in report["parameters"] if parameter["name"] == "format")
+    format_asked["schema"] = {"enum": list(FORMATS), **format_asked["schema"]}
+    report["responses"]["200"]["content"] = {made.media_type: {} for made in FORMATS.values()}
+    return contract
+
+
+def _add(schema: JsonObject, sentence: str) -> None:
+    schema["description"] = f"{schema.get('description', '')}\n\n{sentence}".strip()

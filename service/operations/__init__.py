@@ -1,0 +1,1 @@
+"""What operators do and watch: migrate, check, delete, health."""

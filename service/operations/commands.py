@@ -1,0 +1,102 @@
+"""``spinal database``, ``spinal retention`` and ``spinal doctor``: what operators call from a shell."""
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+from sqlalchemy import create_engine
+
+from service.database.unit_of_work import allow
+from service.operations import migrate
+from service.operations.invariants import INVARIANTS, violations
+from service.operations.retention import delete_what_can_be_made_again
+from service.operations.surroundings import AsJson, database_named, opened_ledger
+from service.platform.artifacts import ArtifactStore
+from service.settings import get_settings
+from spinal.errors import ExitCode
+
+READING_LIMIT_S = 3600.0
+"""The doctor reads the whole ledger."""
+
+database = typer.Typer(no_args_is_help=True, add_completion=False)
+retention = typer.Typer(add_completion=False)
+doctor = typer.Typer(add_completion=False)
+
+
+@database.callback()
+def _database() -> None:
+    """The database of the service: which migration it is at, up and down."""
+
+
+@database.command()
+def upgrade(as_json: AsJson = False) -> None:
+    """Bring the database to the newest migration, waiting for it to come up."""
+    with database_named():
+        migrate.upgrade(get_settings())
+    _say_revision(migrate.head(), as_json)
+
+
+@database.command()
+def downgrade(
+    revision: Annotated[str, typer.Argument(help="Migration to go back to, to return to an older release.")],
+    as_json: AsJson = False,
+) -> None:
+    """Take the database back to an earlier migration."""
+    with database_named():
+        migrate.downgrade(get_settings(), revision)
+    _say_revision(revision, as_json)
+
+
+@database.command()
+def current(as_json: AsJson = False) -> None:
+    """Say which migration the database is at."""
+    engine = create_engine(get_settings().database_url.get_secret_value(), connect_args={"connect_timeout": 3})
+    try:
+        with database_named():
+            at = migrate.current(engine)
+    finally:
+        engine.dispose()
+    _say_revision(at, as_json)
+
+
+def _say_revision(at: str | None, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps({"revision": at, "newest": migrate.head()}) + "\n")
+    else:
+        sys.stderr.write(f"database is at {at or 'no migration'}\n")
+
+
+@retention.command()
+def _retention(
+    captures_days: Annotated[float | None, typer.Option(help="Delete captures of traces older than this.")] = None,
+    keys_days: Annotated[
+        float | None, typer.Option(help="Delete answers kept under Idempotency-Keys older than this.")
+    ] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Delete; without it only say what would be deleted.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete what can be made again: captures, files that belong to no trace, answers kept under old Idempotency-Keys.
+
+    Audits, traces and comparisons are never deleted.
+    """
+    with opened_ledger() as ledger:
+        found = delete_what_can_be_made_again(
+            ledger, ArtifactStore(get_settings()), captures_days, keys_days, apply=apply
+        )
+    sys.stdout.write(json.dumps({"applied": apply, **found}, indent=2) + "\n")
+
+
+@doctor.command()
+def _doctor(as_json: AsJson = False) -> None:
+    """Check what must always hold in the ledger behind SPINAL_DATABASE_URL.
+
+    Exit 0 when it does, 1 when not (the offenders are printed as JSON), 3 when it could not be checked.
+    """
+    with opened_ledger() as ledger, ledger.read() as session:
+        allow(session, READING_LIMIT_S)
+        found = violations(session)
+    if found:
+        sys.stdout.write(json.dumps(found, default=str, indent=2) + "\n")
+        raise typer.Exit(int(ExitCode.POLICY_FAILED))
+    sys.stderr.write(f"all {len(INVARIANTS) + 1} invariants hold\n")

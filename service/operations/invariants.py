@@ -1,0 +1,114 @@
+"""What must hold at every moment, as queries that return offenders (``docs/operations.md``)."""
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Row, text
+from sqlalchemy.orm import Session
+
+from service.runs.kinds import KINDS
+from service.traces.store import content_digest, load_trace_document
+from spinal.documents.trace import trace_digest
+
+DIGESTS = "a trace's content recomputes to its digest"
+
+GUARDS = (
+    "audits_terminal", "comparisons_immutable", "run_attempts_ended", "runs_legal", "runs_terminal",
+    "trace_layers_immutable", "traces_immutable",
+)  # fmt: skip
+"""Triggers that refuse to change what has ended: while they stand, no query has to look for changes."""
+
+
+def _runs_without_result() -> str:
+    """Of the kinds that are known when it is asked; where those of later code lie, later code knows."""
+    missing = " OR ".join(
+        f"(r.kind = '{kind.name}' AND NOT EXISTS (SELECT 1 FROM {kind.result} WHERE digest = r.result_digest))"  # noqa: S608  names that Kind has checked
+        for kind in KINDS.values()
+    )
+    return f"SELECT r.id FROM runs r WHERE r.state = 'SUCCEEDED' AND ({missing})"  # noqa: S608  as above
+
+
+INVARIANTS: dict[str, str | Callable[[], str]] = {
+    "at most one succeeded attempt per run": """
+        SELECT run_id FROM run_attempts WHERE outcome = 'succeeded' GROUP BY run_id HAVING count(*) > 1""",
+    "a succeeded run has its result": _runs_without_result,
+    "a trace has every layer under both policies": """
+        SELECT t.digest FROM traces t LEFT JOIN trace_layers l ON l.trace_digest = t.digest
+        GROUP BY t.digest, t.n_layers HAVING count(l.layer) <> 2 * (t.n_layers + 1)""",
+    "the numbers of a trace are finite": """
+        SELECT DISTINCT trace_digest FROM trace_layers WHERE GREATEST(
+          abs(depth), abs(contraction), abs(contraction_se), abs(transport), abs(transport_se), abs(entropy),
+          abs(effective_rank)) >= 'Infinity'::float8""",
+    "one audit has one idempotency key, of its own tenant": """
+        SELECT k.audit_id FROM idempotency_keys k JOIN audits a ON a.id = k.audit_id
+        GROUP BY k.audit_id HAVING count(*) > 1 OR bool_or(k.tenant <> a.tenant)""",
+    "no two wanted runs share a specification": """
+        SELECT spec_digest FROM runs WHERE state IN ('QUEUED','RUNNING','SUCCEEDED') AND NOT cancel_requested
+        GROUP BY spec_digest HAVING count(*) > 1""",
+    "a queued run is wanted": """
+        SELECT id FROM runs WHERE state = 'QUEUED' AND cancel_requested""",
+    "no lease is expired for more than a minute": """
+        SELECT id FROM runs WHERE state = 'RUNNING' AND lease_until < now() - interval '60 seconds'""",
+    "attempts are numbered without a gap": """
+        SELECT run_id FROM run_attempts GROUP BY run_id HAVING max(attempt) <> count(*) OR min(attempt) <> 1""",
+    "a run counts the attempts it had": """
+        SELECT r.id FROM runs r WHERE r.attempt <> (SELECT count(*) FROM run_attempts a WHERE a.run_id = r.id)""",
+    "the attempt that succeeded is the last": """
+        SELECT r.id FROM runs r LEFT JOIN run_attempts a ON a.run_id = r.id AND a.outcome = 'succeeded'
+        WHERE (r.state = 'SUCCEEDED') <> (a.attempt IS NOT NULL)
+          OR (r.state = 'SUCCEEDED' AND a.attempt <> r.attempt)""",
+    "only a running run has an open attempt": """
+        SELECT a.run_id FROM run_attempts a JOIN runs r ON r.id = a.run_id
+        WHERE a.outcome IS NULL AND (r.state <> 'RUNNING' OR a.attempt <> r.attempt)""",
+    "an open audit has work left": """
+        SELECT a.id FROM audits a WHERE a.state IN ('QUEUED','RUNNING') AND NOT EXISTS (
+          SELECT 1 FROM audit_runs x JOIN runs r ON r.id = x.run_id
+          WHERE x.audit_id = a.id AND r.state IN ('QUEUED','RUNNING'))""",
+    "a succeeded audit has all its results": """
+        SELECT a.id FROM audits a WHERE a.state = 'SUCCEEDED' AND (a.candidate_trace IS NULL
+          OR (a.reference IS NOT NULL AND (a.reference_trace IS NULL OR a.comparison IS NULL OR a.verdict IS NULL))
+          OR (a.control IS NOT NULL AND a.control_trace IS NULL))""",
+    "a queued run waits for nothing that will not come": """
+        SELECT r.id FROM runs r JOIN run_dependencies d ON d.run_id = r.id JOIN runs n ON n.id = d.depends_on
+        WHERE r.state = 'QUEUED' AND n.state <> 'SUCCEEDED'
+          AND (n.state IN ('FAILED','CANCELLED') OR n.cancel_requested)""",
+    "an audit needs what its comparison waits for": """
+        SELECT x.audit_id FROM audit_runs x JOIN audits a ON a.id = x.audit_id
+        JOIN run_dependencies d ON d.run_id = x.run_id
+        WHERE a.state IN ('QUEUED','RUNNING') AND NOT EXISTS (
+          SELECT 1 FROM audit_runs o WHERE o.audit_id = x.audit_id AND o.run_id = d.depends_on)""",
+    "ended rows are guarded": f"""
+        SELECT guard FROM unnest(ARRAY{list(GUARDS)}) AS g(guard) WHERE NOT EXISTS (
+          SELECT 1 FROM pg_trigger t WHERE t.tgname = g.guard AND t.tgenabled IN ('O','A'))""",  # noqa: S608  constants
+}
+
+
+def violations(session: Session, *, traces_of_last_s: float | None = None) -> dict[str, list[Any]]:
+    """Offending keys by invariant; empty when all hold. Reading every trace again to recompute its digest takes long
+    on a large ledger: ``traces_of_last_s`` narrows that to those stored in the last so many seconds."""
+    found: dict[str, list[Any]] = {}
+    for name, query in INVARIANTS.items():
+        offenders = list(session.execute(text(query if isinstance(query, str) else query())).scalars())
+        if offenders:
+            found[name] = offenders
+    stored = session.execute(
+        text("""SELECT digest, content_digest, weights_digest, prompt_set_digest, fingerprint, engine_version
+                FROM traces WHERE CAST(:last AS float8) IS NULL
+                  OR created_at > now() - make_interval(secs => :last)"""),
+        {"last": traces_of_last_s},
+    )
+    torn = [row.digest for row in stored.all() if not _recomputes(session, row)]
+    if torn:
+        found[DIGESTS] = torn
+    return found
+
+
+def _recomputes(session: Session, row: Row[Any]) -> bool:
+    """Whether a trace's name is that of what it says it measured, and its content that which was stored."""
+    if row.digest != trace_digest(row.weights_digest, row.prompt_set_digest, row.fingerprint, row.engine_version):
+        return False
+    try:
+        return content_digest(load_trace_document(session, row.digest)) == row.content_digest
+    except ValueError:
+        # Not even JSON: a number that is not finite.
+        return False

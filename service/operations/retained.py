@@ -1,0 +1,59 @@
+"""What may be deleted: captures that no open audit needs, answers kept under old Idempotency-Keys."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from service.traces.store import StoredCapture
+
+NEEDED = """EXISTS (SELECT 1 FROM audits a WHERE a.state IN ('QUEUED','RUNNING')
+              AND traces.digest IN (a.candidate_trace, a.reference_trace, a.control_trace))"""
+
+
+def old_captures(session: Session, *, older_than_s: float) -> list[StoredCapture]:
+    """Captures of traces stored longer ago than that, oldest first."""
+    rows = session.execute(
+        text(f"""SELECT digest, capture_uri, capture_bytes FROM traces
+                 WHERE capture_uri IS NOT NULL AND created_at < now() - make_interval(secs => :age) AND NOT {NEEDED}
+                 ORDER BY created_at"""),  # noqa: S608  a constant of this module
+        {"age": older_than_s},
+    )
+    return [StoredCapture(row.digest, row.capture_uri, row.capture_bytes or 0) for row in rows]
+
+
+def forget_capture(session: Session, capture: StoredCapture) -> bool:
+    """The trace has no capture any more; False when an open audit has come to need it, or it has another by now."""
+    forgotten = session.execute(
+        text(f"""UPDATE traces SET capture_uri = NULL, capture_bytes = NULL
+                 WHERE digest = :digest AND capture_uri = :uri AND NOT {NEEDED} RETURNING digest"""),  # noqa: S608  a constant of this module
+        {"digest": capture.digest, "uri": capture.uri},
+    ).scalar()
+    return forgotten is not None
+
+
+def unnamed_captures(session: Session, uris: Sequence[str]) -> list[str]:
+    """Those of ``uris`` that no trace names as its capture."""
+    rows = session.execute(
+        text("""SELECT u.uri FROM unnest(CAST(:uris AS text[])) AS u(uri)
+                WHERE NOT EXISTS (SELECT 1 FROM traces t WHERE t.capture_uri = u.uri)"""),
+        {"uris": list(uris)},
+    )
+    return sorted(row.uri for row in rows)
+
+
+def count_idempotency_keys(session: Session, *, older_than_s: float) -> int:
+    found: int = session.execute(
+        text("SELECT count(*) FROM idempotency_keys WHERE created_at < now() - make_interval(secs => :age)"),
+        {"age": older_than_s},
+    ).scalar_one()
+    return found
+
+
+def delete_idempotency_keys(session: Session, *, older_than_s: float) -> int:
+    """A request repeated with a deleted key is a new request."""
+    gone = session.execute(
+        text("DELETE FROM idempotency_keys WHERE created_at < now() - make_interval(secs => :age) RETURNING key"),
+        {"age": older_than_s},
+    )
+    return len(gone.all())

@@ -1,0 +1,1 @@
+"""What the process stands on: artifact store, logs, telemetry."""

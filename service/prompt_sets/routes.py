@@ -1,0 +1,48 @@
+"""/v1/prompt-sets"""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from service.http.context import LedgerDep, Reader, Writer
+from service.http.documented import ACCESS, documented
+from service.prompt_sets.schemas import PromptSetIn, PromptSetOut, PromptSetPage
+from service.prompt_sets.store import list_prompt_sets, store_prompt_set
+from spinal import errors
+from spinal.prompts.builtin import BUILTIN_SETS, builtin_prompts
+from spinal.prompts.sets import make_prompt_set
+
+router = APIRouter(prefix="/v1", tags=["catalog"])
+
+
+@router.post(
+    "/prompt-sets",
+    operation_id="storePromptSet",
+    status_code=201,
+    responses=documented(
+        *ACCESS, errors.BodyMalformed, errors.BodyTooLarge, errors.MediaTypeUnsupported, errors.PromptSetEmpty
+    ),
+)
+def store(body: PromptSetIn, ledger: LedgerDep, caller: Writer) -> PromptSetOut:
+    """Store prompts under their digest, for use as ``prompt_set`` of an audit."""
+    pairs = [(item.prompt, item.continuation) for item in body.prompts]
+    made = make_prompt_set(pairs, name=body.name, origin="the request")
+    with ledger.begin() as session:
+        store_prompt_set(session, made)
+    return PromptSetOut(digest=made.digest, name=made.name, count=len(made), builtin=False)
+
+
+@router.get("/prompt-sets", operation_id="listPromptSets", responses=documented(*ACCESS))
+def prompt_sets(ledger: LedgerDep, caller: Reader, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> PromptSetPage:
+    """Built-in sets, then the newest stored ones."""
+    built_in = [builtin_prompts(name) for name in BUILTIN_SETS]
+    known = {prompts.digest for prompts in built_in}
+    items = [PromptSetOut(digest=p.digest, name=p.name, count=len(p), builtin=True) for p in built_in]
+    with ledger.read() as session:
+        stored = list_prompt_sets(session, limit)
+    items += [
+        PromptSetOut(digest=row.digest, name=row.name, count=row.count, builtin=False)
+        for row in stored
+        if row.digest not in known
+    ]
+    return PromptSetPage(items=items[: limit + len(built_in)])

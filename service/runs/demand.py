@@ -1,0 +1,121 @@
+"""What callers do to runs: need one, share one, give one up. For the order of locks see ``transitions.py``."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from service.database.ids import new_id
+from service.runs.kinds import LOCK_ORDER, Kind, depths, kind_named
+from service.runs.specs import spec_digest
+from service.runs.wake import wake_dispatchers
+
+
+def need_runs(
+    session: Session,
+    specs: dict[str, dict[str, Any]],
+    *,
+    queue_of: Callable[[Kind], str],
+    priority: int,
+    traceparent: str | None,
+) -> dict[str, UUID]:
+    """The runs that do ``specs`` (by role), shared with whoever needs the same; each waits for those of a lesser depth.
+    Raises UnknownKind."""
+    kinds = {role: kind_named(spec["kind"]) for role, spec in specs.items()}
+    found: dict[str, UUID] = {}
+    # In the order of locks that transitions.py names.
+    for role in sorted(specs, key=lambda role: (kinds[role].depth, spec_digest(specs[role]))):
+        found[role] = find_or_create_run(
+            session,
+            specs[role],
+            queue=queue_of(kinds[role]),
+            priority=priority,
+            depends_on=tuple(run for other, run in found.items() if kinds[other].depth < kinds[role].depth),
+            traceparent=traceparent,
+        )
+    return found
+
+
+def find_or_create_run(
+    session: Session,
+    spec: dict[str, Any],
+    *,
+    queue: str,
+    priority: int = 0,
+    depends_on: tuple[UUID, ...] = (),
+    traceparent: str | None = None,
+) -> UUID:
+    """The run that does ``spec``: the succeeded one, the one in flight, or a new one. There is never more than one of
+    them that is wanted. Safe under any number of parallel calls; a row in flight stays locked until the caller's
+    transaction ends, so that it cannot finish or be given up unseen. Raises UnknownKind."""
+    digest = spec_digest(spec)
+    done = _succeeded(session, digest)
+    if done is not None:
+        return done
+    fresh = new_id()
+    run_id = session.execute(
+        text("""INSERT INTO runs (id, kind, spec, spec_version, spec_digest, queue, priority, traceparent)
+                VALUES (:id, :kind, CAST(:spec AS jsonb), :version, :digest, :queue, :priority, :traceparent)
+                ON CONFLICT (spec_digest) WHERE state IN ('QUEUED','RUNNING','SUCCEEDED') AND NOT cancel_requested
+                DO UPDATE SET priority = GREATEST(runs.priority, EXCLUDED.priority) WHERE runs.state <> 'SUCCEEDED'
+                RETURNING id"""),
+        {
+            "id": fresh,
+            "kind": spec["kind"],
+            "spec": json.dumps(spec),
+            "version": kind_named(spec["kind"]).version,
+            "digest": digest,
+            "queue": queue,
+            "priority": priority,
+            "traceparent": traceparent,
+        },
+    ).scalar()
+    if run_id is None:
+        # It succeeded between the two statements, and stays so.
+        run_id = _succeeded(session, digest)
+    if run_id == fresh:
+        for needed in dict.fromkeys(depends_on):
+            session.execute(
+                text("INSERT INTO run_dependencies (run_id, depends_on) VALUES (:run, :needed)"),
+                {"run": fresh, "needed": needed},
+            )
+        wake_dispatchers(session, fresh)
+    return UUID(str(run_id))
+
+
+def lock_runs_of(session: Session, audit_id: UUID) -> None:
+    """Lock the runs in flight that an audit needs, ahead of the audit itself."""
+    session.execute(
+        text(f"""SELECT 1 FROM runs WHERE state IN ('QUEUED','RUNNING')
+                   AND id IN (SELECT run_id FROM audit_runs WHERE audit_id = :audit)
+                 ORDER BY {LOCK_ORDER} FOR NO KEY UPDATE"""),  # noqa: S608  a constant of kinds.py
+        {"audit": audit_id, "depths": depths()},
+    )
+
+
+def cancel_runs_of(session: Session, audit_id: UUID) -> None:
+    """Stop the runs that only this (already cancelled) audit needs, itself or through a comparison: queued ones at
+    once, running ones by flag. The caller holds their locks: no other audit can come to need them meanwhile."""
+    session.execute(
+        text("""UPDATE runs SET cancel_requested = TRUE,
+                  state = CASE state WHEN 'QUEUED' THEN 'CANCELLED' ELSE state END,
+                  finished_at = CASE state WHEN 'QUEUED' THEN now() ELSE finished_at END
+                WHERE state IN ('QUEUED','RUNNING')
+                  AND id IN (SELECT run_id FROM audit_runs WHERE audit_id = :audit)
+                  AND NOT EXISTS (SELECT 1 FROM audit_runs o JOIN audits a ON a.id = o.audit_id
+                                  WHERE a.state IN ('QUEUED','RUNNING') AND (o.run_id = runs.id OR o.run_id IN
+                                    (SELECT d.run_id FROM run_dependencies d WHERE d.depends_on = runs.id)))"""),
+        {"audit": audit_id},
+    )
+
+
+def _succeeded(session: Session, digest: str) -> UUID | None:
+    found = session.execute(
+        text("""SELECT id FROM runs
+                WHERE spec_digest = :digest AND state = 'SUCCEEDED' AND NOT cancel_requested"""),
+        {"digest": digest},
+    ).scalar()
+    return None if found is None else UUID(str(found))

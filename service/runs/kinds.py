@@ -1,0 +1,111 @@
+"""The kinds of run, one entry each: how a kind is queued and tried, what carries it out, where its result lies.
+
+A new kind is an entry here and a module in ``worker/kinds``. Its version starts at 4 or later: workers from before this
+table know runs by their version alone, and leave those of a later one to later workers.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from service.database.tables import NAME
+from service.runs.specs import SPEC_VERSION
+from service.settings import Settings
+
+Reach = Literal["models", "engine", "artifacts"]
+"""The model roots, the measuring engine (and with it torch and the device), the artifact store."""
+
+
+@dataclass(frozen=True)
+class Attempts:
+    """How many attempts a run gets, and the pause between two of them."""
+
+    most: int
+    backoff_s: float
+    """Base of the pause, doubled with each attempt, with jitter."""
+
+
+def _attempts(settings: Settings) -> Attempts:
+    return Attempts(settings.max_attempts, settings.backoff_s)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of run. What depends on the installation is asked of its settings."""
+
+    name: str
+    version: int
+    """The newest version of its specifications that this code carries out (``runs.spec_version``)."""
+    carry_out: str
+    """``module:function`` of the worker. The function takes a ``worker.job.Job`` and ends it with the result."""
+    result: str
+    """Table that holds the result, in the row whose ``digest`` is the run's ``result_digest``."""
+    reaches: frozenset[Reach] = frozenset()
+    """What a job of this kind is given."""
+    depth: int = 0
+    """In an audit a run waits for all of a lesser depth; locks are taken by depth, then by specification."""
+    queue: Callable[[Settings], str] = lambda settings: settings.trace_queue
+    attempts: Callable[[Settings], Attempts] = _attempts
+    deadline_s: Callable[[Settings], float] = lambda settings: settings.run_deadline_s
+    """An attempt that takes longer is ended."""
+
+    def __post_init__(self) -> None:
+        if not (re.fullmatch(NAME, self.name) and re.fullmatch(NAME, self.result)):
+            raise ValueError(f"kind {self.name!r} with results in {self.result!r}: expected names like {NAME}")
+
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind(
+            "trace",
+            version=SPEC_VERSION,
+            carry_out="worker.kinds.trace:carry_out",
+            result="traces",
+            reaches=frozenset({"models", "engine", "artifacts"}),
+        ),
+        Kind(
+            "compare",
+            version=SPEC_VERSION,
+            carry_out="worker.kinds.compare:carry_out",
+            result="comparisons",
+            reaches=frozenset({"models", "engine", "artifacts"}),
+            depth=1,
+        ),
+    )
+}
+
+
+class UnknownKind(LookupError):
+    """A kind of run that this code does not have."""
+
+
+def kind_named(name: str) -> Kind:
+    """The kind ``name``; raises UnknownKind."""
+    if name not in KINDS:
+        raise UnknownKind(f"no kind of run is called {name!r}; known are {', '.join(KINDS)}")
+    return KINDS[name]
+
+
+def attempts_of(name: str, settings: Settings) -> Attempts:
+    """Attempts of a run of the kind ``name``. Lost runs of a kind that only later code has are taken back, too: they
+    get what the settings say."""
+    return KINDS[name].attempts(settings) if name in KINDS else _attempts(settings)
+
+
+IS_KNOWN = "spec_version <= CAST(CAST(:known AS jsonb)->>kind AS int)"
+"""SQL: this code carries out such a run. Not so (null) where it does not know the kind. For ``known_versions()``."""
+LOCK_ORDER = "COALESCE(CAST(CAST(:depths AS jsonb)->>kind AS int), 0), spec_digest"
+"""SQL: the order in which runs are locked. For ``depths()``."""
+
+
+def known_versions() -> str:
+    """Newest version of each kind, as JSON."""
+    return json.dumps({kind.name: kind.version for kind in KINDS.values()})
+
+
+def depths() -> str:
+    """Depth of each kind, as JSON."""
+    return json.dumps({kind.name: kind.depth for kind in KINDS.values()})

@@ -1,0 +1,64 @@
+"""Audits follow their runs, in the transaction that moved the run."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlalchemy.orm import Session
+
+from service.runs.lifecycle import TERMINAL, State, audit_state
+
+
+def settle(session: Session, run_ids: Sequence[UUID]) -> None:
+    """Bring every open audit that needs one of the runs to the state its runs imply."""
+    open_audits = session.execute(
+        text("""SELECT id FROM audits WHERE state IN ('QUEUED','RUNNING')
+                AND id IN (SELECT audit_id FROM audit_runs WHERE run_id = ANY(:runs))
+                ORDER BY id FOR NO KEY UPDATE"""),
+        {"runs": list(run_ids)},
+    )
+    for row in open_audits.all():
+        settle_audit(session, row.id)
+
+
+def settle_audit(session: Session, audit_id: UUID) -> None:
+    """Recompute one audit (whose row the caller holds) from its runs."""
+    runs = session.execute(
+        text("""SELECT role, state, result_digest, error FROM audit_runs JOIN runs ON runs.id = run_id
+                WHERE audit_id = :audit ORDER BY role"""),
+        {"audit": audit_id},
+    ).all()
+    state = audit_state([State(run.state) for run in runs])
+    results = {run.role: run.result_digest for run in runs}
+    error = _error(runs) if state is State.FAILED else None
+    session.execute(
+        text("""UPDATE audits SET state = :state, version = version + 1,
+                  candidate_trace = :candidate, reference_trace = :reference, control_trace = :control,
+                  comparison = :comparison,
+                  verdict = CASE WHEN :state = 'SUCCEEDED' THEN
+                    (SELECT document->'verdict'->>'outcome' FROM comparisons WHERE digest = :comparison) END,
+                  error = CAST(:error AS jsonb),
+                  started_at = CASE WHEN :state <> 'QUEUED' THEN COALESCE(started_at, now()) ELSE started_at END,
+                  finished_at = CASE WHEN :terminal THEN now() END
+                WHERE id = :audit AND (state, candidate_trace, reference_trace, control_trace, comparison)
+                  IS DISTINCT FROM (:state, :candidate, :reference, :control, :comparison)"""),
+        {
+            "audit": audit_id,
+            "state": state.value,
+            "terminal": state in TERMINAL,
+            "candidate": results.get("candidate"),
+            "reference": results.get("reference"),
+            "control": results.get("control"),
+            "comparison": results.get("compare"),
+            "error": json.dumps(error) if error is not None else None,
+        },
+    )
+
+
+def _error(runs: Sequence[Row[Any]]) -> dict[str, Any]:
+    """The first failure that is a cause and not a consequence."""
+    errors = [(run.role, run.error) for run in runs if run.state == State.FAILED]
+    role, error = min(errors, key=lambda item: item[1].get("code") == "dependency_failed")
+    return {**error, "role": role}

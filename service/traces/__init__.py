@@ -1,0 +1,1 @@
+"""Traces, comparisons and diffs: stored whole, checked, never changed."""

@@ -1,0 +1,197 @@
+"""Traces and comparisons in the ledger: stored whole, checked, never changed."""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from spinal.documents.canonical import digest_of
+from spinal.documents.comparison import Comparison
+from spinal.documents.trace import Trace
+from spinal.errors import TraceNotFound
+
+COLUMNS = ("contraction", "contraction_se", "transport", "transport_se", "entropy", "effective_rank")
+"""Members of a position object that are columns of ``trace_layers``; the others travel in ``detail``."""
+
+
+def content_digest(document: dict[str, Any]) -> str:
+    """sha256 of a whole document; -0.0 counts as 0.0, which is what the database makes of it."""
+    return digest_of(_without_negative_zero(document))
+
+
+def _without_negative_zero(value: Any) -> Any:
+    if isinstance(value, float):
+        return value + 0.0
+    if isinstance(value, dict):
+        return {key: _without_negative_zero(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_negative_zero(item) for item in value]
+    return value
+
+
+def store_trace(session: Session, trace: Trace, *, capture_uri: str, capture_bytes: int) -> None:
+    """Insert a trace with its layers, once; a second store of the same digest changes nothing but a lost
+    capture's place."""
+    document = trace.model_dump(mode="json", by_alias=True)
+    layers = document.pop("layers")
+    inserted = session.execute(
+        text("""INSERT INTO traces (digest, weights_digest, prompt_set_digest, fingerprint, engine_version, source,
+                  n_layers, document, content_digest, capture_uri, capture_bytes)
+                VALUES (:digest, :weights, :prompts, :fingerprint, :engine, :source, :layers,
+                  CAST(:document AS jsonb), :content, :uri, :bytes)
+                ON CONFLICT (digest) DO NOTHING RETURNING digest"""),
+        {
+            "digest": trace.digest,
+            "weights": trace.model.weights_digest,
+            "prompts": trace.prompt_set.digest,
+            "fingerprint": trace.fingerprint,
+            "engine": trace.engine.version,
+            "source": trace.model.source,
+            "layers": trace.model.n_layers,
+            "document": json.dumps(document),
+            "content": content_digest({**document, "layers": layers}),
+            "uri": capture_uri,
+            "bytes": capture_bytes,
+        },
+    ).scalar()
+    if inserted is None:
+        replace_capture(session, trace.digest, capture_uri, capture_bytes)
+        return
+    session.execute(
+        text("""INSERT INTO trace_layers (trace_digest, layer, policy, depth, contraction, contraction_se, transport,
+                  transport_se, entropy, effective_rank, detail)
+                VALUES (:digest, :layer, :policy, :depth, :contraction, :contraction_se, :transport, :transport_se,
+                  :entropy, :effective_rank, CAST(:detail AS jsonb))"""),
+        [
+            {
+                "digest": trace.digest,
+                "layer": layer["layer"],
+                "policy": policy,
+                "depth": layer["depth"],
+                **{name: position[name] for name in COLUMNS},
+                "detail": json.dumps({name: v for name, v in position.items() if name not in COLUMNS}),
+            }
+            for layer in layers
+            for policy, position in layer["positions"].items()
+        ],
+    )
+
+
+def replace_capture(session: Session, digest: str, uri: str, size: int) -> None:
+    """Point a trace at a capture that was measured again after the first was lost."""
+    session.execute(
+        text("UPDATE traces SET capture_uri = :uri, capture_bytes = :bytes WHERE digest = :digest"),
+        {"digest": digest, "uri": uri, "bytes": size},
+    )
+
+
+@dataclass(frozen=True)
+class StoredCapture:
+    """Where the capture behind a trace lies, by the trace's row."""
+
+    digest: str
+    uri: str
+    bytes: int
+
+
+def stored_capture(session: Session, digest: str) -> StoredCapture | None:
+    """None when there is no such trace, or its capture was deleted."""
+    row = session.execute(
+        text("SELECT capture_uri, capture_bytes FROM traces WHERE digest = :d AND capture_uri IS NOT NULL"),
+        {"d": digest},
+    ).one_or_none()
+    return None if row is None else StoredCapture(digest, row.capture_uri, row.capture_bytes)
+
+
+def load_trace_document(session: Session, digest: str) -> dict[str, Any]:
+    """The whole ``spinal.trace/1`` document; raises TraceNotFound."""
+    head = session.execute(text("SELECT document FROM traces WHERE digest = :d"), {"d": digest}).scalar()
+    if head is None:
+        raise TraceNotFound(f"no trace {digest}", hint="list traces with GET /v1/traces")
+    rows = session.execute(
+        text("SELECT * FROM trace_layers WHERE trace_digest = :d ORDER BY layer, policy DESC"), {"d": digest}
+    )
+    layers: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        layer = layers.setdefault(row.layer, {"layer": row.layer, "depth": row.depth, "positions": {}})
+        layer["positions"][row.policy] = {**{name: getattr(row, name) for name in COLUMNS}, **row.detail}
+    return {**head, "layers": list(layers.values())}
+
+
+def load_trace(session: Session, digest: str) -> Trace:
+    """The trace as a value; raises TraceNotFound."""
+    return Trace.model_validate(load_trace_document(session, digest))
+
+
+def store_comparison(session: Session, comparison: Comparison) -> None:
+    """Insert a comparison, once."""
+    session.execute(
+        text("""INSERT INTO comparisons (digest, reference_digest, candidate_digest, comparison_fingerprint, document)
+                VALUES (:digest, :reference, :candidate, :fingerprint, CAST(:document AS jsonb))
+                ON CONFLICT (digest) DO NOTHING"""),
+        {
+            "digest": comparison.digest,
+            "reference": comparison.reference.digest,
+            "candidate": comparison.candidate.digest,
+            "fingerprint": comparison.profile["comparison_fingerprint"],
+            "document": json.dumps(comparison.model_dump(mode="json", by_alias=True)),
+        },
+    )
+
+
+def load_comparison_document(session: Session, digest: str) -> dict[str, Any] | None:
+    """The whole ``spinal.comparison/1`` document, or None."""
+    found: dict[str, Any] | None = session.execute(
+        text("SELECT document FROM comparisons WHERE digest = :d"), {"d": digest}
+    ).scalar()
+    return found
+
+
+def tenant_has_trace(session: Session, tenant: str, digest: str) -> bool:
+    """Whether one of the tenant's audits refers to the trace: that is what makes it readable."""
+    return (
+        session.execute(
+            text("""SELECT 1 FROM audits WHERE tenant = :tenant
+                    AND (candidate_trace = :digest OR reference_trace = :digest OR control_trace = :digest) LIMIT 1"""),
+            {"tenant": tenant, "digest": digest},
+        ).scalar()
+        is not None
+    )
+
+
+def list_traces(
+    session: Session, tenant: str, *, weights: str | None, after: tuple[datetime, str] | None, limit: int
+) -> list[Any]:
+    """Heads of the traces that the tenant's audits refer to, newest first."""
+    return list(
+        session.execute(
+            text("""SELECT digest, weights_digest, prompt_set_digest, fingerprint, engine_version, source, n_layers,
+                      created_at FROM traces t
+                    WHERE EXISTS (SELECT 1 FROM audits a WHERE a.tenant = :tenant
+                                  AND t.digest IN (a.candidate_trace, a.reference_trace, a.control_trace))
+                      AND (CAST(:weights AS text) IS NULL OR weights_digest = :weights)
+                      AND (CAST(:created AS timestamptz) IS NULL OR (created_at, digest) < (:created, :last))
+                    ORDER BY created_at DESC, digest DESC LIMIT :limit"""),
+            {
+                "tenant": tenant,
+                "weights": weights,
+                "created": after[0] if after else None,
+                "last": after[1] if after else None,
+                "limit": limit,
+            },
+        ).all()
+    )
+
+
+def stored_comparison(session: Session, tenant: str, reference: str, candidate: str) -> dict[str, Any] | None:
+    """The newest comparison document of two traces that one of the tenant's audits made."""
+    found: dict[str, Any] | None = session.execute(
+        text("""SELECT c.document FROM comparisons c JOIN audits a ON a.comparison = c.digest
+                WHERE a.tenant = :tenant AND c.reference_digest = :reference AND c.candidate_digest = :candidate
+                ORDER BY c.created_at DESC LIMIT 1"""),
+        {"tenant": tenant, "reference": reference, "candidate": candidate},
+    ).scalar()
+    return found

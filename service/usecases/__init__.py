@@ -1,1 +1,0 @@
-"""One file per verb: begin -> read -> decide -> write. No HTTP here."""

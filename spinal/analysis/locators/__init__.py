@@ -1,0 +1,31 @@
+"""Where along the depth a change sits: one file here, and one line in ``LOCATORS``, for each way to tell."""
+
+from spinal.analysis.layers import Pair
+from spinal.analysis.localization import localize
+from spinal.analysis.locators.block_swap import BLOCK_SWAP
+from spinal.analysis.locators.block_swap_transport import BLOCK_SWAP_TRANSPORT
+from spinal.analysis.locators.d_contraction import D_CONTRACTION
+from spinal.analysis.locators.d_transport import D_TRANSPORT
+from spinal.analysis.locators.function import FUNCTION
+from spinal.analysis.locators.profile import DepthProfile, Locator
+from spinal.analysis.locators.weights import WEIGHTS
+from spinal.documents.comparison import Localization
+
+LOCATORS: dict[str, Locator] = {
+    locator.name: locator
+    for locator in (BLOCK_SWAP, WEIGHTS, BLOCK_SWAP_TRANSPORT, D_CONTRACTION, D_TRANSPORT, FUNCTION)
+}
+"""By name, in the order of a report."""
+
+
+def depth_profiles(pair: Pair) -> dict[str, DepthProfile]:
+    """The profile of every locator."""
+    return {name: locator.weigh(pair) for name, locator in LOCATORS.items()}
+
+
+def place(profiles: dict[str, DepthProfile], terminal: tuple[int, int]) -> dict[str, Localization]:
+    """Localization of every profile; ``terminal`` is the first and last block of T."""
+    return {
+        name: localize(p.weights, p.replicates, terminal, absent=p.absent, clipped=p.clipped)
+        for name, p in profiles.items()
+    }

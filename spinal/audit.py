@@ -1,0 +1,353 @@
+"""The procedure of an audit, once: checkpoints -> traces -> evidence -> comparison.
+
+The command line, the functions of ``import spinal``, the worker, the benchmarks and the tests call it. What differs
+between them - where captures are kept, who watches, who may cancel, how prompts are found, on which device - comes in
+through :class:`Ports`. torch is imported when the engine is first needed, and by nothing here.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Protocol, cast
+
+from spinal.analysis.compare import compare
+from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.identity import weights_digest
+from spinal.checkpoints.inspect import inspect
+from spinal.checkpoints.pair import check_pair
+from spinal.documents.capture import load_capture
+from spinal.documents.comparison import Comparison
+from spinal.documents.evidence import PairEvidence, absent_evidence
+from spinal.documents.provenance import make_provenance
+from spinal.documents.trace import ENGINE_VERSION, Trace, stamp_profile, trace_digest
+from spinal.errors import ModelChanged
+from spinal.profile import MeasurementProfile
+from spinal.progress import CancelCheck, Progress, ProgressSink, ignore_progress, never_cancelled
+from spinal.prompts.load import load_prompts
+from spinal.prompts.sets import PromptSet
+
+ENGINE = "spinal.engine.api"
+NO_CHECKPOINT = "checkpoint_not_at_hand"
+"""Reason of every value that only the weights of both sides could have given."""
+Watch = Callable[[str], AbstractContextManager[ProgressSink]]
+"""What somebody watching gives for a piece of work by its name: where its progress goes, for as long as it takes."""
+
+
+class MeasuringEngine(Protocol):
+    """What is needed of an engine module (``spinal.engine.api``)."""
+
+    def measure(
+        self,
+        checkpoint: Checkpoint,
+        prompts: PromptSet,
+        profile: MeasurementProfile,
+        *,
+        capture_path: Path,
+        device: str,
+        stream: bool,
+        progress: ProgressSink,
+        cancelled: CancelCheck,
+        command: Sequence[str] | None,
+    ) -> Trace: ...
+
+    def gather_evidence(
+        self,
+        reference: Checkpoint,
+        candidate: Checkpoint,
+        *,
+        reference_capture: Path,
+        candidate_capture: Path,
+        prompts: PromptSet,
+        profile: MeasurementProfile,
+        device: str,
+        stream: bool,
+        progress: ProgressSink,
+        cancelled: CancelCheck,
+    ) -> PairEvidence: ...
+
+
+def load_engine(name: str = ENGINE) -> MeasuringEngine:
+    """The engine module ``name``; importing it brings torch into this process."""
+    return cast(MeasuringEngine, import_module(name))
+
+
+@dataclass(frozen=True, eq=False)
+class Traced:
+    """A trace with its capture, and the checkpoint it was measured on where that is at hand."""
+
+    trace: Trace
+    capture: Path
+    checkpoint: Checkpoint | None = None
+
+
+class Captures(Protocol):
+    """Where traces and their captures are kept and found again."""
+
+    def find(self, digest: Callable[[], str]) -> Traced | None:
+        """What is kept under a trace's digest, if anything. The digest comes as a function, since it takes reading all
+        weights: who keeps nothing need not ask."""
+        ...
+
+    def place(self) -> Path:
+        """A path in an existing folder, not yet taken, for a capture about to be written."""
+        ...
+
+    def keep(self, trace: Trace, written: Path) -> Traced:
+        """Keep a trace and the capture that was written to a path of :meth:`place`."""
+        ...
+
+
+class TemporaryCaptures:
+    """Captures in a folder that somebody else removes. None is found again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._placed = 0
+
+    def find(self, digest: Callable[[], str]) -> Traced | None:
+        return None
+
+    def place(self) -> Path:
+        self._placed += 1
+        return self._folder / f"{self._placed}.safetensors"
+
+    def keep(self, trace: Trace, written: Path) -> Traced:
+        return Traced(trace, written)
+
+
+@contextmanager
+def temporary_captures() -> Iterator[TemporaryCaptures]:
+    """Captures that are gone with the context."""
+    with TemporaryDirectory(prefix="spinal-") as folder:
+        yield TemporaryCaptures(Path(folder))
+
+
+def unwatched(label: str) -> AbstractContextManager[ProgressSink]:
+    """A :data:`Watch` where nobody watches."""
+    return nullcontext(ignore_progress)
+
+
+@dataclass(frozen=True, eq=False)
+class Ports:
+    """What the procedure takes from its surroundings."""
+
+    captures: Captures | None = None
+    """None where the caller decides on captures by itself, with :func:`measure_checkpoint`."""
+    engine: Callable[[], MeasuringEngine] = load_engine
+    """Called when something has to be measured, and not before."""
+    prompts: Callable[[str], PromptSet] = load_prompts
+    """Finds prompts that are given by a name."""
+    watch: Watch = unwatched
+    cancelled: CancelCheck = never_cancelled
+    device: str = "cpu"
+    stream: bool = False
+    """Whether blocks are read from disk one at a time: same numbers, less memory."""
+    threads: int | None = None
+    """Threads that a comparison's provenance names; None for those of the reference's trace."""
+    command: Sequence[str] | None = None
+    """Command line that provenance names."""
+
+
+def measure_checkpoint(
+    checkpoint: Checkpoint,
+    prompts: PromptSet | str,
+    profile: MeasurementProfile,
+    *,
+    ports: Ports,
+    capture_path: Path,
+    expected: str | None = None,
+) -> Trace:
+    """Measure one checkpoint, whatever is kept of it, and write its capture to ``capture_path``.
+
+    Raises ModelChanged where the trace's digest is not the ``expected`` one, and what the engine's ``measure`` raises.
+    """
+    with ports.watch(checkpoint.source) as show:
+        return _measure(checkpoint, find_prompts(prompts, ports), profile, ports, capture_path, show, expected)
+
+
+def trace_checkpoint(
+    checkpoint: Checkpoint, prompts: PromptSet | str, profile: MeasurementProfile, *, ports: Ports
+) -> Traced:
+    """The trace of one checkpoint: the kept one, or else measured and kept.
+
+    A kept trace carries the provenance of its measurement, with the names and knobs of this call. Raises ValueError
+    without a port for captures, and the errors of ``inspect`` and the engine's ``measure``.
+    """
+    captures = ports.captures
+    if captures is None:
+        raise ValueError("tracing needs a port for captures")
+    found_prompts = find_prompts(prompts, ports)
+    inspect(checkpoint)
+    with ports.watch(checkpoint.source) as show:
+
+        def digest() -> str:
+            content = weights_digest(checkpoint, progress=show, cancelled=ports.cancelled)
+            return trace_digest(content, found_prompts.digest, profile.fingerprint, ENGINE_VERSION)
+
+        kept = captures.find(digest)
+        if kept is not None:
+            return Traced(_as_of_today(kept.trace, checkpoint, found_prompts, profile), kept.capture, checkpoint)
+        path = captures.place()
+        trace = _measure(checkpoint, found_prompts, profile, ports, path, show)
+        return replace(captures.keep(trace, path), checkpoint=checkpoint)
+
+
+def compare_traces(
+    reference: Traced,
+    candidate: Traced,
+    profile: MeasurementProfile,
+    *,
+    ports: Ports,
+    prompts: PromptSet | str | None = None,
+    control: Traced | None = None,
+    started: float | None = None,
+) -> Comparison:
+    """Everything known about candidate minus reference.
+
+    Where both checkpoints are at hand the engine gathers evidence on them, for which it needs their ``prompts``. Where
+    one is not, all that rests on weights is null with reason ``checkpoint_not_at_hand``. ``started``
+    (``time.monotonic``) is when the work began, if that was before this call.
+
+    Raises ValueError without prompts that are needed, and what the engine's ``gather_evidence``, ``load_capture`` and
+    ``compare`` raise.
+    """
+    started = time.monotonic() if started is None else started
+    with ports.watch("comparing") as show:
+        evidence = _evidence(reference, candidate, profile, ports, prompts, show)
+        show(Progress("statistics", 0, 1, 1.0))
+        return compare(
+            reference.trace,
+            load_capture(reference.capture),
+            candidate.trace,
+            load_capture(candidate.capture),
+            evidence,
+            profile,
+            make_provenance(
+                device=evidence.device,
+                dtype=evidence.dtype,
+                threads=ports.threads or reference.trace.provenance.threads,
+                seed=profile.seed,
+                command=ports.command,
+                started=started,
+            ),
+            control=None if control is None else (control.trace, load_capture(control.capture)),
+        )
+
+
+def audit_pair(
+    reference: Checkpoint | Traced,
+    candidate: Checkpoint | Traced,
+    prompts: PromptSet | str | None,
+    profile: MeasurementProfile,
+    *,
+    ports: Ports,
+    control: Checkpoint | Traced | None = None,
+) -> Comparison:
+    """Trace what was not traced yet and compare; all checkpoints are checked before any weight is loaded.
+
+    Raises the errors of :mod:`spinal.checkpoints`, :func:`trace_checkpoint` and :func:`compare_traces`.
+    """
+    started = time.monotonic()
+    found_prompts = None if prompts is None else find_prompts(prompts, ports)
+    sides = [reference, candidate] if control is None else [reference, candidate, control]
+    check_sides([side for side in sides if isinstance(side, Checkpoint)])
+    traced = [
+        side if isinstance(side, Traced) else trace_checkpoint(side, _needed(found_prompts), profile, ports=ports)
+        for side in sides
+    ]
+    return compare_traces(
+        traced[0],
+        traced[1],
+        profile,
+        ports=ports,
+        prompts=found_prompts,
+        control=None if control is None else traced[2],
+        started=started,
+    )
+
+
+def check_sides(sides: Sequence[Checkpoint]) -> None:
+    """Whether each checkpoint can be measured and all can be compared with the first; reads no weights but for a scan
+    of small ones. Raises the errors of ``inspect`` and ``check_pair``."""
+    for side in sides:
+        inspect(side)
+        check_pair(sides[0], side)
+
+
+def find_prompts(prompts: PromptSet | str, ports: Ports) -> PromptSet:
+    """The prompt set itself, or the one that the port finds by that name."""
+    return ports.prompts(prompts) if isinstance(prompts, str) else prompts
+
+
+def _needed(prompts: PromptSet | str | None) -> PromptSet | str:
+    if prompts is None:
+        raise ValueError("a checkpoint is measured on prompts, and none were given")
+    return prompts
+
+
+def _measure(
+    checkpoint: Checkpoint,
+    prompts: PromptSet,
+    profile: MeasurementProfile,
+    ports: Ports,
+    capture_path: Path,
+    show: ProgressSink,
+    expected: str | None = None,
+) -> Trace:
+    trace = ports.engine().measure(
+        checkpoint,
+        prompts,
+        profile,
+        capture_path=capture_path,
+        device=ports.device,
+        stream=ports.stream,
+        progress=show,
+        cancelled=ports.cancelled,
+        command=ports.command,
+    )
+    if expected is not None and trace.digest != expected:
+        raise ModelChanged(
+            f"{checkpoint.source} changed while it was being measured", hint="submit again when its files are final"
+        )
+    return trace
+
+
+def _evidence(
+    reference: Traced,
+    candidate: Traced,
+    profile: MeasurementProfile,
+    ports: Ports,
+    prompts: PromptSet | str | None,
+    show: ProgressSink,
+) -> PairEvidence:
+    if reference.checkpoint is None or candidate.checkpoint is None:
+        return absent_evidence(reference.trace, candidate.trace, profile, NO_CHECKPOINT)
+    return ports.engine().gather_evidence(
+        reference.checkpoint,
+        candidate.checkpoint,
+        reference_capture=reference.capture,
+        candidate_capture=candidate.capture,
+        prompts=find_prompts(_needed(prompts), ports),
+        profile=profile,
+        device=ports.device,
+        stream=ports.stream,
+        progress=show,
+        cancelled=ports.cancelled,
+    )
+
+
+def _as_of_today(trace: Trace, checkpoint: Checkpoint, prompts: PromptSet, profile: MeasurementProfile) -> Trace:
+    """A kept trace with what its digest leaves open as it would be written now: names, and the knobs that act on
+    comparisons alone."""
+    names = {"source": checkpoint.source, "revision": checkpoint.revision}
+    return trace.model_copy(
+        update={
+            "model": trace.model.model_copy(update=names),
+            "prompt_set": trace.prompt_set.model_copy(update={"name": prompts.name}),
+            "profile": stamp_profile(profile),
+        }
+    )

@@ -1,0 +1,1 @@
+"""Checkpoints: from a reference to files that were looked at, with an identity. No torch."""

@@ -1,0 +1,58 @@
+"""Groups of ``spinal`` that belong to the service: known here by name alone, brought in when they are called.
+
+The science knows nothing of the service, which need not be installed where ``spinal`` is used alone.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+from spinal.errors import UsageError
+from spinal.extras import install_hint
+
+OPERATORS = {
+    "keys": ("service.keys.commands:app", "API keys: create, revoke."),
+    "database": ("service.operations.commands:database", "The service's database: upgrade, downgrade, current."),
+    "retention": ("service.operations.commands:retention", "Delete what can be made again."),
+    "doctor": ("service.operations.commands:doctor", "Check what must always hold in the ledger."),
+}
+"""Name -> (where its Typer application is, what it is for)."""
+
+
+class CommandsAndOperators(TyperGroup):
+    """The commands of this package, and those of the service behind them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*super().list_commands(ctx), *OPERATORS]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name in OPERATORS:
+            return _Operator(cmd_name)
+        return super().get_command(ctx, cmd_name)
+
+
+class _Operator(TyperCommand):
+    """Stands for a command of the service in ``spinal --help``, and becomes it when it is called."""
+
+    def __init__(self, name: str) -> None:
+        self._target, about = OPERATORS[name]
+        super().__init__(name, help=about)
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        return self._load().make_context(info_name, args, parent, **extra)
+
+    def _load(self) -> Any:
+        module, _, attribute = self._target.partition(":")
+        try:
+            return get_command(getattr(import_module(module), attribute))
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] == "service":
+                raise UsageError(
+                    f"spinal {self.name} belongs to the service, which is not installed here",
+                    hint="call it in a checkout of the repository, or in the service's image",
+                ) from error
+            raise UsageError(
+                f"spinal {self.name} needs the package {error.name!r}", hint=install_hint("service")
+            ) from error

@@ -1,0 +1,1 @@
+"""Everything that is stored or handed on, as frozen values. Depends on nothing but numpy and pydantic."""

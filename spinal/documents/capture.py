@@ -1,0 +1,115 @@
+"""What a trace leaves behind for comparisons: per-prompt values, alpha replicates, gathered rows.
+
+A capture is one safetensors file beside the trace. The arrays here are numpy, so that every analysis of a
+pair runs without torch; only the residual rows (``rows``, read by the engine through torch) stay in the file.
+"""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+
+from spinal.errors import CaptureMissing, DocumentInvalid
+
+Array = npt.NDArray[np.float64]
+ReplicateKind = Literal["influence", "groups"]
+
+
+@dataclass(frozen=True, eq=False)
+class PolicyCapture:
+    """Per-prompt values under one position policy. P prompts, N = D + 1 nodes, W = 4 windows in
+    ``spinal.documents.trace.WINDOWS`` order. Missing values are NaN."""
+
+    transport: Array
+    """(P, N) radians; node 0 is NaN."""
+    entropy: Array
+    """(P, N) nats."""
+    alpha: Array
+    """(W, N) contraction on all prompts."""
+    replicates: Array
+    """(W, N, R): for ``influence`` the influence of each prompt on alpha (R = P); for ``groups`` alpha
+    with prompt group g left out (R = groups)."""
+    replicate_kind: ReplicateKind
+    effective_rank: Array
+    """(N,)"""
+
+
+@dataclass(frozen=True, eq=False)
+class Capture:
+    """Everything a comparison needs of one trace but the rows themselves."""
+
+    trace_digest: str
+    last: PolicyCapture
+    all: PolicyCapture
+    nll: Array
+    """(P_c,) nats per token, of each scored continuation (or prompt)."""
+    nll_prompts: npt.NDArray[np.int64]
+    """(P_c,) index of the prompt each ``nll`` value belongs to."""
+    directness: Array
+    """(P,) d(p_0, p_D) / sum of L along the path, policy ``all``."""
+    row_prompt: npt.NDArray[np.int64]
+    """(K,) prompt of each gathered row."""
+    row_is_last: npt.NDArray[np.bool_]
+    """(K,) whether the row is its prompt's last position (policy ``last``)."""
+    row_in_all: npt.NDArray[np.bool_]
+    """(K,) whether the row is one of the strided lens positions (policy ``all``)."""
+
+    def policy(self, name: str) -> PolicyCapture:
+        return self.last if name == "last" else self.all
+
+
+ROWS_KEY = "rows"
+"""Tensor (N, K, d) in the dtype of the blocks: residuals r_0..r_D at the gathered positions."""
+
+
+def capture_tensors(capture: Capture) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The capture as named numpy arrays and string metadata (the engine adds ``rows`` and writes the file)."""
+    arrays: dict[str, np.ndarray] = {
+        name: np.ascontiguousarray(getattr(capture, name))
+        for name in ("nll", "nll_prompts", "directness", "row_prompt", "row_is_last", "row_in_all")
+    }
+    metadata = {"schema": "spinal.capture/1", "trace_digest": capture.trace_digest}
+    for policy in ("last", "all"):
+        part = capture.policy(policy)
+        metadata[f"{policy}.replicate_kind"] = part.replicate_kind
+        for field in fields(part):
+            if field.name != "replicate_kind":
+                arrays[f"{policy}.{field.name}"] = np.ascontiguousarray(getattr(part, field.name))
+    return arrays, metadata
+
+
+def load_capture(path: Path) -> Capture:
+    """Read the numpy part of a capture file; raises CaptureMissing or DocumentInvalid."""
+    if not path.is_file():
+        raise CaptureMissing(f"capture {path.name} is not in the artifact store", hint="trace the checkpoint again")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys() if name != ROWS_KEY}  # noqa: SIM118  safe_open is no mapping
+        parts = {
+            policy: PolicyCapture(
+                replicate_kind=cast(ReplicateKind, metadata[f"{policy}.replicate_kind"]),
+                **{
+                    field.name: arrays[f"{policy}.{field.name}"]
+                    for field in fields(PolicyCapture)
+                    if field.name != "replicate_kind"
+                },
+            )
+            for policy in ("last", "all")
+        }
+        return Capture(
+            trace_digest=metadata["trace_digest"],
+            last=parts["last"],
+            all=parts["all"],
+            nll=arrays["nll"],
+            nll_prompts=arrays["nll_prompts"],
+            directness=arrays["directness"],
+            row_prompt=arrays["row_prompt"],
+            row_is_last=arrays["row_is_last"],
+            row_in_all=arrays["row_in_all"],
+        )
+    except (KeyError, ValueError, OSError, SafetensorError) as error:
+        raise DocumentInvalid(f"capture {path.name} is damaged: {error}", hint="trace the checkpoint again") from error

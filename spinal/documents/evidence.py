@@ -1,0 +1,75 @@
+"""What only a joint pass over two checkpoints can tell: the engine's half of a comparison, as arrays."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from spinal.documents.trace import POLICIES, Trace
+from spinal.profile import MeasurementProfile
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseDraw:
+    """Curves, under policy ``all``, of one draw of the matched-noise control: the reference with every tensor moved
+    in a random direction by as far as the candidate moved it. All NaN where the draw overflowed."""
+
+    alpha: Array
+    """(W, N) contraction, windows in ``spinal.documents.trace.WINDOWS`` order."""
+    transport: Array
+    """(P, N) radians; node 0 is NaN."""
+
+
+@dataclass(frozen=True, eq=False)
+class PairEvidence:
+    """P prompts, Q swap prompts (the first Q of the set), D blocks, N = D + 1 nodes."""
+
+    block_swap: Array
+    """(Q, D) rho_l: ||swapped output - reference output|| / ||reference block's own update||, mean over
+    the prompt's positions. Exactly 0 where block l is bit-identical."""
+    block_swap_transport: Array
+    """(Q, D) change of the step length into node l under the same swap, radians."""
+    weight_change: Array
+    """(D,) relative Frobenius change of each block's parameters."""
+    weight_change_other: dict[str, float]
+    """The same for ``embeddings``, ``final_norm`` and ``head``."""
+    function_gap: dict[str, Array]
+    """policy -> (P, N) Fisher-Rao distance between both checkpoints' lens distributions at the same node."""
+    fixed_lens_transport: dict[str, Array] | None
+    """policy -> (P, N) candidate's transport read through the reference's lens; null when the read-out
+    did not move (it is then the candidate's own transport)."""
+    hidden_change: dict[str, Array]
+    """policy -> (P, N) ||r_a - r_b|| / ||r_b|| per prompt (mean over its positions)."""
+    readout_moved: bool
+    device: str
+    dtype: str
+    duration_s: float
+    noise: tuple[NoiseDraw, ...] = ()
+    """Draws of the matched-noise control, as many as ``noise_draws`` of the profile."""
+    absent: str | None = None
+    """Why no joint pass was made, for example ``checkpoint_not_at_hand``; every array is then NaN."""
+
+
+def absent_evidence(reference: Trace, candidate: Trace, profile: MeasurementProfile, reason: str) -> PairEvidence:
+    """Evidence of a pair whose joint pass was not made, for ``reason``. What the traces themselves tell is filled in:
+    whether the read-out moved, and that a read-out which did not is its own fixed lens."""
+    prompts, nodes = reference.prompt_set.count, reference.model.n_layers + 1
+    swapped = np.full((min(profile.swap_prompts, prompts), nodes - 1), np.nan)
+    everywhere = {policy: np.full((prompts, nodes), np.nan) for policy in POLICIES}
+    moved = reference.model.readout_digest != candidate.model.readout_digest
+    return PairEvidence(
+        block_swap=swapped,
+        block_swap_transport=swapped,
+        weight_change=np.full(nodes - 1, np.nan),
+        weight_change_other={},
+        function_gap=everywhere,
+        fixed_lens_transport=everywhere if moved else None,
+        hidden_change=everywhere,
+        readout_moved=moved,
+        device=" and ".join(dict.fromkeys((reference.engine.device, candidate.engine.device))),
+        dtype=reference.engine.dtype,
+        duration_s=0.0,
+        absent=reason,
+    )

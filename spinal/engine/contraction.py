@@ -1,0 +1,229 @@
+"""Spectrum of one node's rows and the contraction fits with their replicates.
+
+Singular values come from the float64 Gram matrix of the smaller side of the column-centred rows. With more
+rows than dimensions the uncertainty is an infinitesimal jackknife over prompts (one extra pass over the rows);
+otherwise a delete-group jackknife.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from spinal.analysis import contraction as fits
+from spinal.documents.capture import ReplicateKind
+from spinal.documents.trace import WINDOWS
+from spinal.profile import MeasurementProfile
+
+Tensor = torch.Tensor
+Array = npt.NDArray[np.float64]
+SPLIT_SEED = 20260106
+"""Fixed seed of prompt halves and groups: the same prompts always fall into the same group."""
+CHUNK_ROWS = 1024
+FLOAT32_SPREAD = 1e4
+"""Up to this sigma_1 / sigma_k a float32 projection on v_k is good to about a thousandth: enough for an error bar."""
+CONSTANT = 1e-12
+"""Centred energy below this share of the raw energy is rounding: the node does not vary."""
+
+
+@dataclass(frozen=True, eq=False)
+class NodeSpectrum:
+    """Contraction of one node under one policy. W = 4 windows in ``WINDOWS`` order."""
+
+    rows: int
+    dimensions: int
+    rank: int
+    fits: dict[str, fits.Fit]
+    half_sample: Array
+    """(W,) alpha from a random half of the prompts minus alpha from all."""
+    replicates: Array
+    """(W, R)"""
+    kind: ReplicateKind
+    effective_rank: float | None
+    participation_ratio: float | None
+    top_share: float | None
+
+    def se(self, window: str) -> float | None:
+        values = self.replicates[WINDOWS.index(window)]
+        if not np.isfinite(values).all():
+            return None
+        return float(fits.influence_se(values) if self.kind == "influence" else fits.grouped_se(values))
+
+
+@dataclass(frozen=True, eq=False)
+class PromptSplit:
+    """Which prompts form the random half, and which group each prompt belongs to."""
+
+    half: Tensor
+    group: Tensor
+    groups: int
+
+
+def split_prompts(count: int, groups: int) -> PromptSplit:
+    """Deterministic half and groups of ``count`` prompts."""
+    order = np.random.default_rng(SPLIT_SEED).permutation(count)
+    half = np.zeros(count, dtype=bool)
+    half[order[: max(1, count // 2)]] = True
+    group = np.empty(count, dtype=np.int64)
+    group[order] = np.arange(count) % groups
+    return PromptSplit(torch.from_numpy(half), torch.from_numpy(group), groups)
+
+
+def node_spectrum(
+    rows: Tensor, prompt: Tensor, prompts: int, split: PromptSplit, profile: MeasurementProfile
+) -> NodeSpectrum:
+    """Spectrum of ``rows`` (n, d), row i belonging to prompt ``prompt[i]`` of ``prompts``."""
+    count, dimensions = rows.shape
+    kind: ReplicateKind = "influence" if count > dimensions else "groups"
+    mean = _mean(rows)
+    chosen = split.half.to(rows.device)[prompt]
+    gram, half = _both_grams(rows, mean, chosen)
+    if not _varies(gram, mean, count):
+        return _constant(count, dimensions, prompts if kind == "influence" else split.groups, kind)
+    if kind == "influence":
+        eigenvalues, vectors = torch.linalg.eigh(gram)
+        sigma = _sigma(eigenvalues)
+        fitted = _fit(sigma, count, profile)
+        energies = _energies(rows, mean, vectors.flip(1), prompt, prompts, exact=_needs_float64(sigma, fitted))
+        replicates = np.stack([fits.alpha_influence(energies, sigma**2, fitted[w]) for w in WINDOWS])
+        half_alphas = _half_alphas(half, rows, mean, chosen, profile)
+    else:
+        sigma = _sigma(torch.linalg.eigvalsh(gram))
+        fitted = _fit(sigma, count, profile)
+        owner = split.group.to(rows.device)[prompt]
+        left_out = [_inner_alphas(gram, owner != g, profile) for g in range(split.groups)]
+        replicates = np.stack(left_out, axis=1)
+        half_alphas = _inner_alphas(gram, chosen, profile)
+    rank = fits.numerical_rank(sigma, count, profile.rank_tolerance)
+    return NodeSpectrum(
+        count,
+        dimensions,
+        rank,
+        fitted,
+        half_alphas - _alphas(fitted),
+        replicates,
+        kind,
+        fits.effective_rank(sigma[: max(rank, 1)]),
+        fits.participation_ratio(sigma[: max(rank, 1)]),
+        fits.top_share(sigma[: max(rank, 1)]),
+    )
+
+
+def window_alphas(rows: Tensor, profile: MeasurementProfile) -> Array:
+    """(W,) alpha of rows (n, d), windows in ``WINDOWS`` order; NaN where a window has none."""
+    if rows.shape[0] < 2:
+        return np.full(len(WINDOWS), np.nan)
+    nobody = torch.zeros(rows.shape[0], dtype=torch.bool, device=rows.device)
+    mean = _mean(rows)
+    gram, _ = _both_grams(rows, mean, nobody)
+    if not _varies(gram, mean, rows.shape[0]):
+        return np.full(len(WINDOWS), np.nan)
+    return _alphas(_fit(_sigma(torch.linalg.eigvalsh(gram)), rows.shape[0], profile))
+
+
+def _constant(count: int, dimensions: int, replicates: int, kind: ReplicateKind) -> NodeSpectrum:
+    nothing = fits.fit_windows(np.zeros(1), 0, min_ranks=3)
+    width = len(WINDOWS)
+    return NodeSpectrum(
+        count,
+        dimensions,
+        0,
+        nothing,
+        np.full(width, np.nan),
+        np.full((width, replicates), np.nan),
+        kind,
+        None,
+        None,
+        None,
+    )
+
+
+def _mean(rows: Tensor) -> Tensor:
+    total = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
+    for start in range(0, rows.shape[0], CHUNK_ROWS):
+        total += rows[start : start + CHUNK_ROWS].double().sum(0)
+    return total / rows.shape[0]
+
+
+def _both_grams(rows: Tensor, mean: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Float64 Gram matrix of the centred rows, and the part of it that the ``chosen`` rows (n,) contribute.
+
+    The smaller side: (d, d) sums over rows where rows outnumber dimensions, both parts in one pass; else (n, n) inner
+    products, of which any subset of rows has its own block (the second result is then the whole).
+    """
+    count, dimensions = rows.shape
+    if count <= dimensions:
+        centred = rows.double() - mean
+        inner = centred @ centred.T
+        return inner, inner
+    parts = torch.zeros(2, dimensions, dimensions, dtype=torch.float64, device=rows.device)
+    for start in range(0, count, CHUNK_ROWS):
+        chunk = rows[start : start + CHUNK_ROWS].double() - mean
+        mine = chosen[start : start + CHUNK_ROWS]
+        for part, members in zip(parts, (chunk[mine], chunk[~mine]), strict=True):
+            if members.shape[0]:
+                part.addmm_(members.T, members)
+    return parts[0] + parts[1], parts[0]
+
+
+def _varies(gram: Tensor, mean: Tensor, count: int) -> bool:
+    """Whether the centred energy is more than the rounding of the raw one, which is it plus n |mean|^2."""
+    centred = float(gram.diagonal().sum())
+    return centred > CONSTANT * (centred + count * float(mean.square().sum()))
+
+
+def _sigma(eigenvalues: Tensor) -> Array:
+    """Singular values, descending, from ascending eigenvalues of a Gram matrix."""
+    return eigenvalues.flip(0).clamp(min=0.0).sqrt().cpu().numpy()
+
+
+def _fit(sigma: Array, count: int, profile: MeasurementProfile) -> dict[str, fits.Fit]:
+    rank = fits.numerical_rank(sigma, count, profile.rank_tolerance)
+    return fits.fit_windows(sigma, rank, min_ranks=profile.min_window_ranks)
+
+
+def _alphas(fitted: dict[str, fits.Fit]) -> Array:
+    found = [fitted[window].alpha for window in WINDOWS]
+    return np.array([np.nan if alpha is None else alpha for alpha in found], dtype=np.float64)
+
+
+def _inner_alphas(inner: Tensor, keep: Tensor, profile: MeasurementProfile) -> Array:
+    """(W,) alpha of a subset of rows, from the inner products of all: centring on the subset's own mean is taking row
+    and column means off its block."""
+    block = inner[keep][:, keep]
+    if block.shape[0] < 2:
+        return np.full(len(WINDOWS), np.nan)
+    means = block.mean(0)
+    block = block - means[None, :] - means[:, None] + means.mean()
+    if not float(block.diagonal().sum()) > CONSTANT * float(inner.diagonal().sum()):
+        return np.full(len(WINDOWS), np.nan)
+    return _alphas(_fit(_sigma(torch.linalg.eigvalsh(block)), block.shape[0], profile))
+
+
+def _half_alphas(half: Tensor, rows: Tensor, mean: Tensor, chosen: Tensor, profile: MeasurementProfile) -> Array:
+    """(W,) alpha of the chosen rows, from their part ``half`` of the Gram matrix centred on ``mean``."""
+    count = int(chosen.sum())
+    if count <= rows.shape[1]:
+        return window_alphas(rows[chosen], profile)
+    # The half was centred on the mean of all: taking its own off is a rank-one correction.
+    own = _mean(rows[chosen]) - mean
+    return _alphas(_fit(_sigma(torch.linalg.eigvalsh(half - count * torch.outer(own, own))), count, profile))
+
+
+def _needs_float64(sigma: Array, fitted: dict[str, fits.Fit]) -> bool:
+    """Whether some fitted direction is so weak that a float32 projection on it would be noise."""
+    weakest = max((fit.k_max for fit in fitted.values() if fit.alpha is not None), default=1)
+    return bool(sigma[0] > FLOAT32_SPREAD * sigma[weakest - 1])
+
+
+def _energies(rows: Tensor, mean: Tensor, vectors: Tensor, prompt: Tensor, prompts: int, *, exact: bool) -> Array:
+    """(P, d): per prompt the summed squared projections of its centred rows on the eigenvectors."""
+    dtype = torch.float64 if exact else torch.float32
+    energies = torch.zeros(prompts, vectors.shape[1], dtype=torch.float64, device=rows.device)
+    vectors = vectors.to(dtype)
+    for start in range(0, rows.shape[0], CHUNK_ROWS):
+        projected = (rows[start : start + CHUNK_ROWS].double() - mean).to(dtype) @ vectors
+        here = torch.zeros(energies.shape, dtype=dtype, device=rows.device)
+        energies += here.index_add_(0, prompt[start : start + CHUNK_ROWS], projected.square_())
+    return energies.cpu().numpy()

@@ -1,0 +1,116 @@
+"""One model, opened and ready to be measured: what every step of a measurement needs, in one value."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.engine.anatomy import Anatomy, find_anatomy
+from spinal.engine.load import LoadedModel, load, load_pair
+from spinal.engine.reporter import Reporter
+from spinal.engine.tokens import GatheredRows, Tokens, lens_rows, tokenize
+from spinal.engine.transport import Readout
+from spinal.errors import TokenizerMismatch
+from spinal.profile import MeasurementProfile
+from spinal.prompts.sets import PromptSet
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """How models are opened and measured in one call of the engine."""
+
+    prompts: PromptSet
+    asked: MeasurementProfile
+    """The profile as the caller gave it: the one that results carry."""
+    batch_size: int
+    """Prompts per forward pass: the profile's, or half of it where memory did not suffice."""
+    device: str
+    stream: bool
+    """Whether blocks are read from disk one at a time where the checkpoint allows it."""
+    reporter: Reporter
+
+    @property
+    def profile(self) -> MeasurementProfile:
+        """The profile that is worked with."""
+        return self.asked.model_copy(update={"batch_size": self.batch_size})
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """A model with its parts, the token ids of the prompts and the positions that are read."""
+
+    setup: Setup
+    loaded: LoadedModel
+    readout: Readout
+    tokens: Tokens
+    gathered: GatheredRows
+
+    @property
+    def anatomy(self) -> Anatomy:
+        return self.readout.anatomy
+
+    @property
+    def profile(self) -> MeasurementProfile:
+        return self.setup.profile
+
+    @property
+    def reporter(self) -> Reporter:
+        return self.setup.reporter
+
+    @property
+    def device(self) -> torch.device:
+        return self.loaded.device
+
+    @property
+    def source(self) -> str:
+        """The checkpoint's reference, as errors name it."""
+        return self.loaded.checkpoint.source
+
+    @property
+    def nodes(self) -> int:
+        """N = D + 1."""
+        return len(self.anatomy.blocks) + 1
+
+    @property
+    def prompts(self) -> int:
+        """P."""
+        return len(self.tokens.ids)
+
+    def narrowed(self, prompts: int) -> "Session":
+        """The same model on the first so many prompts."""
+        ids = self.tokens.ids[:prompts]
+        gathered = lens_rows(ids, self.profile.lens_positions)
+        return replace(self, tokens=Tokens(ids, self.tokens.truncated), gathered=gathered)
+
+
+def open_session(checkpoint: Checkpoint, setup: Setup) -> Session:
+    """Load ``checkpoint`` and find its parts. Raises the errors of :mod:`spinal.engine.load`, ContextExceeded,
+    PromptSetInvalid, ArchitectureUnsupported."""
+    return _opened(load(checkpoint, setup.profile, setup.device, stream=setup.stream), setup)
+
+
+def open_pair(reference: Checkpoint, candidate: Checkpoint, setup: Setup) -> tuple[Session, Session]:
+    """Both models; what they share is read once. Raises what :func:`open_session` raises, and TokenizerMismatch where
+    the prompts become different token ids."""
+    pair = load_pair(reference, candidate, setup.profile, setup.device, stream=setup.stream)
+    ours, theirs = (_opened(loaded, setup) for loaded in pair)
+    if ours.tokens.digest != theirs.tokens.digest:
+        raise TokenizerMismatch(
+            f"{reference.source} and {candidate.source} turn the prompts into different token ids",
+            hint="both checkpoints must share tokenizer.json and tokenizer_config.json",
+        )
+    return ours, theirs
+
+
+def _opened(loaded: LoadedModel, setup: Setup) -> Session:
+    tokens = tokenize(loaded, setup.prompts, setup.asked)
+    anatomy = find_anatomy(loaded.model, _blocks(loaded.checkpoint), loaded.checkpoint.source, loaded.store)
+    readout = Readout(anatomy, min(len(loaded.tokenizer), anatomy.vocabulary))
+    return Session(setup, loaded, readout, tokens, lens_rows(tokens.ids, setup.asked.lens_positions))
+
+
+def _blocks(checkpoint: Checkpoint) -> int:
+    count = (checkpoint.base or checkpoint).n_layers
+    if count is None:
+        raise AssertionError("inspect() admits only configs that name their layers")
+    return count

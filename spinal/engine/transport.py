@@ -1,0 +1,207 @@
+"""Next-token distributions at every node, and distances between them, without ever holding one.
+
+L = 4 asin(c / 2) with c^2 = sum_v (sqrt p - sqrt q)^2, equal to 2 arccos BC, in one streaming pass over
+vocabulary blocks (``docs/method.md`` ("Transport L")). Per state four scalars are carried; a block is merged by
+rescaling when a running maximum moves, so blocks may come in any order and size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from spinal.engine.anatomy import Anatomy
+from spinal.progress import CancelCheck, never_cancelled
+
+Tensor = torch.Tensor
+Array = npt.NDArray[np.float64]
+VOCABULARY_BLOCK = 1024
+TOKEN_BLOCK = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Readout:
+    """A model's own way from residual to logits, over the first ``vocabulary`` ids."""
+
+    anatomy: Anatomy
+    vocabulary: int
+
+    def normed(self, rows: Tensor) -> Tensor:
+        """Rows (n, d) before the head, float32; norms are computed in float32 whatever the weights' dtype."""
+        hidden = rows.float()
+        for module in self.anatomy.readout:
+            hidden = in_float32(module, hidden)
+        return hidden
+
+    def product(self, normed: Tensor, start: int, stop: int) -> Tensor:
+        """The head alone: products with its rows start..stop-1 plus bias, float32."""
+        bias = getattr(self.anatomy.head, "bias", None)
+        weight = self.anatomy.head_weight[start:stop].float()
+        return torch.nn.functional.linear(normed, weight, None if bias is None else bias[start:stop].float())
+
+    def logits(self, normed: Tensor, start: int, stop: int) -> Tensor:
+        """Logits (n, stop - start) of ids start..stop-1: bias -> scale -> softcap, float32."""
+        out = self.product(normed, start, stop)
+        if self.anatomy.scale != 1.0:
+            out = out * self.anatomy.scale
+        if self.anatomy.softcap is not None:
+            out = torch.tanh(out / self.anatomy.softcap) * self.anatomy.softcap
+        return out
+
+
+def in_float32(module: torch.nn.Module, hidden: Tensor) -> Tensor:
+    """Output of a module on float32 input with its parameters read as float32."""
+    dtype = next((parameter.dtype for parameter in module.parameters()), torch.float32)
+    if dtype == torch.float32:
+        return module(hidden)
+    state = {name: tensor.float() for name, tensor in module.state_dict(keep_vars=False).items()}
+    return torch.func.functional_call(module, state, (hidden,))
+
+
+@dataclass(frozen=True, eq=False)
+class LensResult:
+    """S states, K rows, J pairs; float64."""
+
+    distance: Array
+    """(J, K) radians in [0, pi]."""
+    entropy: Array
+    """(S, K) nats."""
+    max_probability: Array
+    """(S, K)"""
+    argmax: npt.NDArray[np.int64]
+    """(S, K) token id."""
+    target_nll: Array | None
+    """(K,) -log p of the target token under the last state; NaN where there is no target."""
+
+
+def read_lens(
+    groups: Sequence[tuple[Readout, Tensor]],
+    pairs: Sequence[tuple[int, int]],
+    *,
+    targets: Tensor | None = None,
+    cancelled: CancelCheck = never_cancelled,
+) -> LensResult:
+    """Read every state and the distance of every pair of states.
+
+    ``groups``: read-out and residuals (S_g, K, d) seen through it; states are numbered over all groups in
+    order. ``pairs``: (i, j) state indices. ``targets`` (K,): token id per row, -1 for none. Rows that are bit
+    for bit equal under one read-out are at distance exactly 0.
+    """
+    rows = groups[0][1].shape[1]
+    parts = []
+    for start in range(0, rows, TOKEN_BLOCK):
+        if cancelled():
+            break
+        stop = min(start + TOKEN_BLOCK, rows)
+        block = [(readout, states[:, start:stop]) for readout, states in groups]
+        parts.append(_read_block(block, pairs, None if targets is None else targets[start:stop]))
+
+    def joined(name: str) -> np.ndarray:
+        return np.concatenate([getattr(part, name) for part in parts], axis=-1)
+
+    return LensResult(
+        joined("distance"),
+        joined("entropy"),
+        joined("max_probability"),
+        joined("argmax"),
+        None if targets is None else joined("target_nll"),
+    )
+
+
+class _Running:
+    """The carried scalars of S states (mass A, weighted mass E, maximum m) and J pairs (D), float64."""
+
+    def __init__(self, states: int, rows: int, pairs: Sequence[tuple[int, int]], device: torch.device) -> None:
+        self.left = torch.tensor([i for i, _ in pairs], dtype=torch.long, device=device)
+        self.right = torch.tensor([j for _, j in pairs], dtype=torch.long, device=device)
+        self.maximum = torch.full((states, rows), -torch.inf, device=device)
+        self.mass = torch.zeros(states, rows, dtype=torch.float64, device=device)
+        self.weighted = torch.zeros_like(self.mass)
+        self.gap = torch.zeros(len(pairs), rows, dtype=torch.float64, device=device)
+        self.argmax = torch.zeros(states, rows, dtype=torch.long, device=device)
+
+    def absorb(self, logits: Tensor, first_id: int) -> None:
+        """Merge logits (S, K, v) of ids first_id, first_id + 1, ..."""
+        top = logits.amax(dim=-1)
+        higher = top > self.maximum
+        if bool(higher.any()):
+            # Finding places costs ten times what finding values does, and after a few blocks few rows move.
+            self.argmax[higher] = logits[higher].argmax(dim=-1) + first_id
+        new_maximum = torch.maximum(self.maximum, top)
+        self._rescale(new_maximum)
+        shifted = logits.sub_(new_maximum.unsqueeze(-1))
+        roots = (shifted * 0.5).exp_()
+        squares = roots * roots
+        self.mass += squares.sum(-1).double()
+        self.weighted += squares.mul_(shifted).sum(-1).double()
+        for index, (i, j) in enumerate(zip(self.left.tolist(), self.right.tolist(), strict=True)):
+            difference = roots[i] - roots[j]
+            self.gap[index] += difference.mul_(difference).sum(-1).double()
+
+    def _rescale(self, new_maximum: Tensor) -> None:
+        first = torch.isinf(self.maximum)
+        moved = torch.where(first, torch.zeros_like(new_maximum), self.maximum - new_maximum).double()
+        factor = torch.exp(moved * 0.5)
+        a, b = factor[self.left], factor[self.right]
+        left_mass, right_mass = self.mass[self.left], self.mass[self.right]
+        self.gap = a * b * self.gap + (a - b) * (a * left_mass - b * right_mass)
+        self.weighted = factor**2 * (self.weighted + self.mass * moved)
+        self.mass = factor**2 * self.mass
+        self.maximum = new_maximum
+
+    def distance(self) -> Tensor:
+        left, right = self.mass[self.left], self.mass[self.right]
+        chord2 = (self.gap - (left.sqrt() - right.sqrt()) ** 2) / (left * right).sqrt()
+        return 4.0 * torch.asin((chord2.clamp(0.0, 2.0).sqrt() / 2.0).clamp(max=1.0))
+
+
+def _read_block(
+    groups: Sequence[tuple[Readout, Tensor]], pairs: Sequence[tuple[int, int]], targets: Tensor | None
+) -> LensResult:
+    rows = groups[0][1].shape[1]
+    counts = [states.shape[0] for _, states in groups]
+    normed = [readout.normed(states.reshape(-1, states.shape[-1])) for readout, states in groups]
+    running = _Running(sum(counts), rows, pairs, normed[0].device)
+    vocabulary = groups[0][0].vocabulary
+    target_logit = torch.full((rows,), torch.nan, dtype=torch.float64, device=normed[0].device)
+    for start in range(0, vocabulary, VOCABULARY_BLOCK):
+        stop = min(start + VOCABULARY_BLOCK, vocabulary)
+        pieces = [
+            readout.logits(part, start, stop).view(count, rows, stop - start)
+            for (readout, _), part, count in zip(groups, normed, counts, strict=True)
+        ]
+        logits = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        if targets is not None:
+            here = (targets >= start) & (targets < stop)
+            picked = logits[-1].gather(1, (targets.clamp(min=start, max=stop - 1) - start).unsqueeze(1)).squeeze(1)
+            target_logit = torch.where(here, picked.double(), target_logit)
+        running.absorb(logits, start)
+    return _finish(running, groups, pairs, target_logit if targets is not None else None)
+
+
+def _finish(
+    running: _Running,
+    groups: Sequence[tuple[Readout, Tensor]],
+    pairs: Sequence[tuple[int, int]],
+    target_logit: Tensor | None,
+) -> LensResult:
+    distance = running.distance()
+    owner = [(readout, states[i]) for readout, states in groups for i in range(states.shape[0])]
+    for index, (i, j) in enumerate(pairs):
+        if owner[i][0] is owner[j][0]:
+            # A row's product depends on its place in the matrix by one rounding; equal rows are equal.
+            same = (owner[i][1] == owner[j][1]).all(dim=-1)
+            distance[index].masked_fill_(same, 0.0)
+    log_mass = running.mass.log()
+    nll = None
+    if target_logit is not None:
+        nll = (running.maximum[-1].double() + log_mass[-1] - target_logit).cpu().numpy()
+    return LensResult(
+        distance.cpu().numpy(),
+        (log_mass - running.weighted / running.mass).cpu().numpy(),
+        (1.0 / running.mass).cpu().numpy(),
+        running.argmax.cpu().numpy(),
+        nll,
+    )

@@ -1,0 +1,150 @@
+"""Every way the product refuses or fails, as classes with a stable code; one module for each surface.
+
+One table serves all surfaces: the HTTP status, the exit code of the command line, and whether a run may
+be tried again. A message says what is wrong and where; ``hint`` says what to do next.
+"""
+
+from spinal.errors.base import ExitCode, SpinalError
+from spinal.errors.checkpoints import (
+    AdapterInvalid,
+    ArchitectureUnsupported,
+    ConfigInvalid,
+    ModelChanged,
+    ModelNotFound,
+    ModelPathRefused,
+    ModelReferenceInvalid,
+    NonFiniteWeights,
+    PairMismatch,
+    PickleWeightsRefused,
+    RemoteCodeRefused,
+    TokenizerInvalid,
+    TokenizerMismatch,
+    WeightsCorrupt,
+    WeightsMissing,
+)
+from spinal.errors.documents import (
+    ContextExceeded,
+    DocumentInvalid,
+    FingerprintMismatch,
+    ProfileInvalid,
+    PromptFileNotFound,
+    PromptSetEmpty,
+    PromptSetInvalid,
+    PromptSetNotFound,
+    TracesNotComparable,
+    UsageError,
+)
+from spinal.errors.measuring import (
+    AttemptsExhausted,
+    Cancelled,
+    CaptureMissing,
+    DeadlineExceeded,
+    DependencyFailed,
+    DeviceFailed,
+    InternalError,
+    LeaseLost,
+    LensParityFailed,
+    NonFiniteActivations,
+    OutOfMemory,
+    RunStalled,
+    StorageUnavailable,
+    VersionRetired,
+)
+from spinal.errors.service import (
+    AuditFailed,
+    AuditHasNoScores,
+    AuditNotFinished,
+    AuditNotFound,
+    BodyMalformed,
+    BodyTooLarge,
+    DatabaseUnavailable,
+    Forbidden,
+    IdempotencyInFlight,
+    IdempotencyKeyReused,
+    MediaTypeUnsupported,
+    MethodNotAllowed,
+    ModelNameTaken,
+    NotReady,
+    RegisteredModelNotFound,
+    RequestInvalid,
+    RouteNotFound,
+    ServiceUnreachable,
+    TraceNotFound,
+    Unauthorized,
+)
+
+__all__ = [
+    "AdapterInvalid",
+    "ArchitectureUnsupported",
+    "AttemptsExhausted",
+    "AuditFailed",
+    "AuditHasNoScores",
+    "AuditNotFinished",
+    "AuditNotFound",
+    "BodyMalformed",
+    "BodyTooLarge",
+    "Cancelled",
+    "CaptureMissing",
+    "ConfigInvalid",
+    "ContextExceeded",
+    "DatabaseUnavailable",
+    "DeadlineExceeded",
+    "DependencyFailed",
+    "DeviceFailed",
+    "DocumentInvalid",
+    "ExitCode",
+    "FingerprintMismatch",
+    "Forbidden",
+    "IdempotencyInFlight",
+    "IdempotencyKeyReused",
+    "InternalError",
+    "LeaseLost",
+    "LensParityFailed",
+    "MediaTypeUnsupported",
+    "MethodNotAllowed",
+    "ModelChanged",
+    "ModelNameTaken",
+    "ModelNotFound",
+    "ModelPathRefused",
+    "ModelReferenceInvalid",
+    "NonFiniteActivations",
+    "NonFiniteWeights",
+    "NotReady",
+    "OutOfMemory",
+    "PairMismatch",
+    "PickleWeightsRefused",
+    "ProfileInvalid",
+    "PromptFileNotFound",
+    "PromptSetEmpty",
+    "PromptSetInvalid",
+    "PromptSetNotFound",
+    "RegisteredModelNotFound",
+    "RemoteCodeRefused",
+    "RequestInvalid",
+    "RouteNotFound",
+    "RunStalled",
+    "ServiceUnreachable",
+    "SpinalError",
+    "StorageUnavailable",
+    "TokenizerInvalid",
+    "TokenizerMismatch",
+    "TraceNotFound",
+    "TracesNotComparable",
+    "Unauthorized",
+    "UsageError",
+    "VersionRetired",
+    "WeightsCorrupt",
+    "WeightsMissing",
+    "all_errors",
+]
+
+
+def all_errors() -> dict[str, type[SpinalError]]:
+    """Every error class by its code, in code order (docs and contract tests render this table)."""
+    found: dict[str, type[SpinalError]] = {}
+    pending = list(SpinalError.__subclasses__())
+    while pending:
+        error = pending.pop()
+        found[error.code] = error
+        pending.extend(error.__subclasses__())
+    return dict(sorted(found.items()))

@@ -1,0 +1,64 @@
+"""What all expected failures share: a stable code, an HTTP status, an exit code, whether to try again."""
+
+from enum import IntEnum
+from typing import Any, ClassVar
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the command line."""
+
+    PASS = 0
+    POLICY_FAILED = 1
+    USAGE = 2
+    NOT_EVALUATED = 3
+    TIMED_OUT = 4
+    INCONCLUSIVE = 5
+
+
+class SpinalError(Exception):
+    """Base of all expected failures.
+
+    Attributes: ``code`` stable machine-readable name; ``title`` short text, the same for every
+    occurrence; ``status`` HTTP status; ``exit_code`` of the command line; ``retryable`` whether another
+    attempt of the same run can succeed; ``ends_process`` whether the process it happened in cannot be trusted with
+    another. ``detail`` and ``hint`` describe this occurrence; ``extra`` holds further members of the problem
+    object (JSON values only).
+    """
+
+    code: ClassVar[str] = "internal_error"
+    title: ClassVar[str] = "Internal error"
+    status: ClassVar[int] = 500
+    exit_code: ClassVar[ExitCode] = ExitCode.NOT_EVALUATED
+    retryable: ClassVar[bool] = False
+    ends_process: ClassVar[bool] = False
+
+    def __init__(self, detail: str, *, hint: str | None = None, **extra: Any) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.hint = hint
+        self.extra = extra
+
+    def to_problem(self) -> dict[str, Any]:
+        """The error as an RFC 9457 problem object (without ``instance``), in text that every JSON reader takes."""
+        problem: dict[str, Any] = {
+            "type": f"urn:spinal:problem:{self.code}",
+            "title": self.title,
+            "status": self.status,
+            "code": self.code,
+            "detail": _readable(self.detail),
+        }
+        if self.hint:
+            problem["hint"] = _readable(self.hint)
+        return problem | {name: _readable(value) for name, value in self.extra.items()}
+
+
+def _readable(value: Any) -> Any:
+    """``value`` without what neither UTF-8 nor a database can hold: NUL (tensor names of damaged files have it) and
+    lone surrogates (file names that are not UTF-8); they are written out instead."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
+    if isinstance(value, dict):
+        return {_readable(name): _readable(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_readable(item) for item in value]
+    return value

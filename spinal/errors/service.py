@@ -1,0 +1,83 @@
+"""How the service refuses or fails a request, and what its client meets."""
+
+from spinal.errors.base import ExitCode, SpinalError
+
+
+class RequestInvalid(SpinalError):
+    code, title, status, exit_code = "request_invalid", "Request does not match the contract", 422, ExitCode.USAGE
+
+
+class BodyMalformed(SpinalError):
+    code, title, status, exit_code = "body_malformed", "Body is not UTF-8 JSON", 400, ExitCode.USAGE
+
+
+class BodyTooLarge(SpinalError):
+    code, title, status, exit_code = "body_too_large", "Body too large", 413, ExitCode.USAGE
+
+
+class MediaTypeUnsupported(SpinalError):
+    code, title, status, exit_code = "media_type_unsupported", "Content type not supported", 415, ExitCode.USAGE
+
+
+class Unauthorized(SpinalError):
+    code, title, status = "unauthorized", "API key missing or not valid", 401
+
+
+class Forbidden(SpinalError):
+    code, title, status = "forbidden", "API key lacks the scope", 403
+
+
+class RouteNotFound(SpinalError):
+    code, title, status = "route_not_found", "No such route", 404
+
+
+class MethodNotAllowed(SpinalError):
+    code, title, status = "method_not_allowed", "Method not allowed", 405
+
+
+class AuditNotFound(SpinalError):
+    code, title, status = "audit_not_found", "Audit not found", 404
+
+
+class TraceNotFound(SpinalError):
+    code, title, status = "trace_not_found", "Trace not found", 404
+
+
+class RegisteredModelNotFound(SpinalError):
+    code, title, status = "registered_model_not_found", "Registered model not found", 404
+
+
+class ModelNameTaken(SpinalError):
+    code, title, status = "model_name_taken", "Model name already registered", 409
+
+
+class AuditNotFinished(SpinalError):
+    code, title, status = "audit_not_finished", "Audit has no result yet", 409
+
+
+class AuditHasNoScores(SpinalError):
+    code, title, status = "audit_has_no_scores", "Audit has no reference to compare with", 409
+
+
+class AuditFailed(SpinalError):
+    code, title, status = "audit_failed", "Audit ended without a result", 409
+
+
+class IdempotencyKeyReused(SpinalError):
+    code, title, status = "idempotency_key_reused", "Idempotency-Key used with another body", 422
+
+
+class IdempotencyInFlight(SpinalError):
+    code, title, status = "idempotency_in_flight", "A request with this Idempotency-Key is in flight", 409
+
+
+class DatabaseUnavailable(SpinalError):
+    code, title, status, retryable = "database_unavailable", "Database unavailable", 503, True
+
+
+class NotReady(SpinalError):
+    code, title, status = "not_ready", "Not ready", 503
+
+
+class ServiceUnreachable(SpinalError):
+    code, title, status = "service_unreachable", "Service unreachable", 503

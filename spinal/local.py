@@ -1,0 +1,389 @@
+"""Measuring in this process, without a server: what ``spinal.trace()``, ``spinal.compare()`` and the command line do.
+
+Needs the extra ``local`` (torch, transformers), but only once something has to be measured: comparing two stored traces
+whose captures are still kept does without.
+"""
+
+import errno
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Unpack, cast
+
+from pydantic import ValidationError
+
+from spinal.audit import (
+    ENGINE,
+    MeasuringEngine,
+    Ports,
+    Traced,
+    Watch,
+    audit_pair,
+    temporary_captures,
+    trace_checkpoint,
+    unwatched,
+)
+from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.resolve import resolve_reference
+from spinal.documents.comparison import Comparison
+from spinal.documents.display import short_digest
+from spinal.documents.schemas import load
+from spinal.documents.trace import Trace
+from spinal.errors import (
+    CaptureMissing,
+    DocumentInvalid,
+    ProfileInvalid,
+    StorageUnavailable,
+    TracesNotComparable,
+    UsageError,
+)
+from spinal.extras import install_hint
+from spinal.profile import COMPARISON_FIELDS, CompareKnobs, MeasurementProfile, TraceKnobs
+from spinal.prompts.builtin import BUILTIN_SETS, DEFAULT_SET
+from spinal.prompts.load import load_prompts
+from spinal.prompts.sets import PromptSet, make_prompt_set
+
+if TYPE_CHECKING:
+    from spinal.cache import Cache
+
+PathName = str | os.PathLike[str]
+Prompts = PathName | Sequence[str] | PromptSet
+"""A built-in set by name, a file, prompts as text, or a prompt set."""
+CONDITIONS = "spinal.engine.conditions"
+THREADS = "spinal.engine.threads"
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how to measure."""
+
+    device: str = "cpu"
+    threads: int | None = None
+    stream: bool = False
+    cache: bool = True
+    """Whether traces are kept for the next time, and looked up."""
+    watch: Watch = unwatched
+    command: Sequence[str] | None = None
+
+
+def trace(
+    model: PathName,
+    *,
+    prompts: Prompts = DEFAULT_SET,
+    device: str = "cpu",
+    threads: int | None = None,
+    stream: bool = False,
+    cache: bool = True,
+    **knobs: Unpack[TraceKnobs],
+) -> Trace:
+    """Measure the depth trace of one checkpoint in this process.
+
+    A trace that was measured before - same weights, prompts, knobs, engine and conditions - comes from the cache of
+    this user (``$XDG_CACHE_HOME/spinal``), with the provenance of its measurement.
+
+    Parameters
+    ----------
+    model : str or path-like
+        Folder of a checkpoint in Hugging Face layout with safetensors weights, or of a PEFT adapter beside its base.
+    prompts : str, path-like, sequence of str or PromptSet, default "hh-harmless-512"
+        A built-in set by name, a file (text, JSONL or hh-rlhf pairs; gzip accepted), or the prompts themselves.
+    device : str, default "cpu"
+        torch device, for example ``"cuda:0"``.
+    threads : int, optional
+        Threads of tensor operations; torch's own choice where absent.
+    stream : bool, default False
+        Read the blocks from disk one at a time: same numbers, less memory.
+    cache : bool, default True
+        Whether to look in the cache, and to keep what is measured.
+    **knobs
+        Fields of :class:`spinal.profile.MeasurementProfile`, for example ``max_tokens=256``.
+
+    Returns
+    -------
+    Trace
+        Contraction alpha, transport L (radians, 0..pi), entropy (nats) and their companions at nodes 0..D under both
+        position policies. See ``docs/method.md``.
+
+    Raises
+    ------
+    UsageError
+        The extra ``local`` is not installed.
+    ProfileInvalid
+        A knob is unknown or out of range.
+    SpinalError
+        Its subclasses for checkpoints (:mod:`spinal.errors.checkpoints`), prompts
+        (:mod:`spinal.errors.documents`) and the measurement (:mod:`spinal.errors.measuring`).
+
+    Examples
+    --------
+    >>> import spinal
+    >>> prompts = [f"Human: how do I plant tree number {n}?" for n in range(24)]
+    >>> found = spinal.trace("examples/checkpoints/sft", prompts=prompts, max_tokens=16, lens_positions=2)
+    >>> found.model.n_layers, len(found.layers)
+    (24, 25)
+    >>> 0 <= found.layers[1].positions["all"].transport <= 3.1416
+    True
+    """
+    machine = Machine(device=device, threads=threads, stream=stream, cache=cache)
+    return trace_here(model, prompts, knobs, machine)
+
+
+def compare(
+    reference: PathName | Trace,
+    candidate: PathName | Trace,
+    *,
+    prompts: Prompts | None = None,
+    control: PathName | Trace | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    stream: bool = False,
+    cache: bool = True,
+    **knobs: Unpack[CompareKnobs],
+) -> Comparison:
+    """Compare a candidate with its reference in this process: differences are candidate minus reference.
+
+    Each side is a checkpoint, which is traced, or a trace, as a document or a file. Traces alone give every difference
+    that they and their captures hold, with its interval; what needs the weights of both sides (block swap, weight
+    change, function gap, the damage panel's structural signals) is then null with reason ``checkpoint_not_at_hand``,
+    and the verdict is ``inconclusive``. The capture of a trace must still be in the cache of this machine: a difference
+    without an interval is not given.
+
+    Parameters
+    ----------
+    reference, candidate : str, path-like or Trace
+        Folder of a checkpoint, file of a ``spinal.trace/1`` document, or such a document.
+    prompts : str, path-like, sequence of str or PromptSet, optional
+        As for :func:`trace`. By default ``"hh-harmless-512"`` or, where a side is a trace, the built-in set that it
+        was measured on.
+    control : str, path-like or Trace, optional
+        What the candidate is contrasted with, for example its twin that was fine-tuned without preferences.
+    device, threads, stream, cache
+        As for :func:`trace`.
+    **knobs
+        Fields of :class:`spinal.profile.MeasurementProfile`, those of comparisons included, for example
+        ``swap_prompts=64``. Where a side is a trace, knobs of the measurement are those it was measured with.
+
+    Returns
+    -------
+    Comparison
+        Every difference layer by layer with 95% intervals over prompts, where it sits, how strong it is, the damage
+        panel, controls and a verdict. See ``docs/method.md``.
+
+    Raises
+    ------
+    CaptureMissing
+        The capture of a trace is not in the cache of this machine.
+    FingerprintMismatch, TracesNotComparable, PairMismatch, TokenizerMismatch
+        The sides do not belong together.
+    UsageError, ProfileInvalid, SpinalError
+        As for :func:`trace`.
+
+    Examples
+    --------
+    >>> import spinal
+    >>> prompts = [f"Human: how do I plant tree number {n}?" for n in range(24)]
+    >>> pair = "examples/checkpoints/sft", "examples/checkpoints/dpo-short"
+    >>> found = spinal.compare(*pair, prompts=prompts, max_tokens=16, lens_positions=2, swap_prompts=8)
+    >>> found.identical, len(found.layers)
+    (False, 25)
+    >>> low, high = found.layers[24].block_swap.ci
+    >>> low <= found.layers[24].block_swap.value <= high
+    True
+
+    Two traces, without the checkpoints:
+
+    >>> traces = [spinal.trace(side, prompts=prompts, max_tokens=16, lens_positions=2) for side in pair]
+    >>> apart = spinal.compare(*traces)
+    >>> apart.layers[24].d_transport == found.layers[24].d_transport
+    True
+    >>> apart.layers[24].block_swap.reason, apart.verdict.outcome
+    ('checkpoint_not_at_hand', 'inconclusive')
+    """
+    machine = Machine(device=device, threads=threads, stream=stream, cache=cache)
+    return compare_here(reference, candidate, prompts, knobs, machine, control=control)
+
+
+def trace_here(model: PathName, prompts: Prompts, knobs: Mapping[str, Any], machine: Machine) -> Trace:
+    """:func:`trace` with all that a command line adds."""
+    profile = make_profile(knobs)
+    chosen = read_prompts(prompts)
+    checkpoint = resolve_reference(os.fspath(model), roots=None)
+    with _ports(machine) as (ports, _):
+        return trace_checkpoint(checkpoint, chosen, profile, ports=ports).trace
+
+
+def compare_here(
+    reference: PathName | Trace,
+    candidate: PathName | Trace,
+    prompts: Prompts | None,
+    knobs: Mapping[str, Any],
+    machine: Machine,
+    *,
+    control: PathName | Trace | None = None,
+) -> Comparison:
+    """:func:`compare` with all that a command line adds."""
+    sides = [_side(given) for given in (reference, candidate, *(() if control is None else (control,)))]
+    documents = [side for side in sides if isinstance(side, Trace)]
+    profile = _profile_of_sides(documents, knobs)
+    chosen = _prompts_of_sides(documents, prompts, measuring=len(documents) < len(sides))
+    with _ports(machine) as (ports, cache):
+        found = [_traced(side, cache) if isinstance(side, Trace) else side for side in sides]
+        return audit_pair(
+            found[0], found[1], chosen, profile, ports=ports, control=None if control is None else found[2]
+        )
+
+
+def make_profile(knobs: Mapping[str, Any]) -> MeasurementProfile:
+    """A profile from the knobs that are given; raises ProfileInvalid naming the first that does not fit."""
+    try:
+        return MeasurementProfile(**knobs)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = first["loc"][0] if first["loc"] else "profile"
+        raise ProfileInvalid(f"{name}: {first['msg']}", hint="spinal trace --help lists the knobs") from error
+
+
+def read_prompts(prompts: Prompts) -> PromptSet:
+    """Prompts however they are given; raises PromptFileNotFound, PromptSetInvalid, PromptSetEmpty."""
+    if isinstance(prompts, PromptSet):
+        return prompts
+    if isinstance(prompts, str | os.PathLike):
+        return load_prompts(os.fspath(prompts))
+    return make_prompt_set([(text, None) for text in prompts], name=None, origin="the sequence of prompts")
+
+
+def _side(given: PathName | Trace) -> Checkpoint | Trace:
+    """A checkpoint, or the trace in a file or at hand."""
+    if isinstance(given, Trace):
+        return given
+    if not _is_file(given):
+        return resolve_reference(os.fspath(given), roots=None)
+    document = load(given)
+    if not isinstance(document, Trace):
+        raise DocumentInvalid(f"{given} holds a {document.schema_}", hint="compare two traces, or two checkpoints")
+    return document
+
+
+def _is_file(given: PathName) -> bool:
+    try:
+        return Path(given).is_file()
+    except OSError:
+        # No name of a file at all, too long a one for example.
+        return False
+
+
+def _profile_of_sides(documents: Sequence[Trace], knobs: Mapping[str, Any]) -> MeasurementProfile:
+    """The knobs that were given; those of the measurement are settled where a side was measured already."""
+    given = make_profile(knobs)
+    if not documents:
+        return given
+    try:
+        measured = documents[0].measurement_profile()
+    except ValidationError as error:
+        source = documents[0].model.source
+        raise DocumentInvalid(f"the trace of {source} names a profile that is not known here") from error
+    for name in sorted(knobs.keys() - COMPARISON_FIELDS):
+        if getattr(given, name) != getattr(measured, name):
+            raise ProfileInvalid(
+                f"{name}: the trace of {documents[0].model.source} was measured with {getattr(measured, name)}",
+                hint="leave the knob out, or trace the checkpoint again with it",
+            )
+    return measured.model_copy(update={name: getattr(given, name) for name in COMPARISON_FIELDS})
+
+
+def _prompts_of_sides(documents: Sequence[Trace], prompts: Prompts | None, *, measuring: bool) -> PromptSet | None:
+    """The prompts of all sides; None where every side was measured already and none were given."""
+    known = documents[0].prompt_set if documents else None
+    if prompts is not None:
+        chosen = read_prompts(prompts)
+    elif not measuring:
+        return None
+    elif known is None:
+        chosen = load_prompts(DEFAULT_SET)
+    elif known.name in BUILTIN_SETS:
+        chosen = load_prompts(known.name)
+    else:
+        raise UsageError(
+            f"the prompts of {documents[0].model.source} are not known here", hint="give the prompts it was traced on"
+        )
+    if known is not None and chosen.digest != known.digest:
+        raise TracesNotComparable(
+            f"the trace of {documents[0].model.source} was measured on other prompts",
+            hint="trace both on one prompt set",
+        )
+    return chosen
+
+
+def _traced(document: Trace, cache: "Cache | None") -> Traced:
+    """The document with its capture; raises CaptureMissing where the cache does not hold it."""
+    found = None if cache is None else cache.find_document(document)
+    if found is None:
+        raise CaptureMissing(
+            f"the capture of {document.model.source} (trace {short_digest(document.digest)}) is not in the cache of "
+            "this machine, and without it no difference has an interval",
+            hint="compare the checkpoint folders, or trace the checkpoint here with the same prompts and knobs: that "
+            "keeps its capture. Differences without intervals: spinal.analysis.diff.diff_traces",
+        )
+    return found
+
+
+@contextmanager
+def _ports(machine: Machine) -> Iterator[tuple[Ports, "Cache | None"]]:
+    """The procedure's ports on this machine, and the cache where there is one."""
+    with ExitStack() as stack:
+        cache = stack.enter_context(_cache(machine)) if machine.cache else None
+        ports = Ports(
+            captures=cache if cache is not None else stack.enter_context(temporary_captures()),
+            engine=partial(_engine, machine.threads),
+            watch=machine.watch,
+            device=machine.device,
+            stream=machine.stream,
+            command=machine.command,
+        )
+        try:
+            yield ports, cache
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            raise StorageUnavailable(
+                f"{os.strerror(error.errno)}: {error.filename or 'while writing a capture'}",
+                hint="make room where captures are written: $XDG_CACHE_HOME or ~/.cache, without the cache $TMPDIR",
+            ) from error
+
+
+@contextmanager
+def _cache(machine: Machine) -> Iterator["Cache | None"]:
+    if sys.platform == "win32":
+        # The locks of the cache are those of POSIX.
+        yield None
+        return
+    from spinal.cache import open_cache
+
+    def conditions() -> dict[str, str]:
+        _engine(machine.threads)
+        return cast(dict[str, str], _import(CONDITIONS).conditions(machine.device))
+
+    with open_cache(conditions) as cache:
+        yield cache
+
+
+def _engine(threads: int | None) -> MeasuringEngine:
+    """The engine module; torch is imported here and nowhere else."""
+    engine = _import(ENGINE)
+    if threads is not None:
+        _import(THREADS).set_threads(threads)
+    return cast(MeasuringEngine, engine)
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        raise UsageError(f"measuring needs the package {error.name!r}", hint=install_hint("local")) from error

@@ -1,0 +1,1 @@
+"""What a release gate makes of a comparison."""

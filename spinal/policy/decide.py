@@ -1,0 +1,39 @@
+"""From facts to the verdict, under the default policy ``spinal-default/1``."""
+
+from spinal.documents.comparison import NO_CHANGE, Localization, Verdict
+from spinal.policy.rules import RULES, Facts, Outcome
+
+POLICY = "spinal-default/1"
+WORST_FIRST: tuple[Outcome, ...] = ("fail", "inconclusive", "warn", "pass")
+
+
+def decide(facts: Facts) -> Verdict:
+    """The worst outcome that a rule finds, with that rule's reasons, the raised signals, and the place of the change.
+    Without a finding: pass."""
+    findings = [finding for rule in RULES.values() if (finding := rule.judge(facts)) is not None]
+    outcome = min((finding.outcome for finding in findings), key=WORST_FIRST.index, default="pass")
+    reasons = [reason for finding in findings if finding.outcome == outcome for reason in finding.reasons]
+    if outcome == "pass":
+        reasons.insert(0, "the damage panel is quiet")
+    return Verdict(outcome=outcome, policy=POLICY, reasons=(*reasons, *_raised(facts), _where(facts)))
+
+
+def _raised(facts: Facts) -> tuple[str, ...]:
+    return tuple(
+        f"{name} = {signal.value:.4g} {signal.unit} is at '{signal.level}'"
+        for name, signal in facts.damage.signals.items()
+        if signal.value is not None and signal.level in ("watch", "damaged")
+    )
+
+
+def _where(facts: Facts) -> str:
+    if facts.identical:
+        return "both sides hold the same weights: there is no change to place"
+    place: Localization = facts.localization["block_swap"]
+    if place.window80 is None and place.reason != NO_CHANGE:
+        why = (place.reason or "not_measured").replace("_", " ")
+        return f"whether and where blocks compute something else was not measured ({why})"
+    if place.window80 is None:
+        return "no block computes anything else than in the reference"
+    first, last = place.window80
+    return f"80% of the change in what blocks compute sits in blocks {first}-{last} (shown, not judged)"

@@ -1,0 +1,24 @@
+"""Prompt sets that ship with the package."""
+
+import gzip
+from functools import cache
+from importlib import resources
+
+from spinal.errors import PromptSetNotFound
+from spinal.prompts.formats import parse_prompts
+from spinal.prompts.sets import PromptSet
+
+BUILTIN_SETS = ("hh-harmless-512", "hh-harmless-256", "hh-harmless-128", "hh-harmless-64")
+"""Built-in sets: the first n of the same 512 prompts of hh-rlhf harmless-base (MIT licence)."""
+DEFAULT_SET = "hh-harmless-512"
+
+
+@cache
+def builtin_prompts(name: str) -> PromptSet:
+    """A set that ships with the package; raises PromptSetNotFound."""
+    if name not in BUILTIN_SETS:
+        raise PromptSetNotFound(f"no prompt set named {name!r}", hint=f"built in: {', '.join(BUILTIN_SETS)}")
+    packed = resources.files("spinal.prompts").joinpath("data/hh-harmless-512.jsonl.gz").read_bytes()
+    whole = parse_prompts(gzip.decompress(packed).decode("utf-8"), name=name)
+    count = int(name.rsplit("-", 1)[1])
+    return PromptSet(whole.prompts[:count], whole.continuations[:count], name)

@@ -1,0 +1,13 @@
+"""Reports as the document itself, in JSON."""
+
+from spinal.documents.comparison import Comparison
+from spinal.documents.trace import Trace
+from spinal.report.formats.format import Format
+
+
+def render_json(document: Trace | Comparison) -> str:
+    """The document, indented; reads back as it was."""
+    return document.model_dump_json(by_alias=True, indent=2) + "\n"
+
+
+JSON = Format("json", (".json",), "application/json", render_json)

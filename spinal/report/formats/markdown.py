@@ -1,0 +1,44 @@
+"""Reports as GitHub-flavoured Markdown."""
+
+import re
+
+from spinal.documents.comparison import Comparison
+from spinal.documents.trace import Trace
+from spinal.report.content import Table, headline, tables, title
+from spinal.report.formats.format import Format
+
+SPECIAL = re.compile(r"([\\`*_\[\]<>#|~])")
+
+
+def escape(text: str) -> str:
+    """Text that Markdown shows as it is: names and labels come from outside."""
+    return SPECIAL.sub(r"\\\1", " ".join(text.split()))
+
+
+def render_markdown(document: Trace | Comparison) -> str:
+    """Headings, lists and tables."""
+    parts = [f"# {escape(title(document))}", ""]
+    if isinstance(document, Comparison):
+        parts += [f"**Verdict: {document.verdict.outcome}** (policy {escape(document.verdict.policy)})", ""]
+        parts += [escape(headline(document)), ""]
+        parts += [f"- {escape(reason)}" for reason in document.verdict.reasons] + [""]
+    if document.warnings:
+        parts += ["## Read this first", "", *(f"- {escape(warning)}" for warning in document.warnings), ""]
+    for table in tables(document):
+        parts += _table(table)
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _table(table: Table) -> list[str]:
+    if not table.rows:
+        return []
+    lines = [f"## {escape(table.title)}", "", _row(table.header), _row(tuple("---" for _ in table.header), raw=True)]
+    lines += [_row(row) for row in table.rows]
+    return [*lines, "", *([escape(table.note), ""] if table.note else [])]
+
+
+def _row(cells: tuple[str, ...], *, raw: bool = False) -> str:
+    return "| " + " | ".join(cell if raw else escape(cell) for cell in cells) + " |"
+
+
+MARKDOWN = Format("md", (".md",), "text/markdown; charset=utf-8", render_markdown)

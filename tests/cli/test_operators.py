@@ -1,0 +1,135 @@
+"""Groups of ``spinal`` for operators: one command, one table of exit codes, nothing imported that is not called."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from service.database.unit_of_work import Ledger
+from service.keys.store import authenticate
+from service.settings import Settings
+from spinal.cli.operators import OPERATORS
+from spinal.errors import ExitCode
+from tests.cli.test_cli import DPO, SFT, spinal
+from tests.support.waiting import until
+
+AWAY = {"SPINAL_DATABASE_URL": "postgresql+psycopg://x:y@127.0.0.1:1/z", "SPINAL_KEY_PEPPER": "pepper"}
+COMMANDS = (
+    ("doctor",),
+    ("retention", "--keys-days", "7"),
+    ("keys", "create", "--tenant", "t"),
+    ("keys", "revoke", "0123"),
+    ("database", "downgrade", "0001"),
+    ("database", "current"),
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_database_that_is_away_is_the_same_failure_everywhere(command: tuple[str, ...]) -> None:
+    done = spinal(*command, **AWAY)
+    assert done.returncode == ExitCode.NOT_EVALUATED
+    cause, following = done.stderr.splitlines()
+    assert cause.startswith("error: the database did not answer")
+    assert following == "next: check SPINAL_DATABASE_URL"
+
+
+def test_a_database_that_is_away_is_a_problem_object_where_json_is_asked_for() -> None:
+    problem = json.loads(spinal("doctor", "--json", **AWAY).stderr)
+    assert problem["code"] == "database_unavailable"
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_each_group_has_help_and_refuses_what_it_does_not_know(name: str) -> None:
+    shown = spinal(name, "--help")
+    assert shown.returncode == 0
+    assert f"spinal {name}" in shown.stdout
+    refused = spinal(name, "--no-such-option")
+    assert refused.returncode == ExitCode.USAGE
+    assert refused.stderr.startswith("error: ")
+    assert "next: " in refused.stderr
+
+
+def test_a_key_opens_the_service_until_it_is_revoked(settings: Settings, ledger: Ledger) -> None:
+    environment = {
+        "SPINAL_DATABASE_URL": settings.database_url.get_secret_value(),
+        "SPINAL_KEY_PEPPER": "pepper",
+    }
+    key = spinal("keys", "create", "--tenant", "t", "--scope", "read", **environment).stdout.strip()
+
+    def opens() -> bool:
+        with ledger.read() as session:
+            return authenticate(session, key, pepper="pepper") is not None
+
+    assert opens()
+    key_id = key.split("_")[1]
+    assert spinal("keys", "revoke", key_id, **environment).returncode == 0
+    assert not opens()
+    again = spinal("keys", "revoke", key_id, **environment)
+    assert (again.returncode, again.stderr.splitlines()[0]) == (ExitCode.USAGE, f"error: no live key {key_id}")
+    wrong = spinal("keys", "create", "--tenant", "t", "--scope", "root", **environment)
+    assert wrong.returncode == ExitCode.USAGE
+    with ledger.read() as session:
+        assert session.execute(text("SELECT count(*) FROM api_keys")).scalar_one() == 1
+
+
+def test_no_key_is_made_without_a_pepper(settings: Settings) -> None:
+    done = spinal("keys", "create", "--tenant", "t", SPINAL_DATABASE_URL=settings.database_url.get_secret_value())
+    assert done.returncode == ExitCode.USAGE
+    assert "SPINAL_KEY_PEPPER" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("--version",), ("--help",), ("audit", "--help"), ("doctor", "--help")])
+def test_what_does_not_compute_imports_nothing_that_does(arguments: tuple[str, ...]) -> None:
+    heavy = {"torch", "transformers", "numpy"} | (set() if arguments[0] == "doctor" else {"sqlalchemy", "service"})
+    watched = (
+        "import sys\n"
+        "from spinal.cli.main import main\n"
+        f"sys.argv = ['spinal', *{list(arguments)!r}]\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+        f"assert not set(sys.modules) & {heavy!r}, set(sys.modules) & {heavy!r}\n"
+    )
+    done = subprocess.run([sys.executable, "-c", watched], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("missing", "says"), [("service", "in the service's image"), ("sqlalchemy", "pip install '.[service]'")]
+)
+def test_without_the_service_one_line_says_where_it_is(missing: str, says: str) -> None:
+    blocked = (
+        "import sys\n"
+        "class Missing:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.partition('.')[0] == {missing!r}:\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Missing())\n"
+        "from spinal.cli.main import main\n"
+        "sys.argv = ['spinal', 'doctor']\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True, check=False)
+    assert done.returncode == ExitCode.USAGE
+    cause, following = done.stderr.splitlines()
+    assert cause.startswith("error: spinal doctor ")
+    assert says in following
+
+
+def test_ctrl_c_says_so_and_leaves_nothing(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    log = tmp_path / "log"
+    with log.open("w") as out:
+        running = subprocess.Popen(
+            [sys.executable, "-X", "importtime", "-m", "spinal.cli.main", "compare", SFT, DPO, "-o", str(report)],
+            stdout=out, stderr=out, start_new_session=True,
+        )  # fmt: skip
+    # torch is there: the measurement has begun.
+    until(lambda: "transformers" in log.read_text(), "the engine to be imported", timeout=120.0)
+    os.kill(running.pid, signal.SIGINT)
+    assert running.wait(60) == 130
+    assert log.read_text().splitlines()[-1] == "interrupted; nothing was written"
+    assert not report.exists()

@@ -1,0 +1,239 @@
+"""A source, a locator, a rule, a format, a kind of prompt file: each is added in one place and found everywhere."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from service.app import bare_app, create_app
+from service.settings import Settings
+from spinal.analysis.layers import Pair
+from spinal.analysis.locators import LOCATORS, Locator
+from spinal.analysis.locators.profile import DepthProfile
+from spinal.checkpoints.sources import SOURCES, Pinned
+from spinal.cli.main import main
+from spinal.documents.comparison import Comparison
+from spinal.documents.trace import Trace
+from spinal.policy.rules import RULES, Facts, Finding, Rule
+from spinal.prompts.formats import FILE_FORMATS, FileFormat
+from spinal.prompts.load import load_prompts
+from spinal.report.formats import FORMATS, Format
+from tests.conftest import EXAMPLES
+from tests.support.fabricated import changed_pair
+
+BODY = {"candidate": "local:dpo-short", "reference": "local:sft", "prompt_set": "hh-harmless-64"}
+Spinal = Callable[..., str]
+
+
+@pytest.fixture
+def spinal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Spinal:
+    """The command in this process, where the fakes are; returns stdout and stderr."""
+
+    def run(*arguments: str, code: int = 0) -> str:
+        monkeypatch.setattr(sys, "argv", ["spinal", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        shown = capsys.readouterr()
+        assert ended.value.code == code, shown.err
+        return shown.out + shown.err
+
+    return run
+
+
+@pytest.fixture
+def audited(api: TestClient, drain: Callable[[], int]) -> Callable[[], str]:
+    """Submits the bundled pair and carries it out; returns the audit's address."""
+
+    def run() -> str:
+        address = str(api.post("/v1/audits", json=BODY).json()["links"]["self"])
+        drain()
+        assert api.get(address).json()["state"] == "SUCCEEDED"
+        return address
+
+    return run
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """A comparison in a file."""
+    path = tmp_path / "comparison.json"
+    path.write_text(changed_pair().compare().model_dump_json(by_alias=True))
+    return path
+
+
+# a source
+
+
+class Shelf:
+    """Checkpoints that lie in the examples and are named otherwise."""
+
+    example = "shelf:NAME"
+
+    def pin(self, path: str, roots: Sequence[Path] | None) -> Pinned:
+        return Pinned(f"shelf:{path}", str(EXAMPLES / "checkpoints" / path), revision="r1")
+
+    def fetch(self, pinned: Pinned) -> Path:
+        return Path(pinned.location)
+
+
+@pytest.fixture
+def shelf(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SOURCES, "shelf", Shelf())
+
+
+@pytest.mark.usefixtures("shelf")
+def test_a_source_is_found_by_the_api_its_report_and_its_contract(api: TestClient, drain: Callable[[], int]) -> None:
+    body = {**BODY, "candidate": "shelf:dpo-short", "reference": "shelf:sft"}
+    audit = api.post("/v1/audits", json=body).json()
+    drain()
+    shown = api.get(f"/v1/audits/{audit['id']}/report", params={"format": "md"}).text
+    assert "shelf:sft → shelf:dpo-short" in shown
+    assert "`shelf:NAME`" in bare_app().openapi()["components"]["schemas"]["AuditIn"]["description"]
+    refused = api.post("/v1/audits", json={"candidate": "nowhere:x"}).json()
+    assert refused["code"] == "model_reference_invalid"
+    assert "shelf:NAME" in refused["hint"]
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("shelf")
+def test_a_source_is_found_by_the_command_line(spinal: Spinal, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("".join(f"question number {n} about gardens?\n" for n in range(24)))
+    quick = ("--max-tokens", "16", "--lens-positions", "2")
+    trace = Trace.model_validate_json(spinal("trace", "shelf:sft", "--prompts", str(prompts), "--json", *quick))
+    assert (trace.model.source, trace.model.revision) == ("shelf:sft", "r1")
+
+
+# a locator
+
+
+def _first_block(pair: Pair) -> DepthProfile:
+    weights = np.zeros(pair.reference.model.n_layers)
+    weights[0] = 1.0
+    return DepthProfile(weights, None)
+
+
+@pytest.fixture
+def first_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LOCATORS, "first_block", Locator("first_block", "always the first", _first_block))
+
+
+@pytest.mark.usefixtures("first_block")
+def test_a_locator_is_found_by_the_api_its_report_and_its_contract(api: TestClient, audited: Callable[[], str]) -> None:
+    address = audited()
+    assert api.get(f"{address}/scores").json()["localization"]["first_block"]["peak"] == 1
+    for name in ("html", "md"):
+        assert "always the first" in api.get(f"{address}/report", params={"format": name}).text
+    comparison = bare_app().openapi()["components"]["schemas"]["Comparison"]
+    assert "first_block" in comparison["properties"]["localization"]["propertyNames"]["enum"]
+
+
+@pytest.mark.usefixtures("first_block")
+def test_a_locator_is_found_by_the_command_line(spinal: Spinal, tmp_path: Path) -> None:
+    path = tmp_path / "comparison.json"
+    path.write_text(changed_pair().compare().model_dump_json(by_alias=True))
+    shown = Comparison.model_validate_json(spinal("report", str(path), "--json"))
+    assert shown.localization["first_block"].window80 == (1, 1)
+    spinal("report", str(path), "-o", str(tmp_path / "report.md"))
+    assert "always the first" in (tmp_path / "report.md").read_text()
+
+
+def test_a_document_with_a_locator_of_another_release_is_read(stored: Path, spinal: Spinal, tmp_path: Path) -> None:
+    raw = json.loads(stored.read_text())
+    raw["localization"]["of_tomorrow"] = raw["localization"]["weights"]
+    stored.write_text(json.dumps(raw))
+    spinal("report", str(stored), "-o", str(tmp_path / "report.md"))
+    assert "of tomorrow" in (tmp_path / "report.md").read_text()
+
+
+# a rule
+
+
+@pytest.fixture
+def suspicion(monkeypatch: pytest.MonkeyPatch) -> None:
+    def judge(facts: Facts) -> Finding | None:
+        return None if facts.identical else Finding("warn", ("something changed at all",))
+
+    monkeypatch.setitem(RULES, "suspicion", Rule("suspicion", "did anything change?", judge))
+
+
+@pytest.mark.usefixtures("suspicion")
+def test_a_rule_is_found_by_the_api_its_report_and_its_contract(api: TestClient, audited: Callable[[], str]) -> None:
+    address = audited()
+    audit = api.get(address).json()
+    assert (audit["verdict"], audit["verdict_reasons"][0]) == ("warn", "something changed at all")
+    assert api.get(f"{address}/scores").json()["verdict"]["outcome"] == "warn"
+    assert "something changed at all" in api.get(f"{address}/report", params={"format": "md"}).text
+    described = bare_app().openapi()["components"]["schemas"]["Verdict"]["description"]
+    assert "`suspicion`: did anything change?" in described
+
+
+@pytest.mark.usefixtures("suspicion")
+def test_a_rule_decides_and_says_why() -> None:
+    quiet = changed_pair().compare()
+    assert quiet.damage.level == "none"
+    assert quiet.verdict.outcome == "warn"
+    assert quiet.verdict.reasons[0] == "something changed at all"
+
+
+# a format
+
+
+@pytest.fixture
+def shout(monkeypatch: pytest.MonkeyPatch) -> None:
+    def render(document: Trace | Comparison) -> str:
+        return f"LOOK AT {document.digest}\n"
+
+    made = Format("shout", (".loud",), "text/x-shout", render, {"X-Volume": "11"})
+    monkeypatch.setitem(FORMATS, "shout", made)
+
+
+@pytest.fixture
+def loud_api(api_settings: Settings, shout: None) -> Iterator[TestClient]:
+    with TestClient(create_app(api_settings), raise_server_exceptions=False) as client:
+        yield client
+
+
+def test_a_format_is_found_by_the_api_and_its_contract(
+    loud_api: TestClient, api: TestClient, audited: Callable[[], str]
+) -> None:
+    address = audited()
+    found = loud_api.get(f"{address}/report", params={"format": "shout"})
+    assert found.text.startswith("LOOK AT ")
+    assert found.headers["Content-Type"].startswith("text/x-shout")
+    assert found.headers["X-Volume"] == "11"
+    refused = loud_api.get(f"{address}/report", params={"format": "whisper"}).json()
+    assert refused["detail"] == "query/format: Input should be 'json', 'html', 'md' or 'shout'"
+    report: dict[str, Any] = loud_api.get("/openapi.json").json()["paths"]["/v1/audits/{audit_id}/report"]["get"]
+    assert report["parameters"][1]["schema"]["enum"] == ["json", "html", "md", "shout"]
+    assert "text/x-shout" in report["responses"]["200"]["content"]
+
+
+@pytest.mark.usefixtures("shout")
+def test_a_format_is_found_by_the_command_line(stored: Path, spinal: Spinal, tmp_path: Path) -> None:
+    spinal("report", str(stored), "-o", str(tmp_path / "report.loud"))
+    assert (tmp_path / "report.loud").read_text().startswith("LOOK AT ")
+    assert ".loud" in spinal("report", str(stored), "-o", str(tmp_path / "report.pdf"), code=2)
+
+
+# a kind of prompt file
+
+
+def test_a_format_of_prompt_files_is_tried_before_plain_text(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    numbered = FileFormat(
+        "numbered",
+        lambda first: first.startswith("1. "),
+        lambda lines, _name: [(line.partition(". ")[2], None) for line in lines if line],
+    )
+    plain = FILE_FORMATS["text"]
+    monkeypatch.delitem(FILE_FORMATS, "text")
+    monkeypatch.setitem(FILE_FORMATS, "numbered", numbered)
+    monkeypatch.setitem(FILE_FORMATS, "text", plain)
+    path = tmp_path / "prompts.txt"
+    path.write_text("1. how?\n2. why?\n")
+    assert load_prompts(str(path)).prompts == ("how?", "why?")

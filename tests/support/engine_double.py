@@ -1,0 +1,172 @@
+"""A measuring engine without a model, for tests of the machinery around it
+(``SPINAL_ENGINE=tests.support.engine_double``).
+
+It measures nothing and takes no time, but keeps every promise of the real one: digests, documents, captures,
+progress, cancellation. Files in the folder named by ``SPINAL_DOUBLE_DIR`` steer it: ``hold`` stops it until the file
+is gone, ``pace`` holds the most seconds a call may take, ``deaf`` makes it ignore cancellation meanwhile, ``silent``
+stops its progress reports, ``stuck`` makes one call keep the interpreter to itself for ever, ``kernel`` makes one stay
+in native code for very long, ``fail`` holds the code of an error to raise, ``crash`` on each line the name of a
+library's error (``CRASHES``) that is raised once. ``log`` gets one line for every call: the process, what was asked and
+of which checkpoint; ``busy-PID`` is there while that process is in a call.
+"""
+
+import contextlib
+import ctypes
+import errno
+import hashlib
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import save_file
+
+from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.identity import weights_digest
+from spinal.documents.capture import capture_tensors
+from spinal.documents.evidence import PairEvidence
+from spinal.documents.trace import ENGINE_VERSION, Trace, stamp_profile, trace_digest
+from spinal.errors import Cancelled, all_errors
+from spinal.profile import MeasurementProfile
+from spinal.progress import CancelCheck, Progress, ProgressSink, ignore_progress, never_cancelled
+from spinal.prompts.sets import PromptSet
+from tests.support import fabricated
+
+
+def measure(
+    checkpoint: Checkpoint,
+    prompts: PromptSet,
+    profile: MeasurementProfile,
+    *,
+    capture_path: Path,
+    device: str = "cpu",
+    progress: ProgressSink = ignore_progress,
+    cancelled: CancelCheck = never_cancelled,
+    **_: Any,
+) -> Trace:
+    with _call("measure", checkpoint.source):
+        _with_less_memory(profile, device, lambda: _work(progress, cancelled))
+    trace = _trace(checkpoint, prompts, profile)
+    arrays, metadata = capture_tensors(fabricated.capture(trace, len(prompts), seed=1))
+    save_file(arrays, capture_path, metadata)
+    return trace
+
+
+def gather_evidence(
+    reference: Checkpoint,
+    candidate: Checkpoint,
+    *,
+    prompts: PromptSet,
+    profile: MeasurementProfile,
+    progress: ProgressSink = ignore_progress,
+    cancelled: CancelCheck = never_cancelled,
+    **_: Any,
+) -> PairEvidence:
+    with _call("compare", candidate.source):
+        _work(progress, cancelled)
+    return fabricated.evidence(candidate.n_layers or 1, len(prompts))
+
+
+def _trace(checkpoint: Checkpoint, prompts: PromptSet, profile: MeasurementProfile) -> Trace:
+    weights = weights_digest(checkpoint)
+    made = fabricated.trace(checkpoint.source, checkpoint.n_layers or 1, len(prompts), digest=prompts.digest)
+    model = made.model.model_copy(update={"source": checkpoint.source, "weights_digest": weights})
+    digest = trace_digest(weights, prompts.digest, profile.fingerprint, ENGINE_VERSION)
+    engine = made.engine.model_copy(update={"version": ENGINE_VERSION})
+    return made.model_copy(
+        update={"model": model, "digest": digest, "profile": stamp_profile(profile), "engine": engine}
+    )
+
+
+@contextlib.contextmanager
+def _call(what: str, source: str) -> Iterator[None]:
+    folder = Path(os.environ["SPINAL_DOUBLE_DIR"])
+    with (folder / "log").open("a") as log:
+        log.write(f"{os.getpid()} {what} {source}\n")
+    busy = folder / f"busy-{os.getpid()}"
+    busy.touch()
+    try:
+        yield
+    finally:
+        busy.unlink()
+
+
+def _work(progress: ProgressSink, cancelled: CancelCheck) -> None:
+    folder = Path(os.environ["SPINAL_DOUBLE_DIR"])
+    pace = folder / "pace"
+    ready = time.monotonic() + (random.uniform(0.0, float(pace.read_text())) if pace.exists() else 0.0)
+    done = 0
+    while True:
+        if not (folder / "silent").exists():
+            progress(Progress("walk", done, done + 1, 0.5))
+        if cancelled() and not (folder / "deaf").exists():
+            raise Cancelled("cancelled in phase walk")
+        if (folder / "fail").exists():
+            code = (folder / "fail").read_text()
+            raise all_errors()[code]("asked for by the test")
+        with contextlib.suppress(FileNotFoundError):
+            (folder / "kernel").unlink()
+            # Computes without the interpreter, and no signal interrupts it.
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+        with contextlib.suppress(FileNotFoundError):
+            (folder / "stuck").unlink()
+            ctypes.PyDLL(None).sleep(3600)
+        with contextlib.suppress(FileNotFoundError):
+            name, *more = (folder / "crash").read_text().splitlines()
+            if more:
+                (folder / "crash").write_text("\n".join(more))
+            else:
+                (folder / "crash").unlink()
+            _crash(name)
+        if not (folder / "hold").exists() and time.monotonic() >= ready:
+            return
+        done += 1
+        time.sleep(0.02)
+
+
+def _crash(name: str) -> None:
+    """As in the real engine, where the same guard stands around every call; torch comes only with the crash."""
+    from spinal.engine.failures import device_failures
+
+    with device_failures():
+        raise CRASHES[name]()
+
+
+def _with_less_memory(profile: MeasurementProfile, device: str, work: Callable[[], None]) -> None:
+    """As in the real engine; torch comes only for the tests of it."""
+    crash = Path(os.environ["SPINAL_DOUBLE_DIR"]) / "crash"
+    if not crash.exists() or "device out of memory" not in crash.read_text():
+        return work()
+    from spinal.engine.memory import with_less_memory
+
+    return with_less_memory(lambda _: work(), profile, device)
+
+
+def _device_out_of_memory() -> Exception:
+    import torch
+
+    return torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def _device_side_assert() -> Exception:
+    import torch
+
+    return torch.AcceleratorError("CUDA error: device-side assert triggered\nCompile with TORCH_USE_CUDA_DSA")
+
+
+CRASHES: dict[str, Callable[[], Exception]] = {
+    "device-side assert": _device_side_assert,
+    "device out of memory": _device_out_of_memory,
+    "host out of memory": MemoryError,
+    "disk full": lambda: OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "capture.safetensors"),
+    "bug": lambda: ZeroDivisionError("division by zero"),
+}
+
+
+def calls(folder: Path) -> list[tuple[int, str, str]]:
+    """(process, what, checkpoint) of every call so far."""
+    path = folder / "log"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return [(int(pid), what, source) for pid, what, source in (line.split(" ", 2) for line in lines)]

@@ -1,0 +1,88 @@
+"""The examples of the client's docstrings, against a server that answers them."""
+
+import doctest
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+import spinal.client
+from spinal import Client
+from spinal.analysis.diff import diff_traces
+from tests.support.fabricated import changed_pair
+
+AUDIT_ID = "0199c5f1-0000-7000-8000-000000000001"
+PAIR = changed_pair()
+AUDIT = {
+    "id": AUDIT_ID, "state": "SUCCEEDED", "candidate": "local:dpo-short", "reference": "local:sft", "verdict": "pass",
+    "progress": {"phase": "done", "fraction": 1.0, "runs": {}},
+}  # fmt: skip
+DIFF = diff_traces(PAIR.reference, PAIR.candidate)
+ANSWERS: dict[tuple[str, str], Any] = {
+    ("POST", "/v1/audits"): AUDIT | {"state": "QUEUED", "verdict": None},
+    ("GET", "/v1/audits"): {"items": [AUDIT], "next": None},
+    ("GET", f"/v1/audits/{AUDIT_ID}"): AUDIT,
+    ("POST", f"/v1/audits/{AUDIT_ID}/cancel"): AUDIT | {"state": "CANCELLED"},
+    ("GET", f"/v1/audits/{AUDIT_ID}/scores"): {"verdict": {"outcome": "pass"}},
+    ("GET", f"/v1/audits/{AUDIT_ID}/report"): "# local:sft → local:dpo-short\n",
+    ("GET", f"/v1/traces/{PAIR.reference.digest}"): PAIR.reference.model_dump(mode="json"),
+    ("GET", "/v1/traces"): {"items": [{"source": "local:sft"}], "next": None},
+    ("GET", f"/v1/diffs/{PAIR.reference.digest}...{PAIR.candidate.digest}"): {"diff": DIFF.model_dump(mode="json")},
+    ("POST", "/v1/models"): {"name": "base"},
+    ("GET", "/v1/models"): {"items": [{"reference": "local:sft"}], "next": None},
+    ("POST", "/v1/prompt-sets"): {"count": 1},
+    ("GET", "/v1/prompt-sets"): {"items": [{"name": "hh-harmless-512"}]},
+    ("GET", "/readyz"): {},
+}
+
+
+class Answering(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self._answer("GET")
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"] or 0))
+        self._answer("POST")
+
+    def _answer(self, method: str) -> None:
+        found = ANSWERS[method, self.path.partition("?")[0]]
+        body = (found if isinstance(found, str) else json.dumps(found)).encode()
+        self.send_response(200)
+        self.send_header(
+            "Content-Type", "text/markdown; charset=utf-8" if isinstance(found, str) else "application/json"
+        )
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Silent."""
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    serving = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
+    thread = threading.Thread(target=serving.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{serving.server_address[1]}"
+    serving.shutdown()
+    serving.server_close()
+    thread.join()
+
+
+def test_every_example_of_the_client_runs(server: str) -> None:
+    public = {name for name, member in vars(Client).items() if callable(member) and not name.startswith("_")}
+    with Client(server, api_key="spk_x") as client:
+        given = {
+            "client": client, "server": server, "key": "spk_x", "audit_id": AUDIT_ID,
+            "reference_digest": PAIR.reference.digest, "candidate_digest": PAIR.candidate.digest,
+        }  # fmt: skip
+        runner = doctest.DocTestRunner()
+        tests = [test for test in doctest.DocTestFinder().find(spinal.client, extraglobs=given) if test.examples]
+        for test in tests:
+            runner.run(test)
+    assert runner.failures == 0
+    assert {test.name.rpartition(".")[2] for test in tests} == (public - {"close"}) | {"Client"}

@@ -1,0 +1,133 @@
+"""One claimed attempt, as the function of its kind gets it: the specification, what it may reach, and how to end it."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+from sqlalchemy.orm import Session
+
+from service.database.unit_of_work import Ledger
+from service.platform.artifacts import ArtifactStore
+from service.runs import transitions
+from service.runs.kinds import Reach, kind_named
+from service.settings import Settings
+from spinal.audit import MeasuringEngine, Ports
+from spinal.progress import Progress
+from worker.engine import engine_with_threads
+from worker.lease import Lease
+from worker.store import end_attempt, retry_while_unavailable
+
+log = structlog.get_logger(__name__)
+Found = TypeVar("Found")
+
+
+class OutOfReach(RuntimeError):
+    """A job asked for what the entry of its kind does not list."""
+
+
+class Job:
+    """One attempt being carried out. It has succeeded once :meth:`finish` has returned."""
+
+    def __init__(self, ledger: Ledger, settings: Settings, claim: transitions.Claim, lease: Lease) -> None:
+        self.settings = settings
+        self.claim = claim
+        self._kind = kind_named(claim.kind)
+        self._ledger = ledger
+        self._lease = lease
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What is to be done."""
+        return self.claim.spec
+
+    @property
+    def command(self) -> list[str]:
+        """What stands for the command line in provenance: the run and the attempt, to be found in the ledger."""
+        return ["spinal-worker", f"run:{self.claim.run_id}", f"attempt:{self.claim.attempt}"]
+
+    # what it may reach
+
+    @property
+    def model_roots(self) -> tuple[Path, ...]:
+        self._require("models")
+        return self.settings.model_roots
+
+    @cached_property
+    def engine(self) -> MeasuringEngine:
+        self._require("engine")
+        return engine_with_threads(self.settings)
+
+    @property
+    def ports(self) -> Ports:
+        """What the procedure of an audit takes from this attempt. Which captures are kept is decided by the kinds."""
+        return Ports(
+            engine=lambda: self.engine,
+            watch=lambda _label: nullcontext(self.report),
+            cancelled=self.should_stop,
+            device=self.settings.device,
+            stream=self.settings.stream_weights,
+            threads=self.settings.torch_threads,
+            command=self.command,
+        )
+
+    @cached_property
+    def artifacts(self) -> ArtifactStore:
+        self._require("artifacts")
+        return ArtifactStore(self.settings)
+
+    def _require(self, what: Reach) -> None:
+        if what not in self._kind.reaches:
+            raise OutOfReach(f"runs of kind {self._kind.name} do not reach {what} (service/runs/kinds.py)")
+
+    # while it goes on
+
+    def report(self, progress: Progress) -> None:
+        """Tell how far it is: shown to whoever waits, and proof that it has not stalled."""
+        self._lease.report(progress)
+
+    def should_stop(self) -> bool:
+        """Whether to stop, as soon as that can be done, with Cancelled."""
+        return self._lease.should_stop()
+
+    # the ledger
+
+    def read(self, query: Callable[[Session], Found]) -> Found:
+        """``query`` in a read-only transaction, asked again while the database is away."""
+
+        def ask() -> Found:
+            with self._ledger.read() as session:
+                return query(session)
+
+        return retry_while_unavailable(ask, self._lease)
+
+    def write(self, statement: Callable[[Session], None]) -> None:
+        """A write that may be made twice, and by an attempt that has been taken away."""
+
+        def ask() -> None:
+            with self._ledger.begin() as session:
+                statement(session)
+
+        retry_while_unavailable(ask, self._lease)
+
+    def write_fenced(self, statement: Callable[[Session], None]) -> None:
+        """A write that may be made twice, while the run is this attempt's; raises LeaseLost."""
+
+        def fenced(session: Session) -> None:
+            transitions.check_fence(session, self.claim.run_id, self.claim.attempt)
+            statement(session)
+
+        self.write(fenced)
+
+    def finish(self, digest: str, store: Callable[[Session], None] = lambda _session: None) -> None:
+        """End the run with the result ``digest``, which ``store`` writes into the table of the kind, in one transaction
+        under the fence; raises LeaseLost."""
+        self._lease.work_done()
+
+        def end(session: Session) -> str:
+            return transitions.succeed(session, self.claim.run_id, self.claim.attempt, digest, store)
+
+        ended = end_attempt(self._ledger, self._lease, self.claim, end)
+        log.info("done, and not wanted any more" if ended.upper() == "CANCELLED" else "succeeded", digest=digest)
