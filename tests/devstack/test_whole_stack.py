@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from devstack.processes import free_port, reachable
-from tests.conftest import ROOT
 from tests.devstack.places import ORDINARY, as_user, furnish, give_all, python_for_all, umask
+from tests.support.places import ROOT
 
 PROGRAM = Path(__file__).with_name("start_stack.py")
 GIVEN = {
