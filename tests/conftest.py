@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
+from tests.support.places import EXAMPLES as EXAMPLES
+from tests.support.places import ROOT as ROOT
+
 pytest.register_assert_rewrite("tests.support.fleet")
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
-EXAMPLES = ROOT / "examples"
 TEMPLATE = "spinal_template"
 
 LAYERS: dict[str, tuple[str, frozenset[str]]] = {
