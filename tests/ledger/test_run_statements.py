@@ -182,7 +182,8 @@ def end_of(run: UUID, **members: Any) -> dict[str, Any]:
 
 
 def test_what_success_writes(session: Session) -> None:
-    run, seen = held(session), []
+    run = held(session)
+    seen: list[Session] = []
     audit = put_audit(session, "RUNNING", {"candidate": run})
     digest = put_trace(session, "9" * 64)
     assert transitions.succeed(session, run, 2, digest, seen.append) == "SUCCEEDED"
@@ -271,7 +272,8 @@ def test_what_a_release_writes(session: Session) -> None:
 
 @pytest.mark.parametrize("how", ["succeed", "retry", "release", "stop"])
 def test_what_nobody_wants_ends_as_cancelled(session: Session, how: str) -> None:
-    run, stored = held(session, cancel_requested=True), []
+    run = held(session, cancel_requested=True)
+    stored: list[Session] = []
     if how == "succeed":
         assert transitions.succeed(session, run, 2, "0" * 64, stored.append) == "CANCELLED"
     elif how == "retry":
@@ -406,8 +408,8 @@ def test_what_has_ended_waits_for_nothing(session: Session, state: str) -> None:
 # doorbells
 
 
-def rung(session: Session, again: tuple[str, ...] = (), **options: Any) -> list[rings.Due]:
-    return rings.due_runs(session, **({"ring_again_s": 60.0, "again": again} | options))
+def rung(session: Session, again: tuple[str, ...] = (), limit: int = 99) -> list[rings.Due]:
+    return rings.due_runs(session, ring_again_s=60.0, again=again, limit=limit)
 
 
 @pytest.mark.parametrize("why", [why for why in UNCLAIMABLE if "this code" not in why])
