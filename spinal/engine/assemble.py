@@ -3,8 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
-from spinal.documents.capture import Capture, PolicyCapture
-from spinal.documents.trace import POLICIES, WINDOWS, LayerTrace, PositionTrace, WindowFit
+from spinal.documents.capture import Capture, PositionsCapture
+from spinal.documents.trace import POSITIONS, WINDOWS, LayerTrace, PositionTrace, WindowFit
 from spinal.engine.contraction import NodeSpectrum
 from spinal.engine.tokens import GatheredRows
 from spinal.engine.transport import LensResult
@@ -13,9 +13,9 @@ from spinal.profile import MeasurementProfile
 Array = npt.NDArray[np.float64]
 
 
-def prompt_means(values: Array, gathered: GatheredRows, policy: str, prompts: int) -> Array:
-    """(S, K) values at the gathered rows -> (P, S) means inside each prompt over the policy's rows."""
-    mine = gathered.is_last if policy == "last" else gathered.in_all
+def prompt_means(values: Array, gathered: GatheredRows, positions: str, prompts: int) -> Array:
+    """(S, K) values at the gathered rows -> (P, S) means inside each prompt over the rows of ``positions``."""
+    mine = gathered.is_last if positions == "last" else gathered.in_all
     owner = gathered.prompt[mine]
     counts = np.bincount(owner, minlength=prompts)
     sums = np.stack([np.bincount(owner, weights=row[mine], minlength=prompts) for row in values])
@@ -31,7 +31,9 @@ def build_capture(
     prompts: int,
 ) -> Capture:
     """The capture behind a trace. The last pair of ``lens`` is (node 0, node D); the others are the steps."""
-    parts = {policy: _policy_capture(gathered, lens, spectra[policy], policy, prompts) for policy in POLICIES}
+    parts = {
+        positions: _positions_capture(gathered, lens, spectra[positions], positions, prompts) for positions in POSITIONS
+    }
     ends = prompt_means(lens.distance[-1:], gathered, "all", prompts)[:, 0]
     path = parts["all"].transport[:, 1:].sum(axis=1)
     nll_values, nll_prompts = _nll(nll, gathered, lens, prompts)
@@ -48,14 +50,14 @@ def build_capture(
     )
 
 
-def _policy_capture(
-    gathered: GatheredRows, lens: LensResult, spectra: list[NodeSpectrum], policy: str, prompts: int
-) -> PolicyCapture:
-    steps = prompt_means(lens.distance[:-1], gathered, policy, prompts)
+def _positions_capture(
+    gathered: GatheredRows, lens: LensResult, spectra: list[NodeSpectrum], positions: str, prompts: int
+) -> PositionsCapture:
+    steps = prompt_means(lens.distance[:-1], gathered, positions, prompts)
     alpha = np.array([[_or_nan(node.fits[window].alpha) for node in spectra] for window in WINDOWS])
-    return PolicyCapture(
+    return PositionsCapture(
         transport=np.concatenate([np.full((prompts, 1), np.nan), steps], axis=1),
-        entropy=prompt_means(lens.entropy, gathered, policy, prompts),
+        entropy=prompt_means(lens.entropy, gathered, positions, prompts),
         alpha=alpha,
         replicates=np.stack([node.replicates for node in spectra], axis=1),
         replicate_kind=spectra[0].kind,
@@ -93,11 +95,11 @@ def build_layers(
     prompts = capture.last.transport.shape[0]
     agreement = (lens.argmax == lens.argmax[-1]).astype(np.float64)
     companions = {
-        policy: (
-            prompt_means(lens.max_probability, gathered, policy, prompts),
-            prompt_means(agreement, gathered, policy, prompts),
+        positions: (
+            prompt_means(lens.max_probability, gathered, positions, prompts),
+            prompt_means(agreement, gathered, positions, prompts),
         )
-        for policy in POLICIES
+        for positions in POSITIONS
     }
     depth = len(spectra["all"]) - 1
     return tuple(
@@ -105,8 +107,8 @@ def build_layers(
             layer=node,
             depth=node / depth,
             positions={
-                policy: _position(node, policy, spectra[policy][node], capture, companions[policy], profile)
-                for policy in POLICIES
+                positions: _position(node, positions, spectra[positions][node], capture, companions[positions], profile)
+                for positions in POSITIONS
             },
         )
         for node in range(depth + 1)
@@ -115,14 +117,14 @@ def build_layers(
 
 def _position(
     node: int,
-    policy: str,
+    positions: str,
     spectrum: NodeSpectrum,
     capture: Capture,
     companions: tuple[Array, Array],
     profile: MeasurementProfile,
 ) -> PositionTrace:
-    values = capture.policy(policy)
-    window = profile.window_for(policy)
+    values = capture.at(positions)
+    window = profile.window_for(positions)
     fit = spectrum.fits[window]
     half = spectrum.half_sample[WINDOWS.index(window)]
     transport = values.transport[:, node]

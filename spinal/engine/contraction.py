@@ -29,7 +29,7 @@ CONSTANT = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class NodeSpectrum:
-    """Contraction of one node under one policy. W = 4 windows in ``WINDOWS`` order."""
+    """Contraction of one node at one choice of positions. W = 4 windows in ``WINDOWS`` order."""
 
     rows: int
     dimensions: int

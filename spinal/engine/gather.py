@@ -24,7 +24,7 @@ class RowGatherer:
         )
         """(N, K, d) kept rows, in gathered order."""
         self.last = torch.from_numpy(np.flatnonzero(gathered.is_last)).to(embedded.device)
-        """Slots of the rows of policy ``last``."""
+        """Slots of the rows of positions ``last``."""
         self.last_prompt = torch.from_numpy(gathered.prompt[gathered.is_last]).to(embedded.device)
         self.all_prompt = torch.cat([prompt for _, _, _, prompt in self._select])
         """Prompt of each row that :meth:`add` returns."""

@@ -20,7 +20,7 @@ from spinal.documents.capture import ROWS_KEY, Capture, capture_tensors
 from spinal.documents.provenance import make_provenance
 from spinal.documents.trace import (
     ENGINE_VERSION,
-    POLICIES,
+    POSITIONS,
     EngineIdentity,
     ModelIdentity,
     PromptSetIdentity,
@@ -145,12 +145,12 @@ def walk(session: Session) -> Walked:
     nodes, prompts = session.nodes, session.prompts
     kept = RowGatherer(prepared, session.gathered, nodes)
     split = split_prompts(prompts, profile.jackknife_groups)
-    spectra: dict[str, list[NodeSpectrum]] = {policy: [] for policy in POLICIES}
+    spectra: dict[str, list[NodeSpectrum]] = {positions: [] for positions in POSITIONS}
     for node, hidden in enumerate(node_residuals(session.anatomy, prepared)):
         pooled = kept.add(node, hidden, source)
         last = kept.rows[node, kept.last]
-        for policy, rows, prompt in (("last", last, kept.last_prompt), ("all", pooled, kept.all_prompt)):
-            spectra[policy].append(node_spectrum(rows, prompt, prompts, split, profile))
+        for positions, rows, prompt in (("last", last, kept.last_prompt), ("all", pooled, kept.all_prompt)):
+            spectra[positions].append(node_spectrum(rows, prompt, prompts, split, profile))
         session.reporter.step("walk", node, nodes - 1, (0.05, 0.75))
     return Walked(kept.rows, spectra)
 
@@ -202,11 +202,11 @@ def _warnings(session: Session, walked: Walked) -> tuple[str, ...]:
     found = []
     if session.tokens.truncated:
         found.append(f"{session.tokens.truncated} of {session.prompts} prompts were cut to their last tokens")
-    for policy in POLICIES:
-        node = walked.spectra[policy][-1]
+    for positions in POSITIONS:
+        node = walked.spectra[positions][-1]
         if node.rows < 2 * node.dimensions:
             found.append(
-                f"policy {policy}: {node.rows} rows for {node.dimensions} dimensions (n < 2d): alpha is "
+                f"policy {positions}: {node.rows} rows for {node.dimensions} dimensions (n < 2d): alpha is "
                 "underdetermined, its differences are attenuated or inflated by x1.03-1.26"
             )
     return tuple(found)

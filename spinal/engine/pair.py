@@ -13,7 +13,7 @@ from spinal.checkpoints.inspect import inspect
 from spinal.checkpoints.pair import check_pair
 from spinal.documents.capture import ROWS_KEY
 from spinal.documents.evidence import NoiseDraw, PairEvidence
-from spinal.documents.trace import POLICIES
+from spinal.documents.trace import POSITIONS
 from spinal.engine.assemble import prompt_means
 from spinal.engine.failures import device_failures
 from spinal.engine.measure import readout_digest
@@ -150,7 +150,7 @@ def _through_lenses(
         [(node, nodes + node) for node in range(nodes)],
         cancelled=reporter.cancelled,
     )
-    gap = {policy: prompt_means(same.distance, gathered, policy, prompts) for policy in POLICIES}
+    gap = {positions: prompt_means(same.distance, gathered, positions, prompts) for positions in POSITIONS}
     reporter.step("gap", 1, 2, (0.5, 0.65))
     if not moved:
         return gap, None
@@ -159,8 +159,8 @@ def _through_lenses(
     )
     missing = np.full((prompts, 1), np.nan)
     return gap, {
-        policy: np.concatenate([missing, prompt_means(fixed.distance, gathered, policy, prompts)], axis=1)
-        for policy in POLICIES
+        positions: np.concatenate([missing, prompt_means(fixed.distance, gathered, positions, prompts)], axis=1)
+        for positions in POSITIONS
     }
 
 
@@ -168,4 +168,4 @@ def _hidden_change(rows: tuple[torch.Tensor, torch.Tensor], session: Session) ->
     before, after = rows[0].double(), rows[1].double()
     moved = (after - before).norm(dim=-1)
     change = torch.where(moved > 0, moved / before.norm(dim=-1), 0.0).numpy()
-    return {policy: prompt_means(change, session.gathered, policy, session.prompts) for policy in POLICIES}
+    return {positions: prompt_means(change, session.gathered, positions, session.prompts) for positions in POSITIONS}

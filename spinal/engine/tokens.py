@@ -95,7 +95,7 @@ class GatheredRows:
 
 
 def lens_rows(ids: tuple[tuple[int, ...], ...], lens_positions: int | str) -> GatheredRows:
-    """Union of the strided positions (policy ``all``: every position but the first) and the last one."""
+    """Union of the strided positions (``all``: every position but the first) and the last one."""
     prompt, position, last, strided = [], [], [], []
     for index, tokens in enumerate(ids):
         eligible = len(tokens) - 1
