@@ -19,7 +19,8 @@ PYTHON = VENV / "bin" / "python"
 PYTEST = (PYTHON, "-m", "pytest")
 STAMP = VENV / "spinal.stamp"
 EXTRAS = {"demo": "worker,embedded", "serve": "worker,embedded", "test": "worker,embedded,dev"}
-EXTRAS["check"] = EXTRAS["fmt"] = EXTRAS["mutants"] = EXTRAS["test"]
+EXTRAS["check"] = EXTRAS["fmt"] = EXTRAS["test"]
+EXTRAS["mutants"] = f"{EXTRAS['test']},mutants"
 EXTRAS["bench"] = EXTRAS["demo"]
 
 

@@ -1,7 +1,7 @@
 """Which of the caller's ``SPINAL_*`` variables reach the stack's processes, and what to say about the others."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from pydantic import ValidationError
 
@@ -39,13 +39,14 @@ def warnings_about(given: Mapping[str, str], decided: Mapping[str, str]) -> list
             instead = f"; use {OWN_WAY[name]}" if name in OWN_WAY else ""
             said.append(f"{name} is set by the embedded stack itself, yours is not used{instead}")
         elif name not in setting_names() and name not in decided:
-            said.append(f"{name} is not a setting{_closest(name, setting_names())}")
+            said.append(f"{name} is not a setting{_closest(name)}")
     return said
 
 
-def _closest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, sorted(known), n=1)
-    return f"; did you mean {near[0]}?" if near else "; service/settings.py lists them all"
+def _closest(name: str) -> str:
+    # Without the prefix, which would make all of them alike.
+    near = difflib.get_close_matches(name.removeprefix(PREFIX).lower(), sorted(Settings.model_fields), n=1)
+    return f"; did you mean {PREFIX}{near[0].upper()}?" if near else "; service/settings.py lists them all"
 
 
 def checked_settings(variables: Mapping[str, str]) -> Settings:

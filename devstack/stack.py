@@ -15,6 +15,7 @@ from typing import IO
 
 import httpx
 
+from devstack.commands import children_for, commands
 from devstack.environment import checked_settings, settings_in, warnings_about, without_settings
 from devstack.postgres import PostgresServer
 from devstack.processes import (
@@ -28,7 +29,6 @@ from devstack.processes import (
     wait_until,
 )
 from devstack.valkey import ValkeyServer
-from service.settings import Settings
 
 READY_TIMEOUT = 60.0
 QUICK_DEATH_S = 20.0
@@ -87,8 +87,11 @@ class Stack:
 
     def start(self, tell: Callable[[str], None] = lambda _text: None) -> None:
         """Start all parts and wait until the API is ready; raises StackError with the reason and a log's tail."""
-        settings = checked_settings(self._given | self._extra)
-        self._prepare_folder()
+        wanted = self._given | self._extra
+        settings = checked_settings(wanted)
+        children = self._concurrency or children_for(settings, without_settings(os.environ) | wanted)
+        port = self._prepare_folder()
+        parts = commands(settings, port=port, children=children)
         try:
             tell("starting Postgres and Valkey")
             # From this thread: a parent-death signal is sent when the thread that started the child ends.
@@ -98,11 +101,10 @@ class Stack:
                 tell(f"warning: {warning}")
             # Python processes are slow to import and wait for nothing: they start while the database migrates.
             tell("starting API, dispatcher and worker; migrating")
-            commands = self._commands(settings)
             for name in ("worker", "api"):
-                self._add(name, commands[name])
+                self._add(name, parts[name])
             self._once("migrate", "-m", "spinal.cli.main", "database", "upgrade")
-            self._add("dispatcher", commands["dispatcher"])
+            self._add("dispatcher", parts["dispatcher"])
             self.api_key = self._key()
             wait_until(self._ready, self._parts["api"].child, timeout=READY_TIMEOUT)
         except BaseException:
@@ -158,7 +160,8 @@ class Stack:
 
     # pieces
 
-    def _prepare_folder(self) -> None:
+    def _prepare_folder(self) -> int:
+        """Make the folder ready, for this stack alone; returns the port that the API will have."""
         for folder in (self.folder, self.logs, self.folder / "artifacts", self.folder / "servers"):
             folder.mkdir(parents=True, exist_ok=True)
         as_unprivileged(self.folder / "servers")
@@ -173,6 +176,7 @@ class Stack:
             self._lock.close()
             self._lock = None
             raise StackError(f"another stack already runs in {self.folder}; stop it, or use --state") from None
+        return self._port
 
     def _start_postgres(self) -> None:
         servers = self.folder / "servers"
@@ -183,24 +187,6 @@ class Stack:
         servers = self.folder / "servers"
         self._valkey = ValkeyServer(servers, log=self.logs / "valkey.log", durable=self._durable)
         self._valkey.start()
-
-    def _commands(self, settings: Settings) -> dict[str, tuple[str, ...]]:
-        uvicorn = ("-m", "uvicorn", "service.app:create_app", "--factory", "--no-access-log")
-        celery = ("-m", "celery", "-A", "worker.celery_app", "worker", "--loglevel", "warning")
-        children = self._concurrency or self._children(settings)
-        found = {
-            "worker": (*celery, "--queues", settings.trace_queue, "--concurrency", str(children), "--without-mingle",
-                       "--without-gossip"),
-            "api": (*uvicorn, "--host", HOST, "--port", str(self._port)),
-            "dispatcher": ("-m", "worker.dispatcher"),
-        }  # fmt: skip
-        return {name: (sys.executable, *arguments) for name, arguments in found.items()}
-
-    def _children(self, settings: Settings) -> int:
-        """Two worker children, or one for each GPU where each child takes one."""
-        if settings.device != "cuda":
-            return 2
-        return max(1, len(self._once("looking for GPUs", "-m", "worker.gpus").splitlines()))
 
     def _decided(self) -> dict[str, str]:
         """The settings that follow from where this stack keeps its things."""

@@ -6,7 +6,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -134,9 +134,13 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 @pytest.fixture(scope="session")
 def postgres():  # type: ignore[no-untyped-def]  # the type lives in devstack, imported only when used
-    """A throw-away Postgres for the whole session. Tests that break the server start their own."""
+    """A throw-away Postgres for the whole session. Tests that break the server start their own. TESTS_POSTGRES names
+    one that runs already and is used again and again (``docs/mutants.md``)."""
     from devstack import throwaway_postgres
 
+    if url := os.environ.get("TESTS_POSTGRES"):
+        yield SimpleNamespace(url=url)
+        return
     with throwaway_postgres() as server:
         yield server
         left = set(_administer(server.url, "SELECT datname FROM pg_database"))
@@ -158,6 +162,9 @@ def migrated_template(postgres) -> Iterator[str]:  # type: ignore[no-untyped-def
     from service.operations.migrate import upgrade
     from service.settings import Settings
 
+    if "TESTS_POSTGRES" in os.environ and TEMPLATE in _administer(postgres.url, "SELECT datname FROM pg_database"):
+        yield TEMPLATE
+        return
     with create_database(postgres.url, TEMPLATE) as url:
         upgrade(Settings(database_url=url))
         yield TEMPLATE

@@ -53,13 +53,16 @@ def test_a_broker_frozen_past_every_timeout_delays_and_loses_nothing(fleet: Flee
 
 
 def test_without_workers_doorbells_do_not_pile_up_and_lost_ones_are_rung_again(fleet: Fleet) -> None:
-    fleet.environment["SPINAL_RING_AGAIN_S"] = "0.2"
+    # Longer than one dispatcher takes from stamping a run to ringing it, or the other rings it, too.
+    fleet.environment["SPINAL_RING_AGAIN_S"] = "1.5"
     for seed in range(6):
         fleet.submit(seed, reference=None, prompt_set=f"hh-harmless-{(64, 128)[seed % 2]}")
     fleet.start_dispatcher("one", SPINAL_LOG_LEVEL="debug")
     fleet.start_dispatcher("two")
     until(lambda: queue_length(fleet) == 2, "both runs to be rung")
     rung = fleet.rows("SELECT rung_at FROM runs ORDER BY id")
+    allowed = time.monotonic() + 1.5
+    until(lambda: time.monotonic() > allowed, "ringing again to be allowed")
     looks = fleet.looks("one") + 5
     until(lambda: fleet.looks("one") >= looks, "the dispatcher to look five times more")
     assert queue_length(fleet) == 2
@@ -67,7 +70,7 @@ def test_without_workers_doorbells_do_not_pile_up_and_lost_ones_are_rung_again(f
     with Connection(fleet.valkey.url) as connection:
         channel: Any = connection.channel()
         channel._purge("cpu")
-    until(lambda: queue_length(fleet) == 2, "lost doorbells to be rung again")
+    until(lambda: queue_length(fleet) >= 2, "lost doorbells to be rung again")
 
 
 def test_a_database_that_takes_everything_and_answers_nothing_is_given_up(fleet: Fleet) -> None:

@@ -1,6 +1,7 @@
 """Measuring in this process: the cache, stored traces, and what has to be installed."""
 
 import doctest
+import errno
 import json
 import subprocess
 import sys
@@ -14,9 +15,17 @@ import spinal.documents.comparison
 import spinal.documents.schemas
 import spinal.documents.trace
 import spinal.local
+from spinal.analysis.diff import diff_traces
 from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace
-from spinal.errors import CaptureMissing, DocumentInvalid, ProfileInvalid, TracesNotComparable, UsageError
+from spinal.errors import (
+    CaptureMissing,
+    DocumentInvalid,
+    ProfileInvalid,
+    StorageUnavailable,
+    TracesNotComparable,
+    UsageError,
+)
 from spinal.extras import install_hint
 from spinal.profile import TraceKnobs
 from spinal.prompts.sets import PromptSet
@@ -226,6 +235,25 @@ def test_without_the_engine_the_error_names_the_extra_to_install(prompts: str, m
     assert done.returncode == 2, done.stderr
     problem = json.loads(done.stderr)
     assert (problem["code"], problem["hint"]) == ("usage", install_hint("local"))
+
+
+def test_a_full_disk_is_named_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "capture.safetensors")
+
+    monkeypatch.setattr(spinal.local, "trace_checkpoint", full)
+    with pytest.raises(StorageUnavailable, match=r"capture\.safetensors") as refused:
+        spinal.trace(SFT, prompts=PROMPTS)
+    assert "XDG_CACHE_HOME" in (refused.value.hint or "")
+
+
+def test_a_diff_is_read_and_has_no_report(documents: tuple[str, str], tmp_path: Path) -> None:
+    sides = [Trace.model_validate_json(Path(path).read_text()) for path in documents]
+    path = tmp_path / "diff.json"
+    path.write_text(diff_traces(*sides).model_dump_json())
+    assert spinal.load(path) == diff_traces(*sides)
+    done = command("report", str(path), "--json")
+    assert (done.returncode, json.loads(done.stderr)["code"]) == (2, "document_invalid")
 
 
 @pytest.mark.parametrize(

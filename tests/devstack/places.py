@@ -5,7 +5,10 @@ import os
 import pwd
 import shutil
 import stat
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,13 +22,18 @@ ORDINARY = "daemon"
 
 
 def python_for_all() -> Path | None:
-    """A Python of this version that every user can run; None when there is none. That of an environment often belongs
-    to one user."""
+    """A Python of just this version that every user can run; None when there is none. That of an environment often
+    belongs to one user, and what is installed for one patch release may lack what an older one needs."""
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
     for found in (Path(sys.base_prefix) / "bin" / name, Path("/usr/bin") / name, Path("/usr/local/bin") / name):
-        if found.is_file() and reachable(found.resolve()):
+        if found.is_file() and reachable(found.resolve()) and _version(found) == sys.version.split()[0]:
             return found
     return None
+
+
+def _version(python: Path) -> str:
+    said = subprocess.run([python, "--version"], capture_output=True, text=True, check=True).stdout
+    return said.split()[1]
 
 
 def furnish(site: Path) -> Path:
@@ -59,3 +67,13 @@ def as_user(name: str) -> dict[str, Any]:
     """Arguments of ``subprocess`` that start a program as the user ``name``; only root can."""
     owner = pwd.getpwnam(name)
     return {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
+
+
+@contextmanager
+def umask(mask: int) -> Iterator[None]:
+    """Make files with another umask meanwhile."""
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)

@@ -6,7 +6,6 @@ import pwd
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,19 +13,10 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from devstack.processes import UNPRIVILEGED, entrance, reachable
-from tests.devstack.places import ORDINARY, as_user, furnish, give_all, python_for_all
+from tests.devstack.places import ORDINARY, as_user, furnish, give_all, python_for_all, umask
 
 PROGRAM = Path(__file__).with_name("start_servers.py")
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root's servers run as another user")
-
-
-@contextmanager
-def umask(mask: int) -> Iterator[None]:
-    before = os.umask(mask)
-    try:
-        yield
-    finally:
-        os.umask(before)
 
 
 @pytest.fixture

@@ -1,0 +1,92 @@
+"""Rows put into a ledger by hand, so that a test can have one that differs from the rest in one member."""
+
+import json
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+Members = dict[str, Any]
+JSON = ("spec", "error", "progress", "request", "labels", "document")
+MINUTE = timedelta(minutes=1)
+OF_STATE: dict[str, Members] = {
+    "QUEUED": {},
+    "RUNNING": {"attempt": 1, "charged_attempts": 1, "lease_until": MINUTE, "deadline_at": 2 * MINUTE},
+    "SUCCEEDED": {"result_digest": "0" * 64, "finished_at": timedelta(0)},
+    "FAILED": {"error": {"code": "c", "detail": "d"}, "finished_at": timedelta(0)},
+    "CANCELLED": {"finished_at": timedelta(0)},
+}
+
+
+def put(session: Session, table: str, **members: Any) -> None:
+    """Insert a row; a timedelta is a time so far from now, and JSON is written out."""
+    values = {name: "now() + :" + name if isinstance(v, timedelta) else ":" + name for name, v in members.items()}
+    given = {name: json.dumps(v) if name in JSON and v is not None else v for name, v in members.items()}
+    session.execute(text(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({', '.join(values.values())})"), given)
+
+
+def put_run(session: Session, state: str = "QUEUED", **members: Any) -> UUID:
+    """A run in a state, with what that state asks for; returns its id."""
+    run = uuid4()
+    defaults: Members = {"kind": "trace", "spec": {}, "spec_digest": run.hex, "queue": "cpu"}
+    if state == "RUNNING":
+        defaults["worker"] = f"w/{run}"
+    put(session, "runs", **({"id": run, "state": state} | defaults | OF_STATE[state] | members))
+    return members.get("id", run)
+
+
+def put_attempt(session: Session, run: UUID, attempt: int, outcome: str | None = None, **members: Any) -> None:
+    ended = None if outcome is None else timedelta(0)
+    defaults: Members = {"worker": f"w/{run}", "outcome": outcome, "ended_at": ended}
+    put(session, "run_attempts", **({"run_id": run, "attempt": attempt} | defaults | members))
+
+
+def put_dependency(session: Session, run: UUID, needed: UUID) -> None:
+    put(session, "run_dependencies", run_id=run, depends_on=needed)
+
+
+def put_audit(session: Session, state: str = "QUEUED", runs: dict[str, UUID] | None = None, **members: Any) -> UUID:
+    """An audit of tenant ``t`` that needs ``runs`` by role; returns its id."""
+    audit = uuid4()
+    defaults: Members = {"tenant": "t", "candidate": "c", "request": {}, "spec": {}}
+    if state in ("SUCCEEDED", "FAILED", "CANCELLED"):
+        defaults |= {"finished_at": timedelta(0)}
+    if state == "FAILED":
+        defaults |= {"error": {"code": "c"}}
+    put(session, "audits", **({"id": audit, "state": state} | defaults | members))
+    for role, run in (runs or {}).items():
+        put(session, "audit_runs", audit_id=audit, role=role, run_id=run)
+    return audit
+
+
+def put_trace(session: Session, digest: str, **members: Any) -> str:
+    defaults: Members = {
+        "weights_digest": "w", "prompt_set_digest": "p", "fingerprint": "f", "engine_version": "1", "source": "s",
+        "n_layers": 0, "document": {}, "content_digest": "c", "capture_uri": f"file:{digest}", "capture_bytes": 5,
+    }  # fmt: skip
+    put(session, "traces", **({"digest": digest} | defaults | members))
+    return digest
+
+
+def put_comparison(session: Session, digest: str, reference: str, candidate: str, **members: Any) -> str:
+    defaults: Members = {"comparison_fingerprint": "f", "document": {"name": digest, "verdict": {"outcome": "warn"}}}
+    put(session, "comparisons", **({"digest": digest, "reference_digest": reference, "candidate_digest": candidate}
+                                   | defaults | members))  # fmt: skip
+    return digest
+
+
+def row(session: Session, table: str, key: UUID, name: str = "id", **also: Any) -> Members:
+    """Everything in a row; times as their distance from now, which is exact inside one transaction."""
+    conditions = " AND ".join(f"{column} = :{column}" for column in (name, *also))
+    found = session.execute(
+        text(f"SELECT *, now() AS present FROM {table} WHERE {conditions}"), {name: key, **also}
+    ).mappings()
+    members = dict(found.one())
+    present = members.pop("present")
+    return {name: v - present if hasattr(v, "tzinfo") else v for name, v in members.items()}
+
+
+def state_of(session: Session, run: UUID) -> str:
+    return str(row(session, "runs", run)["state"])

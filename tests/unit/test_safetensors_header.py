@@ -1,0 +1,150 @@
+"""A safetensors file is believed when its header describes every byte once, and not otherwise."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from spinal.checkpoints import tensors
+from spinal.checkpoints.tensors import read_header, scan_non_finite
+from spinal.errors import NonFiniteWeights, WeightsCorrupt
+
+Header = dict[str, Any]
+
+
+def tensor(start: int, stop: int, *shape: object, dtype: str = "F32") -> Header:
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": [start, stop]}
+
+
+def write(path: Path, header: object, data: int | bytes = 0, *, length: int | None = None) -> Path:
+    """A file with this header (or these raw bytes in its place) and so many bytes of data."""
+    packed = header if isinstance(header, bytes) else json.dumps(header).encode()
+    body = bytes(data) if isinstance(data, int) else data
+    path.write_bytes((len(packed) if length is None else length).to_bytes(8, "little") + packed + body)
+    return path
+
+
+SOUND: dict[str, tuple[Header, int]] = {
+    "nothing": ({}, 0),
+    "two in order": ({"a": tensor(0, 8, 2), "b": tensor(8, 20, 3, 1)}, 20),
+    "two named in another order": ({"b": tensor(8, 20, 3), "a": tensor(0, 8, 2)}, 20),
+    "a scalar": ({"a": tensor(0, 4)}, 4),
+    "one without elements": ({"a": tensor(0, 0, 0, 5), "b": tensor(0, 4, 1)}, 4),
+    "metadata": ({"__metadata__": {"format": "pt"}, "a": tensor(0, 4, 1)}, 4),
+    "a kind of number that came later": ({"a": tensor(0, 3, 7, dtype="F4_X")}, 3),
+}
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_a_sound_header_is_returned_without_its_metadata(tmp_path: Path, name: str) -> None:
+    header, size = SOUND[name]
+    found = read_header(write(tmp_path / "w.safetensors", header, size), "local:m")
+    assert found == {key: value for key, value in header.items() if key != "__metadata__"}
+
+
+@pytest.mark.parametrize(("dtype", "size"), sorted(tensors.ITEM_BYTES.items()))
+def test_every_kind_of_number_has_its_size(tmp_path: Path, dtype: str, size: int) -> None:
+    bits = {"F64": 64, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "BOOL": 8}.get(dtype) or int(dtype[1:])
+    assert size * 8 == bits
+    read_header(write(tmp_path / "w", {"a": tensor(0, 3 * size, 3, dtype=dtype)}, 3 * size), "local:m")
+    with pytest.raises(WeightsCorrupt, match="size of a"):
+        read_header(write(tmp_path / "w", {"a": tensor(0, 3 * size, 2, dtype=dtype)}, 3 * size), "local:m")
+
+
+DAMAGED: dict[str, tuple[object, int, str]] = {
+    "no JSON": (b"{", 0, "header of .* is damaged"),
+    "no text": (b"\xff\xfe", 0, "header of .* is damaged"),
+    "a list": ([], 0, "header of .* is damaged"),
+    "a tensor that is a number": ({"a": 7}, 0, "header of .* is damaged"),
+    "a tensor without a shape": ({"a": {"dtype": "F32", "data_offsets": [0, 4]}}, 4, "'shape'"),
+    "a tensor without a dtype": ({"a": {"shape": [1], "data_offsets": [0, 4]}}, 4, "'dtype'"),
+    "a tensor without offsets": ({"a": {"dtype": "F32", "shape": [1]}}, 4, "'data_offsets'"),
+    "one offset": ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0]}}, 4, "header of .* is damaged"),
+    "three offsets": ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4, 4]}}, 4, "header of .* is damaged"),
+    "an offset that is no number": ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, "x"]}}, 4, "damaged"),
+    "an extent below zero": ({"a": tensor(0, 4, -1)}, 4, "shape of a"),
+    "an extent that is no integer": ({"a": tensor(0, 4, 1.0)}, 4, "shape of a"),
+    "a shape that is no list": ({"a": {"dtype": "F32", "shape": 1, "data_offsets": [0, 4]}}, 4, "damaged"),
+    "fewer bytes than the shape asks for": ({"a": tensor(0, 4, 2)}, 4, "size of a"),
+    "a gap at the start": ({"a": tensor(4, 8, 1)}, 8, "tensor a overlaps or leaves a gap"),
+    "a gap between two": ({"a": tensor(0, 4, 1), "b": tensor(8, 12, 1)}, 12, "tensor b overlaps or leaves a gap"),
+    "an overlap": ({"a": tensor(0, 8, 2), "b": tensor(4, 12, 2)}, 12, "tensor b overlaps or leaves a gap"),
+    "an end before its start": (
+        {"a": tensor(0, 8, 8, dtype="F4_X"), "b": tensor(8, 4, 1, dtype="F4_X")}, 8, "tensor b overlaps",
+    ),
+    "bytes that nobody describes": ({"a": tensor(0, 4, 1)}, 5, "its header promises"),
+    "bytes that are missing": ({"a": tensor(0, 4, 1)}, 3, "its header promises"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_header_with_one_thing_wrong_is_refused_for_that(tmp_path: Path, name: str) -> None:
+    header, size, said = DAMAGED[name]
+    with pytest.raises(WeightsCorrupt, match=said):
+        read_header(write(tmp_path / "w.safetensors", header, size), "local:m")
+
+
+def test_the_promise_is_said_to_the_byte(tmp_path: Path) -> None:
+    path = write(tmp_path / "w", {"a": tensor(0, 4, 1)}, 6)
+    size = path.stat().st_size
+    with pytest.raises(WeightsCorrupt, match=f"has {size} bytes, its header promises {size - 2}$"):
+        read_header(path, "local:m")
+
+
+@pytest.mark.parametrize("size", range(8))
+def test_a_file_that_is_shorter_than_its_length_field_is_refused(tmp_path: Path, size: int) -> None:
+    (tmp_path / "w").write_bytes(bytes(size))
+    with pytest.raises(WeightsCorrupt, match="ends inside its header"):
+        read_header(tmp_path / "w", "local:m")
+
+
+def test_a_header_that_goes_on_beyond_the_file_is_refused_unread(tmp_path: Path) -> None:
+    read_header(write(tmp_path / "fits", b"{}"), "local:m")
+    with pytest.raises(WeightsCorrupt, match="ends inside its header"):
+        read_header(write(tmp_path / "longer", b"{}", length=3), "local:m")
+
+
+def test_a_header_has_a_largest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "w", b"{}")
+    monkeypatch.setattr(tensors, "MAX_HEADER", 2)
+    read_header(path, "local:m")
+    monkeypatch.setattr(tensors, "MAX_HEADER", 1)
+    with pytest.raises(WeightsCorrupt, match="ends inside its header"):
+        read_header(path, "local:m")
+
+
+def words(kind: str, *values: int) -> bytes:
+    return np.array(values, dtype={"F32": np.uint32}.get(kind, np.uint16)).tobytes()
+
+
+LARGEST = {"F32": 0x7F7FFFFF, "F16": 0x7BFF, "BF16": 0x7F7F}
+INFINITE = {"F32": 0x7F800000, "F16": 0x7C00, "BF16": 0x7F80}
+SIGN = {"F32": 0x80000000, "F16": 0x8000, "BF16": 0x8000}
+
+
+@pytest.mark.parametrize("kind", LARGEST)
+@pytest.mark.parametrize("place", [0, 1, 2, 5])
+def test_what_is_not_finite_is_found_wherever_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, place: int
+) -> None:
+    size = 4 if kind == "F32" else 2
+    # Two words at a time, so that six need three readings.
+    monkeypatch.setattr(tensors, "CHUNK", 2 * size)
+    header = {"first": tensor(0, 4, 4, dtype="I8"), "second": tensor(4, 4 + 6 * size, 6, dtype=kind)}
+    for bad in (INFINITE[kind], INFINITE[kind] | SIGN[kind], INFINITE[kind] | 1):
+        content = [LARGEST[kind]] * 6
+        sound = write(tmp_path / "w", header, b"\xff" * 4 + words(kind, *content))
+        scan_non_finite(sound, read_header(sound, "local:m"), "local:m")
+        content[place] = bad
+        broken = write(tmp_path / "w", header, b"\xff" * 4 + words(kind, *content))
+        with pytest.raises(NonFiniteWeights, match="tensor second in w holds NaN or infinity"):
+            scan_non_finite(broken, read_header(broken, "local:m"), "local:m")
+
+
+def test_the_first_tensor_that_is_not_finite_is_named(tmp_path: Path) -> None:
+    header = {"b": tensor(4, 8, 1), "a": tensor(0, 4, 1)}
+    path = write(tmp_path / "w", header, words("F32", LARGEST["F32"], INFINITE["F32"]))
+    with pytest.raises(NonFiniteWeights, match="tensor b"):
+        scan_non_finite(path, header, "local:m")
