@@ -1,10 +1,13 @@
 """Which residual rows are kept at a node, and picking them out of padded batches."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 
+from spinal.engine.session import Session
 from spinal.engine.tokens import GatheredRows
-from spinal.engine.walk import Prepared, check_finite
+from spinal.engine.walk import Prepared, check_finite, node_residuals, prepare
 
 Tensor = torch.Tensor
 
@@ -45,6 +48,18 @@ class RowGatherer:
         pooled = torch.cat(everything)
         check_finite(pooled, node, source)
         return pooled
+
+
+def gather_rows(session: Session, source: str) -> tuple[RowGatherer, Iterator[Tensor]]:
+    """The keeper of the rows, and every eligible row (n, d) of node 0, 1, .. D as the walk comes to it; ``source`` is
+    what errors call the model. Rows of a node are kept once it was handed out.
+
+    Raises ArchitectureUnsupported at once, NonFiniteActivations and NonFiniteWeights on the way.
+    """
+    prepared = prepare(session.anatomy, session.batches(), source)
+    kept = RowGatherer(prepared, session.gathered, session.nodes)
+    nodes = enumerate(node_residuals(session.anatomy, prepared))
+    return kept, (kept.add(node, hidden, source) for node, hidden in nodes)
 
 
 def _selection(

@@ -1,6 +1,5 @@
 """One checkpoint -> one depth trace and its capture."""
 
-import hashlib
 import os
 import time
 from collections.abc import Sequence
@@ -31,16 +30,13 @@ from spinal.documents.trace import (
 from spinal.engine.assemble import build_capture, build_layers
 from spinal.engine.contraction import NodeSpectrum, node_spectrum, split_prompts
 from spinal.engine.failures import device_failures, system_errors
-from spinal.engine.gather import RowGatherer
+from spinal.engine.gather import gather_rows
 from spinal.engine.memory import with_less_memory
 from spinal.engine.nll import continuation_nll, row_targets
 from spinal.engine.parity import check_parity
 from spinal.engine.reporter import Reporter
 from spinal.engine.session import Session, Setup, open_session
-from spinal.engine.slices import slices
-from spinal.engine.tokens import make_batches
-from spinal.engine.transport import LensResult, Readout, read_lens
-from spinal.engine.walk import node_residuals, prepare
+from spinal.engine.transport import LensResult, read_lens, readout_digest, steps
 from spinal.profile import MeasurementProfile
 from spinal.progress import CancelCheck, ProgressSink, ignore_progress, never_cancelled
 from spinal.prompts.sets import PromptSet
@@ -112,7 +108,7 @@ def _measure(
     reporter.step("store", 0, 1, (0.97, 0.97))
     digest = trace_digest(content, setup.prompts.digest, setup.asked.fingerprint, ENGINE_VERSION)
     walked = measured.walked
-    capture = build_capture(digest, session.gathered, measured.lens, walked.spectra, measured.nll, len(setup.prompts))
+    capture = build_capture(digest, session.gathered, measured.lens, walked.spectra, measured.nll)
     trace = _document(session, measured, capture, _provenance(session, command, started))
     _write_capture(capture, walked.rows, capture_path)
     reporter.step("store", 1, 1, (0.97, 1.0))
@@ -124,13 +120,12 @@ def _read(session: Session, content: str) -> _Measured:
     reporter = session.reporter
     walked = walk(session)
     parity = check_parity(session, walked.rows)
-    nodes = session.nodes
     reporter.step("lens", 0, 1, (0.75, 0.75))
     lens = read_lens(
         [(session.readout, walked.rows)],
-        [(node, node + 1) for node in range(nodes - 1)] + [(0, nodes - 1)],
-        targets=row_targets(session.tokens, session.gathered, walked.rows.device),
-        cancelled=reporter.cancelled,
+        [*steps(session.nodes), (0, session.nodes - 1)],
+        targets=row_targets(session),
+        check=reporter.check,
     )
     reporter.step("lens", 1, 1, (0.75, 0.92))
     return _Measured(content, walked, parity, lens, continuation_nll(session))
@@ -139,19 +134,15 @@ def _read(session: Session, content: str) -> _Measured:
 def walk(session: Session) -> Walked:
     """All prompts through one block at a time, gathering rows and spectra at every node; raises
     NonFiniteActivations, ArchitectureUnsupported, Cancelled."""
-    profile, source = session.profile, session.source
-    batches = make_batches(session.tokens.ids, profile.batch_size, session.device)
-    prepared = prepare(session.anatomy, batches, source)
-    nodes, prompts = session.nodes, session.prompts
-    kept = RowGatherer(prepared, session.gathered, nodes)
+    profile, prompts = session.profile, session.prompts
+    kept, pooled_rows = gather_rows(session, session.source)
     split = split_prompts(prompts, profile.jackknife_groups)
     spectra: dict[str, list[NodeSpectrum]] = {positions: [] for positions in POSITIONS}
-    for node, hidden in enumerate(node_residuals(session.anatomy, prepared)):
-        pooled = kept.add(node, hidden, source)
+    for node, pooled in enumerate(pooled_rows):
         last = kept.rows[node, kept.last]
         for positions, rows, prompt in (("last", last, kept.last_prompt), ("all", pooled, kept.all_prompt)):
             spectra[positions].append(node_spectrum(rows, prompt, prompts, split, profile))
-        session.reporter.step("walk", node, nodes - 1, (0.05, 0.75))
+        session.reporter.step("walk", node, session.nodes - 1, (0.05, 0.75))
     return Walked(kept.rows, spectra)
 
 
@@ -213,7 +204,7 @@ def _warnings(session: Session, walked: Walked) -> tuple[str, ...]:
 
 
 def _identity(session: Session, content: str) -> ModelIdentity:
-    loaded, readout = session.loaded, session.readout
+    loaded = session.loaded
     config = loaded.model.config.get_text_config()
     embedding: Tensor = loaded.model.get_input_embeddings().weight  # type: ignore[assignment]  # an nn.Embedding
     return ModelIdentity(
@@ -225,26 +216,15 @@ def _identity(session: Session, content: str) -> ModelIdentity:
         hidden_size=int(config.hidden_size),
         vocab_size=session.anatomy.vocabulary,
         tied_embeddings=embedding.data_ptr() == session.anatomy.head_weight.data_ptr(),
-        readout_digest=readout_digest(readout),
+        readout_digest=readout_digest(session.readout),
     )
-
-
-def readout_digest(readout: Readout) -> str:
-    """sha256 over the values of final norm, head and post-processing, as float32."""
-    hasher = hashlib.sha256(repr((readout.anatomy.scale, readout.anatomy.softcap, readout.vocabulary)).encode())
-    for module in (*readout.anatomy.readout, readout.anatomy.head):
-        for name, tensor in sorted(module.state_dict().items()):
-            hasher.update(name.encode())
-            for part in slices(tensor.detach()):
-                hasher.update(part.float().cpu().contiguous().numpy().data)
-    return hasher.hexdigest()
 
 
 def _provenance(session: Session, command: Sequence[str] | None, started: float) -> Provenance:
     device = str(session.device)
     return make_provenance(
         device=f"{device} ({torch.cuda.get_device_name()})" if session.device.type == "cuda" else device,
-        dtype=str(session.loaded.dtype).removeprefix("torch."),
+        dtype=session.dtype,
         threads=torch.get_num_threads(),
         seed=session.setup.asked.seed,
         command=command,

@@ -14,16 +14,15 @@ from spinal.checkpoints.pair import check_pair
 from spinal.documents.capture import ROWS_KEY
 from spinal.documents.evidence import NoiseDraw, PairEvidence
 from spinal.documents.trace import POSITIONS
-from spinal.engine.assemble import prompt_means
+from spinal.engine.assemble import prompt_means, step_means
 from spinal.engine.failures import device_failures
-from spinal.engine.measure import readout_digest
 from spinal.engine.memory import with_less_memory
 from spinal.engine.noise import changes, noise_curves, perturb
 from spinal.engine.reporter import Reporter
 from spinal.engine.session import Session, Setup, open_pair
 from spinal.engine.swap import block_swap
 from spinal.engine.tokens import GatheredRows
-from spinal.engine.transport import read_lens
+from spinal.engine.transport import read_lens, readout_digest, steps
 from spinal.engine.weights import block_changes, other_changes
 from spinal.errors import CaptureMissing, PairMismatch, TracesNotComparable
 from spinal.profile import MeasurementProfile
@@ -94,7 +93,7 @@ def _gather(reference: Checkpoint, candidate: Checkpoint, captures: tuple[Path, 
         hidden_change=hidden,
         readout_moved=moved,
         device=setup.device,
-        dtype=str(ours.loaded.dtype).removeprefix("torch."),
+        dtype=ours.dtype,
         duration_s=time.monotonic() - started,
         noise=noise,
     )
@@ -138,7 +137,7 @@ def _through_lenses(
 ) -> tuple[dict[str, Array], dict[str, Array] | None]:
     """Same-node gap through each side's own lens; candidate's transport through the reference's lens if the
     read-out moved."""
-    gathered, prompts, reporter = ours.gathered, ours.prompts, ours.reporter
+    gathered, reporter = ours.gathered, ours.reporter
     before, after = rows[0].to(ours.device), rows[1].to(ours.device)
     if before.shape != after.shape:
         raise PairMismatch("the captures differ in nodes or width", hint="compare checkpoints of one ancestor")
@@ -148,24 +147,18 @@ def _through_lenses(
     same = read_lens(
         [(ours.readout, before), (candidate_readout, after)],
         [(node, nodes + node) for node in range(nodes)],
-        cancelled=reporter.cancelled,
+        check=reporter.check,
     )
-    gap = {positions: prompt_means(same.distance, gathered, positions, prompts) for positions in POSITIONS}
+    gap = {positions: prompt_means(same.distance, gathered, positions) for positions in POSITIONS}
     reporter.step("gap", 1, 2, (0.5, 0.65))
     if not moved:
         return gap, None
-    fixed = read_lens(
-        [(ours.readout, after)], [(node, node + 1) for node in range(nodes - 1)], cancelled=reporter.cancelled
-    )
-    missing = np.full((prompts, 1), np.nan)
-    return gap, {
-        positions: np.concatenate([missing, prompt_means(fixed.distance, gathered, positions, prompts)], axis=1)
-        for positions in POSITIONS
-    }
+    fixed = read_lens([(ours.readout, after)], steps(nodes), check=reporter.check)
+    return gap, {positions: step_means(fixed.distance, gathered, positions) for positions in POSITIONS}
 
 
 def _hidden_change(rows: tuple[torch.Tensor, torch.Tensor], session: Session) -> dict[str, Array]:
     before, after = rows[0].double(), rows[1].double()
     moved = (after - before).norm(dim=-1)
     change = torch.where(moved > 0, moved / before.norm(dim=-1), 0.0).numpy()
-    return {positions: prompt_means(change, session.gathered, positions, session.prompts) for positions in POSITIONS}
+    return {positions: prompt_means(change, session.gathered, positions) for positions in POSITIONS}

@@ -1,6 +1,7 @@
 """One model, opened and ready to be measured: what every step of a measurement needs, in one value."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 
@@ -8,7 +9,7 @@ from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.engine.anatomy import Anatomy, find_anatomy
 from spinal.engine.load import LoadedModel, load, load_pair
 from spinal.engine.reporter import Reporter
-from spinal.engine.tokens import GatheredRows, Tokens, lens_rows, tokenize
+from spinal.engine.tokens import Batch, GatheredRows, Tokens, lens_rows, make_batches, tokenize
 from spinal.engine.transport import Readout
 from spinal.errors import TokenizerMismatch
 from spinal.profile import MeasurementProfile
@@ -29,9 +30,9 @@ class Setup:
     """Whether blocks are read from disk one at a time where the checkpoint allows it."""
     reporter: Reporter
 
-    @property
+    @cached_property
     def profile(self) -> MeasurementProfile:
-        """The profile that is worked with."""
+        """The profile that is worked with: the one asked for at ``batch_size``."""
         return self.asked.model_copy(update={"batch_size": self.batch_size})
 
 
@@ -67,6 +68,11 @@ class Session:
         return self.loaded.checkpoint.source
 
     @property
+    def dtype(self) -> str:
+        """dtype of the blocks, as documents name it."""
+        return str(self.loaded.dtype).removeprefix("torch.")
+
+    @property
     def nodes(self) -> int:
         """N = D + 1."""
         return len(self.anatomy.blocks) + 1
@@ -75,6 +81,10 @@ class Session:
     def prompts(self) -> int:
         """P."""
         return len(self.tokens.ids)
+
+    def batches(self, ids: tuple[tuple[int, ...], ...] | None = None) -> list[Batch]:
+        """Batches of ``ids`` (those of the prompts where there are none) in the size that is worked with."""
+        return make_batches(self.tokens.ids if ids is None else ids, self.setup.batch_size, self.device)
 
     def narrowed(self, prompts: int) -> "Session":
         """The same model on the first so many prompts."""
@@ -110,7 +120,7 @@ def _opened(loaded: LoadedModel, setup: Setup) -> Session:
 
 
 def _blocks(checkpoint: Checkpoint) -> int:
-    count = (checkpoint.base or checkpoint).n_layers
+    count = checkpoint.whole.n_layers
     if count is None:
         raise AssertionError("inspect() admits only configs that name their layers")
     return count

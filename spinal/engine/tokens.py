@@ -60,7 +60,7 @@ def tokenize(loaded: LoadedModel, prompts: PromptSet, profile: MeasurementProfil
 
 
 def _check_context(loaded: LoadedModel, kept: tuple[tuple[int, ...], ...]) -> None:
-    context = (loaded.checkpoint.base or loaded.checkpoint).max_positions
+    context = loaded.checkpoint.whole.max_positions
     longest = max(range(len(kept)), key=lambda i: len(kept[i]))
     if context is not None and len(kept[longest]) > context:
         raise ContextExceeded(
@@ -92,6 +92,11 @@ class GatheredRows:
     position: IntArray
     is_last: npt.NDArray[np.bool_]
     in_all: npt.NDArray[np.bool_]
+
+    @property
+    def prompts(self) -> int:
+        """P: every prompt has at least its last position among the rows."""
+        return int(self.prompt[-1]) + 1
 
 
 def lens_rows(ids: tuple[tuple[int, ...], ...], lens_positions: int | str) -> GatheredRows:
