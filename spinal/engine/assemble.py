@@ -104,7 +104,8 @@ def build_layers(
     capture: Capture,
     profile: MeasurementProfile,
 ) -> tuple[LayerTrace, ...]:
-    """One LayerTrace per node 0..D."""
+    """One LayerTrace per node 0..D. ``spectra`` hold one member for each node, by positions; ``capture`` is the one
+    that :func:`build_capture` made of the same ``lens``; ``profile`` says which window is the default."""
     agreement = (lens.argmax == lens.argmax[-1]).astype(np.float64)
     companions = {
         positions: (

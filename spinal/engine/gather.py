@@ -13,7 +13,10 @@ Tensor = torch.Tensor
 
 
 class RowGatherer:
-    """Keeps, node by node, the rows the lens will read, and hands out all rows the contraction is fitted on."""
+    """Keeps, node by node, the rows the lens will read, and hands out all rows the contraction is fitted on.
+
+    N nodes, K gathered rows, width d, n eligible positions (every one but the first) over all prompts.
+    """
 
     def __init__(self, prepared: list[Prepared], gathered: GatheredRows, nodes: int) -> None:
         slot = {(int(p), int(t)): k for k, (p, t) in enumerate(zip(gathered.prompt, gathered.position, strict=True))}
@@ -27,10 +30,11 @@ class RowGatherer:
         )
         """(N, K, d) kept rows, in gathered order."""
         self.last = torch.from_numpy(np.flatnonzero(gathered.is_last)).to(embedded.device)
-        """Slots of the rows of positions ``last``."""
+        """(P,) slots of the rows of positions ``last``."""
         self.last_prompt = torch.from_numpy(gathered.prompt[gathered.is_last]).to(embedded.device)
+        """(P,) prompt of each of them."""
         self.all_prompt = torch.cat([prompt for _, _, _, prompt in self._select])
-        """Prompt of each row that :meth:`add` returns."""
+        """(n,) prompt of each row that :meth:`add` returns."""
 
     def add(self, node: int, hidden: list[Tensor], source: str) -> Tensor:
         """Keep the rows of ``node`` from its residuals (one (B, T, d) per batch); returns every eligible row (n, d).

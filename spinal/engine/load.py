@@ -31,13 +31,16 @@ class LoadedModel:
 
     checkpoint: Checkpoint
     model: PreTrainedModel
+    """Merged, where the checkpoint is an adapter."""
     tokenizer: Any
+    """transformers' own."""
     device: torch.device
     store: BlockStore | None = None
     """Set where the blocks are read from disk one at a time."""
 
     @property
     def dtype(self) -> torch.dtype:
+        """That of the blocks."""
         return self.model.dtype
 
 

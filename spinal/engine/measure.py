@@ -46,7 +46,7 @@ Tensor = torch.Tensor
 
 @dataclass(frozen=True, eq=False)
 class Walked:
-    """What the walk through all nodes leaves: gathered rows (N, K, d) and spectra per positions and node."""
+    """What the walk through all nodes leaves: gathered residuals (N, K, d), spectra by positions and node."""
 
     rows: Tensor
     spectra: dict[str, list[NodeSpectrum]]
@@ -79,11 +79,48 @@ def measure(
     cancelled: CancelCheck = never_cancelled,
     command: Sequence[str] | None = None,
 ) -> Trace:
-    """Measure ``checkpoint`` on ``prompts`` and write its capture to ``capture_path`` (atomically). ``stream`` reads
-    the blocks from disk one at a time where the checkpoint allows it: same numbers, less memory.
+    """Measure a checkpoint on prompts: its depth trace, and its capture for comparisons.
 
-    Raises the errors of :mod:`spinal.checkpoints` and :mod:`spinal.engine.load`, ContextExceeded,
-    NonFiniteActivations, LensParityFailed, OutOfMemory, Cancelled.
+    Parameters
+    ----------
+    checkpoint, prompts, profile
+        What is measured, on what, and how. Where memory does not suffice, half of ``profile.batch_size`` is worked
+        with; the trace carries the profile that was asked for, and says so.
+    capture_path : Path
+        Where the capture is written, whole or not at all.
+    device : str
+        As torch names it.
+    stream : bool
+        Read the blocks from disk one at a time where the checkpoint allows it: same numbers, less memory.
+    progress, cancelled
+        Told at every step; asked at every step and between pieces of long ones.
+    command
+        How the measurement was started, for the provenance.
+
+    Returns
+    -------
+    Trace
+        Over nodes 0..D: alpha, L in radians, entropy in nats, with standard errors over prompts.
+
+    Raises
+    ------
+    SpinalError
+        The errors of :mod:`spinal.checkpoints` and :mod:`spinal.engine.load`, ArchitectureUnsupported,
+        PromptSetInvalid, ContextExceeded, NonFiniteActivations, LensParityFailed, DeviceFailed, OutOfMemory,
+        Cancelled.
+    OSError
+        The capture cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from spinal.checkpoints.resolve import resolve_reference
+    >>> checkpoint = resolve_reference("examples/checkpoints/sft", roots=None)
+    >>> prompts = PromptSet(("How do I plant a tree?", "Why is the sky blue?"), (None, None))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     trace = measure(checkpoint, prompts, MeasurementProfile(), capture_path=Path(folder) / "capture")
+    >>> trace.model.n_layers, trace.layers[24].positions["all"].transport > 0.0, trace.parity_rad < 1e-3
+    (24, True, True)
     """
     started = time.monotonic()
     reporter = Reporter(progress, cancelled)

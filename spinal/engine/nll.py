@@ -25,7 +25,10 @@ def row_targets(session: Session) -> torch.Tensor:
 
 def continuation_nll(session: Session) -> dict[int, float] | None:
     """Nats per token of the continuation of the first ``continuation_prompts`` prompts that have one, by prompt
-    index; None when the set has none."""
+    index; None when the set has none. At least half of what is read stays with the prompt.
+
+    Raises ArchitectureUnsupported, Cancelled.
+    """
     prompts, profile = session.setup.prompts, session.profile
     chosen = [i for i, text in enumerate(prompts.continuations) if text][: profile.continuation_prompts]
     pairs = {i: pair for i in chosen if (pair := _joined(session, i)) is not None}

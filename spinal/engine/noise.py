@@ -27,7 +27,7 @@ STREAM = 0x6E6F6973
 
 
 def changes(reference: nn.Module, candidate: nn.Module) -> dict[str, float]:
-    """Frobenius norm of candidate - reference per parameter, float64."""
+    """Frobenius norm of candidate - reference by name of parameter, float64; 0 where the two are bit-identical."""
     theirs = dict(candidate.named_parameters())
     return {
         name: math.sqrt(squared_change(parameter, theirs[name])) for name, parameter in reference.named_parameters()
@@ -51,7 +51,8 @@ def perturb(reference: nn.Module, scratch: nn.Module, norms: dict[str, float], s
 
 
 def noise_curves(session: Session) -> NoiseDraw:
-    """alpha and L of the (perturbed) model of ``session`` at positions ``all``."""
+    """alpha and L (radians) of the (perturbed) model of ``session`` at positions ``all``; NaN throughout where the
+    model overflows. Raises ArchitectureUnsupported, Cancelled."""
     profile, reporter, nodes = session.profile, session.reporter, session.nodes
     try:
         kept, pooled_rows = gather_rows(session, "matched noise")

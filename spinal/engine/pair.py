@@ -46,11 +46,52 @@ def gather_evidence(
     progress: ProgressSink = ignore_progress,
     cancelled: CancelCheck = never_cancelled,
 ) -> PairEvidence:
-    """Evidence on the pair, walked a pair of blocks at a time; ``stream`` also reads the blocks from disk one pair at
-    a time where the checkpoints allow it. The captures must stem from traces of these checkpoints on these prompts.
+    """Evidence on the pair, walked a pair of blocks at a time.
 
-    Raises PairMismatch, TokenizerMismatch, CaptureMissing, TracesNotComparable, NonFiniteActivations,
-    OutOfMemory, Cancelled and the errors of loading.
+    Parameters
+    ----------
+    reference, candidate
+        Two checkpoints of one shape and tokenizer.
+    reference_capture, candidate_capture : Path
+        Captures of their traces on these prompts with this profile.
+    prompts, profile
+        What the traces were measured on, and how; the profile's knobs of comparisons apply.
+    device : str
+        As torch names it.
+    stream : bool
+        Read the blocks from disk, a pair at a time, where the checkpoints allow it: same numbers, less memory.
+        Matched noise (``noise_draws``) needs whole models and loads them.
+    progress, cancelled
+        Told at every step; asked at every step and between pieces of long ones.
+
+    Returns
+    -------
+    PairEvidence
+        Block swap (a ratio) and its change of L (radians), weight changes (ratios), the gap and the transport through
+        a fixed lens (radians), the change of residuals (a ratio), draws of matched noise.
+
+    Raises
+    ------
+    SpinalError
+        PairMismatch, TokenizerMismatch, CaptureMissing, TracesNotComparable, NonFiniteActivations, DeviceFailed,
+        OutOfMemory, Cancelled, and the errors of :mod:`spinal.checkpoints` and of opening a session.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from spinal.checkpoints.resolve import resolve_reference
+    >>> from spinal.engine.api import measure
+    >>> sides = [resolve_reference(f"examples/checkpoints/{name}", roots=None) for name in ("sft", "dpo-short")]
+    >>> prompts, profile = PromptSet(("How do I plant a tree?", "Why is it blue?"), (None, None)), MeasurementProfile()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     paths = [Path(folder) / name for name in "ab"]
+    ...     for side, path in zip(sides, paths):
+    ...         _ = measure(side, prompts, profile, capture_path=path)
+    ...     evidence = gather_evidence(
+    ...         *sides, reference_capture=paths[0], candidate_capture=paths[1], prompts=prompts, profile=profile
+    ...     )
+    >>> evidence.block_swap.shape, evidence.function_gap["all"].shape
+    ((2, 24), (2, 25))
     """
     reporter = Reporter(progress, cancelled)
 

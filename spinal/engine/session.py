@@ -1,4 +1,8 @@
-"""One model, opened and ready to be measured: what every step of a measurement needs, in one value."""
+"""One model, opened and ready to be measured: what every step of a measurement needs, in one value.
+
+A session belongs to one attempt. Where memory did not suffice the model is opened again: matched noise overwrites the
+candidate's weights, and nothing of the failed attempt may take up memory.
+"""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -38,7 +42,10 @@ class Setup:
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """A model with its parts, the token ids of the prompts and the positions that are read."""
+    """A model with its parts, the token ids of the prompts and the positions that are read.
+
+    D blocks, N = D + 1 nodes, P prompts, K gathered rows.
+    """
 
     setup: Setup
     loaded: LoadedModel
@@ -48,10 +55,12 @@ class Session:
 
     @property
     def anatomy(self) -> Anatomy:
+        """The model's parts."""
         return self.readout.anatomy
 
     @property
     def profile(self) -> MeasurementProfile:
+        """The profile that is worked with; results carry ``setup.asked``."""
         return self.setup.profile
 
     @property
@@ -94,14 +103,29 @@ class Session:
 
 
 def open_session(checkpoint: Checkpoint, setup: Setup) -> Session:
-    """Load ``checkpoint`` and find its parts. Raises the errors of :mod:`spinal.engine.load`, ContextExceeded,
-    PromptSetInvalid, ArchitectureUnsupported."""
+    """Load ``checkpoint``, which :func:`spinal.checkpoints.inspect.inspect` has passed, and find its parts.
+
+    Raises the errors of :mod:`spinal.engine.load`, ContextExceeded, PromptSetInvalid, ArchitectureUnsupported.
+
+    Examples
+    --------
+    >>> from spinal.checkpoints.resolve import resolve_reference
+    >>> from spinal.progress import ignore_progress, never_cancelled
+    >>> prompts = PromptSet(("How do I plant a tree?", "Why is the sky blue?"), (None, None))
+    >>> reporter = Reporter(ignore_progress, never_cancelled)
+    >>> setup = Setup(prompts, MeasurementProfile(), batch_size=16, device="cpu", stream=False, reporter=reporter)
+    >>> session = open_session(resolve_reference("examples/checkpoints/sft", roots=None), setup)
+    >>> session.nodes, session.prompts, session.dtype
+    (25, 2, 'float32')
+    """
     return _opened(load(checkpoint, setup.profile, setup.device, stream=setup.stream), setup)
 
 
 def open_pair(reference: Checkpoint, candidate: Checkpoint, setup: Setup) -> tuple[Session, Session]:
-    """Both models; what they share is read once. Raises what :func:`open_session` raises, and TokenizerMismatch where
-    the prompts become different token ids."""
+    """Both models of a pair that :func:`spinal.checkpoints.pair.check_pair` has passed; what they share is read once.
+
+    Raises what :func:`open_session` raises, and TokenizerMismatch where the prompts become different token ids.
+    """
     pair = load_pair(reference, candidate, setup.profile, setup.device, stream=setup.stream)
     ours, theirs = (_opened(loaded, setup) for loaded in pair)
     if ours.tokens.digest != theirs.tokens.digest:

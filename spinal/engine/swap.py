@@ -25,10 +25,12 @@ Tensor = torch.Tensor
 
 @dataclass(frozen=True, eq=False)
 class SwapResult:
+    """Q prompts, D blocks; 0 where a block is bit-identical on both sides."""
+
     rho: Array
-    """(Q, D)"""
+    """(Q, D), at least 0: mean over the prompt's positions but the first."""
     transport: Array
-    """(Q, D) radians."""
+    """(Q, D) radians: how much longer the step into the block's node becomes, in -pi..pi."""
 
 
 @dataclass(frozen=True, eq=False)

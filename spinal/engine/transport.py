@@ -53,7 +53,8 @@ class Readout:
 
 
 def readout_digest(readout: Readout) -> str:
-    """sha256 over the values of final norm, head and post-processing, as float32."""
+    """sha256 over the values of final norm, head and post-processing, as float32: equal for equal read-outs, wherever
+    and in whatever dtype the same values are stored."""
     hasher = hashlib.sha256(repr((readout.anatomy.scale, readout.anatomy.softcap, readout.vocabulary)).encode())
     for module in (*readout.anatomy.readout, readout.anatomy.head):
         for name, tensor in sorted(module.state_dict().items()):
@@ -64,7 +65,7 @@ def readout_digest(readout: Readout) -> str:
 
 
 def in_float32(module: torch.nn.Module, hidden: Tensor) -> Tensor:
-    """Output of a module on float32 input with its parameters read as float32."""
+    """Output of a module on float32 input (n, d) with its parameters read as float32."""
     dtype = next((parameter.dtype for parameter in module.parameters()), torch.float32)
     if dtype == torch.float32:
         return module(hidden)
@@ -89,8 +90,10 @@ class LensResult:
 
 
 def steps(nodes: int) -> list[tuple[int, int]]:
-    """The pairs of states whose distance is L, for states r_0 .. r_D in order: (node, node + 1), D = ``nodes`` - 1.
+    """The pairs of states whose distance is L, for states r_0 .. r_D in order; ``nodes`` is N = D + 1.
 
+    Examples
+    --------
     >>> steps(3)
     [(0, 1), (1, 2)]
     """
@@ -111,8 +114,9 @@ def read_lens(
     """Read every state and the distance of every pair of states.
 
     ``groups``: read-out and residuals (S_g, K, d) seen through it; states are numbered over all groups in
-    order. ``pairs``: (i, j) state indices. ``targets`` (K,): token id per row, -1 for none. Rows that are bit
-    for bit equal under one read-out are at distance exactly 0.
+    order. ``pairs``: (i, j) state indices. ``targets`` (K,): token id per row, -1 for none. ``check`` is called
+    between pieces of ``TOKEN_BLOCK`` rows, and leaves by raising. Rows that are bit for bit equal under one read-out
+    are at distance exactly 0.
     """
     rows = groups[0][1].shape[1]
     parts = []
