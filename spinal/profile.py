@@ -40,7 +40,7 @@ class MeasurementProfile(BaseModel):
     add_special_tokens: bool = True
     """Whether the tokenizer adds its own special tokens (its default behaviour)."""
     lens_positions: Annotated[int, Field(ge=1, le=4096)] | Literal["full"] = 16
-    """Positions per prompt read by the lens under policy ``all``, evenly strided over the eligible ones."""
+    """Positions per prompt read by the lens at positions ``all``, evenly strided over the eligible ones."""
 
     # how it is computed
     dtype: Literal["float32", "checkpoint"] = "float32"
@@ -93,9 +93,9 @@ class MeasurementProfile(BaseModel):
             if knob not in COMPARISON_FIELDS and mine[knob] != theirs[knob]
         }
 
-    def window_for(self, policy: str) -> str:
-        """Name of the default fit window of a position policy."""
-        return self.window_last if policy == "last" else self.window_all
+    def window_for(self, positions: str) -> str:
+        """Name of the default fit window at positions ``last`` or ``all``."""
+        return self.window_last if positions == "last" else self.window_all
 
 
 class TraceKnobs(TypedDict, total=False):

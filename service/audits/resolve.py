@@ -95,7 +95,7 @@ def _trace(checkpoint: Checkpoint, prompts: PromptSet, profile: MeasurementProfi
 
 
 def _described(checkpoint: Checkpoint, spec: dict[str, Any]) -> dict[str, Any]:
-    shape = checkpoint.base or checkpoint
+    shape = checkpoint.whole
     return {
         "source": checkpoint.source,
         "snapshot": spec["snapshot"],

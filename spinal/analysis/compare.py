@@ -20,7 +20,7 @@ from spinal.documents.canonical import digest_of
 from spinal.documents.capture import Capture
 from spinal.documents.comparison import SCORER_VERSION, Comparison, Null, Scores, Side
 from spinal.documents.evidence import PairEvidence
-from spinal.documents.trace import POLICIES, Trace, stamp_profile
+from spinal.documents.trace import POSITIONS, Trace, stamp_profile
 from spinal.errors import TracesNotComparable
 from spinal.policy.decide import decide
 from spinal.policy.rules import Facts
@@ -176,10 +176,10 @@ def _check_belonging(trace: Trace, capture: Capture, evidence: PairEvidence, pro
         ("block_swap_transport", evidence.block_swap_transport.shape, (swapped, nodes - 1)),
         ("weight_change", evidence.weight_change.shape, (nodes - 1,)),
     ]
-    for policy in POLICIES:
+    for positions in POSITIONS:
         checks += [
-            (f"function_gap ({policy})", evidence.function_gap[policy].shape, (prompts, nodes)),
-            (f"hidden_change ({policy})", evidence.hidden_change[policy].shape, (prompts, nodes)),
+            (f"function_gap ({positions})", evidence.function_gap[positions].shape, (prompts, nodes)),
+            (f"hidden_change ({positions})", evidence.hidden_change[positions].shape, (prompts, nodes)),
         ]
     checks += [(f"noise draw {i}", draw.transport.shape, (prompts, nodes)) for i, draw in enumerate(evidence.noise)]
     _require_equal(checks)
@@ -191,7 +191,7 @@ def _check_capture(trace: Trace, capture: Capture, profile: MeasurementProfile) 
         [
             ("profile fingerprint", profile.fingerprint, trace.fingerprint),
             (f"capture of {trace.model.source}", capture.trace_digest, trace.digest),
-            *((f"transport ({policy})", capture.policy(policy).transport.shape, shape) for policy in POLICIES),
+            *((f"transport ({positions})", capture.at(positions).transport.shape, shape) for positions in POSITIONS),
         ]
     )
 

@@ -3,9 +3,9 @@
 import numpy as np
 import numpy.typing as npt
 
-from spinal.analysis.layers import Pair
+from spinal.analysis.layers import MAIN_POSITIONS, Pair
 from spinal.analysis.nulls import percentile_of
-from spinal.analysis.scores import POLICY, Curves, curve_scores, curves, terminal_nodes
+from spinal.analysis.scores import Curves, curve_scores, curves, terminal_nodes
 from spinal.analysis.uncertainty import MDE_FACTOR, percentile_interval, prompt_means
 from spinal.documents.base import Estimate, missing
 from spinal.documents.capture import Capture
@@ -17,8 +17,8 @@ CONTRASTED = ("delta_align", "contraction_rise", "transport_fall", "coherence")
 
 def noise_null(pair: Pair, observed: float | None) -> Null:
     """|Delta_align| against that of random perturbations with the candidate's norm of change in every tensor."""
-    window, nodes = pair.window(POLICY), terminal_nodes(pair.terminal)
-    before = curves(pair.reference_capture.policy(POLICY), window, pair.shares, pair.profile.seed)
+    window, nodes = pair.window(MAIN_POSITIONS), terminal_nodes(pair.terminal)
+    before = curves(pair.reference_capture.at(MAIN_POSITIONS), window, pair.shares, pair.profile.seed)
     found = []
     for draw in pair.evidence.noise:
         alpha, transport = draw.alpha[window], prompt_means(draw.transport)
@@ -41,9 +41,9 @@ def noise_null(pair: Pair, observed: float | None) -> Null:
 
 def control_null(pair: Pair, control: Capture, source: str) -> Null:
     """The candidate's scores minus the control's, both against the one reference, paired over prompts."""
-    window, nodes, seed = pair.window(POLICY), terminal_nodes(pair.terminal), pair.profile.seed
+    window, nodes, seed = pair.window(MAIN_POSITIONS), terminal_nodes(pair.terminal), pair.profile.seed
     before, candidate, other = (
-        curves(capture.policy(POLICY), window, pair.shares, seed)
+        curves(capture.at(MAIN_POSITIONS), window, pair.shares, seed)
         for capture in (pair.reference_capture, pair.candidate_capture, control)
     )
     mine, my_draws = curve_scores(before, candidate, nodes)

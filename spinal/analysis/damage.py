@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from spinal.analysis.layers import UNMEASURED
+from spinal.analysis.layers import MAIN_POSITIONS, UNMEASURED
 from spinal.analysis.uncertainty import prompt_means
 from spinal.documents.capture import Capture
 from spinal.documents.comparison import Damage, DamageSignal
@@ -13,7 +13,6 @@ from spinal.documents.evidence import PairEvidence
 
 Array = npt.NDArray[np.float64]
 Level = Literal["none", "watch", "damaged"]
-POLICY = "all"
 THRESHOLDS: dict[str, tuple[float, float]] = {
     "hidden_change": (0.4, 0.8),
     "block_swap_mean": (0.25, 0.4),
@@ -36,11 +35,14 @@ def assess(
     reference: Capture, candidate: Capture, evidence: PairEvidence, non_finite: int, terminal: tuple[int, int]
 ) -> Damage:
     """The panel: candidate against reference; ``non_finite`` counts non-finite activations of the candidate."""
-    mine, theirs = reference.policy(POLICY), candidate.policy(POLICY)
+    mine, theirs = reference.at(MAIN_POSITIONS), candidate.at(MAIN_POSITIONS)
     jointly = evidence.absent or UNMEASURED
     signals = {
         "hidden_change": _voting(
-            "hidden_change", float(prompt_means(evidence.hidden_change[POLICY][:, -1:])[0]), "of ||r_D||", jointly
+            "hidden_change",
+            float(prompt_means(evidence.hidden_change[MAIN_POSITIONS][:, -1:])[0]),
+            "of ||r_D||",
+            jointly,
         ),
         "block_swap_mean": _voting(
             "block_swap_mean", mean_or_nan(prompt_means(evidence.block_swap)), "of a block's own update", jointly

@@ -25,9 +25,7 @@ def diff_traces(reference: Trace, candidate: Trace) -> TraceDiff:
 
 
 def _layer(reference: LayerTrace, candidate: LayerTrace) -> LayerDiff:
-    found = {
-        policy: _position(reference.positions[policy], candidate.positions[policy]) for policy in reference.positions
-    }
+    found = {name: _position(reference.positions[name], candidate.positions[name]) for name in reference.positions}
     return LayerDiff(
         layer=reference.layer,
         depth=reference.depth,

@@ -8,16 +8,19 @@ import numpy.typing as npt
 from spinal.analysis.diff import opposite, same_sign
 from spinal.analysis.uncertainty import alpha_estimates, mean_estimates
 from spinal.documents.base import Estimate, missing
-from spinal.documents.capture import Capture, PolicyCapture
+from spinal.documents.capture import Capture, PositionsCapture
 from spinal.documents.comparison import ByPolicy, ContractionDifference, LayerComparison
 from spinal.documents.evidence import PairEvidence
-from spinal.documents.trace import POLICIES, WINDOWS, LayerTrace, Trace
+from spinal.documents.trace import POSITIONS, WINDOWS, LayerTrace, Trace
 from spinal.profile import MeasurementProfile
 
 Array = npt.NDArray[np.float64]
 NO_STEP = "no_step_into_layer_0"
 NO_BLOCK = "no_block_at_layer_0"
 UNMEASURED = "not_measured"
+MAIN_POSITIONS = "all"
+"""What scores, places and the damage panel read: every position but the first. There the rows outnumber the
+dimensions, so that alpha and its error can be trusted."""
 MEMBERS = ("d_transport", "d_transport_fixed_lens", "d_entropy", "function_gap")
 
 
@@ -47,18 +50,16 @@ class Pair:
         """Reason of a value that the joint pass over the pair should have given and did not."""
         return self.evidence.absent or UNMEASURED
 
-    def window(self, policy: str) -> int:
-        """Index in ``WINDOWS`` of a policy's default fit window."""
-        return WINDOWS.index(self.profile.window_for(policy))
+    def window(self, positions: str) -> int:
+        """Index in ``WINDOWS`` of the default fit window at those positions."""
+        return WINDOWS.index(self.profile.window_for(positions))
 
 
 def layer_comparisons(pair: Pair) -> tuple[LayerComparison, ...]:
     """One LayerComparison per node 0..D."""
     blocks = pair.reference.model.n_layers
-    found = {policy: _differences(pair, policy) for policy in POLICIES}
-    agreement = {
-        p: _window_agreement(pair.reference_capture.policy(p), pair.candidate_capture.policy(p)) for p in POLICIES
-    }
+    found = {positions: _differences(pair, positions) for positions in POSITIONS}
+    agreement = {p: _window_agreement(pair.reference_capture.at(p), pair.candidate_capture.at(p)) for p in POSITIONS}
     per_block = [pair.unmeasured] * blocks
     swap = mean_estimates(pair.evidence.block_swap, pair.swap_shares, reasons=per_block, test=False)
     step = mean_estimates(pair.evidence.block_swap_transport, pair.swap_shares, reasons=per_block, test=True)
@@ -85,15 +86,15 @@ def layer_comparisons(pair: Pair) -> tuple[LayerComparison, ...]:
     return tuple(layers)
 
 
-def _differences(pair: Pair, policy: str) -> dict[str, list[Estimate]]:
-    mine, theirs = pair.reference_capture.policy(policy), pair.candidate_capture.policy(policy)
+def _differences(pair: Pair, positions: str) -> dict[str, list[Estimate]]:
+    mine, theirs = pair.reference_capture.at(positions), pair.candidate_capture.at(positions)
     nodes = pair.reference.model.n_layers + 1
     steps = [NO_STEP] + [UNMEASURED] * (nodes - 1)
     anywhere = [UNMEASURED] * nodes
     jointly = [pair.unmeasured] * nodes
     through = pair.evidence.fixed_lens_transport
-    fixed = theirs.transport if through is None else through[policy]
-    window = pair.window(policy)
+    fixed = theirs.transport if through is None else through[positions]
+    window = pair.window(positions)
     return {
         "d_contraction": alpha_estimates(
             theirs.alpha[window] - mine.alpha[window],
@@ -102,7 +103,7 @@ def _differences(pair: Pair, policy: str) -> dict[str, list[Estimate]]:
             pair.shares,
             pair.profile.seed,
             reasons=[
-                _contraction_reason(b, a, policy)
+                _contraction_reason(b, a, positions)
                 for b, a in zip(pair.reference.layers, pair.candidate.layers, strict=True)
             ],
         ),
@@ -111,16 +112,16 @@ def _differences(pair: Pair, policy: str) -> dict[str, list[Estimate]]:
             fixed - mine.transport, pair.shares, reasons=[NO_STEP, *jointly[1:]], test=True
         ),
         "d_entropy": mean_estimates(theirs.entropy - mine.entropy, pair.shares, reasons=anywhere, test=True),
-        "function_gap": mean_estimates(pair.evidence.function_gap[policy], pair.shares, reasons=jointly, test=False),
+        "function_gap": mean_estimates(pair.evidence.function_gap[positions], pair.shares, reasons=jointly, test=False),
     }
 
 
-def _contraction_reason(reference: LayerTrace, candidate: LayerTrace, policy: str) -> str:
+def _contraction_reason(reference: LayerTrace, candidate: LayerTrace, positions: str) -> str:
     sides = [{str(name): position for name, position in layer.positions.items()} for layer in (reference, candidate)]
-    return next((why for side in sides if (why := side[policy].contraction_reason)), UNMEASURED)
+    return next((why for side in sides if (why := side[positions].contraction_reason)), UNMEASURED)
 
 
-def replicate_differences(reference: PolicyCapture, candidate: PolicyCapture, window: int) -> Array:
+def replicate_differences(reference: PositionsCapture, candidate: PositionsCapture, window: int) -> Array:
     """(N, R) paired differences of the replicates of alpha; NaN where the two sides do not pair."""
     mine, theirs = reference.replicates[window], candidate.replicates[window]
     if reference.replicate_kind != candidate.replicate_kind or mine.shape != theirs.shape:
@@ -128,7 +129,7 @@ def replicate_differences(reference: PolicyCapture, candidate: PolicyCapture, wi
     return np.asarray(theirs - mine)
 
 
-def _window_agreement(reference: PolicyCapture, candidate: PolicyCapture) -> list[bool | None]:
+def _window_agreement(reference: PositionsCapture, candidate: PositionsCapture) -> list[bool | None]:
     differences = (candidate.alpha - reference.alpha).T
     return [same_sign([float(d) for d in node if np.isfinite(d)]) for node in differences]
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from spinal.analysis.layers import Pair
 from spinal.documents.comparison import Damage, LayerComparison, Localization, Null, Scores
-from spinal.documents.trace import POLICIES
+from spinal.documents.trace import POSITIONS
 
 FEW_PROMPTS = 20
 """Below this many prompts bootstrap intervals are known to be too short."""
@@ -31,7 +31,7 @@ def remarks(
             *(() if pair.identical else _of_controls(nulls)),
             *_of_place(localization),
             *_of_windows(pair, layers),
-            *_of_policies(layers),
+            *_of_positions(layers),
             *_of_readout(pair),
             *_of_traces(pair),
         )
@@ -43,7 +43,7 @@ def remarks(
         *_of_swap(pair),
         *_of_place(localization),
         *_of_windows(pair, layers),
-        *_of_policies(layers),
+        *_of_positions(layers),
         *_of_readout(pair),
         *_of_traces(pair),
     )
@@ -131,19 +131,19 @@ def _of_place(localization: Mapping[str, Localization]) -> Iterator[str]:
 
 
 def _of_windows(pair: Pair, layers: tuple[LayerComparison, ...]) -> Iterator[str]:
-    for policy in POLICIES:
+    for positions in POSITIONS:
         agreement = [
             {str(name): agrees for name, agrees in layer.d_contraction.window_agreement.items()} for layer in layers
         ]
-        split = sum(node[policy] is False for node in agreement)
+        split = sum(node[positions] is False for node in agreement)
         if split:
             yield (
-                f"the sign of d_contraction ({policy}) depends on the fit window at {split} of {len(layers)} nodes; "
-                f"window '{pair.profile.window_for(policy)}' is the one reported"
+                f"the sign of d_contraction ({positions}) depends on the fit window at {split} of {len(layers)} nodes; "
+                f"window '{pair.profile.window_for(positions)}' is the one reported"
             )
 
 
-def _of_policies(layers: tuple[LayerComparison, ...]) -> Iterator[str]:
+def _of_positions(layers: tuple[LayerComparison, ...]) -> Iterator[str]:
     for member in ("d_contraction", "d_transport", "d_entropy"):
         both = [
             str(layer.layer)
@@ -173,10 +173,12 @@ def _of_traces(pair: Pair) -> Iterator[str]:
     count = pair.reference.prompt_set.count
     if count < FEW_PROMPTS:
         yield f"only {count} prompts: intervals are too short below {FEW_PROMPTS}, and absent with one"
-    for policy in POLICIES:
+    for positions in POSITIONS:
         ends = (pair.reference.layers[-1], pair.candidate.layers[-1])
-        if any(position.underdetermined for end in ends for name, position in end.positions.items() if name == policy):
+        if any(
+            position.underdetermined for end in ends for name, position in end.positions.items() if name == positions
+        ):
             yield (
-                f"contraction under '{policy}' is underdetermined (fewer rows than twice the dimensions): its "
+                f"contraction under '{positions}' is underdetermined (fewer rows than twice the dimensions): its "
                 "differences are attenuated or inflated by x1.03-1.26; give more prompts"
             )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from spinal.analysis.layers import Pair
+from spinal.analysis.layers import MAIN_POSITIONS, Pair
 from spinal.analysis.localization import terminal_shares
 from spinal.analysis.locators.profile import DepthProfile
 from spinal.analysis.nulls import split_shares
@@ -18,15 +18,13 @@ from spinal.analysis.uncertainty import (
     prompt_means,
     resampled_means,
 )
-from spinal.documents.capture import Capture, PolicyCapture
+from spinal.documents.capture import Capture, PositionsCapture
 from spinal.documents.comparison import Scores
 from spinal.documents.trace import WINDOWS
 from spinal.profile import MeasurementProfile
 
 Array = npt.NDArray[np.float64]
 Nodes = npt.NDArray[np.intp]
-POLICY = "all"
-"""Scores read policy ``all``: its rows outnumber dimensions, so alpha and its error can be trusted."""
 FOOTPRINT_PROFILES = ("weights", "block_swap", "function")
 CURVE_SCORES = ("contraction_rise", "transport_fall", "delta_align", "coherence_reference", "coherence")
 BIASED = ("coherence", "coherence_reference", "spinal_score")
@@ -43,7 +41,7 @@ class Curves:
     transport_draws: Array
 
 
-def curves(capture: PolicyCapture, window: int, shares: Array, seed: int) -> Curves:
+def curves(capture: PositionsCapture, window: int, shares: Array, seed: int) -> Curves:
     """Curves of one checkpoint; both sides share the draws, so that differences are paired."""
     deviations = alpha_deviations(capture.replicates[window], capture.replicate_kind, shares, seed)
     return Curves(
@@ -91,9 +89,9 @@ def _positive(means: Array) -> Array:
 def score(pair: Pair, profiles: dict[str, DepthProfile]) -> Scores:
     """All scores of a pair; ``profiles`` are its localization profiles. A score that cannot be had is null
     with an entry in ``reasons``; one without an interval has ``<score>.ci`` there."""
-    profile, window = pair.profile, pair.window(POLICY)
-    before = curves(pair.reference_capture.policy(POLICY), window, pair.shares, profile.seed)
-    after = curves(pair.candidate_capture.policy(POLICY), window, pair.shares, profile.seed)
+    profile, window = pair.profile, pair.window(MAIN_POSITIONS)
+    before = curves(pair.reference_capture.at(MAIN_POSITIONS), window, pair.shares, profile.seed)
+    after = curves(pair.candidate_capture.at(MAIN_POSITIONS), window, pair.shares, profile.seed)
     nodes = terminal_nodes(pair.terminal)
     values, draws = curve_scores(before, after, nodes)
     values["footprint"], draws["footprint"] = _footprint(profiles, pair.terminal, pair.shares.shape[0])
@@ -208,25 +206,25 @@ def _companions(pair: Pair, before: Curves, after: Curves, nodes: Nodes) -> dict
         found[f"turning_angle{suffix}"] = turning_angle(curve)
         found[f"kendall_contraction{suffix}"] = kendall_tau(depth, side.alpha[nodes])
         found[f"kendall_transport_fall{suffix}"] = kendall_tau(depth, -side.transport[nodes])
-        found[f"entropy_roughness{suffix}"] = entropy_roughness(prompt_means(capture.policy(POLICY).entropy)[1:])
+        found[f"entropy_roughness{suffix}"] = entropy_roughness(prompt_means(capture.at(MAIN_POSITIONS).entropy)[1:])
         found[f"directness{suffix}"] = float(prompt_means(capture.directness[:, None])[0])
     return {name: value if np.isfinite(value) else None for name, value in found.items()}
 
 
 def floor_values(reference: Capture, profile: MeasurementProfile, terminal: tuple[int, int]) -> Array:
     """Delta_align between two random halves of the reference's own prompts, one value per split."""
-    policy = reference.policy(POLICY)
+    part = reference.at(MAIN_POSITIONS)
     nodes = terminal_nodes(terminal)
-    prompts = policy.transport.shape[0]
+    prompts = part.transport.shape[0]
     if nodes.size == 0 or prompts < 4:
         return np.empty(0)
-    window = WINDOWS.index(profile.window_for(POLICY))
+    window = WINDOWS.index(profile.window_for(MAIN_POSITIONS))
     first, second = split_shares(prompts, profile.seed)
-    kind, replicates = policy.replicate_kind, policy.replicates[window]
+    kind, replicates = part.replicate_kind, part.replicates[window]
     deviation = alpha_deviations(replicates, kind, first, profile.seed)
     # Two halves lie opposite each other around the whole: exactly for influences, by symmetry for groups.
     other = alpha_deviations(replicates, kind, second, profile.seed) if kind == "influence" else -deviation
-    alpha = policy.alpha[window]
-    transport = (resampled_means(policy.transport, first), resampled_means(policy.transport, second))
+    alpha = part.alpha[window]
+    transport = (resampled_means(part.transport, first), resampled_means(part.transport, second))
     found = strength((alpha + deviation, alpha + other), transport, nodes, alpha.size - 1)
     return found["delta_align"]

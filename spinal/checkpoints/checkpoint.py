@@ -20,6 +20,11 @@ class Checkpoint:
     base: "Checkpoint | None" = None
 
     @property
+    def whole(self) -> "Checkpoint":
+        """The checkpoint with the model's own configuration and tokenizer: this one, or the base of an adapter."""
+        return self.base or self
+
+    @property
     def text_config(self) -> dict[str, Any]:
         inner = self.config.get("text_config")
         return inner if isinstance(inner, dict) else self.config

@@ -11,7 +11,7 @@ from spinal.errors import (
 
 
 def tokenizer_file(checkpoint: Checkpoint) -> Path:
-    return (checkpoint.base or checkpoint).path / "tokenizer.json"
+    return checkpoint.whole.path / "tokenizer.json"
 
 
 def read_tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
+from spinal.documents.trace import POSITIONS
 from spinal.errors import CaptureMissing, DocumentInvalid
 
 Array = npt.NDArray[np.float64]
@@ -19,8 +20,8 @@ ReplicateKind = Literal["influence", "groups"]
 
 
 @dataclass(frozen=True, eq=False)
-class PolicyCapture:
-    """Per-prompt values under one position policy. P prompts, N = D + 1 nodes, W = 4 windows in
+class PositionsCapture:
+    """Per-prompt values at one choice of positions. P prompts, N = D + 1 nodes, W = 4 windows in
     ``spinal.documents.trace.WINDOWS`` order. Missing values are NaN."""
 
     transport: Array
@@ -42,23 +43,24 @@ class Capture:
     """Everything a comparison needs of one trace but the rows themselves."""
 
     trace_digest: str
-    last: PolicyCapture
-    all: PolicyCapture
+    last: PositionsCapture
+    all: PositionsCapture
     nll: Array
     """(P_c,) nats per token, of each scored continuation (or prompt)."""
     nll_prompts: npt.NDArray[np.int64]
     """(P_c,) index of the prompt each ``nll`` value belongs to."""
     directness: Array
-    """(P,) d(p_0, p_D) / sum of L along the path, policy ``all``."""
+    """(P,) d(p_0, p_D) / sum of L along the path, positions ``all``."""
     row_prompt: npt.NDArray[np.int64]
     """(K,) prompt of each gathered row."""
     row_is_last: npt.NDArray[np.bool_]
-    """(K,) whether the row is its prompt's last position (policy ``last``)."""
+    """(K,) whether the row is its prompt's last position (positions ``last``)."""
     row_in_all: npt.NDArray[np.bool_]
-    """(K,) whether the row is one of the strided lens positions (policy ``all``)."""
+    """(K,) whether the row is one of the strided lens positions (positions ``all``)."""
 
-    def policy(self, name: str) -> PolicyCapture:
-        return self.last if name == "last" else self.all
+    def at(self, positions: str) -> PositionsCapture:
+        """The values at positions ``last`` or ``all``."""
+        return self.last if positions == "last" else self.all
 
 
 ROWS_KEY = "rows"
@@ -72,12 +74,12 @@ def capture_tensors(capture: Capture) -> tuple[dict[str, np.ndarray], dict[str, 
         for name in ("nll", "nll_prompts", "directness", "row_prompt", "row_is_last", "row_in_all")
     }
     metadata = {"schema": "spinal.capture/1", "trace_digest": capture.trace_digest}
-    for policy in ("last", "all"):
-        part = capture.policy(policy)
-        metadata[f"{policy}.replicate_kind"] = part.replicate_kind
+    for positions in POSITIONS:
+        part = capture.at(positions)
+        metadata[f"{positions}.replicate_kind"] = part.replicate_kind
         for field in fields(part):
             if field.name != "replicate_kind":
-                arrays[f"{policy}.{field.name}"] = np.ascontiguousarray(getattr(part, field.name))
+                arrays[f"{positions}.{field.name}"] = np.ascontiguousarray(getattr(part, field.name))
     return arrays, metadata
 
 
@@ -90,15 +92,15 @@ def load_capture(path: Path) -> Capture:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys() if name != ROWS_KEY}  # noqa: SIM118  safe_open is no mapping
         parts = {
-            policy: PolicyCapture(
-                replicate_kind=cast(ReplicateKind, metadata[f"{policy}.replicate_kind"]),
+            positions: PositionsCapture(
+                replicate_kind=cast(ReplicateKind, metadata[f"{positions}.replicate_kind"]),
                 **{
-                    field.name: arrays[f"{policy}.{field.name}"]
-                    for field in fields(PolicyCapture)
+                    field.name: arrays[f"{positions}.{field.name}"]
+                    for field in fields(PositionsCapture)
                     if field.name != "replicate_kind"
                 },
             )
-            for policy in ("last", "all")
+            for positions in POSITIONS
         }
         return Capture(
             trace_digest=metadata["trace_digest"],

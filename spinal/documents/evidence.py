@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from spinal.documents.trace import POLICIES, Trace
+from spinal.documents.trace import POSITIONS, Trace
 from spinal.profile import MeasurementProfile
 
 Array = npt.NDArray[np.float64]
@@ -13,7 +13,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class NoiseDraw:
-    """Curves, under policy ``all``, of one draw of the matched-noise control: the reference with every tensor moved
+    """Curves, at positions ``all``, of one draw of the matched-noise control: the reference with every tensor moved
     in a random direction by as far as the candidate moved it. All NaN where the draw overflowed."""
 
     alpha: Array
@@ -36,12 +36,12 @@ class PairEvidence:
     weight_change_other: dict[str, float]
     """The same for ``embeddings``, ``final_norm`` and ``head``."""
     function_gap: dict[str, Array]
-    """policy -> (P, N) Fisher-Rao distance between both checkpoints' lens distributions at the same node."""
+    """positions -> (P, N) Fisher-Rao distance between both checkpoints' lens distributions at the same node."""
     fixed_lens_transport: dict[str, Array] | None
-    """policy -> (P, N) candidate's transport read through the reference's lens; null when the read-out
+    """positions -> (P, N) candidate's transport read through the reference's lens; null when the read-out
     did not move (it is then the candidate's own transport)."""
     hidden_change: dict[str, Array]
-    """policy -> (P, N) ||r_a - r_b|| / ||r_b|| per prompt (mean over its positions)."""
+    """positions -> (P, N) ||r_a - r_b|| / ||r_b|| per prompt (mean over its positions)."""
     readout_moved: bool
     device: str
     dtype: str
@@ -57,7 +57,7 @@ def absent_evidence(reference: Trace, candidate: Trace, profile: MeasurementProf
     whether the read-out moved, and that a read-out which did not is its own fixed lens."""
     prompts, nodes = reference.prompt_set.count, reference.model.n_layers + 1
     swapped = np.full((min(profile.swap_prompts, prompts), nodes - 1), np.nan)
-    everywhere = {policy: np.full((prompts, nodes), np.nan) for policy in POLICIES}
+    everywhere = {positions: np.full((prompts, nodes), np.nan) for positions in POSITIONS}
     moved = reference.model.readout_digest != candidate.model.readout_digest
     return PairEvidence(
         block_swap=swapped,

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 ENGINE_VERSION = "2"
 """Version of the measuring engine; part of a trace's identity, raised when a number may change."""
-POLICIES = ("last", "all")
-"""Position policies: the last prompt token; every position but the first."""
+POSITIONS = ("last", "all")
+"""Which positions of a prompt are read: its last one; every one but the first."""
 WINDOWS = ("bulk", "body", "wide", "tail")
 """Rank windows of the contraction fit."""
 
@@ -141,7 +141,7 @@ class Trace(ShownDocument):
         if [layer.layer for layer in self.layers] != list(range(self.model.n_layers + 1)):
             raise ValueError(f"layers must run 0..{self.model.n_layers} without a gap")
         for layer in self.layers:
-            if set(layer.positions) != set(POLICIES):
+            if set(layer.positions) != set(POSITIONS):
                 raise ValueError(f"layer {layer.layer} lacks a position policy")
         expected = trace_digest(
             self.model.weights_digest, self.prompt_set.digest, self.fingerprint, self.engine.version

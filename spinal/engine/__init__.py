@@ -1,4 +1,5 @@
-"""The measuring engine: load -> anatomy -> walk -> spectrum + lens -> Trace. The only place with torch.
+"""The measuring engine: session -> walk -> contraction + transport -> Trace, and what a pair tells. The only place
+with torch.
 
 Importing this package imports nothing heavy; :mod:`spinal.engine.api` holds the two entry points.
 """

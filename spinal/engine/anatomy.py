@@ -23,7 +23,7 @@ PROBE_TOKENS = 5
 
 @dataclass(frozen=True, eq=False)
 class Anatomy:
-    """Parts of one model. ``readout`` is applied in order to a residual row before ``head``."""
+    """Parts of one model of D blocks. ``readout`` is applied in order to a residual row before ``head``."""
 
     core: nn.Module
     """The model without its head."""
@@ -39,7 +39,10 @@ class Anatomy:
     """Set where the blocks are read from disk one at a time."""
 
     def resident(self, index: int) -> contextlib.AbstractContextManager[None]:
-        """Block ``index`` (from 0) has its weights inside this context; always so in a model loaded whole."""
+        """Block ``index`` (from 0) has its weights inside this context; always so in a model loaded whole.
+
+        Raises NonFiniteWeights and WeightsCorrupt where the block is read from disk.
+        """
         return contextlib.nullcontext() if self.store is None else self.store.resident(index)
 
     def callable(self) -> contextlib.AbstractContextManager[None]:
@@ -68,12 +71,16 @@ class _Call:
 
 
 def residual_of(output: Any) -> Tensor:
-    """The residual stream in a block's return value."""
+    """The residual stream (B, T, d) in a block's return value: itself, or the first member of a tuple."""
     return output[0] if isinstance(output, tuple) else output
 
 
 def find_anatomy(model: PreTrainedModel, n_layers: int, source: str, store: BlockStore | None = None) -> Anatomy:
-    """Find the parts of ``model``; raises ArchitectureUnsupported saying what was not found."""
+    """Find the parts of ``model`` by watching one forward pass over ``PROBE_TOKENS`` ids.
+
+    ``n_layers`` is D as the configuration says it, ``source`` what errors call the model, ``store`` where its blocks
+    are read from if they are not loaded. Raises ArchitectureUnsupported saying what was not found.
+    """
     head = model.get_output_embeddings()
     if head is None or getattr(head, "weight", None) is None:
         raise _unsupported(source, "it has no output embedding")
@@ -99,7 +106,7 @@ def _passed_through(in_tuple: bool, *args: Any, **kwargs: Any) -> Any:
 
 @contextlib.contextmanager
 def replaced_forward(blocks: nn.ModuleList, replacement: Callable[..., Any]) -> Iterator[None]:
-    """Inside this context every block's forward is ``replacement``."""
+    """Inside this context every block's forward is ``replacement``, called with the block's own arguments."""
     for block in blocks:
         block.forward = replacement  # shadows the method for this pass only
     try:

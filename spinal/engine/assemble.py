@@ -3,8 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
-from spinal.documents.capture import Capture, PolicyCapture
-from spinal.documents.trace import POLICIES, WINDOWS, LayerTrace, PositionTrace, WindowFit
+from spinal.documents.capture import Capture, PositionsCapture
+from spinal.documents.trace import POSITIONS, WINDOWS, LayerTrace, PositionTrace, WindowFit
 from spinal.engine.contraction import NodeSpectrum
 from spinal.engine.tokens import GatheredRows
 from spinal.engine.transport import LensResult
@@ -13,13 +13,30 @@ from spinal.profile import MeasurementProfile
 Array = npt.NDArray[np.float64]
 
 
-def prompt_means(values: Array, gathered: GatheredRows, policy: str, prompts: int) -> Array:
-    """(S, K) values at the gathered rows -> (P, S) means inside each prompt over the policy's rows."""
-    mine = gathered.is_last if policy == "last" else gathered.in_all
+def prompt_means(values: Array, gathered: GatheredRows, positions: str) -> Array:
+    """(S, K) values at the gathered rows -> (P, S) means inside each prompt over the rows of ``positions``, which are
+    ``last`` or ``all``. Values keep their unit.
+
+    Examples
+    --------
+    >>> from spinal.engine.tokens import lens_rows
+    >>> rows = lens_rows(((5, 6, 7), (5, 6)), 16)  # positions 1 and 2 of the first prompt, 1 of the second
+    >>> prompt_means(np.array([[1.0, 3.0, 5.0]]), rows, "all").tolist()
+    [[2.0], [5.0]]
+    >>> prompt_means(np.array([[1.0, 3.0, 5.0]]), rows, "last").tolist()
+    [[3.0], [5.0]]
+    """
+    mine = gathered.is_last if positions == "last" else gathered.in_all
     owner = gathered.prompt[mine]
-    counts = np.bincount(owner, minlength=prompts)
-    sums = np.stack([np.bincount(owner, weights=row[mine], minlength=prompts) for row in values])
+    counts = np.bincount(owner, minlength=gathered.prompts)
+    sums = np.stack([np.bincount(owner, weights=row[mine], minlength=gathered.prompts) for row in values])
     return np.asarray((sums / counts).T)
+
+
+def step_means(steps: Array, gathered: GatheredRows, positions: str) -> Array:
+    """(D, K) lengths of the steps into nodes 1..D -> (P, N) means inside each prompt, at the node of arrival; node 0,
+    into which no step leads, is NaN."""
+    return np.concatenate([np.full((gathered.prompts, 1), np.nan), prompt_means(steps, gathered, positions)], axis=1)
 
 
 def build_capture(
@@ -28,34 +45,34 @@ def build_capture(
     lens: LensResult,
     spectra: dict[str, list[NodeSpectrum]],
     nll: dict[int, float] | None,
-    prompts: int,
 ) -> Capture:
-    """The capture behind a trace. The last pair of ``lens`` is (node 0, node D); the others are the steps."""
-    parts = {policy: _policy_capture(gathered, lens, spectra[policy], policy, prompts) for policy in POLICIES}
-    ends = prompt_means(lens.distance[-1:], gathered, "all", prompts)[:, 0]
+    """The capture behind the trace ``digest``. The last pair of ``lens`` is (node 0, node D), the others are the
+    steps; ``spectra`` hold one member for each node, by positions; ``nll`` is that of continuations by prompt, None
+    where the set has none: the lens's own targets then stand in."""
+    parts = {positions: _positions_capture(gathered, lens, spectra[positions], positions) for positions in POSITIONS}
+    ends = prompt_means(lens.distance[-1:], gathered, "all")[:, 0]
     path = parts["all"].transport[:, 1:].sum(axis=1)
-    nll_values, nll_prompts = _nll(nll, gathered, lens, prompts)
+    nll_values, nll_prompts = _nll(nll, gathered, lens)
     return Capture(
         trace_digest=digest,
         last=parts["last"],
         all=parts["all"],
         nll=nll_values,
         nll_prompts=nll_prompts,
-        directness=np.divide(ends, path, out=np.full(prompts, np.nan), where=path > 0),
+        directness=np.divide(ends, path, out=np.full(path.size, np.nan), where=path > 0),
         row_prompt=gathered.prompt.astype(np.int64),
         row_is_last=gathered.is_last,
         row_in_all=gathered.in_all,
     )
 
 
-def _policy_capture(
-    gathered: GatheredRows, lens: LensResult, spectra: list[NodeSpectrum], policy: str, prompts: int
-) -> PolicyCapture:
-    steps = prompt_means(lens.distance[:-1], gathered, policy, prompts)
+def _positions_capture(
+    gathered: GatheredRows, lens: LensResult, spectra: list[NodeSpectrum], positions: str
+) -> PositionsCapture:
     alpha = np.array([[_or_nan(node.fits[window].alpha) for node in spectra] for window in WINDOWS])
-    return PolicyCapture(
-        transport=np.concatenate([np.full((prompts, 1), np.nan), steps], axis=1),
-        entropy=prompt_means(lens.entropy, gathered, policy, prompts),
+    return PositionsCapture(
+        transport=step_means(lens.distance[:-1], gathered, positions),
+        entropy=prompt_means(lens.entropy, gathered, positions),
         alpha=alpha,
         replicates=np.stack([node.replicates for node in spectra], axis=1),
         replicate_kind=spectra[0].kind,
@@ -63,17 +80,15 @@ def _policy_capture(
     )
 
 
-def _nll(
-    nll: dict[int, float] | None, gathered: GatheredRows, lens: LensResult, prompts: int
-) -> tuple[Array, npt.NDArray[np.int64]]:
+def _nll(nll: dict[int, float] | None, gathered: GatheredRows, lens: LensResult) -> tuple[Array, npt.NDArray[np.int64]]:
     if nll is not None:
         return np.array(list(nll.values())), np.array(list(nll), dtype=np.int64)
     if lens.target_nll is None:
         raise AssertionError("the trace's lens is read with targets")
     known = np.isfinite(lens.target_nll)
     owner = gathered.prompt[known]
-    counts = np.bincount(owner, minlength=prompts)
-    sums = np.bincount(owner, weights=lens.target_nll[known], minlength=prompts)
+    counts = np.bincount(owner, minlength=gathered.prompts)
+    sums = np.bincount(owner, weights=lens.target_nll[known], minlength=gathered.prompts)
     having = np.flatnonzero(counts)
     return sums[having] / counts[having], having.astype(np.int64)
 
@@ -89,15 +104,15 @@ def build_layers(
     capture: Capture,
     profile: MeasurementProfile,
 ) -> tuple[LayerTrace, ...]:
-    """One LayerTrace per node 0..D."""
-    prompts = capture.last.transport.shape[0]
+    """One LayerTrace per node 0..D. ``spectra`` hold one member for each node, by positions; ``capture`` is the one
+    that :func:`build_capture` made of the same ``lens``; ``profile`` says which window is the default."""
     agreement = (lens.argmax == lens.argmax[-1]).astype(np.float64)
     companions = {
-        policy: (
-            prompt_means(lens.max_probability, gathered, policy, prompts),
-            prompt_means(agreement, gathered, policy, prompts),
+        positions: (
+            prompt_means(lens.max_probability, gathered, positions),
+            prompt_means(agreement, gathered, positions),
         )
-        for policy in POLICIES
+        for positions in POSITIONS
     }
     depth = len(spectra["all"]) - 1
     return tuple(
@@ -105,8 +120,8 @@ def build_layers(
             layer=node,
             depth=node / depth,
             positions={
-                policy: _position(node, policy, spectra[policy][node], capture, companions[policy], profile)
-                for policy in POLICIES
+                positions: _position(node, positions, spectra[positions][node], capture, companions[positions], profile)
+                for positions in POSITIONS
             },
         )
         for node in range(depth + 1)
@@ -115,14 +130,14 @@ def build_layers(
 
 def _position(
     node: int,
-    policy: str,
+    positions: str,
     spectrum: NodeSpectrum,
     capture: Capture,
     companions: tuple[Array, Array],
     profile: MeasurementProfile,
 ) -> PositionTrace:
-    values = capture.policy(policy)
-    window = profile.window_for(policy)
+    values = capture.at(positions)
+    window = profile.window_for(positions)
     fit = spectrum.fits[window]
     half = spectrum.half_sample[WINDOWS.index(window)]
     transport = values.transport[:, node]

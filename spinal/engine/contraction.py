@@ -1,5 +1,6 @@
-"""Spectrum of one node's rows and the contraction fits with their replicates.
+"""Contraction of one node: the spectrum of its rows, the fits of alpha and their replicates.
 
+Formulas: ``docs/method.md`` ("Contraction alpha"); replicates and their error: ``docs/method.md`` ("Uncertainty").
 Singular values come from the float64 Gram matrix of the smaller side of the column-centred rows. With more
 rows than dimensions the uncertainty is an infinitesimal jackknife over prompts (one extra pass over the rows);
 otherwise a delete-group jackknife.
@@ -29,22 +30,30 @@ CONSTANT = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class NodeSpectrum:
-    """Contraction of one node under one policy. W = 4 windows in ``WINDOWS`` order."""
+    """Contraction of one node at one choice of positions. W = 4 windows in ``WINDOWS`` order, R replicates."""
 
     rows: int
+    """n, the rows of all prompts."""
     dimensions: int
+    """d, the width of the residual stream."""
     rank: int
+    """Numerical rank r, 0 where the node does not vary."""
     fits: dict[str, fits.Fit]
+    """By window."""
     half_sample: Array
     """(W,) alpha from a random half of the prompts minus alpha from all."""
     replicates: Array
-    """(W, R)"""
+    """(W, R) of ``kind``: the influence of each prompt on alpha (R = P), or alpha without each group of prompts."""
     kind: ReplicateKind
     effective_rank: float | None
+    """exp of the entropy of sigma / sum sigma, in 1..r; None where the node does not vary."""
     participation_ratio: float | None
+    """(sum sigma^2)^2 / sum sigma^4, in 1..r."""
     top_share: float | None
+    """sigma_1 / sum sigma, in 0..1."""
 
     def se(self, window: str) -> float | None:
+        """Standard error of alpha in a window; None where a replicate has no alpha."""
         values = self.replicates[WINDOWS.index(window)]
         if not np.isfinite(values).all():
             return None
@@ -56,12 +65,21 @@ class PromptSplit:
     """Which prompts form the random half, and which group each prompt belongs to."""
 
     half: Tensor
+    """(P,) bool"""
     group: Tensor
+    """(P,) in 0..groups-1"""
     groups: int
 
 
 def split_prompts(count: int, groups: int) -> PromptSplit:
-    """Deterministic half and groups of ``count`` prompts."""
+    """Half and ``groups`` groups of ``count`` prompts, the same ones each time.
+
+    Examples
+    --------
+    >>> split = split_prompts(8, 4)
+    >>> int(split.half.sum()), split.group.bincount().tolist()
+    (4, [2, 2, 2, 2])
+    """
     order = np.random.default_rng(SPLIT_SEED).permutation(count)
     half = np.zeros(count, dtype=bool)
     half[order[: max(1, count // 2)]] = True
@@ -73,7 +91,24 @@ def split_prompts(count: int, groups: int) -> PromptSplit:
 def node_spectrum(
     rows: Tensor, prompt: Tensor, prompts: int, split: PromptSplit, profile: MeasurementProfile
 ) -> NodeSpectrum:
-    """Spectrum of ``rows`` (n, d), row i belonging to prompt ``prompt[i]`` of ``prompts``."""
+    """Spectrum of ``rows`` (n, d) of residuals, row i belonging to prompt ``prompt[i]`` (n,) of ``prompts``.
+
+    ``split`` is :func:`split_prompts` of them; of ``profile``, ``rank_tolerance`` and ``min_window_ranks`` count.
+
+    Examples
+    --------
+    Rows whose singular values fall as k^-0.7, each prompt with ten of them:
+
+    >>> from spinal.profile import MeasurementProfile
+    >>> rows = torch.randn(400, 32, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 33) ** -0.7
+    >>> found = node_spectrum(
+    ...     rows, torch.arange(400) // 10, 40, split_prompts(40, 16), MeasurementProfile(min_window_ranks=4)
+    ... )
+    >>> found.rank, found.kind, found.replicates.shape
+    (32, 'influence', (4, 40))
+    >>> 0.6 < found.fits["body"].alpha < 0.9
+    True
+    """
     count, dimensions = rows.shape
     kind: ReplicateKind = "influence" if count > dimensions else "groups"
     mean = _mean(rows)
@@ -111,7 +146,7 @@ def node_spectrum(
 
 
 def window_alphas(rows: Tensor, profile: MeasurementProfile) -> Array:
-    """(W,) alpha of rows (n, d), windows in ``WINDOWS`` order; NaN where a window has none."""
+    """(W,) alpha of rows (n, d) without error bars, windows in ``WINDOWS`` order; NaN where a window has none."""
     if rows.shape[0] < 2:
         return np.full(len(WINDOWS), np.nan)
     nobody = torch.zeros(rows.shape[0], dtype=torch.bool, device=rows.device)

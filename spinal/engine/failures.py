@@ -17,7 +17,7 @@ SIGNS = ("CUDA error", "CUDA driver error", "cuDNN error", "CUBLAS_STATUS", "HIP
 @contextmanager
 def device_failures() -> Iterator[None]:
     """Turn a device-side assert, a lost device and their like into DeviceFailed. The process's context on the device
-    is not usable afterwards."""
+    is not usable afterwards. torch.OutOfMemoryError passes: it is no failure of the device."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -34,7 +34,7 @@ def device_failures() -> Iterator[None]:
 @contextmanager
 def system_errors(path: Path) -> Iterator[None]:
     """Give errors of the operating system their own type back: safetensors writes a full disk into the text of its own
-    error, and whoever tries again has to be able to tell."""
+    error, and whoever tries again has to be able to tell. The OSError names the last part of ``path``."""
     try:
         yield
     except SafetensorError as error:

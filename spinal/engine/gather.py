@@ -1,16 +1,22 @@
 """Which residual rows are kept at a node, and picking them out of padded batches."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 
+from spinal.engine.session import Session
 from spinal.engine.tokens import GatheredRows
-from spinal.engine.walk import Prepared, check_finite
+from spinal.engine.walk import Prepared, check_finite, node_residuals, prepare
 
 Tensor = torch.Tensor
 
 
 class RowGatherer:
-    """Keeps, node by node, the rows the lens will read, and hands out all rows the contraction is fitted on."""
+    """Keeps, node by node, the rows the lens will read, and hands out all rows the contraction is fitted on.
+
+    N nodes, K gathered rows, width d, n eligible positions (every one but the first) over all prompts.
+    """
 
     def __init__(self, prepared: list[Prepared], gathered: GatheredRows, nodes: int) -> None:
         slot = {(int(p), int(t)): k for k, (p, t) in enumerate(zip(gathered.prompt, gathered.position, strict=True))}
@@ -24,10 +30,11 @@ class RowGatherer:
         )
         """(N, K, d) kept rows, in gathered order."""
         self.last = torch.from_numpy(np.flatnonzero(gathered.is_last)).to(embedded.device)
-        """Slots of the rows of policy ``last``."""
+        """(P,) slots of the rows of positions ``last``."""
         self.last_prompt = torch.from_numpy(gathered.prompt[gathered.is_last]).to(embedded.device)
+        """(P,) prompt of each of them."""
         self.all_prompt = torch.cat([prompt for _, _, _, prompt in self._select])
-        """Prompt of each row that :meth:`add` returns."""
+        """(n,) prompt of each row that :meth:`add` returns."""
 
     def add(self, node: int, hidden: list[Tensor], source: str) -> Tensor:
         """Keep the rows of ``node`` from its residuals (one (B, T, d) per batch); returns every eligible row (n, d).
@@ -45,6 +52,18 @@ class RowGatherer:
         pooled = torch.cat(everything)
         check_finite(pooled, node, source)
         return pooled
+
+
+def gather_rows(session: Session, source: str) -> tuple[RowGatherer, Iterator[Tensor]]:
+    """The keeper of the rows, and every eligible row (n, d) of node 0, 1, .. D as the walk comes to it; ``source`` is
+    what errors call the model. Rows of a node are kept once it was handed out.
+
+    Raises ArchitectureUnsupported at once, NonFiniteActivations and NonFiniteWeights on the way.
+    """
+    prepared = prepare(session.anatomy, session.batches(), source)
+    kept = RowGatherer(prepared, session.gathered, session.nodes)
+    nodes = enumerate(node_residuals(session.anatomy, prepared))
+    return kept, (kept.add(node, hidden, source) for node, hidden in nodes)
 
 
 def _selection(

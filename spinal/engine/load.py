@@ -31,13 +31,16 @@ class LoadedModel:
 
     checkpoint: Checkpoint
     model: PreTrainedModel
+    """Merged, where the checkpoint is an adapter."""
     tokenizer: Any
+    """transformers' own."""
     device: torch.device
     store: BlockStore | None = None
     """Set where the blocks are read from disk one at a time."""
 
     @property
     def dtype(self) -> torch.dtype:
+        """That of the blocks."""
         return self.model.dtype
 
 
@@ -48,7 +51,7 @@ def load(checkpoint: Checkpoint, profile: MeasurementProfile, device: str, *, st
     Raises RemoteCodeRefused, ArchitectureUnsupported, WeightsCorrupt, NonFiniteWeights, TokenizerInvalid,
     AdapterInvalid.
     """
-    base = checkpoint.base or checkpoint
+    base = checkpoint.whole
     _check_type_is_known(base)
     with _quiet():
         tokenizer = _load_tokenizer(base)
@@ -74,7 +77,7 @@ def load_pair(
     adapters = reference.base is not None or candidate.base is not None
 
     def opened(side: Checkpoint) -> LoadedModel:
-        base = side.base or side
+        base = side.whole
         if base.path not in bases:
             bases[base.path] = load(base, profile, device, stream=stream and not adapters)
         return bases[base.path] if side.base is None else _adapted(bases[base.path], side)

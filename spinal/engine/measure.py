@@ -1,6 +1,5 @@
 """One checkpoint -> one depth trace and its capture."""
 
-import hashlib
 import os
 import time
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from spinal.documents.capture import ROWS_KEY, Capture, capture_tensors
 from spinal.documents.provenance import make_provenance
 from spinal.documents.trace import (
     ENGINE_VERSION,
-    POLICIES,
+    POSITIONS,
     EngineIdentity,
     ModelIdentity,
     PromptSetIdentity,
@@ -31,16 +30,13 @@ from spinal.documents.trace import (
 from spinal.engine.assemble import build_capture, build_layers
 from spinal.engine.contraction import NodeSpectrum, node_spectrum, split_prompts
 from spinal.engine.failures import device_failures, system_errors
-from spinal.engine.gather import RowGatherer
+from spinal.engine.gather import gather_rows
 from spinal.engine.memory import with_less_memory
 from spinal.engine.nll import continuation_nll, row_targets
 from spinal.engine.parity import check_parity
 from spinal.engine.reporter import Reporter
 from spinal.engine.session import Session, Setup, open_session
-from spinal.engine.slices import slices
-from spinal.engine.tokens import make_batches
-from spinal.engine.transport import LensResult, Readout, read_lens
-from spinal.engine.walk import node_residuals, prepare
+from spinal.engine.transport import LensResult, read_lens, readout_digest, steps
 from spinal.profile import MeasurementProfile
 from spinal.progress import CancelCheck, ProgressSink, ignore_progress, never_cancelled
 from spinal.prompts.sets import PromptSet
@@ -50,7 +46,7 @@ Tensor = torch.Tensor
 
 @dataclass(frozen=True, eq=False)
 class Walked:
-    """What the walk through all nodes leaves: gathered rows (N, K, d) and spectra per positions and node."""
+    """What the walk through all nodes leaves: gathered residuals (N, K, d), spectra by positions and node."""
 
     rows: Tensor
     spectra: dict[str, list[NodeSpectrum]]
@@ -83,11 +79,48 @@ def measure(
     cancelled: CancelCheck = never_cancelled,
     command: Sequence[str] | None = None,
 ) -> Trace:
-    """Measure ``checkpoint`` on ``prompts`` and write its capture to ``capture_path`` (atomically). ``stream`` reads
-    the blocks from disk one at a time where the checkpoint allows it: same numbers, less memory.
+    """Measure a checkpoint on prompts: its depth trace, and its capture for comparisons.
 
-    Raises the errors of :mod:`spinal.checkpoints` and :mod:`spinal.engine.load`, ContextExceeded,
-    NonFiniteActivations, LensParityFailed, OutOfMemory, Cancelled.
+    Parameters
+    ----------
+    checkpoint, prompts, profile
+        What is measured, on what, and how. Where memory does not suffice, half of ``profile.batch_size`` is worked
+        with; the trace carries the profile that was asked for, and says so.
+    capture_path : Path
+        Where the capture is written, whole or not at all.
+    device : str
+        As torch names it.
+    stream : bool
+        Read the blocks from disk one at a time where the checkpoint allows it: same numbers, less memory.
+    progress, cancelled
+        Told at every step; asked at every step and between pieces of long ones.
+    command
+        How the measurement was started, for the provenance.
+
+    Returns
+    -------
+    Trace
+        Over nodes 0..D: alpha, L in radians, entropy in nats, with standard errors over prompts.
+
+    Raises
+    ------
+    SpinalError
+        The errors of :mod:`spinal.checkpoints` and :mod:`spinal.engine.load`, ArchitectureUnsupported,
+        PromptSetInvalid, ContextExceeded, NonFiniteActivations, LensParityFailed, DeviceFailed, OutOfMemory,
+        Cancelled.
+    OSError
+        The capture cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from spinal.checkpoints.resolve import resolve_reference
+    >>> checkpoint = resolve_reference("examples/checkpoints/sft", roots=None)
+    >>> prompts = PromptSet(("How do I plant a tree?", "Why is the sky blue?"), (None, None))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     trace = measure(checkpoint, prompts, MeasurementProfile(), capture_path=Path(folder) / "capture")
+    >>> trace.model.n_layers, trace.layers[24].positions["all"].transport > 0.0, trace.parity_rad < 1e-3
+    (24, True, True)
     """
     started = time.monotonic()
     reporter = Reporter(progress, cancelled)
@@ -112,7 +145,7 @@ def _measure(
     reporter.step("store", 0, 1, (0.97, 0.97))
     digest = trace_digest(content, setup.prompts.digest, setup.asked.fingerprint, ENGINE_VERSION)
     walked = measured.walked
-    capture = build_capture(digest, session.gathered, measured.lens, walked.spectra, measured.nll, len(setup.prompts))
+    capture = build_capture(digest, session.gathered, measured.lens, walked.spectra, measured.nll)
     trace = _document(session, measured, capture, _provenance(session, command, started))
     _write_capture(capture, walked.rows, capture_path)
     reporter.step("store", 1, 1, (0.97, 1.0))
@@ -124,13 +157,12 @@ def _read(session: Session, content: str) -> _Measured:
     reporter = session.reporter
     walked = walk(session)
     parity = check_parity(session, walked.rows)
-    nodes = session.nodes
     reporter.step("lens", 0, 1, (0.75, 0.75))
     lens = read_lens(
         [(session.readout, walked.rows)],
-        [(node, node + 1) for node in range(nodes - 1)] + [(0, nodes - 1)],
-        targets=row_targets(session.tokens, session.gathered, walked.rows.device),
-        cancelled=reporter.cancelled,
+        [*steps(session.nodes), (0, session.nodes - 1)],
+        targets=row_targets(session),
+        check=reporter.check,
     )
     reporter.step("lens", 1, 1, (0.75, 0.92))
     return _Measured(content, walked, parity, lens, continuation_nll(session))
@@ -139,19 +171,15 @@ def _read(session: Session, content: str) -> _Measured:
 def walk(session: Session) -> Walked:
     """All prompts through one block at a time, gathering rows and spectra at every node; raises
     NonFiniteActivations, ArchitectureUnsupported, Cancelled."""
-    profile, source = session.profile, session.source
-    batches = make_batches(session.tokens.ids, profile.batch_size, session.device)
-    prepared = prepare(session.anatomy, batches, source)
-    nodes, prompts = session.nodes, session.prompts
-    kept = RowGatherer(prepared, session.gathered, nodes)
+    profile, prompts = session.profile, session.prompts
+    kept, pooled_rows = gather_rows(session, session.source)
     split = split_prompts(prompts, profile.jackknife_groups)
-    spectra: dict[str, list[NodeSpectrum]] = {policy: [] for policy in POLICIES}
-    for node, hidden in enumerate(node_residuals(session.anatomy, prepared)):
-        pooled = kept.add(node, hidden, source)
+    spectra: dict[str, list[NodeSpectrum]] = {positions: [] for positions in POSITIONS}
+    for node, pooled in enumerate(pooled_rows):
         last = kept.rows[node, kept.last]
-        for policy, rows, prompt in (("last", last, kept.last_prompt), ("all", pooled, kept.all_prompt)):
-            spectra[policy].append(node_spectrum(rows, prompt, prompts, split, profile))
-        session.reporter.step("walk", node, nodes - 1, (0.05, 0.75))
+        for positions, rows, prompt in (("last", last, kept.last_prompt), ("all", pooled, kept.all_prompt)):
+            spectra[positions].append(node_spectrum(rows, prompt, prompts, split, profile))
+        session.reporter.step("walk", node, session.nodes - 1, (0.05, 0.75))
     return Walked(kept.rows, spectra)
 
 
@@ -202,18 +230,18 @@ def _warnings(session: Session, walked: Walked) -> tuple[str, ...]:
     found = []
     if session.tokens.truncated:
         found.append(f"{session.tokens.truncated} of {session.prompts} prompts were cut to their last tokens")
-    for policy in POLICIES:
-        node = walked.spectra[policy][-1]
+    for positions in POSITIONS:
+        node = walked.spectra[positions][-1]
         if node.rows < 2 * node.dimensions:
             found.append(
-                f"policy {policy}: {node.rows} rows for {node.dimensions} dimensions (n < 2d): alpha is "
+                f"policy {positions}: {node.rows} rows for {node.dimensions} dimensions (n < 2d): alpha is "
                 "underdetermined, its differences are attenuated or inflated by x1.03-1.26"
             )
     return tuple(found)
 
 
 def _identity(session: Session, content: str) -> ModelIdentity:
-    loaded, readout = session.loaded, session.readout
+    loaded = session.loaded
     config = loaded.model.config.get_text_config()
     embedding: Tensor = loaded.model.get_input_embeddings().weight  # type: ignore[assignment]  # an nn.Embedding
     return ModelIdentity(
@@ -225,26 +253,15 @@ def _identity(session: Session, content: str) -> ModelIdentity:
         hidden_size=int(config.hidden_size),
         vocab_size=session.anatomy.vocabulary,
         tied_embeddings=embedding.data_ptr() == session.anatomy.head_weight.data_ptr(),
-        readout_digest=readout_digest(readout),
+        readout_digest=readout_digest(session.readout),
     )
-
-
-def readout_digest(readout: Readout) -> str:
-    """sha256 over the values of final norm, head and post-processing, as float32."""
-    hasher = hashlib.sha256(repr((readout.anatomy.scale, readout.anatomy.softcap, readout.vocabulary)).encode())
-    for module in (*readout.anatomy.readout, readout.anatomy.head):
-        for name, tensor in sorted(module.state_dict().items()):
-            hasher.update(name.encode())
-            for part in slices(tensor.detach()):
-                hasher.update(part.float().cpu().contiguous().numpy().data)
-    return hasher.hexdigest()
 
 
 def _provenance(session: Session, command: Sequence[str] | None, started: float) -> Provenance:
     device = str(session.device)
     return make_provenance(
         device=f"{device} ({torch.cuda.get_device_name()})" if session.device.type == "cuda" else device,
-        dtype=str(session.loaded.dtype).removeprefix("torch."),
+        dtype=session.dtype,
         threads=torch.get_num_threads(),
         seed=session.setup.asked.seed,
         command=command,

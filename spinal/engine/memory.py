@@ -14,7 +14,18 @@ Result = TypeVar("Result")
 def with_less_memory(work: Callable[[int], Result], profile: MeasurementProfile, device: str) -> Result:
     """``work`` at the profile's batch size and, if that runs out of memory, at half of it.
 
-    Raises OutOfMemory naming both sizes when neither suffices.
+    ``work`` takes the number of prompts per forward pass and opens what it needs itself: nothing of a failed attempt
+    is kept. ``device`` is what errors name. Raises OutOfMemory naming both sizes when neither suffices.
+
+    Examples
+    --------
+    >>> from spinal.profile import MeasurementProfile
+    >>> def work(batch_size):
+    ...     if batch_size > 8:
+    ...         raise torch.OutOfMemoryError("CUDA out of memory.")
+    ...     return batch_size
+    >>> with_less_memory(work, MeasurementProfile(batch_size=16), "cpu")
+    8
     """
     sizes = [profile.batch_size] + ([profile.batch_size // 2] if profile.batch_size > 1 else [])
     for size in sizes:

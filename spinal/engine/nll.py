@@ -5,7 +5,7 @@ import numpy.typing as npt
 import torch
 
 from spinal.engine.session import Session
-from spinal.engine.tokens import Batch, GatheredRows, Tokens, make_batches
+from spinal.engine.tokens import Batch
 from spinal.engine.transport import read_lens
 from spinal.engine.walk import node_residuals, prepare
 from spinal.errors import Cancelled
@@ -13,18 +13,22 @@ from spinal.errors import Cancelled
 Array = npt.NDArray[np.float64]
 
 
-def row_targets(tokens: Tokens, gathered: GatheredRows, device: torch.device) -> torch.Tensor:
+def row_targets(session: Session) -> torch.Tensor:
     """(K,) id of the token that follows each gathered row inside its prompt, -1 after the last."""
+    ids, gathered = session.tokens.ids, session.gathered
     targets = [
-        tokens.ids[p][t + 1] if t + 1 < len(tokens.ids[p]) else -1
+        ids[p][t + 1] if t + 1 < len(ids[p]) else -1
         for p, t in zip(gathered.prompt.tolist(), gathered.position.tolist(), strict=True)
     ]
-    return torch.tensor(targets, dtype=torch.long, device=device)
+    return torch.tensor(targets, dtype=torch.long, device=session.device)
 
 
 def continuation_nll(session: Session) -> dict[int, float] | None:
     """Nats per token of the continuation of the first ``continuation_prompts`` prompts that have one, by prompt
-    index; None when the set has none."""
+    index; None when the set has none. At least half of what is read stays with the prompt.
+
+    Raises ArchitectureUnsupported, Cancelled.
+    """
     prompts, profile = session.setup.prompts, session.profile
     chosen = [i for i, text in enumerate(prompts.continuations) if text][: profile.continuation_prompts]
     pairs = {i: pair for i in chosen if (pair := _joined(session, i)) is not None}
@@ -32,7 +36,7 @@ def continuation_nll(session: Session) -> dict[int, float] | None:
         return None
     members = list(pairs)
     values: dict[int, float] = {}
-    batches = make_batches(tuple(pairs[i][0] for i in members), profile.batch_size, session.device)
+    batches = session.batches(tuple(pairs[i][0] for i in members))
     for batch, final in zip(batches, _final_residuals(session, batches), strict=True):
         for row, member in enumerate(batch.members):
             index = members[member]
@@ -56,7 +60,7 @@ def _joined(session: Session, index: int) -> tuple[tuple[int, ...], int] | None:
     tail = encode(prompts.continuations[index] or "", False)
     if not tail:
         return None
-    context = (loaded.checkpoint.base or loaded.checkpoint).max_positions or profile.max_tokens
+    context = loaded.checkpoint.whole.max_positions or profile.max_tokens
     limit = min(profile.max_tokens, context)
     tail = tail[: max(1, limit // 2)]
     head = head[-(limit - len(tail)) :]

@@ -13,13 +13,11 @@ from torch import nn
 
 from spinal.documents.evidence import NoiseDraw
 from spinal.documents.trace import WINDOWS
-from spinal.engine.assemble import prompt_means
+from spinal.engine.assemble import step_means
 from spinal.engine.contraction import window_alphas
-from spinal.engine.gather import RowGatherer
+from spinal.engine.gather import gather_rows
 from spinal.engine.session import Session
-from spinal.engine.tokens import make_batches
-from spinal.engine.transport import read_lens
-from spinal.engine.walk import node_residuals, prepare
+from spinal.engine.transport import read_lens, steps
 from spinal.engine.weights import squared_change
 from spinal.errors import NonFiniteActivations
 
@@ -29,7 +27,7 @@ STREAM = 0x6E6F6973
 
 
 def changes(reference: nn.Module, candidate: nn.Module) -> dict[str, float]:
-    """Frobenius norm of candidate - reference per parameter, float64."""
+    """Frobenius norm of candidate - reference by name of parameter, float64; 0 where the two are bit-identical."""
     theirs = dict(candidate.named_parameters())
     return {
         name: math.sqrt(squared_change(parameter, theirs[name])) for name, parameter in reference.named_parameters()
@@ -53,22 +51,16 @@ def perturb(reference: nn.Module, scratch: nn.Module, norms: dict[str, float], s
 
 
 def noise_curves(session: Session) -> NoiseDraw:
-    """alpha and L of the (perturbed) model of ``session`` at positions ``all``."""
-    profile, reporter, source = session.profile, session.reporter, "matched noise"
-    nodes, prompts = session.nodes, session.prompts
+    """alpha and L (radians) of the (perturbed) model of ``session`` at positions ``all``; NaN throughout where the
+    model overflows. Raises ArchitectureUnsupported, Cancelled."""
+    profile, reporter, nodes = session.profile, session.reporter, session.nodes
     try:
-        prepared = prepare(
-            session.anatomy, make_batches(session.tokens.ids, profile.batch_size, session.device), source
-        )
-        kept = RowGatherer(prepared, session.gathered, nodes)
+        kept, pooled_rows = gather_rows(session, "matched noise")
         alpha = np.empty((len(WINDOWS), nodes))
-        for node, hidden in enumerate(node_residuals(session.anatomy, prepared)):
+        for node, pooled in enumerate(pooled_rows):
             reporter.check()
-            alpha[:, node] = window_alphas(kept.add(node, hidden, source), profile)
+            alpha[:, node] = window_alphas(pooled, profile)
     except NonFiniteActivations:
-        return NoiseDraw(np.full((len(WINDOWS), nodes), np.nan), np.full((prompts, nodes), np.nan))
-    steps = [(node, node + 1) for node in range(nodes - 1)]
-    lens = read_lens([(session.readout, kept.rows)], steps, cancelled=reporter.cancelled)
-    reporter.check()
-    transport = prompt_means(lens.distance, session.gathered, "all", prompts)
-    return NoiseDraw(alpha, np.concatenate([np.full((prompts, 1), np.nan), transport], axis=1))
+        return NoiseDraw(np.full((len(WINDOWS), nodes), np.nan), np.full((session.prompts, nodes), np.nan))
+    lens = read_lens([(session.readout, kept.rows)], steps(nodes), check=reporter.check)
+    return NoiseDraw(alpha, step_means(lens.distance, session.gathered, "all"))

@@ -13,17 +13,16 @@ from spinal.checkpoints.inspect import inspect
 from spinal.checkpoints.pair import check_pair
 from spinal.documents.capture import ROWS_KEY
 from spinal.documents.evidence import NoiseDraw, PairEvidence
-from spinal.documents.trace import POLICIES
-from spinal.engine.assemble import prompt_means
+from spinal.documents.trace import POSITIONS
+from spinal.engine.assemble import prompt_means, step_means
 from spinal.engine.failures import device_failures
-from spinal.engine.measure import readout_digest
 from spinal.engine.memory import with_less_memory
 from spinal.engine.noise import changes, noise_curves, perturb
 from spinal.engine.reporter import Reporter
 from spinal.engine.session import Session, Setup, open_pair
 from spinal.engine.swap import block_swap
 from spinal.engine.tokens import GatheredRows
-from spinal.engine.transport import read_lens
+from spinal.engine.transport import read_lens, readout_digest, steps
 from spinal.engine.weights import block_changes, other_changes
 from spinal.errors import CaptureMissing, PairMismatch, TracesNotComparable
 from spinal.profile import MeasurementProfile
@@ -47,11 +46,52 @@ def gather_evidence(
     progress: ProgressSink = ignore_progress,
     cancelled: CancelCheck = never_cancelled,
 ) -> PairEvidence:
-    """Evidence on the pair, walked a pair of blocks at a time; ``stream`` also reads the blocks from disk one pair at
-    a time where the checkpoints allow it. The captures must stem from traces of these checkpoints on these prompts.
+    """Evidence on the pair, walked a pair of blocks at a time.
 
-    Raises PairMismatch, TokenizerMismatch, CaptureMissing, TracesNotComparable, NonFiniteActivations,
-    OutOfMemory, Cancelled and the errors of loading.
+    Parameters
+    ----------
+    reference, candidate
+        Two checkpoints of one shape and tokenizer.
+    reference_capture, candidate_capture : Path
+        Captures of their traces on these prompts with this profile.
+    prompts, profile
+        What the traces were measured on, and how; the profile's knobs of comparisons apply.
+    device : str
+        As torch names it.
+    stream : bool
+        Read the blocks from disk, a pair at a time, where the checkpoints allow it: same numbers, less memory.
+        Matched noise (``noise_draws``) needs whole models and loads them.
+    progress, cancelled
+        Told at every step; asked at every step and between pieces of long ones.
+
+    Returns
+    -------
+    PairEvidence
+        Block swap (a ratio) and its change of L (radians), weight changes (ratios), the gap and the transport through
+        a fixed lens (radians), the change of residuals (a ratio), draws of matched noise.
+
+    Raises
+    ------
+    SpinalError
+        PairMismatch, TokenizerMismatch, CaptureMissing, TracesNotComparable, NonFiniteActivations, DeviceFailed,
+        OutOfMemory, Cancelled, and the errors of :mod:`spinal.checkpoints` and of opening a session.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from spinal.checkpoints.resolve import resolve_reference
+    >>> from spinal.engine.api import measure
+    >>> sides = [resolve_reference(f"examples/checkpoints/{name}", roots=None) for name in ("sft", "dpo-short")]
+    >>> prompts, profile = PromptSet(("How do I plant a tree?", "Why is it blue?"), (None, None)), MeasurementProfile()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     paths = [Path(folder) / name for name in "ab"]
+    ...     for side, path in zip(sides, paths):
+    ...         _ = measure(side, prompts, profile, capture_path=path)
+    ...     evidence = gather_evidence(
+    ...         *sides, reference_capture=paths[0], candidate_capture=paths[1], prompts=prompts, profile=profile
+    ...     )
+    >>> evidence.block_swap.shape, evidence.function_gap["all"].shape
+    ((2, 24), (2, 25))
     """
     reporter = Reporter(progress, cancelled)
 
@@ -94,7 +134,7 @@ def _gather(reference: Checkpoint, candidate: Checkpoint, captures: tuple[Path, 
         hidden_change=hidden,
         readout_moved=moved,
         device=setup.device,
-        dtype=str(ours.loaded.dtype).removeprefix("torch."),
+        dtype=ours.dtype,
         duration_s=time.monotonic() - started,
         noise=noise,
     )
@@ -138,7 +178,7 @@ def _through_lenses(
 ) -> tuple[dict[str, Array], dict[str, Array] | None]:
     """Same-node gap through each side's own lens; candidate's transport through the reference's lens if the
     read-out moved."""
-    gathered, prompts, reporter = ours.gathered, ours.prompts, ours.reporter
+    gathered, reporter = ours.gathered, ours.reporter
     before, after = rows[0].to(ours.device), rows[1].to(ours.device)
     if before.shape != after.shape:
         raise PairMismatch("the captures differ in nodes or width", hint="compare checkpoints of one ancestor")
@@ -148,24 +188,18 @@ def _through_lenses(
     same = read_lens(
         [(ours.readout, before), (candidate_readout, after)],
         [(node, nodes + node) for node in range(nodes)],
-        cancelled=reporter.cancelled,
+        check=reporter.check,
     )
-    gap = {policy: prompt_means(same.distance, gathered, policy, prompts) for policy in POLICIES}
+    gap = {positions: prompt_means(same.distance, gathered, positions) for positions in POSITIONS}
     reporter.step("gap", 1, 2, (0.5, 0.65))
     if not moved:
         return gap, None
-    fixed = read_lens(
-        [(ours.readout, after)], [(node, node + 1) for node in range(nodes - 1)], cancelled=reporter.cancelled
-    )
-    missing = np.full((prompts, 1), np.nan)
-    return gap, {
-        policy: np.concatenate([missing, prompt_means(fixed.distance, gathered, policy, prompts)], axis=1)
-        for policy in POLICIES
-    }
+    fixed = read_lens([(ours.readout, after)], steps(nodes), check=reporter.check)
+    return gap, {positions: step_means(fixed.distance, gathered, positions) for positions in POSITIONS}
 
 
 def _hidden_change(rows: tuple[torch.Tensor, torch.Tensor], session: Session) -> dict[str, Array]:
     before, after = rows[0].double(), rows[1].double()
     moved = (after - before).norm(dim=-1)
     change = torch.where(moved > 0, moved / before.norm(dim=-1), 0.0).numpy()
-    return {policy: prompt_means(change, session.gathered, policy, session.prompts) for policy in POLICIES}
+    return {positions: prompt_means(change, session.gathered, positions) for positions in POSITIONS}

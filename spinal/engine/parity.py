@@ -30,7 +30,8 @@ def check_parity(session: Session, rows: Tensor) -> float:
     """Mean Fisher-Rao distance (radians) between lens(r_D) and the model's own output at up to ``POSITIONS``
     positions of each of the ``PROMPTS`` longest prompts. ``rows`` (N, K, d) are the gathered residuals.
 
-    Raises LensParityFailed at ``parity_tolerance`` or above.
+    The distance is that of ``docs/method.md`` ("Transport L"), here in float64 over whole rows of logits, with code of
+    its own. Raises LensParityFailed at ``parity_tolerance`` or above.
     """
     readout, tokens, gathered = session.readout, session.tokens, session.gathered
     tolerance = session.profile.parity_tolerance

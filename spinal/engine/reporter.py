@@ -5,7 +5,17 @@ from spinal.progress import CancelCheck, Progress, ProgressSink
 
 
 class Reporter:
-    """Turns steps of phases with known shares into monotone progress, and cancellation into an exception."""
+    """Turns steps of phases with known shares into monotone progress, and cancellation into an exception.
+
+    Examples
+    --------
+    >>> from spinal.progress import never_cancelled
+    >>> reporter = Reporter(lambda progress: print(progress.phase, progress.fraction), never_cancelled)
+    >>> reporter.step("walk", 1, 2, (0.0, 0.5))
+    walk 0.25
+    >>> reporter.step("lens", 1, 1, (0.5, 1.0))
+    lens 1.0
+    """
 
     def __init__(self, sink: ProgressSink, cancelled: CancelCheck) -> None:
         self._sink = sink
@@ -14,6 +24,10 @@ class Reporter:
         self._phase = "load"
 
     def step(self, phase: str, done: int, total: int, span: tuple[float, float]) -> None:
+        """Report ``done`` of ``total`` units of a phase that takes the share ``span`` of the whole, in 0..1.
+
+        Raises Cancelled once cancellation was asked for.
+        """
         self._phase = phase
         self.check()
         low, high = span

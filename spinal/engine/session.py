@@ -1,6 +1,11 @@
-"""One model, opened and ready to be measured: what every step of a measurement needs, in one value."""
+"""One model, opened and ready to be measured: what every step of a measurement needs, in one value.
+
+A session belongs to one attempt. Where memory did not suffice the model is opened again: matched noise overwrites the
+candidate's weights, and nothing of the failed attempt may take up memory.
+"""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 
@@ -8,7 +13,7 @@ from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.engine.anatomy import Anatomy, find_anatomy
 from spinal.engine.load import LoadedModel, load, load_pair
 from spinal.engine.reporter import Reporter
-from spinal.engine.tokens import GatheredRows, Tokens, lens_rows, tokenize
+from spinal.engine.tokens import Batch, GatheredRows, Tokens, lens_rows, make_batches, tokenize
 from spinal.engine.transport import Readout
 from spinal.errors import TokenizerMismatch
 from spinal.profile import MeasurementProfile
@@ -29,15 +34,18 @@ class Setup:
     """Whether blocks are read from disk one at a time where the checkpoint allows it."""
     reporter: Reporter
 
-    @property
+    @cached_property
     def profile(self) -> MeasurementProfile:
-        """The profile that is worked with."""
+        """The profile that is worked with: the one asked for at ``batch_size``."""
         return self.asked.model_copy(update={"batch_size": self.batch_size})
 
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """A model with its parts, the token ids of the prompts and the positions that are read."""
+    """A model with its parts, the token ids of the prompts and the positions that are read.
+
+    D blocks, N = D + 1 nodes, P prompts, K gathered rows.
+    """
 
     setup: Setup
     loaded: LoadedModel
@@ -47,10 +55,12 @@ class Session:
 
     @property
     def anatomy(self) -> Anatomy:
+        """The model's parts."""
         return self.readout.anatomy
 
     @property
     def profile(self) -> MeasurementProfile:
+        """The profile that is worked with; results carry ``setup.asked``."""
         return self.setup.profile
 
     @property
@@ -67,6 +77,11 @@ class Session:
         return self.loaded.checkpoint.source
 
     @property
+    def dtype(self) -> str:
+        """dtype of the blocks, as documents name it."""
+        return str(self.loaded.dtype).removeprefix("torch.")
+
+    @property
     def nodes(self) -> int:
         """N = D + 1."""
         return len(self.anatomy.blocks) + 1
@@ -76,6 +91,10 @@ class Session:
         """P."""
         return len(self.tokens.ids)
 
+    def batches(self, ids: tuple[tuple[int, ...], ...] | None = None) -> list[Batch]:
+        """Batches of ``ids`` (those of the prompts where there are none) in the size that is worked with."""
+        return make_batches(self.tokens.ids if ids is None else ids, self.setup.batch_size, self.device)
+
     def narrowed(self, prompts: int) -> "Session":
         """The same model on the first so many prompts."""
         ids = self.tokens.ids[:prompts]
@@ -84,14 +103,29 @@ class Session:
 
 
 def open_session(checkpoint: Checkpoint, setup: Setup) -> Session:
-    """Load ``checkpoint`` and find its parts. Raises the errors of :mod:`spinal.engine.load`, ContextExceeded,
-    PromptSetInvalid, ArchitectureUnsupported."""
+    """Load ``checkpoint``, which :func:`spinal.checkpoints.inspect.inspect` has passed, and find its parts.
+
+    Raises the errors of :mod:`spinal.engine.load`, ContextExceeded, PromptSetInvalid, ArchitectureUnsupported.
+
+    Examples
+    --------
+    >>> from spinal.checkpoints.resolve import resolve_reference
+    >>> from spinal.progress import ignore_progress, never_cancelled
+    >>> prompts = PromptSet(("How do I plant a tree?", "Why is the sky blue?"), (None, None))
+    >>> reporter = Reporter(ignore_progress, never_cancelled)
+    >>> setup = Setup(prompts, MeasurementProfile(), batch_size=16, device="cpu", stream=False, reporter=reporter)
+    >>> session = open_session(resolve_reference("examples/checkpoints/sft", roots=None), setup)
+    >>> session.nodes, session.prompts, session.dtype
+    (25, 2, 'float32')
+    """
     return _opened(load(checkpoint, setup.profile, setup.device, stream=setup.stream), setup)
 
 
 def open_pair(reference: Checkpoint, candidate: Checkpoint, setup: Setup) -> tuple[Session, Session]:
-    """Both models; what they share is read once. Raises what :func:`open_session` raises, and TokenizerMismatch where
-    the prompts become different token ids."""
+    """Both models of a pair that :func:`spinal.checkpoints.pair.check_pair` has passed; what they share is read once.
+
+    Raises what :func:`open_session` raises, and TokenizerMismatch where the prompts become different token ids.
+    """
     pair = load_pair(reference, candidate, setup.profile, setup.device, stream=setup.stream)
     ours, theirs = (_opened(loaded, setup) for loaded in pair)
     if ours.tokens.digest != theirs.tokens.digest:
@@ -110,7 +144,7 @@ def _opened(loaded: LoadedModel, setup: Setup) -> Session:
 
 
 def _blocks(checkpoint: Checkpoint) -> int:
-    count = (checkpoint.base or checkpoint).n_layers
+    count = checkpoint.whole.n_layers
     if count is None:
         raise AssertionError("inspect() admits only configs that name their layers")
     return count

@@ -10,7 +10,13 @@ SLICE_ELEMENTS = 1 << 22
 
 
 def slices(*tensors: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Runs of leading rows of a tensor, about ``SLICE_ELEMENTS`` elements each, in order; a scalar is one run."""
+    """Runs of leading rows of a tensor, about ``SLICE_ELEMENTS`` elements each, in order; a scalar is one run.
+
+    Examples
+    --------
+    >>> [tuple(part.shape) for part in slices(torch.zeros(3, 3 << 20))]
+    [(1, 3145728), (1, 3145728), (1, 3145728)]
+    """
     for tensor in tensors:
         if tensor.dim() == 0:
             yield tensor.reshape(1)

@@ -42,7 +42,7 @@ class BlockStore:
 
     @contextlib.contextmanager
     def resident(self, index: int) -> Iterator[None]:
-        """Block ``index`` (from 0) has its weights inside this context. Raises NonFiniteWeights."""
+        """Block ``index`` (from 0) has its weights inside this context. Raises NonFiniteWeights, WeightsCorrupt."""
         block = self._blocks[index]
         names = [name for name, _ in block.named_parameters()]
         storage, self._storage = self._storage, {}  # taken: a model compared with itself enters a block twice
@@ -63,7 +63,8 @@ class BlockStore:
 
     @contextlib.contextmanager
     def on_call(self) -> Iterator[None]:
-        """Inside this context an ordinary forward pass of the model reads each block as it comes to it."""
+        """Inside this context an ordinary forward pass of the model reads each block as it comes to it. The pass
+        raises NonFiniteWeights, WeightsCorrupt."""
         stack: list[contextlib.AbstractContextManager[None]] = []
         handles = []
         for index, block in enumerate(self._blocks):
@@ -107,7 +108,10 @@ class StoredTensors:
         return self._tensors[name][2] if name in self._tensors else None
 
     def read(self, name: str, into: Tensor | None = None) -> Tensor:
-        """The tensor in the dtype and on the device of the model, in the storage of ``into`` where that fits."""
+        """The tensor in the dtype and on the device of the model, in the storage of ``into`` where that fits.
+
+        Raises WeightsCorrupt when the file ends before the tensor does.
+        """
         file, stored, shape, offset = self._tensors[name]
         fits = into is not None and tuple(into.shape) == shape
         made = into if into is not None and fits else torch.empty(shape, dtype=self._dtype, device=self._device)
@@ -135,7 +139,10 @@ class StoredTensors:
 def open_streamed(
     checkpoint: Checkpoint, profile: MeasurementProfile, device: torch.device
 ) -> tuple[PreTrainedModel, BlockStore] | None:
-    """A model whose blocks are read when entered, or None where this checkpoint has to be loaded whole."""
+    """A model whose blocks are read when entered, or None where this checkpoint has to be loaded whole.
+
+    Raises NonFiniteWeights and WeightsCorrupt for tensors outside the blocks, which are read at once.
+    """
     if checkpoint.base is not None or checkpoint.n_layers is None:
         return None
     config = AutoConfig.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=False)

@@ -14,7 +14,7 @@ import torch
 
 from spinal.engine.assemble import prompt_means
 from spinal.engine.session import Session
-from spinal.engine.tokens import Batch, GatheredRows, make_batches
+from spinal.engine.tokens import Batch, GatheredRows
 from spinal.engine.transport import read_lens
 from spinal.engine.walk import check_finite, prepare, run_block
 from spinal.engine.weights import identical
@@ -25,10 +25,12 @@ Tensor = torch.Tensor
 
 @dataclass(frozen=True, eq=False)
 class SwapResult:
+    """Q prompts, D blocks; 0 where a block is bit-identical on both sides."""
+
     rho: Array
-    """(Q, D)"""
+    """(Q, D), at least 0: mean over the prompt's positions but the first."""
     transport: Array
-    """(Q, D) radians."""
+    """(Q, D) radians: how much longer the step into the block's node becomes, in -pi..pi."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +50,7 @@ def block_swap(ours: Session, theirs: Session, span: tuple[float, float]) -> Swa
     """
     ours = ours.narrowed(ours.profile.swap_prompts)
     reference, candidate = ours.anatomy, theirs.anatomy
-    batches = make_batches(ours.tokens.ids, ours.profile.batch_size, ours.device)
+    batches = ours.batches()
     mine, other = (prepare(anatomy, batches, theirs.source) for anatomy in (reference, candidate))
     depth, count = len(reference.blocks), ours.prompts
     rho, transport = np.zeros((count, depth)), np.zeros((count, depth))
@@ -100,8 +102,8 @@ def _step_change(outputs: _Outputs, batches: list[Batch], reference: Session) ->
         [_gather(part, batches, gathered) for part in (outputs.before, outputs.reference, outputs.candidate)]
     )
     lens = read_lens([(reference.readout, states)], [(0, 1), (0, 2)])
-    steps = prompt_means(lens.distance, gathered, "all", reference.prompts)
-    return steps[:, 1] - steps[:, 0]
+    lengths = prompt_means(lens.distance, gathered, "all")
+    return lengths[:, 1] - lengths[:, 0]
 
 
 def _gather(parts: list[Tensor], batches: list[Batch], gathered: GatheredRows) -> Tensor:

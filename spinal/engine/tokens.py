@@ -22,13 +22,16 @@ class Tokens:
 
     ids: tuple[tuple[int, ...], ...]
     truncated: int
+    """Prompts that were longer."""
 
     @cached_property
     def digest(self) -> str:
+        """Identity of the ids, in order."""
         return digest_of([list(ids) for ids in self.ids])
 
     @property
     def total(self) -> int:
+        """Tokens over all prompts."""
         return sum(len(ids) for ids in self.ids)
 
 
@@ -60,7 +63,7 @@ def tokenize(loaded: LoadedModel, prompts: PromptSet, profile: MeasurementProfil
 
 
 def _check_context(loaded: LoadedModel, kept: tuple[tuple[int, ...], ...]) -> None:
-    context = (loaded.checkpoint.base or loaded.checkpoint).max_positions
+    context = loaded.checkpoint.whole.max_positions
     longest = max(range(len(kept)), key=lambda i: len(kept[i]))
     if context is not None and len(kept[longest]) > context:
         raise ContextExceeded(
@@ -71,7 +74,16 @@ def _check_context(loaded: LoadedModel, kept: tuple[tuple[int, ...], ...]) -> No
 
 
 def make_batches(ids: tuple[tuple[int, ...], ...], size: int, device: torch.device) -> list[Batch]:
-    """Length-sorted batches (ties by order): the composition is a function of the ids and ``size`` alone."""
+    """Length-sorted batches (ties by order): the composition is a function of the ids and ``size`` alone.
+
+    Examples
+    --------
+    >>> first, second = make_batches(((5, 6, 7), (8, 9), (4, 3)), 2, torch.device("cpu"))
+    >>> first.members, first.input_ids.tolist()
+    ((1, 2), [[8, 9], [4, 3]])
+    >>> second.members, second.lengths.tolist()
+    ((0,), [3])
+    """
     order = sorted(range(len(ids)), key=lambda i: (len(ids[i]), i))
     batches = []
     for start in range(0, len(order), size):
@@ -86,16 +98,34 @@ def make_batches(ids: tuple[tuple[int, ...], ...], size: int, device: torch.devi
 
 @dataclass(frozen=True, eq=False)
 class GatheredRows:
-    """The K positions whose residuals are kept, ordered by prompt, then position."""
+    """The K positions whose residuals are kept, ordered by prompt, then position. All arrays are (K,)."""
 
     prompt: IntArray
     position: IntArray
+    """From 0; the first position of a prompt is never among them."""
     is_last: npt.NDArray[np.bool_]
+    """Read at positions ``last``."""
     in_all: npt.NDArray[np.bool_]
+    """Read at positions ``all``."""
+
+    @property
+    def prompts(self) -> int:
+        """P: every prompt has at least its last position among the rows."""
+        return int(self.prompt[-1]) + 1
 
 
 def lens_rows(ids: tuple[tuple[int, ...], ...], lens_positions: int | str) -> GatheredRows:
-    """Union of the strided positions (policy ``all``: every position but the first) and the last one."""
+    """Union of ``lens_positions`` evenly strided positions (``all``: of every one but the first; ``"full"`` takes each)
+    and the last one (``last``).
+
+    Examples
+    --------
+    >>> rows = lens_rows((tuple(range(9)), (1, 2)), 3)
+    >>> rows.prompt.tolist(), rows.position.tolist()
+    ([0, 0, 0, 1], [1, 4, 8, 1])
+    >>> rows.is_last.tolist()
+    [False, False, True, True]
+    """
     prompt, position, last, strided = [], [], [], []
     for index, tokens in enumerate(ids):
         eligible = len(tokens) - 1

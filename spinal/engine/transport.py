@@ -5,7 +5,8 @@ vocabulary blocks (``docs/method.md`` ("Transport L")). Per state four scalars a
 rescaling when a running maximum moves, so blocks may come in any order and size.
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from spinal.engine.anatomy import Anatomy
-from spinal.progress import CancelCheck, never_cancelled
+from spinal.engine.slices import slices
 
 Tensor = torch.Tensor
 Array = npt.NDArray[np.float64]
@@ -51,8 +52,20 @@ class Readout:
         return out
 
 
+def readout_digest(readout: Readout) -> str:
+    """sha256 over the values of final norm, head and post-processing, as float32: equal for equal read-outs, wherever
+    and in whatever dtype the same values are stored."""
+    hasher = hashlib.sha256(repr((readout.anatomy.scale, readout.anatomy.softcap, readout.vocabulary)).encode())
+    for module in (*readout.anatomy.readout, readout.anatomy.head):
+        for name, tensor in sorted(module.state_dict().items()):
+            hasher.update(name.encode())
+            for part in slices(tensor.detach()):
+                hasher.update(part.float().cpu().contiguous().numpy().data)
+    return hasher.hexdigest()
+
+
 def in_float32(module: torch.nn.Module, hidden: Tensor) -> Tensor:
-    """Output of a module on float32 input with its parameters read as float32."""
+    """Output of a module on float32 input (n, d) with its parameters read as float32."""
     dtype = next((parameter.dtype for parameter in module.parameters()), torch.float32)
     if dtype == torch.float32:
         return module(hidden)
@@ -76,24 +89,39 @@ class LensResult:
     """(K,) -log p of the target token under the last state; NaN where there is no target."""
 
 
+def steps(nodes: int) -> list[tuple[int, int]]:
+    """The pairs of states whose distance is L, for states r_0 .. r_D in order; ``nodes`` is N = D + 1.
+
+    Examples
+    --------
+    >>> steps(3)
+    [(0, 1), (1, 2)]
+    """
+    return [(node, node + 1) for node in range(nodes - 1)]
+
+
+def _go_on() -> None:
+    """Nobody cancels."""
+
+
 def read_lens(
     groups: Sequence[tuple[Readout, Tensor]],
     pairs: Sequence[tuple[int, int]],
     *,
     targets: Tensor | None = None,
-    cancelled: CancelCheck = never_cancelled,
+    check: Callable[[], None] = _go_on,
 ) -> LensResult:
     """Read every state and the distance of every pair of states.
 
     ``groups``: read-out and residuals (S_g, K, d) seen through it; states are numbered over all groups in
-    order. ``pairs``: (i, j) state indices. ``targets`` (K,): token id per row, -1 for none. Rows that are bit
-    for bit equal under one read-out are at distance exactly 0.
+    order. ``pairs``: (i, j) state indices. ``targets`` (K,): token id per row, -1 for none. ``check`` is called
+    between pieces of ``TOKEN_BLOCK`` rows, and leaves by raising. Rows that are bit for bit equal under one read-out
+    are at distance exactly 0.
     """
     rows = groups[0][1].shape[1]
     parts = []
     for start in range(0, rows, TOKEN_BLOCK):
-        if cancelled():
-            break
+        check()
         stop = min(start + TOKEN_BLOCK, rows)
         block = [(readout, states[:, start:stop]) for readout, states in groups]
         parts.append(_read_block(block, pairs, None if targets is None else targets[start:stop]))

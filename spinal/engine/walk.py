@@ -39,7 +39,8 @@ class Prepared:
 
 
 def prepare(anatomy: Anatomy, batches: Sequence[Batch], source: str) -> list[Prepared]:
-    """r_0 and block arguments of every batch; raises ArchitectureUnsupported when blocks cannot be replayed."""
+    """r_0 and block arguments of every batch; ``source`` is what errors call the model. Raises ArchitectureUnsupported
+    when blocks cannot be replayed."""
     return [_prepare_one(anatomy, batch, source) for batch in batches]
 
 
@@ -74,7 +75,10 @@ def run_block(anatomy: Anatomy, index: int, hidden: Tensor, call: BlockCall) -> 
 
 def node_residuals(anatomy: Anatomy, prepared: Sequence[Prepared]) -> Iterator[list[Tensor]]:
     """Residuals r_0, r_1, .. r_D, one (B, T, d) per batch: all prompts through one block at a time. The list
-    that is handed out is the one that is moved on: copy what must outlive the turn."""
+    that is handed out is the one that is moved on: copy what must outlive the turn.
+
+    Raises NonFiniteWeights and WeightsCorrupt where blocks are read from disk.
+    """
     hidden = [item.embedded for item in prepared]
     yield hidden
     for block in range(len(anatomy.blocks)):

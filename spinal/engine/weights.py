@@ -17,13 +17,20 @@ Array = npt.NDArray[np.float64]
 
 
 def squared_change(reference: torch.Tensor, candidate: torch.Tensor) -> float:
-    """||candidate - reference||_F^2 of two tensors of one shape, float64."""
+    """||candidate - reference||_F^2 of two tensors of one shape, float64.
+
+    Examples
+    --------
+    >>> squared_change(torch.zeros(2, 2), torch.ones(2, 2))
+    4.0
+    """
     pairs = zip(slices(reference), slices(candidate), strict=True)
     return sum(float((moved.to(base.device).double() - base.double()).square().sum()) for base, moved in pairs)
 
 
 def relative_change(reference: Iterable[nn.Module], candidate: Iterable[nn.Module]) -> float:
-    """||theta_a - theta_b||_F / ||theta_b||_F over all parameters of the modules; 0 when bit-identical.
+    """||theta_a - theta_b||_F / ||theta_b||_F over all parameters of the modules; 0 when bit-identical, infinity when
+    the reference's parameters are all 0 (``docs/method.md`` ("Where the change sits")).
 
     Raises PairMismatch when the parameters do not pair up by name and shape.
     """
@@ -53,7 +60,7 @@ def identical(reference: nn.Module, candidate: nn.Module) -> bool:
 
 
 def block_changes(reference: Anatomy, candidate: Anatomy) -> Array:
-    """(D,) relative change of each block."""
+    """(D,) :func:`relative_change` of each block. Raises PairMismatch, and the errors of reading a block from disk."""
     found = []
     for index, (ours, theirs) in enumerate(zip(reference.blocks, candidate.blocks, strict=True)):
         with reference.resident(index), candidate.resident(index):
@@ -62,7 +69,8 @@ def block_changes(reference: Anatomy, candidate: Anatomy) -> Array:
 
 
 def other_changes(reference: LoadedModel, candidate: LoadedModel, ours: Anatomy, theirs: Anatomy) -> dict[str, float]:
-    """Relative change of input embeddings, final norm (and whatever lies between it and the head), and head."""
+    """:func:`relative_change` of ``embeddings`` (input), ``final_norm`` (and whatever lies between it and the head) and
+    ``head``. Raises PairMismatch."""
     return {
         "embeddings": relative_change(
             [reference.model.get_input_embeddings()], [candidate.model.get_input_embeddings()]

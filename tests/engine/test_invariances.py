@@ -105,7 +105,7 @@ def test_steps_are_bounded_and_obey_the_triangle_inequality(tiny: Tiny, few: Pro
         _, path = traced(tiny(family), few)
         capture = load_capture(path)
         for policy in ("last", "all"):
-            steps = capture.policy(policy).transport[:, 1:]
+            steps = capture.at(policy).transport[:, 1:]
             assert ((steps >= 0.0) & (steps <= np.pi)).all()
         assert (capture.directness <= 1.0 + 1e-6).all()
 

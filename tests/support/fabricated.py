@@ -8,7 +8,7 @@ import numpy as np
 
 from spinal.analysis.compare import compare
 from spinal.documents.base import Provenance
-from spinal.documents.capture import Capture, PolicyCapture
+from spinal.documents.capture import Capture, PositionsCapture
 from spinal.documents.comparison import Comparison
 from spinal.documents.evidence import PairEvidence
 from spinal.documents.trace import (
@@ -67,7 +67,7 @@ class Pair:
         )
 
 
-def policy_capture(blocks: int, prompts: int, seed: int, *, kind: str = "influence") -> PolicyCapture:
+def positions_capture(blocks: int, prompts: int, seed: int, *, kind: str = "influence") -> PositionsCapture:
     """A capture whose alpha grows and whose steps shrink with depth, as any model's may."""
     generator = np.random.default_rng(seed)
     nodes = np.arange(blocks + 1)
@@ -80,7 +80,7 @@ def policy_capture(blocks: int, prompts: int, seed: int, *, kind: str = "influen
     alpha = np.tile(0.8 + 0.4 * nodes / blocks, (len(WINDOWS), 1))
     if kind == "groups":
         replicates = alpha[..., None] + 0.01 * replicates
-    return PolicyCapture(
+    return PositionsCapture(
         transport=transport,
         entropy=4.0 - nodes / blocks + 0.1 * generator.standard_normal((prompts, blocks + 1)),
         alpha=alpha,
@@ -94,8 +94,8 @@ def capture(trace: Trace, prompts: int, seed: int, *, kind: str = "influence") -
     blocks = trace.model.n_layers
     return Capture(
         trace_digest=trace.digest,
-        last=policy_capture(blocks, prompts, seed, kind="groups"),
-        all=policy_capture(blocks, prompts, seed + 1, kind=kind),
+        last=positions_capture(blocks, prompts, seed, kind="groups"),
+        all=positions_capture(blocks, prompts, seed + 1, kind=kind),
         nll=np.full(prompts, 3.0),
         nll_prompts=np.arange(prompts),
         directness=np.full(prompts, 0.5),
@@ -209,16 +209,14 @@ def changed_pair(
     mine = capture(reference, prompts, 0, kind=kind)
     changed = np.arange(blocks + 1) >= first
     parts = {
-        policy: replace(
-            mine.policy(policy),
-            alpha=mine.policy(policy).alpha + alpha_shift * changed,
-            transport=np.where(
-                changed, mine.policy(policy).transport * transport_factor, mine.policy(policy).transport
-            ),
-            replicates=mine.policy(policy).replicates * np.where(changed, 1.01, 1.0)[:, None]
-            + (alpha_shift * changed[:, None] if mine.policy(policy).replicate_kind == "groups" else 0.0),
+        positions: replace(
+            mine.at(positions),
+            alpha=mine.at(positions).alpha + alpha_shift * changed,
+            transport=np.where(changed, mine.at(positions).transport * transport_factor, mine.at(positions).transport),
+            replicates=mine.at(positions).replicates * np.where(changed, 1.01, 1.0)[:, None]
+            + (alpha_shift * changed[:, None] if mine.at(positions).replicate_kind == "groups" else 0.0),
         )
-        for policy in ("last", "all")
+        for positions in ("last", "all")
     }
     theirs = replace(mine, trace_digest=candidate.digest, last=parts["last"], all=parts["all"])
     swap = np.where(np.arange(1, blocks + 1) >= first, size, 0.0)

@@ -1,12 +1,12 @@
 """Where the gap between both sides' next-token distributions grows."""
 
-from spinal.analysis.layers import Pair
-from spinal.analysis.locators.profile import POSITIONS, DepthProfile, Locator, increments
+from spinal.analysis.layers import MAIN_POSITIONS, Pair
+from spinal.analysis.locators.profile import DepthProfile, Locator, increments
 
 
 def weigh(pair: Pair) -> DepthProfile:
     """max(0, f_l - f_{l-1})."""
-    return increments(pair.evidence.function_gap[POSITIONS], pair.shares)
+    return increments(pair.evidence.function_gap[MAIN_POSITIONS], pair.shares)
 
 
 FUNCTION = Locator("function", "function increments", weigh)

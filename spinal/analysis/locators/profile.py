@@ -14,8 +14,6 @@ from spinal.analysis.localization import NO_CHANGE, soft_threshold
 from spinal.analysis.uncertainty import corrected_flags, prompt_means, resampled_means
 
 Array = npt.NDArray[np.float64]
-POSITIONS = "all"
-"""Locators read every position but the first: its rows outnumber the dimensions."""
 
 
 @dataclass(frozen=True, eq=False)

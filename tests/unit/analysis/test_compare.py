@@ -234,7 +234,7 @@ def test_differences_within_their_noise_have_no_place() -> None:
     assert result.localization["d_transport"].center is None
 
 
-def test_opposite_signs_under_the_two_policies_are_named() -> None:
+def test_opposite_signs_at_the_two_choices_of_positions_are_named() -> None:
     pair = changed_pair(transport_factor=0.8)
     steps = pair.reference_capture.last.transport * np.where(np.arange(11) >= 8, 1.2, 1.0)
     changed = replace(pair.candidate_capture, last=replace(pair.candidate_capture.last, transport=steps))

@@ -13,7 +13,7 @@ import pytest
 
 from spinal.analysis.localization import localize, terminal_window
 from spinal.analysis.scores import strength, terminal_nodes
-from spinal.documents.capture import Capture, PolicyCapture
+from spinal.documents.capture import Capture, PositionsCapture
 from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace
 from spinal.profile import MeasurementProfile
@@ -58,10 +58,10 @@ def side(generator: np.random.Generator, known: Trace, name: str, common: Array,
     alpha = ALPHA[name] + influence.mean(axis=-1)
     steps = around(generator, STEP[name], common)
     steps[:, 0] = np.nan
-    policy: PolicyCapture = replace(
+    part: PositionsCapture = replace(
         made.all, transport=steps, alpha=alpha, replicates=influence - influence.mean(axis=-1, keepdims=True)
     )
-    return replace(made, all=policy)
+    return replace(made, all=part)
 
 
 def audits() -> Iterator[Comparison]:

@@ -8,7 +8,7 @@ import pytest
 from spinal.analysis.damage import assess
 from spinal.analysis.diff import diff_traces
 from spinal.documents.base import Estimate
-from spinal.documents.capture import PolicyCapture
+from spinal.documents.capture import PositionsCapture
 from spinal.documents.comparison import Comparison
 from spinal.documents.diff import PositionDiff
 from spinal.documents.trace import LayerTrace, PositionTrace, Trace
@@ -18,7 +18,7 @@ BLOCKS, PROMPTS = 6, 24
 MEMBERS = ("d_contraction", "d_transport", "d_transport_fixed_lens", "d_entropy")
 
 
-def raised(rows: PolicyCapture, by: float) -> PolicyCapture:
+def raised(rows: PositionsCapture, by: float) -> PositionsCapture:
     """All that is measured at a node, higher by ``by``."""
     return replace(
         rows,
@@ -62,8 +62,8 @@ def independent_pair() -> Pair:
     other = capture(pair.candidate, PROMPTS, 900)
     noisy = {
         policy: replace(
-            other.policy(policy),
-            alpha=other.policy(policy).alpha * np.exp(0.1 * generator.standard_normal((4, BLOCKS + 1))),
+            other.at(policy),
+            alpha=other.at(policy).alpha * np.exp(0.1 * generator.standard_normal((4, BLOCKS + 1))),
             effective_rank=20.0 + generator.standard_normal(BLOCKS + 1),
         )
         for policy in ("last", "all")
