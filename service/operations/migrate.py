@@ -17,22 +17,15 @@ from spinal.errors import DatabaseUnavailable
 LOCK = 0x5350494E
 """Advisory lock under which migrations run: two at once queue up."""
 WAIT_S = 60.0
+MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
+"""Beside the service, in a checkout as in its image."""
 PASSING = (psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAvailable)
-
-
-def migrations_folder() -> Path:
-    """``migrations/`` of the checkout, or the copy inside an installed package."""
-    here = Path(__file__).resolve().parents[1]
-    for folder in (here / "_migrations", here.parent / "migrations"):
-        if (folder / "env.py").is_file():
-            return folder
-    raise FileNotFoundError("the migrations folder is not installed")
 
 
 def config(engine: Engine | None = None) -> Config:
     """Alembic's configuration, without a file."""
     made = Config()
-    made.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
+    made.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     made.attributes["engine"] = engine
     return made
 
