@@ -31,6 +31,6 @@ def ready(ledger: LedgerDep) -> Health:
     if at is None or migrate.is_older(at):
         raise errors.NotReady(
             f"the database is at migration {at or 'none'}, this service needs {migrate.head()}",
-            hint="spinal database upgrade",
+            hint="run spinal database upgrade",
         )
     return Health(status="ok")
