@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from service.keys.store import SCOPES, create_key, revoke_key
-from service.operations.surroundings import AsJson, opened_ledger
-from service.settings import get_settings
+from service.operations.surroundings import AsJson, opened_ledger, read_settings
 from spinal.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -50,7 +49,7 @@ def revoke(
 
 
 def _pepper() -> str:
-    pepper: str = get_settings().key_pepper.get_secret_value()
+    pepper: str = read_settings().key_pepper.get_secret_value()
     if not pepper:
         raise UsageError("SPINAL_KEY_PEPPER is not set", hint="set it to the value that the API runs with")
     return pepper

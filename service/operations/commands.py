@@ -11,9 +11,8 @@ from service.database.unit_of_work import allow
 from service.operations import migrate
 from service.operations.invariants import INVARIANTS, violations
 from service.operations.retention import delete_what_can_be_made_again
-from service.operations.surroundings import AsJson, database_named, opened_ledger
+from service.operations.surroundings import AsJson, database_named, opened_ledger, read_settings
 from service.platform.artifacts import ArtifactStore
-from service.settings import get_settings
 from spinal.errors import ExitCode
 
 READING_LIMIT_S = 3600.0
@@ -30,10 +29,15 @@ def _database() -> None:
 
 
 @database.command()
-def upgrade(as_json: AsJson = False) -> None:
+def upgrade(
+    wait_s: Annotated[
+        float, typer.Option("--wait", min=0, help="Seconds in which the database may come up.")
+    ] = migrate.WAIT_S,
+    as_json: AsJson = False,
+) -> None:
     """Bring the database to the newest migration, waiting for it to come up."""
     with database_named():
-        migrate.upgrade(get_settings())
+        migrate.upgrade(read_settings(), wait_s=wait_s)
     _say_revision(migrate.head(), as_json)
 
 
@@ -44,14 +48,14 @@ def downgrade(
 ) -> None:
     """Take the database back to an earlier migration."""
     with database_named():
-        migrate.downgrade(get_settings(), revision)
+        migrate.downgrade(read_settings(), revision)
     _say_revision(revision, as_json)
 
 
 @database.command()
 def current(as_json: AsJson = False) -> None:
     """Say which migration the database is at."""
-    engine = create_engine(get_settings().database_url.get_secret_value(), connect_args={"connect_timeout": 3})
+    engine = create_engine(read_settings().database_url.get_secret_value(), connect_args={"connect_timeout": 3})
     try:
         with database_named():
             at = migrate.current(engine)
@@ -69,9 +73,11 @@ def _say_revision(at: str | None, as_json: bool) -> None:
 
 @retention.command()
 def _retention(
-    captures_days: Annotated[float | None, typer.Option(help="Delete captures of traces older than this.")] = None,
+    captures_days: Annotated[
+        float | None, typer.Option(min=0, help="Delete captures of traces older than this.")
+    ] = None,
     keys_days: Annotated[
-        float | None, typer.Option(help="Delete answers kept under Idempotency-Keys older than this.")
+        float | None, typer.Option(min=0, help="Delete answers kept under Idempotency-Keys older than this.")
     ] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Delete; without it only say what would be deleted.")] = False,
     as_json: AsJson = False,
@@ -82,7 +88,7 @@ def _retention(
     """
     with opened_ledger() as ledger:
         found = delete_what_can_be_made_again(
-            ledger, ArtifactStore(get_settings()), captures_days, keys_days, apply=apply
+            ledger, ArtifactStore(read_settings()), captures_days, keys_days, apply=apply
         )
     sys.stdout.write(json.dumps({"applied": apply, **found}, indent=2) + "\n")
 
@@ -96,7 +102,8 @@ def _doctor(as_json: AsJson = False) -> None:
     with opened_ledger() as ledger, ledger.read() as session:
         allow(session, READING_LIMIT_S)
         found = violations(session)
-    if found:
+    if found or as_json:
         sys.stdout.write(json.dumps(found, default=str, indent=2) + "\n")
-        raise typer.Exit(int(ExitCode.POLICY_FAILED))
+    if found:
+        raise typer.Exit(int(ExitCode.FAILED))
     sys.stderr.write(f"all {len(INVARIANTS) + 1} invariants hold\n")

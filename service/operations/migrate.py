@@ -17,21 +17,15 @@ from spinal.errors import DatabaseUnavailable
 LOCK = 0x5350494E
 """Advisory lock under which migrations run: two at once queue up."""
 WAIT_S = 60.0
+MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
+"""Beside the service, in a checkout as in its image."""
 PASSING = (psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAvailable)
-
-
-def migrations_folder() -> Path:
-    """``migrations/`` of the checkout or the image; raises FileNotFoundError elsewhere."""
-    folder = Path(__file__).resolve().parents[2] / "migrations"
-    if not (folder / "env.py").is_file():
-        raise FileNotFoundError(f"no migrations in {folder}; run this from a checkout or an image")
-    return folder
 
 
 def config(engine: Engine | None = None) -> Config:
     """Alembic's configuration, without a file."""
     made = Config()
-    made.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
+    made.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     made.attributes["engine"] = engine
     return made
 

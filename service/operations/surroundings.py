@@ -1,24 +1,48 @@
-"""What the commands of operators share: the ledger of the settings, and one way to say that it is away."""
+"""What the commands of operators share: the settings, the ledger, and one way to say that the database is away."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
+import psycopg
 import typer
 from alembic.util.exc import CommandError
-from sqlalchemy import exc
+from pydantic import ValidationError
+from sqlalchemy import exc, make_url
 
-from service.database.unit_of_work import Ledger
-from service.settings import get_settings
+from service.database.unit_of_work import Ledger, database_errors
+from service.settings import Settings, get_settings
 from spinal.errors import DatabaseUnavailable, NotReady, UsageError
 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout; errors as problem objects on stderr.")]
+DRIVERS = ("postgresql", "postgresql+psycopg")
+
+
+def read_settings() -> Settings:
+    """The settings of the environment; raises UsageError that names the one that is not understood."""
+    try:
+        settings = get_settings()
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = f"SPINAL_{first['loc'][0]}".upper()
+        raise UsageError(f"{name}: {first['msg']}", hint=f"set {name} right, or leave it out") from error
+    try:
+        understood = make_url(settings.database_url.get_secret_value()).drivername in DRIVERS
+    except (exc.ArgumentError, ValueError):
+        understood = False
+    if not understood:
+        # Its value holds a password, and is not repeated.
+        raise UsageError(
+            "SPINAL_DATABASE_URL is not the address of a Postgres database",
+            hint="for example postgresql+psycopg://user:password@host:5432/spinal",
+        )
+    return settings
 
 
 @contextmanager
 def opened_ledger() -> Iterator[Ledger]:
     """The ledger behind SPINAL_DATABASE_URL. Raises DatabaseUnavailable, and NotReady where it was not migrated."""
-    ledger = Ledger(get_settings())
+    ledger = Ledger(read_settings())
     try:
         with database_named():
             yield ledger
@@ -30,15 +54,28 @@ def opened_ledger() -> Iterator[Ledger]:
 def database_named() -> Iterator[None]:
     """Errors of the database, with the next step of somebody at a shell."""
     try:
-        yield
+        with database_errors():
+            yield
     except DatabaseUnavailable as error:
-        raise DatabaseUnavailable(error.detail, hint="check SPINAL_DATABASE_URL") from error
-    except exc.OperationalError as error:
-        cause = str(error.orig).strip().splitlines()[0]
-        raise DatabaseUnavailable(f"the database did not answer ({cause})", hint="check SPINAL_DATABASE_URL") from error
+        raise DatabaseUnavailable(
+            f"the database did not answer: {_cause(error)}", hint="check SPINAL_DATABASE_URL"
+        ) from error
     except exc.ProgrammingError as error:
-        cause = str(error.orig).splitlines()[0]
-        raise NotReady(f"the ledger cannot be read: {cause}", hint="run spinal database upgrade") from error
+        if isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
+            hint = "use a role that may; check SPINAL_DATABASE_URL"
+        else:
+            hint = "spinal database upgrade"
+        raise NotReady(f"the ledger cannot be read: {_first_line(error.orig)}", hint=hint) from error
     except CommandError as error:
         # A migration that this code does not have, or one that cannot be taken back.
         raise UsageError(str(error), hint="spinal database current says where the database is") from error
+
+
+def _cause(error: DatabaseUnavailable) -> str:
+    """What the driver said, whichever way the error took."""
+    cause = error.__cause__
+    return _first_line(getattr(cause, "orig", None) or cause or error)
+
+
+def _first_line(error: BaseException | None) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -16,6 +16,8 @@ from spinal.version import VERSION
 
 INTERRUPTED = 130
 """What the parser answers on Ctrl-C."""
+WRITES_AT_ITS_END = frozenset({"trace", "compare", "report"})
+"""Commands that have written nothing when they are interrupted; others may have had an effect elsewhere."""
 
 app = typer.Typer(
     cls=CommandsAndOperators,
@@ -216,22 +218,34 @@ def main() -> None:
         code = app(standalone_mode=False, prog_name="spinal")
     except SpinalError as error:
         code = report_error(error, as_json=as_json)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
     except Exception as error:  # noqa: BLE001  the last line of defence of a command line: no traceback for users
         explained = _explained(error)
         # Without a word where the parser has shown the help text instead.
         code = report_error(explained, as_json=as_json) if explained.detail else explained.exit_code
     if code == INTERRUPTED:
-        sys.stderr.write("interrupted; nothing was written\n")
+        unwritten = WRITES_AT_ITS_END.intersection(sys.argv[1:2])
+        sys.stderr.write("interrupted; nothing was written\n" if unwritten else "interrupted\n")
     sys.exit(int(code or 0))
 
 
 def _explained(error: Exception) -> SpinalError:
-    """An error that is not ours, as one that can be shown."""
+    """An error that is not ours, as one that can be shown: its cause in one line."""
+    # Of the command line's parser; its classes have no public name that all versions of it share.
     format_message: Callable[[], str] | None = getattr(error, "format_message", None)
     if format_message is not None:
-        # Of the command line's parser.
-        return UsageError(format_message(), hint="spinal COMMAND --help lists what it takes")
-    return InternalError(f"unexpected {type(error).__name__}: {error}", hint="report it with the command line")
+        place = getattr(getattr(error, "ctx", None), "command_path", "spinal")
+        return UsageError(_one_line(format_message()), hint=f"{place} --help")
+    # The parser answers with Abort where a command ends in EOFError, which may be that of a damaged file.
+    found = (error.__cause__ or error) if isinstance(error, typer.Abort) else error
+    return InternalError(
+        _one_line(f"unexpected {type(found).__name__}: {found}"), hint="report it with the command line"
+    )
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 if __name__ == "__main__":

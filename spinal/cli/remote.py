@@ -18,7 +18,7 @@ SECONDS = {"s": 1, "m": 60, "h": 3600, None: 1}
 OUTCOMES = {
     "pass": ExitCode.PASS,
     "warn": ExitCode.PASS,
-    "fail": ExitCode.POLICY_FAILED,
+    "fail": ExitCode.FAILED,
     "inconclusive": ExitCode.INCONCLUSIVE,
 }
 

@@ -5,12 +5,16 @@ from typing import Any, ClassVar
 
 
 class ExitCode(IntEnum):
-    """Exit codes of the command line."""
+    """Exit codes of every command of ``spinal``. (One that is interrupted ends with 130, as a shell has it.)"""
 
     PASS = 0
-    POLICY_FAILED = 1
+    """Done; of an audit: pass or warn."""
+    FAILED = 1
+    """A check was made and failed: the policy of an audit, an invariant of the ledger."""
     USAGE = 2
+    """What was asked for is not understood or not there."""
     NOT_EVALUATED = 3
+    """No answer: the work failed, or what it needs (server, database) is away."""
     TIMED_OUT = 4
     INCONCLUSIVE = 5
 

@@ -14,6 +14,8 @@ def test_a_ledger_that_is_well(settings: Settings) -> None:
     done = spinal("doctor", SPINAL_DATABASE_URL=settings.database_url.get_secret_value())
     assert (done.returncode, done.stdout) == (0, "")
     assert "invariants hold" in done.stderr
+    found = spinal("doctor", "--json", SPINAL_DATABASE_URL=settings.database_url.get_secret_value())
+    assert (found.returncode, json.loads(found.stdout)) == (0, {})
 
 
 def test_a_broken_ledger_shows_its_offenders(settings: Settings) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -24,18 +25,43 @@ COMMANDS = (
     ("retention", "--keys-days", "7"),
     ("keys", "create", "--tenant", "t"),
     ("keys", "revoke", "0123"),
+    ("database", "upgrade", "--wait", "0"),
     ("database", "downgrade", "0001"),
     ("database", "current"),
 )
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_a_database_that_is_away_is_the_same_failure_everywhere(command: tuple[str, ...]) -> None:
-    done = spinal(*command, **AWAY)
-    assert done.returncode == ExitCode.NOT_EVALUATED
-    cause, following = done.stderr.splitlines()
-    assert cause.startswith("error: the database did not answer")
+def test_a_database_that_is_away_is_the_same_failure_everywhere() -> None:
+    said = set()
+    for command in COMMANDS:
+        done = spinal(*command, **AWAY)
+        assert (done.returncode, done.stdout) == (ExitCode.NOT_EVALUATED, ""), command
+        said.add(done.stderr)
+    (only,) = said
+    cause, following = only.splitlines()
+    assert cause.startswith("error: the database did not answer: ")
+    assert "refused" in cause
     assert following == "next: check SPINAL_DATABASE_URL"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SPINAL_DATABASE_URL", "nonsense"),
+        ("SPINAL_DATABASE_URL", "postgresql://x:secret@host:port/z"),
+        ("SPINAL_DATABASE_URL", "mysql://x:secret@host/z"),
+        ("SPINAL_LEASE_S", "soon"),
+    ],
+)
+def test_a_setting_that_is_not_understood_is_named_and_its_value_is_not(name: str, value: str) -> None:
+    for command in (("doctor",), ("database", "current"), ("keys", "create", "--tenant", "t")):
+        done = spinal(*command, **{**AWAY, name: value})
+        assert done.returncode == ExitCode.USAGE
+        cause, following = done.stderr.splitlines()
+        assert cause.startswith(f"error: {name}")
+        assert following.startswith("next: ")
+        assert value not in done.stderr
+        assert "secret" not in done.stderr
 
 
 def test_a_database_that_is_away_is_a_problem_object_where_json_is_asked_for() -> None:
@@ -50,8 +76,9 @@ def test_each_group_has_help_and_refuses_what_it_does_not_know(name: str) -> Non
     assert f"spinal {name}" in shown.stdout
     refused = spinal(name, "--no-such-option")
     assert refused.returncode == ExitCode.USAGE
-    assert refused.stderr.startswith("error: ")
-    assert "next: " in refused.stderr
+    assert refused.stderr.splitlines() == ["error: No such option: --no-such-option", f"next: spinal {name} --help"]
+    problem = json.loads(spinal(name, "--no-such-option", "--json").stderr)
+    assert (problem["code"], problem["hint"]) == ("usage", f"spinal {name} --help")
 
 
 def test_a_key_opens_the_service_until_it_is_revoked(settings: Settings, ledger: Ledger) -> None:
@@ -117,6 +144,50 @@ def test_without_the_service_one_line_says_where_it_is(missing: str, says: str) 
     cause, following = done.stderr.splitlines()
     assert cause.startswith("error: spinal doctor ")
     assert says in following
+
+
+@pytest.mark.parametrize(
+    ("raised", "says"),
+    [
+        ("RuntimeError('two\\nlines')", "unexpected RuntimeError: two lines"),
+        ("EOFError('cut')", "unexpected EOFError: cut"),
+    ],
+)
+def test_what_nobody_expected_is_one_line_or_a_problem_object(raised: str, says: str) -> None:
+    broken = (
+        "import sys\n"
+        "import spinal.documents.schemas as schemas\n"
+        "def load(path): raise " + raised + "\n"
+        "schemas.load = load\n"
+        "from spinal.cli.main import main\n"
+        "sys.argv = ['spinal', 'report', 'x.json', *sys.argv[1:]]\n"
+        "main()\n"
+    )
+    runs = [
+        subprocess.run([sys.executable, "-c", broken, *more], capture_output=True, text=True, check=False)
+        for more in ((), ("--json",))
+    ]
+    assert [done.returncode for done in runs] == [ExitCode.NOT_EVALUATED] * 2
+    # The parser puts an empty line before what becomes of EOFError.
+    assert runs[0].stderr.strip().splitlines() == [f"error: {says}", "next: report it with the command line"]
+    problem = json.loads(runs[1].stderr)
+    assert (problem["code"], problem["detail"]) == ("internal_error", says)
+
+
+def test_ctrl_c_promises_nothing_of_what_lies_elsewhere() -> None:
+    """A database that takes the connection and never answers: the command waits, and may have had an effect."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql+psycopg://x:y@127.0.0.1:{silent.getsockname()[1]}/z"
+        running = subprocess.Popen(
+            [sys.executable, "-m", "spinal.cli.main", "database", "current"], stderr=subprocess.PIPE, text=True,
+            env=os.environ | {"SPINAL_DATABASE_URL": url}, start_new_session=True,
+        )  # fmt: skip
+        silent.settimeout(60.0)
+        connection, _ = silent.accept()
+        with connection:
+            os.kill(running.pid, signal.SIGINT)
+            said = running.communicate(timeout=60)[1]
+    assert (running.returncode, said) == (130, "interrupted\n")
 
 
 def test_ctrl_c_says_so_and_leaves_nothing(tmp_path: Path) -> None:
