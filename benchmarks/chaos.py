@@ -37,8 +37,8 @@ from service.operations.invariants import violations
 from service.operations.migrate import upgrade
 from service.settings import Settings
 from spinal.errors import DatabaseUnavailable
-from tests.conftest import EXAMPLES
 from tests.support.fleet import Fleet, fleet_environment
+from tests.support.places import EXAMPLES
 
 GROUPS, CHILDREN = 10, 2
 OPEN_AUDITS = 24

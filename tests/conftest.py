@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: throw-away servers, fresh migrated databases, checkpoints with a known history."""
 
 import contextlib
+import logging
 import os
 import sys
 import uuid
@@ -11,11 +12,12 @@ from typing import Any
 
 import pytest
 
+from tests.support.places import EXAMPLES as EXAMPLES
+from tests.support.places import ROOT as ROOT
+
 pytest.register_assert_rewrite("tests.support.fleet")
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
-EXAMPLES = ROOT / "examples"
 TEMPLATE = "spinal_template"
 
 LAYERS: dict[str, tuple[str, frozenset[str]]] = {
@@ -117,6 +119,12 @@ def _fast_tests_import_no_torch(pytestconfig: pytest.Config) -> Iterator[None]:
     yield
     if clean and pytestconfig.getoption("fast"):
         assert "torch" not in sys.modules, "a test without the marker `model` imported torch"
+
+
+@pytest.fixture(autouse=True)
+def _log_level_as_at_the_start() -> None:
+    """An application that a test made in this process has set its own: later tests would capture nothing."""
+    logging.getLogger().setLevel(logging.WARNING)
 
 
 @pytest.fixture(autouse=True)

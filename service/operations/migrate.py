@@ -21,12 +21,11 @@ PASSING = (psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAvailable)
 
 
 def migrations_folder() -> Path:
-    """``migrations/`` of the checkout, or the copy inside an installed package."""
-    here = Path(__file__).resolve().parents[1]
-    for folder in (here / "_migrations", here.parent / "migrations"):
-        if (folder / "env.py").is_file():
-            return folder
-    raise FileNotFoundError("the migrations folder is not installed")
+    """``migrations/`` of the checkout or the image; raises FileNotFoundError elsewhere."""
+    folder = Path(__file__).resolve().parents[2] / "migrations"
+    if not (folder / "env.py").is_file():
+        raise FileNotFoundError(f"no migrations in {folder}; run this from a checkout or an image")
+    return folder
 
 
 def config(engine: Engine | None = None) -> Config:

@@ -33,6 +33,7 @@ from tests.cli.test_cli import DPO, QUICK, SFT
 from tests.cli.test_cli import spinal as command
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.model
 PROMPTS = [f"Human: question number {n} about gardens?" for n in range(24)]
 KNOBS: TraceKnobs = {"max_tokens": 32, "lens_positions": 4}
 SERVICE = ("celery", "fastapi", "sqlalchemy", "psycopg", "redis", "service", "worker", "alembic", "kombu")

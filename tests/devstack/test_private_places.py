@@ -50,7 +50,8 @@ def start_servers(place: Place, folder: Path) -> dict[str, object]:
     home = folder / place.name
     temporary = folder / "tmp"
     if not home.exists():
-        home.mkdir(parents=True)
+        with umask(0o022):
+            home.mkdir(parents=True)
         (folder / Path(place.name).parts[0]).chmod(place.mode)
         with umask(place.umask):
             furnish(home / "site")
@@ -59,10 +60,12 @@ def start_servers(place: Place, folder: Path) -> dict[str, object]:
         (home / PROGRAM.name).write_text(PROGRAM.read_text())
         if place.user is not None:
             give_all(folder / Path(place.name).parts[0], place.user)
-    python, becomes = sys.executable, {}
-    if place.user is not None:
-        python, becomes = str(python_for_all()), as_user(place.user)
+    python, becomes = Path(sys.executable), {}
     variables = {"PYTHONPATH": str(home / "site"), "TMPDIR": str(temporary), "HOME": str(home)}
+    if place.user is not None:
+        python, needed = python_for_all(folder)
+        variables |= needed
+        becomes = as_user(place.user)
     done = subprocess.run(
         [python, "-s", home / PROGRAM.name, home / "state"], env={"PATH": os.environ["PATH"]} | variables, cwd="/",
         capture_output=True, text=True, check=False, umask=place.umask, timeout=120, **becomes,
@@ -78,8 +81,8 @@ def test_both_servers_start_anywhere_and_keep_what_they_stored(name: str, open_f
     root = os.geteuid() == 0
     if place.user is not None and not root:
         pytest.skip("only root can become another user; the other cases run as an ordinary one here")
-    if place.user is not None and (python_for_all() is None or not reachable(open_folder)):
-        pytest.skip("no Python of this version, or no temporary folder, is open to other users")
+    if place.user is not None and not reachable(open_folder):
+        pytest.skip("the folder for temporary files is closed to other users")
     for start in (1, 2):
         found = start_servers(place, open_folder)
         # One row from the table's making, one from each start: the state is found again.

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from devstack.processes import free_port, reachable
-from tests.conftest import ROOT
 from tests.devstack.places import ORDINARY, as_user, furnish, give_all, python_for_all, umask
+from tests.support.places import ROOT
 
 PROGRAM = Path(__file__).with_name("start_stack.py")
 GIVEN = {
@@ -25,15 +25,15 @@ GIVEN = {
 }
 
 
-def run_stack(python: str, home: Path, path: str, **options: Any) -> dict[str, Any]:
+def run_stack(python: Path, home: Path, needed: dict[str, str], **options: Any) -> dict[str, Any]:
     """What ``start_stack.py`` prints, run with its state below ``home`` and the variables of ``GIVEN``."""
     temporary = home.parent / "tmp"
     temporary.mkdir()
     temporary.chmod(0o1777)
-    variables = {"PYTHONPATH": path, "TMPDIR": str(temporary), "HOME": str(home), "OMP_NUM_THREADS": "1"}
+    variables = {"PATH": os.environ["PATH"], "TMPDIR": str(temporary), "HOME": str(home)} | needed | GIVEN
     done = subprocess.run(
         [python, PROGRAM, home / "my state"], capture_output=True, text=True, check=False, cwd="/", timeout=240,
-        env={"PATH": os.environ["PATH"], "SPINAL_METRICS_PORT": str(free_port())} | variables | GIVEN, **options,
+        env={"SPINAL_METRICS_PORT": str(free_port())} | variables, **options,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
@@ -53,7 +53,7 @@ def test_the_stack_works_in_a_private_folder_and_heeds_the_settings_it_is_given(
     with umask(0o077):
         site = furnish(home / "site")
     # Wheels of the private folder first, the rest from the environment of the tests.
-    found = run_stack(sys.executable, home, f"{site}{os.pathsep}{ROOT}", umask=0o077)
+    found = run_stack(Path(sys.executable), home, {"PYTHONPATH": f"{site}{os.pathsep}{ROOT}"}, umask=0o077)
     assert found["state"] == "SUCCEEDED"
     assert "spinal_database_up 1.0" in found["metrics"], "SPINAL_METRICS_PORT did not reach the dispatcher"
     warnings = [line for line in found["said"] if line.startswith("warning")]
@@ -69,13 +69,13 @@ def test_the_stack_works_in_a_private_folder_and_heeds_the_settings_it_is_given(
 def test_the_stack_works_for_an_ordinary_user(open_folder: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("these tests run as an ordinary user already")
-    python = python_for_all()
     packages = next(Path(entry) for entry in sys.path if entry.endswith("site-packages"))
-    if python is None or not all(map(reachable, (packages, ROOT, open_folder))):
-        pytest.skip("the checkout, its environment or Python itself is closed to other users")
+    if not all(map(reachable, (packages, ROOT, open_folder))):
+        pytest.skip("the checkout, its environment or the folder for temporary files is closed to other users")
+    python, needed = python_for_all(open_folder)
     home = open_folder / "home"
     home.mkdir(mode=0o700)
     give_all(home, ORDINARY)
-    found = run_stack(str(python), home, f"{packages}{os.pathsep}{ROOT}", **as_user(ORDINARY))
+    found = run_stack(python, home, needed | {"PYTHONPATH": f"{packages}{os.pathsep}{ROOT}"}, **as_user(ORDINARY))
     assert found["state"] == "SUCCEEDED"
     assert not list((open_folder / "tmp").iterdir())

@@ -4,9 +4,10 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy.orm import Session
 
-from service.ledger.unit_of_work import Ledger
+from service.database.unit_of_work import Ledger
 from service.settings import Settings
 from tests.conftest import create_database
 
@@ -14,10 +15,10 @@ from tests.conftest import create_database
 @pytest.fixture(scope="session")
 def shared_ledger(postgres, migrated_template: str) -> Iterator[Ledger]:  # type: ignore[no-untyped-def]
     """A migrated database that every test finds empty: none commits."""
-    url = create_database(postgres.url, f"t_{uuid.uuid4().hex}", migrated_template)
-    opened = Ledger(Settings(database_url=url))
-    yield opened
-    opened.close()
+    with create_database(postgres.url, f"t_{uuid.uuid4().hex}", migrated_template) as url:
+        opened = Ledger(Settings(database_url=SecretStr(url)))
+        yield opened
+        opened.close()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Every condition of the statements that move runs, and every member that they write: a row that differs in one of them.
+"""Every condition of the statements that move runs, and every member that they write: rows that differ in one of them.
 
 One transaction a test, so that database time stands still and the last moment of a lease can be hit exactly.
 """
@@ -10,8 +10,9 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy.orm import Session
 
-from service.ledger import rings, runs
-from service.ledger.specs import SPEC_VERSION
+from service.runs import rings, transitions
+from service.runs.kinds import Attempts
+from service.runs.specs import SPEC_VERSION
 from spinal.errors import LeaseLost
 from tests.ledger.rows import (
     MINUTE,
@@ -39,17 +40,18 @@ def held(session: Session, **members: Any) -> UUID:
     return run
 
 
-def claim(session: Session, run: UUID, worker: str = "w") -> runs.Claim | None:
-    return runs.claim(session, run, worker=worker, lease_s=60.0, deadline_s=90.0)
+def claim(session: Session, run: UUID, worker: str = "w") -> transitions.Claim | None:
+    return transitions.claim(session, run, worker=worker, lease_s=60.0, deadline_s=90.0)
 
 
 # claim
 
 UNCLAIMABLE: dict[str, dict[str, Any]] = {
-    **{state: {"state": state, **({"worker": "v"} if state == "RUNNING" else {})} for state in OF_STATE if state != "QUEUED"},
+    **{state: {"state": state} for state in OF_STATE if state != "QUEUED"},
     "given up": {"cancel_requested": True},
     "not yet": {"not_before": TICK},
     "newer than this code": {"spec_version": SPEC_VERSION + 1},
+    "of a kind that this code has not": {"kind": "later"},
 }  # fmt: skip
 
 
@@ -86,7 +88,7 @@ def test_what_a_claim_writes_and_returns(session: Session) -> None:
         put_audit(session, state, {"compare": run}, **({"error": PROBLEM} if state == "FAILED" else {}))
     put_audit(session, "QUEUED", {"candidate": put_run(session)})
     found = claim(session, run, "me")
-    assert found == runs.Claim(run, 5, runs.RunKind.COMPARE, {"a": 1}, "00-x", tuple(sorted(open_audits)))
+    assert found == transitions.Claim(run, 5, "compare", {"a": 1}, "00-x", tuple(sorted(open_audits)))
     written = row(session, "runs", run)
     assert (written["state"], written["attempt"], written["charged_attempts"]) == ("RUNNING", 5, 3)
     assert (written["worker"], written["progress"]) == ("me", None)
@@ -117,10 +119,10 @@ def test_a_lost_claim_is_found_by_its_delivery(session: Session) -> None:
     for state in OTHERS:
         put_run(session, state, worker="me")
     put_run(session, "RUNNING", worker="another")
-    assert runs.held_claim(session, worker="me") is None
+    assert transitions.held_claim(session, worker="me") is None
     run = put_run(session, "RUNNING", worker="me", attempt=3, spec={"a": 1}, traceparent="t")
     audit = put_audit(session, "RUNNING", {"candidate": run})
-    assert runs.held_claim(session, worker="me") == runs.Claim(run, 3, runs.RunKind.TRACE, {"a": 1}, "t", (audit,))
+    assert transitions.held_claim(session, worker="me") == transitions.Claim(run, 3, "trace", {"a": 1}, "t", (audit,))
 
 
 # heartbeat
@@ -128,33 +130,33 @@ def test_a_lost_claim_is_found_by_its_delivery(session: Session) -> None:
 
 def test_what_a_heartbeat_writes(session: Session) -> None:
     run = put_run(session, "RUNNING", progress={"old": 1}, deadline_at=TICK)
-    assert runs.heartbeat(session, run, 1, lease_s=9.0, progress=None) == runs.Beat(True, False)
+    assert transitions.heartbeat(session, run, 1, lease_s=9.0, progress=None) == transitions.Beat(True, False)
     assert (row(session, "runs", run)["lease_until"], row(session, "runs", run)["progress"]) == (
         timedelta(seconds=9), {"old": 1},
     )  # fmt: skip
-    runs.heartbeat(session, run, 1, lease_s=9.0, progress={"new": 1})
+    transitions.heartbeat(session, run, 1, lease_s=9.0, progress={"new": 1})
     assert row(session, "runs", run)["progress"] == {"new": 1}
 
 
 def test_a_heartbeat_ends_at_the_deadline(session: Session) -> None:
     run = put_run(session, "RUNNING", deadline_at=NOW)
-    assert not runs.heartbeat(session, run, 1, lease_s=9.0, progress=None).alive
+    assert not transitions.heartbeat(session, run, 1, lease_s=9.0, progress=None).alive
     assert row(session, "runs", run)["lease_until"] == MINUTE
 
 
 @pytest.mark.parametrize("state", OTHERS)
 def test_a_run_that_is_not_running_has_no_heart(session: Session, state: str) -> None:
     run = put_run(session, state, attempt=1, deadline_at=MINUTE)
-    assert not runs.heartbeat(session, run, 1, lease_s=9.0, progress=None).alive
+    assert not transitions.heartbeat(session, run, 1, lease_s=9.0, progress=None).alive
     with pytest.raises(LeaseLost):
-        runs.check_fence(session, run, 1)
+        transitions.check_fence(session, run, 1)
 
 
 @pytest.mark.parametrize("unwanted", [True, False])
 def test_a_worker_learns_that_nobody_wants_its_run(session: Session, unwanted: bool) -> None:
     run = put_run(session, "RUNNING", cancel_requested=unwanted)
-    assert runs.heartbeat(session, run, 1, lease_s=9.0, progress=None) == runs.Beat(True, unwanted)
-    assert runs.check_fence(session, run, 1) is unwanted
+    assert transitions.heartbeat(session, run, 1, lease_s=9.0, progress=None) == transitions.Beat(True, unwanted)
+    assert transitions.check_fence(session, run, 1) is unwanted
 
 
 # ends of an attempt
@@ -180,10 +182,11 @@ def end_of(run: UUID, **members: Any) -> dict[str, Any]:
 
 
 def test_what_success_writes(session: Session) -> None:
-    run, seen = held(session), []
+    run = held(session)
+    seen: list[Session] = []
     audit = put_audit(session, "RUNNING", {"candidate": run})
     digest = put_trace(session, "9" * 64)
-    assert runs.succeed(session, run, 2, digest, seen.append) == "SUCCEEDED"
+    assert transitions.succeed(session, run, 2, digest, seen.append) == "SUCCEEDED"
     assert ended(session, run) == end_of(run, state="SUCCEEDED", result_digest=digest, **{"its outcome": "succeeded"})
     assert row(session, "audits", audit)["state"] == "SUCCEEDED"
     assert seen == [session]
@@ -195,7 +198,7 @@ def test_what_failure_writes(session: Session) -> None:
     put_dependency(session, waiting, run)
     put_dependency(session, apart, waiting)
     audit = put_audit(session, "RUNNING", {"candidate": run, "compare": waiting})
-    assert runs.fail(session, run, 2, PROBLEM, retryable=False, **LIMITS) == "FAILED"
+    assert transitions.fail(session, run, 2, PROBLEM, retryable=False, **LIMITS) == "FAILED"
     assert ended(session, run) == end_of(
         run, state="FAILED", error=PROBLEM, **{"its outcome": "failed", "its error": PROBLEM}
     )
@@ -213,14 +216,14 @@ def test_only_what_is_queued_fails_with_what_it_waits_for(session: Session, stat
     run = held(session)
     waiting = put_run(session, state)
     put_dependency(session, waiting, run)
-    runs.fail(session, run, 2, PROBLEM, retryable=False, **LIMITS)
+    transitions.fail(session, run, 2, PROBLEM, retryable=False, **LIMITS)
     assert state_of(session, waiting) == state
 
 
 def test_what_another_try_writes(session: Session) -> None:
     run = held(session, rung_at=-MINUTE, progress={"p": 1})
     audit = put_audit(session, "RUNNING", {"candidate": run})
-    assert runs.fail(session, run, 2, PROBLEM, retryable=True, max_attempts=3, backoff_s=10.0) == "QUEUED"
+    assert transitions.fail(session, run, 2, PROBLEM, retryable=True, max_attempts=3, backoff_s=10.0) == "QUEUED"
     assert ended(session, run) == end_of(
         run, state="QUEUED", finished_at=None, worker=None, **{"its outcome": "retry", "its error": PROBLEM}
     )
@@ -236,7 +239,7 @@ def test_the_pause_before_the_second_attempt_is_the_one_that_was_asked_for(sessi
     for _ in range(40):
         run = put_run(session, "RUNNING")
         put_attempt(session, run, 1)
-        runs.fail(session, run, 1, PROBLEM, retryable=True, max_attempts=3, backoff_s=10.0)
+        transitions.fail(session, run, 1, PROBLEM, retryable=True, max_attempts=3, backoff_s=10.0)
         pauses.append(row(session, "runs", run)["not_before"] / timedelta(seconds=10))
     assert 0.5 <= min(pauses) < 0.75
     assert 1.25 < max(pauses) <= 1.5
@@ -245,49 +248,55 @@ def test_the_pause_before_the_second_attempt_is_the_one_that_was_asked_for(sessi
 def test_the_attempts_end_at_their_number_with_the_whole_history(session: Session) -> None:
     run = held(session, charged_attempts=2)
     put_attempt(session, put_run(session), 1, "failed", error={"code": "another run's"})
-    assert runs.fail(session, run, 2, PROBLEM, retryable=True, max_attempts=2, backoff_s=0.0) == "FAILED"
+    assert transitions.fail(session, run, 2, PROBLEM, retryable=True, max_attempts=2, backoff_s=0.0) == "FAILED"
     error = row(session, "runs", run)["error"]
     assert (error["code"], error["last_code"]) == ("attempts_exhausted", "c")
-    assert [(one["attempt"], one["worker"], one["outcome"], one["code"], one["detail"]) for one in error["attempts"]] == [
-        (1, f"w/{run}", "lost", "c", "d"), (2, f"w/{run}", "failed", "c", "d"),
-    ]  # fmt: skip
+    members = ("attempt", "worker", "outcome", "code", "detail")
+    assert [tuple(one[name] for name in members) for one in error["attempts"]] == [
+        (1, f"w/{run}", "lost", "c", "d"),
+        (2, f"w/{run}", "failed", "c", "d"),
+    ]
 
 
 def test_what_a_release_writes(session: Session) -> None:
     run = held(session, rung_at=-MINUTE, progress={"p": 1}, not_before=-MINUTE)
     audit = put_audit(session, "RUNNING", {"candidate": run})
-    runs.release(session, run, 2)
+    transitions.release(session, run, 2, pause_s=7.0)
     assert ended(session, run) == end_of(
         run, state="QUEUED", finished_at=None, worker=None, attempts=(2, 1), **{"its outcome": "released"}
     )
     found = row(session, "runs", run)
-    assert (found["rung_at"], found["progress"], found["not_before"]) == (None, None, NOW)
+    assert (found["rung_at"], found["progress"], found["not_before"]) == (None, None, timedelta(seconds=7))
     assert row(session, "audits", audit)["state"] == "QUEUED"
 
 
 @pytest.mark.parametrize("how", ["succeed", "retry", "release", "stop"])
 def test_what_nobody_wants_ends_as_cancelled(session: Session, how: str) -> None:
-    run, stored = held(session, cancel_requested=True), []
+    run = held(session, cancel_requested=True)
+    stored: list[Session] = []
     if how == "succeed":
-        assert runs.succeed(session, run, 2, "0" * 64, stored.append) == "CANCELLED"
+        assert transitions.succeed(session, run, 2, "0" * 64, stored.append) == "CANCELLED"
     elif how == "retry":
-        assert runs.fail(session, run, 2, PROBLEM, retryable=True, **LIMITS) == "CANCELLED"
+        assert transitions.fail(session, run, 2, PROBLEM, retryable=True, **LIMITS) == "CANCELLED"
     else:
-        (runs.release if how == "release" else runs.cancelled)(session, run, 2)
+        (transitions.release if how == "release" else transitions.cancelled)(session, run, 2)
     assert ended(session, run) == end_of(run, state="CANCELLED", **{"its outcome": "cancelled"})
     assert stored == []
 
 
 def test_what_nobody_wants_still_fails_for_good(session: Session) -> None:
     run = held(session, cancel_requested=True)
-    assert runs.fail(session, run, 2, PROBLEM, retryable=False, **LIMITS) == "FAILED"
+    assert transitions.fail(session, run, 2, PROBLEM, retryable=False, **LIMITS) == "FAILED"
 
 
 def test_an_outcome_is_read_back_by_run_and_attempt(session: Session) -> None:
     run, other = held(session), put_run(session)
     put_attempt(session, other, 2, "failed")
-    assert (runs.attempt_outcome(session, run, 1), runs.attempt_outcome(session, run, 2)) == ("lost", None)
-    assert runs.attempt_outcome(session, run, 3) is None
+    assert (transitions.attempt_outcome(session, run, 1), transitions.attempt_outcome(session, run, 2)) == (
+        "lost",
+        None,
+    )
+    assert transitions.attempt_outcome(session, run, 3) is None
 
 
 def test_results_of_dependencies_are_those_that_succeeded(session: Session) -> None:
@@ -298,14 +307,14 @@ def test_results_of_dependencies_are_those_that_succeeded(session: Session) -> N
     put_dependency(session, run, done)
     put_dependency(session, other, put_run(session, "SUCCEEDED", spec_digest="two", result_digest="r2"))
     put_run(session, "SUCCEEDED", spec_digest="three", result_digest="r3")
-    assert runs.dependency_results(session, run) == {"one": "r1"}
+    assert transitions.dependency_results(session, run) == {"one": "r1"}
 
 
 # the reaper
 
 
-def reap(session: Session, **options: Any) -> tuple[UUID, str] | None:
-    return runs.reap_next(session, **(LIMITS | options))
+def reap(session: Session, *, most: int = 3, only: UUID | None = None) -> tuple[UUID, str] | None:
+    return transitions.reap_expired(session, attempts_of=lambda _kind: Attempts(most, 0.0), only=only)
 
 
 def test_a_lease_is_taken_back_at_its_end_and_not_before(session: Session) -> None:
@@ -341,7 +350,7 @@ def test_a_run_fails_after_its_last_lease_with_the_reason(session: Session, dead
     run = held(session, lease_until=NOW, deadline_at=deadline)
     waiting = put_run(session)
     put_dependency(session, waiting, run)
-    assert reap(session, max_attempts=2) == (run, "FAILED")
+    assert reap(session, most=2) == (run, "FAILED")
     error = row(session, "runs", run)["error"]
     assert (error["code"], error["last_code"]) == ("attempts_exhausted", code)
     assert [one["outcome"] for one in error["attempts"]] == ["lost", "lost"]
@@ -353,12 +362,12 @@ def test_a_run_fails_after_its_last_lease_with_the_reason(session: Session, dead
 def test_only_running_runs_have_a_lease_to_lose(session: Session, state: str) -> None:
     put_run(session, state, worker="w")
     assert reap(session) is None
-    assert runs.expire_lease(session, "w") is None
+    assert transitions.expire_lease(session, "w") is None
 
 
 def test_a_dead_workers_lease_ends_now(session: Session) -> None:
     run = put_run(session, "RUNNING", worker="w")
-    assert runs.expire_lease(session, "w") == run
+    assert transitions.expire_lease(session, "w") == run
     assert row(session, "runs", run)["lease_until"] == NOW
 
 
@@ -371,7 +380,7 @@ def test_what_waits_for_something_that_will_not_come_fails(session: Session, sta
     put_dependency(session, run, needed)
     audit = put_audit(session, "QUEUED", {"compare": run})
     in_vain = state in ("FAILED", "CANCELLED")
-    assert runs.end_what_waits_in_vain(session) == ([(run, "FAILED")] if in_vain else [])
+    assert transitions.fail_orphans(session) == ([(run, "FAILED")] if in_vain else [])
     assert state_of(session, unrelated) == "FAILED"
     assert row(session, "audits", audit)["state"] == ("FAILED" if in_vain else "QUEUED")
     if in_vain:
@@ -385,7 +394,7 @@ def test_what_waits_unwanted_is_cancelled(session: Session, state: str) -> None:
     put_run(session)
     audit = put_audit(session, "QUEUED", {"candidate": unwanted})
     queued = state == "QUEUED"
-    assert runs.end_what_waits_in_vain(session) == ([(unwanted, "CANCELLED")] if queued else [])
+    assert transitions.fail_orphans(session) == ([(unwanted, "CANCELLED")] if queued else [])
     assert row(session, "audits", audit)["state"] == ("CANCELLED" if queued else "QUEUED")
 
 
@@ -393,17 +402,17 @@ def test_what_waits_unwanted_is_cancelled(session: Session, state: str) -> None:
 def test_what_has_ended_waits_for_nothing(session: Session, state: str) -> None:
     run = put_run(session, state)
     put_dependency(session, run, put_run(session, "FAILED"))
-    assert runs.end_what_waits_in_vain(session) == []
+    assert transitions.fail_orphans(session) == []
 
 
 # doorbells
 
 
-def rung(session: Session, again: tuple[str, ...] = (), **options: Any) -> list[rings.Due]:
-    return rings.due_runs(session, **({"ring_again_s": 60.0, "again": again} | options))
+def rung(session: Session, again: tuple[str, ...] = (), limit: int = 99) -> list[rings.Due]:
+    return rings.due_runs(session, ring_again_s=60.0, again=again, limit=limit)
 
 
-@pytest.mark.parametrize("why", [why for why in UNCLAIMABLE if why != "newer than this code"])
+@pytest.mark.parametrize("why", [why for why in UNCLAIMABLE if "this code" not in why])
 def test_nobody_is_rung_for_what_cannot_start(session: Session, why: str) -> None:
     put_run(session, **UNCLAIMABLE[why])
     assert rung(session) == []
@@ -456,7 +465,7 @@ def test_queues_that_do_not_answer(session: Session) -> None:
 @pytest.mark.parametrize("why", UNCLAIMABLE)
 def test_a_doorbell_starts_nothing_that_cannot_start(session: Session, why: str) -> None:
     run = put_run(session, rung_at=NOW, **UNCLAIMABLE[why])
-    assert rings.best_due(session, run) is None
+    assert rings.next_run(session, run) is None
 
 
 def test_a_doorbell_starts_the_best_of_its_own_queue_that_was_rung(session: Session) -> None:
@@ -465,15 +474,15 @@ def test_a_doorbell_starts_the_best_of_its_own_queue_that_was_rung(session: Sess
     put_run(session, priority=9, rung_at=NOW, queue="gpu")
     waiting = put_run(session, priority=9, rung_at=NOW)
     put_dependency(session, waiting, put_run(session))
-    assert rings.best_due(session, bell) == bell
+    assert rings.next_run(session, bell) == rings.Queued(bell, "trace")
     older = put_run(session, rung_at=NOW, created_at=-2 * MINUTE)
-    assert rings.best_due(session, bell) == older
+    assert rings.next_run(session, bell) == rings.Queued(older, "trace")
     urgent = put_run(session, rung_at=NOW, priority=1, spec_version=SPEC_VERSION, not_before=NOW)
-    assert rings.best_due(session, bell) == urgent
+    assert rings.next_run(session, bell) == rings.Queued(urgent, "trace")
 
 
 def test_a_ring_that_the_broker_did_not_take_is_forgotten(session: Session) -> None:
     bells = [put_run(session, state, rung_at=NOW, worker="w") for state in ("QUEUED", "RUNNING")]
     other = put_run(session, rung_at=NOW)
-    rings.unring(session, bells)
+    rings.mark_not_rung(session, bells)
     assert [row(session, "runs", run)["rung_at"] for run in (*bells, other)] == [None, NOW, NOW]

@@ -17,8 +17,8 @@ from service.database.tables import AuditRecord
 from service.database.unit_of_work import Ledger
 from service.settings import Settings
 from spinal.profile import MeasurementProfile
-from tests.conftest import EXAMPLES, ROOT
 from tests.support.engine_double import calls
+from tests.support.places import EXAMPLES, ROOT
 from tests.support.waiting import until
 
 LEASE_S = 3.0

@@ -116,3 +116,12 @@ def test_only_the_api_is_published_and_only_on_loopback() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert list(published) == ["api"]
     assert all(port.startswith("127.0.0.1:") for port in published["api"])
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_an_image_finds_what_no_wheel_holds(name: str) -> None:
+    dockerfile = (ROOT / OWN[name]["build"]["dockerfile"]).read_text()
+    folder = re.findall(r"^WORKDIR (\S+)$", dockerfile, flags=re.MULTILINE)
+    assert re.findall(r"^ENV PYTHONPATH=(\S+)$", dockerfile, flags=re.MULTILINE) == folder
+    copied = {target for _, target in re.findall(r"^COPY (\S+) (\S+)$", dockerfile, flags=re.MULTILINE)}
+    assert {"spinal", "service", "worker", "migrations"} <= copied

@@ -13,7 +13,7 @@ from celery import Celery
 
 from devstack import ValkeyServer
 from devstack.processes import Child
-from tests.conftest import ROOT
+from tests.support.places import ROOT
 from tests.support.waiting import until
 
 KILLS = 20

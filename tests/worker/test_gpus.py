@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.settings import Settings
-from tests.conftest import ROOT
+from tests.support.places import ROOT
 from worker import gpus
 
 TWO = "GPU 0: NVIDIA A (UUID: GPU-aaaa-1)\nGPU 1: NVIDIA A (UUID: GPU-bbbb-2)\n"
