@@ -108,8 +108,8 @@ def trace(
     Returns
     -------
     Trace
-        Contraction alpha, transport L (radians, 0..pi), entropy (nats) and their companions at nodes 0..D under both
-        position policies. See ``docs/method.md``.
+        Contraction alpha, transport L (radians, 0..pi), entropy (nats) and their companions at nodes 0..D, at positions
+        ``last`` and ``all``. See ``docs/method.md``.
 
     Raises
     ------

@@ -36,7 +36,7 @@ class ByPolicy(Document):
 
 
 class ContractionDifference(ByPolicy):
-    """d alpha under both policies, with the sign in each window and whether all agree."""
+    """d alpha at both positions, with the sign in each window and whether all agree."""
 
     window_agreement: dict[Literal["last", "all"], bool | None]
 
@@ -55,7 +55,7 @@ class LayerComparison(Document):
     block_swap_transport: Estimate
     weight_change: Finite | None
     sign_disagreement: tuple[str, ...] = ()
-    """Members whose sign differs between the position policies."""
+    """Members whose sign differs between positions ``last`` and ``all``."""
 
 
 class Localization(Document):

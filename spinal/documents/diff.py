@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class PositionDiff(Document):
-    """Candidate minus reference at one node under one policy; null where either side is null."""
+    """Candidate minus reference at one node and choice of positions; null where either side is null."""
 
     d_contraction: Finite | None
     d_contraction_windows: dict[Literal["bulk", "body", "wide", "tail"], Finite | None]
@@ -30,7 +30,7 @@ class LayerDiff(Document):
     depth: Finite
     positions: dict[Literal["last", "all"], PositionDiff]
     sign_disagreement: tuple[str, ...]
-    """Members whose sign differs between the position policies."""
+    """Members whose sign differs between positions ``last`` and ``all``."""
 
 
 class TraceDiff(ShownDocument):
@@ -51,7 +51,7 @@ class TraceDiff(ShownDocument):
         return f"{short_digest(self.reference)} → {short_digest(self.candidate)}, {len(self.layers) - 1} blocks"
 
     def to_pandas(self) -> "pandas.DataFrame":
-        """The diff as a table, one row for each layer and position policy; raises UsageError without pandas."""
+        """The diff as a table, one row for each layer and choice of positions; raises UsageError without pandas."""
         columns = ("d_contraction", "d_transport", "d_entropy", "d_effective_rank", "window_agreement")
         return data_frame(
             [

@@ -72,10 +72,10 @@ class WindowFit(Document):
 
 
 class PositionTrace(Document):
-    """One node under one position policy. Means are taken inside a prompt first, then over prompts."""
+    """One node at one choice of positions. Means are taken inside a prompt first, then over prompts."""
 
     contraction: Finite | None
-    """alpha of the policy's default window: -d log sigma_k / d log k. Higher = stronger contraction."""
+    """alpha of the default window of these positions: -d log sigma_k / d log k. Higher = stronger contraction."""
     contraction_se: Finite | None
     contraction_windows: dict[Literal["bulk", "body", "wide", "tail"], WindowFit]
     contraction_reason: str | None
@@ -142,7 +142,7 @@ class Trace(ShownDocument):
             raise ValueError(f"layers must run 0..{self.model.n_layers} without a gap")
         for layer in self.layers:
             if set(layer.positions) != set(POSITIONS):
-                raise ValueError(f"layer {layer.layer} lacks a position policy")
+                raise ValueError(f"layer {layer.layer} lacks positions 'last' or 'all'")
         expected = trace_digest(
             self.model.weights_digest, self.prompt_set.digest, self.fingerprint, self.engine.version
         )
@@ -165,7 +165,7 @@ class Trace(ShownDocument):
         return notebook_html(self)
 
     def to_pandas(self) -> "pandas.DataFrame":
-        """The trace as a table, one row for each layer and position policy.
+        """The trace as a table, one row for each layer and choice of positions.
 
         Returns
         -------
