@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from spinal.analysis.locators import LOCATORS
-from spinal.checkpoints.sources import SOURCES
+from spinal.checkpoints.sources import reference_forms
 from spinal.policy.decide import POLICY
 from spinal.policy.rules import RULES
 from spinal.report.formats import FORMATS
@@ -38,8 +38,7 @@ def install(app: FastAPI) -> None:
 
 def _completed(contract: JsonObject) -> JsonObject:
     schemas = contract["components"]["schemas"]
-    sources = ", ".join(f"`{source.example}`" for source in SOURCES.values())
-    _add(schemas["AuditIn"], f"Sources of checkpoints: {sources}.")
+    _add(schemas["AuditIn"], f"A model reference is {reference_forms()}, or the name of a registered model.")
     rules = "; ".join(f"`{rule.name}`: {rule.asks}" for rule in RULES.values())
     _add(schemas["Verdict"], f"Rules of `{POLICY}`, the worst finding of which is the outcome: {rules}")
     schemas["Comparison"]["properties"]["localization"]["propertyNames"] = {"enum": list(LOCATORS)}

@@ -19,7 +19,7 @@ Outcome = Literal["pass", "warn", "fail", "inconclusive"]
 
 
 class AuditIn(BaseModel):
-    """What to audit. Model references are ``local:PATH`` or the name of a registered model."""
+    """What to audit: a candidate and, for a comparison, the reference that it came from."""
 
     model_config = ConfigDict(
         extra="forbid",

@@ -8,19 +8,21 @@ from service.settings import Settings
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.inspect import inspect
 from spinal.checkpoints.resolve import resolve_reference
+from spinal.checkpoints.sources import reference_forms
 from spinal.errors import ModelNameTaken, ModelNotFound, RegisteredModelNotFound
 
 
 def resolve_model(ledger: Ledger, settings: Settings, tenant: str, named: str) -> Checkpoint:
-    """The inspected checkpoint behind ``local:PATH`` or the name or id of a registered model; raises the errors
-    of :mod:`spinal.checkpoints`."""
+    """The inspected checkpoint behind a reference, or behind the name or id of a registered model; raises the
+    errors of :mod:`spinal.checkpoints`."""
     reference = named
     if ":" not in named:
         with ledger.read() as session:
             known = find_model(session, tenant, named)
         if known is None:
             raise ModelNotFound(
-                f"no registered model named {named!r}", hint="register it with POST /v1/models, or give local:PATH"
+                f"no registered model named {named!r}",
+                hint=f"register it with POST /v1/models, or give {reference_forms()}",
             )
         reference = known.reference
     checkpoint = resolve_reference(reference, roots=settings.model_roots)

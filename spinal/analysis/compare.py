@@ -1,7 +1,5 @@
 """Two traces and what a joint pass over the pair told -> one Comparison. Pure: no files, no clock, no torch."""
 
-from dataclasses import replace
-
 import numpy as np
 import numpy.typing as npt
 
@@ -27,8 +25,6 @@ from spinal.policy.rules import Facts
 from spinal.profile import MeasurementProfile
 
 Array = npt.NDArray[np.float64]
-FROM_EVIDENCE = ("block_swap", "weights", "block_swap_transport", "function")
-"""Localization profiles that rest on the joint pass over the pair; the others on the captures."""
 
 
 def compare(
@@ -68,7 +64,7 @@ def compare(
         terminal=terminal_window(reference.model.n_layers, profile.terminal_fraction),
     )
     layers = layer_comparisons(pair)
-    profiles = _explained(depth_profiles(pair), evidence.absent)
+    profiles = depth_profiles(pair)
     localization = place(profiles, pair.terminal)
     scores = score(pair, profiles)
     damage = assess(reference_capture, candidate_capture, evidence, candidate.non_finite, pair.terminal)
@@ -134,13 +130,6 @@ def _first_prompts(shares: Array, count: int) -> Array:
     part = shares[:, :count]
     total = part.sum(axis=1, keepdims=True)
     return np.where(total > 0.0, part / np.where(total > 0.0, total, 1.0), 1.0 / count)
-
-
-def _explained(profiles: dict[str, DepthProfile], absent: str | None) -> dict[str, DepthProfile]:
-    """The profiles, with why the evidence is absent in those that rest on it."""
-    if absent is None:
-        return profiles
-    return {name: replace(one, absent=absent) if name in FROM_EVIDENCE else one for name, one in profiles.items()}
 
 
 def _nulls(

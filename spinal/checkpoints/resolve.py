@@ -5,7 +5,7 @@ from pathlib import Path
 
 from spinal.checkpoints.checkpoint import ADAPTER_CONFIG, Checkpoint
 from spinal.checkpoints.files import read_config
-from spinal.checkpoints.sources import SOURCES, Pinned, Source
+from spinal.checkpoints.sources import SOURCES, Pinned, Source, reference_forms
 from spinal.errors import (
     AdapterInvalid,
     ModelNotFound,
@@ -42,10 +42,9 @@ def _source_of(reference: str) -> tuple[Source, str]:
     if not colon:
         scheme, path = "local", reference
     if scheme not in SOURCES:
-        known = " or ".join(source.example for source in SOURCES.values())
         raise ModelReferenceInvalid(
             f"model source {scheme!r} is not configured here",
-            hint=f"give {known} of a folder with safetensors weights",
+            hint=f"give {reference_forms()} of a folder with safetensors weights",
         )
     return SOURCES[scheme], path
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from spinal.checkpoints.sources import reference_forms
 from spinal.cli.operators import CommandsAndOperators
 from spinal.cli.output import check_outputs, emit, report_error
 from spinal.errors import DocumentInvalid, InternalError, SpinalError, UsageError
@@ -129,7 +130,7 @@ def compare(
 
 @app.command()
 def audit(
-    candidate: Annotated[str, typer.Argument(help="Model reference: local:PATH or a registered name.")],
+    candidate: Annotated[str, typer.Argument(help=f"Model reference: {reference_forms()}, or a registered name.")],
     reference: Annotated[str | None, typer.Option(help="Model reference of the reference checkpoint.")] = None,
     server: Annotated[
         str, typer.Option(envvar="SPINAL_SERVER", help="Address of the service.")

@@ -15,7 +15,9 @@ def decide(facts: Facts) -> Verdict:
     reasons = [reason for finding in findings if finding.outcome == outcome for reason in finding.reasons]
     if outcome == "pass":
         reasons.insert(0, "the damage panel is quiet")
-    return Verdict(outcome=outcome, policy=POLICY, reasons=(*reasons, *_raised(facts), _where(facts)))
+    else:
+        reasons += _raised(facts)
+    return Verdict(outcome=outcome, policy=POLICY, reasons=(*reasons, _where(facts)))
 
 
 def _raised(facts: Facts) -> tuple[str, ...]:

@@ -93,7 +93,7 @@ def test_a_source_is_found_by_the_api_its_report_and_its_contract(api: TestClien
     drain()
     shown = api.get(f"/v1/audits/{audit['id']}/report", params={"format": "md"}).text
     assert "shelf:sft → shelf:dpo-short" in shown
-    assert "`shelf:NAME`" in bare_app().openapi()["components"]["schemas"]["AuditIn"]["description"]
+    assert "shelf:NAME" in bare_app().openapi()["components"]["schemas"]["AuditIn"]["description"]
     refused = api.post("/v1/audits", json={"candidate": "nowhere:x"}).json()
     assert refused["code"] == "model_reference_invalid"
     assert "shelf:NAME" in refused["hint"]
@@ -120,7 +120,9 @@ def _first_block(pair: Pair) -> DepthProfile:
 
 @pytest.fixture
 def first_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(LOCATORS, "first_block", Locator("first_block", "always the first", _first_block))
+    monkeypatch.setitem(
+        LOCATORS, "first_block", Locator("first_block", "always the first", _first_block, rests_on_evidence=False)
+    )
 
 
 @pytest.mark.usefixtures("first_block")

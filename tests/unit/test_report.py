@@ -8,6 +8,7 @@ import pytest
 
 from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace
+from spinal.profile import MeasurementProfile
 from spinal.report import render
 from tests.support.fabricated import changed_pair, identical_pair, trace
 
@@ -51,6 +52,18 @@ def test_html_is_well_formed(comparison: Comparison) -> None:
     parser = Balance()
     parser.feed(render(comparison, "html"))
     assert parser.stack == []
+
+
+def test_a_trace_shades_the_window_of_its_own_profile() -> None:
+    shades = {
+        fraction: re.findall(
+            r'class="terminal" x="([\d.]+)"',
+            render(trace("sft", 10, 8, profile=MeasurementProfile(terminal_fraction=fraction)), "html"),
+        )
+        for fraction in (0.3, 0.7)
+    }
+    assert shades[0.3]
+    assert all(float(early) < float(late) for early, late in zip(shades[0.3], shades[0.7], strict=True))
 
 
 @pytest.mark.parametrize("format", ["json", "html", "md"])

@@ -1,5 +1,7 @@
 """Where along the depth a change sits: one file here, and one line in ``LOCATORS``, for each way to tell."""
 
+from dataclasses import replace
+
 from spinal.analysis.layers import Pair
 from spinal.analysis.localization import localize
 from spinal.analysis.locators.block_swap import BLOCK_SWAP
@@ -19,8 +21,15 @@ LOCATORS: dict[str, Locator] = {
 
 
 def depth_profiles(pair: Pair) -> dict[str, DepthProfile]:
-    """The profile of every locator."""
-    return {name: locator.weigh(pair) for name, locator in LOCATORS.items()}
+    """The profile of every locator. One that rests on evidence which is absent says why that is."""
+    profiles = {name: locator.weigh(pair) for name, locator in LOCATORS.items()}
+    absent = pair.evidence.absent
+    if absent is None:
+        return profiles
+    return {
+        name: replace(profile, absent=absent) if LOCATORS[name].rests_on_evidence else profile
+        for name, profile in profiles.items()
+    }
 
 
 def place(profiles: dict[str, DepthProfile], terminal: tuple[int, int]) -> dict[str, Localization]:

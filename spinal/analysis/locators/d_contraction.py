@@ -15,4 +15,4 @@ def weigh(pair: Pair) -> DepthProfile:
     return signed(d_alpha, deviations, alpha_se(replicates, mine.replicate_kind))
 
 
-D_CONTRACTION = Locator("d_contraction", "|d alpha| (paper)", weigh)
+D_CONTRACTION = Locator("d_contraction", "|d alpha| (paper)", weigh, rests_on_evidence=False)

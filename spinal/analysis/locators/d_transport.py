@@ -14,4 +14,4 @@ def weigh(pair: Pair) -> DepthProfile:
     return signed_means(transport, pair.shares)
 
 
-D_TRANSPORT = Locator("d_transport", "|d L| (paper)", weigh)
+D_TRANSPORT = Locator("d_transport", "|d L| (paper)", weigh, rests_on_evidence=False)

@@ -9,4 +9,4 @@ def weigh(pair: Pair) -> DepthProfile:
     return increments(pair.evidence.function_gap[MAIN_POSITIONS], pair.shares)
 
 
-FUNCTION = Locator("function", "function increments", weigh)
+FUNCTION = Locator("function", "function increments", weigh, rests_on_evidence=True)

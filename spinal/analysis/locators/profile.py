@@ -37,6 +37,8 @@ class Locator:
     label: str
     """As a report calls it."""
     weigh: Callable[[Pair], DepthProfile]
+    rests_on_evidence: bool
+    """Whether it reads the joint pass over the pair, so that it knows nothing where that was not made."""
 
 
 def known(values: Array) -> DepthProfile:

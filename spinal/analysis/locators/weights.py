@@ -9,4 +9,4 @@ def weigh(pair: Pair) -> DepthProfile:
     return known(pair.evidence.weight_change)
 
 
-WEIGHTS = Locator("weights", "weight change", weigh)
+WEIGHTS = Locator("weights", "weight change", weigh, rests_on_evidence=True)

@@ -103,14 +103,14 @@ def _comparison_plots(result: Comparison) -> str:
             [Series("candidate", "a", weights)], terminal=terminal, unit="relative",
         ),
         plot(
-            "d alpha", "Change of contraction; positive is stronger contraction. Both position policies.",
+            "d alpha", "Change of contraction; positive is stronger contraction. Both positions (last and all).",
             [
                 _series("all", "a", layers, lambda layer: layer.d_contraction.all),
                 _series("last", "b", layers, lambda layer: layer.d_contraction.last),
             ], terminal=terminal, unit="alpha",
         ),
         plot(
-            "d L", "Change of transport into the layer; negative is a shorter step. Both position policies.",
+            "d L", "Change of transport into the layer; negative is a shorter step. Both positions (last and all).",
             [
                 _series("all", "a", layers[2:], lambda layer: layer.d_transport.all),
                 _series("last", "b", layers[2:], lambda layer: layer.d_transport.last),
@@ -137,7 +137,10 @@ def _series(
 
 
 def _trace_plots(trace: Trace) -> str:
-    depth = trace.model.n_layers
+    # Here, so that asking which formats there are needs no numpy.
+    from spinal.analysis.localization import terminal_window
+
+    terminal = terminal_window(trace.model.n_layers, float(str(trace.profile["terminal_fraction"])))
     figures = []
     for member, name, unit in (
         ("contraction", "Contraction alpha", "alpha"),
@@ -155,9 +158,7 @@ def _trace_plots(trace: Trace) -> str:
                     if se is not None:
                         band.append((float(layer.layer), value - 1.96 * se, value + 1.96 * se))
             series.append(Series(policy, style, points, band))
-        figures.append(
-            plot(name, "By layer; band: 95% interval.", series, terminal=(-(-7 * depth // 10), depth), unit=unit)
-        )
+        figures.append(plot(name, "By layer; band: 95% interval.", series, terminal=terminal, unit=unit))
     return "".join(figures)
 
 
