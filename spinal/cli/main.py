@@ -12,6 +12,7 @@ from spinal.checkpoints.sources import reference_forms
 from spinal.cli.operators import CommandsAndOperators
 from spinal.cli.output import check_outputs, emit, report_error
 from spinal.errors import DocumentInvalid, InternalError, SpinalError, UsageError
+from spinal.profile import MeasurementProfile
 from spinal.prompts.builtin import DEFAULT_SET
 from spinal.version import VERSION
 
@@ -26,6 +27,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+DEFAULTS = {knob: str(value) for knob, value in MeasurementProfile().model_dump().items()}
+"""What a knob is when none is given, for help texts."""
+SET_OR_THE_TRACES = f"{DEFAULT_SET}, or the set that a trace was measured on"
 Prompts = Annotated[
     str,
     typer.Option(
@@ -34,7 +38,7 @@ Prompts = Annotated[
 ]
 ComparePrompts = Annotated[
     str | None,
-    typer.Option("--prompts", help=f"As for trace [{DEFAULT_SET}, or the set that a trace was measured on]."),
+    typer.Option("--prompts", help="As for trace.", show_default=SET_OR_THE_TRACES),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout; errors as problem objects on stderr.")]
 Outputs = Annotated[
@@ -42,18 +46,28 @@ Outputs = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="torch device, for example cpu or cuda.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of tensor operations.")]
-MaxTokens = Annotated[int | None, typer.Option(help="Tokens kept of each prompt, from its end [512].")]
-LensPositions = Annotated[str | None, typer.Option(help="Positions per prompt read by the lens, or 'full' [16].")]
-Dtype = Annotated[str | None, typer.Option(help="float32 or checkpoint [float32].")]
-BatchSize = Annotated[int | None, typer.Option(help="Prompts per forward pass [16].")]
-SwapPrompts = Annotated[int | None, typer.Option(help="Prompts used by block swap [128].")]
+MaxTokens = Annotated[
+    int | None, typer.Option(help="Tokens kept of each prompt, from its end.", show_default=DEFAULTS["max_tokens"])
+]
+LensPositions = Annotated[
+    str | None,
+    typer.Option(help="Positions per prompt read by the lens, or 'full'.", show_default=DEFAULTS["lens_positions"]),
+]
+Dtype = Annotated[str | None, typer.Option(help="float32 or checkpoint.", show_default=DEFAULTS["dtype"])]
+BatchSize = Annotated[int | None, typer.Option(help="Prompts per forward pass.", show_default=DEFAULTS["batch_size"])]
+SwapPrompts = Annotated[
+    int | None, typer.Option(help="Prompts used by block swap.", show_default=DEFAULTS["swap_prompts"])
+]
 NoiseDraws = Annotated[
-    int | None, typer.Option(help="Draws of the matched-noise control, each as costly as a trace [0].")
+    int | None,
+    typer.Option(
+        help="Draws of the matched-noise control, each as costly as a trace.", show_default=DEFAULTS["noise_draws"]
+    ),
 ]
 Stream = Annotated[
     bool, typer.Option("--stream", help="Read the blocks from disk one at a time: for weights larger than memory.")
 ]
-Seed = Annotated[int | None, typer.Option(help="Seed of the bootstrap [0].")]
+Seed = Annotated[int | None, typer.Option(help="Seed of the bootstrap.", show_default=DEFAULTS["seed"])]
 NoCache = Annotated[
     bool, typer.Option("--no-cache", help="Neither look for traces measured before, nor keep those measured now.")
 ]

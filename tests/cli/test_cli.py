@@ -5,10 +5,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+from rich.text import Text
 
+from spinal.cli.main import app
 from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace
 from tests.conftest import EXAMPLES
@@ -30,6 +35,20 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("prompts") / "prompts.txt"
     path.write_text("".join(f"Human: question number {n} about gardens?\n" for n in range(24)))
     return str(path)
+
+
+def _helps(command: Any, context: Any) -> Iterator[str]:
+    yield command.help or ""
+    yield from (getattr(parameter, "help", None) or "" for parameter in command.params)
+    for name in command.list_commands(context) if hasattr(command, "list_commands") else ():
+        yield from _helps(command.get_command(context, name), context)
+
+
+def test_no_help_text_loses_words_to_markup() -> None:
+    command = typer.main.get_command(app)
+    helps = [text for text in _helps(command, command.make_context("spinal", [], resilient_parsing=True)) if text]
+    assert len(helps) > 40
+    assert [Text.from_markup(text).plain for text in helps] == helps
 
 
 @pytest.mark.model
