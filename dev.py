@@ -103,10 +103,18 @@ def make_environment(extras: str) -> None:
         extras = ",".join(sorted({*extras.split(","), *have[1].split(",")}))
     else:
         shutil.rmtree(VENV, ignore_errors=True)
-        call([sys.executable, "-m", "venv", "--without-pip", VENV])
+        call([base_python(), "-m", "venv", "--without-pip", VENV])
     install(extras)
     STAMP.write_text(f"{wanted}\n{extras}")
     print(f"set up in {time.monotonic() - started:.0f} s", file=sys.stderr)
+
+
+def base_python() -> str:
+    """The interpreter that environments are made with. Called by the one inside ``.venv``, which goes when it is made
+    anew, it is the one that stands behind that."""
+    if Path(sys.prefix).resolve() != VENV.resolve():
+        return sys.executable
+    return str(sys._base_executable)  # type: ignore[attr-defined]  # as the module venv itself finds it
 
 
 def fingerprint() -> str:
@@ -135,7 +143,7 @@ def install(extras: str) -> None:
         )
         return
     call(
-        [sys.executable, "-m", "pip", "--python", PYTHON, "install", "-q", "-c", ROOT / "constraints.txt", "-e", target]
+        [base_python(), "-m", "pip", "--python", PYTHON, "install", "-q", "-c", ROOT / "constraints.txt", "-e", target]
     )
 
 
@@ -144,7 +152,7 @@ def find_uv() -> Path | None:
     folder = VENV / "installer"
     binary = folder / "bin" / "uv"
     if not binary.is_file():
-        pip = [sys.executable, "-m", "pip", "install", "-q", "--target", str(folder), "uv"]
+        pip = [base_python(), "-m", "pip", "install", "-q", "--target", str(folder), "uv"]
         done = subprocess.run(pip, capture_output=True, text=True, env=child_environment(), check=False)
         if done.returncode != 0:
             print("uv is not to be had, installing with pip (slower)", file=sys.stderr)
