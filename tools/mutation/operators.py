@@ -53,6 +53,8 @@ RINGS = (
     ("last", "all"),
     *sql.RINGS,
 )
+NO_ORDER = ("isinstance", "getattr", "min", "max", ".minimum", ".maximum")
+"""Functions whose arguments are not worth exchanging."""
 CLAUSES = ("where", "order_by", "limit", "desc", "on_conflict_do_nothing")
 
 
@@ -150,7 +152,7 @@ class SwappedArguments(_Own):
         plain = len(given) == 2 and all(
             child.type != "argument" or child.children[1].type == "sync_comp_for" for child in given
         )
-        if not plain or node.children[0].type == "operator" or called.get_code() in ("isinstance", "getattr"):
+        if not plain or node.children[0].type == "operator" or called.get_code() in NO_ORDER:
             return []
         one, other = (child.get_code().strip() for child in given)
         rest = _code(node.children[node.children.index(given[1]) + 1 :])
@@ -214,11 +216,14 @@ def _is_docstring(node: NodeOrLeaf) -> bool:
 
 
 def is_beside_the_point(node: NodeOrLeaf) -> bool:
-    """Whether a node belongs to an annotation, a type or the signs of a signature: nothing there is carried out."""
+    """Whether a node belongs to an annotation, a type, the signs of a signature or a decorator: nothing there is a
+    rule. ``frozen=True`` guards against mistakes, and no test should make one to see it."""
     child, parent = node, node.parent
     if node.type == "operator" and parent is not None and parent.type in ("parameters", "lambdef"):
         return True
     while parent is not None:
+        if parent.type == "decorator":
+            return True
         if parent.type == "annassign" and parent.children[1] is child:
             return True
         if parent.type == "tfpdef" or (parent.type == "funcdef" and child is getattr(parent, "annotation", None)):
