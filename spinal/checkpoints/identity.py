@@ -44,7 +44,7 @@ class _Hashing:
 
     def __init__(self, checkpoint: Checkpoint, progress: ProgressSink, cancelled: CancelCheck) -> None:
         parts = [checkpoint, *([checkpoint.base] if checkpoint.base else [])]
-        self._total = max(1, sum(file.stat().st_size for part in parts for file in _identity_files(part)))
+        self._total = sum(file.stat().st_size for part in parts for file in _identity_files(part))
         self._done = 0
         self._progress, self._cancelled = progress, cancelled
 

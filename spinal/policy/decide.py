@@ -14,7 +14,7 @@ def decide(facts: Facts) -> Verdict:
     outcome = min((finding.outcome for finding in findings), key=WORST_FIRST.index, default="pass")
     reasons = [reason for finding in findings if finding.outcome == outcome for reason in finding.reasons]
     if outcome == "pass":
-        reasons.insert(0, "the damage panel is quiet")
+        reasons = ["the damage panel is quiet", *reasons]
     else:
         reasons += _raised(facts)
     return Verdict(outcome=outcome, policy=POLICY, reasons=(*reasons, _where(facts)))

@@ -15,6 +15,7 @@ from spinal.checkpoints.identity import snapshot_digest, weights_digest
 from spinal.checkpoints.inspect import inspect
 from spinal.checkpoints.pair import check_pair
 from spinal.checkpoints.resolve import resolve_reference
+from spinal.checkpoints.sources.local import Local
 from spinal.errors import (
     AdapterInvalid,
     ArchitectureUnsupported,
@@ -80,7 +81,12 @@ REFUSED: dict[str, tuple[dict[str, Any], type[SpinalError], str]] = {
     "config that is a list": ({"config": []}, ConfigInvalid, "not a JSON object"),
     "no model type": ({"config": changed(model_type=...)}, ConfigInvalid, "no model_type"),
     "model type that is no word": ({"config": changed(model_type=7)}, ConfigInvalid, "no model_type"),
-    "encoder-decoder": ({"config": changed(is_encoder_decoder=True)}, ArchitectureUnsupported, "encoder-decoder"),
+    "encoder-decoder": (
+        {"config": changed(is_encoder_decoder=True)}, ArchitectureUnsupported, r"encoder-decoder \(LlamaForCausalLM\)",
+    ),
+    "encoder-decoder without a name": (
+        {"config": changed(is_encoder_decoder=True, architectures=...)}, ArchitectureUnsupported, r"decoder \(llama\)",
+    ),
     "no architecture": ({"config": changed(architectures=[])}, ArchitectureUnsupported, "'unnamed'"),
     "encoder": ({"config": changed(architectures=["BertModel"])}, ArchitectureUnsupported, "BertModel"),
     "name that only begins so": (
@@ -206,6 +212,30 @@ def test_nothing_outside_the_roots_can_be_named(tmp_path: Path) -> None:
         with pytest.raises(ModelPathRefused):
             resolve_reference(f"local:{reference}", roots=[root])
     assert resolve_reference(f"local:{root / 'model'}", roots=[root]).source == "local:model"
+
+
+def test_a_name_is_looked_for_below_every_root(tmp_path: Path) -> None:
+    roots = [tmp_path / name for name in ("loop", "leads-out", "holds-it")]
+    for root in roots:
+        root.mkdir()
+    (roots[0] / "model").symlink_to(roots[0] / "model")
+    (roots[1] / "model").symlink_to(write(tmp_path / "elsewhere"))
+    folder = write(roots[2] / "model")
+    assert resolve_reference("local:model", roots=roots).path == folder
+
+
+def test_a_name_with_a_null_byte_is_not_found_by_the_source_itself(tmp_path: Path) -> None:
+    for roots in (None, [tmp_path]):
+        with pytest.raises(ModelNotFound):
+            Local().pin("a\x00b", roots)
+
+
+def test_a_folder_in_the_place_of_a_file_is_no_checkpoint(tmp_path: Path) -> None:
+    for name, error in (("config.json", ConfigInvalid), ("tokenizer.json", TokenizerInvalid)):
+        folder = write(tmp_path / name.partition(".")[0], leave_out=(name,))
+        (folder / name).mkdir()
+        with pytest.raises(error):
+            look(folder)
 
 
 def test_a_name_that_no_file_system_holds_is_not_found(tmp_path: Path) -> None:
@@ -355,7 +385,7 @@ def test_hashing_says_how_far_it_is_and_can_be_stopped(tmp_path: Path, monkeypat
     total = sum(file.stat().st_size for file in files)
     assert {step.phase for step in steps} == {"hash"}
     assert [step.done for step in steps] == sorted({step.done for step in steps})
-    assert {step.total for step in steps} == {total}
+    assert {(step.total, step.fraction) for step in steps} == {(total, 0.0)}
     assert steps[-1].done == total
     assert steps[0].done <= 64
     steps.clear()

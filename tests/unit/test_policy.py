@@ -75,6 +75,20 @@ def test_the_default_policy_says_what_it_always_said() -> None:
         assert (found.outcome, found.reasons) == before(given.damage, place, identical=identical), given
 
 
+@pytest.mark.parametrize(("reason", "said"), [(None, "not measured"), ("insufficient_rank", "insufficient rank")])
+def test_a_place_that_was_not_measured_says_why(reason: str | None, said: str) -> None:
+    place = NOWHERE.model_copy(update={"reason": reason})
+    found = decide(facts("none", "none", shown=True, place=place, identical=False))
+    assert found.reasons[-1] == f"whether and where blocks compute something else was not measured ({said})"
+
+
+def test_rules_are_called_as_the_contract_calls_them() -> None:
+    assert {rule.name: rule.asks for rule in RULES.values()} == {
+        "damage": "does the candidate still work?",
+        "damage_measured": "was every damage signal that votes measured?",
+    }
+
+
 @pytest.mark.parametrize("added", ["fail", "inconclusive", "warn", "pass"])
 def test_the_worst_finding_decides(added: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(RULES, "added", Rule("added", "?", lambda _facts: Finding(added, ("added",))))

@@ -57,6 +57,7 @@ DAMAGED: dict[str, tuple[object, int, str]] = {
     "no JSON": (b"{", 0, "header of .* is damaged"),
     "no text": (b"\xff\xfe", 0, "header of .* is damaged"),
     "a list": ([], 0, "header of .* is damaged"),
+    "a number": (7, 0, "header of .* is damaged"),
     "a tensor that is a number": ({"a": 7}, 0, "header of .* is damaged"),
     "a tensor without a shape": ({"a": {"dtype": "F32", "data_offsets": [0, 4]}}, 4, "'shape'"),
     "a tensor without a dtype": ({"a": {"shape": [1], "data_offsets": [0, 4]}}, 4, "'dtype'"),
@@ -141,6 +142,12 @@ def test_what_is_not_finite_is_found_wherever_it_stands(
         broken = write(tmp_path / "w", header, b"\xff" * 4 + words(kind, *content))
         with pytest.raises(NonFiniteWeights, match="tensor second in w holds NaN or infinity"):
             scan_non_finite(broken, read_header(broken, "local:m"), "local:m")
+
+
+def test_a_tensor_is_looked_at_up_to_its_end(tmp_path: Path) -> None:
+    header = {"a": tensor(0, 4, 1), "b": tensor(4, 8, 4, dtype="I8")}
+    path = write(tmp_path / "w", header, words("F32", LARGEST["F32"]) + b"\xff" * 4)
+    scan_non_finite(path, read_header(path, "local:m"), "local:m")
 
 
 def test_the_first_tensor_that_is_not_finite_is_named(tmp_path: Path) -> None:

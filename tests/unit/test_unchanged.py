@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,34 @@ def test_it_remembers_the_latest_of_what_it_may(tmp_path: Path) -> None:
     for name in "ababcba":
         known.check(name, lambda: [file], lambda: examined.append(name))  # noqa: B023  called at once
     assert examined == ["a", "b", "c", "a"]
+
+
+@pytest.mark.usefixtures("settled")
+def test_asking_again_makes_it_a_late_one(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    known, examined = Unchanged(2), []
+    for name in "abaca":
+        known.check(name, lambda: [file], lambda: examined.append(name))  # noqa: B023  called at once
+    assert examined == ["a", "b", "c"]
+
+
+def test_one_file_that_changed_a_moment_ago_is_enough_to_read_all_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.touch()
+
+    def stamped() -> bool:
+        new.touch()
+        return new.stat().st_ctime_ns > old.stat().st_ctime_ns
+
+    until(stamped, "a later time of change")
+    monkeypatch.setattr(time, "time_ns", lambda: old.stat().st_ctime_ns + unchanged.SETTLED_NS)
+    known, examined = Unchanged(2), []
+    for files in ([old], [old], [old, new], [old, new]):
+        known.check(len(files), lambda: files, lambda: examined.append(len(files)))  # noqa: B023  called at once
+    assert examined == [1, 2, 2], "what has been as it is for exactly so long is settled, what changed later is not"
 
 
 def test_files_that_are_gone_are_never_known(tmp_path: Path) -> None:
