@@ -1,0 +1,304 @@
+"""Every condition of the invariants' queries: which rows offend, and which come close and do not.
+
+One transaction a test, as in ``test_run_statements.py``; ``test_invariants.py`` breaks a whole ledger.
+"""
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from service.operations.invariants import DIGESTS, GUARDS, INVARIANTS, violations
+from tests.ledger.rows import (
+    MINUTE,
+    OF_STATE,
+    put,
+    put_attempt,
+    put_audit,
+    put_comparison,
+    put_dependency,
+    put_run,
+    put_trace,
+)
+from tests.ledger.stored import stored_trace
+
+TICK = timedelta(microseconds=1)
+
+
+def offenders(session: Session, name: str) -> list[Any]:
+    query = INVARIANTS[name]
+    return sorted(session.execute(text(query if isinstance(query, str) else query())).scalars(), key=str)
+
+
+def test_a_run_that_succeeded_twice(session: Session) -> None:
+    session.execute(text("DROP INDEX uq_run_attempts_succeeded"))
+    twice, once = put_run(session), put_run(session)
+    for run, outcomes in ((twice, ("succeeded", "lost", "succeeded")), (once, ("lost", "lost", "succeeded"))):
+        for attempt, outcome in enumerate(outcomes, 1):
+            put_attempt(session, run, attempt, outcome)
+    put_attempt(session, put_run(session), 1, "succeeded")
+    assert offenders(session, "at most one succeeded attempt per run") == [twice]
+
+
+def test_a_run_without_its_result(session: Session) -> None:
+    put_trace(session, "trace")
+    put_comparison(session, "comparison", "trace", "trace")
+    for kind, digest in (("trace", "trace"), ("compare", "comparison"), ("later", "anything")):
+        put_run(session, "SUCCEEDED", kind=kind, result_digest=digest)
+    wrong = [
+        put_run(session, "SUCCEEDED", kind=kind, result_digest=digest)
+        for kind, digest in (("trace", "comparison"), ("trace", "none"), ("compare", "trace"), ("compare", "none"))
+    ]
+    for state in OF_STATE:
+        if state != "SUCCEEDED":
+            put_run(session, state)
+    assert offenders(session, "a succeeded run has its result") == sorted(wrong, key=str)
+
+
+def put_layer(session: Session, trace: str, layer: int, policy: str, **members: Any) -> None:
+    values = {"depth": 0.0, "entropy": 1.0, "detail": "{}"} | members
+    put(session, "trace_layers", trace_digest=trace, layer=layer, policy=policy, **values)
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 4])
+@pytest.mark.parametrize("rows_too_many", [-1, 0, 1])
+def test_a_trace_with_too_few_or_too_many_layers(session: Session, blocks: int, rows_too_many: int) -> None:
+    trace, other = put_trace(session, "1", n_layers=blocks), put_trace(session, "2", n_layers=2)
+    rows = 2 * (blocks + 1) + rows_too_many
+    for of, count in ((trace, rows), (other, 6)):
+        for row in range(count):
+            put_layer(session, of, row // 2, ("last", "all")[row % 2])
+    assert offenders(session, "a trace has every layer under both policies") == ([trace] if rows_too_many else [])
+
+
+def test_a_trace_without_any_layer(session: Session) -> None:
+    assert offenders(session, "a trace has every layer under both policies") == []
+    put_trace(session, "1")
+    assert offenders(session, "a trace has every layer under both policies") == ["1"]
+
+
+NUMBERS = (
+    "depth", "contraction", "contraction_se", "transport", "transport_se", "entropy", "effective_rank",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("-inf"), float("nan"), -1.7e308, 1.7e308])
+@pytest.mark.parametrize("column", NUMBERS)
+def test_a_number_that_is_not_finite(session: Session, column: str, number: float) -> None:
+    put_trace(session, "1", n_layers=1)
+    put_trace(session, "2", n_layers=1)
+    put_layer(session, "1", 0, "all", **dict.fromkeys(NUMBERS, -3.0))
+    put_layer(session, "1", 1, "last", **(dict.fromkeys(NUMBERS, 2.0) | {column: number}))
+    # Columns that are null hide none that is not.
+    put_layer(session, "1", 1, "all", **{column: number})
+    put_layer(session, "2", 0, "all")
+    expected = [] if abs(number) < float("inf") else ["1"]
+    assert offenders(session, "the numbers of a trace are finite") == expected
+
+
+def test_an_audit_with_two_keys_or_a_key_of_another_tenant(session: Session) -> None:
+    fine, twice, foreign, _ = (put_audit(session) for _ in range(4))
+    for audit, key, tenant in ((fine, "a", "t"), (twice, "b", "t"), (twice, "c", "t"), (foreign, "d", "other")):
+        put(session, "idempotency_keys", tenant=tenant, key=key, body_digest="b", audit_id=audit, status=202)
+    name = "one audit has one idempotency key, of its own tenant"
+    assert offenders(session, name) == sorted([twice, foreign], key=str)
+
+
+WANTED = ("QUEUED", "RUNNING", "SUCCEEDED")
+
+
+@pytest.mark.parametrize("one", OF_STATE)
+@pytest.mark.parametrize("other", OF_STATE)
+def test_two_wanted_runs_of_one_specification(session: Session, one: str, other: str) -> None:
+    session.execute(text("DROP INDEX uq_runs_spec_wanted"))
+    put_run(session, one, spec_digest="s")
+    put_run(session, other, spec_digest="s")
+    put_run(session, one, spec_digest="r")
+    put_run(session, other, spec_digest="q", cancel_requested=True)
+    put_run(session, other, spec_digest="q")
+    expected = ["s"] if one in WANTED and other in WANTED else []
+    assert offenders(session, "no two wanted runs share a specification") == expected
+
+
+@pytest.mark.parametrize("state", OF_STATE)
+def test_a_queued_run_that_nobody_wants(session: Session, state: str) -> None:
+    put_run(session, state)
+    run = put_run(session, state, cancel_requested=True)
+    assert offenders(session, "a queued run is wanted") == ([run] if state == "QUEUED" else [])
+
+
+def test_a_lease_that_ended_more_than_a_minute_ago(session: Session) -> None:
+    put_run(session)
+    put_run(session, "RUNNING", lease_until=-MINUTE)
+    run = put_run(session, "RUNNING", lease_until=-MINUTE - TICK)
+    assert offenders(session, "no lease is expired for more than a minute") == [run]
+
+
+def test_attempts_with_a_gap(session: Session) -> None:
+    numbers = {put_run(session): given for given in ((), (1,), (1, 2), (2,), (1, 3), (0, 2), (1, 2, 4))}
+    for run, given in numbers.items():
+        for attempt in given:
+            put_attempt(session, run, attempt, "lost")
+    wrong = [run for run, given in numbers.items() if given != tuple(range(1, len(given) + 1))]
+    assert offenders(session, "attempts are numbered without a gap") == sorted(wrong, key=str)
+
+
+def test_a_run_that_counts_other_attempts_than_it_had(session: Session) -> None:
+    wrong = []
+    for counted in range(3):
+        for had in range(3):
+            run = put_run(session, attempt=counted)
+            for attempt in range(1, had + 1):
+                put_attempt(session, run, attempt, "lost")
+            wrong += [run] if counted != had else []
+    assert offenders(session, "a run counts the attempts it had") == sorted(wrong, key=str)
+
+
+@pytest.mark.parametrize("state", OF_STATE)
+def test_an_attempt_that_succeeded_and_is_not_the_last(session: Session, state: str) -> None:
+    succeeded = {put_run(session, state, attempt=2): attempt for attempt in (None, 1, 2)}
+    for run, of in succeeded.items():
+        for attempt in (1, 2):
+            put_attempt(session, run, attempt, "succeeded" if attempt == of else "lost")
+    right = 2 if state == "SUCCEEDED" else None
+    wrong = [run for run, of in succeeded.items() if of != right]
+    assert offenders(session, "the attempt that succeeded is the last") == sorted(wrong, key=str)
+
+
+@pytest.mark.parametrize("state", OF_STATE)
+def test_an_open_attempt_of_what_is_not_running(session: Session, state: str) -> None:
+    last, first, ended = (put_run(session, state, attempt=2) for _ in range(3))
+    for run, outcomes in ((last, ("lost", None)), (first, (None, "lost")), (ended, ("lost", "lost"))):
+        for attempt, outcome in enumerate(outcomes, 1):
+            put_attempt(session, run, attempt, outcome)
+    wrong = [first] if state == "RUNNING" else [last, first]
+    assert offenders(session, "only a running run has an open attempt") == sorted(wrong, key=str)
+
+
+@pytest.mark.parametrize("state", OF_STATE)
+def test_an_open_audit_without_work(session: Session, state: str) -> None:
+    works = {of: put_audit(session, state, {"candidate": put_run(session, of)}) for of in OF_STATE}
+    without = put_audit(session, state)
+    with_both = {"candidate": put_run(session, "SUCCEEDED"), "reference": put_run(session)}
+    put_audit(session, state, with_both)
+    idle = [without, *(audit for of, audit in works.items() if of not in ("QUEUED", "RUNNING"))]
+    expected = sorted(idle, key=str) if state in ("QUEUED", "RUNNING") else []
+    assert offenders(session, "an open audit has work left") == expected
+
+
+COMPLETE = {
+    "candidate": "c", "reference": "r", "control": "x", "candidate_trace": "1", "reference_trace": "1",
+    "control_trace": "1", "comparison": "2", "verdict": "pass",
+}  # fmt: skip
+MISSING: dict[str, tuple[tuple[str, ...], bool]] = {
+    "nothing": ((), False),
+    "the candidate's trace": (("candidate_trace",), True),
+    "the reference's trace": (("reference_trace",), True),
+    "the control's trace": (("control_trace",), True),
+    "the comparison": (("comparison",), True),
+    "the verdict": (("verdict",), True),
+    "a control that was not asked for": (("control", "control_trace"), False),
+    "all but a trace that alone was asked for": (
+        ("control", "control_trace", "reference", "reference_trace", "comparison", "verdict"),
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("state", OF_STATE)
+@pytest.mark.parametrize("what", MISSING)
+def test_a_succeeded_audit_that_lacks_something(session: Session, what: str, state: str) -> None:
+    put_trace(session, "1")
+    put_comparison(session, "2", "1", "1")
+    missing, offends = MISSING[what]
+    given = {name: value for name, value in COMPLETE.items() if name not in missing}
+    audit = put_audit(session, state, None, **given)
+    expected = [audit] if offends and state == "SUCCEEDED" else []
+    assert offenders(session, "a succeeded audit has all its results") == expected
+
+
+@pytest.mark.parametrize("unwanted", [False, True])
+@pytest.mark.parametrize("needed", OF_STATE)
+@pytest.mark.parametrize("state", OF_STATE)
+def test_a_run_that_waits_in_vain(session: Session, state: str, needed: str, unwanted: bool) -> None:
+    run = put_run(session, state)
+    put_dependency(session, run, put_run(session, needed, cancel_requested=unwanted))
+    put_run(session, "FAILED")
+    in_vain = needed in ("FAILED", "CANCELLED") or (unwanted and needed != "SUCCEEDED")
+    expected = [run] if in_vain and state == "QUEUED" else []
+    assert offenders(session, "a queued run waits for nothing that will not come") == expected
+
+
+@pytest.mark.parametrize("state", OF_STATE)
+def test_an_audit_that_lacks_what_its_comparison_waits_for(session: Session, state: str) -> None:
+    trace, other, compare = put_run(session), put_run(session), put_run(session, kind="compare")
+    put_dependency(session, compare, trace)
+    put_audit(session, state, {"compare": compare, "candidate": trace})
+    audit = put_audit(session, state, {"compare": compare, "candidate": other})
+    expected = [audit] if state in ("QUEUED", "RUNNING") else []
+    assert offenders(session, "an audit needs what its comparison waits for") == expected
+
+
+@pytest.mark.parametrize("how", ["DISABLE", "ENABLE", "ENABLE ALWAYS", "ENABLE REPLICA"])
+@pytest.mark.parametrize("guard", GUARDS)
+def test_a_guard_that_is_off(session: Session, guard: str, how: str) -> None:
+    table = session.execute(
+        text("SELECT CAST(CAST(tgrelid AS regclass) AS text) FROM pg_trigger WHERE tgname = :name"), {"name": guard}
+    ).scalar_one()
+    session.execute(text(f"ALTER TABLE {table} {how} TRIGGER {guard}"))
+    on = how in ("ENABLE", "ENABLE ALWAYS")
+    assert offenders(session, "ended rows are guarded") == ([] if on else [guard])
+
+
+def test_a_guard_that_is_gone(session: Session) -> None:
+    session.execute(text("DROP TRIGGER runs_legal ON runs"))
+    assert offenders(session, "ended rows are guarded") == ["runs_legal"]
+
+
+# traces whose digest is not that of their content
+
+
+def torn(session: Session, last_s: float | None = None) -> list[Any]:
+    return violations(session, traces_of_last_s=last_s).get(DIGESTS, [])
+
+
+RENAMED = ("weights_digest", "prompt_set_digest", "fingerprint", "engine_version", "content_digest")
+
+
+@pytest.mark.parametrize("member", RENAMED)
+def test_a_trace_that_is_not_what_its_row_says(session: Session, member: str) -> None:
+    stored_trace(session, "a")
+    digest = stored_trace(session, "b")
+    assert torn(session) == []
+    session.execute(text("ALTER TABLE traces DISABLE TRIGGER ALL"))
+    session.execute(text(f"UPDATE traces SET {member} = 'x' WHERE digest = :digest"), {"digest": digest})
+    assert torn(session) == [digest]
+
+
+@pytest.mark.parametrize("value", [0.123, float("nan")])
+def test_a_trace_whose_numbers_were_changed(session: Session, value: float) -> None:
+    stored_trace(session, "a")
+    digest = stored_trace(session, "b")
+    session.execute(text("ALTER TABLE trace_layers DISABLE TRIGGER ALL"))
+    session.execute(
+        text("UPDATE trace_layers SET entropy = :value WHERE trace_digest = :digest AND layer = 1"),
+        {"digest": digest, "value": value},
+    )
+    assert torn(session) == [digest]
+
+
+def test_only_traces_of_the_last_while_are_read_again(session: Session) -> None:
+    put_trace(session, "old", created_at=-MINUTE)
+    put_trace(session, "new", created_at=-MINUTE + TICK)
+    assert torn(session, 60.0) == ["new"]
+    assert sorted(torn(session)) == ["new", "old"]
+
+
+def test_a_ledger_without_offenders(session: Session) -> None:
+    stored_trace(session)
+    run: UUID = put_run(session)
+    put_audit(session, runs={"candidate": run})
+    assert violations(session) == {}

@@ -1,0 +1,643 @@
+"""Every condition of the statements that read and write what callers own: rows that differ in one member.
+
+One transaction a test, as in ``test_run_statements.py``.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from service.audits import idempotency, store
+from service.audits.store import AuditFilter
+from service.database.ids import new_id
+from service.database.tables import AuditRecord, ModelRecord
+from service.keys import store as keys
+from service.models import store as models
+from service.operations import retained
+from service.prompt_sets import store as prompt_sets
+from service.runs import demand, rings
+from service.runs.specs import SPEC_VERSION, spec_digest
+from service.runs.wake import CHANNEL
+from service.traces import snapshots
+from service.traces import store as traces
+from spinal.errors import PromptSetNotFound, TraceNotFound
+from spinal.prompts.sets import PromptSet
+from tests.ledger.rows import (
+    MINUTE,
+    OF_STATE,
+    put,
+    put_audit,
+    put_comparison,
+    put_dependency,
+    put_run,
+    put_trace,
+    row,
+    state_of,
+)
+from tests.ledger.stored import made_trace, stored_trace
+
+NOW, TICK = timedelta(0), timedelta(microseconds=1)
+OPEN = ("QUEUED", "RUNNING")
+EVERY = AuditFilter()
+ENDED = ("SUCCEEDED", "FAILED", "CANCELLED")
+
+
+# audits
+
+
+def test_an_audit_is_its_tenants_own(session: Session) -> None:
+    mine, _also_mine, theirs = put_audit(session), put_audit(session), put_audit(session, tenant="other")
+    found = store.find_audit(session, "t", mine)
+    assert found is not None
+    assert found.id == mine
+    assert store.find_audit(session, "t", theirs) is None
+
+
+def test_runs_of_an_audit_are_its_own(session: Session) -> None:
+    shared, mine, unneeded = put_run(session), put_run(session), put_run(session)
+    audit = put_audit(session, runs={"candidate": shared, "reference": mine})
+    put_audit(session, runs={"candidate": unneeded, "control": shared})
+    assert {role: run.id for role, run in store.runs_of(session, audit).items()} == {
+        "candidate": shared,
+        "reference": mine,
+    }
+
+
+def test_what_inserting_an_audit_writes(session: Session) -> None:
+    one, other = put_run(session), put_run(session)
+    audit = AuditRecord(id=new_id(), tenant="t", candidate="c", request={}, spec={})
+    store.insert_audit(session, audit, {"candidate": one, "control": other})
+    assert row(session, "audits", audit.id)["state"] == "QUEUED"
+    assert {role: run.id for role, run in store.runs_of(session, audit.id).items()} == {
+        "candidate": one,
+        "control": other,
+    }
+
+
+def listed(session: Session, narrowed: AuditFilter = EVERY, **how: Any) -> list[UUID]:
+    return [audit.id for audit in store.list_audits(session, "t", narrowed, **({"after": None, "limit": 99} | how))]
+
+
+def test_audits_are_listed_newest_first_from_where_the_last_page_ended(session: Session) -> None:
+    ids = sorted(uuid4() for _ in range(5))
+    ages = (3, 2, 2, 2, 1)
+    for audit, minutes in zip(ids, ages, strict=True):
+        put_audit(session, id=audit, created_at=-minutes * MINUTE)
+    put_audit(session, tenant="other")
+    newest_first = ids[::-1]
+    assert listed(session) == newest_first
+    assert listed(session, limit=2) == newest_first[:2]
+    for at, audit in enumerate(newest_first):
+        seen = store.find_audit(session, "t", audit)
+        assert seen is not None
+        assert listed(session, after=(seen.created_at, seen.id)) == newest_first[at + 1 :]
+
+
+MATCHING: dict[str, tuple[AuditFilter, dict[str, Any], dict[str, Any]]] = {
+    "state": (AuditFilter(state="RUNNING"), {"state": "RUNNING"}, {"state": "QUEUED"}),
+    "verdict": (AuditFilter(verdict="warn"), {"verdict": "warn"}, {"verdict": "pass"}),
+    "no verdict": (AuditFilter(verdict="warn"), {"verdict": "warn"}, {}),
+    "candidate": (AuditFilter(model="m"), {"candidate": "m"}, {"candidate": "n", "reference": "n"}),
+    "reference": (AuditFilter(model="m"), {"reference": "m"}, {"control": "m"}),
+    "labels": (
+        AuditFilter(labels=(("a", "1"), ("b", "2"))),
+        {"labels": {"a": "1", "b": "2", "c": "3"}},
+        {"labels": {"a": "1", "b": "3"}},
+    ),
+}
+
+
+@pytest.mark.parametrize("by", MATCHING)
+def test_a_listing_holds_what_matches_and_nothing_else(session: Session, by: str) -> None:
+    narrowed, matching, other = MATCHING[by]
+    put_audit(session, **other)
+    found = put_audit(session, **matching)
+    assert listed(session, narrowed) == [found]
+    assert len(listed(session)) == 2
+
+
+def test_a_listing_ends_before_and_begins_after_a_moment(session: Session) -> None:
+    old, middle, new = (put_audit(session, created_at=-n * MINUTE) for n in (3, 2, 1))
+    seen = store.find_audit(session, "t", middle)
+    assert seen is not None
+    assert listed(session, AuditFilter(created_after=seen.created_at)) == [new]
+    assert listed(session, AuditFilter(created_before=seen.created_at)) == [old]
+
+
+@pytest.mark.parametrize("state", OF_STATE)
+def test_what_is_open_can_be_cancelled(session: Session, state: str) -> None:
+    audit, other = put_audit(session, state), put_audit(session)
+    assert store.cancel_audit(session, "t", audit) is (state in OPEN)
+    found = row(session, "audits", audit)
+    assert (found["state"], found["version"]) == (("CANCELLED", 2) if state in OPEN else (state, 1))
+    if state in OPEN:
+        assert found["finished_at"] == NOW
+    assert row(session, "audits", other)["state"] == "QUEUED"
+
+
+def test_nobody_cancels_what_is_another_tenants(session: Session) -> None:
+    run = put_run(session)
+    audit = put_audit(session, tenant="other", runs={"candidate": run})
+    assert not store.cancel_audit(session, "t", audit)
+    assert (row(session, "audits", audit)["state"], state_of(session, run)) == ("QUEUED", "QUEUED")
+
+
+@pytest.mark.parametrize("state", OF_STATE)
+def test_runs_that_nobody_else_needs_are_given_up_with_their_audit(session: Session, state: str) -> None:
+    run, unrelated = put_run(session, state), put_run(session)
+    audit = put_audit(session, runs={"candidate": run})
+    before = row(session, "runs", run)["finished_at"]
+    assert store.cancel_audit(session, "t", audit)
+    found = row(session, "runs", run)
+    assert found["state"] == ("CANCELLED" if state == "QUEUED" else state)
+    assert found["cancel_requested"] is (state in OPEN)
+    assert found["finished_at"] == (NOW if state == "QUEUED" else before)
+    assert (state_of(session, unrelated), row(session, "runs", unrelated)["cancel_requested"]) == ("QUEUED", False)
+
+
+@pytest.mark.parametrize("how", ["itself", "through its comparison"])
+@pytest.mark.parametrize("state", OF_STATE)
+def test_a_run_stays_while_an_open_audit_needs_it(session: Session, state: str, how: str) -> None:
+    run, compare = put_run(session), put_run(session, kind="compare")
+    put_dependency(session, compare, run)
+    put_dependency(session, put_run(session, kind="compare"), put_run(session))
+    put_audit(session, state, {"candidate": run} if how == "itself" else {"compare": compare})
+    assert store.cancel_audit(session, "t", put_audit(session, runs={"candidate": run}))
+    assert state_of(session, run) == ("QUEUED" if state in OPEN else "CANCELLED")
+
+
+# Idempotency-Keys
+
+
+def test_an_answer_is_found_by_tenant_and_key(session: Session) -> None:
+    audit = put_audit(session)
+    assert idempotency.remember_idempotent(session, "t", "k", "b", audit, 202)
+    assert tuple(idempotency.find_idempotent(session, "t", "k")) == ("b", audit, 202)
+    assert idempotency.find_idempotent(session, "t", "other") is None
+    assert idempotency.find_idempotent(session, "other", "k") is None
+
+
+def test_an_answer_is_given_once_and_kept(session: Session) -> None:
+    first, second = put_audit(session), put_audit(session)
+    assert idempotency.remember_idempotent(session, "t", "k", "b", first, 202)
+    assert not idempotency.remember_idempotent(session, "t", "k", "c", second, 201)
+    assert tuple(idempotency.find_idempotent(session, "t", "k")) == ("b", first, 202)
+    assert idempotency.remember_idempotent(session, "t", "other", "c", second, 201)
+
+
+def test_a_key_is_locked_for_its_tenant_alone(shared_ledger, session: Session) -> None:  # type: ignore[no-untyped-def]
+    assert idempotency.lock_idempotency_key(session, "a", "b")
+    with Session(shared_ledger.engine) as other:
+        assert not idempotency.lock_idempotency_key(other, "a", "b")
+        for tenant, key in (("a", "c"), ("c", "b"), ("b", "a"), ("ab", ""), ("", "ab"), ("a\n", "b"), ("a", "\nb")):
+            assert idempotency.lock_idempotency_key(other, tenant, key), (tenant, key)
+
+
+# models
+
+
+def named(session: Session, name: str, tenant: str = "t", **members: Any) -> ModelRecord:
+    given = {"reference": f"local:{name}", "description": f"about {name}", "labels": {"of": name}}
+    model = ModelRecord(id=new_id(), tenant=tenant, name=name, **(given | members))
+    assert models.insert_model(session, model)
+    return model
+
+
+def test_a_model_is_found_by_name_or_id_by_its_tenant(session: Session) -> None:
+    model, _ = named(session, "m"), named(session, "n")
+    theirs = named(session, "m", "other")
+    for name in ("m", str(model.id)):
+        found = models.find_model(session, "t", name)
+        assert found is not None
+        assert (found.id, found.name, found.reference, found.description, found.labels) == (
+            model.id, "m", "local:m", "about m", {"of": "m"},
+        )  # fmt: skip
+    assert models.find_model(session, "t", str(theirs.id)) is None
+    assert models.find_model(session, "t", "o") is None
+    assert models.find_model(session, "t", str(uuid4())) is None
+
+
+def test_a_name_that_looks_like_an_id_is_a_name_first(session: Session) -> None:
+    other = named(session, "m")
+    model = named(session, str(other.id))
+    found = models.find_model(session, "t", str(other.id))
+    assert found is not None
+    assert found.id == model.id
+
+
+def test_a_name_is_taken_once_for_each_tenant(session: Session) -> None:
+    kept = named(session, "m")
+    assert not models.insert_model(
+        session, ModelRecord(id=new_id(), tenant="t", name="m", reference="local:x", labels={})
+    )
+    found = models.find_model(session, "t", "m")
+    assert found is not None
+    assert (found.id, found.reference) == (kept.id, "local:m")
+
+
+def test_models_are_listed_by_name_from_where_the_last_page_ended(session: Session) -> None:
+    for name in ("b", "a", "c"):
+        named(session, name)
+    named(session, "d", "other")
+
+    def names(after: str | None = None, limit: int = 99) -> list[str]:
+        return [model.name for model in models.list_models(session, "t", after=after, limit=limit)]
+
+    assert (names(), names("a"), names("a", 1), names("c")) == (["a", "b", "c"], ["b", "c"], ["b"], [])
+
+
+# prompt sets
+
+
+def test_a_prompt_set_is_stored_once_and_found_by_its_digest(session: Session) -> None:
+    prompts, other = PromptSet(("p", "q"), ("x", "y"), "name"), PromptSet(("r",), ("z",), None)
+    for each in (prompts, other, PromptSet(("p", "q"), ("x", "y"), "another name")):
+        prompt_sets.store_prompt_set(session, each)
+    found = prompt_sets.load_prompt_set(session, prompts.digest)
+    assert (found.prompts, found.continuations, found.name) == (("p", "q"), ("x", "y"), "name")
+    assert prompt_sets.load_prompt_set(session, other.digest).name is None
+    with pytest.raises(PromptSetNotFound):
+        prompt_sets.load_prompt_set(session, "0" * 64)
+
+
+def test_prompt_sets_are_listed_newest_first(session: Session) -> None:
+    for digest, minutes in (("a", 2), ("c", 1), ("b", 1)):
+        put(
+            session, "prompt_sets", digest=digest, name=f"n{digest}", prompts="[]", continuations="[]", count=minutes,
+            created_at=-minutes * MINUTE,
+        )  # fmt: skip
+    found = [tuple(each) for each in prompt_sets.list_prompt_sets(session, 99)]
+    assert found == [("b", "nb", 1), ("c", "nc", 1), ("a", "na", 2)]
+    assert [each.digest for each in prompt_sets.list_prompt_sets(session, 1)] == ["b"]
+
+
+# traces and comparisons
+
+
+def test_a_trace_comes_back_as_it_was_stored(session: Session) -> None:
+    stored = {weights: stored_trace(session, weights, blocks=3) for weights in "ab"}
+    # As they may lie on the disk after an update: not in the order of their insertion.
+    session.execute(
+        text("""ALTER TABLE trace_layers DISABLE TRIGGER ALL;
+                CREATE TEMPORARY TABLE kept ON COMMIT DROP AS SELECT * FROM trace_layers ORDER BY policy, layer DESC;
+                DELETE FROM trace_layers; INSERT INTO trace_layers SELECT * FROM kept""")
+    )
+    for weights, digest in stored.items():
+        written = made_trace(weights, blocks=3).model_dump(mode="json", by_alias=True)
+        found = traces.load_trace_document(session, digest)
+        assert found == written
+        assert [list(layer["positions"]) for layer in found["layers"]] == [["last", "all"]] * 4
+        assert traces.load_trace(session, digest) == made_trace(weights, blocks=3)
+        head = session.execute(
+            text("SELECT * FROM traces WHERE digest = :digest"), {"digest": digest}
+        ).mappings().one()  # fmt: skip
+        made = made_trace(weights, blocks=3)
+        assert {name: head[name] for name in ("weights_digest", "prompt_set_digest", "fingerprint", "engine_version",
+                                              "source", "n_layers", "capture_uri", "capture_bytes")} == {
+            "weights_digest": made.model.weights_digest, "prompt_set_digest": made.prompt_set.digest,
+            "fingerprint": made.fingerprint, "engine_version": made.engine.version, "source": made.model.source,
+            "n_layers": 3, "capture_uri": f"file:{weights}", "capture_bytes": 7,
+        }  # fmt: skip
+        assert head["content_digest"] == traces.content_digest(written)
+        assert "layers" not in head["document"]
+    with pytest.raises(TraceNotFound):
+        traces.load_trace_document(session, "0" * 64)
+
+
+def test_content_is_digested_with_the_zero_that_the_database_keeps() -> None:
+    assert traces.content_digest({"a": [-0.0, {"b": -0.0}]}) == traces.content_digest({"a": [0.0, {"b": 0.0}]})
+    assert traces.content_digest({"a": 1.0}) != traces.content_digest({"a": 0.0})
+    assert traces.content_digest({"a": -1.0}) != traces.content_digest({"a": 1.0})
+
+
+def test_a_trace_stored_again_changes_nothing_but_the_place_of_its_capture(session: Session) -> None:
+    digest, other = stored_trace(session, "a"), stored_trace(session, "b")
+    before = traces.load_trace_document(session, digest)
+    assert stored_trace(session, "a", uri="file:new") == digest
+    assert traces.load_trace_document(session, digest) == before
+    assert traces.stored_capture(session, digest) == traces.StoredCapture(digest, "file:new", 7)
+    assert traces.stored_capture(session, other) == traces.StoredCapture(other, "file:b", 7)
+    traces.replace_capture(session, digest, "file:newest", 9)
+    assert traces.stored_capture(session, digest) == traces.StoredCapture(digest, "file:newest", 9)
+    assert traces.stored_capture(session, other) == traces.StoredCapture(other, "file:b", 7)
+
+
+def test_a_deleted_capture_is_no_capture(session: Session) -> None:
+    put_trace(session, "here")
+    put_trace(session, "gone", capture_uri=None, capture_bytes=None)
+    assert traces.stored_capture(session, "gone") is None
+    assert traces.stored_capture(session, "never") is None
+
+
+ROLES = ("candidate_trace", "reference_trace", "control_trace")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_trace_is_readable_for_tenants_whose_audits_refer_to_it(session: Session, role: str) -> None:
+    put_trace(session, "1")
+    put_trace(session, "2")
+    put_audit(session, "QUEUED", None, **{role: "1"})
+    put_audit(session, "QUEUED", None, **{role: "1"})
+    put_audit(session, "QUEUED", None, **{"tenant": "other", role: "2"})
+    assert [traces.tenant_has_trace(session, "t", digest) for digest in "12"] == [True, False]
+    assert [each.digest for each in listed_traces(session)] == ["1"]
+
+
+def listed_traces(session: Session, **how: Any) -> list[Any]:
+    return traces.list_traces(session, "t", **({"weights": None, "after": None, "limit": 99} | how))
+
+
+def test_traces_are_listed_newest_first_from_where_the_last_page_ended(session: Session) -> None:
+    for digest, minutes, weights in (("2", 2, "w"), ("4", 1, "v"), ("1", 2, "v"), ("3", 2, "w"), ("0", 3, "w")):
+        put_trace(session, digest, created_at=-minutes * MINUTE, weights_digest=weights)
+        put_audit(session, candidate_trace=digest)
+    found = listed_traces(session)
+    assert [each.digest for each in found] == ["4", "3", "2", "1", "0"]
+    assert [each.digest for each in listed_traces(session, limit=2)] == ["4", "3"]
+    assert [each.digest for each in listed_traces(session, weights="w")] == ["3", "2", "0"]
+    for at, each in enumerate(found):
+        after = (each.created_at, each.digest)
+        assert listed_traces(session, after=after) == found[at + 1 :]
+
+
+def test_a_comparison_is_found_by_both_its_traces_newest_first(session: Session) -> None:
+    for digest in ("1", "2", "3"):
+        put_trace(session, digest)
+    pairs = {
+        "old": ("1", "2"),
+        "new": ("1", "2"),
+        "oldest": ("1", "2"),
+        "turned": ("2", "1"),
+        "third": ("1", "3"),
+        "other": ("3", "2"),
+    }
+    minutes = {"old": 2, "new": 1, "oldest": 3}
+    for name, (reference, candidate) in pairs.items():
+        put_comparison(session, name, reference, candidate, created_at=-minutes.get(name, 0) * MINUTE)
+        put_audit(session, comparison=name)
+    put_comparison(session, "theirs", "1", "2")
+    put_audit(session, tenant="other", comparison="theirs")
+    put_comparison(session, "nobody's", "1", "2")
+    for name, (reference, candidate) in pairs.items():
+        found = traces.stored_comparison(session, "t", reference, candidate)
+        assert found is not None
+        assert found["name"] == ("new" if (reference, candidate) == ("1", "2") else name)
+    assert traces.stored_comparison(session, "t", "2", "3") is None
+    assert traces.load_comparison_document(session, "old") == {"name": "old", "verdict": {"outcome": "warn"}}
+    assert traces.load_comparison_document(session, "never") is None
+
+
+def test_a_snapshot_keeps_the_content_it_was_first_found_to_hold(session: Session) -> None:
+    snapshots.remember_weights_digest(session, "s", "w")
+    snapshots.remember_weights_digest(session, "s", "v")
+    snapshots.remember_weights_digest(session, "r", "u")
+    assert [snapshots.known_weights_digest(session, name) for name in "srq"] == ["w", "u", None]
+
+
+# what may be deleted
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("state", OF_STATE)
+def test_captures_of_open_audits_stay_and_those_of_ended_ones_may_go(session: Session, state: str, role: str) -> None:
+    put_trace(session, "1", created_at=-MINUTE - TICK)
+    put_audit(session, state, None, **{role: "1"})
+    capture = traces.StoredCapture("1", "file:1", 5)
+    may_go = state in ENDED
+    assert retained.old_captures(session, older_than_s=60.0) == ([capture] if may_go else [])
+    assert retained.forget_capture(session, capture) is may_go
+    assert traces.stored_capture(session, "1") == (None if may_go else capture)
+
+
+def test_captures_are_old_after_their_time_oldest_first(session: Session) -> None:
+    for digest, age in (("young", MINUTE), ("old", MINUTE + TICK), ("older", 3 * MINUTE), ("gone", 3 * MINUTE)):
+        uri = None if digest == "gone" else f"file:{digest}"
+        put_trace(session, digest, created_at=-age, capture_uri=uri, capture_bytes=None if digest == "older" else 5)
+    assert retained.old_captures(session, older_than_s=60.0) == [
+        traces.StoredCapture("older", "file:older", 0), traces.StoredCapture("old", "file:old", 5),
+    ]  # fmt: skip
+
+
+def test_a_capture_is_forgotten_where_it_was_found_and_nowhere_else(session: Session) -> None:
+    for digest in ("1", "2"):
+        put_trace(session, digest, capture_uri="file:same")
+    assert not retained.forget_capture(session, traces.StoredCapture("1", "file:former", 5))
+    assert retained.forget_capture(session, traces.StoredCapture("1", "file:same", 5))
+    left = session.execute(text("SELECT digest, capture_uri, capture_bytes FROM traces ORDER BY digest")).all()
+    assert [tuple(each) for each in left] == [("1", None, None), ("2", "file:same", 5)]
+
+
+def test_files_that_no_trace_names(session: Session) -> None:
+    put_trace(session, "1", capture_uri="file:named")
+    put_trace(session, "2", capture_uri=None)
+    assert retained.unnamed_captures(session, ["file:z", "file:named", "file:a"]) == ["file:a", "file:z"]
+    assert retained.unnamed_captures(session, []) == []
+
+
+def test_answers_are_old_after_their_time(session: Session) -> None:
+    audit = put_audit(session)
+    for key, age in (("young", MINUTE), ("old", MINUTE + TICK), ("older", 3 * MINUTE)):
+        put(
+            session, "idempotency_keys", tenant="t", key=key, body_digest="b", audit_id=audit, status=202,
+            created_at=-age,
+        )  # fmt: skip
+    assert retained.count_idempotency_keys(session, older_than_s=60.0) == 2
+    assert retained.delete_idempotency_keys(session, older_than_s=60.0) == 2
+    assert [idempotency.find_idempotent(session, "t", key) is None for key in ("young", "old", "older")] == [
+        False, True, True,
+    ]  # fmt: skip
+
+
+# runs that callers need
+
+
+def need(session: Session, specs: dict[str, Any], **members: Any) -> dict[str, UUID]:
+    given: dict[str, Any] = {"queue_of": lambda kind: f"of {kind.name}", "priority": 0, "traceparent": None}
+    return demand.need_runs(session, specs, **(given | members))
+
+
+SPECS = {
+    "compare": {"kind": "compare", "of": 1},
+    "candidate": {"kind": "trace", "of": 2},
+    "reference": {"kind": "trace", "of": 3},
+}
+
+
+def test_what_a_needed_run_is_made_of(session: Session) -> None:
+    found = need(session, SPECS, priority=4, traceparent="00-x")
+    for role, spec in SPECS.items():
+        made = row(session, "runs", found[role])
+        assert (made["kind"], made["spec"], made["spec_version"], made["spec_digest"]) == (
+            spec["kind"], spec, SPEC_VERSION, spec_digest(spec),
+        )  # fmt: skip
+        assert (made["queue"], made["priority"], made["traceparent"]) == (f"of {spec['kind']}", 4, "00-x")
+        assert (made["state"], made["attempt"]) == ("QUEUED", 0)
+    waits = session.execute(text("SELECT run_id, depends_on FROM run_dependencies")).all()
+    assert {tuple(each) for each in waits} == {
+        (found["compare"], found["candidate"]), (found["compare"], found["reference"]),
+    }  # fmt: skip
+
+
+def test_traces_are_one_run_when_they_are_the_same(session: Session) -> None:
+    same = {"compare": SPECS["compare"], "candidate": SPECS["candidate"], "reference": SPECS["candidate"]}
+    found = need(session, same)
+    assert found["candidate"] == found["reference"]
+    assert len(session.execute(text("SELECT 1 FROM run_dependencies")).all()) == 1
+
+
+def test_a_needed_run_wakes_the_dispatchers_once(shared_ledger, session: Session) -> None:  # type: ignore[no-untyped-def]
+    with shared_ledger.engine.connect() as listening:
+        raw = listening.connection.driver_connection
+        raw.autocommit = True
+        raw.execute(f"LISTEN {CHANNEL}")
+        # Committed, as only then anybody is told; and put away at once.
+        with shared_ledger.begin() as committed:
+            run = need(committed, {"candidate": SPECS["candidate"]})["candidate"]
+            assert need(committed, {"candidate": SPECS["candidate"]}) == {"candidate": run}
+        with shared_ledger.begin() as committed:
+            committed.execute(text("TRUNCATE runs CASCADE"))
+        told = list(raw.notifies(timeout=10.0, stop_after=1)) + list(raw.notifies(timeout=0.0))
+        raw.autocommit = False
+    assert [notice.payload for notice in told] == [str(run)]
+
+
+@pytest.mark.parametrize("unwanted", [False, True])
+@pytest.mark.parametrize("state", OF_STATE)
+def test_a_run_is_shared_while_it_is_wanted_and_can_still_succeed(session: Session, state: str, unwanted: bool) -> None:
+    spec = SPECS["candidate"]
+    old = put_run(session, state, spec_digest=spec_digest(spec), cancel_requested=unwanted, priority=2)
+    put_run(session, "SUCCEEDED")
+    found = need(session, {"candidate": spec}, priority=3)["candidate"]
+    shared = state in (*OPEN, "SUCCEEDED") and not unwanted
+    assert (found == old) is shared
+    assert need(session, {"candidate": spec}, priority=1)["candidate"] == found
+    assert row(session, "runs", old)["priority"] == (3 if shared and state != "SUCCEEDED" else 2)
+    assert row(session, "runs", found)["priority"] == (2 if found == old and state == "SUCCEEDED" else 3)
+
+
+# locks
+
+
+def unlocked(shared_ledger, runs: list[UUID]) -> set[UUID]:  # type: ignore[no-untyped-def]
+    """Those of the runs that no transaction holds."""
+    with Session(shared_ledger.engine) as other:
+        return set(
+            other.execute(
+                text("SELECT id FROM runs WHERE id = ANY(:ids) FOR NO KEY UPDATE SKIP LOCKED"), {"ids": runs}
+            ).scalars()
+        )
+
+
+@pytest.fixture
+def committed(shared_ledger) -> Iterator[Session]:  # type: ignore[no-untyped-def]
+    """A session whose rows other transactions see once they are committed; put away afterwards."""
+    with Session(shared_ledger.engine) as opened:
+        yield opened
+        opened.rollback()
+        opened.execute(text("TRUNCATE runs, audits CASCADE"))
+        opened.commit()
+
+
+def test_what_cancelling_locks(shared_ledger, committed: Session) -> None:  # type: ignore[no-untyped-def]
+    of_state = {state: put_run(committed, state) for state in OF_STATE}
+    unrelated = put_run(committed)
+    audit = put_audit(committed, runs={state.lower(): run for state, run in of_state.items()})
+    put_audit(committed, runs={"candidate": unrelated})
+    committed.commit()
+    demand.lock_runs_of(committed, audit)
+    runs = [*of_state.values(), unrelated]
+    assert unlocked(shared_ledger, runs) == {*runs} - {of_state[state] for state in OPEN}
+
+
+@pytest.mark.parametrize("how", ["cancel", "not rung"])
+@pytest.mark.parametrize(("kinds", "digests"), [("ttt", "abc"), ("ttc", "bca"), ("tcc", "cab"), ("ccc", "abc")])
+def test_runs_are_locked_by_depth_then_by_specification(  # type: ignore[no-untyped-def]
+    shared_ledger, committed: Session, kinds: str, digests: str, how: str
+) -> None:
+    """A transaction that waits for the second of three runs holds the first, and not the third."""
+    runs = [
+        put_run(committed, kind={"t": "trace", "c": "compare"}[kind], spec_digest=digest * 64, rung_at=NOW)
+        for kind, digest in reversed(list(zip(kinds, digests, strict=True)))
+    ][::-1]
+    audit = put_audit(committed, runs=dict(zip("xyz", runs, strict=True)))
+    committed.commit()
+    committed.execute(text("SELECT 1 FROM runs WHERE id = :id FOR UPDATE"), {"id": runs[1]})
+
+    def wait() -> None:
+        with shared_ledger.begin() as waiting:
+            if how == "cancel":
+                demand.lock_runs_of(waiting, audit)
+            else:
+                rings.mark_not_rung(waiting, runs)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    try:
+        held = 0
+        until = time.monotonic() + 20.0
+        while not held and time.monotonic() < until:
+            # An own transaction: what one saw of the activity it sees to its end.
+            with shared_ledger.read() as looking:
+                held = looking.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar_one()
+        assert held, "nobody waits for the second run"
+        assert unlocked(shared_ledger, runs) == {runs[2]}
+    finally:
+        committed.rollback()
+        thread.join(30.0)
+
+
+def test_only_what_waits_is_locked_to_be_rung_again(shared_ledger, committed: Session) -> None:  # type: ignore[no-untyped-def]
+    of_state = {state: put_run(committed, state) for state in OF_STATE}
+    committed.commit()
+    rings.mark_not_rung(committed, list(of_state.values()))
+    assert unlocked(shared_ledger, list(of_state.values())) == {*of_state.values()} - {of_state["QUEUED"]}
+
+
+# keys
+
+
+def test_a_key_opens_for_its_tenant_what_it_was_made_for(session: Session) -> None:
+    key = keys.create_key(session, tenant="t", scopes=("read", "write"), pepper="p")
+    keys.create_key(session, tenant="other", scopes=("admin",), pepper="p")
+    prefix, key_id, secret = key.split("_", 2)
+    assert keys.authenticate(session, key, pepper="p") == keys.Caller("t", frozenset({"read", "write"}), key_id)
+    for wrong in (
+        f"{prefix}_{key_id}_{secret}x", f"{prefix}_{'0' * 16}_{secret}", f"key_{key_id}_{secret}",
+        f"{prefix}_{key_id}_", f"{prefix}__{secret}", f"{prefix}_{key_id}", prefix, "", f"{prefix}_\x00_{secret}",
+        f"{prefix}_{key_id}_\ud800",
+    ):  # fmt: skip
+        assert keys.authenticate(session, wrong, pepper="p") is None, wrong
+    assert keys.authenticate(session, key, pepper="another") is None
+    assert keys.authenticate(session, f"{prefix}_unknown_", pepper="p") is None
+
+
+def test_an_unknown_key_is_no_key_whatever_its_secret(session: Session) -> None:
+    """The comparison that is made for an unknown key, too, has no secret that opens it."""
+    assert keys.authenticate(session, "spk_0_p", pepper="p") is None
+    assert keys.authenticate(session, "spk_0_p", pepper="") is None
+
+
+def test_a_revoked_key_opens_nothing(session: Session) -> None:
+    key, other = (keys.create_key(session, tenant="t", scopes=("read",), pepper="p") for _ in range(2))
+    key_id = key.split("_")[1]
+    assert keys.revoke_key(session, key_id)
+    assert keys.authenticate(session, key, pepper="p") is None
+    assert keys.authenticate(session, other, pepper="p") is not None
+    assert not keys.revoke_key(session, key_id)
+    assert not keys.revoke_key(session, "unknown")
+
+
+@pytest.mark.parametrize(("left", "open_"), [(None, True), (timedelta(microseconds=1), True), (NOW, False)])
+def test_a_key_ends_at_its_time(session: Session, left: timedelta | None, open_: bool) -> None:
+    key = keys.create_key(session, tenant="t", scopes=("read",), pepper="p")
+    session.execute(
+        text("UPDATE api_keys SET expires_at = now() + :left WHERE id = :id"), {"id": key.split("_")[1], "left": left}
+    )
+    assert (keys.authenticate(session, key, pepper="p") is not None) is open_
