@@ -47,7 +47,7 @@ TARGETS = {
         # The schema is the migrations' (``tests/ledger/test_migrations.py``); connections are tested by breaking them
         # (``tests/chaos``).
         not_sources=("*/tables.py", "*/connection.py", "*/unit_of_work.py", "*/ids.py", "*/__init__.py"),
-        tests=("tests/ledger/test_*.py", "tests/api/test_audits.py", "tests/api/test_retention.py"),
+        tests=("tests/ledger/test_*.py",),
         # Long random runs: what they find by chance the others should find every time.
         not_tests=(
             "tests/ledger/test_stateful.py",
