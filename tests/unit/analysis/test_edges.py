@@ -1,5 +1,6 @@
 """Where a rule of the analysis begins and ends: smallest counts, the limits themselves, what one side lacks."""
 
+import itertools
 import math
 from dataclasses import replace
 from fractions import Fraction
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spinal.analysis import contraction, controls, damage, diff, layers, nulls, remarks, scores, uncertainty
+from spinal.analysis import contraction, controls, damage, diff, layers, nulls, remarks, scores, shape, uncertainty
 from spinal.analysis.compare import _first_prompts
 from spinal.analysis.contraction import Fit, fit_window, influence_se, numerical_rank, window_ranks
 from spinal.analysis.layers import Pair as Full
@@ -439,3 +440,55 @@ def test_a_contrast_that_is_not_significant_is_said_with_its_value(value: float 
         remarks._of_controls({"self": a_null(None), "control": null}), "cannot be told from that of the control"
     )
     assert said is (value is not None and not significant)
+
+
+# shapes of curves
+
+
+def test_coherence_of_many_curves_is_that_of_each() -> None:
+    generator = np.random.default_rng(0)
+    many = generator.standard_normal((5, 4, 3))
+    found = shape.path_coherence(many)
+    assert found.shape == (5,)
+    for curve, one in zip(many, found, strict=True):
+        steps = [float(np.linalg.norm(b - a)) for a, b in itertools.pairwise(curve)]
+        assert one == pytest.approx(float(np.linalg.norm(curve[-1] - curve[0])) / sum(steps), rel=1e-12)
+
+
+def test_a_path_needs_two_points_that_differ() -> None:
+    assert shape.path_coherence(np.array([[[0.0, 0.0], [3e-9, 4e-9]]])) == pytest.approx([1.0], rel=1e-12)
+    assert np.isnan(shape.path_coherence(np.ones((1, 3, 2)))).all()
+    short = shape.path_coherence(np.ones((6, 1, 3)))
+    assert short.shape == (6,)
+    assert np.isnan(short).all()
+
+
+def test_a_straight_path_is_never_more_than_coherent() -> None:
+    """Rounding of a sum of steps may make the chord the longer one."""
+    generator = np.random.default_rng(0)
+    ends = generator.standard_normal((4000, 1, 3))
+    straight = ends * np.array([0.0, 0.1, 0.4, 1.0])[:, None]
+    assert shape.path_coherence(straight).max() == 1.0
+
+
+def test_a_turn_needs_three_known_points() -> None:
+    corner = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]])
+    assert shape.turning_angle(corner) == pytest.approx(math.pi / 2)
+    assert math.isnan(shape.turning_angle(corner[:2]))
+    for point in range(3):
+        holed = corner.copy()
+        holed[point, 1] = NAN
+        assert math.isnan(shape.turning_angle(holed))
+
+
+def test_a_rank_correlation_needs_two_known_pairs() -> None:
+    x, y = np.array([1.0, 2.0, 3.0]), np.array([1.0, 3.0, 2.0])
+    assert shape.kendall_tau(x, y) == pytest.approx(1 / 3)
+    assert shape.kendall_tau(x[:2], y[:2]) == 1.0
+    for one, other in ((x[:1], y[:1]), (np.array([NAN, 1, 2]), y), (x, np.array([1, NAN, 2])), (x, np.full(3, NAN))):
+        assert math.isnan(shape.kendall_tau(one, other))
+
+
+def test_roughness_needs_three_nodes() -> None:
+    assert math.isfinite(shape.entropy_roughness(np.array([1.0, 2.0, 4.0])))
+    assert math.isnan(shape.entropy_roughness(np.array([1.0, 2.0])))
