@@ -3,6 +3,7 @@
 One transaction a test, as in ``test_run_statements.py``.
 """
 
+import hmac
 import threading
 import time
 from collections.abc import Iterator
@@ -86,12 +87,12 @@ def listed(session: Session, narrowed: AuditFilter = EVERY, **how: Any) -> list[
 
 
 def test_audits_are_listed_newest_first_from_where_the_last_page_ended(session: Session) -> None:
-    ids = sorted(uuid4() for _ in range(5))
-    ages = (3, 2, 2, 2, 1)
-    for audit, minutes in zip(ids, ages, strict=True):
+    a, b, c, d, e = sorted(uuid4() for _ in range(5))
+    # Inserted in no order, and ids that grow the other way round than times do.
+    for audit, minutes in ((c, 2), (e, 3), (a, 1), (d, 2), (b, 2)):
         put_audit(session, id=audit, created_at=-minutes * MINUTE)
     put_audit(session, tenant="other")
-    newest_first = ids[::-1]
+    newest_first = [a, d, c, b, e]
     assert listed(session) == newest_first
     assert listed(session, limit=2) == newest_first[:2]
     for at, audit in enumerate(newest_first):
@@ -142,6 +143,16 @@ def test_what_is_open_can_be_cancelled(session: Session, state: str) -> None:
     assert row(session, "audits", other)["state"] == "QUEUED"
 
 
+def test_cancelling_holds_all_that_the_audit_needs_in_flight(shared_ledger, committed: Session) -> None:  # type: ignore[no-untyped-def]
+    """Also what another audit needs: neither may give up what the other has just counted on."""
+    mine, shared = put_run(committed, "RUNNING"), put_run(committed)
+    audit = put_audit(committed, runs={"candidate": mine, "reference": shared})
+    put_audit(committed, runs={"candidate": shared})
+    committed.commit()
+    assert store.cancel_audit(committed, "t", audit)
+    assert unlocked(shared_ledger, [mine, shared]) == set()
+
+
 def test_nobody_cancels_what_is_another_tenants(session: Session) -> None:
     run = put_run(session)
     audit = put_audit(session, tenant="other", runs={"candidate": run})
@@ -190,6 +201,13 @@ def test_an_answer_is_given_once_and_kept(session: Session) -> None:
     assert not idempotency.remember_idempotent(session, "t", "k", "c", second, 201)
     assert tuple(idempotency.find_idempotent(session, "t", "k")) == ("b", first, 202)
     assert idempotency.remember_idempotent(session, "t", "other", "c", second, 201)
+
+
+def test_a_key_is_locked_under_the_number_that_every_release_locks(shared_ledger, session: Session) -> None:  # type: ignore[no-untyped-def]
+    assert idempotency.lock_idempotency_key(session, "a", "b")
+    with Session(shared_ledger.engine) as other:
+        number = "hashtextextended('a' || chr(10) || 'b', 0)"
+        assert not other.execute(text(f"SELECT pg_try_advisory_xact_lock({number})")).scalar_one()
 
 
 def test_a_key_is_locked_for_its_tenant_alone(shared_ledger, session: Session) -> None:  # type: ignore[no-untyped-def]
@@ -616,6 +634,13 @@ def test_a_key_opens_for_its_tenant_what_it_was_made_for(session: Session) -> No
         assert keys.authenticate(session, wrong, pepper="p") is None, wrong
     assert keys.authenticate(session, key, pepper="another") is None
     assert keys.authenticate(session, f"{prefix}_unknown_", pepper="p") is None
+
+
+def test_what_is_kept_of_a_key(session: Session) -> None:
+    _, key_id, secret = keys.create_key(session, tenant="t", scopes=("read",), pepper="pepper").split("_", 2)
+    assert (len(key_id), len(secret)) == (16, 43)
+    kept = session.execute(text("SELECT secret_hmac FROM api_keys WHERE id = :id"), {"id": key_id}).scalar_one()
+    assert kept == hmac.new(b"pepper", secret.encode(), "sha256").hexdigest()
 
 
 def test_an_unknown_key_is_no_key_whatever_its_secret(session: Session) -> None:

@@ -224,6 +224,49 @@ def test_an_interval_that_touches_zero_holds_it(draws: list[float], significant:
     assert controls._contrast(0.5, np.repeat(draws, 100)).significant is significant
 
 
+# intervals
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, -1.0, 1e9])
+def test_an_interval_is_that_of_the_draws_where_they_differ(scale: float) -> None:
+    shares = np.array([[1.0, 0.0]] * 50 + [[0.9, 0.1]] * 50)
+    [found] = uncertainty.mean_estimates(scale * np.array([[0.0], [1.0]]), shares, reasons=[""], test=False)
+    assert found.value == pytest.approx(0.5 * scale)
+    assert found.ci == pytest.approx(tuple(sorted((0.0, 0.1 * scale))), rel=1e-12)
+    assert found.se == pytest.approx(0.05025 * abs(scale), rel=1e-3)
+
+
+@pytest.mark.parametrize("value", [0.1, -0.1, 0.7, -0.7, 1e-300, 0.0])
+@pytest.mark.parametrize("prompts", [2, 3, 7, 49])
+def test_an_interval_of_what_never_varies_holds_its_value(value: float, prompts: int) -> None:
+    shares = uncertainty.draw_shares(prompts, 200, 0)
+    [found] = uncertainty.mean_estimates(np.full((prompts, 1), value), shares, reasons=[""], test=False)
+    assert found.value is not None
+    assert found.ci is not None
+    assert found.ci[0] <= found.value <= found.ci[1]
+    assert found.ci == pytest.approx((value, value), rel=1e-12)
+
+
+@pytest.mark.parametrize(("prompts", "has"), [(1, False), (2, True), (3, True)])
+def test_a_mean_has_an_interval_from_two_prompts_on(prompts: int, has: bool) -> None:
+    values, shares = np.arange(1.0, prompts + 1)[:, None], uncertainty.draw_shares(prompts, 50, 0)
+    [found] = uncertainty.mean_estimates(values, shares, reasons=[""], test=True)
+    assert (found.ci is not None) is has
+
+
+@pytest.mark.parametrize(("replicates", "has"), [(2, False), (3, True)])
+def test_an_alpha_has_an_interval_from_three_replicates_on(replicates: int, has: bool) -> None:
+    rows = np.linspace(-1.0, 1.0, replicates)[None]
+    shares = uncertainty.draw_shares(replicates, 50, 0)
+    [found] = uncertainty.alpha_estimates(np.ones(1), rows, "groups", shares, 0, reasons=[""])
+    assert (found.ci is not None) is has
+
+
+def test_a_value_at_the_critical_one_is_not_flagged() -> None:
+    found = uncertainty.corrected_flags(np.array([1.0, 1.01]), np.ones((20, 2)), np.ones(2))
+    assert found.tolist() == [False, True]
+
+
 # damage
 
 
