@@ -1,6 +1,7 @@
 """Runs tests against mutants in a copy of the tree; the checkout itself is never touched."""
 
 import contextlib
+import fnmatch
 import json
 import os
 import shutil
@@ -17,7 +18,8 @@ from tools.mutation.targets import Target
 
 ROOT = Path(__file__).resolve().parents[2]
 FIRST = 8
-"""The quickest tests that reach a mutant go first: they kill most, and collecting the others takes time."""
+"""Where no tests are named as nearest, so many of the quickest that reach a mutant go first: they kill most, and
+collecting the others takes time."""
 SLACK_S = 20.0
 
 
@@ -31,6 +33,15 @@ class Tests:
 
     seconds: dict[str, float]
     reached: dict[str, list[str]]
+    nearest: tuple[tuple[str, str], ...] = ()
+
+    def split(self, mutant: Mutant) -> tuple[list[str], list[str]]:
+        """Tests that go first, since they are about the mutated file or else the quickest, and those that go next."""
+        chosen = self.for_mutant(mutant)
+        about = next((tests for source, tests in self.nearest if fnmatch.fnmatch(mutant.file, source)), None)
+        near = [test for test in chosen if about and fnmatch.fnmatch(test.split("::")[0], about)]
+        first = near or chosen[:FIRST]
+        return first, [test for test in chosen if test not in set(first)]
 
     def for_mutant(self, mutant: Mutant) -> list[str]:
         """The tests that could notice. What stands outside of functions may act on any test."""
@@ -112,15 +123,15 @@ class Tree:
             names = found[test]["reached"]
             for name in {*names, *(name.split("::")[0] for name in names)}:
                 reached.setdefault(name, []).append(test)
-        return Tests(seconds, reached)
+        return Tests(seconds, reached, target.nearest)
 
     def outcome(self, mutant: Mutant, tests: Tests) -> str:
         """``killed``, ``timed out``, ``survived``, or ``unreached`` where no test comes by."""
-        chosen = tests.for_mutant(mutant)
-        if not chosen:
+        first, then = tests.split(mutant)
+        if not first:
             return "unreached"
         with self._mutated(mutant):
-            for some in (chosen[:FIRST], chosen[FIRST:]):
+            for some in (first, then):
                 if not some:
                     continue
                 limit_s = SLACK_S + 3 * sum(tests.seconds[test] for test in some)

@@ -11,6 +11,8 @@ class Target:
     tests: tuple[str, ...]
     not_sources: tuple[str, ...] = ()
     not_tests: tuple[str, ...] = ()
+    nearest: tuple[tuple[str, str], ...] = ()
+    """Globs of sources and of the tests that are about them, which go first."""
     database: bool = False
     """Whether the tests need a Postgres: one is started for all mutants."""
 
@@ -53,6 +55,14 @@ TARGETS = {
             "tests/ledger/test_stateful.py",
             "tests/ledger/test_lock_order.py",
             "tests/ledger/test_migrations.py",
+        ),
+        nearest=(
+            ("service/operations/invariants.py", "tests/ledger/test_invariant*.py"),
+            ("service/*/store.py", "tests/ledger/test_store_statements.py"),
+            ("service/audits/*.py", "tests/ledger/test_store_statements.py"),
+            ("service/operations/retained.py", "tests/ledger/test_store_statements.py"),
+            ("service/runs/demand.py", "tests/ledger/test_store_statements.py"),
+            ("service/runs/*.py", "tests/ledger/test_run_statements.py"),
         ),
         database=True,
     ),
