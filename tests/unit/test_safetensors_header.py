@@ -145,8 +145,8 @@ def test_what_is_not_finite_is_found_wherever_it_stands(
 
 
 def test_a_tensor_is_looked_at_up_to_its_end(tmp_path: Path) -> None:
-    header = {"a": tensor(0, 4, 1), "b": tensor(4, 8, 4, dtype="I8")}
-    path = write(tmp_path / "w", header, words("F32", LARGEST["F32"]) + b"\xff" * 4)
+    header = {"a": tensor(0, 4, 1), "b": tensor(4, 8, 1), "c": tensor(8, 16, 8, dtype="I8")}
+    path = write(tmp_path / "w", header, words("F32", *[LARGEST["F32"]] * 2) + b"\xff" * 8)
     scan_non_finite(path, read_header(path, "local:m"), "local:m")
 
 
