@@ -24,10 +24,13 @@ from service.models import store as models
 from service.operations import retained
 from service.prompt_sets import store as prompt_sets
 from service.runs import demand, rings
+from service.runs.kinds import KINDS, Attempts, Kind, attempts_of
 from service.runs.specs import SPEC_VERSION, spec_digest
 from service.runs.wake import CHANNEL
+from service.settings import Settings
 from service.traces import snapshots
 from service.traces import store as traces
+from spinal.documents.canonical import digest_of
 from spinal.errors import PromptSetNotFound, TraceNotFound
 from spinal.prompts.sets import PromptSet
 from tests.ledger.rows import (
@@ -43,6 +46,7 @@ from tests.ledger.rows import (
     state_of,
 )
 from tests.ledger.stored import made_trace, stored_trace
+from tests.support.fabricated import changed_pair
 
 NOW, TICK = timedelta(0), timedelta(microseconds=1)
 OPEN = ("QUEUED", "RUNNING")
@@ -93,6 +97,8 @@ def test_audits_are_listed_newest_first_from_where_the_last_page_ended(session: 
         put_audit(session, id=audit, created_at=-minutes * MINUTE)
     put_audit(session, tenant="other")
     newest_first = [a, d, c, b, e]
+    # Without an index rows come as they lie, and only what is ordered is in order.
+    session.execute(text("SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off"))
     assert listed(session) == newest_first
     assert listed(session, limit=2) == newest_first[:2]
     for at, audit in enumerate(newest_first):
@@ -162,15 +168,20 @@ def test_nobody_cancels_what_is_another_tenants(session: Session) -> None:
 
 @pytest.mark.parametrize("state", OF_STATE)
 def test_runs_that_nobody_else_needs_are_given_up_with_their_audit(session: Session, state: str) -> None:
-    run, unrelated = put_run(session, state), put_run(session)
+    run, unrelated, left, compare = put_run(session, state), put_run(session), put_run(session), put_run(session)
     audit = put_audit(session, runs={"candidate": run})
+    put_audit(session, "CANCELLED", {"candidate": left})
+    # Another audit, with a comparison that waits for something else.
+    put_dependency(session, compare, put_run(session))
+    put_audit(session, runs={"compare": compare})
     before = row(session, "runs", run)["finished_at"]
     assert store.cancel_audit(session, "t", audit)
     found = row(session, "runs", run)
     assert found["state"] == ("CANCELLED" if state == "QUEUED" else state)
     assert found["cancel_requested"] is (state in OPEN)
     assert found["finished_at"] == (NOW if state == "QUEUED" else before)
-    assert (state_of(session, unrelated), row(session, "runs", unrelated)["cancel_requested"]) == ("QUEUED", False)
+    for other in (unrelated, left, compare):
+        assert (state_of(session, other), row(session, "runs", other)["cancel_requested"]) == ("QUEUED", False)
 
 
 @pytest.mark.parametrize("how", ["itself", "through its comparison"])
@@ -331,8 +342,8 @@ def test_a_trace_comes_back_as_it_was_stored(session: Session) -> None:
 
 def test_content_is_digested_with_the_zero_that_the_database_keeps() -> None:
     assert traces.content_digest({"a": [-0.0, {"b": -0.0}]}) == traces.content_digest({"a": [0.0, {"b": 0.0}]})
-    assert traces.content_digest({"a": 1.0}) != traces.content_digest({"a": 0.0})
-    assert traces.content_digest({"a": -1.0}) != traces.content_digest({"a": 1.0})
+    others = {"a": [1.0, -1.0, 2, "-0.0", None, {"b": [0.5]}]}
+    assert traces.content_digest(others) == digest_of(others)
 
 
 def test_a_trace_stored_again_changes_nothing_but_the_place_of_its_capture(session: Session) -> None:
@@ -412,6 +423,21 @@ def test_a_comparison_is_found_by_both_its_traces_newest_first(session: Session)
     assert traces.load_comparison_document(session, "never") is None
 
 
+def test_a_comparison_is_stored_once_with_both_its_sides(session: Session) -> None:
+    made = changed_pair().compare()
+    for side in (made.reference, made.candidate):
+        put_trace(session, side.digest)
+    traces.store_comparison(session, made)
+    traces.store_comparison(session, made.model_copy(update={"warnings": ("another",)}))
+    written = made.model_dump(mode="json", by_alias=True)
+    assert traces.load_comparison_document(session, made.digest) == written
+    assert "schema" in written
+    found = session.execute(text("SELECT * FROM comparisons")).mappings().one()
+    assert (found["reference_digest"], found["candidate_digest"], found["comparison_fingerprint"]) == (
+        made.reference.digest, made.candidate.digest, made.profile["comparison_fingerprint"],
+    )  # fmt: skip
+
+
 def test_a_snapshot_keeps_the_content_it_was_first_found_to_hold(session: Session) -> None:
     snapshots.remember_weights_digest(session, "s", "w")
     snapshots.remember_weights_digest(session, "s", "v")
@@ -438,6 +464,8 @@ def test_captures_are_old_after_their_time_oldest_first(session: Session) -> Non
     for digest, age in (("young", MINUTE), ("old", MINUTE + TICK), ("older", 3 * MINUTE), ("gone", 3 * MINUTE)):
         uri = None if digest == "gone" else f"file:{digest}"
         put_trace(session, digest, created_at=-age, capture_uri=uri, capture_bytes=None if digest == "older" else 5)
+    put_trace(session, "needed", created_at=-9 * MINUTE)
+    put_audit(session, candidate_trace="needed")
     assert retained.old_captures(session, older_than_s=60.0) == [
         traces.StoredCapture("older", "file:older", 0), traces.StoredCapture("old", "file:old", 5),
     ]  # fmt: skip
@@ -501,6 +529,40 @@ def test_what_a_needed_run_is_made_of(session: Session) -> None:
     assert {tuple(each) for each in waits} == {
         (found["compare"], found["candidate"]), (found["compare"], found["reference"]),
     }  # fmt: skip
+
+
+def test_a_run_is_of_no_priority_unless_it_is_said(session: Session) -> None:
+    assert row(session, "runs", demand.find_or_create_run(session, SPECS["candidate"], queue="q"))["priority"] == 0
+
+
+def test_a_run_that_succeeds_between_look_and_insert_is_shared_and_left_as_it_is(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = SPECS["candidate"]
+    done = put_run(session, "SUCCEEDED", spec_digest=spec_digest(spec), priority=1)
+    look = demand._succeeded
+    seen: list[str] = []
+
+    def too_early_at_first(session: Session, digest: str) -> UUID | None:
+        seen.append(digest)
+        return look(session, digest) if len(seen) > 1 else None
+
+    monkeypatch.setattr(demand, "_succeeded", too_early_at_first)
+    assert demand.find_or_create_run(session, spec, queue="q", priority=5) == done
+    assert seen == [spec_digest(spec)] * 2
+    assert row(session, "runs", done)["priority"] == 1
+
+
+@pytest.mark.parametrize(("name", "result"), [("Trace", "traces"), ("trace", "tra;ces"), ("", "traces")])
+def test_a_kind_has_names_that_a_statement_can_hold(name: str, result: str) -> None:
+    with pytest.raises(ValueError, match="expected names like"):
+        Kind(name, version=4, carry_out="a:b", result=result)
+
+
+def test_attempts_of_a_kind_are_what_the_settings_say() -> None:
+    settings = Settings(max_attempts=7, backoff_s=0.5)
+    for kind in (*KINDS, "of later code"):
+        assert attempts_of(kind, settings) == Attempts(7, 0.5)
 
 
 def test_traces_are_one_run_when_they_are_the_same(session: Session) -> None:
