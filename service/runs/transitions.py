@@ -14,7 +14,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from service.runs.kinds import IS_KNOWN, Attempts, known_versions
+from service.runs.kinds import IS_KNOWN, LOCK_ORDER, Attempts, depths, known_versions
 from service.runs.settle import settle
 from service.runs.wake import wake_dispatchers
 from spinal.errors import AttemptsExhausted, DeadlineExceeded, DependencyFailed, LeaseLost
@@ -379,9 +379,9 @@ def _exhausted(session: Session, run_id: UUID, last: dict[str, Any], outcome: st
 def _fail_dependents(session: Session, run_id: UUID, problem: dict[str, Any]) -> None:
     error = DependencyFailed(f"run {run_id} failed: {problem.get('detail')}", cause=problem.get("code")).to_problem()
     session.execute(
-        text("""SELECT 1 FROM runs WHERE id IN (SELECT run_id FROM run_dependencies WHERE depends_on = :id)
-                ORDER BY id FOR NO KEY UPDATE"""),
-        {"id": run_id},
+        text(f"""SELECT 1 FROM runs WHERE id IN (SELECT run_id FROM run_dependencies WHERE depends_on = :id)
+                 ORDER BY {LOCK_ORDER} FOR NO KEY UPDATE"""),  # noqa: S608  a constant of kinds.py
+        {"id": run_id, "depths": depths()},
     )
     rows = session.execute(
         text("""UPDATE runs SET state = 'FAILED', error = CAST(:error AS jsonb), finished_at = now()

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from service.runs import rings, transitions
@@ -38,6 +39,11 @@ def held(session: Session, **members: Any) -> UUID:
     put_attempt(session, run, 1, "lost", error=PROBLEM)
     put_attempt(session, run, 2)
     return run
+
+
+def without_indexes(session: Session) -> None:
+    """Rows come as they lie: only what is ordered is in order."""
+    session.execute(text("SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off"))
 
 
 def claim(session: Session, run: UUID, worker: str = "w") -> transitions.Claim | None:
@@ -121,8 +127,13 @@ def test_a_lost_claim_is_found_by_its_delivery(session: Session) -> None:
     put_run(session, "RUNNING", worker="another")
     assert transitions.held_claim(session, worker="me") is None
     run = put_run(session, "RUNNING", worker="me", attempt=3, spec={"a": 1}, traceparent="t")
-    audit = put_audit(session, "RUNNING", {"candidate": run})
-    assert transitions.held_claim(session, worker="me") == transitions.Claim(run, 3, "trace", {"a": 1}, "t", (audit,))
+    audits = sorted(
+        put_audit(session, state, {"candidate": run}) for state in OF_STATE if state in ("QUEUED", "RUNNING")
+    )
+    for state in ("SUCCEEDED", "FAILED", "CANCELLED"):
+        put_audit(session, state, {"candidate": run})
+    expected = transitions.Claim(run, 3, "trace", {"a": 1}, "t", tuple(audits))
+    assert transitions.held_claim(session, worker="me") == expected
 
 
 # heartbeat
@@ -139,8 +150,8 @@ def test_what_a_heartbeat_writes(session: Session) -> None:
 
 
 def test_a_heartbeat_ends_at_the_deadline(session: Session) -> None:
-    run = put_run(session, "RUNNING", deadline_at=NOW)
-    assert not transitions.heartbeat(session, run, 1, lease_s=9.0, progress=None).alive
+    run = put_run(session, "RUNNING", deadline_at=NOW, cancel_requested=True)
+    assert transitions.heartbeat(session, run, 1, lease_s=9.0, progress=None) == transitions.Beat(False, False)
     assert row(session, "runs", run)["lease_until"] == MINUTE
 
 
@@ -290,8 +301,10 @@ def test_what_nobody_wants_still_fails_for_good(session: Session) -> None:
 
 
 def test_an_outcome_is_read_back_by_run_and_attempt(session: Session) -> None:
-    run, other = held(session), put_run(session)
-    put_attempt(session, other, 2, "failed")
+    other = put_run(session)
+    for attempt, outcome in ((1, "retry"), (2, "failed")):
+        put_attempt(session, other, attempt, outcome)
+    run = held(session)
     assert (transitions.attempt_outcome(session, run, 1), transitions.attempt_outcome(session, run, 2)) == (
         "lost",
         None,
@@ -328,6 +341,7 @@ def test_a_lease_is_taken_back_at_its_end_and_not_before(session: Session) -> No
 
 
 def test_what_expired_first_is_taken_back_first(session: Session) -> None:
+    without_indexes(session)
     late, early, middle = (held(session, lease_until=-n * MINUTE) for n in (1, 3, 2))
     assert [reap(session), reap(session), reap(session)] == [(one, "QUEUED") for one in (early, middle, late)]
 
@@ -356,6 +370,9 @@ def test_a_run_fails_after_its_last_lease_with_the_reason(session: Session, dead
     assert [one["outcome"] for one in error["attempts"]] == ["lost", "lost"]
     assert f"w/{run}" in error["detail"]
     assert state_of(session, waiting) == "FAILED"
+    assert ended(session, run) == end_of(
+        run, state="FAILED", error=error, **{"its outcome": "lost", "its error": error}
+    )
 
 
 @pytest.mark.parametrize("state", OTHERS)
@@ -371,6 +388,66 @@ def test_a_dead_workers_lease_ends_now(session: Session) -> None:
     assert row(session, "runs", run)["lease_until"] == NOW
 
 
+@pytest.mark.parametrize("how", ["succeed", "fail", "retry", "release", "stop", "reap"])
+def test_every_end_of_an_attempt_wakes_the_dispatchers(
+    session: Session, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    woken: list[UUID] = []
+    monkeypatch.setattr(transitions, "wake_dispatchers", lambda _session, run: woken.append(run))
+    run = held(session, lease_until=NOW)
+    if how == "succeed":
+        transitions.succeed(session, run, 2, "0" * 64)
+    elif how in ("fail", "retry"):
+        transitions.fail(session, run, 2, PROBLEM, retryable=how == "retry", **LIMITS)
+    elif how == "reap":
+        reap(session)
+    else:
+        (transitions.release if how == "release" else transitions.cancelled)(session, run, 2)
+    assert woken == [run]
+
+
+def test_only_the_attempt_itself_ends_and_only_once(session: Session) -> None:
+    run = put_run(session, "RUNNING", attempt=2)
+    for attempt in (1, 2, 3):
+        put_attempt(session, run, attempt)
+    transitions._end_attempt(session, run, 2, "released", None)
+    # What comes later changes nothing: the history has its trigger, which would end the whole transaction.
+    transitions._end_attempt(session, run, 2, "failed", PROBLEM)
+    outcomes = [row(session, "run_attempts", run, "run_id", attempt=attempt)["outcome"] for attempt in (1, 2, 3)]
+    assert outcomes == [None, "released", None]
+
+
+@pytest.mark.parametrize("outcome", [None, "succeeded", "failed", "cancelled", "released", "lost", "retry"])
+@pytest.mark.parametrize("beat", [True, False])
+def test_a_refused_write_is_counted_for_an_attempt_that_was_taken_away(
+    session: Session, outcome: str | None, beat: bool
+) -> None:
+    run, other = put_run(session), put_run(session)
+    for of, attempt, how in ((run, 1, "lost"), (run, 2, outcome), (run, 3, "lost"), (other, 2, "lost")):
+        put_attempt(session, of, attempt, how)
+    taken_away = outcome in ("lost", "cancelled")
+    for count in (1, 2):
+        assert transitions.record_refusal(session, run, 2, beat=beat) is taken_away
+        found = row(session, "run_attempts", run, "run_id", attempt=2)
+        expected = count if taken_away else 0
+        assert (found["refused_beats"], found["refused_writes"]) == ((expected, 0) if beat else (0, expected))
+    for of, attempt in ((run, 1), (run, 3), (other, 2)):
+        found = row(session, "run_attempts", of, "run_id", attempt=attempt)
+        assert (found["refused_beats"], found["refused_writes"]) == (0, 0)
+
+
+@pytest.mark.parametrize("hint", [None, "look here"])
+def test_the_history_of_attempts_is_in_their_order_with_the_last_hint(session: Session, hint: str | None) -> None:
+    run = put_run(session, "RUNNING", attempt=3, charged_attempts=3)
+    for attempt in (3, 1, 2):
+        put_attempt(session, run, attempt, None if attempt == 3 else "lost")
+    problem = PROBLEM | ({"hint": hint} if hint else {})
+    assert transitions.fail(session, run, 3, problem, retryable=True, **LIMITS) == "FAILED"
+    error = row(session, "runs", run)["error"]
+    assert [one["attempt"] for one in error["attempts"]] == [1, 2, 3]
+    assert error["hint"] == (hint or "look at the history of attempts; submit again when the cause is removed")
+
+
 # what waits in vain
 
 
@@ -378,6 +455,10 @@ def test_a_dead_workers_lease_ends_now(session: Session) -> None:
 def test_what_waits_for_something_that_will_not_come_fails(session: Session, state: str) -> None:
     run, needed, unrelated = put_run(session), put_run(session, state), put_run(session, "FAILED")
     put_dependency(session, run, needed)
+    # Others, of which one waits for something that goes well and one for what has failed but has ended itself.
+    put_dependency(session, put_run(session), put_run(session, "SUCCEEDED"))
+    put_dependency(session, put_run(session, "FAILED"), put_run(session, "FAILED"))
+    put_run(session)
     audit = put_audit(session, "QUEUED", {"compare": run})
     in_vain = state in ("FAILED", "CANCELLED")
     assert transitions.fail_orphans(session) == ([(run, "FAILED")] if in_vain else [])
@@ -424,6 +505,7 @@ def test_a_ring_is_stamped_and_said_how_late_it_comes(session: Session) -> None:
     after_its_pause = put_run(session, created_at=-9 * MINUTE, not_before=-MINUTE, priority=2)
     after_another = put_run(session, created_at=-9 * MINUTE, not_before=-8 * MINUTE, priority=1, queue="gpu")
     put_dependency(session, after_another, done)
+    put_dependency(session, after_another, put_run(session, "SUCCEEDED", finished_at=-7 * MINUTE))
     put_dependency(session, put_run(session, "RUNNING"), put_run(session, "SUCCEEDED", finished_at=NOW))
     assert set(rung(session)) == {
         rings.Due(after_its_birth, "cpu", 120.0),
@@ -444,11 +526,28 @@ def test_what_was_rung_is_rung_again_in_a_queue_that_does_not_answer(session: Se
 
 
 def test_rings_go_out_by_priority_then_age_and_no_more_than_asked_for(session: Session) -> None:
-    old, new, urgent = (
-        put_run(session, created_at=-2 * MINUTE), put_run(session, created_at=-MINUTE), put_run(session, priority=1),
+    without_indexes(session)
+    new, old, urgent = (
+        put_run(session, created_at=-MINUTE), put_run(session, created_at=-2 * MINUTE), put_run(session, priority=1),
     )  # fmt: skip
     order = [[due.run_id for due in rung(session, limit=1)] for _ in range(4)]
     assert order == [[urgent], [old], [new], []]
+
+
+def test_a_hundred_are_rung_at_a_time(session: Session) -> None:
+    for _ in range(101):
+        put_run(session)
+    assert len(rings.due_runs(session, ring_again_s=60.0, again=())) == 100
+    assert len(rings.due_runs(session, ring_again_s=60.0, again=())) == 1
+
+
+@pytest.mark.parametrize("state", OF_STATE)
+def test_a_run_is_found_by_its_id_while_it_waits(session: Session, state: str) -> None:
+    put_run(session)
+    run = put_run(session, state, kind="compare")
+    put_run(session)
+    assert rings.queued_run(session, run) == (rings.Queued(run, "compare") if state == "QUEUED" else None)
+    assert rings.queued_run(session, uuid4()) is None
 
 
 def test_queues_that_do_not_answer(session: Session) -> None:

@@ -4,9 +4,6 @@ One transaction a test, as in ``test_run_statements.py``.
 """
 
 import hmac
-import threading
-import time
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -23,7 +20,7 @@ from service.keys import store as keys
 from service.models import store as models
 from service.operations import retained
 from service.prompt_sets import store as prompt_sets
-from service.runs import demand, rings
+from service.runs import demand
 from service.runs.kinds import KINDS, Attempts, Kind, attempts_of
 from service.runs.specs import SPEC_VERSION, spec_digest
 from service.runs.wake import CHANNEL
@@ -147,16 +144,6 @@ def test_what_is_open_can_be_cancelled(session: Session, state: str) -> None:
     if state in OPEN:
         assert found["finished_at"] == NOW
     assert row(session, "audits", other)["state"] == "QUEUED"
-
-
-def test_cancelling_holds_all_that_the_audit_needs_in_flight(shared_ledger, committed: Session) -> None:  # type: ignore[no-untyped-def]
-    """Also what another audit needs: neither may give up what the other has just counted on."""
-    mine, shared = put_run(committed, "RUNNING"), put_run(committed)
-    audit = put_audit(committed, runs={"candidate": mine, "reference": shared})
-    put_audit(committed, runs={"candidate": shared})
-    committed.commit()
-    assert store.cancel_audit(committed, "t", audit)
-    assert unlocked(shared_ledger, [mine, shared]) == set()
 
 
 def test_nobody_cancels_what_is_another_tenants(session: Session) -> None:
@@ -600,84 +587,6 @@ def test_a_run_is_shared_while_it_is_wanted_and_can_still_succeed(session: Sessi
     assert need(session, {"candidate": spec}, priority=1)["candidate"] == found
     assert row(session, "runs", old)["priority"] == (3 if shared and state != "SUCCEEDED" else 2)
     assert row(session, "runs", found)["priority"] == (2 if found == old and state == "SUCCEEDED" else 3)
-
-
-# locks
-
-
-def unlocked(shared_ledger, runs: list[UUID]) -> set[UUID]:  # type: ignore[no-untyped-def]
-    """Those of the runs that no transaction holds."""
-    with Session(shared_ledger.engine) as other:
-        return set(
-            other.execute(
-                text("SELECT id FROM runs WHERE id = ANY(:ids) FOR NO KEY UPDATE SKIP LOCKED"), {"ids": runs}
-            ).scalars()
-        )
-
-
-@pytest.fixture
-def committed(shared_ledger) -> Iterator[Session]:  # type: ignore[no-untyped-def]
-    """A session whose rows other transactions see once they are committed; put away afterwards."""
-    with Session(shared_ledger.engine) as opened:
-        yield opened
-        opened.rollback()
-        opened.execute(text("TRUNCATE runs, audits CASCADE"))
-        opened.commit()
-
-
-def test_what_cancelling_locks(shared_ledger, committed: Session) -> None:  # type: ignore[no-untyped-def]
-    of_state = {state: put_run(committed, state) for state in OF_STATE}
-    unrelated = put_run(committed)
-    audit = put_audit(committed, runs={state.lower(): run for state, run in of_state.items()})
-    put_audit(committed, runs={"candidate": unrelated})
-    committed.commit()
-    demand.lock_runs_of(committed, audit)
-    runs = [*of_state.values(), unrelated]
-    assert unlocked(shared_ledger, runs) == {*runs} - {of_state[state] for state in OPEN}
-
-
-@pytest.mark.parametrize("how", ["cancel", "not rung"])
-@pytest.mark.parametrize(("kinds", "digests"), [("ttt", "abc"), ("ttc", "bca"), ("tcc", "cab"), ("ccc", "abc")])
-def test_runs_are_locked_by_depth_then_by_specification(  # type: ignore[no-untyped-def]
-    shared_ledger, committed: Session, kinds: str, digests: str, how: str
-) -> None:
-    """A transaction that waits for the second of three runs holds the first, and not the third."""
-    runs = [
-        put_run(committed, kind={"t": "trace", "c": "compare"}[kind], spec_digest=digest * 64, rung_at=NOW)
-        for kind, digest in reversed(list(zip(kinds, digests, strict=True)))
-    ][::-1]
-    audit = put_audit(committed, runs=dict(zip("xyz", runs, strict=True)))
-    committed.commit()
-    committed.execute(text("SELECT 1 FROM runs WHERE id = :id FOR UPDATE"), {"id": runs[1]})
-
-    def wait() -> None:
-        with shared_ledger.begin() as waiting:
-            if how == "cancel":
-                demand.lock_runs_of(waiting, audit)
-            else:
-                rings.mark_not_rung(waiting, runs)
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    try:
-        held = 0
-        until = time.monotonic() + 20.0
-        while not held and time.monotonic() < until:
-            # An own transaction: what one saw of the activity it sees to its end.
-            with shared_ledger.read() as looking:
-                held = looking.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar_one()
-        assert held, "nobody waits for the second run"
-        assert unlocked(shared_ledger, runs) == {runs[2]}
-    finally:
-        committed.rollback()
-        thread.join(30.0)
-
-
-def test_only_what_waits_is_locked_to_be_rung_again(shared_ledger, committed: Session) -> None:  # type: ignore[no-untyped-def]
-    of_state = {state: put_run(committed, state) for state in OF_STATE}
-    committed.commit()
-    rings.mark_not_rung(committed, list(of_state.values()))
-    assert unlocked(shared_ledger, list(of_state.values())) == {*of_state.values()} - {of_state["QUEUED"]}
 
 
 # keys

@@ -62,6 +62,7 @@ TARGETS = {
             ("service/audits/*.py", "tests/ledger/test_store_statements.py"),
             ("service/operations/retained.py", "tests/ledger/test_store_statements.py"),
             ("service/runs/demand.py", "tests/ledger/test_store_statements.py"),
+            ("service/runs/settle.py", "tests/ledger/test_settle_statements.py"),
             ("service/runs/*.py", "tests/ledger/test_run_statements.py"),
         ),
         database=True,

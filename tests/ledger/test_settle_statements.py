@@ -1,0 +1,117 @@
+"""Every member that settling an audit writes, and which audits it comes to. One transaction a test, as in
+``test_run_statements.py``."""
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy.orm import Session
+
+from service.runs.settle import settle, settle_audit
+from service.traces.store import store_comparison
+from tests.ledger.rows import MINUTE, OF_STATE, put_audit, put_run, put_trace, row
+from tests.support.fabricated import changed_pair
+
+NOW = timedelta(0)
+ROLES = {"candidate": "candidate_trace", "reference": "reference_trace", "control": "control_trace"}
+
+
+def settled(session: Session, audit: UUID) -> dict[str, Any]:
+    settle_audit(session, audit)
+    return row(session, "audits", audit)
+
+
+@pytest.mark.parametrize("state", OF_STATE)
+def test_only_open_audits_that_need_the_run_are_settled(session: Session, state: str) -> None:
+    run, other = put_run(session, "RUNNING"), put_run(session, "RUNNING")
+    audit = put_audit(session, state, {"candidate": run})
+    apart = put_audit(session, "QUEUED", {"candidate": other})
+    settle(session, [run])
+    found = row(session, "audits", audit)
+    expected = {"QUEUED": ("RUNNING", 2), "RUNNING": ("RUNNING", 1)}.get(state, (state, 1))
+    assert (found["state"], found["version"]) == expected
+    assert (row(session, "audits", apart)["state"], row(session, "audits", apart)["version"]) == ("QUEUED", 1)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_result_is_kept_under_its_role_while_others_are_made(session: Session, role: str) -> None:
+    put_trace(session, "1" * 64)
+    runs = {name: put_run(session) for name in (*ROLES, "compare")}
+    runs[role] = put_run(session, "SUCCEEDED", result_digest="1" * 64)
+    found = settled(session, put_audit(session, "QUEUED", runs))
+    assert (found["state"], found["version"], found["finished_at"]) == ("RUNNING", 2, None)
+    assert {column: found[column] for column in (*ROLES.values(), "comparison")} == {
+        column: "1" * 64 if name == role else None for name, column in (ROLES | {"compare": "comparison"}).items()
+    }
+    assert (found["verdict"], found["error"]) == (None, None)
+    # Nothing new: nothing changes.
+    assert settled(session, found["id"])["version"] == 2
+
+
+@pytest.mark.parametrize("begun", [None, -MINUTE])
+def test_an_audit_keeps_the_time_at_which_it_was_first_worked_on(session: Session, begun: timedelta | None) -> None:
+    known = {} if begun is None else {"started_at": begun}
+    waiting = put_audit(session, "RUNNING", {"candidate": put_run(session)}, **known)
+    assert settled(session, waiting)["started_at"] == begun
+    running = put_audit(session, "QUEUED", {"candidate": put_run(session, "RUNNING")}, **known)
+    assert settled(session, running)["started_at"] == (begun or NOW)
+
+
+def put_comparisons(session: Session) -> tuple[str, str, str, str]:
+    """Two traces, and two comparisons of them with different verdicts: pass and fail."""
+    quiet = changed_pair().compare()
+    for side in (quiet.reference, quiet.candidate):
+        put_trace(session, side.digest)
+    loud = quiet.model_copy(
+        update={
+            "digest": "e" * 64,
+            "damage": quiet.damage.model_copy(update={"level": "damaged"}),
+            "verdict": quiet.verdict.model_copy(update={"outcome": "fail"}),
+        }
+    )
+    store_comparison(session, quiet)
+    store_comparison(session, loud)
+    return quiet.reference.digest, quiet.candidate.digest, quiet.digest, loud.digest
+
+
+@pytest.mark.parametrize(("which", "outcome"), [(2, "pass"), (3, "fail")])
+def test_what_a_finished_audit_holds(session: Session, which: int, outcome: str) -> None:
+    made = put_comparisons(session)
+    results = {"reference": made[0], "candidate": made[1], "compare": made[which]}
+    runs = {role: put_run(session, "SUCCEEDED", result_digest=digest) for role, digest in results.items()}
+    found = settled(session, put_audit(session, "RUNNING", runs, reference="r", started_at=-MINUTE))
+    assert (found["state"], found["version"], found["verdict"]) == ("SUCCEEDED", 2, outcome)
+    assert (found["reference_trace"], found["candidate_trace"], found["control_trace"], found["comparison"]) == (
+        made[0], made[1], None, made[which],
+    )  # fmt: skip
+    assert (found["started_at"], found["finished_at"], found["error"]) == (-MINUTE, NOW, None)
+
+
+@pytest.mark.parametrize("state", ["QUEUED", "RUNNING", "FAILED", "CANCELLED"])
+def test_there_is_no_verdict_before_everything_has_succeeded(session: Session, state: str) -> None:
+    *_, compared, _ = put_comparisons(session)
+    runs = {
+        "compare": put_run(session, "SUCCEEDED", result_digest=compared),
+        "candidate": put_run(session, state, **({"error": {"code": "c"}} if state == "FAILED" else {})),
+    }
+    found = settled(session, put_audit(session, "QUEUED", runs))
+    assert found["verdict"] is None
+    assert found["comparison"] == compared
+    over = state in ("FAILED", "CANCELLED")
+    assert (found["state"], found["finished_at"]) == (state if over else "RUNNING", NOW if over else None)
+
+
+def test_the_error_is_the_first_cause_by_role(session: Session) -> None:
+    def failed(code: str) -> UUID:
+        return put_run(session, "FAILED", error={"code": code})
+
+    consequence, later, first = failed("dependency_failed"), failed("later"), failed("first")
+    audit = put_audit(session, "RUNNING", {"compare": consequence, "reference": later, "control": first})
+    assert settled(session, audit)["error"] == {"code": "first", "role": "control"}
+    # A consequence is said where there is nothing else to say.
+    alone = put_audit(session, "RUNNING", {"compare": consequence})
+    assert settled(session, alone)["error"] == {"code": "dependency_failed", "role": "compare"}
+    # Whatever order the rows lie in.
+    turned = put_audit(session, "RUNNING", {"candidate": later, "reference": first})
+    assert settled(session, turned)["error"] == {"code": "later", "role": "candidate"}
