@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI
+from fastapi.middleware.gzip import GZipMiddleware
 
 from service import openapi
 from service.audits import routes as audits
@@ -20,6 +21,8 @@ from service.settings import Settings, get_settings
 from service.traces import routes as traces
 from spinal import __version__
 
+COMPRESS_FROM_BYTES, COMPRESS_LEVEL = 2048, 4
+"""A page of audits shrinks to a tenth, at a level that costs less than sending it; small answers go as they are."""
 DESCRIPTION = """Audits what alignment did inside a language model.
 
 Submit an audit of a candidate checkpoint against a reference, wait for it, and read where the change sits in
@@ -61,6 +64,7 @@ def bare_app(*, lifespan: object = None, max_body_bytes: int | None = None) -> F
     openapi.install(app)
     if max_body_bytes is not None:
         app.add_middleware(BodyLimit, most=max_body_bytes)
+    app.add_middleware(GZipMiddleware, minimum_size=COMPRESS_FROM_BYTES, compresslevel=COMPRESS_LEVEL)
     app.add_middleware(RequestContext)
     for noun in (audits, traces, models, prompt_sets, health):
         app.include_router(noun.router, dependencies=[Depends(refuse_unknown_query)])

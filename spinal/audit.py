@@ -25,6 +25,7 @@ from spinal.documents.evidence import PairEvidence, absent_evidence
 from spinal.documents.provenance import make_provenance
 from spinal.documents.trace import ENGINE_VERSION, Trace, stamp_profile, trace_digest
 from spinal.errors import ModelChanged
+from spinal.policy.decide import judged
 from spinal.profile import MeasurementProfile
 from spinal.progress import CancelCheck, Progress, ProgressSink, ignore_progress, never_cancelled
 from spinal.prompts.load import load_prompts
@@ -206,7 +207,7 @@ def compare_traces(
     control: Traced | None = None,
     started: float | None = None,
 ) -> Comparison:
-    """Everything known about candidate minus reference.
+    """Everything known about candidate minus reference, with the verdict of the default policy.
 
     Where both checkpoints are at hand the engine gathers evidence on them, for which it needs their ``prompts``. Where
     one is not, all that rests on weights is null with reason ``checkpoint_not_at_hand``. ``started``
@@ -219,7 +220,7 @@ def compare_traces(
     with ports.watch("comparing") as show:
         evidence = _evidence(reference, candidate, profile, ports, prompts, show)
         show(Progress("statistics", 0, 1, 1.0))
-        return compare(
+        content = compare(
             reference.trace,
             load_capture(reference.capture),
             candidate.trace,
@@ -236,6 +237,7 @@ def compare_traces(
             ),
             control=None if control is None else (control.trace, load_capture(control.capture)),
         )
+        return judged(content)
 
 
 def audit_pair(

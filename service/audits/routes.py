@@ -10,17 +10,26 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from service.audits.resolve import AuditRequest, cached_roles, resolve_request
-from service.audits.schemas import AuditIn, AuditOut, AuditPage, Outcome, ScoresOut, State, ValidationOut
-from service.audits.store import AuditFilter, list_audits
-from service.audits.verbs import AuditView, cancel_audit, create_audit, read_audit, read_comparison, read_result
-from service.database.unit_of_work import Ledger
-from service.http.context import LedgerDep, Reader, SettingsDep, Writer
+from service.audits.schemas import AuditIn, AuditOut, AuditPage, ScoresOut, State, ValidationOut
+from service.audits.store import AuditFilter
+from service.audits.verbs import (
+    AuditView,
+    cancel_audit,
+    create_audit,
+    list_audits,
+    read_audit,
+    read_comparison,
+    read_result,
+)
+from service.database.unit_of_work import Reading, Reads
+from service.http.context import LedgerDep, Reader, ReadingDep, SettingsDep, Writer
 from service.http.documented import ACCESS, SUBMIT_ERRORS, documented
 from service.http.fields import ReportFormat, Timestamp
 from service.http.pagination import decode, decode_time, encode, link_next
 from service.runs.lifecycle import TERMINAL
 from spinal import errors
 from spinal.documents.canonical import digest_of
+from spinal.documents.comparison import Outcome
 from spinal.report.formats import FORMATS
 
 router = APIRouter(prefix="/v1/audits", tags=["audits"])
@@ -90,7 +99,7 @@ def submit(
 def listing(
     request: Request,
     response: Response,
-    ledger: LedgerDep,
+    reading: ReadingDep,
     caller: Reader,
     state: State | None = None,
     verdict: Outcome | None = None,
@@ -107,13 +116,10 @@ def listing(
     if cursor is not None:
         created, last = decode(cursor, 2)
         after = (decode_time(created), _uuid(last))
-    with ledger.read() as session:
-        found = list_audits(session, caller.tenant, narrowed, after=after, limit=limit + 1)
-    page = found[:limit]
-    following = encode(page[-1].created_at, page[-1].id) if len(found) > limit else None
+    page = list_audits(reading, caller.tenant, narrowed, after=after, limit=limit)
+    following = encode(*page.following) if page.following is not None else None
     link_next(request, response, following)
-    views = [read_audit(ledger, caller.tenant, audit.id) for audit in page]
-    return AuditPage(items=[AuditOut.of(view) for view in views], next=following)
+    return AuditPage(items=[AuditOut.of(view) for view in page.views], next=following)
 
 
 def _labels(given: list[str]) -> tuple[tuple[str, str], ...]:
@@ -143,7 +149,7 @@ def _uuid(value: str) -> UUID:
 )
 async def read(
     audit_id: UUID,
-    ledger: LedgerDep,
+    reading: ReadingDep,
     settings: SettingsDep,
     caller: Reader,
     wait: Annotated[float, Query(ge=0, le=3600, description="Seconds to wait for the end")] = 0,
@@ -151,10 +157,10 @@ async def read(
 ) -> Response:
     """One audit. With ``wait`` the answer comes when the audit has ended, or when the time is over."""
     deadline = time.monotonic() + min(wait, settings.max_wait_s)
-    view = await run_in_threadpool(read_audit, ledger, caller.tenant, audit_id)
+    view = await run_in_threadpool(_read_and_end, reading, caller.tenant, audit_id)
     while not _ended(view) and (left := deadline - time.monotonic()) > 0:
         await anyio.sleep(min(left, POLL_EVERY_S))
-        view = await run_in_threadpool(read_audit, ledger, caller.tenant, audit_id)
+        view = await run_in_threadpool(_read_and_end, reading, caller.tenant, audit_id)
     shown = AuditOut.of(view).model_dump(mode="json")
     etag = f'"{digest_of(shown)[:32]}"'
     headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
@@ -163,6 +169,14 @@ async def read(
     if if_none_match is not None and etag in [part.strip() for part in if_none_match.split(",")]:
         return Response(status_code=304, headers=headers)
     return JSONResponse(shown, headers=headers)
+
+
+def _read_and_end(reading: Reading, tenant: str, audit_id: UUID) -> AuditView:
+    """Nobody holds a transaction while he waits."""
+    try:
+        return read_audit(reading, tenant, audit_id)
+    finally:
+        reading.end()
 
 
 def _ended(view: AuditView) -> bool:
@@ -183,9 +197,9 @@ RESULT_ERRORS = (*ACCESS, errors.AuditNotFound, errors.AuditNotFinished, errors.
     operation_id="getScores",
     responses=documented(*RESULT_ERRORS, errors.AuditHasNoScores),
 )
-def scores(audit_id: UUID, ledger: LedgerDep, caller: Reader) -> ScoresOut:
+def scores(audit_id: UUID, reading: ReadingDep, caller: Reader) -> ScoresOut:
     """Localization, strength, damage and controls, with intervals and minimum detectable effects."""
-    return ScoresOut.of(audit_id, read_comparison(ledger, caller.tenant, audit_id))
+    return ScoresOut.of(audit_id, read_comparison(reading, caller.tenant, audit_id))
 
 
 @router.get(
@@ -199,13 +213,13 @@ def scores(audit_id: UUID, ledger: LedgerDep, caller: Reader) -> ScoresOut:
         **documented(*RESULT_ERRORS),
     },
 )
-def report(audit_id: UUID, ledger: LedgerDep, caller: Reader, format: ReportFormat = "json") -> Response:
+def report(audit_id: UUID, reading: ReadingDep, caller: Reader, format: ReportFormat = "json") -> Response:
     """The result as a document: JSON, one HTML file, or Markdown."""
-    return _rendered(ledger, caller.tenant, audit_id, format)
+    return _rendered(reading, caller.tenant, audit_id, format)
 
 
-def _rendered(ledger: Ledger, tenant: str, audit_id: UUID, chosen: str) -> Response:
+def _rendered(reading: Reads, tenant: str, audit_id: UUID, chosen: str) -> Response:
     made = FORMATS[chosen]
-    text = made.render(read_result(ledger, tenant, audit_id))
+    text = made.render(read_result(reading, tenant, audit_id))
     headers = {"Cache-Control": "private, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
     return Response(text, media_type=made.media_type, headers=headers | dict(made.headers))

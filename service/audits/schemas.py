@@ -10,12 +10,11 @@ from service.audits.verbs import AuditView
 from service.http.fields import Labels, Reference
 from service.runs.kinds import KINDS
 from service.runs.lifecycle import IN_FLIGHT
-from spinal.documents.comparison import Comparison, Damage, Localization, Null, Scores, Verdict
+from spinal.documents.comparison import Comparison, Damage, Localization, Null, Outcome, Scores, Verdict
 from spinal.profile import MeasurementProfile
 from spinal.prompts.builtin import DEFAULT_SET
 
 State = Literal["QUEUED", "RUNNING", "SUCCEEDED", "FAILED", "CANCELLED"]
-Outcome = Literal["pass", "warn", "fail", "inconclusive"]
 
 
 class AuditIn(BaseModel):
@@ -112,6 +111,7 @@ class AuditOut(BaseModel):
     reference_trace: str | None
     control_trace: str | None
     comparison: str | None
+    results: dict[str, str] = Field(description="Digest of everything that has been made so far, by role.")
     links: Links
     created_at: datetime
     started_at: datetime | None
@@ -132,12 +132,13 @@ class AuditOut(BaseModel):
             priority=audit.priority,
             progress=_progress(view),
             verdict=audit.verdict,  # a CHECK constraint holds it to the literal
-            verdict_reasons=list(view.verdict_reasons),
+            verdict_reasons=[] if view.verdict is None else list(view.verdict.reasons),
             error=audit.error,
             candidate_trace=audit.candidate_trace,
             reference_trace=audit.reference_trace,
             control_trace=audit.control_trace,
             comparison=audit.comparison,
+            results={role: run.result for role, run in sorted(view.runs.items()) if run.result is not None},
             links=_links(view),
             created_at=audit.created_at,
             started_at=audit.started_at,

@@ -1,14 +1,17 @@
 """Audits: insert, read, list, cancel."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, or_, select, text
+from sqlalchemy import ColumnElement, case, or_, select, text, tuple_
 from sqlalchemy.orm import Session
 
 from service.database.tables import AuditRecord, AuditRunRecord, RunRecord
 from service.runs.demand import cancel_runs_of, lock_runs_of
+from service.runs.settle import HOLDS
 
 
 @dataclass(frozen=True)
@@ -39,14 +42,49 @@ def find_audit(session: Session, tenant: str, audit_id: UUID) -> AuditRecord | N
     ).one_or_none()
 
 
-def runs_of(session: Session, audit_id: UUID) -> dict[str, RunRecord]:
-    """Runs of an audit by role."""
+@dataclass(frozen=True)
+class NeededRun:
+    """What an audit shows of a run that it needs."""
+
+    id: UUID
+    kind: str
+    state: str
+    attempt: int
+    progress: dict[str, Any] | None
+    result: str | None
+    """Digest of what was made; None, too, where it was made after the audit had been cancelled."""
+
+
+def runs_of(session: Session, audit_ids: Sequence[UUID]) -> dict[UUID, dict[str, NeededRun]]:
+    """Audit -> its runs by role."""
     rows = session.execute(
-        select(AuditRunRecord.role, RunRecord)
+        select(
+            AuditRunRecord.audit_id,
+            AuditRunRecord.role,
+            RunRecord.id,
+            RunRecord.kind,
+            RunRecord.state,
+            RunRecord.attempt,
+            RunRecord.progress,
+            case((text(HOLDS), RunRecord.result_digest)).label("result"),
+        )
         .join(RunRecord, RunRecord.id == AuditRunRecord.run_id)
-        .where(AuditRunRecord.audit_id == audit_id)
+        .join(AuditRecord, AuditRecord.id == AuditRunRecord.audit_id)
+        .where(AuditRunRecord.audit_id.in_(audit_ids))
     )
-    return {row.role: row.RunRecord for row in rows}
+    found: dict[UUID, dict[str, NeededRun]] = {audit_id: {} for audit_id in audit_ids}
+    for row in rows:
+        found[row.audit_id][row.role] = NeededRun(row.id, row.kind, row.state, row.attempt, row.progress, row.result)
+    return found
+
+
+def verdicts_in_comparisons(session: Session, digests: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Comparison -> the verdict that it carries: where audits that the release before settled have theirs."""
+    rows = session.execute(
+        text("SELECT digest, document->'verdict' AS verdict FROM comparisons WHERE digest = ANY(:digests)"),
+        {"digests": list(digests)},
+    )
+    return {row.digest: row.verdict for row in rows if row.verdict is not None}
 
 
 def list_audits(
@@ -56,9 +94,8 @@ def list_audits(
     query = select(AuditRecord).where(AuditRecord.tenant == tenant, *_conditions(narrowed))
     if after is not None:
         created, last = after
-        query = query.where(
-            or_(AuditRecord.created_at < created, and_(AuditRecord.created_at == created, AuditRecord.id < last))
-        )
+        # A comparison of rows goes straight to its place in the index; the same said with OR reads all before it.
+        query = query.where(tuple_(AuditRecord.created_at, AuditRecord.id) < (created, last))
     return list(session.scalars(query.order_by(AuditRecord.created_at.desc(), AuditRecord.id.desc()).limit(limit)))
 
 

@@ -1,7 +1,7 @@
 """What callers do with audits: submit, read, read the result, cancel. Each opens the transactions it needs."""
 
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
 from uuid import UUID
 
 import structlog
@@ -9,9 +9,10 @@ from sqlalchemy.orm import Session
 
 from service.audits import idempotency, store
 from service.audits.resolve import AuditRequest, Resolved, resolve_request
+from service.audits.store import NeededRun
 from service.database.ids import new_id
-from service.database.tables import AuditRecord, RunRecord
-from service.database.unit_of_work import Ledger
+from service.database.tables import AuditRecord
+from service.database.unit_of_work import Ledger, Reads
 from service.prompt_sets.store import store_prompt_set
 from service.runs import demand
 from service.runs.lifecycle import IN_FLIGHT
@@ -19,7 +20,7 @@ from service.runs.settle import settle_audit
 from service.settings import Settings
 from service.traces.store import load_comparison_document, load_trace_document
 from spinal.documents.canonical import digest_of
-from spinal.documents.comparison import Comparison
+from spinal.documents.comparison import Comparison, Verdict
 from spinal.documents.trace import Trace
 from spinal.errors import (
     AuditFailed,
@@ -141,28 +142,59 @@ def _write(
 
 @dataclass(frozen=True, eq=False)
 class AuditView:
-    """An audit, its runs by role, and the verdict's reasons once there are any."""
+    """An audit, its runs by role, and its verdict once there is one."""
 
     audit: AuditRecord
-    runs: dict[str, RunRecord]
-    verdict_reasons: tuple[str, ...]
+    runs: dict[str, NeededRun]
+    verdict: Verdict | None
 
 
-def read_audit(ledger: Ledger, tenant: str, audit_id: UUID) -> AuditView:
+@dataclass(frozen=True)
+class AuditsPage:
+    """Some of a tenant's audits, newest first, and where the next ones begin."""
+
+    views: list[AuditView]
+    following: tuple[datetime, UUID] | None
+
+
+def read_audit(ledger: Reads, tenant: str, audit_id: UUID) -> AuditView:
     """The tenant's audit; raises AuditNotFound."""
     with ledger.read() as session:
         audit = store.find_audit(session, tenant, audit_id)
         if audit is None:
             raise AuditNotFound(f"no audit {audit_id}", hint="list them with GET /v1/audits")
-        reasons: tuple[str, ...] = ()
-        if audit.comparison is not None:
-            document = load_comparison_document(session, audit.comparison) or {}
-            reasons = tuple(document.get("verdict", {}).get("reasons", ()))
-        return AuditView(audit, store.runs_of(session, audit_id), reasons)
+        [view] = _views(session, [audit])
+        return view
 
 
-def read_result(ledger: Ledger, tenant: str, audit_id: UUID) -> Comparison | Trace:
-    """What the audit found: its comparison, or its trace when it has no reference.
+def list_audits(
+    ledger: Reads, tenant: str, narrowed: store.AuditFilter, *, after: tuple[datetime, UUID] | None, limit: int
+) -> AuditsPage:
+    """The tenant's audits that match, newest first, behind the one with the sort key ``after``."""
+    with ledger.read() as session:
+        found = store.list_audits(session, tenant, narrowed, after=after, limit=limit + 1)
+        page = found[:limit]
+        following = (page[-1].created_at, page[-1].id) if len(found) > limit else None
+        return AuditsPage(_views(session, page), following)
+
+
+def _views(session: Session, audits: list[AuditRecord]) -> list[AuditView]:
+    """The audits with what belongs to them: one statement for all their runs, and one for the verdicts of those that
+    the release before settled, where there are any."""
+    if not audits:
+        return []
+    runs = store.runs_of(session, [audit.id for audit in audits])
+    elsewhere = [a.comparison for a in audits if a.verdict_document is None and a.verdict is not None and a.comparison]
+    carried = store.verdicts_in_comparisons(session, elsewhere) if elsewhere else {}
+    verdicts = (audit.verdict_document or carried.get(audit.comparison or "") for audit in audits)
+    return [
+        AuditView(audit, runs[audit.id], None if verdict is None else Verdict.model_validate(verdict))
+        for audit, verdict in zip(audits, verdicts, strict=True)
+    ]
+
+
+def read_result(ledger: Reads, tenant: str, audit_id: UUID) -> Comparison | Trace:
+    """What the audit found: its comparison with the audit's verdict, or its trace when it has no reference.
 
     Raises AuditNotFound, AuditNotFinished, AuditFailed.
     """
@@ -170,12 +202,12 @@ def read_result(ledger: Ledger, tenant: str, audit_id: UUID) -> Comparison | Tra
     _require_success(view.audit)
     with ledger.read() as session:
         if view.audit.comparison is not None:
-            document: dict[str, Any] | None = load_comparison_document(session, view.audit.comparison)
-            return Comparison.model_validate(document)
+            stored = Comparison.model_validate(load_comparison_document(session, view.audit.comparison))
+            return stored if view.verdict is None else Comparison.of(stored, view.verdict)
         return Trace.model_validate(load_trace_document(session, view.audit.candidate_trace or ""))
 
 
-def read_comparison(ledger: Ledger, tenant: str, audit_id: UUID) -> Comparison:
+def read_comparison(ledger: Reads, tenant: str, audit_id: UUID) -> Comparison:
     """The audit's comparison; additionally raises AuditHasNoScores for an audit without a reference."""
     found = read_result(ledger, tenant, audit_id)
     if isinstance(found, Trace):

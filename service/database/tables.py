@@ -131,6 +131,7 @@ class RunRecord(Record):
             postgresql_where=text("state IN ('QUEUED','RUNNING','SUCCEEDED') AND NOT cancel_requested"),
         ),
         Index("ix_runs_spec_digest", "spec_digest"),
+        Index("ix_runs_result_digest", "result_digest"),
         Index(
             "ix_runs_queued", "queue", text("priority DESC"), "created_at", postgresql_where=text("state = 'QUEUED'")
         ),
@@ -141,6 +142,8 @@ class RunRecord(Record):
     kind: Mapped[str]
     spec: Mapped[dict[str, Any]]
     spec_digest: Mapped[str]
+    depth: Mapped[int | None]
+    """``specs.depth`` of the specification; null in runs that the release before made."""
     spec_version: Mapped[int] = mapped_column(server_default=text("1"))
     """``specs.SPEC_VERSION`` of the code that accepted it; an older worker leaves it alone."""
     queue: Mapped[str]
@@ -269,6 +272,10 @@ class AuditRecord(Record):
         ),
         CheckConstraint("state <> 'FAILED' OR error IS NOT NULL", name="error_when_failed"),
         Index("ix_audits_tenant_created", "tenant", text("created_at DESC"), text("id DESC")),
+        *(
+            Index(f"ix_audits_tenant_{column}", "tenant", column, text("created_at DESC"), text("id DESC"))
+            for column in ("state", "verdict", "candidate", "reference")
+        ),
         Index("ix_audits_labels", "labels", postgresql_using="gin"),
         Index("ix_audits_open", "id", postgresql_where=text("state IN ('QUEUED','RUNNING')")),
     )
@@ -288,6 +295,9 @@ class AuditRecord(Record):
     version: Mapped[int] = mapped_column(server_default=text("1"))
     """Grows with every change that a caller can see (ETag)."""
     verdict: Mapped[str | None]
+    """The outcome alone, by which audits are listed."""
+    verdict_document: Mapped[dict[str, Any] | None]
+    """The whole verdict, with its rules; null in rows that the release before settled."""
     error: Mapped[dict[str, Any] | None]
     candidate_trace: Mapped[str | None] = mapped_column(ForeignKey("traces.digest"), index=True)
     reference_trace: Mapped[str | None] = mapped_column(ForeignKey("traces.digest"), index=True)

@@ -1,8 +1,8 @@
 """Transactions. The only place that commits, and the only place that knows how a database fails."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, Protocol
 
 import psycopg
 from sqlalchemy import Engine, create_engine, event, exc, text
@@ -63,6 +63,44 @@ class Ledger:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+class Reads(Protocol):
+    """What reading needs of a ledger."""
+
+    def read(self) -> AbstractContextManager[Session]: ...
+
+
+class Reading:
+    """Reads in one read-only transaction, opened by the first of them. Other threads must not read meanwhile."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._open: ExitStack | None = None
+        self._session: Session | None = None
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """The transaction, which stays open for the next read. Raises DatabaseUnavailable as a ledger does."""
+        if self._session is None:
+            self._open = ExitStack()
+            self._session = self._open.enter_context(self._ledger.read())
+        try:
+            with database_errors():
+                yield self._session
+        except BaseException:
+            self.end()
+            raise
+
+    def end(self) -> None:
+        """Roll it back and give the connection to others; the next read opens another."""
+        opened, self._open, self._session = self._open, None, None
+        if opened is not None:
+            opened.close()
+
+    @property
+    def is_open(self) -> bool:
+        return self._session is not None
 
 
 def make_engine(settings: Settings) -> Engine:

@@ -1,13 +1,14 @@
 """What handlers depend on: settings, ledger, the caller."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated
 
 from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from service.database.unit_of_work import Ledger
+from service.database.unit_of_work import Ledger, Reading
 from service.keys.store import SCOPES, Caller, authenticate
 from service.settings import Settings
 from spinal.errors import Forbidden, RequestInvalid, Unauthorized
@@ -31,8 +32,21 @@ LedgerDep = Annotated[Ledger, Depends(get_ledger)]
 SettingsDep = Annotated[Settings, Depends(get_app_settings)]
 
 
+async def get_reading(ledger: LedgerDep) -> AsyncIterator[Reading]:
+    """The one transaction in which a request looks up its key and reads what it asks for."""
+    reading = Reading(ledger)
+    try:
+        yield reading
+    finally:
+        if reading.is_open:
+            await run_in_threadpool(reading.end)
+
+
+ReadingDep = Annotated[Reading, Depends(get_reading)]
+
+
 def get_caller(
-    ledger: LedgerDep,
+    reading: ReadingDep,
     settings: SettingsDep,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
 ) -> Caller:
@@ -41,7 +55,7 @@ def get_caller(
         return ANONYMOUS
     if credentials is None:
         raise Unauthorized("no API key was sent", hint="send Authorization: Bearer spk_...")
-    with ledger.read() as session:
+    with reading.read() as session:
         caller = authenticate(session, credentials.credentials, pepper=settings.key_pepper.get_secret_value())
     if caller is None:
         raise Unauthorized("the API key is unknown, expired or revoked", hint="ask an operator for a key")
@@ -59,8 +73,14 @@ def require(scope: str) -> Callable[..., Caller]:
     return admitted
 
 
+def admit_writer(reading: ReadingDep, caller: Annotated[Caller, Depends(require("write"))]) -> Caller:
+    """Admits callers who may write; a request that opens transactions of its own holds none beside them."""
+    reading.end()
+    return caller
+
+
 Reader = Annotated[Caller, Depends(require("read"))]
-Writer = Annotated[Caller, Depends(require("write"))]
+Writer = Annotated[Caller, Depends(admit_writer)]
 
 
 def refuse_unknown_query(request: Request) -> None:

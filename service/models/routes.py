@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from service.http.context import LedgerDep, Reader, SettingsDep, Writer
+from service.http.context import LedgerDep, Reader, ReadingDep, SettingsDep, Writer
 from service.http.documented import ACCESS, SUBMIT_ERRORS, documented
 from service.http.pagination import decode, encode, link_next
 from service.models.schemas import ModelIn, ModelOut, ModelPage
@@ -40,14 +40,14 @@ def register(body: ModelIn, response: Response, ledger: LedgerDep, settings: Set
 def models(
     request: Request,
     response: Response,
-    ledger: LedgerDep,
+    reading: ReadingDep,
     caller: Reader,
     cursor: Annotated[str | None, Query(max_length=512)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> ModelPage:
     """Registered models by name."""
     after = decode(cursor, 1)[0].replace("\x00", "") if cursor is not None else None
-    with ledger.read() as session:
+    with reading.read() as session:
         found = list_models(session, caller.tenant, after=after, limit=limit + 1)
     page = found[:limit]
     following = encode(page[-1].name) if len(found) > limit else None
@@ -57,7 +57,7 @@ def models(
 
 @router.get("/models/{name}", operation_id="getModel", responses=documented(*ACCESS, errors.RegisteredModelNotFound))
 def model(
-    name: Annotated[str, Path(max_length=128, pattern=r"^[A-Za-z0-9._-]+$")], ledger: LedgerDep, caller: Reader
+    name: Annotated[str, Path(max_length=128, pattern=r"^[A-Za-z0-9._-]+$")], reading: ReadingDep, caller: Reader
 ) -> ModelOut:
     """A registered model by name or id."""
-    return ModelOut.of(read_model(ledger, caller.tenant, name))
+    return ModelOut.of(read_model(reading, caller.tenant, name))

@@ -2,7 +2,7 @@
 
 from service.database.ids import new_id
 from service.database.tables import ModelRecord
-from service.database.unit_of_work import Ledger
+from service.database.unit_of_work import Ledger, Reads
 from service.models.store import find_model, insert_model
 from service.settings import Settings
 from spinal.checkpoints.checkpoint import Checkpoint
@@ -51,7 +51,7 @@ def register_model(
     return read_model(ledger, tenant, name)
 
 
-def read_model(ledger: Ledger, tenant: str, name: str) -> ModelRecord:
+def read_model(ledger: Reads, tenant: str, name: str) -> ModelRecord:
     """A registered model by name or id; raises RegisteredModelNotFound."""
     with ledger.read() as session:
         found = find_model(session, tenant, name)

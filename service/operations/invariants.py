@@ -68,6 +68,9 @@ INVARIANTS: dict[str, str | Callable[[], str]] = {
         SELECT a.id FROM audits a WHERE a.state = 'SUCCEEDED' AND (a.candidate_trace IS NULL
           OR (a.reference IS NOT NULL AND (a.reference_trace IS NULL OR a.comparison IS NULL OR a.verdict IS NULL))
           OR (a.control IS NOT NULL AND a.control_trace IS NULL))""",
+    "a verdict and its document agree": """
+        SELECT id FROM audits WHERE verdict_document IS NOT NULL
+          AND verdict IS DISTINCT FROM verdict_document->>'outcome'""",
     "a queued run waits for nothing that will not come": """
         SELECT r.id FROM runs r JOIN run_dependencies d ON d.run_id = r.id JOIN runs n ON n.id = d.depends_on
         WHERE r.state = 'QUEUED' AND n.state <> 'SUCCEEDED'

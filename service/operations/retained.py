@@ -7,8 +7,9 @@ from sqlalchemy.orm import Session
 
 from service.traces.store import StoredCapture
 
-NEEDED = """EXISTS (SELECT 1 FROM audits a WHERE a.state IN ('QUEUED','RUNNING')
-              AND traces.digest IN (a.candidate_trace, a.reference_trace, a.control_trace))"""
+NEEDED = """EXISTS (SELECT 1 FROM runs r JOIN audit_runs x ON x.run_id = r.id JOIN audits a ON a.id = x.audit_id
+              WHERE r.result_digest = traces.digest AND a.state IN ('QUEUED','RUNNING'))"""
+"""SQL: an open audit holds the trace, in whatever role."""
 
 
 def old_captures(session: Session, *, older_than_s: float) -> list[StoredCapture]:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from service.http.context import LedgerDep, Reader, Writer
+from service.http.context import LedgerDep, Reader, ReadingDep, Writer
 from service.http.documented import ACCESS, documented
 from service.prompt_sets.schemas import PromptSetIn, PromptSetOut, PromptSetPage
 from service.prompt_sets.store import list_prompt_sets, store_prompt_set
@@ -33,12 +33,12 @@ def store(body: PromptSetIn, ledger: LedgerDep, caller: Writer) -> PromptSetOut:
 
 
 @router.get("/prompt-sets", operation_id="listPromptSets", responses=documented(*ACCESS))
-def prompt_sets(ledger: LedgerDep, caller: Reader, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> PromptSetPage:
+def prompt_sets(reading: ReadingDep, caller: Reader, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> PromptSetPage:
     """Built-in sets, then the newest stored ones."""
     built_in = [builtin_prompts(name) for name in BUILTIN_SETS]
     known = {prompts.digest for prompts in built_in}
     items = [PromptSetOut(digest=p.digest, name=p.name, count=len(p), builtin=True) for p in built_in]
-    with ledger.read() as session:
+    with reading.read() as session:
         stored = list_prompt_sets(session, limit)
     items += [
         PromptSetOut(digest=row.digest, name=row.name, count=row.count, builtin=False)

@@ -9,8 +9,8 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from service.database.ids import new_id
-from service.runs.kinds import LOCK_ORDER, Kind, depths, kind_named
-from service.runs.specs import spec_digest
+from service.runs.kinds import LOCK_ORDER, Kind, kind_named
+from service.runs.specs import depth, needs, spec_digest
 from service.runs.wake import wake_dispatchers
 
 
@@ -22,18 +22,22 @@ def need_runs(
     priority: int,
     traceparent: str | None,
 ) -> dict[str, UUID]:
-    """The runs that do ``specs`` (by role), shared with whoever needs the same; each waits for those of a lesser depth.
-    Raises UnknownKind."""
+    """The runs that do ``specs`` (by role), shared with whoever needs the same; each waits for those of the
+    specifications that its own needs. Raises UnknownKind, and ValueError where one of these is not among ``specs``."""
     kinds = {role: kind_named(spec["kind"]) for role, spec in specs.items()}
     found: dict[str, UUID] = {}
+    by_digest: dict[str, UUID] = {}
     # In the order of locks that transitions.py names.
-    for role in sorted(specs, key=lambda role: (kinds[role].depth, spec_digest(specs[role]))):
-        found[role] = find_or_create_run(
+    for role in sorted(specs, key=lambda role: (depth(specs[role]), spec_digest(specs[role]))):
+        needed = {name: spec_digest(spec) for name, spec in needs(specs[role]).items()}
+        if missing := sorted(name for name, digest in needed.items() if digest not in by_digest):
+            raise ValueError(f"{role} needs {', '.join(missing)}, for which there is no specification")
+        found[role] = by_digest[spec_digest(specs[role])] = find_or_create_run(
             session,
             specs[role],
             queue=queue_of(kinds[role]),
             priority=priority,
-            depends_on=tuple(run for other, run in found.items() if kinds[other].depth < kinds[role].depth),
+            depends_on=tuple(by_digest[digest] for digest in needed.values()),
             traceparent=traceparent,
         )
     return found
@@ -57,8 +61,8 @@ def find_or_create_run(
         return done
     fresh = new_id()
     run_id = session.execute(
-        text("""INSERT INTO runs (id, kind, spec, spec_version, spec_digest, queue, priority, traceparent)
-                VALUES (:id, :kind, CAST(:spec AS jsonb), :version, :digest, :queue, :priority, :traceparent)
+        text("""INSERT INTO runs (id, kind, spec, spec_version, spec_digest, depth, queue, priority, traceparent)
+                VALUES (:id, :kind, CAST(:spec AS jsonb), :version, :digest, :depth, :queue, :priority, :traceparent)
                 ON CONFLICT (spec_digest) WHERE state IN ('QUEUED','RUNNING','SUCCEEDED') AND NOT cancel_requested
                 DO UPDATE SET priority = GREATEST(runs.priority, EXCLUDED.priority) WHERE runs.state <> 'SUCCEEDED'
                 RETURNING id"""),
@@ -68,6 +72,7 @@ def find_or_create_run(
             "spec": json.dumps(spec),
             "version": kind_named(spec["kind"]).version,
             "digest": digest,
+            "depth": depth(spec),
             "queue": queue,
             "priority": priority,
             "traceparent": traceparent,
@@ -92,7 +97,7 @@ def lock_runs_of(session: Session, audit_id: UUID) -> None:
         text(f"""SELECT 1 FROM runs WHERE state IN ('QUEUED','RUNNING')
                    AND id IN (SELECT run_id FROM audit_runs WHERE audit_id = :audit)
                  ORDER BY {LOCK_ORDER} FOR NO KEY UPDATE"""),  # noqa: S608  a constant of kinds.py
-        {"audit": audit_id, "depths": depths()},
+        {"audit": audit_id},
     )
 
 

@@ -44,8 +44,6 @@ class Kind:
     """Table that holds the result, in the row whose ``digest`` is the run's ``result_digest``."""
     reaches: frozenset[Reach] = frozenset()
     """What a job of this kind is given."""
-    depth: int = 0
-    """In an audit a run waits for all of a lesser depth; locks are taken by depth, then by specification."""
     queue: Callable[[Settings], str] = lambda settings: settings.trace_queue
     attempts: Callable[[Settings], Attempts] = _attempts
     deadline_s: Callable[[Settings], float] = lambda settings: settings.run_deadline_s
@@ -72,7 +70,6 @@ KINDS: dict[str, Kind] = {
             carry_out="worker.kinds.compare:carry_out",
             result="comparisons",
             reaches=frozenset({"models", "engine", "artifacts"}),
-            depth=1,
         ),
     )
 }
@@ -97,15 +94,11 @@ def attempts_of(name: str, settings: Settings) -> Attempts:
 
 IS_KNOWN = "spec_version <= CAST(CAST(:known AS jsonb)->>kind AS int)"
 """SQL: this code carries out such a run. Not so (null) where it does not know the kind. For ``known_versions()``."""
-LOCK_ORDER = "COALESCE(CAST(CAST(:depths AS jsonb)->>kind AS int), 0), spec_digest"
-"""SQL: the order in which runs are locked. For ``depths()``."""
+LOCK_ORDER = "COALESCE(depth, CAST(kind = 'compare' AS int)), spec_digest"
+"""SQL: the order in which runs are locked, by the depth of their specifications first. Runs that the release before
+made say none: among those only comparisons needed others."""
 
 
 def known_versions() -> str:
     """Newest version of each kind, as JSON."""
     return json.dumps({kind.name: kind.version for kind in KINDS.values()})
-
-
-def depths() -> str:
-    """Depth of each kind, as JSON."""
-    return json.dumps({kind.name: kind.depth for kind in KINDS.values()})

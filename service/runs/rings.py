@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from service.runs.kinds import IS_KNOWN, LOCK_ORDER, depths, known_versions
+from service.runs.kinds import IS_KNOWN, LOCK_ORDER, known_versions
 from service.runs.transitions import NO_OPEN_DEPENDENCY
 
 DUE_SINCE = """GREATEST(created_at, not_before, (SELECT max(n.finished_at) FROM run_dependencies d
@@ -101,6 +101,6 @@ def mark_not_rung(session: Session, run_ids: list[UUID]) -> None:
     session.execute(
         text(f"""SELECT 1 FROM runs WHERE id = ANY(:ids) AND state = 'QUEUED'
                  ORDER BY {LOCK_ORDER} FOR NO KEY UPDATE"""),  # noqa: S608  a constant of kinds.py
-        {"ids": run_ids, "depths": depths()},
+        {"ids": run_ids},
     )
     session.execute(text("UPDATE runs SET rung_at = NULL WHERE id = ANY(:ids) AND state = 'QUEUED'"), {"ids": run_ids})

@@ -5,10 +5,16 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+from pydantic import ValidationError
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
 from service.runs.lifecycle import TERMINAL, State, audit_state
+from spinal.documents.comparison import Comparison
+from spinal.policy.decide import judged
+
+HOLDS = "(audits.state <> 'CANCELLED' OR runs.finished_at <= audits.finished_at)"
+"""SQL: an audit holds the result of a run that it needs. One that was cancelled holds what had been made by then."""
 
 
 def settle(session: Session, run_ids: Sequence[UUID]) -> None:
@@ -33,12 +39,13 @@ def settle_audit(session: Session, audit_id: UUID) -> None:
     state = audit_state([State(run.state) for run in runs])
     results = {run.role: run.result_digest for run in runs}
     error = _error(runs) if state is State.FAILED else None
+    compared = results.get("compare") if state is State.SUCCEEDED else None
+    verdict = _verdict(session, compared) if compared is not None else None
     session.execute(
         text("""UPDATE audits SET state = :state, version = version + 1,
                   candidate_trace = :candidate, reference_trace = :reference, control_trace = :control,
                   comparison = :comparison,
-                  verdict = CASE WHEN :state = 'SUCCEEDED' THEN
-                    (SELECT document->'verdict'->>'outcome' FROM comparisons WHERE digest = :comparison) END,
+                  verdict = :verdict, verdict_document = CAST(:verdict_document AS jsonb),
                   error = CAST(:error AS jsonb),
                   started_at = CASE WHEN :state <> 'QUEUED' THEN COALESCE(started_at, now()) ELSE started_at END,
                   finished_at = CASE WHEN :terminal THEN now() END
@@ -52,9 +59,26 @@ def settle_audit(session: Session, audit_id: UUID) -> None:
             "reference": results.get("reference"),
             "control": results.get("control"),
             "comparison": results.get("compare"),
+            "verdict": verdict["outcome"] if verdict is not None else None,
+            "verdict_document": json.dumps(verdict) if verdict is not None else None,
             "error": json.dumps(error) if error is not None else None,
         },
     )
+
+
+def _verdict(session: Session, comparison: str) -> dict[str, Any] | None:
+    """What today's default policy says of a stored comparison. One that this code cannot read, since later code wrote
+    it, keeps the verdict that it carries."""
+    document: dict[str, Any] | None = session.execute(
+        text("SELECT document FROM comparisons WHERE digest = :comparison"), {"comparison": comparison}
+    ).scalar()
+    if document is None:
+        return None
+    try:
+        return judged(Comparison.model_validate(document)).verdict.model_dump(mode="json")
+    except ValidationError:
+        carried: dict[str, Any] | None = document.get("verdict")
+        return carried
 
 
 def _error(runs: Sequence[Row[Any]]) -> dict[str, Any]:

@@ -13,6 +13,10 @@ or the scorer's version. A worker claims no run of a newer version than its own
 (``tests/ledger/test_versions.py`` holds what this number stands for)."""
 
 
+SIDES = ("reference", "candidate", "control")
+"""Members of a comparison's specification that are the specifications of its traces."""
+
+
 def trace_spec(*, model: str, snapshot: str, prompt_set: str, profile: MeasurementProfile) -> dict[str, Any]:
     """Measure the checkpoint ``model`` (a reference) as its files were at ``snapshot``. Knobs that act only on
     comparisons are left out: changing them never traces anew."""
@@ -42,6 +46,20 @@ def compare_spec(
         "scorer_version": SCORER_VERSION,
         "profile": profile.model_dump(mode="json"),
     }
+
+
+def needs(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The specifications of the runs that have to be done before, by the name under which their results are used.
+    A specification says so in its member ``needs``; comparisons of version 3 name their sides one by one."""
+    if "needs" in spec:
+        found: dict[str, dict[str, Any]] = spec["needs"]
+        return found
+    return {side: spec[side] for side in SIDES if isinstance(spec.get(side), dict)}
+
+
+def depth(spec: dict[str, Any]) -> int:
+    """How many runs have to be done one after the other before: 0 where nothing is needed."""
+    return 1 + max((depth(needed) for needed in needs(spec).values()), default=-1)
 
 
 def spec_digest(spec: dict[str, Any]) -> str:

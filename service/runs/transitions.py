@@ -2,7 +2,7 @@
 fenced by its attempt.
 
 Locks are taken in one order, so that no two transactions wait for each other: runs before audits; runs by the depth of
-their kind, then by specification; audits by id (``tests/ledger/test_lock_order.py``).
+their specification, then by its digest; audits by id (``tests/ledger/test_lock_order.py``).
 """
 
 import json
@@ -14,7 +14,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from service.runs.kinds import IS_KNOWN, LOCK_ORDER, Attempts, depths, known_versions
+from service.runs.kinds import IS_KNOWN, LOCK_ORDER, Attempts, known_versions
 from service.runs.settle import settle
 from service.runs.wake import wake_dispatchers
 from spinal.errors import AttemptsExhausted, DeadlineExceeded, DependencyFailed, LeaseLost
@@ -381,7 +381,7 @@ def _fail_dependents(session: Session, run_id: UUID, problem: dict[str, Any]) ->
     session.execute(
         text(f"""SELECT 1 FROM runs WHERE id IN (SELECT run_id FROM run_dependencies WHERE depends_on = :id)
                  ORDER BY {LOCK_ORDER} FOR NO KEY UPDATE"""),  # noqa: S608  a constant of kinds.py
-        {"id": run_id, "depths": depths()},
+        {"id": run_id},
     )
     rows = session.execute(
         text("""UPDATE runs SET state = 'FAILED', error = CAST(:error AS jsonb), finished_at = now()

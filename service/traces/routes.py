@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 
-from service.http.context import LedgerDep, Reader
+from service.http.context import Reader, ReadingDep
 from service.http.documented import ACCESS, documented
 from service.http.fields import HEX, DigestPath
 from service.http.pagination import decode, decode_time, encode, link_next
@@ -22,7 +22,7 @@ router = APIRouter(prefix="/v1", tags=["results"])
 def listing(
     request: Request,
     response: Response,
-    ledger: LedgerDep,
+    reading: ReadingDep,
     caller: Reader,
     weights_digest: Annotated[str | None, Query(pattern=HEX)] = None,
     cursor: Annotated[str | None, Query(max_length=512)] = None,
@@ -33,7 +33,7 @@ def listing(
     if cursor is not None:
         created, last = decode(cursor, 2)
         after = (decode_time(created), last.replace("\x00", ""))
-    with ledger.read() as session:
+    with reading.read() as session:
         found = list_traces(session, caller.tenant, weights=weights_digest, after=after, limit=limit + 1)
     page = found[:limit]
     following = encode(page[-1].created_at, page[-1].digest) if len(found) > limit else None
@@ -49,12 +49,12 @@ def listing(
 )
 def read(
     digest: DigestPath,
-    ledger: LedgerDep,
+    reading: ReadingDep,
     caller: Reader,
     if_none_match: Annotated[str | None, Header(max_length=256)] = None,
 ) -> Response:
     """One depth trace, ``spinal.trace/1``. Immutable."""
-    trace = read_trace(ledger, caller.tenant, digest)
+    trace = read_trace(reading, caller.tenant, digest)
     headers = {"ETag": f'"{digest}"', "Cache-Control": "private, max-age=31536000, immutable"}
     if if_none_match is not None and headers["ETag"] in [part.strip() for part in if_none_match.split(",")]:
         return Response(status_code=304, headers=headers)
@@ -66,7 +66,7 @@ def read(
     operation_id="getDiff",
     responses=documented(*ACCESS, errors.TraceNotFound, errors.FingerprintMismatch, errors.TracesNotComparable),
 )
-def difference(reference: DigestPath, candidate: DigestPath, ledger: LedgerDep, caller: Reader) -> DiffOut:
+def difference(reference: DigestPath, candidate: DigestPath, reading: ReadingDep, caller: Reader) -> DiffOut:
     """Layer-wise differences of two traces, candidate minus reference."""
-    found = read_diff(ledger, caller.tenant, reference, candidate)
+    found = read_diff(reading, caller.tenant, reference, candidate)
     return DiffOut(diff=found.diff, comparison=found.comparison)

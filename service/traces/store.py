@@ -8,11 +8,15 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from service.runs.settle import HOLDS
 from spinal.documents.canonical import digest_of
 from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace
 from spinal.errors import TraceNotFound
 
+HOLDERS = "runs JOIN audit_runs x ON x.run_id = runs.id JOIN audits ON audits.id = x.audit_id"
+HELD = f"audits.tenant = :tenant AND {HOLDS}"
+"""SQL: results and the audits that hold them; those of one tenant."""
 COLUMNS = ("contraction", "contraction_se", "transport", "transport_se", "entropy", "effective_rank")
 """Members of a position object that are columns of ``trace_layers``; the others travel in ``detail``."""
 
@@ -127,7 +131,7 @@ def load_trace(session: Session, digest: str) -> Trace:
 
 
 def store_comparison(session: Session, comparison: Comparison) -> None:
-    """Insert a comparison, once."""
+    """Insert a comparison, once. Of its verdict what the release before reads is kept beside it."""
     session.execute(
         text("""INSERT INTO comparisons (digest, reference_digest, candidate_digest, comparison_fingerprint, document)
                 VALUES (:digest, :reference, :candidate, :fingerprint, CAST(:document AS jsonb))
@@ -137,7 +141,7 @@ def store_comparison(session: Session, comparison: Comparison) -> None:
             "reference": comparison.reference.digest,
             "candidate": comparison.candidate.digest,
             "fingerprint": comparison.profile["comparison_fingerprint"],
-            "document": json.dumps(comparison.model_dump(mode="json", by_alias=True)),
+            "document": json.dumps(comparison.model_dump(mode="json", by_alias=True, exclude={"verdict": {"rules"}})),
         },
     )
 
@@ -151,11 +155,10 @@ def load_comparison_document(session: Session, digest: str) -> dict[str, Any] | 
 
 
 def tenant_has_trace(session: Session, tenant: str, digest: str) -> bool:
-    """Whether one of the tenant's audits refers to the trace: that is what makes it readable."""
+    """Whether one of the tenant's audits holds the trace, in whatever role: that is what makes it readable."""
     return (
         session.execute(
-            text("""SELECT 1 FROM audits WHERE tenant = :tenant
-                    AND (candidate_trace = :digest OR reference_trace = :digest OR control_trace = :digest) LIMIT 1"""),
+            text(f"SELECT 1 FROM {HOLDERS} WHERE runs.result_digest = :digest AND {HELD} LIMIT 1"),  # noqa: S608  constants
             {"tenant": tenant, "digest": digest},
         ).scalar()
         is not None
@@ -165,16 +168,15 @@ def tenant_has_trace(session: Session, tenant: str, digest: str) -> bool:
 def list_traces(
     session: Session, tenant: str, *, weights: str | None, after: tuple[datetime, str] | None, limit: int
 ) -> list[Any]:
-    """Heads of the traces that the tenant's audits refer to, newest first."""
+    """Heads of the traces that the tenant's audits hold, newest first."""
     return list(
         session.execute(
-            text("""SELECT digest, weights_digest, prompt_set_digest, fingerprint, engine_version, source, n_layers,
+            text(f"""SELECT digest, weights_digest, prompt_set_digest, fingerprint, engine_version, source, n_layers,
                       created_at FROM traces t
-                    WHERE EXISTS (SELECT 1 FROM audits a WHERE a.tenant = :tenant
-                                  AND t.digest IN (a.candidate_trace, a.reference_trace, a.control_trace))
+                    WHERE EXISTS (SELECT 1 FROM {HOLDERS} WHERE runs.result_digest = t.digest AND {HELD})
                       AND (CAST(:weights AS text) IS NULL OR weights_digest = :weights)
                       AND (CAST(:created AS timestamptz) IS NULL OR (created_at, digest) < (:created, :last))
-                    ORDER BY created_at DESC, digest DESC LIMIT :limit"""),
+                    ORDER BY created_at DESC, digest DESC LIMIT :limit"""),  # noqa: S608  constants of this module
             {
                 "tenant": tenant,
                 "weights": weights,
@@ -189,9 +191,10 @@ def list_traces(
 def stored_comparison(session: Session, tenant: str, reference: str, candidate: str) -> dict[str, Any] | None:
     """The newest comparison document of two traces that one of the tenant's audits made."""
     found: dict[str, Any] | None = session.execute(
-        text("""SELECT c.document FROM comparisons c JOIN audits a ON a.comparison = c.digest
-                WHERE a.tenant = :tenant AND c.reference_digest = :reference AND c.candidate_digest = :candidate
-                ORDER BY c.created_at DESC LIMIT 1"""),
+        text(f"""SELECT c.document FROM comparisons c
+                WHERE c.reference_digest = :reference AND c.candidate_digest = :candidate
+                  AND EXISTS (SELECT 1 FROM {HOLDERS} WHERE runs.result_digest = c.digest AND {HELD})
+                ORDER BY c.created_at DESC LIMIT 1"""),  # noqa: S608  constants of this module
         {"tenant": tenant, "reference": reference, "candidate": candidate},
     ).scalar()
     return found

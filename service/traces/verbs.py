@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from service.database.unit_of_work import Ledger
+from service.database.unit_of_work import Reads
 from service.traces import store
 from service.traces.store import load_trace_document
 from spinal.analysis.diff import diff_traces
@@ -11,6 +11,7 @@ from spinal.documents.comparison import Comparison
 from spinal.documents.diff import TraceDiff
 from spinal.documents.trace import Trace
 from spinal.errors import TraceNotFound
+from spinal.policy.decide import judged
 
 
 @dataclass(frozen=True)
@@ -19,23 +20,24 @@ class DiffView:
     comparison: Comparison | None
 
 
-def read_trace(ledger: Ledger, tenant: str, digest: str) -> Trace:
+def read_trace(ledger: Reads, tenant: str, digest: str) -> Trace:
     """A trace that one of the tenant's audits refers to; raises TraceNotFound."""
     return Trace.model_validate(_document(ledger, tenant, digest))
 
 
-def read_diff(ledger: Ledger, tenant: str, reference: str, candidate: str) -> DiffView:
-    """Layer-wise differences of two such traces, with the stored comparison where there is one.
+def read_diff(ledger: Reads, tenant: str, reference: str, candidate: str) -> DiffView:
+    """Layer-wise differences of two such traces, with the stored comparison where there is one. A comparison that is
+    read alone carries the verdict of today's default policy.
 
     Raises TraceNotFound, FingerprintMismatch, TracesNotComparable.
     """
     difference = diff_traces(read_trace(ledger, tenant, reference), read_trace(ledger, tenant, candidate))
     with ledger.read() as session:
         stored = store.stored_comparison(session, tenant, reference, candidate)
-    return DiffView(difference, None if stored is None else Comparison.model_validate(stored))
+    return DiffView(difference, None if stored is None else judged(Comparison.model_validate(stored)))
 
 
-def _document(ledger: Ledger, tenant: str, digest: str) -> dict[str, Any]:
+def _document(ledger: Reads, tenant: str, digest: str) -> dict[str, Any]:
     with ledger.read() as session:
         if not store.tenant_has_trace(session, tenant, digest):
             raise TraceNotFound(f"no trace {digest}", hint="list traces with GET /v1/traces")

@@ -16,12 +16,10 @@ from spinal.analysis.uncertainty import draw_shares
 from spinal.documents.base import Provenance
 from spinal.documents.canonical import digest_of
 from spinal.documents.capture import Capture
-from spinal.documents.comparison import SCORER_VERSION, Comparison, Null, Scores, Side
+from spinal.documents.comparison import SCORER_VERSION, ComparisonContent, Null, Scores, Side
 from spinal.documents.evidence import PairEvidence
 from spinal.documents.trace import POSITIONS, Trace, stamp_profile
 from spinal.errors import TracesNotComparable
-from spinal.policy.decide import decide
-from spinal.policy.rules import Facts
 from spinal.profile import MeasurementProfile
 
 Array = npt.NDArray[np.float64]
@@ -37,7 +35,7 @@ def compare(
     provenance: Provenance,
     *,
     control: tuple[Trace, Capture] | None = None,
-) -> Comparison:
+) -> ComparisonContent:
     """Everything known about the difference candidate - reference.
 
     ``profile`` must have the fingerprint of both traces; its comparison knobs (draws, seed, terminal
@@ -69,7 +67,7 @@ def compare(
     scores = score(pair, profiles)
     damage = assess(reference_capture, candidate_capture, evidence, candidate.non_finite, pair.terminal)
     nulls = _nulls(pair, profiles, scores, control)
-    return Comparison(
+    return ComparisonContent(
         digest=comparison_digest(
             reference.digest,
             candidate.digest,
@@ -91,7 +89,6 @@ def compare(
         scores=scores,
         damage=damage,
         nulls=nulls,
-        verdict=decide(Facts(damage, localization, pair.identical)),
         warnings=remarks(pair, layers, localization, scores, damage, nulls),
         provenance=provenance,
     )

@@ -135,16 +135,30 @@ class Null(Document):
     """Candidate minus control per score, paired over prompts (null ``control`` only)."""
 
 
+Outcome = Literal["pass", "warn", "fail", "inconclusive"]
+
+
+class RuleOutcome(Document):
+    """What one rule of a policy made of a comparison."""
+
+    rule: str
+    outcome: Outcome
+    reasons: tuple[str, ...]
+    """Empty where the rule found nothing."""
+
+
 class Verdict(Document):
     """What a release gate reads. Never a claim that a model is or is not aligned."""
 
-    outcome: Literal["pass", "warn", "fail", "inconclusive"]
+    outcome: Outcome
     policy: str
     reasons: tuple[str, ...]
+    rules: tuple[RuleOutcome, ...] = ()
+    """Every rule that was asked, in their order; empty in verdicts of releases before rules were kept."""
 
 
-class Comparison(ShownDocument):
-    """Differences are candidate minus reference."""
+class ComparisonContent(ShownDocument):
+    """What a comparison measured, the same for every policy. Differences are candidate minus reference."""
 
     schema_: Literal["spinal.comparison/1"] = Field(default="spinal.comparison/1", alias="schema")
     digest: Digest
@@ -165,11 +179,28 @@ class Comparison(ShownDocument):
     scores: Scores
     damage: Damage
     nulls: dict[str, Null]
-    verdict: Verdict
     warnings: tuple[str, ...]
     provenance: Provenance
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    def summary(self) -> str:
+        """The pair, its depth and the digest, on one line."""
+        pair = f"{short_name(self.reference.source)} → {short_name(self.candidate.source)}"
+        return f"{pair}, {len(self.layers) - 1} blocks, digest {short_digest(self.digest)}"
+
+
+class Comparison(ComparisonContent):
+    """A comparison as it is handed out: what was measured, and beside it the verdict of one policy. Differences are
+    candidate minus reference."""
+
+    verdict: Verdict
+
+    @classmethod
+    def of(cls, content: ComparisonContent, verdict: Verdict) -> "Comparison":
+        """``content`` with ``verdict`` beside it, in place of another where it has one."""
+        members = {name: getattr(content, name) for name in ComparisonContent.model_fields}
+        return cls.model_construct(**members, verdict=verdict)
 
     def summary(self) -> str:
         """The pair, its depth, the verdict and the digest, on one line."""

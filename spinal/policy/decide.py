@@ -1,23 +1,47 @@
 """From facts to the verdict, under the default policy ``spinal-default/1``."""
 
-from spinal.documents.comparison import NO_CHANGE, Localization, Verdict
-from spinal.policy.rules import RULES, Facts, Outcome
+from spinal.documents.comparison import (
+    NO_CHANGE,
+    Comparison,
+    ComparisonContent,
+    Localization,
+    Outcome,
+    RuleOutcome,
+    Verdict,
+)
+from spinal.policy.rules import RULES, Facts
 
 POLICY = "spinal-default/1"
 WORST_FIRST: tuple[Outcome, ...] = ("fail", "inconclusive", "warn", "pass")
 
 
+def judged(content: ComparisonContent) -> Comparison:
+    """The comparison with the verdict of the default policy as it is today, whatever verdict it carried."""
+    return Comparison.of(content, decide(Facts(content.damage, content.localization, content.identical)))
+
+
 def decide(facts: Facts) -> Verdict:
     """The worst outcome that a rule finds, with that rule's reasons, the raised signals, and the place of the change.
     Without a finding: pass."""
-    findings = [finding for rule in RULES.values() if (finding := rule.judge(facts)) is not None]
+    asked = [(rule.name, rule.judge(facts)) for rule in RULES.values()]
+    findings = [finding for _, finding in asked if finding is not None]
     outcome = min((finding.outcome for finding in findings), key=WORST_FIRST.index, default="pass")
     reasons = [reason for finding in findings if finding.outcome == outcome for reason in finding.reasons]
     if outcome == "pass":
         reasons = ["the damage panel is quiet", *reasons]
     else:
         reasons += _raised(facts)
-    return Verdict(outcome=outcome, policy=POLICY, reasons=(*reasons, _where(facts)))
+    return Verdict(
+        outcome=outcome,
+        policy=POLICY,
+        reasons=(*reasons, _where(facts)),
+        rules=tuple(
+            RuleOutcome(rule=name, outcome="pass", reasons=())
+            if finding is None
+            else RuleOutcome(rule=name, outcome=finding.outcome, reasons=finding.reasons)
+            for name, finding in asked
+        ),
+    )
 
 
 def _raised(facts: Facts) -> tuple[str, ...]:

@@ -6,11 +6,8 @@ the checkpoints with a known history belongs to a wrecked model.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
-from spinal.documents.comparison import Damage, Localization
-
-Outcome = Literal["pass", "warn", "fail", "inconclusive"]
+from spinal.documents.comparison import Damage, Localization, Outcome
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 Members = dict[str, Any]
-JSON = ("spec", "error", "progress", "request", "labels", "document")
+JSON = ("spec", "error", "progress", "request", "labels", "document", "verdict_document")
 MINUTE = timedelta(minutes=1)
 OF_STATE: dict[str, Members] = {
     "QUEUED": {},

@@ -220,6 +220,24 @@ def test_a_succeeded_audit_that_lacks_something(session: Session, what: str, sta
     assert offenders(session, "a succeeded audit has all its results") == expected
 
 
+VERDICTS: dict[str, tuple[str | None, dict[str, str] | None, bool]] = {
+    "none yet": (None, None, False),
+    "of the release before": ("pass", None, False),
+    "both the same": ("fail", {"outcome": "fail"}, False),
+    "another": ("pass", {"outcome": "fail"}, True),
+    "only in the document": (None, {"outcome": "fail"}, True),
+    "only outside of it": ("pass", {"policy": "p"}, True),
+}
+
+
+@pytest.mark.parametrize("what", VERDICTS)
+def test_a_verdict_that_is_not_that_of_its_document(session: Session, what: str) -> None:
+    verdict, document, offends = VERDICTS[what]
+    audit = put_audit(session, verdict=verdict, verdict_document=document)
+    put_audit(session)
+    assert offenders(session, "a verdict and its document agree") == ([audit] if offends else [])
+
+
 @pytest.mark.parametrize("unwanted", [False, True])
 @pytest.mark.parametrize("needed", OF_STATE)
 @pytest.mark.parametrize("state", OF_STATE)

@@ -67,6 +67,10 @@ BREAK: dict[str, list[str]] = {
         f"""INSERT INTO audits (id, tenant, candidate, request, spec, state, finished_at)
               VALUES ('{AUDIT}', 't', 'c', '{{}}', '{{}}', 'SUCCEEDED', now())"""
     ],
+    "a verdict and its document agree": [
+        f"""INSERT INTO audits (id, tenant, candidate, request, spec, state, finished_at, verdict, verdict_document)
+              VALUES ('{AUDIT}', 't', 'c', '{{}}', '{{}}', 'CANCELLED', now(), 'pass', '{{"outcome": "fail"}}')"""
+    ],
     "a queued run is wanted": [
         f"UPDATE runs SET cancel_requested = TRUE WHERE id = '{RUN}'",
     ],

@@ -148,14 +148,22 @@ def while_waiting(shared_ledger: Ledger) -> Iterator[Callable[[Callable[[Session
 
 
 @pytest.mark.parametrize("act", [_cancel, _not_rung, _fail])
+@pytest.mark.parametrize("depths", [(None, None, None), (0, 1, 2)])
 @pytest.mark.parametrize(("kinds", "digests"), [("ttt", "abc"), ("ttc", "bca"), ("tcc", "cab"), ("ccc", "abc")])
 def test_runs_are_locked_by_depth_then_by_specification(
-    committed: Session, unlocked: Locked, while_waiting: Callable[..., None], kinds: str, digests: str, act: Any
-) -> None:
-    """A transaction that waits for the second of three runs holds the first, and not the third."""
+    committed: Session, unlocked: Locked, while_waiting: Callable[..., None], kinds: str, digests: str, act: Any,
+    depths: tuple[int | None, ...],
+) -> None:  # fmt: skip
+    """A transaction that waits for the second of three runs holds the first, and not the third. Runs of the release
+    before have no depth: of those only comparisons need others."""
+    if None not in depths:
+        # The depth decides, whatever the kind and the digest.
+        kinds, digests = kinds[::-1], digests[::-1]
     runs = [
-        put_run(committed, kind={"t": "trace", "c": "compare"}[kind], spec_digest=digest * 64, rung_at=MINUTE)
-        for kind, digest in reversed(list(zip(kinds, digests, strict=True)))
+        put_run(
+            committed, kind={"t": "trace", "c": "compare"}[kind], spec_digest=digest * 64, rung_at=MINUTE, depth=depth
+        )
+        for kind, digest, depth in reversed(list(zip(kinds, digests, depths, strict=True)))
     ][::-1]
     needed, unrelated, apart = put_run(committed, "RUNNING"), put_run(committed), put_run(committed)
     put_attempt(committed, needed, 1)

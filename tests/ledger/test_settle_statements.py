@@ -9,8 +9,10 @@ import pytest
 from sqlalchemy.orm import Session
 
 from service.runs.settle import settle, settle_audit
-from service.traces.store import store_comparison
-from tests.ledger.rows import MINUTE, OF_STATE, put_audit, put_run, put_trace, row
+from service.traces.store import load_comparison_document, store_comparison
+from spinal.documents.comparison import Verdict
+from spinal.policy.rules import RULES, Finding, Rule
+from tests.ledger.rows import MINUTE, OF_STATE, put_audit, put_comparison, put_run, put_trace, row
 from tests.support.fabricated import changed_pair
 
 NOW = timedelta(0)
@@ -67,7 +69,8 @@ def put_comparisons(session: Session) -> tuple[str, str, str, str]:
         update={
             "digest": "e" * 64,
             "damage": quiet.damage.model_copy(update={"level": "damaged"}),
-            "verdict": quiet.verdict.model_copy(update={"outcome": "fail"}),
+            # What it carries is another policy's, as it were: today's decides.
+            "verdict": quiet.verdict.model_copy(update={"outcome": "warn"}),
         }
     )
     store_comparison(session, quiet)
@@ -88,6 +91,39 @@ def test_what_a_finished_audit_holds(session: Session, which: int, outcome: str)
     assert (found["started_at"], found["finished_at"], found["error"]) == (-MINUTE, NOW, None)
 
 
+def test_a_verdict_is_decided_when_its_audit_settles_and_stays(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference, candidate, compared, _ = put_comparisons(session)
+    results = {"reference": reference, "candidate": candidate, "compare": compared}
+    runs = {role: put_run(session, "SUCCEEDED", result_digest=digest) for role, digest in results.items()}
+    early, late = (put_audit(session, "RUNNING", runs, reference="r") for _ in range(2))
+    decided = settled(session, early)["verdict_document"]
+    assert Verdict.model_validate(decided) == changed_pair().compare().verdict
+    assert [(rule["rule"], rule["outcome"]) for rule in decided["rules"]] == [
+        ("damage", "pass"), ("damage_measured", "pass"),
+    ]  # fmt: skip
+    stored = load_comparison_document(session, compared)
+    strict = Rule("strict", "is anything there?", lambda _facts: Finding("fail", ("there is something",)))
+    monkeypatch.setitem(RULES, "strict", strict)
+    found = settled(session, late)
+    assert (found["verdict"], found["verdict_document"]["rules"][-1]) == (
+        "fail", {"rule": "strict", "outcome": "fail", "reasons": ["there is something"]},
+    )  # fmt: skip
+    # The comparison is what it was, and so is the verdict that was decided before.
+    assert load_comparison_document(session, compared) == stored
+    assert settled(session, early)["verdict_document"] == decided
+
+
+def test_a_comparison_of_later_code_keeps_the_verdict_that_it_carries(session: Session) -> None:
+    carried = {"outcome": "warn", "policy": "of-tomorrow/1", "reasons": ["r"]}
+    put_trace(session, "1")
+    put_comparison(session, "2" * 64, "1", "1", document={"schema": "spinal.comparison/9", "verdict": carried})
+    run = put_run(session, "SUCCEEDED", result_digest="2" * 64)
+    found = settled(session, put_audit(session, "RUNNING", {"compare": run}))
+    assert (found["verdict"], found["verdict_document"]) == ("warn", carried)
+
+
 @pytest.mark.parametrize("state", ["QUEUED", "RUNNING", "FAILED", "CANCELLED"])
 def test_there_is_no_verdict_before_everything_has_succeeded(session: Session, state: str) -> None:
     *_, compared, _ = put_comparisons(session)
@@ -96,7 +132,7 @@ def test_there_is_no_verdict_before_everything_has_succeeded(session: Session, s
         "candidate": put_run(session, state, **({"error": {"code": "c"}} if state == "FAILED" else {})),
     }
     found = settled(session, put_audit(session, "QUEUED", runs))
-    assert found["verdict"] is None
+    assert (found["verdict"], found["verdict_document"]) == (None, None)
     assert found["comparison"] == compared
     over = state in ("FAILED", "CANCELLED")
     assert (found["state"], found["finished_at"]) == (state if over else "RUNNING", NOW if over else None)

@@ -18,7 +18,7 @@ M: dict[str, Any] = {"kind": "trace", "of": "m"}
 PAIR: dict[str, dict[str, Any]] = {
     "reference": {"kind": "trace", "of": "b"},
     "candidate": M,
-    "compare": {"kind": "compare", "of": "b...m"},
+    "compare": {"kind": "compare", "needs": {"reference": {"kind": "trace", "of": "b"}, "candidate": M}},
 }
 DIGEST = "ab" * 32
 

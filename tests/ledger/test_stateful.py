@@ -154,7 +154,14 @@ class Transitions(RuleBasedStateMachine):
         return Random(str(self.drawn))
 
     def spec(self, role: str, name: str) -> dict[str, Any]:
-        return {"kind": "compare" if role == "compare" else "trace", "of": name, "example": self.example}
+        made: dict[str, Any] = {
+            "kind": "compare" if role == "compare" else "trace",
+            "of": name,
+            "example": self.example,
+        }
+        if role == "compare":
+            made["needs"] = {side: self.spec(side, side) for side in name.split("...")}
+        return made
 
     @initialize(drawn=DRAWN)
     def begin(self, drawn: int) -> None:

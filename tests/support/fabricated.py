@@ -23,6 +23,7 @@ from spinal.documents.trace import (
     stamp_profile,
     trace_digest,
 )
+from spinal.policy.decide import judged
 from spinal.profile import MeasurementProfile
 
 PROFILE = MeasurementProfile(bootstrap_draws=400)
@@ -55,7 +56,7 @@ class Pair:
     profile: MeasurementProfile = PROFILE
 
     def compare(self, **options: Any) -> Comparison:
-        return compare(
+        content = compare(
             self.reference,
             self.reference_capture,
             self.candidate,
@@ -65,6 +66,7 @@ class Pair:
             PROVENANCE,
             **options,
         )
+        return judged(content)
 
 
 def positions_capture(blocks: int, prompts: int, seed: int, *, kind: str = "influence") -> PositionsCapture:

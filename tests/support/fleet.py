@@ -44,6 +44,8 @@ class Fleet:
     valkey: ValkeyServer
     folder: Path
     environment: dict[str, str]
+    code: Path = ROOT
+    """Folder whose code the processes run: uvicorn and celery import from where they stand."""
     children: dict[str, Child] = field(default_factory=dict)
 
     @property
@@ -52,7 +54,11 @@ class Fleet:
 
     def start(self, name: str, *command: str, **extra: str) -> Child:
         child = Child(
-            name, [sys.executable, *command], log=self.folder / f"{name}.log", env=self.environment | extra, cwd=ROOT
+            name,
+            [sys.executable, *command],
+            log=self.folder / f"{name}.log",
+            env=self.environment | extra,
+            cwd=self.code,
         )
         self.children[name] = child
         return child

@@ -22,6 +22,7 @@ from service.runs import rings, transitions
 from service.runs.demand import need_runs
 from service.runs.kinds import KINDS, Attempts, Kind, UnknownKind, attempts_of
 from service.runs.settle import settle_audit
+from service.runs.specs import depth, needs
 from service.settings import Settings, get_settings
 from spinal.errors import StorageUnavailable
 from spinal.progress import Progress
@@ -266,18 +267,40 @@ def test_a_job_reaches_what_its_kind_lists_and_nothing_else(
     assert f"do not reach {asked}" in row(ledger, run).error["detail"]
 
 
-def test_runs_wait_for_those_of_a_lesser_depth(
-    ledger: Ledger, api_settings: Settings, fake: Kind, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(KINDS, fake.name, replace(fake, depth=2))
-    roles = {"candidate": "trace", "reference": "trace", "compare": "compare", "last": fake.name, "also": fake.name}
-    found = need(ledger, api_settings, roles)
+def test_runs_wait_for_those_that_their_specifications_need(ledger: Ledger, fake: Kind) -> None:
+    traces: dict[str, dict[str, Any]] = {
+        role: {"kind": "trace", "n": role} for role in ("candidate", "reference", "witness")
+    }
+    compare: dict[str, Any] = {"kind": "compare", "needs": {role: traces[role] for role in ("candidate", "reference")}}
+    last: dict[str, Any] = {"kind": fake.name, "needs": {"pair": compare, "beside": traces["witness"]}}
+    specs = {"last": last, "compare": compare, "also": {"kind": fake.name, "n": "alone"}, **traces}
+    with ledger.begin() as session:
+        found = need_runs(session, specs, queue_of=lambda _kind: "q", priority=0, traceparent=None)
     with ledger.read() as session:
         rows = session.execute(text("SELECT run_id, depends_on FROM run_dependencies")).all()
+        depths = {row.id: row.depth for row in session.execute(text("SELECT id, depth FROM runs"))}
     waits = {role: {other for other, run in found.items() if (found[role], run) in map(tuple, rows)} for role in found}
-    traces = {"candidate", "reference"}
-    before = {*traces, "compare"}
-    assert waits == {"candidate": set(), "reference": set(), "compare": traces, "last": before, "also": before}
+    assert waits == {role: set() for role in (*traces, "also")} | {
+        "compare": {"candidate", "reference"}, "last": {"compare", "witness"},
+    }  # fmt: skip
+    assert {role: depths[run] for role, run in found.items()} == dict.fromkeys((*traces, "also"), 0) | {
+        "compare": 1, "last": 2,
+    }  # fmt: skip
+
+
+def test_what_is_needed_has_to_be_asked_for(ledger: Ledger) -> None:
+    compare = {"kind": "compare", "needs": {"candidate": {"kind": "trace", "n": 1}}}
+    with ledger.begin() as session, pytest.raises(ValueError, match="compare needs candidate"):
+        need_runs(session, {"compare": compare}, queue_of=lambda _kind: "q", priority=0, traceparent=None)
+
+
+@pytest.mark.parametrize("control", [None, {"kind": "trace", "n": "x"}])
+def test_a_comparison_of_the_release_before_needs_its_sides(control: dict[str, Any] | None) -> None:
+    """Its specifications go on meaning what they meant, and so do their digests."""
+    sides = {"reference": {"kind": "trace", "n": "r"}, "candidate": {"kind": "trace", "n": "c"}}
+    spec = {"kind": "compare", **sides, "control": control, "profile": {}}
+    assert needs(spec) == sides | ({} if control is None else {"control": control})
+    assert (depth(spec), depth(sides["candidate"])) == (1, 0)
 
 
 def test_a_kind_that_does_not_exist_cannot_be_asked_for(ledger: Ledger, api_settings: Settings) -> None:

@@ -1,0 +1,126 @@
+"""A page of audits costs three statements, whatever it holds, and says what each audit says of itself."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import event, text
+
+from service.database.unit_of_work import Ledger
+from service.traces.store import store_comparison
+from tests.ledger.rows import MINUTE, put_audit, put_run, put_trace
+from tests.support.fabricated import changed_pair
+
+AUDITS = 220
+MOST = 3
+
+
+@pytest.fixture
+def many(ledger: Ledger) -> Iterator[list[UUID]]:
+    """Finished audits of pairs, each with its own runs; the newest first."""
+    made = changed_pair().compare()
+    verdict = made.verdict.model_dump(mode="json")
+    ids = []
+    with ledger.begin() as session:
+        for side in (made.reference, made.candidate):
+            put_trace(session, side.digest)
+        store_comparison(session, made)
+        results = {"reference": made.reference.digest, "candidate": made.candidate.digest, "compare": made.digest}
+        for n in range(AUDITS):
+            runs = {role: put_run(session, "SUCCEEDED", result_digest=digest) for role, digest in results.items()}
+            # Every fourth was settled by the release before.
+            document = None if n % 4 == 0 else verdict
+            ids.append(
+                put_audit(
+                    session, "SUCCEEDED", runs, tenant="default", reference="local:sft", verdict="pass",
+                    verdict_document=document, comparison=made.digest, reference_trace=made.reference.digest,
+                    candidate_trace=made.candidate.digest, created_at=-n * MINUTE,
+                    spec={"prompt_set": {"digest": "p"}, "fingerprint": "f"},
+                )
+            )  # fmt: skip
+    yield ids
+    # These rows were put in by hand, without attempts and layers, which the check of the ledger would find.
+    with ledger.begin() as session:
+        session.execute(text("TRUNCATE audits, runs, comparisons, traces CASCADE"))
+
+
+@contextmanager
+def counted(api: TestClient) -> Iterator[list[str]]:
+    """Statements that reach the database meanwhile, without those that begin and end transactions."""
+    seen: list[str] = []
+
+    def see(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        seen.append(statement)
+
+    engine = api.app.state.ledger.engine  # type: ignore[attr-defined]  # an application of FastAPI
+    event.listen(engine, "before_cursor_execute", see)
+    try:
+        yield seen
+    finally:
+        event.remove(engine, "before_cursor_execute", see)
+
+
+@pytest.mark.parametrize("limit", [1, 20, 200])
+def test_a_page_of_any_size_costs_three_statements(api: TestClient, many: list[UUID], limit: int) -> None:
+    with counted(api) as statements:
+        page = api.get("/v1/audits", params={"limit": limit}).json()
+    assert [item["id"] for item in page["items"]] == [str(audit) for audit in many[:limit]]
+    assert all(item["verdict"] == "pass" and item["verdict_reasons"] for item in page["items"])
+    assert all(len(item["progress"]["runs"]) == 3 for item in page["items"])
+    assert len(statements) <= MOST, statements
+    with counted(api) as statements:
+        api.get("/v1/audits", params={"limit": limit, "cursor": page["next"]})
+    assert len(statements) <= MOST, statements
+
+
+def test_no_comparison_is_read_for_audits_that_hold_their_verdict(
+    api: TestClient, many: list[UUID], ledger: Ledger
+) -> None:
+    with ledger.begin() as session:
+        session.execute(text("ALTER TABLE audits DISABLE TRIGGER ALL"))
+        session.execute(
+            text('UPDATE audits SET verdict_document = \'{"outcome": "pass", "policy": "p", "reasons": []}\'')
+        )
+        session.execute(text("ALTER TABLE audits ENABLE TRIGGER ALL"))
+    with counted(api) as statements:
+        assert len(api.get("/v1/audits", params={"limit": 200}).json()["items"]) == 200
+    assert [statement for statement in statements if "comparisons" in statement] == []
+
+
+def test_an_audit_says_of_itself_what_the_list_says(api: TestClient, many: list[UUID]) -> None:
+    for item in api.get("/v1/audits", params={"limit": 8}).json()["items"]:
+        with counted(api) as statements:
+            assert api.get(f"/v1/audits/{item['id']}").json() == item
+        assert len(statements) <= MOST
+
+
+def test_what_is_long_is_sent_packed_to_those_who_can_read_it(api: TestClient, many: list[UUID]) -> None:
+    packed = api.get("/v1/audits", headers={"Accept-Encoding": "gzip"})
+    plain = api.get("/v1/audits", headers={"Accept-Encoding": "identity"})
+    assert packed.headers["content-encoding"] == "gzip"
+    assert "content-encoding" not in plain.headers
+    assert packed.json() == plain.json()
+    assert "Accept-Encoding" in packed.headers["vary"]
+    one = api.get(f"/v1/audits/{many[0]}", headers={"Accept-Encoding": "gzip"})
+    assert "content-encoding" not in one.headers
+
+
+def test_a_request_reads_in_one_transaction_and_ends_it(api: TestClient, drain: Callable[[], int]) -> None:
+    body = {"candidate": "local:dpo-short", "reference": "local:sft", "prompt_set": "hh-harmless-64"}
+    audit = api.post("/v1/audits", json=body).json()
+    drain()
+    done = api.get(audit["links"]["self"]).json()
+    engine = api.app.state.ledger.engine  # type: ignore[attr-defined]  # an application of FastAPI
+    taken: list[object] = []
+    event.listen(engine, "checkout", lambda *_: taken.append(1))
+    for link in ("self", "scores", "report", "candidate_trace", "diff"):
+        taken.clear()
+        assert api.get(done["links"][link]).status_code == 200
+        assert len(taken) == 1, link
+    for address in ("/v1/audits", "/v1/traces", "/v1/models", "/v1/prompt-sets"):
+        taken.clear()
+        assert api.get(address).status_code == 200
+        assert len(taken) == 1, address
+    assert engine.pool.checkedout() == 0

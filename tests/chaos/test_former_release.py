@@ -1,0 +1,167 @@
+"""Processes of the former release and of this one on one migrated database: a fleet in the middle of being replaced."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from devstack.processes import HOST, free_port, wait_until
+from service.operations import migrate
+from service.settings import Settings
+from tests.support.fleet import Fleet
+from tests.support.former import APP, ENGINE, HEAD, environment_of, unpack
+from tests.support.waiting import until
+
+RELEASES = ("former", "present")
+
+
+@pytest.fixture(scope="module")
+def former_code(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return unpack(tmp_path_factory.mktemp("former"))
+
+
+@pytest.fixture
+def start(fleet: Fleet, former_code: Path) -> Iterator[Callable[..., Any]]:
+    """Starts a part of either release: ``api`` gives an HTTP client of it."""
+    clients: list[httpx.Client] = []
+
+    releases = {
+        "present": fleet,
+        "former": replace(
+            fleet,
+            code=former_code,
+            environment=environment_of(former_code, fleet.environment) | {"SPINAL_ENGINE": ENGINE},
+        ),
+    }
+
+    def begin(release: str, part: str) -> Any:
+        name, of = f"{release}-{part}", releases[release]
+        if part == "dispatcher":
+            return of.start_dispatcher(name)
+        if part == "worker":
+            return of.start_worker(name)
+        port = free_port()
+        app = APP if release == "former" else "service.app:create_app"
+        api = ("-m", "uvicorn", app, "--factory", "--no-access-log", "--host", HOST, "--port", str(port))
+        child = of.start(name, *api, SPINAL_AUTH="disabled")
+        client = httpx.Client(base_url=f"http://{HOST}:{port}", timeout=30.0)
+        clients.append(client)
+        wait_until(lambda: _answers(client), child, timeout=60.0)
+        return client
+
+    yield begin
+    for client in clients:
+        client.close()
+
+
+def _answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def body(seed: int, **changes: Any) -> dict[str, Any]:
+    return {
+        "candidate": "local:dpo-short",
+        "reference": "local:sft",
+        "prompt_set": "hh-harmless-64",
+        "profile": {"seed": seed, "bootstrap_draws": 200},
+    } | changes
+
+
+def submitted(api: httpx.Client, seed: int, **changes: Any) -> str:
+    key = "-".join(map(str, (seed, *changes.values())))
+    answer = api.post("/v1/audits", json=body(seed, **changes), headers={"Idempotency-Key": key})
+    assert answer.status_code in (201, 202), answer.text
+    return str(answer.json()["id"])
+
+
+def ended(api: httpx.Client, audit: str) -> dict[str, Any]:
+    until(
+        lambda: api.get(f"/v1/audits/{audit}").json()["state"] in ("SUCCEEDED", "FAILED", "CANCELLED"),
+        f"audit {audit} to end",
+        timeout=90.0,
+    )
+    found: dict[str, Any] = api.get(f"/v1/audits/{audit}").json()
+    return found
+
+
+def shown(api: httpx.Client, audit: str) -> dict[str, Any]:
+    """All that a caller reads of an audit. What only this release says of a verdict is left out."""
+    read = api.get(f"/v1/audits/{audit}").json()
+    if "results" in read:
+        named = {"candidate": "candidate_trace", "reference": "reference_trace", "compare": "comparison"}
+        assert read["results"] == {role: read[member] for role, member in named.items() if read[member]}
+    found = {"audit": read, "listed": [each for each in api.get("/v1/audits").json()["items"] if each["id"] == audit]}
+    for name in ("scores", "report"):
+        if read["links"][name]:
+            found[name] = api.get(read["links"][name]).json()
+            found[name].get("verdict", {}).pop("rules", None)
+    if read["links"]["diff"]:
+        found["diff"] = api.get(read["links"]["diff"]).json()
+        found["diff"]["comparison"]["verdict"].pop("rules", None)
+    for shown_audit in (read, *found["listed"]):
+        shown_audit.pop("results", None)
+    return found
+
+
+@pytest.mark.parametrize(("accepts", "works"), [RELEASES, RELEASES[::-1]])
+def test_what_one_release_accepts_the_other_carries_out_and_both_read(
+    fleet: Fleet, start: Callable[..., Any], accepts: str, works: str
+) -> None:
+    apis = {release: start(release, "api") for release in RELEASES}
+    start(works, "dispatcher")
+    start(works, "worker")
+    alone, pair = submitted(apis[accepts], 1, reference=None), submitted(apis[accepts], 1)
+    for audit in (alone, pair):
+        assert ended(apis[accepts], audit)["state"] == "SUCCEEDED"
+        assert shown(apis["former"], audit) == shown(apis["present"], audit)
+    assert shown(apis["former"], pair)["audit"]["verdict"] is not None
+    # A replayed key is the same request for both, and a finished audit of the same is a finished audit.
+    for release in RELEASES:
+        assert submitted(apis[release], 1) == pair
+        again = apis[release].post("/v1/audits", json=body(1))
+        assert (again.status_code, again.json()["state"]) == (201, "SUCCEEDED")
+
+
+def test_both_work_side_by_side_and_the_former_goes_on_alone_after_the_way_back(
+    fleet: Fleet, start: Callable[..., Any], settings: Settings
+) -> None:
+    apis = {release: start(release, "api") for release in RELEASES}
+    for release in RELEASES:
+        start(release, "dispatcher")
+        start(release, "worker")
+    audits = [submitted(apis[release], seed) for seed in range(6) for release in RELEASES]
+    assert len(set(audits)) == 6
+    # Held at work, so that there is something to cancel.
+    fleet.hold()
+    other = {"prompt_set": "hh-harmless-128"}
+    given_up = {release: submitted(api, 7 + n, **other) for n, (release, api) in enumerate(apis.items())}
+    for release, audit in given_up.items():
+        assert apis[release].post(f"/v1/audits/{audit}/cancel").json()["state"] == "CANCELLED"
+    fleet.go_on()
+    everything = [*dict.fromkeys(audits), *given_up.values()]
+    for audit in everything:
+        expected = "CANCELLED" if audit in given_up.values() else "SUCCEEDED"
+        assert ended(apis["present"], audit)["state"] == expected
+        assert shown(apis["former"], audit) == shown(apis["present"], audit)
+    before = {audit: shown(apis["former"], audit) for audit in everything}
+    until(
+        lambda: fleet.rows("SELECT count(*) FROM runs WHERE state IN ('QUEUED','RUNNING')") == [(0,)], "all runs to end"
+    )
+    for name in [name for name in fleet.children if name.startswith("present")]:
+        fleet.children[name].kill()
+    migrate.downgrade(settings, HEAD)
+    try:
+        assert {audit: shown(apis["former"], audit) for audit in everything} == before
+        late = submitted(apis["former"], 20)
+        assert ended(apis["former"], late)["state"] == "SUCCEEDED"
+    finally:
+        migrate.upgrade(settings)
+    present = start("present", "api")
+    for audit in (*everything, late):
+        assert shown(present, audit) == shown(apis["former"], audit)
