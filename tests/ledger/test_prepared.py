@@ -1,0 +1,76 @@
+"""Every statement of the service and the worker can be prepared on a migrated database: it names no table, column or
+function that is not there, whether or not a test comes by."""
+
+import ast
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.dialects.postgresql import psycopg
+from sqlalchemy.orm import Session
+
+from service.operations.invariants import INVARIANTS
+from tests.conftest import ROOT
+
+LOCALS = {"order": "created_at LIMIT 1", "table": "audits", "missing": "TRUE"}
+"""What holes of statements are filled with that the module itself does not say."""
+
+
+@dataclass(frozen=True)
+class Statement:
+    module: str
+    line: int
+    literal: ast.expr
+
+    def sql(self) -> str:
+        code = compile(ast.Expression(self.literal), self.module, "eval")
+        return str(eval(code, vars(importlib.import_module(self.module)) | LOCALS))
+
+
+def statements() -> Iterator[Statement]:
+    """Literals given to ``text()``."""
+    for folder in ("service", "worker"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                named = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "text"
+                if named and isinstance(node.args[0], ast.Constant | ast.JoinedStr):
+                    yield Statement(_module(path), node.lineno, node.args[0])
+
+
+def _module(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+STATEMENTS = [one for one in statements() if one.module != "service.database.tables"]
+"""Those of the tables are parts of definitions, which the migrations are tested for."""
+
+
+def prepare(session: Session, sql: str) -> None:
+    compiled = text(sql).compile(dialect=psycopg.PGDialect_psycopg(paramstyle="numeric_dollar"))
+    session.connection().exec_driver_sql(f"PREPARE tried AS {str(compiled).replace('%%', '%')}")
+    session.connection().exec_driver_sql("DEALLOCATE tried")
+
+
+@pytest.mark.parametrize("statement", STATEMENTS, ids=lambda one: f"{one.module}:{one.line}")
+def test_a_statement_can_be_prepared(session: Session, statement: Statement) -> None:
+    prepare(session, statement.sql())
+
+
+@pytest.mark.parametrize("name", INVARIANTS)
+def test_an_invariant_can_be_prepared(session: Session, name: str) -> None:
+    query = INVARIANTS[name]
+    prepare(session, query if isinstance(query, str) else query())
+
+
+def test_statements_are_found_where_they_stand() -> None:
+    modules = {one.module for one in STATEMENTS}
+    assert {"service.runs.transitions", "service.runs.settle", "service.traces.store"} <= modules
+    assert len(STATEMENTS) > 50
+
+
+def test_a_statement_that_names_no_column_is_found(session: Session) -> None:
+    with pytest.raises(Exception, match='column "nowhere" does not exist'):
+        prepare(session, "SELECT nowhere FROM runs WHERE id = :id")
