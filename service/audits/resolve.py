@@ -3,11 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import text
-
+from service.audits import store
 from service.database.unit_of_work import Ledger
 from service.models.verbs import resolve_model
-from service.prompt_sets.store import load_prompt_set
+from service.prompt_sets.store import find_prompt_set
 from service.runs.specs import compare_spec, spec_digest, trace_spec
 from service.settings import Settings
 from spinal.checkpoints.checkpoint import Checkpoint
@@ -16,6 +15,10 @@ from spinal.checkpoints.pair import check_pair
 from spinal.profile import MeasurementProfile
 from spinal.prompts.builtin import BUILTIN_SETS, builtin_prompts
 from spinal.prompts.sets import PromptSet
+
+OWN_NAMES = "own_names"
+"""Member of ``audits.spec``: what has a name there is called so by the audit's own tenant. The release before wrote the
+name that the first tenant had given a prompt set."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def resolve_request(ledger: Ledger, settings: Settings, tenant: str, request: Au
         if request.control is not None:
             control = resolve_model(ledger, settings, tenant, request.control)
             check_pair(reference, control)
-    prompts = _prompts(ledger, request.prompt_set)
+    prompts = _prompts(ledger, tenant, request.prompt_set)
     specs = {"candidate": _trace(candidate, prompts, request.profile)}
     if reference is not None:
         specs["reference"] = _trace(reference, prompts, request.profile)
@@ -75,17 +78,18 @@ def resolve_request(ledger: Ledger, settings: Settings, tenant: str, request: Au
         "reference": _described(reference, specs["reference"]) if reference is not None else None,
         "control": _described(control, specs["control"]) if control is not None else None,
         "prompt_set": {"digest": prompts.digest, "name": prompts.name, "count": len(prompts)},
+        OWN_NAMES: True,
         "fingerprint": request.profile.fingerprint,
         "comparison_fingerprint": request.profile.comparison_fingerprint,
     }
     return Resolved(candidate, reference, control, prompts, specs, summary)
 
 
-def _prompts(ledger: Ledger, named: str) -> PromptSet:
+def _prompts(ledger: Ledger, tenant: str, named: str) -> PromptSet:
     if named in BUILTIN_SETS:
         return builtin_prompts(named)
     with ledger.read() as session:
-        return load_prompt_set(session, named)
+        return find_prompt_set(session, tenant, named)
 
 
 def _trace(checkpoint: Checkpoint, prompts: PromptSet, profile: MeasurementProfile) -> dict[str, Any]:
@@ -107,14 +111,7 @@ def _described(checkpoint: Checkpoint, spec: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def cached_roles(ledger: Ledger, resolved: Resolved) -> dict[str, bool]:
-    """Which of the needed results exist already, by role."""
+def cached_roles(ledger: Ledger, tenant: str, resolved: Resolved) -> dict[str, bool]:
+    """Which of the needed results one of the tenant's audits holds already, by role. What others made is not told."""
     with ledger.read() as session:
-        return {
-            role: session.execute(
-                text("SELECT 1 FROM runs WHERE spec_digest = :d AND state = 'SUCCEEDED' AND NOT cancel_requested"),
-                {"d": spec_digest(spec)},
-            ).scalar()
-            is not None
-            for role, spec in resolved.specs.items()
-        }
+        return {role: store.has_result(session, tenant, spec_digest(spec)) for role, spec in resolved.specs.items()}

@@ -75,7 +75,7 @@ def submit(
     )
     if validate_only:
         resolved = resolve_request(ledger, settings, caller.tenant, asked)
-        cached = cached_roles(ledger, resolved)
+        cached = cached_roles(ledger, caller.tenant, resolved)
         needed = len({digest_of(spec) for role, spec in resolved.specs.items() if not cached[role]})
         checked = ValidationOut(**resolved.summary, cached=cached, runs_needed=needed)
         return JSONResponse(checked.model_dump(mode="json"))

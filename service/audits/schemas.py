@@ -6,13 +6,14 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from service.audits.resolve import OWN_NAMES
 from service.audits.verbs import AuditView
 from service.http.fields import Labels, Reference
 from service.runs.kinds import KINDS
 from service.runs.lifecycle import IN_FLIGHT
 from spinal.documents.comparison import Comparison, Damage, Localization, Null, Outcome, Scores, Verdict
 from spinal.profile import MeasurementProfile
-from spinal.prompts.builtin import DEFAULT_SET
+from spinal.prompts.builtin import BUILTIN_SETS, DEFAULT_SET
 
 State = Literal["QUEUED", "RUNNING", "SUCCEEDED", "FAILED", "CANCELLED"]
 
@@ -41,7 +42,9 @@ class AuditIn(BaseModel):
         default=None,
         description="A checkpoint to contrast the candidate with, for example an SFT twin; needs a reference.",
     )
-    prompt_set: Reference = Field(default=DEFAULT_SET, description="Name of a built-in set, or digest of a stored one.")
+    prompt_set: Reference = Field(
+        default=DEFAULT_SET, description="Name of a built-in set, or digest or name of a stored one."
+    )
     profile: MeasurementProfile = Field(
         default_factory=MeasurementProfile, description="Knobs that differ from profile spinal/1."
     )
@@ -126,7 +129,7 @@ class AuditOut(BaseModel):
             candidate=audit.candidate,
             reference=audit.reference,
             control=audit.control,
-            prompt_set=audit.spec["prompt_set"],
+            prompt_set=_prompt_set(audit.spec),
             fingerprint=audit.spec["fingerprint"],
             labels=audit.labels,
             priority=audit.priority,
@@ -144,6 +147,13 @@ class AuditOut(BaseModel):
             started_at=audit.started_at,
             finished_at=audit.finished_at,
         )
+
+
+def _prompt_set(spec: dict[str, Any]) -> dict[str, Any]:
+    """The release before may have written another tenant's name for it."""
+    found: dict[str, Any] = spec["prompt_set"]
+    ours = spec.get(OWN_NAMES, False) or found.get("name") in BUILTIN_SETS
+    return found if ours else found | {"name": None}
 
 
 def _progress(view: AuditView) -> Progress:
@@ -196,7 +206,7 @@ class ValidationOut(BaseModel):
     prompt_set: dict[str, Any]
     fingerprint: str
     comparison_fingerprint: str
-    cached: dict[str, bool] = Field(description="Which results exist already, by role.")
+    cached: dict[str, bool] = Field(description="Which results the tenant has already, by role.")
     runs_needed: int
 
 

@@ -87,6 +87,19 @@ def verdicts_in_comparisons(session: Session, digests: Sequence[str]) -> dict[st
     return {row.digest: row.verdict for row in rows if row.verdict is not None}
 
 
+def has_result(session: Session, tenant: str, spec_digest: str) -> bool:
+    """Whether one of the tenant's audits holds the result of that specification."""
+    return (
+        session.execute(
+            text(f"""SELECT 1 FROM runs JOIN audit_runs x ON x.run_id = runs.id JOIN audits ON audits.id = x.audit_id
+                     WHERE runs.spec_digest = :digest AND runs.state = 'SUCCEEDED' AND NOT runs.cancel_requested
+                       AND audits.tenant = :tenant AND {HOLDS} LIMIT 1"""),  # noqa: S608  a constant
+            {"digest": spec_digest, "tenant": tenant},
+        ).scalar()
+        is not None
+    )
+
+
 def list_audits(
     session: Session, tenant: str, narrowed: AuditFilter, *, after: tuple[datetime, UUID] | None, limit: int
 ) -> list[AuditRecord]:

@@ -13,7 +13,7 @@ from service.audits.store import NeededRun
 from service.database.ids import new_id
 from service.database.tables import AuditRecord
 from service.database.unit_of_work import Ledger, Reads
-from service.prompt_sets.store import store_prompt_set
+from service.prompt_sets.store import keep_prompt_set
 from service.runs import demand
 from service.runs.lifecycle import IN_FLIGHT
 from service.runs.settle import settle_audit
@@ -125,7 +125,7 @@ def _write(
     priority: int,
     traceparent: str | None,
 ) -> Accepted:
-    store_prompt_set(session, resolved.prompts)
+    keep_prompt_set(session, audit.tenant, resolved.prompts)
     needed = demand.need_runs(
         session,
         resolved.specs,

@@ -91,7 +91,8 @@ class SnapshotRecord(Record):
 
 
 class PromptSetRecord(Record):
-    """Content of a prompt set that some run needs, by digest."""
+    """Content of a prompt set that some run needs, by digest. ``name`` is that of a built-in set; what tenants call
+    theirs stands in ``tenant_prompt_sets``."""
 
     __tablename__ = "prompt_sets"
 
@@ -100,6 +101,18 @@ class PromptSetRecord(Record):
     prompts: Mapped[list[Any]]
     continuations: Mapped[list[Any]]
     count: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class TenantPromptSetRecord(Record):
+    """A prompt set that a tenant has stored or asked for, and what the tenant calls it."""
+
+    __tablename__ = "tenant_prompt_sets"
+    __table_args__ = (Index("ix_tenant_prompt_sets_name", "tenant", "name", text("created_at DESC")),)
+
+    tenant: Mapped[str] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(ForeignKey("prompt_sets.digest"), primary_key=True, index=True)
+    name: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from service.http.context import LedgerDep, Reader, ReadingDep, Writer
 from service.http.documented import ACCESS, documented
 from service.prompt_sets.schemas import PromptSetIn, PromptSetOut, PromptSetPage
-from service.prompt_sets.store import list_prompt_sets, store_prompt_set
+from service.prompt_sets.store import keep_prompt_set, list_prompt_sets
 from spinal import errors
 from spinal.prompts.builtin import BUILTIN_SETS, builtin_prompts
 from spinal.prompts.sets import make_prompt_set
@@ -24,22 +24,22 @@ router = APIRouter(prefix="/v1", tags=["catalog"])
     ),
 )
 def store(body: PromptSetIn, ledger: LedgerDep, caller: Writer) -> PromptSetOut:
-    """Store prompts under their digest, for use as ``prompt_set`` of an audit."""
+    """Store prompts under their digest, for use as ``prompt_set`` of an audit, which takes the name, too."""
     pairs = [(item.prompt, item.continuation) for item in body.prompts]
     made = make_prompt_set(pairs, name=body.name, origin="the request")
     with ledger.begin() as session:
-        store_prompt_set(session, made)
+        keep_prompt_set(session, caller.tenant, made)
     return PromptSetOut(digest=made.digest, name=made.name, count=len(made), builtin=False)
 
 
 @router.get("/prompt-sets", operation_id="listPromptSets", responses=documented(*ACCESS))
 def prompt_sets(reading: ReadingDep, caller: Reader, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> PromptSetPage:
-    """Built-in sets, then the newest stored ones."""
+    """Built-in sets, then the newest of the caller's tenant."""
     built_in = [builtin_prompts(name) for name in BUILTIN_SETS]
     known = {prompts.digest for prompts in built_in}
     items = [PromptSetOut(digest=p.digest, name=p.name, count=len(p), builtin=True) for p in built_in]
     with reading.read() as session:
-        stored = list_prompt_sets(session, limit)
+        stored = list_prompt_sets(session, caller.tenant, limit)
     items += [
         PromptSetOut(digest=row.digest, name=row.name, count=row.count, builtin=False)
         for row in stored

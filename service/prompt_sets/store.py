@@ -1,4 +1,4 @@
-"""Content of prompt sets that runs need."""
+"""Prompt sets: content that runs need, shared by all, and whose sets they are."""
 
 import json
 
@@ -6,18 +6,19 @@ from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
 from spinal.errors import PromptSetNotFound
+from spinal.prompts.builtin import is_builtin
 from spinal.prompts.sets import PromptSet
 
 
 def store_prompt_set(session: Session, prompts: PromptSet) -> None:
-    """Insert a prompt set, once."""
+    """Insert the content of a prompt set, once. Content is shared by all tenants: only built-in sets have a name."""
     session.execute(
         text("""INSERT INTO prompt_sets (digest, name, prompts, continuations, count)
                 VALUES (:digest, :name, CAST(:prompts AS jsonb), CAST(:continuations AS jsonb), :count)
                 ON CONFLICT (digest) DO NOTHING"""),
         {
             "digest": prompts.digest,
-            "name": prompts.name,
+            "name": prompts.name if is_builtin(prompts) else None,
             "prompts": json.dumps(prompts.prompts),
             "continuations": json.dumps(prompts.continuations),
             "count": len(prompts),
@@ -25,8 +26,39 @@ def store_prompt_set(session: Session, prompts: PromptSet) -> None:
     )
 
 
+def keep_prompt_set(session: Session, tenant: str, prompts: PromptSet) -> None:
+    """Store a prompt set for a tenant; stored again under another name, it has that one from then on. A built-in set
+    is everybody's."""
+    store_prompt_set(session, prompts)
+    if is_builtin(prompts):
+        return
+    session.execute(
+        text("""INSERT INTO tenant_prompt_sets AS own (tenant, digest, name) VALUES (:tenant, :digest, :name)
+                ON CONFLICT (tenant, digest) DO UPDATE SET name = EXCLUDED.name, created_at = now()
+                WHERE EXCLUDED.name IS NOT NULL AND own.name IS DISTINCT FROM EXCLUDED.name"""),
+        {"tenant": tenant, "digest": prompts.digest, "name": prompts.name},
+    )
+
+
+def find_prompt_set(session: Session, tenant: str, named: str) -> PromptSet:
+    """The tenant's prompt set of that digest, or the newest that the tenant calls so; raises PromptSetNotFound.
+
+    A set that nobody has is found by its digest: processes of the release before store sets without saying for whom."""
+    row = session.execute(
+        text("""SELECT own.name, p.prompts, p.continuations FROM prompt_sets p
+                LEFT JOIN tenant_prompt_sets own ON own.digest = p.digest AND own.tenant = :tenant
+                WHERE own.name = :named OR (p.digest = :named AND (own.tenant IS NOT NULL OR NOT EXISTS (
+                  SELECT 1 FROM tenant_prompt_sets other WHERE other.digest = p.digest)))
+                ORDER BY p.digest = :named DESC, own.created_at DESC LIMIT 1"""),
+        {"tenant": tenant, "named": named},
+    ).one_or_none()
+    if row is None:
+        raise PromptSetNotFound(f"no prompt set {named}", hint="POST it to /v1/prompt-sets first")
+    return PromptSet(tuple(row.prompts), tuple(row.continuations), row.name)
+
+
 def load_prompt_set(session: Session, digest: str) -> PromptSet:
-    """A stored prompt set; raises PromptSetNotFound."""
+    """The content that a run needs; raises PromptSetNotFound."""
     row = session.execute(
         text("SELECT name, prompts, continuations FROM prompt_sets WHERE digest = :d"), {"d": digest}
     ).one_or_none()
@@ -35,11 +67,13 @@ def load_prompt_set(session: Session, digest: str) -> PromptSet:
     return PromptSet(tuple(row.prompts), tuple(row.continuations), row.name)
 
 
-def list_prompt_sets(session: Session, limit: int) -> list[Row[tuple[str, str | None, int]]]:
-    """(digest, name, count) of the newest stored sets."""
+def list_prompt_sets(session: Session, tenant: str, limit: int) -> list[Row[tuple[str, str | None, int]]]:
+    """(digest, name, count) of the tenant's newest sets."""
     return list(
         session.execute(
-            text("SELECT digest, name, count FROM prompt_sets ORDER BY created_at DESC, digest LIMIT :limit"),
-            {"limit": limit},
+            text("""SELECT own.digest, own.name, p.count
+                    FROM tenant_prompt_sets own JOIN prompt_sets p ON p.digest = own.digest
+                    WHERE own.tenant = :tenant ORDER BY own.created_at DESC, own.digest LIMIT :limit"""),
+            {"tenant": tenant, "limit": limit},
         ).all()
     )

@@ -13,6 +13,11 @@ BUILTIN_SETS = ("hh-harmless-512", "hh-harmless-256", "hh-harmless-128", "hh-har
 DEFAULT_SET = "hh-harmless-512"
 
 
+def is_builtin(prompts: PromptSet) -> bool:
+    """Whether it is one of the sets that ship with the package, by what it holds and not by its name alone."""
+    return prompts.name in BUILTIN_SETS and builtin_prompts(prompts.name).digest == prompts.digest
+
+
 @cache
 def builtin_prompts(name: str) -> PromptSet:
     """A set that ships with the package; raises PromptSetNotFound."""

@@ -351,6 +351,61 @@ def test_keys_scopes_and_tenants(keyed: Any, drain: Drain) -> None:
         assert keyed("stranger", "GET", path).json()["items"] == []
 
 
+def test_a_prompt_set_is_its_tenants_and_so_is_its_name(keyed: Any) -> None:
+    prompts = [{"prompt": f"question {n}"} for n in range(32)]
+
+    def stored(caller: str, name: str | None) -> str:
+        answer = keyed(caller, "POST", "/v1/prompt-sets", json={"name": name, "prompts": prompts})
+        return str(answer.json()["digest"])
+
+    def own(caller: str) -> list[tuple[str, str | None]]:
+        items = keyed(caller, "GET", "/v1/prompt-sets").json()["items"]
+        return [(item["digest"], item["name"]) for item in items if not item["builtin"]]
+
+    def audited(caller: str, named: str) -> Any:
+        return keyed(caller, "POST", "/v1/audits", json=PAIR | {"prompt_set": named}).json()
+
+    digest = stored("writer", "ours")
+    assert own("reader") == [(digest, "ours")]
+    assert own("stranger") == []
+    for named in (digest, "ours"):
+        assert audited("writer", named)["prompt_set"] == {"digest": digest, "name": "ours", "count": 32}
+        assert audited("stranger", named)["code"] == "prompt_set_not_found"
+    # The same content under another name is the same content, and nobody learns of the other.
+    assert stored("stranger", "theirs") == digest
+    assert (own("reader"), own("stranger")) == ([(digest, "ours")], [(digest, "theirs")])
+    assert audited("stranger", "ours")["code"] == "prompt_set_not_found"
+    assert audited("stranger", "theirs")["prompt_set"]["name"] == "theirs"
+    assert audited("stranger", digest)["prompt_set"]["name"] == "theirs"
+    assert audited("writer", digest)["prompt_set"]["name"] == "ours"
+
+
+def test_what_others_have_made_is_not_told_to_be_there(keyed: Any, drain: Drain) -> None:
+    def foreseen(caller: str) -> Any:
+        found = keyed(caller, "POST", "/v1/audits", params={"validate_only": True}, json=PAIR).json()
+        return found["cached"], found["runs_needed"]
+
+    roles = ("candidate", "reference", "compare")
+    assert foreseen("writer") == (dict.fromkeys(roles, False), 3)
+    keyed("writer", "POST", "/v1/audits", json=PAIR)
+    assert drain() == 3
+    assert foreseen("writer") == (dict.fromkeys(roles, True), 0)
+    assert foreseen("stranger") == (dict.fromkeys(roles, False), 3)
+
+
+def test_a_name_that_the_release_before_may_have_taken_from_another_tenant_is_not_shown(
+    api: TestClient, ledger: Ledger
+) -> None:
+    audit = submit(api)
+    with ledger.begin() as session:
+        session.execute(
+            text("""UPDATE audits SET spec = jsonb_set(spec, '{prompt_set,name}', '"another tenant called it so"')
+                    - 'own_names'""")
+        )
+    assert api.get(f"/v1/audits/{audit['id']}").json()["prompt_set"]["name"] is None
+    assert api.get("/v1/audits").json()["items"][0]["prompt_set"]["name"] is None
+
+
 def test_without_a_database_every_answer_is_503_and_says_so(api_settings: Settings) -> None:
     unreachable = api_settings.model_copy(
         update={"database_url": type(api_settings.database_url)("postgresql+psycopg://x:y@127.0.0.1:1/z")}

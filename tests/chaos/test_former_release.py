@@ -122,8 +122,12 @@ def test_what_one_release_accepts_the_other_carries_out_and_both_read(
         assert shown(apis["former"], audit) == shown(apis["present"], audit)
     assert shown(apis["former"], pair)["audit"]["verdict"] is not None
     # A replayed key is the same request for both, and a finished audit of the same is a finished audit.
+    # Prompts that the former stored, it did not say for whom, and everybody who knows their digest has them.
+    stored = apis["former"].post("/v1/prompt-sets", json={"prompts": [{"prompt": f"question {n}"} for n in range(32)]})
+    digest = stored.json()["digest"]
     for release in RELEASES:
         assert submitted(apis[release], 1) == pair
+        assert ended(apis["present"], submitted(apis[release], 2, prompt_set=digest))["state"] == "SUCCEEDED"
         again = apis[release].post("/v1/audits", json=body(1))
         assert (again.status_code, again.json()["state"]) == (201, "SUCCEEDED")
 

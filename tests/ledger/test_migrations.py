@@ -154,6 +154,33 @@ def test_upgrading_a_database_with_rows_keeps_and_repairs_them(empty: Settings) 
     engine.dispose()
 
 
+SETS = """
+    INSERT INTO prompt_sets (digest, name, prompts, continuations, count) VALUES
+      ('own', 'mine', '[]', '[]', 0), ('shared', 'of the first', '[]', '[]', 0), ('unused', 'u', '[]', '[]', 0);
+    INSERT INTO audits (id, tenant, candidate, request, spec)
+      SELECT gen_random_uuid(), tenant, 'c', '{}',
+        jsonb_build_object('prompt_set', jsonb_build_object('digest', digest))
+      FROM (VALUES ('a', 'own'), ('a', 'own'), ('a', 'shared'), ('b', 'shared'), ('b', 'built in')) AS v(tenant, digest)
+"""
+
+
+def test_prompt_sets_are_given_to_those_who_have_asked_for_them(empty: Settings) -> None:
+    migrate.upgrade(empty, "0008")
+    engine = create_engine(empty.database_url.get_secret_value())
+    with engine.begin() as connection:
+        for statement in SETS.split(";\n"):
+            connection.execute(text(statement))
+    migrate.upgrade(empty)
+    with engine.connect() as connection:
+        found = connection.execute(text("SELECT tenant, digest, name FROM tenant_prompt_sets ORDER BY 1, 2")).all()
+    # What more than one tenant has may have its name from another.
+    assert [tuple(each) for each in found] == [("a", "own", "mine"), ("a", "shared", None), ("b", "shared", None)]
+    migrate.downgrade(empty, "0008")
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM prompt_sets")).scalar_one() == 3
+    engine.dispose()
+
+
 A_RUN = "INSERT INTO runs (id, kind, spec, spec_digest, queue) VALUES (:id, :kind, '{}', CAST(:id AS text), 'cpu')"
 AN_AUDIT = "INSERT INTO audits (id, tenant, candidate, request, spec) VALUES (:id, 't', 'c', '{}', '{}')"
 A_ROLE = "INSERT INTO audit_runs (audit_id, role, run_id) VALUES (:audit, :role, :run)"

@@ -35,8 +35,9 @@ def statements() -> Iterator[Statement]:
     for folder in ("service", "worker"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                named = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "text"
-                if named and isinstance(node.args[0], ast.Constant | ast.JoinedStr):
+                if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "text"):
+                    continue
+                if isinstance(node.args[0], ast.Constant | ast.JoinedStr):
                     yield Statement(_module(path), node.lineno, node.args[0])
 
 
@@ -49,7 +50,8 @@ STATEMENTS = [one for one in statements() if one.module != "service.database.tab
 
 
 def prepare(session: Session, sql: str) -> None:
-    compiled = text(sql).compile(dialect=psycopg.PGDialect_psycopg(paramstyle="numeric_dollar"))
+    dialect = psycopg.PGDialect_psycopg(paramstyle="numeric_dollar")
+    compiled = text(sql).compile(dialect=dialect)
     session.connection().exec_driver_sql(f"PREPARE tried AS {str(compiled).replace('%%', '%')}")
     session.connection().exec_driver_sql("DEALLOCATE tried")
 

@@ -4,6 +4,7 @@ One transaction a test, as in ``test_run_statements.py``.
 """
 
 import hmac
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -29,6 +30,7 @@ from service.traces import snapshots
 from service.traces import store as traces
 from spinal.documents.canonical import digest_of
 from spinal.errors import PromptSetNotFound, TraceNotFound
+from spinal.prompts.builtin import builtin_prompts
 from spinal.prompts.sets import PromptSet
 from tests.ledger.rows import (
     MINUTE,
@@ -305,27 +307,103 @@ def test_models_are_listed_by_name_from_where_the_last_page_ended(session: Sessi
 
 # prompt sets
 
+SET = PromptSet(("p", "q"), ("x", "y"), "name")
+
 
 def test_a_prompt_set_is_stored_once_and_found_by_its_digest(session: Session) -> None:
-    prompts, other = PromptSet(("p", "q"), ("x", "y"), "name"), PromptSet(("r",), ("z",), None)
-    for each in (prompts, other, PromptSet(("p", "q"), ("x", "y"), "another name")):
+    prompts, other, built_in = SET, PromptSet(("r",), ("z",), None), builtin_prompts("hh-harmless-64")
+    for each in (prompts, other, replace(SET, name="another name"), built_in, built_in):
         prompt_sets.store_prompt_set(session, each)
     found = prompt_sets.load_prompt_set(session, prompts.digest)
-    assert (found.prompts, found.continuations, found.name) == (("p", "q"), ("x", "y"), "name")
-    assert prompt_sets.load_prompt_set(session, other.digest).name is None
+    # The content is everybody's, and what somebody calls it is not.
+    assert (found.prompts, found.continuations, found.name) == (("p", "q"), ("x", "y"), None)
+    assert prompt_sets.load_prompt_set(session, other.digest).prompts == ("r",)
+    assert prompt_sets.load_prompt_set(session, built_in.digest) == built_in
     with pytest.raises(PromptSetNotFound):
         prompt_sets.load_prompt_set(session, "0" * 64)
 
 
-def test_prompt_sets_are_listed_newest_first(session: Session) -> None:
-    for digest, minutes in (("a", 2), ("c", 1), ("b", 1)):
+def put_prompt_set(session: Session, digest: str, minutes: int = 0, owners: tuple[str, ...] = ("t",)) -> None:
+    """Content whose only prompt is its digest; its owners call it by their own names."""
+    put(session, "prompt_sets", digest=digest, prompts=f'["{digest}"]', continuations="[null]", count=minutes)
+    for owner in owners:
         put(
-            session, "prompt_sets", digest=digest, name=f"n{digest}", prompts="[]", continuations="[]", count=minutes,
+            session, "tenant_prompt_sets", tenant=owner, digest=digest, name=f"{digest} of {owner}",
             created_at=-minutes * MINUTE,
         )  # fmt: skip
-    found = [tuple(each) for each in prompt_sets.list_prompt_sets(session, 99)]
-    assert found == [("b", "nb", 1), ("c", "nc", 1), ("a", "na", 2)]
-    assert [each.digest for each in prompt_sets.list_prompt_sets(session, 1)] == ["b"]
+
+
+def test_prompt_sets_are_listed_newest_first_for_their_tenant(session: Session) -> None:
+    for digest, minutes in (("a", 2), ("c", 1), ("b", 1)):
+        put_prompt_set(session, digest, minutes, ("t", "other"))
+    put_prompt_set(session, "d", owners=("other",))
+    put_prompt_set(session, "e", owners=())
+    found = [tuple(each) for each in prompt_sets.list_prompt_sets(session, "t", 99)]
+    assert found == [("b", "b of t", 1), ("c", "c of t", 1), ("a", "a of t", 2)]
+    assert [each.digest for each in prompt_sets.list_prompt_sets(session, "t", 1)] == ["b"]
+
+
+FOUND: dict[str, tuple[str, str | None]] = {
+    "by its digest": ("mine", "mine"),
+    "by its name": ("mine of t", "mine"),
+    "by the digest of what others have, too": ("both", "both"),
+    "not by the digest of what only others have": ("theirs", None),
+    "not by what others call it": ("both of other", None),
+    "by the digest of what nobody has": ("nobody's", "nobody's"),
+    "not at all": ("never", None),
+    "by its digest before what is called so": ("digest", "digest"),
+    "the newest that is called so": ("twice", "new"),
+}
+
+
+@pytest.mark.parametrize("how", FOUND)
+def test_a_prompt_set_is_found(session: Session, how: str) -> None:
+    for digest, owners in (("mine", ("t",)), ("both", ("t", "other")), ("theirs", ("other",)), ("nobody's", ())):
+        put_prompt_set(session, digest, owners=owners)
+    names = (("digest", 9, "d"), ("called", 0, "digest"), ("new", 1, "twice"), ("old", 2, "twice"))
+    for digest, minutes, name in names:
+        put_prompt_set(session, digest, minutes, owners=())
+        put(session, "tenant_prompt_sets", tenant="t", digest=digest, name=name, created_at=-minutes * MINUTE)
+    named, expected = FOUND[how]
+    if expected is None:
+        with pytest.raises(PromptSetNotFound):
+            prompt_sets.find_prompt_set(session, "t", named)
+    else:
+        assert prompt_sets.find_prompt_set(session, "t", named).prompts == (expected,)
+
+
+def test_a_tenants_set_has_the_name_that_the_tenant_gave_it_last(session: Session) -> None:
+    def name_of(tenant: str = "t") -> str | None:
+        return prompt_sets.find_prompt_set(session, tenant, SET.digest).name
+
+    prompt_sets.keep_prompt_set(session, "t", SET)
+    prompt_sets.keep_prompt_set(session, "other", replace(SET, name="theirs"))
+    assert (name_of(), name_of("other")) == ("name", "theirs")
+    for given, name in (("another", "another"), (None, "another"), ("another", "another")):
+        prompt_sets.keep_prompt_set(session, "t", replace(SET, name=given))
+        assert (name_of(), name_of("other")) == (name, "theirs")
+    prompt_sets.keep_prompt_set(session, "t", builtin_prompts("hh-harmless-64"))
+    assert [each.digest for each in prompt_sets.list_prompt_sets(session, "t", 9)] == [SET.digest]
+
+
+HELD: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
+    "its own": ({}, {}, True),
+    "another tenant's": ({}, {"tenant": "other"}, False),
+    "of another specification": ({"spec_digest": "r"}, {}, False),
+    "not there yet": ({"state": "RUNNING"}, {}, False),
+    "given up": ({"cancel_requested": True}, {}, False),
+    "made after it was cancelled": ({"finished_at": NOW}, {"state": "CANCELLED", "finished_at": -TICK}, False),
+}
+
+
+@pytest.mark.parametrize("which", HELD)
+def test_a_tenant_has_a_result_that_one_of_its_audits_holds(session: Session, which: str) -> None:
+    of_run, of_audit, has = HELD[which]
+    run = put_run(session, **({"state": "SUCCEEDED", "spec_digest": "s"} | of_run))
+    members: dict[str, Any] = {"state": "QUEUED", "runs": {"candidate": run}}
+    put_audit(session, **(members | of_audit))
+    put_audit(session)
+    assert store.has_result(session, "t", "s") is has
 
 
 # traces and comparisons
