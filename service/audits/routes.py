@@ -22,7 +22,7 @@ from service.audits.verbs import (
     read_result,
 )
 from service.database.unit_of_work import Reading, Reads
-from service.http.context import LedgerDep, Reader, ReadingDep, SettingsDep, Writer
+from service.http.context import LedgerDep, Reader, ReadingDep, SettingsDep, TurnDep, Writer
 from service.http.documented import ACCESS, SUBMIT_ERRORS, documented
 from service.http.fields import ReportFormat, Timestamp
 from service.http.pagination import decode, decode_time, encode, link_next
@@ -150,6 +150,7 @@ def _uuid(value: str) -> UUID:
 async def read(
     audit_id: UUID,
     reading: ReadingDep,
+    turn: TurnDep,
     settings: SettingsDep,
     caller: Reader,
     wait: Annotated[float, Query(ge=0, le=3600, description="Seconds to wait for the end")] = 0,
@@ -159,7 +160,9 @@ async def read(
     deadline = time.monotonic() + min(wait, settings.max_wait_s)
     view = await run_in_threadpool(_read_and_end, reading, caller.tenant, audit_id)
     while not _ended(view) and (left := deadline - time.monotonic()) > 0:
+        turn.give_back()
         await anyio.sleep(min(left, POLL_EVERY_S))
+        await turn.take()
         view = await run_in_threadpool(_read_and_end, reading, caller.tenant, audit_id)
     shown = AuditOut.of(view).model_dump(mode="json")
     etag = f'"{digest_of(shown)[:32]}"'
@@ -172,7 +175,7 @@ async def read(
 
 
 def _read_and_end(reading: Reading, tenant: str, audit_id: UUID) -> AuditView:
-    """Nobody holds a transaction while he waits."""
+    """No transaction is held while a request waits."""
     try:
         return read_audit(reading, tenant, audit_id)
     finally:

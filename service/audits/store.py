@@ -52,7 +52,7 @@ class NeededRun:
     attempt: int
     progress: dict[str, Any] | None
     result: str | None
-    """Digest of what was made; None, too, where it was made after the audit had been cancelled."""
+    """Digest of what was made. Also None when it was made after the audit had been cancelled or had failed."""
 
 
 def runs_of(session: Session, audit_ids: Sequence[UUID]) -> dict[UUID, dict[str, NeededRun]]:

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import structlog
+from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from service.audits import idempotency, store
@@ -20,7 +22,7 @@ from service.runs.settle import settle_audit
 from service.settings import Settings
 from service.traces.store import load_comparison_document, load_trace_document
 from spinal.documents.canonical import digest_of
-from spinal.documents.comparison import Comparison, Verdict
+from spinal.documents.comparison import Comparison, RuleOutcome, Verdict
 from spinal.documents.trace import Trace
 from spinal.errors import (
     AuditFailed,
@@ -188,9 +190,19 @@ def _views(session: Session, audits: list[AuditRecord]) -> list[AuditView]:
     carried = store.verdicts_in_comparisons(session, elsewhere) if elsewhere else {}
     verdicts = (audit.verdict_document or carried.get(audit.comparison or "") for audit in audits)
     return [
-        AuditView(audit, runs[audit.id], None if verdict is None else Verdict.model_validate(verdict))
+        AuditView(audit, runs[audit.id], None if verdict is None else _verdict(verdict))
         for audit, verdict in zip(audits, verdicts, strict=True)
     ]
+
+
+def _verdict(document: dict[str, Any]) -> Verdict:
+    """A stored verdict, without members that newer code has given it."""
+
+    def known(members: dict[str, Any], of: type[BaseModel]) -> dict[str, Any]:
+        return {name: value for name, value in members.items() if name in of.model_fields}
+
+    rules = [known(rule, RuleOutcome) for rule in document.get("rules", ())]
+    return Verdict.model_validate(known(document, Verdict) | {"rules": rules})
 
 
 def read_result(ledger: Reads, tenant: str, audit_id: UUID) -> Comparison | Trace:

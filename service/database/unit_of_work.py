@@ -1,7 +1,7 @@
 """Transactions. The only place that commits, and the only place that knows how a database fails."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Any, Protocol
 
 import psycopg
@@ -96,7 +96,9 @@ class Reading:
         """Roll it back and give the connection to others; the next read opens another."""
         opened, self._open, self._session = self._open, None, None
         if opened is not None:
-            opened.close()
+            # Nothing was written: a rollback that does not come through takes nothing from what was read.
+            with suppress(DatabaseUnavailable):
+                opened.close()
 
     @property
     def is_open(self) -> bool:

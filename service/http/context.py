@@ -3,15 +3,16 @@
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated
 
+from anyio import CancelScope, CapacityLimiter, move_on_after
 from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from service.database.unit_of_work import Ledger, Reading
+from service.database.unit_of_work import RETRY_HINT, Ledger, Reading
 from service.keys.store import SCOPES, Caller, authenticate
 from service.settings import Settings
-from spinal.errors import Forbidden, RequestInvalid, Unauthorized
+from spinal.errors import DatabaseUnavailable, Forbidden, RequestInvalid, Unauthorized
 
 bearer = HTTPBearer(auto_error=False, description="API key `spk_<id>_<secret>`")
 ANONYMOUS = Caller("default", frozenset(SCOPES), None)
@@ -32,17 +33,55 @@ LedgerDep = Annotated[Ledger, Depends(get_ledger)]
 SettingsDep = Annotated[Settings, Depends(get_app_settings)]
 
 
-async def get_reading(ledger: LedgerDep) -> AsyncIterator[Reading]:
-    """The one transaction in which a request looks up its key and reads what it asks for."""
+class Turn:
+    """A request's right to a connection. There are as many as connections, so that nobody who has a thread waits for a
+    connection, while others who have a connection wait for a thread."""
+
+    def __init__(self, limiter: CapacityLimiter, patience_s: float) -> None:
+        self._limiter, self._patience_s, self._held = limiter, patience_s, False
+
+    async def take(self) -> None:
+        """Raises DatabaseUnavailable when none has come free in time."""
+        if self._held:
+            return
+        with move_on_after(self._patience_s):
+            await self._limiter.acquire_on_behalf_of(self)
+            self._held = True
+        if not self._held:
+            raise DatabaseUnavailable("every connection to the database is busy", hint=RETRY_HINT)
+
+    def give_back(self) -> None:
+        if self._held:
+            self._held = False
+            self._limiter.release_on_behalf_of(self)
+
+
+async def get_turn(request: Request, settings: SettingsDep) -> AsyncIterator[Turn]:
+    """Held until the handler is done; one that sleeps gives it back meanwhile."""
+    turn = Turn(request.app.state.turns, settings.db_pool_timeout_s)
+    await turn.take()
+    try:
+        yield turn
+    finally:
+        turn.give_back()
+
+
+TurnDep = Annotated[Turn, Depends(get_turn, scope="function")]
+
+
+async def get_reading(ledger: LedgerDep, turn: TurnDep) -> AsyncIterator[Reading]:
+    """The one transaction in which a request looks up its key and reads what it asks for; ended before the answer is
+    sent."""
     reading = Reading(ledger)
     try:
         yield reading
     finally:
         if reading.is_open:
-            await run_in_threadpool(reading.end)
+            with CancelScope(shield=True):
+                await run_in_threadpool(reading.end)
 
 
-ReadingDep = Annotated[Reading, Depends(get_reading)]
+ReadingDep = Annotated[Reading, Depends(get_reading, scope="function")]
 
 
 def get_caller(

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from service.database.ids import new_id
 from service.runs.kinds import LOCK_ORDER, Kind, kind_named
-from service.runs.specs import depth, needs, spec_digest
+from service.runs.specs import all_needs, depth, needs, spec_digest
 from service.runs.wake import wake_dispatchers
 
 
@@ -29,15 +29,16 @@ def need_runs(
     by_digest: dict[str, UUID] = {}
     # In the order of locks that transitions.py names.
     for role in sorted(specs, key=lambda role: (depth(specs[role]), spec_digest(specs[role]))):
-        needed = {name: spec_digest(spec) for name, spec in needs(specs[role]).items()}
-        if missing := sorted(name for name, digest in needed.items() if digest not in by_digest):
+        missing = sorted(name for name, spec in needs(specs[role]).items() if spec_digest(spec) not in by_digest)
+        if missing:
             raise ValueError(f"{role} needs {', '.join(missing)}, for which there is no specification")
         found[role] = by_digest[spec_digest(specs[role])] = find_or_create_run(
             session,
             specs[role],
             queue=queue_of(kinds[role]),
             priority=priority,
-            depends_on=tuple(by_digest[digest] for digest in needed.values()),
+            # Needs of needs, too: when one fails, whatever waits for it in any way fails with it.
+            depends_on=tuple(by_digest[digest] for digest in all_needs(specs[role])),
             traceparent=traceparent,
         )
     return found

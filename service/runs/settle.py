@@ -10,11 +10,16 @@ from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
 from service.runs.lifecycle import TERMINAL, State, audit_state
-from spinal.documents.comparison import Comparison
-from spinal.policy.decide import judged
+from spinal.documents.comparison import Comparison, Verdict
+from spinal.policy.decide import POLICY, judged
 
-HOLDS = "(audits.state <> 'CANCELLED' OR runs.finished_at <= audits.finished_at)"
-"""SQL: an audit holds the result of a run that it needs. One that was cancelled holds what had been made by then."""
+UNREADABLE = "the comparison was written by newer code than that which settled the audit; submit it again"
+
+HOLDS = """(audits.state NOT IN ('CANCELLED','FAILED') OR runs.finished_at <= audits.finished_at
+  OR runs.result_digest IN
+    (audits.candidate_trace, audits.reference_trace, audits.control_trace, audits.comparison))"""
+"""SQL: an audit holds the result of a run that it needs. One that was cancelled or has failed holds what had been made
+by then: nothing changes after its end."""
 
 
 def settle(session: Session, run_ids: Sequence[UUID]) -> None:
@@ -25,12 +30,14 @@ def settle(session: Session, run_ids: Sequence[UUID]) -> None:
                 ORDER BY id FOR NO KEY UPDATE"""),
         {"runs": list(run_ids)},
     )
+    verdicts: dict[str, dict[str, Any] | None] = {}
     for row in open_audits.all():
-        settle_audit(session, row.id)
+        settle_audit(session, row.id, verdicts)
 
 
-def settle_audit(session: Session, audit_id: UUID) -> None:
-    """Recompute one audit (whose row the caller holds) from its runs."""
+def settle_audit(session: Session, audit_id: UUID, verdicts: dict[str, dict[str, Any] | None] | None = None) -> None:
+    """Recompute one audit (whose row the caller holds) from its runs. ``verdicts`` keeps those of comparisons that many
+    audits wait for."""
     runs = session.execute(
         text("""SELECT role, state, result_digest, error FROM audit_runs JOIN runs ON runs.id = run_id
                 WHERE audit_id = :audit ORDER BY role"""),
@@ -40,7 +47,10 @@ def settle_audit(session: Session, audit_id: UUID) -> None:
     results = {run.role: run.result_digest for run in runs}
     error = _error(runs) if state is State.FAILED else None
     compared = results.get("compare") if state is State.SUCCEEDED else None
-    verdict = _verdict(session, compared) if compared is not None else None
+    known = {} if verdicts is None else verdicts
+    if compared is not None and compared not in known:
+        known[compared] = _verdict(session, compared)
+    verdict = known[compared] if compared is not None else None
     session.execute(
         text("""UPDATE audits SET state = :state, version = version + 1,
                   candidate_trace = :candidate, reference_trace = :reference, control_trace = :control,
@@ -67,8 +77,8 @@ def settle_audit(session: Session, audit_id: UUID) -> None:
 
 
 def _verdict(session: Session, comparison: str) -> dict[str, Any] | None:
-    """What today's default policy says of a stored comparison. One that this code cannot read, since later code wrote
-    it, keeps the verdict that it carries."""
+    """What today's default policy says of a stored comparison. One that this code cannot read, because newer code wrote
+    it, keeps the verdict that it carries; where it carries none, nothing can be said."""
     document: dict[str, Any] | None = session.execute(
         text("SELECT document FROM comparisons WHERE digest = :comparison"), {"comparison": comparison}
     ).scalar()
@@ -77,7 +87,8 @@ def _verdict(session: Session, comparison: str) -> dict[str, Any] | None:
     try:
         return judged(Comparison.model_validate(document)).verdict.model_dump(mode="json")
     except ValidationError:
-        carried: dict[str, Any] | None = document.get("verdict")
+        unreadable = Verdict(outcome="inconclusive", policy=POLICY, reasons=(UNREADABLE,))
+        carried: dict[str, Any] = document.get("verdict") or unreadable.model_dump(mode="json")
         return carried
 
 

@@ -57,6 +57,14 @@ def needs(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {side: spec[side] for side in SIDES if isinstance(spec.get(side), dict)}
 
 
+def all_needs(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Everything that has to be done before, needs of needs included, by digest."""
+    found: dict[str, dict[str, Any]] = {}
+    for needed in needs(spec).values():
+        found |= {spec_digest(needed): needed} | all_needs(needed)
+    return found
+
+
 def depth(spec: dict[str, Any]) -> int:
     """How many runs have to be done one after the other before: 0 where nothing is needed."""
     return 1 + max((depth(needed) for needed in needs(spec).values()), default=-1)

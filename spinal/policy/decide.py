@@ -55,9 +55,9 @@ def _raised(facts: Facts) -> tuple[str, ...]:
 def _where(facts: Facts) -> str:
     if facts.identical:
         return "both sides hold the same weights: there is no change to place"
-    place: Localization = facts.localization["block_swap"]
-    if place.window80 is None and place.reason != NO_CHANGE:
-        why = (place.reason or "not_measured").replace("_", " ")
+    place: Localization | None = facts.localization.get("block_swap")
+    if place is None or (place.window80 is None and place.reason != NO_CHANGE):
+        why = ((place and place.reason) or "not_measured").replace("_", " ")
         return f"whether and where blocks compute something else was not measured ({why})"
     if place.window80 is None:
         return "no block computes anything else than in the reference"

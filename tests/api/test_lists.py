@@ -2,14 +2,23 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 from uuid import UUID
 
+import anyio
+import httpx
 import pytest
 from fastapi.testclient import TestClient
+from pydantic import SecretStr
 from sqlalchemy import event, text
 
-from service.database.unit_of_work import Ledger
+from service.app import create_app
+from service.database.unit_of_work import Ledger, Reading
+from service.http.context import Turn
+from service.keys.store import create_key
+from service.settings import Settings
 from service.traces.store import store_comparison
+from spinal.errors import DatabaseUnavailable
 from tests.ledger.rows import MINUTE, put_audit, put_run, put_trace
 from tests.support.fabricated import changed_pair
 
@@ -107,20 +116,90 @@ def test_what_is_long_is_sent_packed_to_those_who_can_read_it(api: TestClient, m
     assert "content-encoding" not in one.headers
 
 
-def test_a_request_reads_in_one_transaction_and_ends_it(api: TestClient, drain: Callable[[], int]) -> None:
+@pytest.fixture
+def keyed(api_settings: Settings, ledger: Ledger) -> Iterator[TestClient]:
+    """An API that looks up keys, with one that may read and write."""
+    required = api_settings.model_copy(update={"auth": "required", "key_pepper": SecretStr("p")})
+    with ledger.begin() as session:
+        key = create_key(session, tenant="default", scopes=("read", "write"), pepper="p")
+    headers = {"Authorization": f"Bearer {key}"}
+    with TestClient(create_app(required), raise_server_exceptions=False, headers=headers) as client:
+        yield client
+
+
+def test_a_request_reads_in_one_transaction_and_ends_it(keyed: TestClient, drain: Callable[[], int]) -> None:
     body = {"candidate": "local:dpo-short", "reference": "local:sft", "prompt_set": "hh-harmless-64"}
-    audit = api.post("/v1/audits", json=body).json()
+    engine = keyed.app.state.ledger.engine  # type: ignore[attr-defined]  # an application of FastAPI
+    taken: list[int] = []
+    event.listen(engine, "checkout", lambda *_: taken.append(engine.pool.checkedout()))
+    audit = keyed.post("/v1/audits", json=body).json()
+    # Transactions of its own, and never two at a time.
+    assert len(taken) > 1
+    assert max(taken) == 1
     drain()
-    done = api.get(audit["links"]["self"]).json()
-    engine = api.app.state.ledger.engine  # type: ignore[attr-defined]  # an application of FastAPI
-    taken: list[object] = []
-    event.listen(engine, "checkout", lambda *_: taken.append(1))
-    for link in ("self", "scores", "report", "candidate_trace", "diff"):
+    done = keyed.get(audit["links"]["self"]).json()
+    addresses = [done["links"][link] for link in ("self", "scores", "report", "candidate_trace", "diff")]
+    for address in (*addresses, "/v1/audits", "/v1/traces", "/v1/models", "/v1/prompt-sets"):
         taken.clear()
-        assert api.get(done["links"][link]).status_code == 200
-        assert len(taken) == 1, link
-    for address in ("/v1/audits", "/v1/traces", "/v1/models", "/v1/prompt-sets"):
-        taken.clear()
-        assert api.get(address).status_code == 200
+        assert keyed.get(address).status_code == 200
         assert len(taken) == 1, address
+    assert engine.pool.checkedout() == 0
+
+
+@pytest.mark.parametrize("address", ["/v1/audits", "/v1/models", "/v1/prompt-sets"])
+def test_more_requests_than_threads_and_connections_are_all_answered(keyed: TestClient, address: str) -> None:
+    """None waits for a connection with the thread in its hand that another with a connection waits for."""
+
+    async def burst() -> list[int]:
+        transport = httpx.ASGITransport(app=keyed.app)
+        headers = dict(keyed.headers)
+        async with httpx.AsyncClient(transport=transport, base_url="http://t", headers=headers, timeout=60.0) as client:
+            found: list[int] = []
+
+            async def ask() -> None:
+                found.append((await client.get(address)).status_code)
+
+            async with anyio.create_task_group() as group:
+                for _ in range(150):
+                    group.start_soon(ask)
+            return found
+
+    assert keyed.portal is not None
+    assert keyed.portal.call(burst) == [200] * 150
+
+
+def test_nobody_waits_longer_for_his_turn_than_for_a_connection(keyed: TestClient) -> None:
+    async def tried() -> None:
+        limiter = anyio.CapacityLimiter(1)
+        first, second = Turn(limiter, 5.0), Turn(limiter, 0.05)
+        await first.take()
+        await first.take()
+        with pytest.raises(DatabaseUnavailable, match="busy"):
+            await second.take()
+        second.give_back()
+        first.give_back()
+        await second.take()
+        assert limiter.borrowed_tokens == 1
+
+    assert keyed.portal is not None
+    keyed.portal.call(tried)
+
+
+def test_an_answer_is_whole_when_the_connection_dies_before_the_end_of_its_transaction(
+    keyed: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = keyed.app.state.ledger.engine  # type: ignore[attr-defined]  # an application of FastAPI
+    end = Reading.end
+
+    def cut_off(reading: Reading) -> None:
+        for connection in opened:
+            connection.close()
+        end(reading)
+
+    opened: list[Any] = []
+    event.listen(engine, "checkout", lambda raw, *_: opened.append(raw))
+    monkeypatch.setattr(Reading, "end", cut_off)
+    assert keyed.get("/v1/audits").json()["items"] == []
+    monkeypatch.undo()
+    assert keyed.get("/v1/audits").status_code == 200
     assert engine.pool.checkedout() == 0

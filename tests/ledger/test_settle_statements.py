@@ -8,9 +8,11 @@ from uuid import UUID
 import pytest
 from sqlalchemy.orm import Session
 
+from service.audits.verbs import _verdict as read_verdict
+from service.runs import settle as settle_module
 from service.runs.settle import settle, settle_audit
 from service.traces.store import load_comparison_document, store_comparison
-from spinal.documents.comparison import Verdict
+from spinal.documents.comparison import Comparison, Verdict
 from spinal.policy.rules import RULES, Finding, Rule
 from tests.ledger.rows import MINUTE, OF_STATE, put_audit, put_comparison, put_run, put_trace, row
 from tests.support.fabricated import changed_pair
@@ -69,7 +71,7 @@ def put_comparisons(session: Session) -> tuple[str, str, str, str]:
         update={
             "digest": "e" * 64,
             "damage": quiet.damage.model_copy(update={"level": "damaged"}),
-            # What it carries is another policy's, as it were: today's decides.
+            # What it carries is another policy's: today's decides.
             "verdict": quiet.verdict.model_copy(update={"outcome": "warn"}),
         }
     )
@@ -115,13 +117,51 @@ def test_a_verdict_is_decided_when_its_audit_settles_and_stays(
     assert settled(session, early)["verdict_document"] == decided
 
 
+def test_a_comparison_that_many_audits_wait_for_is_judged_once(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference, candidate, compared, _ = put_comparisons(session)
+    results = {"reference": reference, "candidate": candidate, "compare": compared}
+    runs = {role: put_run(session, "SUCCEEDED", result_digest=digest) for role, digest in results.items()}
+    audits = [put_audit(session, "RUNNING", runs, reference="r") for _ in range(5)]
+    judged: list[Comparison] = []
+    decide = settle_module.judged
+
+    def counted(content: Comparison) -> Comparison:
+        judged.append(content)
+        return decide(content)
+
+    monkeypatch.setattr(settle_module, "judged", counted)
+    settle(session, [runs["compare"]])
+    assert [row(session, "audits", audit)["verdict"] for audit in audits] == ["pass"] * 5
+    assert len(judged) == 1
+
+
+def test_a_comparison_without_what_a_rule_looks_at_is_judged_all_the_same() -> None:
+    made = changed_pair().compare()
+    found = settle_module.judged(made.model_copy(update={"localization": {}})).verdict
+    assert found.reasons[-1] == "whether and where blocks compute something else was not measured (not measured)"
+
+
+def test_a_comparison_that_cannot_be_read_and_carries_no_verdict_is_inconclusive(session: Session) -> None:
+    put_trace(session, "1")
+    put_comparison(session, "2" * 64, "1", "1", document={"schema": "spinal.comparison/9"})
+    run = put_run(session, "SUCCEEDED", result_digest="2" * 64)
+    found = settled(session, put_audit(session, "RUNNING", {"compare": run}))
+    assert (found["verdict"], found["verdict_document"]["reasons"]) == ("inconclusive", [settle_module.UNREADABLE])
+
+
 def test_a_comparison_of_later_code_keeps_the_verdict_that_it_carries(session: Session) -> None:
-    carried = {"outcome": "warn", "policy": "of-tomorrow/1", "reasons": ["r"]}
+    rule = {"rule": "damage", "outcome": "warn", "reasons": [], "limit": 1.0}
+    carried = {"outcome": "warn", "policy": "of-tomorrow/1", "reasons": ["r"], "rules": [rule], "waived": []}
     put_trace(session, "1")
     put_comparison(session, "2" * 64, "1", "1", document={"schema": "spinal.comparison/9", "verdict": carried})
     run = put_run(session, "SUCCEEDED", result_digest="2" * 64)
     found = settled(session, put_audit(session, "RUNNING", {"compare": run}))
     assert (found["verdict"], found["verdict_document"]) == ("warn", carried)
+    # What this code does not know of a verdict it does not show, and shows the rest.
+    shown = read_verdict(found["verdict_document"])
+    assert (shown.outcome, shown.reasons, shown.rules[0].rule) == ("warn", ("r",), "damage")
 
 
 @pytest.mark.parametrize("state", ["QUEUED", "RUNNING", "FAILED", "CANCELLED"])

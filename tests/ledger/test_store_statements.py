@@ -89,7 +89,8 @@ def test_runs_of_an_audit_are_its_own(session: Session) -> None:
 
 AFTER_THE_END: dict[str, tuple[str, timedelta, bool]] = {
     "still open": ("RUNNING", NOW, True),
-    "failed before": ("FAILED", -MINUTE, True),
+    "failed before": ("FAILED", -MINUTE, False),
+    "failed after it": ("FAILED", NOW, True),
     "cancelled in the same moment": ("CANCELLED", NOW, True),
     "cancelled after it": ("CANCELLED", TICK, True),
     "cancelled before it": ("CANCELLED", -TICK, False),
@@ -97,7 +98,7 @@ AFTER_THE_END: dict[str, tuple[str, timedelta, bool]] = {
 
 
 @pytest.mark.parametrize("when", AFTER_THE_END)
-def test_an_audit_holds_what_was_made_before_it_was_cancelled(session: Session, when: str) -> None:
+def test_an_audit_holds_what_was_made_before_its_end(session: Session, when: str) -> None:
     state, ended, holds = AFTER_THE_END[when]
     digest = put_trace(session, "1")
     put_comparison(session, "2", "1", "1")
@@ -109,6 +110,17 @@ def test_an_audit_holds_what_was_made_before_it_was_cancelled(session: Session, 
     assert traces.tenant_has_trace(session, "t", digest) is holds
     assert bool(listed_traces(session)) is holds
     assert (traces.stored_comparison(session, "t", "1", "1") is not None) is holds
+
+
+@pytest.mark.parametrize("column", ["candidate_trace", "reference_trace", "control_trace"])
+def test_an_audit_holds_what_it_names(session: Session, column: str) -> None:
+    """Whose end came first is not to be told from two transactions' times."""
+    digest = put_trace(session, "1")
+    run = put_run(session, "SUCCEEDED", result_digest=digest, finished_at=NOW)
+    members: dict[str, Any] = {"finished_at": -MINUTE, column: digest}
+    audit = put_audit(session, "CANCELLED", {"witness": run}, **members)
+    assert store.runs_of(session, [audit])[audit]["witness"].result == digest
+    assert traces.tenant_has_trace(session, "t", digest)
 
 
 def test_what_inserting_an_audit_writes(session: Session) -> None:

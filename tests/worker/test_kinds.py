@@ -281,11 +281,30 @@ def test_runs_wait_for_those_that_their_specifications_need(ledger: Ledger, fake
         depths = {row.id: row.depth for row in session.execute(text("SELECT id, depth FROM runs"))}
     waits = {role: {other for other, run in found.items() if (found[role], run) in map(tuple, rows)} for role in found}
     assert waits == {role: set() for role in (*traces, "also")} | {
-        "compare": {"candidate", "reference"}, "last": {"compare", "witness"},
+        "compare": {"candidate", "reference"}, "last": {"compare", *traces},
     }  # fmt: skip
     assert {role: depths[run] for role, run in found.items()} == dict.fromkeys((*traces, "also"), 0) | {
         "compare": 1, "last": 2,
     }  # fmt: skip
+
+
+def test_what_waits_for_a_failure_in_any_way_fails_with_it_and_is_not_shared(ledger: Ledger, fake: Kind) -> None:
+    trace: dict[str, Any] = {"kind": "trace", "n": "t"}
+    compare: dict[str, Any] = {"kind": "compare", "needs": {"candidate": trace}}
+    specs = {"candidate": trace, "compare": compare, "last": {"kind": fake.name, "needs": {"pair": compare}}}
+
+    def submitted() -> dict[str, UUID]:
+        with ledger.begin() as session:
+            return need_runs(session, specs, queue_of=lambda _kind: "q", priority=0, traceparent=None)
+
+    first = submitted()
+    with ledger.begin() as session:
+        assert transitions.claim(session, first["candidate"], worker="w", lease_s=9.0, deadline_s=9.0)
+        transitions.fail(
+            session, first["candidate"], 1, {"code": "c"}, retryable=False, max_attempts=1, backoff_s=0.0
+        )  # fmt: skip
+    assert {role: row(ledger, run).state for role, run in first.items()} == dict.fromkeys(specs, "FAILED")
+    assert not set(submitted().values()) & set(first.values())
 
 
 def test_what_is_needed_has_to_be_asked_for(ledger: Ledger) -> None:
