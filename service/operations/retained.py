@@ -7,9 +7,10 @@ from sqlalchemy.orm import Session
 
 from service.traces.store import StoredCapture
 
-NEEDED = """EXISTS (SELECT 1 FROM runs r JOIN audit_runs x ON x.run_id = r.id JOIN audits a ON a.id = x.audit_id
-              WHERE r.result_digest = traces.digest AND a.state IN ('QUEUED','RUNNING'))"""
-"""SQL: an open audit holds the trace, in whatever role."""
+NEEDED = """traces.digest IN (SELECT r.result_digest FROM audits a
+              JOIN audit_runs x ON x.audit_id = a.id JOIN runs r ON r.id = x.run_id
+              WHERE a.state IN ('QUEUED','RUNNING') AND r.result_digest IS NOT NULL)"""
+"""SQL: an open audit holds the trace, in whatever role. Open audits are few, those that have shared a trace many."""
 
 
 def old_captures(session: Session, *, older_than_s: float) -> list[StoredCapture]:
