@@ -6,6 +6,7 @@ those files changes. Nothing outside the checkout is written, apart from tempora
 
 import argparse
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -111,8 +112,10 @@ def make_environment(extras: str) -> None:
 
 def base_python() -> str:
     """The interpreter that environments are made with. Called by the one inside ``.venv``, which goes when it is made
-    anew, it is the one that stands behind that."""
-    if Path(sys.prefix).resolve() != VENV.resolve():
+    anew, or inside another environment that has no pip, it is the one that stands behind that."""
+    own = Path(sys.prefix).resolve() == VENV.resolve()
+    bare = sys.prefix != sys.base_prefix and importlib.util.find_spec("pip") is None
+    if not (own or bare):
         return sys.executable
     return str(sys._base_executable)  # type: ignore[attr-defined]  # as the module venv itself finds it
 
