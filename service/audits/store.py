@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from service.database.tables import AuditRecord, AuditRunRecord, RunRecord
 from service.runs.demand import cancel_runs_of, lock_runs_of
-from service.runs.settle import HOLDS
+from service.runs.settle import HELD, HOLDERS, HOLDS
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,8 @@ def has_result(session: Session, tenant: str, spec_digest: str) -> bool:
     """Whether one of the tenant's audits holds the result of that specification."""
     return (
         session.execute(
-            text(f"""SELECT 1 FROM runs JOIN audit_runs x ON x.run_id = runs.id JOIN audits ON audits.id = x.audit_id
-                     WHERE runs.spec_digest = :digest AND runs.state = 'SUCCEEDED' AND NOT runs.cancel_requested
-                       AND audits.tenant = :tenant AND {HOLDS} LIMIT 1"""),  # noqa: S608  a constant
+            text(f"""SELECT 1 FROM {HOLDERS} WHERE runs.spec_digest = :digest AND runs.state = 'SUCCEEDED'
+                       AND NOT runs.cancel_requested AND {HELD} LIMIT 1"""),  # noqa: S608  constants of settle.py
             {"digest": spec_digest, "tenant": tenant},
         ).scalar()
         is not None

@@ -20,6 +20,9 @@ HOLDS = """(audits.state NOT IN ('CANCELLED','FAILED') OR runs.finished_at <= au
     (audits.candidate_trace, audits.reference_trace, audits.control_trace, audits.comparison))"""
 """SQL: an audit holds the result of a run that it needs. One that was cancelled or has failed holds what had been made
 by then: nothing changes after its end."""
+HOLDERS = "runs JOIN audit_runs x ON x.run_id = runs.id JOIN audits ON audits.id = x.audit_id"
+HELD = f"audits.tenant = :tenant AND {HOLDS}"
+"""SQL: results and the audits that hold them; those of one tenant."""
 
 
 def settle(session: Session, run_ids: Sequence[UUID]) -> None:

@@ -8,15 +8,12 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from service.runs.settle import HOLDS
+from service.runs.settle import HELD, HOLDERS
 from spinal.documents.canonical import digest_of
 from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace
 from spinal.errors import TraceNotFound
 
-HOLDERS = "runs JOIN audit_runs x ON x.run_id = runs.id JOIN audits ON audits.id = x.audit_id"
-HELD = f"audits.tenant = :tenant AND {HOLDS}"
-"""SQL: results and the audits that hold them; those of one tenant."""
 COLUMNS = ("contraction", "contraction_se", "transport", "transport_se", "entropy", "effective_rank")
 """Members of a position object that are columns of ``trace_layers``; the others travel in ``detail``."""
 
@@ -131,7 +128,7 @@ def load_trace(session: Session, digest: str) -> Trace:
 
 
 def store_comparison(session: Session, comparison: Comparison) -> None:
-    """Insert a comparison, once. Of its verdict what the release before reads is kept beside it."""
+    """Insert a comparison, once. Its verdict goes with it without the rules, as the release before reads it."""
     session.execute(
         text("""INSERT INTO comparisons (digest, reference_digest, candidate_digest, comparison_fingerprint, document)
                 VALUES (:digest, :reference, :candidate, :fingerprint, CAST(:document AS jsonb))
