@@ -22,6 +22,12 @@ class Settings(BaseSettings):
     """Local folder for captures being written; the system's temporary folder when unset."""
     model_roots: Annotated[tuple[Path, ...], NoDecode] = ()
     """Folders below which ``local:`` references may point, separated by ``:`` in the environment."""
+    tenant_model_roots: dict[str, tuple[Path, ...]] = Field(default_factory=dict)
+    """The folders of tenants that have their own, in place of ``model_roots``; in the environment as JSON:
+    ``{"tenant": ["/folder"]}``."""
+    share_results: bool = False
+    """Whether work that one tenant's audit needed is used for another's. Off, every tenant's checkpoints are measured
+    for itself, and neither an answer nor its speed tells what others have audited."""
 
     # HTTP
     auth: Literal["required", "disabled"] = "required"
@@ -83,6 +89,15 @@ class Settings(BaseSettings):
     metrics_host: str = "127.0.0.1"
     otlp_endpoint: str | None = None
     """Address of an OpenTelemetry collector (OTLP over HTTP), e.g. ``http://collector:4318``; unset = no telemetry."""
+
+    def roots_of(self, tenant: str | None) -> tuple[Path, ...]:
+        """The folders below which a tenant's ``local:`` references may point; those of all where none is named."""
+        return self.model_roots if tenant is None else self.tenant_model_roots.get(tenant, self.model_roots)
+
+    def owner_of_work(self, tenant: str) -> str | None:
+        """The tenant for whom alone a run of ``tenant`` works; None where others may share it. References below a
+        tenant's own folders are its own in any case."""
+        return None if self.share_results and tenant not in self.tenant_model_roots else tenant
 
     @field_validator("model_roots", mode="before")
     @classmethod

@@ -21,9 +21,10 @@ from spinal.checkpoints.inspect import inspect
 from spinal.checkpoints.pair import check_pair
 from spinal.documents.capture import load_capture
 from spinal.documents.comparison import Comparison
+from spinal.documents.editions import PRESENT, Edition
 from spinal.documents.evidence import PairEvidence, absent_evidence
 from spinal.documents.provenance import make_provenance
-from spinal.documents.trace import ENGINE_VERSION, Trace, stamp_profile, trace_digest
+from spinal.documents.trace import Trace, stamp_profile, trace_digest
 from spinal.errors import ModelChanged
 from spinal.policy.decide import judged
 from spinal.profile import MeasurementProfile
@@ -53,6 +54,7 @@ class MeasuringEngine(Protocol):
         progress: ProgressSink,
         cancelled: CancelCheck,
         command: Sequence[str] | None,
+        edition: Edition,
     ) -> Trace: ...
 
     def gather_evidence(
@@ -151,6 +153,8 @@ class Ports:
     """Threads that a comparison's provenance names; None for those of the reference's trace."""
     command: Sequence[str] | None = None
     """Command line that provenance names."""
+    edition: Edition = PRESENT
+    """Under which versions and scheme of digests the documents are made."""
 
 
 def measure_checkpoint(
@@ -187,11 +191,16 @@ def trace_checkpoint(
 
         def digest() -> str:
             content = weights_digest(checkpoint, progress=show, cancelled=ports.cancelled)
-            return trace_digest(content, found_prompts.digest, profile.fingerprint, ENGINE_VERSION)
+            fingerprint = profile.fingerprint_under(ports.edition.scheme)
+            return trace_digest(content, found_prompts.digest, fingerprint, ports.edition.engine)
 
         kept = captures.find(digest)
         if kept is not None:
-            return Traced(_as_of_today(kept.trace, checkpoint, found_prompts, profile), kept.capture, checkpoint)
+            return Traced(
+                _as_of_today(kept.trace, checkpoint, found_prompts, stamp_profile(profile, ports.edition)),
+                kept.capture,
+                checkpoint,
+            )
         path = captures.place()
         trace = _measure(checkpoint, found_prompts, profile, ports, path, show)
         return replace(captures.keep(trace, path), checkpoint=checkpoint)
@@ -234,8 +243,10 @@ def compare_traces(
                 seed=profile.seed,
                 command=ports.command,
                 started=started,
+                edition=ports.edition,
             ),
             control=None if control is None else (control.trace, load_capture(control.capture)),
+            edition=ports.edition,
         )
         return judged(content)
 
@@ -310,6 +321,7 @@ def _measure(
         progress=show,
         cancelled=ports.cancelled,
         command=ports.command,
+        edition=ports.edition,
     )
     if expected is not None and trace.digest != expected:
         raise ModelChanged(
@@ -342,7 +354,7 @@ def _evidence(
     )
 
 
-def _as_of_today(trace: Trace, checkpoint: Checkpoint, prompts: PromptSet, profile: MeasurementProfile) -> Trace:
+def _as_of_today(trace: Trace, checkpoint: Checkpoint, prompts: PromptSet, profile: dict[str, object]) -> Trace:
     """A kept trace with what its digest leaves open as it would be written now: names, and the knobs that act on
     comparisons alone."""
     names = {"source": checkpoint.source, "revision": checkpoint.revision}
@@ -350,6 +362,6 @@ def _as_of_today(trace: Trace, checkpoint: Checkpoint, prompts: PromptSet, profi
         update={
             "model": trace.model.model_copy(update=names),
             "prompt_set": trace.prompt_set.model_copy(update={"name": prompts.name}),
-            "profile": stamp_profile(profile),
+            "profile": profile,
         }
     )

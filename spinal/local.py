@@ -44,7 +44,7 @@ from spinal.errors import (
     UsageError,
 )
 from spinal.extras import install_hint
-from spinal.profile import COMPARISON_FIELDS, CompareKnobs, MeasurementProfile, TraceKnobs
+from spinal.profile import CompareKnobs, MeasurementProfile, TraceKnobs
 from spinal.prompts.builtin import BUILTIN_SETS, DEFAULT_SET
 from spinal.prompts.load import load_prompts
 from spinal.prompts.sets import PromptSet, make_prompt_set
@@ -289,13 +289,13 @@ def _profile_of_sides(documents: Sequence[Trace], knobs: Mapping[str, Any]) -> M
     except ValidationError as error:
         source = documents[0].model.source
         raise DocumentInvalid(f"the trace of {source} names a profile that is not known here") from error
-    for name in sorted(knobs.keys() - COMPARISON_FIELDS):
+    for name in sorted(knobs.keys() - MeasurementProfile.knobs("compare")):
         if getattr(given, name) != getattr(measured, name):
             raise ProfileInvalid(
                 f"{name}: the trace of {documents[0].model.source} was measured with {getattr(measured, name)}",
                 hint="leave the knob out, or trace the checkpoint again with it",
             )
-    return measured.model_copy(update={name: getattr(given, name) for name in COMPARISON_FIELDS})
+    return measured.model_copy(update={name: getattr(given, name) for name in MeasurementProfile.knobs("compare")})
 
 
 def _prompts_of_sides(documents: Sequence[Trace], prompts: Prompts | None, *, measuring: bool) -> PromptSet | None:

@@ -1,30 +1,36 @@
 """Every knob of a measurement, in one frozen value with a fingerprint.
 
 Two traces may be compared only when their fingerprints are equal; everything that changes a number in a
-trace is therefore a field here. Fields in ``COMPARISON_FIELDS`` act only on a comparison: changing them
-never makes a stored trace stale.
+trace is therefore a field here. A knob of stage ``compare`` acts only on a comparison: changing it never makes a stored
+trace stale.
+
+An identity holds the profile's name and the knobs that differ from the defaults of that name. So a new knob with a
+default changes no identity; and the defaults of a name never change: other defaults are another name.
 """
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from spinal.documents.canonical import digest_of
+from spinal.documents.editions import FORMER, PRESENT
 
-COMPARISON_FIELDS = frozenset(
-    {
-        "swap_prompts",
-        "bootstrap_draws",
-        "seed",
-        "terminal_fraction",
-        "weight_delta",
-        "weight_coherence",
-        "weight_footprint",
-        "noise_draws",
-    }
-)
+Stage = Literal["trace", "compare"]
 
-Unit = Annotated[float, Field(ge=0.0, le=1.0)]
+
+@dataclass(frozen=True)
+class Knob:
+    """What a knob acts on, and since when there is one."""
+
+    stage: Stage
+    since: int = FORMER.since
+    """The version of specifications (``service/runs/specs.py``) that first knew it. A new knob takes the next one:
+    workers from before it then leave alone what sets it, and go on with everything else."""
+
+
+TRACE, COMPARE = Knob("trace"), Knob("compare")
+Share = Annotated[float, Field(ge=0.0, le=1.0), COMPARE]
 
 
 class MeasurementProfile(BaseModel):
@@ -35,62 +41,94 @@ class MeasurementProfile(BaseModel):
     name: Literal["spinal/1"] = "spinal/1"
 
     # what is read
-    max_tokens: Annotated[int, Field(ge=8, le=131_072)] = 512
+    max_tokens: Annotated[int, Field(ge=8, le=131_072), TRACE] = 512
     """Tokens kept of each prompt, counted from its end."""
-    add_special_tokens: bool = True
+    add_special_tokens: Annotated[bool, TRACE] = True
     """Whether the tokenizer adds its own special tokens (its default behaviour)."""
-    lens_positions: Annotated[int, Field(ge=1, le=4096)] | Literal["full"] = 16
+    lens_positions: Annotated[Annotated[int, Field(ge=1, le=4096)] | Literal["full"], TRACE] = 16
     """Positions per prompt read by the lens at positions ``all``, evenly strided over the eligible ones."""
 
     # how it is computed
-    dtype: Literal["float32", "checkpoint"] = "float32"
+    dtype: Annotated[Literal["float32", "checkpoint"], TRACE] = "float32"
     """dtype of the blocks. ``checkpoint`` keeps the stored dtype (the choice on a GPU)."""
-    batch_size: Annotated[int, Field(ge=1, le=1024)] = 16
+    batch_size: Annotated[int, Field(ge=1, le=1024), TRACE] = 16
     """Prompts per forward pass. Part of the fingerprint: in bf16 the batch moves single positions."""
-    rank_tolerance: Annotated[float, Field(gt=0.0, lt=1.0)] = 1e-7
+    rank_tolerance: Annotated[float, Field(gt=0.0, lt=1.0), TRACE] = 1e-7
     """Singular values below this share of the first do not count towards the rank."""
-    min_window_ranks: Annotated[int, Field(ge=3, le=4096)] = 16
+    min_window_ranks: Annotated[int, Field(ge=3, le=4096), TRACE] = 16
     """A fit window with fewer ranks than this has no alpha (``insufficient_rank``)."""
-    window_last: Literal["bulk", "body", "wide", "tail"] = "bulk"
-    window_all: Literal["bulk", "body", "wide", "tail"] = "body"
-    jackknife_groups: Annotated[int, Field(ge=4, le=256)] = 16
+    window_last: Annotated[Literal["bulk", "body", "wide", "tail"], TRACE] = "bulk"
+    window_all: Annotated[Literal["bulk", "body", "wide", "tail"], TRACE] = "body"
+    jackknife_groups: Annotated[int, Field(ge=4, le=256), TRACE] = 16
     """Groups of the delete-group jackknife, used where rows do not outnumber dimensions."""
-    parity_tolerance: Annotated[float, Field(gt=0.0, le=0.1)] = 1e-3
+    parity_tolerance: Annotated[float, Field(gt=0.0, le=0.1), TRACE] = 1e-3
     """Largest mean Fisher-Rao distance (radians) between lens(r_D) and the model's own output."""
 
-    continuation_prompts: Annotated[int, Field(ge=0, le=4096)] = 64
+    continuation_prompts: Annotated[int, Field(ge=0, le=4096), TRACE] = 64
     """Prompts whose own continuation is scored for the damage panel, where the set carries continuations."""
 
     # what a comparison does with two traces
-    swap_prompts: Annotated[int, Field(ge=4, le=4096)] = 128
+    swap_prompts: Annotated[int, Field(ge=4, le=4096), COMPARE] = 128
     """Prompts used by block swap, the first ones of the set."""
-    bootstrap_draws: Annotated[int, Field(ge=200, le=20_000)] = 2000
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    terminal_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.7
+    bootstrap_draws: Annotated[int, Field(ge=200, le=20_000), COMPARE] = 2000
+    seed: Annotated[int, Field(ge=0, lt=2**31), COMPARE] = 0
+    terminal_fraction: Annotated[float, Field(gt=0.0, lt=1.0), COMPARE] = 0.7
     """The terminal window T starts at block ceil(terminal_fraction * D)."""
-    weight_delta: Unit = 1 / 3
-    weight_coherence: Unit = 1 / 3
-    weight_footprint: Unit = 1 / 3
-    noise_draws: Annotated[int, Field(ge=0, le=64)] = 0
+    weight_delta: Share = 1 / 3
+    weight_coherence: Share = 1 / 3
+    weight_footprint: Share = 1 / 3
+    noise_draws: Annotated[int, Field(ge=0, le=64), COMPARE] = 0
     """Draws of the matched-noise control; 0 leaves it out. Each costs about as much as a trace."""
 
     @property
     def fingerprint(self) -> str:
         """Identity of everything that can change a number in a trace."""
-        return digest_of(self.model_dump(mode="json", exclude=set(COMPARISON_FIELDS)))
+        return self.fingerprint_under(PRESENT.scheme)
 
     @property
     def comparison_fingerprint(self) -> str:
         """Identity of every knob, those of comparisons included."""
-        return digest_of(self.model_dump(mode="json"))
+        return self.comparison_fingerprint_under(PRESENT.scheme)
+
+    def fingerprint_under(self, scheme: str) -> str:
+        """:attr:`fingerprint` as digests of that scheme hold it (``spinal.documents.canonical``)."""
+        return self._identity(scheme, self.knobs("trace"))
+
+    def comparison_fingerprint_under(self, scheme: str) -> str:
+        """:attr:`comparison_fingerprint` as digests of that scheme hold it."""
+        return self._identity(scheme, self.knobs("trace", "compare"))
+
+    def _identity(self, scheme: str, knobs: set[str]) -> str:
+        if scheme != FORMER.scheme:
+            return digest_of(self.asked(knobs), scheme)
+        # The release before knew no defaults: every knob that it had stood in a fingerprint.
+        table = self.table()
+        known = {knob for knob in knobs if table[knob].since <= FORMER.since}
+        return digest_of(self.model_dump(mode="json", include={"name", *known}), scheme)
+
+    def asked(self, knobs: set[str]) -> dict[str, Any]:
+        """The name, and of ``knobs`` those that differ from its defaults: the profile by value, as JSON."""
+        defaults = type(self).model_fields
+        differing = {knob for knob in knobs if getattr(self, knob) != defaults[knob].default}
+        return self.model_dump(mode="json", include={"name", *differing})
+
+    @classmethod
+    def knobs(cls, *stages: Stage) -> set[str]:
+        """Names of the knobs that act in any of ``stages``."""
+        return {name for name, knob in cls.table().items() if knob.stage in stages}
+
+    @classmethod
+    def table(cls) -> dict[str, Knob]:
+        """Every knob, by name."""
+        return {
+            name: knob for name, field in cls.model_fields.items() for knob in field.metadata if isinstance(knob, Knob)
+        }
 
     def differing_knobs(self, other: "MeasurementProfile") -> dict[str, tuple[Any, Any]]:
         """Trace-level knobs on which two profiles differ, as ``{knob: (mine, theirs)}``."""
         mine, theirs = self.model_dump(mode="json"), other.model_dump(mode="json")
         return {
-            knob: (mine[knob], theirs[knob])
-            for knob in mine
-            if knob not in COMPARISON_FIELDS and mine[knob] != theirs[knob]
+            knob: (mine[knob], theirs[knob]) for knob in sorted(self.knobs("trace")) if mine[knob] != theirs.get(knob)
         }
 
     def window_for(self, positions: str) -> str:

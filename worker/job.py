@@ -13,8 +13,10 @@ from service.database.unit_of_work import Ledger
 from service.platform.artifacts import ArtifactStore
 from service.runs import transitions
 from service.runs.kinds import Reach, kind_named
+from service.runs.specs import edition_of
 from service.settings import Settings
 from spinal.audit import MeasuringEngine, Ports
+from spinal.documents.editions import Edition
 from spinal.progress import Progress
 from worker.engine import engine_with_threads
 from worker.lease import Lease
@@ -44,6 +46,17 @@ class Job:
         return self.claim.spec
 
     @property
+    def tenant(self) -> str | None:
+        """For whom alone the run works; None where all may share its result."""
+        owner: str | None = self.spec.get("tenant")
+        return owner
+
+    @property
+    def edition(self) -> Edition:
+        """What its result is called by."""
+        return edition_of(self.spec)
+
+    @property
     def command(self) -> list[str]:
         """What stands for the command line in provenance: the run and the attempt, to be found in the ledger."""
         return ["spinal-worker", f"run:{self.claim.run_id}", f"attempt:{self.claim.attempt}"]
@@ -52,8 +65,9 @@ class Job:
 
     @property
     def model_roots(self) -> tuple[Path, ...]:
+        """Those of the tenant for whom the run works."""
         self._require("models")
-        return self.settings.model_roots
+        return self.settings.roots_of(self.tenant)
 
     @cached_property
     def engine(self) -> MeasuringEngine:
@@ -71,6 +85,7 @@ class Job:
             stream=self.settings.stream_weights,
             threads=self.settings.torch_threads,
             command=self.command,
+            edition=self.edition,
         )
 
     @cached_property

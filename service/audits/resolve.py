@@ -7,7 +7,8 @@ from service.audits import store
 from service.database.unit_of_work import Ledger
 from service.models.verbs import resolve_model
 from service.prompt_sets.store import find_prompt_set
-from service.runs.specs import compare_spec, spec_digest, trace_spec
+from service.runs.held import OWN_NAMES
+from service.runs.specs import SIDES, compare_spec, spec_digest, trace_spec
 from service.settings import Settings
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.identity import snapshot_digest
@@ -16,20 +17,18 @@ from spinal.profile import MeasurementProfile
 from spinal.prompts.builtin import BUILTIN_SETS, builtin_prompts
 from spinal.prompts.sets import PromptSet
 
-OWN_NAMES = "own_names"
-"""Member of ``audits.spec``: what has a name there is called so by the audit's own tenant. The release before wrote the
-name that the first tenant had given a prompt set."""
+REFERENCE, COMPARE = "reference", "compare"
 
 
 @dataclass(frozen=True)
 class AuditRequest:
     """What a caller asks, as accepted."""
 
-    candidate: str
-    reference: str | None
+    models: dict[str, str]
+    """References or names of checkpoints by role (``SIDES``); a candidate always. Where there is a reference, it is
+    what all others are compared with."""
     prompt_set: str
     profile: MeasurementProfile
-    control: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
     priority: int = 0
     body: dict[str, Any] = field(default_factory=dict)
@@ -42,47 +41,36 @@ class AuditRequest:
 class Resolved:
     """What the request was resolved to."""
 
-    candidate: Checkpoint
-    reference: Checkpoint | None
-    control: Checkpoint | None
     prompts: PromptSet
     specs: dict[str, dict[str, Any]]
-    """Run specifications by role: candidate, and with a reference: reference, compare, and control where named."""
+    """Run specifications by role: those of the checkpoints, and with a reference ``compare``."""
     summary: dict[str, Any]
 
 
 def resolve_request(ledger: Ledger, settings: Settings, tenant: str, request: AuditRequest) -> Resolved:
     """Check everything that a second can tell; raises the errors of checkpoints, prompts and pairs."""
-    candidate = resolve_model(ledger, settings, tenant, request.candidate)
-    reference = control = None
-    if request.reference is not None:
-        reference = resolve_model(ledger, settings, tenant, request.reference)
-        check_pair(reference, candidate)
-        if request.control is not None:
-            control = resolve_model(ledger, settings, tenant, request.control)
-            check_pair(reference, control)
+    checkpoints: dict[str, Checkpoint] = {}
+    for role in sorted(request.models, key=lambda role: role != REFERENCE):
+        checkpoints[role] = resolve_model(ledger, settings, tenant, request.models[role])
+        if REFERENCE in checkpoints and role != REFERENCE:
+            check_pair(checkpoints[REFERENCE], checkpoints[role])
     prompts = _prompts(ledger, tenant, request.prompt_set)
-    specs = {"candidate": _trace(candidate, prompts, request.profile)}
-    if reference is not None:
-        specs["reference"] = _trace(reference, prompts, request.profile)
-        if control is not None:
-            specs["control"] = _trace(control, prompts, request.profile)
-        specs["compare"] = compare_spec(
-            reference=specs["reference"],
-            candidate=specs["candidate"],
-            control=specs.get("control"),
-            profile=request.profile,
-        )
-    summary = {
-        "candidate": _described(candidate, specs["candidate"]),
-        "reference": _described(reference, specs["reference"]) if reference is not None else None,
-        "control": _described(control, specs["control"]) if control is not None else None,
-        "prompt_set": {"digest": prompts.digest, "name": prompts.name, "count": len(prompts)},
-        OWN_NAMES: True,
-        "fingerprint": request.profile.fingerprint,
-        "comparison_fingerprint": request.profile.comparison_fingerprint,
-    }
-    return Resolved(candidate, reference, control, prompts, specs, summary)
+    owner, profile = settings.owner_of_work(tenant), request.profile
+    specs = {role: _trace(checkpoint, prompts, profile, owner) for role, checkpoint in checkpoints.items()}
+    described = {role: _described(checkpoint, specs[role]) for role, checkpoint in checkpoints.items()}
+    if REFERENCE in specs:
+        specs[COMPARE] = compare_spec(dict(specs), profile=profile, tenant=owner)
+    summary = (
+        dict.fromkeys(SIDES)
+        | described
+        | {
+            "prompt_set": {"digest": prompts.digest, "name": prompts.name, "count": len(prompts)},
+            OWN_NAMES: True,
+            "fingerprint": profile.fingerprint,
+            "comparison_fingerprint": profile.comparison_fingerprint,
+        }
+    )
+    return Resolved(prompts, specs, summary)
 
 
 def _prompts(ledger: Ledger, tenant: str, named: str) -> PromptSet:
@@ -92,9 +80,15 @@ def _prompts(ledger: Ledger, tenant: str, named: str) -> PromptSet:
         return find_prompt_set(session, tenant, named)
 
 
-def _trace(checkpoint: Checkpoint, prompts: PromptSet, profile: MeasurementProfile) -> dict[str, Any]:
+def _trace(
+    checkpoint: Checkpoint, prompts: PromptSet, profile: MeasurementProfile, owner: str | None
+) -> dict[str, Any]:
     return trace_spec(
-        model=checkpoint.source, snapshot=snapshot_digest(checkpoint), prompt_set=prompts.digest, profile=profile
+        model=checkpoint.source,
+        snapshot=snapshot_digest(checkpoint),
+        prompt_set=prompts.digest,
+        profile=profile,
+        tenant=owner,
     )
 
 

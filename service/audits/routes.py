@@ -27,6 +27,7 @@ from service.http.documented import ACCESS, SUBMIT_ERRORS, documented
 from service.http.fields import ReportFormat, Timestamp
 from service.http.pagination import decode, decode_time, encode, link_next
 from service.runs.lifecycle import TERMINAL
+from service.runs.specs import spec_digest
 from spinal import errors
 from spinal.documents.canonical import digest_of
 from spinal.documents.comparison import Outcome
@@ -63,9 +64,7 @@ def submit(
 ) -> Response:
     """Submit an audit. Everything that a second of looking at files can tell is checked before 202."""
     asked = AuditRequest(
-        candidate=body.candidate,
-        reference=body.reference,
-        control=body.control,
+        models=body.models(),
         prompt_set=body.prompt_set,
         profile=body.profile,
         labels=body.labels,
@@ -76,7 +75,7 @@ def submit(
     if validate_only:
         resolved = resolve_request(ledger, settings, caller.tenant, asked)
         cached = cached_roles(ledger, caller.tenant, resolved)
-        needed = len({digest_of(spec) for role, spec in resolved.specs.items() if not cached[role]})
+        needed = len({spec_digest(spec) for role, spec in resolved.specs.items() if not cached[role]})
         checked = ValidationOut(**resolved.summary, cached=cached, runs_needed=needed)
         return JSONResponse(checked.model_dump(mode="json"))
     accepted = create_audit(

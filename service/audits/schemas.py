@@ -6,14 +6,15 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from service.audits.resolve import OWN_NAMES
 from service.audits.verbs import AuditView
 from service.http.fields import Labels, Reference
+from service.runs.held import prompt_set_of, without_hosts
 from service.runs.kinds import KINDS
 from service.runs.lifecycle import IN_FLIGHT
+from service.runs.specs import SIDES
 from spinal.documents.comparison import Comparison, Damage, Localization, Null, Outcome, Scores, Verdict
 from spinal.profile import MeasurementProfile
-from spinal.prompts.builtin import BUILTIN_SETS, DEFAULT_SET
+from spinal.prompts.builtin import DEFAULT_SET
 
 State = Literal["QUEUED", "RUNNING", "SUCCEEDED", "FAILED", "CANCELLED"]
 
@@ -56,6 +57,10 @@ class AuditIn(BaseModel):
         if self.control is not None and self.reference is None:
             raise ValueError("a control is read against a reference, and none was given")
         return self
+
+    def models(self) -> dict[str, str]:
+        """What each role names, where it names one."""
+        return {role: named for role in SIDES if (named := getattr(self, role)) is not None}
 
 
 def _name_kinds(schema: dict[str, Any]) -> None:
@@ -129,14 +134,14 @@ class AuditOut(BaseModel):
             candidate=audit.candidate,
             reference=audit.reference,
             control=audit.control,
-            prompt_set=_prompt_set(audit.spec),
+            prompt_set=prompt_set_of(audit.spec),
             fingerprint=audit.spec["fingerprint"],
             labels=audit.labels,
             priority=audit.priority,
             progress=_progress(view),
             verdict=audit.verdict,  # a CHECK constraint holds it to the literal
             verdict_reasons=[] if view.verdict is None else list(view.verdict.reasons),
-            error=audit.error,
+            error=without_hosts(audit.error),
             candidate_trace=audit.candidate_trace,
             reference_trace=audit.reference_trace,
             control_trace=audit.control_trace,
@@ -147,13 +152,6 @@ class AuditOut(BaseModel):
             started_at=audit.started_at,
             finished_at=audit.finished_at,
         )
-
-
-def _prompt_set(spec: dict[str, Any]) -> dict[str, Any]:
-    """The release before may have written another tenant's name for it."""
-    found: dict[str, Any] = spec["prompt_set"]
-    ours = spec.get(OWN_NAMES, False) or found.get("name") in BUILTIN_SETS
-    return found if ours else found | {"name": None}
 
 
 def _progress(view: AuditView) -> Progress:

@@ -17,11 +17,12 @@ from service.database.tables import AuditRecord
 from service.database.unit_of_work import Ledger, Reads
 from service.prompt_sets.store import keep_prompt_set
 from service.runs import demand
+from service.runs.held import held_by_audit, without_hosts
 from service.runs.lifecycle import IN_FLIGHT
 from service.runs.settle import settle_audit
+from service.runs.specs import SIDES
 from service.settings import Settings
 from service.traces.store import load_comparison_document, load_trace_document
-from spinal.documents.canonical import digest_of
 from spinal.documents.comparison import Comparison, RuleOutcome, Verdict
 from spinal.documents.trace import Trace
 from spinal.errors import (
@@ -57,9 +58,9 @@ def create_audit(
 
     Raises IdempotencyKeyReused, IdempotencyInFlight and everything :func:`resolve_request` raises.
     """
-    digests = (digest_of(request.body), digest_of(request.spelled_out))
+    asked = idempotency.body_digests(request.body, request.spelled_out)
     if idempotency_key is not None:
-        replay = _replay(ledger, tenant, idempotency_key, digests)
+        replay = _replay(ledger, tenant, idempotency_key, asked)
         if replay is not None:
             return replay
     resolved = resolve_request(ledger, settings, tenant, request)
@@ -70,11 +71,11 @@ def create_audit(
         else:
             if not idempotency.lock_idempotency_key(session, tenant, idempotency_key):
                 raise _in_flight()
-            replay = _stored_answer(session, tenant, idempotency_key, digests)
+            replay = _stored_answer(session, tenant, idempotency_key, asked)
             if replay is not None:
                 return replay
             accepted = _write(session, settings, audit, resolved, request.priority, traceparent)
-            answer = (digests[0], audit.id, accepted.status)
+            answer = (asked, audit.id, accepted.status)
             if not idempotency.remember_idempotent(session, tenant, idempotency_key, *answer):
                 raise _in_flight()
     log.info("audit accepted", audit_id=str(audit.id), tenant=tenant, status=accepted.status)
@@ -87,16 +88,16 @@ def _in_flight() -> IdempotencyInFlight:
     )
 
 
-def _replay(ledger: Ledger, tenant: str, key: str, digests: tuple[str, str]) -> Accepted | None:
+def _replay(ledger: Ledger, tenant: str, key: str, asked: idempotency.BodyDigests) -> Accepted | None:
     with ledger.read() as session:
-        return _stored_answer(session, tenant, key, digests)
+        return _stored_answer(session, tenant, key, asked)
 
 
-def _stored_answer(session: Session, tenant: str, key: str, digests: tuple[str, str]) -> Accepted | None:
+def _stored_answer(session: Session, tenant: str, key: str, asked: idempotency.BodyDigests) -> Accepted | None:
     stored = idempotency.find_idempotent(session, tenant, key)
     if stored is None:
         return None
-    if stored.body_digest not in digests:
+    if not stored.is_to(asked):
         raise IdempotencyKeyReused(
             "this Idempotency-Key was used with another body", hint="use a fresh key for every new request"
         )
@@ -107,9 +108,7 @@ def _record(tenant: str, request: AuditRequest, resolved: Resolved, request_id: 
     return AuditRecord(
         id=new_id(),
         tenant=tenant,
-        candidate=request.candidate,
-        reference=request.reference,
-        control=request.control,
+        **{role: request.models.get(role) for role in SIDES},
         request=request.body,
         spec=resolved.summary,
         labels=request.labels,
@@ -213,10 +212,14 @@ def read_result(ledger: Reads, tenant: str, audit_id: UUID) -> Comparison | Trac
     view = read_audit(ledger, tenant, audit_id)
     _require_success(view.audit)
     with ledger.read() as session:
-        if view.audit.comparison is not None:
-            stored = Comparison.model_validate(load_comparison_document(session, view.audit.comparison))
-            return stored if view.verdict is None else Comparison.of(stored, view.verdict)
-        return Trace.model_validate(load_trace_document(session, view.audit.candidate_trace or ""))
+        if view.audit.comparison is None:
+            trace = Trace.model_validate(load_trace_document(session, view.audit.candidate_trace or ""))
+            held = held_by_audit(session, audit_id, "candidate")
+            return trace if held is None else held.name_trace(trace)
+        stored = Comparison.model_validate(load_comparison_document(session, view.audit.comparison))
+        held = held_by_audit(session, audit_id, "compare")
+    comparison = stored if view.verdict is None else Comparison.of(stored, view.verdict)
+    return comparison if held is None else held.name_comparison(comparison)
 
 
 def read_comparison(ledger: Reads, tenant: str, audit_id: UUID) -> Comparison:
@@ -235,8 +238,9 @@ def _require_success(audit: AuditRecord) -> None:
             f"audit {audit.id} is {audit.state}", hint="wait with GET /v1/audits/{id}?wait=30", state=audit.state
         )
     if audit.state != "SUCCEEDED":
+        why = without_hosts((audit.error or {}).get("detail", "no result was made"))
         raise AuditFailed(
-            f"audit {audit.id} is {audit.state}: {(audit.error or {}).get('detail', 'no result was made')}",
+            f"audit {audit.id} is {audit.state}: {why}",
             hint="read its error with GET /v1/audits/{id}",
             state=audit.state,
         )

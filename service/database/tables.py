@@ -27,6 +27,8 @@ NAME = "^[a-z][a-z_]{0,31}$"
 """Of kinds and roles: which there are is said by the code (``service/runs/kinds.py``), not by the schema."""
 NOW = text("now()")
 EMPTY = text("'{}'::jsonb")
+FORMER_SCHEME = text("'python-json/1'")
+"""Scheme of digests in rows that code from before schemes writes."""
 
 
 class Record(DeclarativeBase):
@@ -87,6 +89,8 @@ class SnapshotRecord(Record):
 
     snapshot_digest: Mapped[str] = mapped_column(primary_key=True)
     weights_digest: Mapped[str]
+    scheme: Mapped[str] = mapped_column(server_default=FORMER_SCHEME)
+    """Under which its digests were made (``spinal.documents.canonical``)."""
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 
@@ -101,6 +105,8 @@ class PromptSetRecord(Record):
     prompts: Mapped[list[Any]]
     continuations: Mapped[list[Any]]
     count: Mapped[int]
+    scheme: Mapped[str] = mapped_column(server_default=FORMER_SCHEME)
+    """Under which its digests were made (``spinal.documents.canonical``)."""
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 
@@ -155,10 +161,12 @@ class RunRecord(Record):
     kind: Mapped[str]
     spec: Mapped[dict[str, Any]]
     spec_digest: Mapped[str]
+    scheme: Mapped[str] = mapped_column(server_default=FORMER_SCHEME)
+    """Under which its digests were made (``spinal.documents.canonical``)."""
     depth: Mapped[int | None]
     """``specs.depth`` of the specification; null in runs that the release before made."""
     spec_version: Mapped[int] = mapped_column(server_default=text("1"))
-    """``specs.SPEC_VERSION`` of the code that accepted it; an older worker leaves it alone."""
+    """What a worker has to know to carry it out (``Kind.version_of``); an older one leaves it alone."""
     queue: Mapped[str]
     priority: Mapped[int] = mapped_column(server_default=text("0"))
     """Higher runs first."""
@@ -233,7 +241,11 @@ class TraceRecord(Record):
     document: Mapped[dict[str, Any]]
     """``spinal.trace/1`` without ``layers``: those are rows of ``trace_layers``."""
     content_digest: Mapped[str]
-    """sha256 of the canonical JSON of the whole document: tells a torn or altered trace."""
+    """sha256 of the whole document as JSON of the scheme ``python-json/1``: tells a torn or altered trace."""
+    content_digest_rfc8785: Mapped[str | None]
+    """The same under RFC 8785; null in rows of code from before."""
+    scheme: Mapped[str] = mapped_column(server_default=FORMER_SCHEME)
+    """Under which its digests were made (``spinal.documents.canonical``)."""
     capture_uri: Mapped[str | None]
     capture_bytes: Mapped[int | None] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(server_default=NOW, index=True)
@@ -270,6 +282,10 @@ class ComparisonRecord(Record):
     candidate_digest: Mapped[str] = mapped_column(ForeignKey("traces.digest"))
     comparison_fingerprint: Mapped[str]
     document: Mapped[dict[str, Any]]
+    content_digest_rfc8785: Mapped[str | None]
+    """sha256 of the whole document under RFC 8785; null in rows of code from before."""
+    scheme: Mapped[str] = mapped_column(server_default=FORMER_SCHEME)
+    """Under which its digests were made (``spinal.documents.canonical``)."""
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 
@@ -342,6 +358,9 @@ class IdempotencyRecord(Record):
     tenant: Mapped[str] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(primary_key=True)
     body_digest: Mapped[str]
+    """sha256 of the request, as JSON of the scheme ``python-json/1``."""
+    body_digest_rfc8785: Mapped[str | None]
+    """The same under RFC 8785; null in rows of code from before."""
     audit_id: Mapped[UUID]
     status: Mapped[int]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)

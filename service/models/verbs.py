@@ -25,7 +25,7 @@ def resolve_model(ledger: Ledger, settings: Settings, tenant: str, named: str) -
                 hint=f"register it with POST /v1/models, or give {reference_forms()}",
             )
         reference = known.reference
-    checkpoint = resolve_reference(reference, roots=settings.model_roots)
+    checkpoint = resolve_reference(reference, roots=settings.roots_of(tenant))
     inspect(checkpoint)
     return checkpoint
 
@@ -41,7 +41,7 @@ def register_model(
     labels: dict[str, str],
 ) -> ModelRecord:
     """Give a reference a name, after the same checks that an audit makes; raises ModelNameTaken."""
-    inspect(resolve_reference(reference, roots=settings.model_roots))
+    inspect(resolve_reference(reference, roots=settings.roots_of(tenant)))
     record = ModelRecord(
         id=new_id(), tenant=tenant, name=name, reference=reference, description=description, labels=labels
     )

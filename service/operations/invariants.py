@@ -8,9 +8,12 @@ from sqlalchemy.orm import Session
 
 from service.runs.kinds import KINDS
 from service.traces.store import content_digest, load_trace_document
+from spinal.documents.editions import FORMER
 from spinal.documents.trace import trace_digest
 
 DIGESTS = "a trace's content recomputes to its digest"
+
+COMPARISONS = "a comparison's content recomputes to its digest"
 
 GUARDS = (
     "audits_terminal", "comparisons_immutable", "run_attempts_ended", "runs_legal", "runs_terminal",
@@ -95,7 +98,8 @@ def violations(session: Session, *, traces_of_last_s: float | None = None) -> di
         if offenders:
             found[name] = offenders
     stored = session.execute(
-        text("""SELECT digest, content_digest, weights_digest, prompt_set_digest, fingerprint, engine_version
+        text("""SELECT digest, content_digest, content_digest_rfc8785, weights_digest, prompt_set_digest, fingerprint,
+                  engine_version
                 FROM traces WHERE CAST(:last AS float8) IS NULL
                   OR created_at > now() - make_interval(secs => :last)"""),
         {"last": traces_of_last_s},
@@ -103,15 +107,31 @@ def violations(session: Session, *, traces_of_last_s: float | None = None) -> di
     torn = [row.digest for row in stored.all() if not _recomputes(session, row)]
     if torn:
         found[DIGESTS] = torn
+    if altered := _unlike_their_digest(session, traces_of_last_s):
+        found[COMPARISONS] = altered
     return found
 
 
 def _recomputes(session: Session, row: Row[Any]) -> bool:
-    """Whether a trace's name is that of what it says it measured, and its content that which was stored."""
+    """Whether a trace's name is that of what it says it measured, and its content that which was stored: under both
+    schemes of digests, where the row has both."""
     if row.digest != trace_digest(row.weights_digest, row.prompt_set_digest, row.fingerprint, row.engine_version):
         return False
     try:
-        return content_digest(load_trace_document(session, row.digest)) == row.content_digest
+        document = load_trace_document(session, row.digest)
+        present = row.content_digest_rfc8785 or content_digest(document)
+        return (content_digest(document, FORMER.scheme), content_digest(document)) == (row.content_digest, present)
     except ValueError:
         # Not even JSON: a number that is not finite.
         return False
+
+
+def _unlike_their_digest(session: Session, last_s: float | None) -> list[str]:
+    """Comparisons whose content is not that which was stored. Rows of code from before have no digest to hold it to."""
+    stored = session.execute(
+        text("""SELECT digest, document, content_digest_rfc8785 FROM comparisons
+                WHERE content_digest_rfc8785 IS NOT NULL AND (CAST(:last AS float8) IS NULL
+                  OR created_at > now() - make_interval(secs => :last))"""),
+        {"last": last_s},
+    )
+    return [row.digest for row in stored if content_digest(row.document) != row.content_digest_rfc8785]

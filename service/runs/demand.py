@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from service.database.ids import new_id
 from service.runs.kinds import LOCK_ORDER, Kind, kind_named
-from service.runs.specs import all_needs, depth, needs, spec_digest
+from service.runs.specs import all_needs, depth, edition_of, needs, spec_digest
 from service.runs.wake import wake_dispatchers
 
 
@@ -62,8 +62,10 @@ def find_or_create_run(
         return done
     fresh = new_id()
     run_id = session.execute(
-        text("""INSERT INTO runs (id, kind, spec, spec_version, spec_digest, depth, queue, priority, traceparent)
-                VALUES (:id, :kind, CAST(:spec AS jsonb), :version, :digest, :depth, :queue, :priority, :traceparent)
+        text("""INSERT INTO runs (id, kind, spec, spec_version, spec_digest, scheme, depth, queue, priority,
+                  traceparent)
+                VALUES (:id, :kind, CAST(:spec AS jsonb), :version, :digest, :scheme, :depth, :queue, :priority,
+                  :traceparent)
                 ON CONFLICT (spec_digest) WHERE state IN ('QUEUED','RUNNING','SUCCEEDED') AND NOT cancel_requested
                 DO UPDATE SET priority = GREATEST(runs.priority, EXCLUDED.priority) WHERE runs.state <> 'SUCCEEDED'
                 RETURNING id"""),
@@ -71,8 +73,9 @@ def find_or_create_run(
             "id": fresh,
             "kind": spec["kind"],
             "spec": json.dumps(spec),
-            "version": kind_named(spec["kind"]).version,
+            "version": kind_named(spec["kind"]).version_of(spec),
             "digest": digest,
+            "scheme": edition_of(spec).scheme,
             "depth": depth(spec),
             "queue": queue,
             "priority": priority,

@@ -8,10 +8,10 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from service.database.tables import NAME
-from service.runs.specs import SPEC_VERSION
+from service.runs.specs import newest_version, spec_version
 from service.settings import Settings
 
 Reach = Literal["models", "engine", "artifacts"]
@@ -37,7 +37,7 @@ class Kind:
 
     name: str
     version: int
-    """The newest version of its specifications that this code carries out (``runs.spec_version``)."""
+    """The newest version of its specifications that this code carries out."""
     carry_out: str
     """``module:function`` of the worker. The function takes a ``worker.job.Job`` and ends it with the result."""
     result: str
@@ -48,6 +48,12 @@ class Kind:
     attempts: Callable[[Settings], Attempts] = _attempts
     deadline_s: Callable[[Settings], float] = lambda settings: settings.run_deadline_s
     """An attempt that takes longer is ended."""
+    asks: Callable[[dict[str, Any]], int] | None = None
+    """The version that a specification asks for (``runs.spec_version``); None where all ask for the newest."""
+
+    def version_of(self, spec: dict[str, Any]) -> int:
+        """The version that a worker has to know to carry out ``spec``."""
+        return self.version if self.asks is None else self.asks(spec)
 
     def __post_init__(self) -> None:
         if not (re.fullmatch(NAME, self.name) and re.fullmatch(NAME, self.result)):
@@ -59,14 +65,16 @@ KINDS: dict[str, Kind] = {
     for kind in (
         Kind(
             "trace",
-            version=SPEC_VERSION,
+            version=newest_version(),
+            asks=spec_version,
             carry_out="worker.kinds.trace:carry_out",
             result="traces",
             reaches=frozenset({"models", "engine", "artifacts"}),
         ),
         Kind(
             "compare",
-            version=SPEC_VERSION,
+            version=newest_version(),
+            asks=spec_version,
             carry_out="worker.kinds.compare:carry_out",
             result="comparisons",
             reaches=frozenset({"models", "engine", "artifacts"}),

@@ -1,56 +1,80 @@
-"""Specifications of runs: what is to be done, as JSON whose digest is the identity of the work."""
+"""Specifications of runs: what is to be done, as JSON whose digest is the identity of the work.
+
+A specification names the scheme of its digest, holds of a profile only what differs from the defaults of its name, and
+names what it needs by role. So a new knob with a default, and a new role, make no work another.
+
+The release before wrote neither: its specifications hold every knob, and the sides of a comparison one by one. They are
+carried out as they are, under its edition.
+"""
 
 from typing import Any
 
 from spinal.documents.canonical import digest_of
-from spinal.documents.comparison import SCORER_VERSION
-from spinal.documents.trace import ENGINE_VERSION
-from spinal.profile import COMPARISON_FIELDS, MeasurementProfile
-
-SPEC_VERSION = 3
-"""Grows with everything that changes what a specification asks for: its members, the knobs of a profile, the engine's
-or the scorer's version. A worker claims no run of a newer version than its own
-(``tests/ledger/test_versions.py`` holds what this number stands for)."""
-
+from spinal.documents.editions import FORMER, PRESENT, Edition
+from spinal.profile import MeasurementProfile, Stage
 
 SIDES = ("reference", "candidate", "control")
-"""Members of a comparison's specification that are the specifications of its traces."""
+"""Roles of a comparison's traces, in the order in which they are compared."""
 
 
-def trace_spec(*, model: str, snapshot: str, prompt_set: str, profile: MeasurementProfile) -> dict[str, Any]:
-    """Measure the checkpoint ``model`` (a reference) as its files were at ``snapshot``. Knobs that act only on
-    comparisons are left out: changing them never traces anew."""
-    return {
+def newest_version() -> int:
+    """The newest version of specifications that this code can carry out: that of its newest knob."""
+    return max([PRESENT.since, *(knob.since for knob in MeasurementProfile.table().values())])
+
+
+def spec_version(spec: dict[str, Any]) -> int:
+    """The version that a worker has to know to carry out ``spec``: a worker claims no run of a newer one than its own.
+    It grows with the knobs that are set, so that older workers go on with what they can do."""
+    table = MeasurementProfile.table()
+    knobs = (table[knob].since for knob in spec.get("profile", {}) if knob in table)
+    return max([edition_of(spec).since, *knobs, *(spec_version(needed) for needed in needs(spec).values())])
+
+
+def edition_of(spec: dict[str, Any]) -> Edition:
+    """Under which edition the results of ``spec`` are called."""
+    return PRESENT if "scheme" in spec else FORMER
+
+
+def trace_spec(
+    *, model: str, snapshot: str, prompt_set: str, profile: MeasurementProfile, tenant: str | None = None
+) -> dict[str, Any]:
+    """Measure the checkpoint ``model`` (a reference) as its files were at ``snapshot``; for one ``tenant`` alone where
+    one is named. Knobs that act only on comparisons are left out: changing them never traces anew."""
+    return _for(tenant) | {
+        "scheme": PRESENT.scheme,
         "kind": "trace",
         "model": model,
         "snapshot": snapshot,
         "prompt_set": prompt_set,
-        "profile": profile.model_dump(mode="json", exclude=set(COMPARISON_FIELDS)),
-        "engine_version": ENGINE_VERSION,
+        "profile": _asked(profile, "trace"),
+        "engine_version": PRESENT.engine,
     }
 
 
 def compare_spec(
-    *,
-    reference: dict[str, Any],
-    candidate: dict[str, Any],
-    control: dict[str, Any] | None,
-    profile: MeasurementProfile,
+    sides: dict[str, dict[str, Any]], *, profile: MeasurementProfile, tenant: str | None = None
 ) -> dict[str, Any]:
-    """Compare the traces of two trace specifications, and of a control, under every knob of ``profile``."""
-    return {
+    """Compare the traces of specifications by role (``SIDES``), under every knob of ``profile``."""
+    return _for(tenant) | {
+        "scheme": PRESENT.scheme,
         "kind": "compare",
-        "reference": reference,
-        "candidate": candidate,
-        "control": control,
-        "scorer_version": SCORER_VERSION,
-        "profile": profile.model_dump(mode="json"),
+        "needs": sides,
+        "scorer_version": PRESENT.scorer,
+        "profile": _asked(profile, "trace", "compare"),
     }
+
+
+def _asked(profile: MeasurementProfile, *stages: Stage) -> dict[str, Any]:
+    return profile.asked(profile.knobs(*stages))
+
+
+def _for(tenant: str | None) -> dict[str, Any]:
+    return {} if tenant is None else {"tenant": tenant}
 
 
 def needs(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The specifications of the runs that have to be done before, by the name under which their results are used.
-    A specification says so in its member ``needs``; comparisons of version 3 name their sides one by one."""
+    A specification says so in its member ``needs``; comparisons of the release before name their sides one by one."""
     if "needs" in spec:
         found: dict[str, dict[str, Any]] = spec["needs"]
         return found
@@ -71,4 +95,5 @@ def depth(spec: dict[str, Any]) -> int:
 
 
 def spec_digest(spec: dict[str, Any]) -> str:
-    return digest_of(spec)
+    """The identity of the work, under the scheme that ``spec`` names."""
+    return digest_of(spec, spec.get("scheme", FORMER.scheme))

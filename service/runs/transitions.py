@@ -262,9 +262,9 @@ def reap_expired(
         cancelled(session, run_id, row.attempt)
         return run_id, "CANCELLED"
     lost = (
-        DeadlineExceeded(f"attempt {row.attempt} on {row.worker} was ended at its deadline")
+        DeadlineExceeded(f"attempt {row.attempt} was ended at its deadline")
         if row.late
-        else LeaseLost(f"worker {row.worker} fell silent during attempt {row.attempt}")
+        else LeaseLost(f"the worker fell silent during attempt {row.attempt}")
     ).to_problem()
     allowed = attempts_of(row.kind)
     if _requeue(session, run_id, row.attempt, "lost", lost, allowed.most, allowed.backoff_s):
@@ -352,16 +352,16 @@ def _requeue(
 
 
 def _exhausted(session: Session, run_id: UUID, last: dict[str, Any], outcome: str) -> dict[str, Any]:
-    """The error of a run whose attempts are used up, with the history of all of them."""
+    """The error of a run whose attempts are used up, with the history of all of them. Tenants read it: which worker it
+    was stands in ``run_attempts``."""
     history = session.execute(
-        text("""SELECT attempt, worker, outcome, error->>'code' AS code, error->>'detail' AS detail
+        text("""SELECT attempt, outcome, error->>'code' AS code, error->>'detail' AS detail
                 FROM run_attempts WHERE run_id = :id ORDER BY attempt"""),
         {"id": run_id},
     ).all()
     attempts = [
         {
             "attempt": row.attempt,
-            "worker": row.worker,
             "outcome": row.outcome or outcome,
             "code": row.code or last.get("code"),
             "detail": row.detail or last.get("detail"),
@@ -377,7 +377,9 @@ def _exhausted(session: Session, run_id: UUID, last: dict[str, Any], outcome: st
 
 
 def _fail_dependents(session: Session, run_id: UUID, problem: dict[str, Any]) -> None:
-    error = DependencyFailed(f"run {run_id} failed: {problem.get('detail')}", cause=problem.get("code")).to_problem()
+    error = DependencyFailed(
+        f"what it waits for failed: {problem.get('detail')}", cause=problem.get("code")
+    ).to_problem()
     session.execute(
         text(f"""SELECT 1 FROM runs WHERE id IN (SELECT run_id FROM run_dependencies WHERE depends_on = :id)
                  ORDER BY {LOCK_ORDER} FOR NO KEY UPDATE"""),  # noqa: S608  a constant of kinds.py

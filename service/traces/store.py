@@ -2,47 +2,53 @@
 
 import json
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
 from service.runs.settle import HELD, HOLDERS
 from spinal.documents.canonical import digest_of
 from spinal.documents.comparison import Comparison
+from spinal.documents.editions import FORMER, PRESENT
+from spinal.documents.names import unnamed_comparison, unnamed_trace
 from spinal.documents.trace import Trace
 from spinal.errors import TraceNotFound
 
 COLUMNS = ("contraction", "contraction_se", "transport", "transport_se", "entropy", "effective_rank")
 """Members of a position object that are columns of ``trace_layers``; the others travel in ``detail``."""
+LARGEST_INTEGER = 2**53
 
 
-def content_digest(document: dict[str, Any]) -> str:
-    """sha256 of a whole document; -0.0 counts as 0.0, which is what the database makes of it."""
-    return digest_of(_without_negative_zero(document))
+def content_digest(document: dict[str, Any], scheme: str = PRESENT.scheme) -> str:
+    """sha256 of a whole document, as the database gives it back."""
+    return digest_of(_as_stored(document), scheme)
 
 
-def _without_negative_zero(value: Any) -> Any:
+def _as_stored(value: Any) -> Any:
+    """JSON in the database knows no -0.0, and gives back numbers beyond 2**53 without a fraction."""
     if isinstance(value, float):
         return value + 0.0
+    if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+        return float(value)
     if isinstance(value, dict):
-        return {key: _without_negative_zero(item) for key, item in value.items()}
+        return {key: _as_stored(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without_negative_zero(item) for item in value]
+        return [_as_stored(item) for item in value]
     return value
 
 
 def store_trace(session: Session, trace: Trace, *, capture_uri: str, capture_bytes: int) -> None:
-    """Insert a trace with its layers, once; a second store of the same digest changes nothing but a lost
-    capture's place."""
+    """Insert a trace with its layers, once, without anybody's names; a second store of the same digest changes nothing
+    but a lost capture's place."""
+    trace = unnamed_trace(trace)
     document = trace.model_dump(mode="json", by_alias=True)
     layers = document.pop("layers")
     inserted = session.execute(
         text("""INSERT INTO traces (digest, weights_digest, prompt_set_digest, fingerprint, engine_version, source,
-                  n_layers, document, content_digest, capture_uri, capture_bytes)
+                  n_layers, document, content_digest, content_digest_rfc8785, scheme, capture_uri, capture_bytes)
                 VALUES (:digest, :weights, :prompts, :fingerprint, :engine, :source, :layers,
-                  CAST(:document AS jsonb), :content, :uri, :bytes)
+                  CAST(:document AS jsonb), :former, :content, :scheme, :uri, :bytes)
                 ON CONFLICT (digest) DO NOTHING RETURNING digest"""),
         {
             "digest": trace.digest,
@@ -53,7 +59,9 @@ def store_trace(session: Session, trace: Trace, *, capture_uri: str, capture_byt
             "source": trace.model.source,
             "layers": trace.model.n_layers,
             "document": json.dumps(document),
+            "former": content_digest({**document, "layers": layers}, FORMER.scheme),
             "content": content_digest({**document, "layers": layers}),
+            "scheme": trace.scheme or PRESENT.scheme,
             "uri": capture_uri,
             "bytes": capture_bytes,
         },
@@ -128,17 +136,23 @@ def load_trace(session: Session, digest: str) -> Trace:
 
 
 def store_comparison(session: Session, comparison: Comparison) -> None:
-    """Insert a comparison, once. Its verdict goes with it without the rules, as the release before reads it."""
+    """Insert a comparison, once, without anybody's names. Its verdict goes with it without the rules, as the release
+    before reads it."""
+    unnamed = unnamed_comparison(comparison)
+    document = unnamed.model_dump(mode="json", by_alias=True, exclude={"verdict": {"rules"}})
     session.execute(
-        text("""INSERT INTO comparisons (digest, reference_digest, candidate_digest, comparison_fingerprint, document)
-                VALUES (:digest, :reference, :candidate, :fingerprint, CAST(:document AS jsonb))
+        text("""INSERT INTO comparisons (digest, reference_digest, candidate_digest, comparison_fingerprint, document,
+                  content_digest_rfc8785, scheme)
+                VALUES (:digest, :reference, :candidate, :fingerprint, CAST(:document AS jsonb), :content, :scheme)
                 ON CONFLICT (digest) DO NOTHING"""),
         {
             "digest": comparison.digest,
             "reference": comparison.reference.digest,
             "candidate": comparison.candidate.digest,
             "fingerprint": comparison.profile["comparison_fingerprint"],
-            "document": json.dumps(comparison.model_dump(mode="json", by_alias=True, exclude={"verdict": {"rules"}})),
+            "document": json.dumps(document),
+            "content": content_digest(document),
+            "scheme": FORMER.scheme if comparison.scorer_version == FORMER.scorer else PRESENT.scheme,
         },
     )
 
@@ -162,25 +176,24 @@ def tenant_has_trace(session: Session, tenant: str, digest: str) -> bool:
     )
 
 
-def list_traces(
-    session: Session, tenant: str, *, weights: str | None, after: tuple[datetime, str] | None, limit: int
-) -> list[Any]:
-    """Heads of the traces that the tenant's audits hold, newest first."""
+def list_traces(session: Session, tenant: str, *, weights: str | None, after: str | None, limit: int) -> list[Row[Any]]:
+    """Heads of the traces that the tenant's audits hold, newest first, behind the one with the digest ``after``. What
+    the checkpoint is called, and since when there is the trace, is said by the first audit that holds it."""
     return list(
         session.execute(
-            text(f"""SELECT digest, weights_digest, prompt_set_digest, fingerprint, engine_version, source, n_layers,
-                      created_at FROM traces t
-                    WHERE EXISTS (SELECT 1 FROM {HOLDERS} WHERE runs.result_digest = t.digest AND {HELD})
-                      AND (CAST(:weights AS text) IS NULL OR weights_digest = :weights)
-                      AND (CAST(:created AS timestamptz) IS NULL OR (created_at, digest) < (:created, :last))
-                    ORDER BY created_at DESC, digest DESC LIMIT :limit"""),  # noqa: S608  constants of this module
-            {
-                "tenant": tenant,
-                "weights": weights,
-                "created": after[0] if after else None,
-                "last": after[1] if after else None,
-                "limit": limit,
-            },
+            text(f"""SELECT t.digest, t.weights_digest, t.prompt_set_digest, t.fingerprint, t.engine_version,
+                      t.n_layers, held.source, held.created_at
+                    FROM traces t CROSS JOIN LATERAL (
+                      SELECT audits.spec->x.role->>'source' AS source,
+                        GREATEST(runs.finished_at, audits.created_at) AS created_at
+                      FROM {HOLDERS} WHERE runs.result_digest = t.digest AND {HELD}
+                      ORDER BY x.audit_id, x.role LIMIT 1) AS held
+                    WHERE (CAST(:weights AS text) IS NULL OR t.weights_digest = :weights)
+                      AND (CAST(:after AS text) IS NULL OR (t.created_at, t.digest) <
+                        (SELECT last.created_at, last.digest FROM traces last WHERE last.digest = :after
+                         AND EXISTS (SELECT 1 FROM {HOLDERS} WHERE runs.result_digest = :after AND {HELD})))
+                    ORDER BY t.created_at DESC, t.digest DESC LIMIT :limit"""),  # noqa: S608  constants of this code
+            {"tenant": tenant, "weights": weights, "after": after, "limit": limit},
         ).all()
     )
 

@@ -1,11 +1,10 @@
 """Read traces and differences that the tenant's audits made."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from service.database.unit_of_work import Reads
+from service.runs.held import held_by_tenant
 from service.traces import store
-from service.traces.store import load_trace_document
 from spinal.analysis.diff import diff_traces
 from spinal.documents.comparison import Comparison
 from spinal.documents.diff import TraceDiff
@@ -21,8 +20,12 @@ class DiffView:
 
 
 def read_trace(ledger: Reads, tenant: str, digest: str) -> Trace:
-    """A trace that one of the tenant's audits refers to; raises TraceNotFound."""
-    return Trace.model_validate(_document(ledger, tenant, digest))
+    """A trace that one of the tenant's audits refers to, with that audit's names; raises TraceNotFound."""
+    with ledger.read() as session:
+        held = held_by_tenant(session, tenant, digest)
+        if held is None:
+            raise TraceNotFound(f"no trace {digest}", hint="list traces with GET /v1/traces")
+        return held.name_trace(store.load_trace(session, digest))
 
 
 def read_diff(ledger: Reads, tenant: str, reference: str, candidate: str) -> DiffView:
@@ -34,11 +37,8 @@ def read_diff(ledger: Reads, tenant: str, reference: str, candidate: str) -> Dif
     difference = diff_traces(read_trace(ledger, tenant, reference), read_trace(ledger, tenant, candidate))
     with ledger.read() as session:
         stored = store.stored_comparison(session, tenant, reference, candidate)
-    return DiffView(difference, None if stored is None else judged(Comparison.model_validate(stored)))
-
-
-def _document(ledger: Reads, tenant: str, digest: str) -> dict[str, Any]:
-    with ledger.read() as session:
-        if not store.tenant_has_trace(session, tenant, digest):
-            raise TraceNotFound(f"no trace {digest}", hint="list traces with GET /v1/traces")
-        return load_trace_document(session, digest)
+        if stored is None:
+            return DiffView(difference, None)
+        comparison = judged(Comparison.model_validate(stored))
+        held = held_by_tenant(session, tenant, comparison.digest)
+    return DiffView(difference, comparison if held is None else held.name_comparison(comparison))

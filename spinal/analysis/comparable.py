@@ -7,7 +7,7 @@ from spinal.errors import FingerprintMismatch, TracesNotComparable
 def check_comparable(reference: Trace, candidate: Trace) -> None:
     """Refuse traces measured under different profiles (FingerprintMismatch, with both fingerprints and the
     differing knobs) or on different prompts, token ids, shapes or engine versions (TracesNotComparable)."""
-    if reference.fingerprint != candidate.fingerprint:
+    if not same_fingerprint(reference, candidate):
         knobs = reference.measurement_profile().differing_knobs(candidate.measurement_profile())
         raise FingerprintMismatch(
             "the traces were measured under different profiles"
@@ -35,3 +35,13 @@ def check_comparable(reference: Trace, candidate: Trace) -> None:
             raise TracesNotComparable(
                 f"{what} differs: {mine} against {theirs}", hint=hint, reference=mine, candidate=theirs
             )
+
+
+def same_fingerprint(reference: Trace, candidate: Trace) -> bool:
+    """Whether two traces were measured under one profile. Fingerprints of two schemes differ where the knobs do not."""
+    if reference.fingerprint == candidate.fingerprint:
+        return True
+    schemes = {reference.scheme, candidate.scheme}
+    if len(schemes) == 1 or None in schemes:
+        return False
+    return not reference.measurement_profile().differing_knobs(candidate.measurement_profile())

@@ -16,7 +16,8 @@ from spinal.analysis.uncertainty import draw_shares
 from spinal.documents.base import Provenance
 from spinal.documents.canonical import digest_of
 from spinal.documents.capture import Capture
-from spinal.documents.comparison import SCORER_VERSION, ComparisonContent, Null, Scores, Side
+from spinal.documents.comparison import ComparisonContent, Null, Scores, Side
+from spinal.documents.editions import PRESENT, Edition
 from spinal.documents.evidence import PairEvidence
 from spinal.documents.trace import POSITIONS, Trace, stamp_profile
 from spinal.errors import TracesNotComparable
@@ -35,12 +36,14 @@ def compare(
     provenance: Provenance,
     *,
     control: tuple[Trace, Capture] | None = None,
+    edition: Edition = PRESENT,
 ) -> ComparisonContent:
     """Everything known about the difference candidate - reference.
 
     ``profile`` must have the fingerprint of both traces; its comparison knobs (draws, seed, terminal
     fraction, weights) apply. ``control`` is a checkpoint that the caller names as one, measured like the candidate.
     Where ``evidence`` is absent, whatever rests on it is null with its reason, and the digest says so, too.
+    ``edition`` is the one that the comparison is called by.
     Raises FingerprintMismatch or TracesNotComparable before anything is computed.
     """
     check_comparable(reference, candidate)
@@ -60,6 +63,7 @@ def compare(
         shares=shares,
         swap_shares=_first_prompts(shares, evidence.block_swap.shape[0]),
         terminal=terminal_window(reference.model.n_layers, profile.terminal_fraction),
+        edition=edition,
     )
     layers = layer_comparisons(pair)
     profiles = depth_profiles(pair)
@@ -74,13 +78,17 @@ def compare(
             profile,
             control[0].digest if control else None,
             without_evidence=evidence.absent,
+            edition=edition,
         ),
         reference=_side(reference),
         candidate=_side(candidate),
         control=_side(control[0]) if control else None,
-        fingerprint=profile.fingerprint,
-        profile={**stamp_profile(profile), "comparison_fingerprint": profile.comparison_fingerprint},
-        scorer_version=SCORER_VERSION,
+        fingerprint=profile.fingerprint_under(edition.scheme),
+        profile={
+            **stamp_profile(profile, edition),
+            "comparison_fingerprint": profile.comparison_fingerprint_under(edition.scheme),
+        },
+        scorer_version=edition.scorer,
         identical=pair.identical,
         readout_moved=evidence.readout_moved,
         layers=layers,
@@ -101,6 +109,7 @@ def comparison_digest(
     control_digest: str | None = None,
     *,
     without_evidence: str | None = None,
+    edition: Edition = PRESENT,
 ) -> str:
     """Identity of a comparison: its traces, the scorer and every knob. One made ``without_evidence``, for that reason,
     is another comparison than the whole one."""
@@ -111,9 +120,10 @@ def comparison_digest(
             "reference": reference_digest,
             "candidate": candidate_digest,
             "control": control_digest,
-            "fingerprint": profile.comparison_fingerprint,
-            "scorer": SCORER_VERSION,
-        }
+            "fingerprint": profile.comparison_fingerprint_under(edition.scheme),
+            "scorer": edition.scorer,
+        },
+        edition.scheme,
     )
 
 
@@ -175,7 +185,7 @@ def _check_capture(trace: Trace, capture: Capture, profile: MeasurementProfile) 
     shape = (trace.prompt_set.count, trace.model.n_layers + 1)
     _require_equal(
         [
-            ("profile fingerprint", profile.fingerprint, trace.fingerprint),
+            ("profile fingerprint", profile.fingerprint, trace.measurement_profile().fingerprint),
             (f"capture of {trace.model.source}", capture.trace_digest, trace.digest),
             *((f"transport ({positions})", capture.at(positions).transport.shape, shape) for positions in POSITIONS),
         ]

@@ -6,10 +6,16 @@ import numpy as np
 import numpy.typing as npt
 
 from spinal.analysis.diff import opposite, same_sign
-from spinal.analysis.uncertainty import alpha_estimates, mean_estimates
+from spinal.analysis.uncertainty import (
+    alpha_estimates,
+    approximate_student_quantile,
+    mean_estimates,
+    student_quantile,
+)
 from spinal.documents.base import Estimate, missing
 from spinal.documents.capture import Capture, PositionsCapture
 from spinal.documents.comparison import ByPolicy, ContractionDifference, LayerComparison
+from spinal.documents.editions import FORMER, PRESENT, Edition
 from spinal.documents.evidence import PairEvidence
 from spinal.documents.trace import POSITIONS, WINDOWS, LayerTrace, Trace
 from spinal.profile import MeasurementProfile
@@ -40,6 +46,7 @@ class Pair:
     """(B, Q) the same draws over the swap prompts."""
     terminal: tuple[int, int]
     """First and last block of T."""
+    edition: Edition = PRESENT
 
     @property
     def identical(self) -> bool:
@@ -102,6 +109,7 @@ def _differences(pair: Pair, positions: str) -> dict[str, list[Estimate]]:
             mine.replicate_kind,
             pair.shares,
             pair.profile.seed,
+            quantile=approximate_student_quantile if pair.edition == FORMER else student_quantile,
             reasons=[
                 _contraction_reason(b, a, positions)
                 for b, a in zip(pair.reference.layers, pair.candidate.layers, strict=True)

@@ -6,6 +6,7 @@ built from several of them keep their covariance. B draws, P prompts, N nodes.
 """
 
 import math
+from collections.abc import Callable
 from statistics import NormalDist
 
 import numpy as np
@@ -71,8 +72,16 @@ def alpha_deviations(replicates: Array, kind: ReplicateKind, shares: Array, seed
 
 
 def student_quantile(degrees: int, level: float = LEVEL) -> float:
-    """Two-sided quantile of Student's t by the Cornish-Fisher expansion (Abramowitz & Stegun 26.7.5);
-    within 2e-3 from three degrees of freedom on."""
+    """Two-sided quantile of Student's t."""
+    # Takes a third of a second to import, and only comparisons need it.
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, 0.5 + level / 2))
+
+
+def approximate_student_quantile(degrees: int, level: float = LEVEL) -> float:
+    """What comparisons of scorer version 2 used: the Cornish-Fisher expansion (Abramowitz & Stegun 26.7.5), within 2e-3
+    from three degrees of freedom on."""
     z = NormalDist().inv_cdf(0.5 + level / 2)
     return (
         z
@@ -149,12 +158,20 @@ def mean_estimates(values: Array, shares: Array, *, reasons: list[str], test: bo
 
 
 def alpha_estimates(
-    values: Array, replicates: Array, kind: ReplicateKind, shares: Array, seed: int, *, reasons: list[str]
+    values: Array,
+    replicates: Array,
+    kind: ReplicateKind,
+    shares: Array,
+    seed: int,
+    *,
+    reasons: list[str],
+    quantile: Callable[[int], float] = student_quantile,
 ) -> list[Estimate]:
-    """Estimates of N alphas or paired differences of alpha: values (N,), replicates (N, R)."""
+    """Estimates of N alphas or paired differences of alpha: values (N,), replicates (N, R). Their intervals reach
+    ``quantile(R - 1)`` standard errors to both sides."""
     se = alpha_se(replicates, kind)
     flags = corrected_flags(values, alpha_deviations(replicates, kind, shares, seed), se)
-    reach = student_quantile(replicates.shape[1] - 1) if replicates.shape[1] > 2 else math.nan
+    reach = quantile(replicates.shape[1] - 1) if replicates.shape[1] > 2 else math.nan
     found = []
     for n in range(values.size):
         value, error = float(values[n]), float(se[n])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from spinal.checkpoints.checkpoint import ADAPTER_CONFIG, Checkpoint
 from spinal.documents.canonical import digest_of
+from spinal.documents.editions import FORMER, PRESENT, Edition
 from spinal.errors import (
     Cancelled,
 )
@@ -14,15 +15,17 @@ HASH_PIECE = 16 * 1024 * 1024
 IDENTITY_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
-def snapshot_digest(checkpoint: Checkpoint) -> str:
+def snapshot_digest(checkpoint: Checkpoint, edition: Edition = PRESENT) -> str:
     """Cheap identity of the files as they lie there (names, sizes, times, safetensors headers): equal
     snapshots mean equal content for every purpose but forgery. See :func:`weights_digest` for content."""
     entries = []
     for file in _identity_files(checkpoint):
         status = file.stat()
-        entries.append([str(file), status.st_size, status.st_mtime_ns])
-    base = snapshot_digest(checkpoint.base) if checkpoint.base else None
-    return digest_of({"files": entries, "base": base})
+        # Nanoseconds are more than RFC 8785 lets a number hold.
+        changed = status.st_mtime_ns if edition == FORMER else str(status.st_mtime_ns)
+        entries.append([str(file), status.st_size, changed])
+    base = snapshot_digest(checkpoint.base, edition) if checkpoint.base else None
+    return digest_of({"files": entries, "base": base}, edition.scheme)
 
 
 def weights_digest(

@@ -17,7 +17,6 @@ from spinal.documents.display import (
 if TYPE_CHECKING:
     import pandas
 
-SCORER_VERSION = "2"
 NO_CHANGE = "no_detectable_change"
 """Reason of a localization that was measured and found nothing to place."""
 

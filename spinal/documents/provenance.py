@@ -9,17 +9,24 @@ from datetime import UTC, datetime
 from importlib import metadata
 
 from spinal.documents.base import Provenance
-from spinal.documents.trace import ENGINE_VERSION
+from spinal.documents.editions import PRESENT, Edition
 from spinal.version import VERSION
 
 PACKAGES = ("torch", "transformers", "safetensors", "numpy")
 
 
 def make_provenance(
-    *, device: str, dtype: str, threads: int, seed: int, command: Sequence[str] | None, started: float
+    *,
+    device: str,
+    dtype: str,
+    threads: int,
+    seed: int,
+    command: Sequence[str] | None,
+    started: float,
+    edition: Edition = PRESENT,
 ) -> Provenance:
     """Provenance of work that began at ``started`` (``time.monotonic``) on this machine."""
-    versions = {"spinal": VERSION, "engine": ENGINE_VERSION}
+    versions = {"spinal": VERSION, "engine": edition.engine}
     for package in PACKAGES:
         try:
             versions[package] = metadata.version(package)

@@ -5,15 +5,14 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from spinal.documents.base import Digest, Document, Finite, Provenance
-from spinal.documents.canonical import digest_of
+from spinal.documents.canonical import SCHEMES, digest_of
 from spinal.documents.display import ShownDocument, data_frame, notebook_html, short_digest, short_name
+from spinal.documents.editions import PRESENT, Edition
 from spinal.profile import MeasurementProfile
 
 if TYPE_CHECKING:
     import pandas
 
-ENGINE_VERSION = "2"
-"""Version of the measuring engine; part of a trace's identity, raised when a number may change."""
 POSITIONS = ("last", "all")
 """Which positions of a prompt are read: its last one; every one but the first."""
 WINDOWS = ("bulk", "body", "wide", "tail")
@@ -199,6 +198,12 @@ class Trace(ShownDocument):
             ]
         )
 
+    @property
+    def scheme(self) -> str | None:
+        """The scheme under which the fingerprint follows from the stored knobs; None where it follows under none."""
+        profile = self.measurement_profile()
+        return next((name for name in SCHEMES if profile.fingerprint_under(name) == self.fingerprint), None)
+
     def measurement_profile(self) -> MeasurementProfile:
         """The stored knobs as a profile value."""
         return MeasurementProfile.model_validate(
@@ -206,9 +211,9 @@ class Trace(ShownDocument):
         )
 
 
-def stamp_profile(profile: MeasurementProfile) -> dict[str, object]:
+def stamp_profile(profile: MeasurementProfile, edition: Edition = PRESENT) -> dict[str, object]:
     """The profile as it is stored in documents: every knob, plus its fingerprint."""
-    return {**profile.model_dump(mode="json"), "fingerprint": profile.fingerprint}
+    return {**profile.model_dump(mode="json"), "fingerprint": profile.fingerprint_under(edition.scheme)}
 
 
 def trace_digest(weights_digest: str, prompt_digest: str, fingerprint: str, engine_version: str) -> str:

@@ -41,7 +41,7 @@ def _gpu(device: str) -> str:
 @cache
 def _source() -> str:
     """sha256 over the engine's own files and the fit it uses: an engine being worked on must not be answered with what
-    it measured before. A release names its engine by ``ENGINE_VERSION``."""
+    it measured before. A release names its engine by its edition."""
     hasher = hashlib.sha256()
     for path in [*sorted(Path(__file__).parent.rglob("*.py")), Path(fits.__file__)]:
         hasher.update(path.read_bytes())

@@ -16,9 +16,9 @@ from spinal.checkpoints.identity import weights_digest
 from spinal.checkpoints.inspect import inspect
 from spinal.documents.base import Provenance
 from spinal.documents.capture import ROWS_KEY, Capture, capture_tensors
+from spinal.documents.editions import PRESENT, Edition
 from spinal.documents.provenance import make_provenance
 from spinal.documents.trace import (
-    ENGINE_VERSION,
     POSITIONS,
     EngineIdentity,
     ModelIdentity,
@@ -78,6 +78,7 @@ def measure(
     progress: ProgressSink = ignore_progress,
     cancelled: CancelCheck = never_cancelled,
     command: Sequence[str] | None = None,
+    edition: Edition = PRESENT,
 ) -> Trace:
     """Measure a checkpoint on prompts: its depth trace, and its capture for comparisons.
 
@@ -96,6 +97,8 @@ def measure(
         Told at every step; asked at every step and between pieces of long ones.
     command
         How the measurement was started, for the provenance.
+    edition
+        The one that the trace is called by.
 
     Returns
     -------
@@ -127,7 +130,7 @@ def measure(
 
     def attempt(batch_size: int) -> Trace:
         with torch.inference_mode():
-            setup = Setup(prompts, profile, batch_size, device, stream, reporter)
+            setup = Setup(prompts, profile, batch_size, device, stream, reporter, edition)
             return _measure(checkpoint, setup, capture_path, command, started)
 
     return with_less_memory(attempt, profile, device)
@@ -143,7 +146,8 @@ def _measure(
     session = open_session(checkpoint, setup)
     measured = _read(session, content)
     reporter.step("store", 0, 1, (0.97, 0.97))
-    digest = trace_digest(content, setup.prompts.digest, setup.asked.fingerprint, ENGINE_VERSION)
+    fingerprint = setup.asked.fingerprint_under(setup.edition.scheme)
+    digest = trace_digest(content, setup.prompts.digest, fingerprint, setup.edition.engine)
     walked = measured.walked
     capture = build_capture(digest, session.gathered, measured.lens, walked.spectra, measured.nll)
     trace = _document(session, measured, capture, _provenance(session, command, started))
@@ -198,9 +202,9 @@ def _document(session: Session, measured: _Measured, capture: Capture, provenanc
             tokens=tokens.total,
             token_ids_digest=tokens.digest,
         ),
-        profile=stamp_profile(setup.asked),
+        profile=stamp_profile(setup.asked, setup.edition),
         engine=EngineIdentity(
-            version=ENGINE_VERSION,
+            version=setup.edition.engine,
             device=provenance.device,
             dtype=provenance.dtype,
             torch=torch.__version__,
@@ -266,6 +270,7 @@ def _provenance(session: Session, command: Sequence[str] | None, started: float)
         seed=session.setup.asked.seed,
         command=command,
         started=started,
+        edition=session.setup.edition,
     )
 
 

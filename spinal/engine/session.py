@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 
 from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.documents.editions import PRESENT, Edition
 from spinal.engine.anatomy import Anatomy, find_anatomy
 from spinal.engine.load import LoadedModel, load, load_pair
 from spinal.engine.reporter import Reporter
@@ -33,6 +34,7 @@ class Setup:
     stream: bool
     """Whether blocks are read from disk one at a time where the checkpoint allows it."""
     reporter: Reporter
+    edition: Edition = PRESENT
 
     @cached_property
     def profile(self) -> MeasurementProfile:

@@ -1,5 +1,6 @@
 """An API on a fresh ledger, and workers without processes: the real task code on the engine double."""
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -80,6 +81,8 @@ def drain(
         "MODEL_ROOTS": ":".join(map(str, api_settings.model_roots)),
         "ENGINE": api_settings.engine,
         "BACKOFF_S": api_settings.backoff_s,
+        "SHARE_RESULTS": api_settings.share_results,
+        "TENANT_MODEL_ROOTS": json.dumps(api_settings.model_dump(mode="json")["tenant_model_roots"]),
     }
     for name, value in environment.items():
         monkeypatch.setenv(f"SPINAL_{name}", str(value))

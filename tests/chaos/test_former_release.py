@@ -94,13 +94,14 @@ def ended(api: httpx.Client, audit: str) -> dict[str, Any]:
 
 
 def shown(api: httpx.Client, audit: str) -> dict[str, Any]:
-    """All that a caller reads of an audit. What only this release says of a verdict is left out."""
+    """All that a caller reads of an audit, without what only this release says, and without the names, times and hosts
+    that this release fills in for who reads and the former took from who had measured."""
     read = api.get(f"/v1/audits/{audit}").json()
     if "results" in read:
         named = {"candidate": "candidate_trace", "reference": "reference_trace", "compare": "comparison"}
         assert read["results"] == {role: read[member] for role, member in named.items() if read[member]}
     found = {"audit": read, "listed": [each for each in api.get("/v1/audits").json()["items"] if each["id"] == audit]}
-    for name in ("scores", "report"):
+    for name in ("scores", "report", "candidate_trace", "reference_trace"):
         if read["links"][name]:
             found[name] = api.get(read["links"][name]).json()
             found[name].get("verdict", {}).pop("rules", None)
@@ -109,30 +110,70 @@ def shown(api: httpx.Client, audit: str) -> dict[str, Any]:
         found["diff"]["comparison"]["verdict"].pop("rules", None)
     for shown_audit in (read, *found["listed"]):
         shown_audit.pop("results", None)
-    return found
+    unnamed: dict[str, Any] = without_names(found)
+    return unnamed
 
 
-@pytest.mark.parametrize(("accepts", "works"), [RELEASES, RELEASES[::-1]])
-def test_what_one_release_accepts_the_other_carries_out_and_both_read(
-    fleet: Fleet, start: Callable[..., Any], accepts: str, works: str
+def without_names(value: Any) -> Any:
+    if isinstance(value, dict):
+        own = ["source", "provenance", "revision", *(["name"] if "token_ids_digest" in value else [])]
+        return {name: without_names(member) for name, member in value.items() if name not in own}
+    if isinstance(value, list):
+        return [without_names(item) for item in value]
+    return value
+
+
+def names(api: httpx.Client, audit: str) -> list[str]:
+    """What the report calls both sides."""
+    found = api.get(api.get(f"/v1/audits/{audit}").json()["links"]["report"]).json()
+    return [found[side]["source"] for side in ("reference", "candidate")]
+
+
+@pytest.mark.parametrize("works", RELEASES)
+def test_what_the_former_accepts_either_carries_out_and_both_read(
+    fleet: Fleet, start: Callable[..., Any], works: str
 ) -> None:
     apis = {release: start(release, "api") for release in RELEASES}
     start(works, "dispatcher")
     start(works, "worker")
-    alone, pair = submitted(apis[accepts], 1, reference=None), submitted(apis[accepts], 1)
+    alone, pair = submitted(apis["former"], 1, reference=None), submitted(apis["former"], 1)
     for audit in (alone, pair):
-        assert ended(apis[accepts], audit)["state"] == "SUCCEEDED"
+        assert ended(apis["former"], audit)["state"] == "SUCCEEDED"
         assert shown(apis["former"], audit) == shown(apis["present"], audit)
-    assert shown(apis["former"], pair)["audit"]["verdict"] is not None
-    # A replayed key is the same request for both, and a finished audit of the same is a finished audit.
+    read = shown(apis["former"], pair)
+    assert read["audit"]["verdict"] is not None
+    # Under the edition of the release that accepted it, whoever does the work; and for the present's reader by name.
+    assert (read["report"]["scorer_version"], read["candidate_trace"]["engine"]["version"]) == ("2", "2")
+    assert names(apis["present"], pair) == ["local:sft", "local:dpo-short"]
+    # A replayed key is the same request for both; a finished audit of the same is finished, for its own release.
     # Prompts that the former stored, it did not say for whom, and everybody who knows their digest has them.
     stored = apis["former"].post("/v1/prompt-sets", json={"prompts": [{"prompt": f"question {n}"} for n in range(32)]})
     digest = stored.json()["digest"]
-    for release in RELEASES:
-        assert submitted(apis[release], 1) == pair
-        assert ended(apis["present"], submitted(apis[release], 2, prompt_set=digest))["state"] == "SUCCEEDED"
-        again = apis[release].post("/v1/audits", json=body(1))
-        assert (again.status_code, again.json()["state"]) == (201, "SUCCEEDED")
+    assert [submitted(apis[release], 1) for release in RELEASES] == [pair, pair]
+    assert ended(apis["present"], submitted(apis["former"], 2, prompt_set=digest))["state"] == "SUCCEEDED"
+    again = apis["former"].post("/v1/audits", json=body(1))
+    assert (again.status_code, again.json()["state"]) == (201, "SUCCEEDED")
+
+
+def test_what_the_present_accepts_the_former_leaves_alone_and_reads(fleet: Fleet, start: Callable[..., Any]) -> None:
+    apis = {release: start(release, "api") for release in RELEASES}
+    for part in ("dispatcher", "worker"):
+        start("former", part)
+    later, theirs = submitted(apis["present"], 1), submitted(apis["former"], 2)
+    # The former works, and what it cannot do waits for who can: nothing is failed, and nothing charged.
+    assert ended(apis["former"], theirs)["state"] == "SUCCEEDED"
+    assert fleet.rows("SELECT DISTINCT state, attempt FROM runs WHERE spec_version > 3") == [("QUEUED", 0)]
+    for part in ("dispatcher", "worker"):
+        start("present", part)
+    assert ended(apis["present"], later)["state"] == "SUCCEEDED"
+    read = shown(apis["former"], later)
+    assert read == shown(apis["present"], later)
+    assert (read["report"]["scorer_version"], read["candidate_trace"]["engine"]["version"]) == ("3", "3")
+    # Names belong to who reads: the former finds none in what this release stored.
+    assert names(apis["present"], later) == ["local:sft", "local:dpo-short"]
+    assert {name.partition(":")[0] for name in names(apis["former"], later)} == {"weights"}
+    # A replayed key is the same request, whichever release kept it.
+    assert [submitted(apis[release], seed) for seed in (1, 2) for release in RELEASES] == [later, later, theirs, theirs]
 
 
 def test_both_work_side_by_side_and_the_former_goes_on_alone_after_the_way_back(

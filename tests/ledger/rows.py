@@ -49,7 +49,7 @@ def put_dependency(session: Session, run: UUID, needed: UUID) -> None:
 
 def put_audit(session: Session, state: str = "QUEUED", runs: dict[str, UUID] | None = None, **members: Any) -> UUID:
     """An audit of tenant ``t`` that needs ``runs`` by role; returns its id."""
-    audit = uuid4()
+    audit: UUID = members.get("id", uuid4())
     defaults: Members = {"tenant": "t", "candidate": "c", "request": {}, "spec": {}}
     if state in ("SUCCEEDED", "FAILED", "CANCELLED"):
         defaults |= {"finished_at": timedelta(0)}

@@ -3,7 +3,8 @@
 from sqlalchemy.orm import Session
 
 from service.traces.store import store_trace
-from spinal.documents.trace import ENGINE_VERSION, Trace, trace_digest
+from spinal.documents.editions import PRESENT
+from spinal.documents.trace import Trace, trace_digest
 from tests.support import fabricated
 
 
@@ -13,9 +14,9 @@ def made_trace(weights: str = "a", *, blocks: int = 2) -> Trace:
     made = fabricated.trace("local:x", blocks, 8, digest=prompts)
     return made.model_copy(
         update={
-            "digest": trace_digest(digest, prompts, made.fingerprint, ENGINE_VERSION),
+            "digest": trace_digest(digest, prompts, made.fingerprint, PRESENT.engine),
             "model": made.model.model_copy(update={"weights_digest": digest}),
-            "engine": made.engine.model_copy(update={"version": ENGINE_VERSION}),
+            "engine": made.engine.model_copy(update={"version": PRESENT.engine}),
         }
     )
 

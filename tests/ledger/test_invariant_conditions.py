@@ -11,7 +11,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from service.operations.invariants import DIGESTS, GUARDS, INVARIANTS, violations
+from service.operations.invariants import COMPARISONS, DIGESTS, GUARDS, INVARIANTS, violations
+from service.traces.store import store_comparison
 from tests.ledger.rows import (
     MINUTE,
     OF_STATE,
@@ -24,6 +25,7 @@ from tests.ledger.rows import (
     put_trace,
 )
 from tests.ledger.stored import stored_trace
+from tests.support.fabricated import changed_pair
 
 TICK = timedelta(microseconds=1)
 
@@ -283,7 +285,8 @@ def torn(session: Session, last_s: float | None = None) -> list[Any]:
     return violations(session, traces_of_last_s=last_s).get(DIGESTS, [])
 
 
-RENAMED = ("weights_digest", "prompt_set_digest", "fingerprint", "engine_version", "content_digest")
+RENAMED = ("weights_digest", "prompt_set_digest", "fingerprint", "engine_version", "content_digest",
+           "content_digest_rfc8785")  # fmt: skip
 
 
 @pytest.mark.parametrize("member", RENAMED)
@@ -306,6 +309,34 @@ def test_a_trace_whose_numbers_were_changed(session: Session, value: float) -> N
         {"digest": digest, "value": value},
     )
     assert torn(session) == [digest]
+
+
+def test_a_trace_that_code_from_before_stored_is_held_to_its_one_digest(session: Session) -> None:
+    digest = stored_trace(session, "a")
+    session.execute(text("ALTER TABLE traces DISABLE TRIGGER ALL"))
+    session.execute(text("UPDATE traces SET content_digest_rfc8785 = NULL"))
+    assert torn(session) == []
+    session.execute(text("UPDATE traces SET content_digest = 'x'"))
+    assert torn(session) == [digest]
+
+
+def altered(session: Session, last_s: float | None = None) -> list[Any]:
+    return violations(session, traces_of_last_s=last_s).get(COMPARISONS, [])
+
+
+def test_a_comparison_whose_content_was_changed(session: Session) -> None:
+    made = changed_pair().compare()
+    for side in (made.reference, made.candidate):
+        put_trace(session, side.digest)
+    store_comparison(session, made)
+    # Of code from before there is no digest to hold it to.
+    put_comparison(session, "before", made.reference.digest, made.candidate.digest)
+    assert altered(session) == []
+    session.execute(text("ALTER TABLE comparisons DISABLE TRIGGER ALL"))
+    session.execute(text("UPDATE comparisons SET document = jsonb_set(document, '{scores,delta_align}', '0.25')"))
+    assert altered(session) == [made.digest]
+    session.execute(text("UPDATE comparisons SET created_at = now() - make_interval(secs => 60)"))
+    assert (altered(session, 60.0), altered(session, 61.0)) == ([], [made.digest])
 
 
 def test_only_traces_of_the_last_while_are_read_again(session: Session) -> None:

@@ -234,3 +234,43 @@ def test_a_kind_and_a_role_have_plain_short_names(settings: Settings, name: str)
         with pytest.raises(exc.IntegrityError, match="violates check"), engine.begin() as connection:
             insert_kinds_and_roles(connection, kinds, roles)
     engine.dispose()
+
+
+LATER = """
+    INSERT INTO traces (digest, weights_digest, prompt_set_digest, fingerprint, engine_version, source, n_layers,
+      document, content_digest) VALUES ('d', 'w', 'p', 'f', '3', 's', 0, '{}', 'c');
+    INSERT INTO runs (id, kind, spec, spec_digest, spec_version, queue, state, attempt, charged_attempts, worker,
+      lease_until, deadline_at, result_digest, finished_at)
+    SELECT CAST(repeat(n, 32) AS uuid), 'trace', '{}', n, version, 'cpu', state,
+      CAST(state <> 'QUEUED' AS int), CAST(state <> 'QUEUED' AS int), 'w',
+      CASE state WHEN 'RUNNING' THEN now() END, now(), CASE state WHEN 'SUCCEEDED' THEN 'd' END,
+      CASE state WHEN 'SUCCEEDED' THEN now() END
+    FROM (VALUES ('1', 4, 'QUEUED'), ('2', 4, 'RUNNING'), ('3', 4, 'SUCCEEDED'), ('4', 3, 'QUEUED'),
+      ('5', 3, 'RUNNING')) AS v(n, version, state);
+    INSERT INTO run_attempts (run_id, attempt, worker, ended_at, outcome)
+    SELECT id, 1, 'w', finished_at, CASE state WHEN 'SUCCEEDED' THEN 'succeeded' END FROM runs WHERE attempt = 1;
+    INSERT INTO audits (id, tenant, candidate, request, spec)
+      SELECT id, 't', 'c', '{}', '{}' FROM runs WHERE state <> 'SUCCEEDED';
+    INSERT INTO audit_runs (audit_id, role, run_id) SELECT id, 'candidate', id FROM audits
+"""
+"""A ledger of this release in the middle of work, with work that the release before accepted beside its own."""
+
+
+def test_on_the_way_back_what_only_this_release_could_do_ends_and_the_rest_goes_on(empty: Settings) -> None:
+    migrate.upgrade(empty)
+    engine = create_engine(empty.database_url.get_secret_value())
+    with engine.begin() as connection:
+        for statement in LATER.split(";\n"):
+            connection.execute(text(statement))
+    migrate.downgrade(empty, "0009")
+    with engine.connect() as connection:
+        runs = connection.execute(text("SELECT spec_digest, state, error->>'code' FROM runs ORDER BY 1")).all()
+        audits = connection.execute(text("SELECT id, state, error->>'code' FROM audits ORDER BY 1")).all()
+        attempts = connection.execute(text("SELECT outcome FROM run_attempts ORDER BY run_id")).scalars().all()
+    engine.dispose()
+    gone, left = ("FAILED", "version_retired"), ("QUEUED", None)
+    assert [tuple(run) for run in runs] == [
+        ("1", *gone), ("2", *gone), ("3", "SUCCEEDED", None), ("4", *left), ("5", "RUNNING", None),
+    ]  # fmt: skip
+    assert [(str(each.id)[0], *each[1:]) for each in audits] == [("1", *gone), ("2", *gone), ("4", *left), ("5", *left)]
+    assert attempts == ["failed", "succeeded", None]

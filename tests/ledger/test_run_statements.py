@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from service.runs import rings, transitions
 from service.runs.kinds import Attempts
-from service.runs.specs import SPEC_VERSION
+from service.runs.specs import newest_version
 from spinal.errors import LeaseLost
 from tests.ledger.rows import (
     MINUTE,
@@ -56,7 +56,7 @@ UNCLAIMABLE: dict[str, dict[str, Any]] = {
     **{state: {"state": state} for state in OF_STATE if state != "QUEUED"},
     "given up": {"cancel_requested": True},
     "not yet": {"not_before": TICK},
-    "newer than this code": {"spec_version": SPEC_VERSION + 1},
+    "newer than this code": {"spec_version": newest_version() + 1},
     "of a kind that this code has not": {"kind": "later"},
 }  # fmt: skip
 
@@ -87,7 +87,7 @@ def test_a_run_is_claimed_when_all_that_it_waits_for_has_succeeded(session: Sess
 def test_what_a_claim_writes_and_returns(session: Session) -> None:
     run = put_run(
         session, attempt=4, charged_attempts=2, not_before=NOW, spec={"a": 1}, traceparent="00-x", progress={"p": 1},
-        kind="compare", spec_version=SPEC_VERSION,
+        kind="compare", spec_version=newest_version(),
     )  # fmt: skip
     open_audits = [put_audit(session, state, {"compare": run}) for state in ("QUEUED", "RUNNING")]
     for state in ("SUCCEEDED", "FAILED", "CANCELLED"):
@@ -262,10 +262,10 @@ def test_the_attempts_end_at_their_number_with_the_whole_history(session: Sessio
     assert transitions.fail(session, run, 2, PROBLEM, retryable=True, max_attempts=2, backoff_s=0.0) == "FAILED"
     error = row(session, "runs", run)["error"]
     assert (error["code"], error["last_code"]) == ("attempts_exhausted", "c")
-    members = ("attempt", "worker", "outcome", "code", "detail")
-    assert [tuple(one[name] for name in members) for one in error["attempts"]] == [
-        (1, f"w/{run}", "lost", "c", "d"),
-        (2, f"w/{run}", "failed", "c", "d"),
+    # Without the worker, whose name is that of a host: tenants read it.
+    assert error["attempts"] == [
+        {"attempt": 1, "outcome": "lost", "code": "c", "detail": "d"},
+        {"attempt": 2, "outcome": "failed", "code": "c", "detail": "d"},
     ]
 
 
@@ -368,7 +368,7 @@ def test_a_run_fails_after_its_last_lease_with_the_reason(session: Session, dead
     error = row(session, "runs", run)["error"]
     assert (error["code"], error["last_code"]) == ("attempts_exhausted", code)
     assert [one["outcome"] for one in error["attempts"]] == ["lost", "lost"]
-    assert f"w/{run}" in error["detail"]
+    assert f"w/{run}" not in str(error)
     assert state_of(session, waiting) == "FAILED"
     assert ended(session, run) == end_of(
         run, state="FAILED", error=error, **{"its outcome": "lost", "its error": error}
@@ -576,7 +576,7 @@ def test_a_doorbell_starts_the_best_of_its_own_queue_that_was_rung(session: Sess
     assert rings.next_run(session, bell) == rings.Queued(bell, "trace")
     older = put_run(session, rung_at=NOW, created_at=-2 * MINUTE)
     assert rings.next_run(session, bell) == rings.Queued(older, "trace")
-    urgent = put_run(session, rung_at=NOW, priority=1, spec_version=SPEC_VERSION, not_before=NOW)
+    urgent = put_run(session, rung_at=NOW, priority=1, spec_version=newest_version(), not_before=NOW)
     assert rings.next_run(session, bell) == rings.Queued(urgent, "trace")
 
 

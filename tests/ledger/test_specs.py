@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from service.runs.specs import all_needs, compare_spec, depth, needs, spec_digest, trace_spec
+from service.runs.specs import all_needs, compare_spec, depth, edition_of, needs, spec_digest, trace_spec
+from spinal.documents.editions import FORMER, PRESENT
 from spinal.profile import MeasurementProfile
 
 PROFILE = MeasurementProfile()
@@ -16,10 +17,11 @@ TRACES = {
 
 @pytest.mark.parametrize("control", [None, TRACES["control"]])
 def test_a_comparison_needs_the_traces_of_its_sides(control: dict[str, Any] | None) -> None:
-    sides = {"reference": TRACES["reference"], "candidate": TRACES["candidate"]}
-    spec = compare_spec(**sides, control=control, profile=PROFILE)
+    sides = {role: TRACES[role] for role in ("reference", "candidate")}
+    sides |= {} if control is None else {"control": control}
+    spec = compare_spec(sides, profile=PROFILE)
     assert (spec["kind"], {trace["kind"] for trace in TRACES.values()}) == ("compare", {"trace"})
-    assert needs(spec) == sides | ({} if control is None else {"control": control})
+    assert needs(spec) == sides
     assert (depth(spec), depth(sides["reference"]), needs(sides["reference"])) == (1, 0, {})
 
 
@@ -32,3 +34,37 @@ def test_a_specification_is_as_deep_as_the_deepest_that_it_needs() -> None:
         assert depth(spec) == 3
         below = [shallow, deep, middle, TRACES["reference"]]
         assert all_needs(spec) == {spec_digest(each): each for each in below}
+
+
+# What e56491c accepted, with the digests that it gave (taken from its ledger).
+FORMER_TRACE = {
+    "kind": "trace",
+    "model": "local:sft",
+    "snapshot": "s",
+    "prompt_set": "p",
+    "profile": PROFILE.model_dump(mode="json", include={"name", *PROFILE.knobs("trace")}),
+    "engine_version": "2",
+}
+FORMER_COMPARE = {
+    "kind": "compare",
+    "reference": FORMER_TRACE,
+    "candidate": FORMER_TRACE | {"model": "local:dpo"},
+    "control": None,
+    "scorer_version": "2",
+    "profile": PROFILE.model_dump(mode="json"),
+}
+
+
+def test_specifications_of_the_release_before_keep_their_digests_their_needs_and_their_edition() -> None:
+    assert spec_digest(FORMER_TRACE) == "1b8cbf5fcfb66c6a08b8b1acee1a2681a6b579256975e876cf4015a180f74207"
+    assert spec_digest(FORMER_COMPARE) == "371c230c2ab3c7d49296dce90b80b1a4e1f0eb4e329265d3fb04ad337786bc91"
+    assert list(needs(FORMER_COMPARE)) == ["reference", "candidate"]
+    assert {edition_of(spec) for spec in (FORMER_TRACE, FORMER_COMPARE)} == {FORMER}
+    assert {edition_of(spec) for spec in (TRACES["reference"], compare_spec(TRACES, profile=PROFILE))} == {PRESENT}
+
+
+def test_work_for_one_tenant_is_shared_with_no_other() -> None:
+    def of(tenant: str | None) -> str:
+        return spec_digest(trace_spec(model="m", snapshot="s", prompt_set="p", profile=PROFILE, tenant=tenant))
+
+    assert len({of("a"), of("b"), of(None)}) == 3

@@ -38,7 +38,8 @@ from service.runs.kinds import Attempts
 from service.runs.lifecycle import IN_FLIGHT, State, audit_state
 from service.runs.settle import settle_audit
 from service.traces.store import store_trace
-from spinal.documents.trace import ENGINE_VERSION, trace_digest
+from spinal.documents.editions import PRESENT
+from spinal.documents.trace import trace_digest
 from spinal.errors import LeaseLost
 from tests.support import fabricated
 
@@ -415,12 +416,12 @@ class Transitions(RuleBasedStateMachine):
 
 def test_transitions_do_what_the_model_says(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     made = fabricated.trace("local:x", 2, 8, digest="b" * 64)
-    digest = trace_digest("a" * 64, "b" * 64, made.fingerprint, ENGINE_VERSION)
+    digest = trace_digest("a" * 64, "b" * 64, made.fingerprint, PRESENT.engine)
     trace = made.model_copy(
         update={
             "digest": digest,
             "model": made.model.model_copy(update={"weights_digest": "a" * 64}),
-            "engine": made.engine.model_copy(update={"version": ENGINE_VERSION}),
+            "engine": made.engine.model_copy(update={"version": PRESENT.engine}),
         }
     )
     with ledger.begin() as session:

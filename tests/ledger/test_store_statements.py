@@ -5,7 +5,7 @@ One transaction a test, as in ``test_run_statements.py``.
 
 import hmac
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -22,13 +22,15 @@ from service.models import store as models
 from service.operations import retained
 from service.prompt_sets import store as prompt_sets
 from service.runs import demand
+from service.runs.held import held_by_audit, held_by_tenant, without_hosts
 from service.runs.kinds import KINDS, Attempts, Kind, attempts_of
-from service.runs.specs import SPEC_VERSION, spec_digest
+from service.runs.specs import spec_digest
 from service.runs.wake import CHANNEL
 from service.settings import Settings
 from service.traces import snapshots
 from service.traces import store as traces
 from spinal.documents.canonical import digest_of
+from spinal.documents.names import unnamed_comparison, unnamed_trace
 from spinal.errors import PromptSetNotFound, TraceNotFound
 from spinal.prompts.builtin import builtin_prompts
 from spinal.prompts.sets import PromptSet
@@ -233,20 +235,41 @@ def test_a_run_stays_while_an_open_audit_needs_it(session: Session, state: str, 
 # Idempotency-Keys
 
 
+B, C = (idempotency.BodyDigests(f"{name} now", f"{name} then", f"{name} at first") for name in "bc")
+
+
 def test_an_answer_is_found_by_tenant_and_key(session: Session) -> None:
     audit = put_audit(session)
-    assert idempotency.remember_idempotent(session, "t", "k", "b", audit, 202)
-    assert tuple(idempotency.find_idempotent(session, "t", "k")) == ("b", audit, 202)
+    assert idempotency.remember_idempotent(session, "t", "k", B, audit, 202)
+    assert idempotency.find_idempotent(session, "t", "k") == idempotency.Answer("b then", "b now", audit, 202)
     assert idempotency.find_idempotent(session, "t", "other") is None
     assert idempotency.find_idempotent(session, "other", "k") is None
 
 
 def test_an_answer_is_given_once_and_kept(session: Session) -> None:
     first, second = put_audit(session), put_audit(session)
-    assert idempotency.remember_idempotent(session, "t", "k", "b", first, 202)
-    assert not idempotency.remember_idempotent(session, "t", "k", "c", second, 201)
-    assert tuple(idempotency.find_idempotent(session, "t", "k")) == ("b", first, 202)
-    assert idempotency.remember_idempotent(session, "t", "other", "c", second, 201)
+    assert idempotency.remember_idempotent(session, "t", "k", B, first, 202)
+    assert not idempotency.remember_idempotent(session, "t", "k", C, second, 201)
+    assert idempotency.find_idempotent(session, "t", "k") == idempotency.Answer("b then", "b now", first, 202)
+    assert idempotency.remember_idempotent(session, "t", "other", C, second, 201)
+
+
+@pytest.mark.parametrize(
+    ("stored", "same"),
+    [
+        (("b then", "b now"), True),
+        (("c then", "b now"), True),
+        (("b then", "c now"), False),
+        (("b then", None), True),
+        (("b at first", None), True),
+        (("b now", None), False),
+        (("c then", None), False),
+    ],
+)
+def test_an_answer_is_to_the_same_request_under_the_newest_scheme_that_it_has(
+    stored: tuple[str, str | None], same: bool
+) -> None:
+    assert idempotency.Answer(*stored, UUID(int=0), 202).is_to(B) is same
 
 
 def test_a_key_is_locked_under_the_number_that_every_release_locks(shared_ledger, session: Session) -> None:  # type: ignore[no-untyped-def]
@@ -430,22 +453,24 @@ def test_a_trace_comes_back_as_it_was_stored(session: Session) -> None:
                 DELETE FROM trace_layers; INSERT INTO trace_layers SELECT * FROM kept""")
     )
     for weights, digest in stored.items():
-        written = made_trace(weights, blocks=3).model_dump(mode="json", by_alias=True)
+        made = unnamed_trace(made_trace(weights, blocks=3))
+        written = made.model_dump(mode="json", by_alias=True)
         found = traces.load_trace_document(session, digest)
         assert found == written
         assert [list(layer["positions"]) for layer in found["layers"]] == [["last", "all"]] * 4
-        assert traces.load_trace(session, digest) == made_trace(weights, blocks=3)
+        assert traces.load_trace(session, digest) == made
         head = session.execute(
             text("SELECT * FROM traces WHERE digest = :digest"), {"digest": digest}
         ).mappings().one()  # fmt: skip
-        made = made_trace(weights, blocks=3)
         assert {name: head[name] for name in ("weights_digest", "prompt_set_digest", "fingerprint", "engine_version",
-                                              "source", "n_layers", "capture_uri", "capture_bytes")} == {
+                                              "source", "n_layers", "capture_uri", "capture_bytes", "scheme")} == {
             "weights_digest": made.model.weights_digest, "prompt_set_digest": made.prompt_set.digest,
-            "fingerprint": made.fingerprint, "engine_version": made.engine.version, "source": made.model.source,
+            "fingerprint": made.fingerprint, "engine_version": made.engine.version,
+            "source": "weights:" + 12 * weights, "scheme": "rfc8785/1",
             "n_layers": 3, "capture_uri": f"file:{weights}", "capture_bytes": 7,
         }  # fmt: skip
-        assert head["content_digest"] == traces.content_digest(written)
+        assert head["content_digest"] == traces.content_digest(written, "python-json/1")
+        assert head["content_digest_rfc8785"] == traces.content_digest(written)
         assert "layers" not in head["document"]
     with pytest.raises(TraceNotFound):
         traces.load_trace_document(session, "0" * 64)
@@ -510,8 +535,71 @@ def test_traces_are_listed_newest_first_from_where_the_last_page_ended(session: 
     assert [each.digest for each in listed_traces(session, limit=2)] == ["4", "3"]
     assert [each.digest for each in listed_traces(session, weights="w")] == ["3", "2", "0"]
     for at, each in enumerate(found):
-        after = (each.created_at, each.digest)
-        assert listed_traces(session, after=after) == found[at + 1 :]
+        assert listed_traces(session, after=each.digest) == found[at + 1 :]
+
+
+def test_what_no_audit_of_the_tenant_holds_begins_no_page(session: Session) -> None:
+    """Else a digest that somebody can compute would tell whether another tenant has measured it."""
+    for digest, tenant in (("1", "t"), ("2", "other")):
+        put_trace(session, digest, created_at=-int(digest) * MINUTE)
+        put_holder(session, digest, tenant=tenant)
+    put_trace(session, "3", created_at=-3 * MINUTE)
+    put_holder(session, "3")
+    assert [each.digest for each in listed_traces(session, after="1")] == ["3"]
+    assert listed_traces(session, after="2") == listed_traces(session, after="never") == []
+
+
+def test_a_trace_is_called_and_dated_by_the_first_audit_of_the_tenant_that_holds_it(session: Session) -> None:
+    put_trace(session, "1", created_at=-9 * MINUTE, source="local:theirs")
+    run = put_run(session, "SUCCEEDED", result_digest="1", started_at=-7 * MINUTE, finished_at=-5 * MINUTE)
+    ids = sorted(uuid4() for _ in range(3))
+    names = {"prompt_set": {"name": "mine"}, "own_names": True}
+    for id_, source, tenant, created in (
+        (ids[0], "local:others", "other", -8 * MINUTE),
+        (ids[1], "local:first", "t", -6 * MINUTE),
+        (ids[2], "local:second", "t", -MINUTE),
+    ):
+        spec = {"reference": {"source": source}, "candidate": None} | names
+        put_audit(session, "SUCCEEDED", {"reference": run}, id=id_, tenant=tenant, created_at=created, spec=spec)
+    [head] = listed_traces(session)
+    now = session.execute(text("SELECT now()")).scalar_one()
+    assert (head.source, head.created_at) == ("local:first", now - 5 * MINUTE)
+    first, by_id = held_by_tenant(session, "t", "1"), held_by_audit(session, ids[1], "reference")
+    assert first is not None
+    assert first == by_id
+    assert (first.role, first.sources, first.prompt_set) == ("reference", {"reference": "local:first"}, "mine")
+    assert first.occasion.duration_s == 60.0
+    # Who came when it was there waited for nothing, and has it since then.
+    later = held_by_audit(session, ids[2], "reference")
+    assert later is not None
+    assert (later.occasion.duration_s, later.occasion.at) == (0.0, written(now - MINUTE))
+    assert first.occasion.at == written(now - 5 * MINUTE)
+    assert held_by_tenant(session, "nobody", "1") is None
+    assert held_by_audit(session, ids[1], "candidate") is None
+
+
+def written(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def test_errors_of_the_release_before_are_read_without_the_hosts_in_them() -> None:
+    worker = "gpu-7.internal/0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b"
+    error = {
+        "detail": f"all 2 attempts failed; the last: worker {worker} fell silent during attempt 2",
+        "attempts": [{"attempt": 1, "worker": worker, "detail": f"attempt 1 on {worker} was ended at its deadline"}],
+        "status": 500,
+    }
+    assert without_hosts(error) == {
+        "detail": "all 2 attempts failed; the last: a worker fell silent during attempt 2",
+        "attempts": [{"attempt": 1, "detail": "attempt 1 on a worker was ended at its deadline"}],
+        "status": 500,
+    }
+    assert without_hosts(None) is None
+
+
+def test_an_audit_does_not_hold_what_is_not_made(session: Session) -> None:
+    audit = put_audit(session, runs={"candidate": put_run(session, "RUNNING")})
+    assert held_by_audit(session, audit, "candidate") is None
 
 
 def test_a_comparison_is_found_by_both_its_traces_newest_first(session: Session) -> None:
@@ -548,13 +636,15 @@ def test_a_comparison_is_stored_once_with_both_its_sides(session: Session) -> No
     traces.store_comparison(session, made)
     traces.store_comparison(session, made.model_copy(update={"warnings": ("another",)}))
     # Without the rules of its verdict, which the release before could not read.
-    written = made.model_dump(mode="json", by_alias=True, exclude={"verdict": {"rules"}})
+    unnamed = unnamed_comparison(made)
+    written = unnamed.model_dump(mode="json", by_alias=True, exclude={"verdict": {"rules"}})
     assert traces.load_comparison_document(session, made.digest) == written
     assert "schema" in written
     found = session.execute(text("SELECT * FROM comparisons")).mappings().one()
     assert (found["reference_digest"], found["candidate_digest"], found["comparison_fingerprint"]) == (
         made.reference.digest, made.candidate.digest, made.profile["comparison_fingerprint"],
     )  # fmt: skip
+    assert (found["content_digest_rfc8785"], found["scheme"]) == (traces.content_digest(written), "rfc8785/1")
 
 
 def test_a_snapshot_keeps_the_content_it_was_first_found_to_hold(session: Session) -> None:
@@ -629,18 +719,18 @@ def need(session: Session, specs: dict[str, Any], **members: Any) -> dict[str, U
 
 
 SPECS = {
-    "candidate": {"kind": "trace", "of": 2},
+    "candidate": {"kind": "trace", "of": 2, "scheme": "rfc8785/1"},
     "reference": {"kind": "trace", "of": 3},
 }
-SPECS = {"compare": {"kind": "compare", "of": 1, "needs": SPECS}, **SPECS}
+SPECS = {"compare": {"kind": "compare", "of": 1, "needs": SPECS, "scheme": "rfc8785/1"}, **SPECS}
 
 
 def test_what_a_needed_run_is_made_of(session: Session) -> None:
     found = need(session, SPECS, priority=4, traceparent="00-x")
     for role, spec in SPECS.items():
         made = row(session, "runs", found[role])
-        assert (made["kind"], made["spec"], made["spec_version"], made["spec_digest"]) == (
-            spec["kind"], spec, SPEC_VERSION, spec_digest(spec),
+        assert (made["kind"], made["spec"], made["spec_version"], made["spec_digest"], made["scheme"]) == (
+            spec["kind"], spec, 4 if "scheme" in spec else 3, spec_digest(spec), spec.get("scheme", "python-json/1"),
         )  # fmt: skip
         assert (made["queue"], made["priority"], made["traceparent"]) == (f"of {spec['kind']}", 4, "00-x")
         assert (made["state"], made["attempt"], made["depth"]) == ("QUEUED", 0, int(role == "compare"))

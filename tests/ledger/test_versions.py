@@ -1,38 +1,73 @@
-"""What ``SPEC_VERSION`` stands for: whoever changes what a specification asks for has to raise it."""
+"""What the version of a specification stands for: workers claim no run of a newer one than their own."""
 
-import json
 from dataclasses import replace
-from hashlib import sha256
+from typing import Annotated
 from uuid import UUID
 
 import pytest
+from pydantic import Field
 from sqlalchemy import text
 
 from service.database.unit_of_work import Ledger
 from service.runs import demand, specs, transitions
 from service.runs.kinds import KINDS
-from service.runs.specs import SPEC_VERSION, compare_spec, trace_spec
-from spinal.documents.comparison import SCORER_VERSION
-from spinal.documents.trace import ENGINE_VERSION
-from spinal.profile import MeasurementProfile
+from service.runs.specs import compare_spec, newest_version, spec_digest, spec_version, trace_spec
+from spinal.documents.editions import FORMER, PRESENT, Edition
+from spinal.profile import Knob, MeasurementProfile
 
-STANDS_FOR = {3: "3400f29ff2779ab4"}
-"""SPEC_VERSION -> what its specifications can say. On failure: raise SPEC_VERSION and add its line; never edit one."""
+STANDS_FOR = {3: FORMER, 4: PRESENT}
+"""Version of specifications -> the edition that it began. Whoever changes an edition adds a line, and edits none."""
+MEMBERS = {
+    "trace": {"scheme", "kind", "model", "snapshot", "prompt_set", "profile", "engine_version"},
+    "compare": {"scheme", "kind", "needs", "scorer_version", "profile"},
+}
 
 
-def test_the_version_grows_with_what_a_specification_can_say() -> None:
-    profile = MeasurementProfile()
-    trace = trace_spec(model="m", snapshot="s", prompt_set="p", profile=profile)
-    compare = compare_spec(reference=trace, candidate=trace, control=None, profile=profile)
-    says = {
-        "trace": sorted(trace),
-        "compare": sorted(compare),
-        "knobs": MeasurementProfile.model_json_schema()["properties"],
-        "engine": ENGINE_VERSION,
-        "scorer": SCORER_VERSION,
-    }
-    found = sha256(json.dumps(says, sort_keys=True).encode()).hexdigest()[:16]
-    assert STANDS_FOR[SPEC_VERSION] == found
+def test_an_edition_is_never_edited() -> None:
+    assert {
+        3: Edition(scheme="python-json/1", engine="2", scorer="2", since=3),
+        4: Edition(scheme="rfc8785/1", engine="3", scorer="3", since=4),
+    } == STANDS_FOR
+    assert all(edition.since == version for version, edition in STANDS_FOR.items())
+
+
+def test_a_specification_says_what_workers_know() -> None:
+    """A member that is added, and not left out where it says nothing, makes all stored work another."""
+    trace = trace_spec(model="m", snapshot="s", prompt_set="p", profile=MeasurementProfile())
+    compare = compare_spec({"reference": trace, "candidate": trace}, profile=MeasurementProfile())
+    assert {"trace": set(trace), "compare": set(compare)} == MEMBERS
+    assert trace["profile"] == compare["profile"] == {"name": "spinal/1"}
+    assert spec_version(trace) == spec_version(compare) == newest_version() == 4
+
+
+class Later(MeasurementProfile):
+    """A profile of later code, with a knob for each stage."""
+
+    depth_of_field: Annotated[int, Field(ge=0), Knob("trace", since=6)] = 3
+    patience: Annotated[float, Knob("compare", since=7)] = 0.5
+
+
+def test_a_knob_that_is_set_asks_for_workers_that_know_it_and_one_left_alone_for_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def made(profile: MeasurementProfile) -> tuple[dict[str, object], dict[str, object]]:
+        trace = trace_spec(model="m", snapshot="s", prompt_set="p", profile=profile)
+        return trace, compare_spec({"reference": trace, "candidate": trace}, profile=profile)
+
+    before = made(MeasurementProfile(max_tokens=64, seed=2))
+    monkeypatch.setattr(specs, "MeasurementProfile", Later)
+    assert newest_version() == 7
+    # Nothing that is stored becomes another.
+    after = made(Later(max_tokens=64, seed=2))
+    assert [spec_digest(spec) for spec in after] == [spec_digest(spec) for spec in before]
+    assert [spec_version(spec) for spec in after] == [4, 4]
+    assert [spec_version(spec) for spec in made(Later(depth_of_field=1))] == [6, 6]
+    assert [spec_version(spec) for spec in made(Later(patience=0.1))] == [4, 7]
+
+
+def test_work_that_the_release_before_accepted_is_of_its_version() -> None:
+    trace = {"kind": "trace", "profile": MeasurementProfile().model_dump(mode="json")}
+    assert spec_version(trace) == spec_version({"kind": "compare", "reference": trace, "candidate": trace}) == 3
 
 
 def test_a_run_is_claimed_by_its_own_version_and_by_later_ones(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +79,7 @@ def test_a_run_is_claimed_by_its_own_version_and_by_later_ones(ledger: Ledger, m
             return transitions.claim(session, run, worker="w", lease_s=60.0, deadline_s=60.0)
 
     trace = KINDS["trace"]
-    monkeypatch.setitem(KINDS, "trace", replace(trace, version=trace.version - 1))
+    monkeypatch.setitem(KINDS, "trace", replace(trace, version=2))
     assert claim() is None
     monkeypatch.setitem(KINDS, "trace", replace(trace, version=trace.version + 1))
     assert claim() is not None
@@ -52,8 +87,7 @@ def test_a_run_is_claimed_by_its_own_version_and_by_later_ones(ledger: Ledger, m
 
 def test_workers_from_before_the_table_leave_later_kinds_alone() -> None:
     """They know runs by their version alone, and theirs is 3."""
-    first = {name for name, kind in KINDS.items() if kind.version <= 3}
-    assert first <= {"trace", "compare"}
+    assert all(kind.version_of({"kind": name, "scheme": PRESENT.scheme}) > 3 for name, kind in KINDS.items())
 
 
 def test_code_from_before_versions_inserts_runs_that_everyone_claims(ledger: Ledger) -> None:

@@ -4,13 +4,19 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import text
 
 from service.app import bare_app, create_app
+from service.audits import resolve
+from service.audits.resolve import AuditRequest
+from service.audits.verbs import create_audit
+from service.database.unit_of_work import Ledger
+from service.runs import specs
 from service.settings import Settings
 from spinal.analysis.layers import Pair
 from spinal.analysis.locators import LOCATORS, Locator
@@ -20,6 +26,7 @@ from spinal.cli.main import main
 from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace
 from spinal.policy.rules import RULES, Facts, Finding, Rule
+from spinal.profile import Knob, MeasurementProfile
 from spinal.prompts.formats import FILE_FORMATS, FileFormat
 from spinal.prompts.load import load_prompts
 from spinal.report.formats import FORMATS, Format
@@ -181,6 +188,64 @@ def test_a_rule_decides_and_says_why() -> None:
     assert quiet.damage.level == "none"
     assert quiet.verdict.outcome == "warn"
     assert quiet.verdict.reasons[0] == "something changed at all"
+
+
+# what is stored stays what it is
+
+
+class Later(MeasurementProfile):
+    """A profile of later code, with a knob for each stage."""
+
+    depth_of_field: Annotated[int, Knob("trace", since=9)] = 3
+    patience: Annotated[float, Knob("compare", since=9)] = 0.5
+
+
+def test_a_knob_a_rule_and_a_role_more_make_no_trace_comparison_or_audit_another(
+    api: TestClient, audited: Callable[[], str], ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = audited()
+
+    def stored() -> list[Any]:
+        tables = ("runs", "traces", "comparisons", "audits")
+        with ledger.read() as session:
+            return [session.execute(text(f"SELECT * FROM {table} ORDER BY 1")).all() for table in tables]
+
+    def read() -> list[Any]:
+        links = api.get(address).json()["links"]
+        names = ("self", "scores", "report", "diff", "candidate_trace", "reference_trace")
+        return [api.get(links[name], params={"format": "json"} if name == "report" else {}).json() for name in names]
+
+    before = stored(), read()
+    monkeypatch.setattr(specs, "MeasurementProfile", Later)
+    monkeypatch.setattr(resolve, "SIDES", (*specs.SIDES, "witness"))
+    quiet = Rule("suspicion", "did anything change?", lambda facts: Finding("warn", ("something changed at all",)))
+    monkeypatch.setitem(RULES, "suspicion", quiet)
+    *others, diff, one, other = read()
+    assert (stored(), others) == (before[0], before[1][:3])
+    assert [one, other] == before[1][4:]
+    # A comparison that is read alone is judged by the rules of today.
+    assert diff["comparison"].pop("verdict") != before[1][3]["comparison"].pop("verdict")
+    assert diff == before[1][3]
+    # Asked again it is the same work: nothing is measured or compared anew, and the new audit has the new verdict.
+    request = AuditRequest(
+        models={role: BODY[role] for role in ("candidate", "reference")},
+        prompt_set=BODY["prompt_set"],
+        profile=Later(),
+    )
+    again = create_audit(
+        ledger, api.app.state.settings, tenant="default", request=request, idempotency_key=None, request_id=None,  # type: ignore[attr-defined]
+        traceparent=None,
+    )  # fmt: skip
+    assert again.status == 201
+    assert [len(table) for table in stored()] == [3, 2, 1, 2]
+    shown = api.get(f"/v1/audits/{again.audit_id}").json()
+    assert shown["results"] == before[1][0]["results"]
+    assert (shown["verdict"], shown["fingerprint"]) == ("warn", before[1][0]["fingerprint"])
+    knob = AuditRequest(models=request.models, prompt_set=request.prompt_set, profile=Later(patience=0.1))
+    changed = resolve.resolve_request(ledger, api.app.state.settings, "default", knob)  # type: ignore[attr-defined]
+    assert {role: specs.spec_version(spec) for role, spec in changed.specs.items()} == {
+        "candidate": 4, "reference": 4, "compare": 9,
+    }  # fmt: skip
 
 
 # a format

@@ -26,8 +26,9 @@ from safetensors.numpy import save_file
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.identity import weights_digest
 from spinal.documents.capture import capture_tensors
+from spinal.documents.editions import PRESENT, Edition
 from spinal.documents.evidence import PairEvidence
-from spinal.documents.trace import ENGINE_VERSION, Trace, stamp_profile, trace_digest
+from spinal.documents.trace import Trace, stamp_profile, trace_digest
 from spinal.errors import Cancelled, all_errors
 from spinal.profile import MeasurementProfile
 from spinal.progress import CancelCheck, Progress, ProgressSink, ignore_progress, never_cancelled
@@ -44,11 +45,12 @@ def measure(
     device: str = "cpu",
     progress: ProgressSink = ignore_progress,
     cancelled: CancelCheck = never_cancelled,
+    edition: Edition = PRESENT,
     **_: Any,
 ) -> Trace:
     with _call("measure", checkpoint.source):
         _with_less_memory(profile, device, lambda: _work(progress, cancelled))
-    trace = _trace(checkpoint, prompts, profile)
+    trace = _trace(checkpoint, prompts, profile, edition)
     arrays, metadata = capture_tensors(fabricated.capture(trace, len(prompts), seed=1))
     save_file(arrays, capture_path, metadata)
     return trace
@@ -69,14 +71,14 @@ def gather_evidence(
     return fabricated.evidence(candidate.n_layers or 1, len(prompts))
 
 
-def _trace(checkpoint: Checkpoint, prompts: PromptSet, profile: MeasurementProfile) -> Trace:
+def _trace(checkpoint: Checkpoint, prompts: PromptSet, profile: MeasurementProfile, edition: Edition) -> Trace:
     weights = weights_digest(checkpoint)
     made = fabricated.trace(checkpoint.source, checkpoint.n_layers or 1, len(prompts), digest=prompts.digest)
     model = made.model.model_copy(update={"source": checkpoint.source, "weights_digest": weights})
-    digest = trace_digest(weights, prompts.digest, profile.fingerprint, ENGINE_VERSION)
-    engine = made.engine.model_copy(update={"version": ENGINE_VERSION})
+    digest = trace_digest(weights, prompts.digest, profile.fingerprint_under(edition.scheme), edition.engine)
+    engine = made.engine.model_copy(update={"version": edition.engine})
     return made.model_copy(
-        update={"model": model, "digest": digest, "profile": stamp_profile(profile), "engine": engine}
+        update={"model": model, "digest": digest, "profile": stamp_profile(profile, edition), "engine": engine}
     )
 
 

@@ -91,8 +91,7 @@ class Fleet:
     ) -> UUID:
         """An accepted audit; ``seed`` makes its comparison differ from others, ``max_tokens`` its traces."""
         request = AuditRequest(
-            candidate="local:dpo-short",
-            reference=reference,
+            models={"candidate": "local:dpo-short"} | ({} if reference is None else {"reference": reference}),
             prompt_set=prompt_set,
             profile=MeasurementProfile(seed=seed, bootstrap_draws=200, max_tokens=max_tokens),
             body={"seed": seed, "prompt_set": prompt_set},

@@ -12,7 +12,7 @@ import spinal
 from spinal.analysis.diff import diff_traces
 from spinal.documents.schemas import SCHEMAS, load
 from spinal.errors import DocumentInvalid, UsageError
-from spinal.profile import COMPARISON_FIELDS, CompareKnobs, MeasurementProfile, TraceKnobs
+from spinal.profile import CompareKnobs, MeasurementProfile, TraceKnobs
 from tests.conftest import ROOT
 from tests.support.fabricated import changed_pair
 
@@ -52,7 +52,7 @@ def test_the_version_is_that_of_the_package() -> None:
 def test_knobs_as_keywords_are_the_fields_of_the_profile() -> None:
     knobs = set(MeasurementProfile.model_fields) - {"name"}
     assert set(CompareKnobs.__annotations__) | set(TraceKnobs.__annotations__) == knobs
-    assert set(TraceKnobs.__annotations__) == knobs - COMPARISON_FIELDS
+    assert set(TraceKnobs.__annotations__) == knobs - MeasurementProfile.knobs("compare")
 
 
 def test_every_document_is_read_back_by_the_schema_it_names(tmp_path: Path) -> None:

@@ -7,13 +7,12 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from service.runs.specs import spec_digest
+from service.runs.specs import SIDES, needs, spec_digest
 from service.runs.transitions import dependency_results
 from service.traces.store import load_trace, replace_capture, store_comparison
 from spinal.audit import Traced, compare_traces
 from spinal.checkpoints.checkpoint import Checkpoint
-from spinal.documents.comparison import SCORER_VERSION
-from spinal.documents.trace import ENGINE_VERSION, Trace
+from spinal.documents.trace import Trace
 from spinal.profile import MeasurementProfile
 from spinal.prompts.sets import PromptSet
 from worker.job import Job
@@ -24,11 +23,10 @@ def carry_out(job: Job) -> None:
     """Compare what the runs that this one waited for have measured."""
     started = time.monotonic()
     spec = job.spec
-    require_version("scorer", spec["scorer_version"], SCORER_VERSION)
+    require_version("scorer", spec["scorer_version"], job.edition.scorer)
     profile = MeasurementProfile.model_validate(spec["profile"])
-    sides = [spec["reference"], spec["candidate"]]
-    if spec.get("control") is not None:
-        sides.append(spec["control"])
+    needed = needs(spec)
+    sides = [needed[role] for role in SIDES if role in needed]
     prompts = stored_prompts(job, sides[0])
     checkpoints = [submitted_checkpoint(job, side) for side in sides]
     traces = _traces_of(job, sides)
@@ -61,7 +59,7 @@ def _capture(job: Job, trace: Trace, checkpoint: Checkpoint, prompts: PromptSet)
     kept = kept_capture(job, trace.digest)
     if kept is not None:
         return kept
-    require_version("engine", trace.engine.version, ENGINE_VERSION)
+    require_version("engine", trace.engine.version, job.edition.engine)
     _, uri, size = measure_and_put(job, checkpoint, prompts, trace.measurement_profile(), trace.digest)
     job.write_fenced(lambda session: replace_capture(session, trace.digest, uri, size))
     return uri

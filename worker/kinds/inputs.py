@@ -3,6 +3,7 @@
 from typing import Any
 
 from service.prompt_sets.store import load_prompt_set
+from service.runs.specs import edition_of
 from service.traces import store as traces
 from spinal.audit import measure_checkpoint
 from spinal.checkpoints.checkpoint import Checkpoint
@@ -28,7 +29,7 @@ def require_version(what: str, asked: str, known: str) -> None:
 def submitted_checkpoint(job: Job, spec: dict[str, Any]) -> Checkpoint:
     """The checkpoint of a trace specification; raises ModelChanged when its files are not those of the submission."""
     checkpoint = resolve_reference(spec["model"], roots=job.model_roots)
-    if snapshot_digest(checkpoint) != spec["snapshot"]:
+    if snapshot_digest(checkpoint, edition_of(spec)) != spec["snapshot"]:
         raise ModelChanged(
             f"the files of {checkpoint.source} are not those that were submitted",
             hint="submit again; checkpoints must not change while they are audited",

@@ -1,7 +1,7 @@
 """Pairs whose comparisons are on record (``recorded/``), and the command that records them:
 
-``python -m tests.unit.analysis.recorded_pairs``. A comparison's digest names its numbers through ``SCORER_VERSION``:
-when a recorded number changes on purpose, raise that version and record again.
+``python -m tests.unit.analysis.recorded_pairs``. A comparison's digest names its numbers through the version of the
+scorer (``spinal.documents.editions``): when a recorded number changes on purpose, raise that version and record again.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Numbers on record: under one ``SCORER_VERSION`` the same arrays give the same comparison.
+"""Numbers on record: under one version of the scorer the same arrays give the same comparison.
 
 A record proves no formula; the other tests do. It notices when any number, reason or sentence becomes another one.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from spinal.documents.comparison import SCORER_VERSION
+from spinal.documents.editions import PRESENT
 from tests.unit.analysis.recorded_pairs import PAIRS, comparison_of, record, rounded, spectra
 
 RELATIVE, ABSOLUTE = 1e-7, 1e-11
@@ -35,7 +35,7 @@ def changes(was: Any, now: Any, at: str = "") -> Iterator[str]:
 @pytest.mark.parametrize("name", PAIRS)
 def test_a_comparison_is_what_its_version_says(name: str) -> None:
     was = json.loads(record(name).read_text())
-    assert was["comparison"]["scorer_version"] == SCORER_VERSION, "another version: record its numbers"
+    assert was["comparison"]["scorer_version"] == PRESENT.scorer, "another version: record its numbers"
     now = json.loads(json.dumps(rounded(comparison_of(name))))
     assert list(changes(was, now))[:5] == []
 

@@ -10,6 +10,7 @@ from spinal.analysis.uncertainty import (
     alpha_deviations,
     alpha_estimates,
     alpha_se,
+    approximate_student_quantile,
     corrected_flags,
     draw_shares,
     mean_estimates,
@@ -18,6 +19,8 @@ from spinal.analysis.uncertainty import (
     resampled_means,
     student_quantile,
 )
+from spinal.documents.editions import FORMER
+from tests.support.fabricated import changed_pair
 
 
 def test_every_draw_is_a_full_resample_and_the_seed_fixes_it() -> None:
@@ -28,10 +31,33 @@ def test_every_draw_is_a_full_resample_and_the_seed_fixes_it() -> None:
     assert not np.array_equal(shares, draw_shares(37, 500, 4))
 
 
+@pytest.mark.parametrize("degrees", [1, 2, 3, 5, 15, 127, 4095])
+def test_the_student_quantile_is_that_of_the_distribution(degrees: int) -> None:
+    # Two implementations of the same function in double precision.
+    assert student_quantile(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), rel=1e-12)
+
+
 @pytest.mark.parametrize("degrees", [3, 5, 15, 127])
-def test_the_student_quantile_is_that_of_scipy(degrees: int) -> None:
+def test_comparisons_of_the_release_before_keep_the_quantile_that_they_had(degrees: int) -> None:
     # The expansion is asymptotic: 2e-3 relative at three degrees of freedom, far less at the fifteen used.
-    assert student_quantile(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), rel=1e-2 if degrees == 3 else 2e-3)
+    known = {3: 3.1589931, 5: 2.5677650, 15: 2.1314171, 127: 1.9788195}
+    assert approximate_student_quantile(degrees) == pytest.approx(known[degrees], abs=1e-7)
+    assert abs(approximate_student_quantile(15) / student_quantile(15) - 1) < 2e-5
+
+
+def test_an_edition_decides_on_the_quantile() -> None:
+    pair = changed_pair()
+    now, then = pair.compare(), pair.compare(edition=FORMER)
+    reach = [
+        found.layers[9].d_contraction.all.ci[1] - found.layers[9].d_contraction.all.value  # type: ignore[index,operator]
+        for found in (now, then)
+    ]
+    groups = pair.reference_capture.all.replicates.shape[-1]
+    ratio = student_quantile(groups - 1) / approximate_student_quantile(groups - 1)
+    assert reach[0] / reach[1] == pytest.approx(ratio, rel=1e-9)
+    assert ratio != 1.0
+    assert (now.scorer_version, then.scorer_version) == ("3", "2")
+    assert now.digest != then.digest
 
 
 def test_the_bootstrap_interval_covers_the_mean() -> None:

@@ -1,0 +1,75 @@
+"""Names, times and hosts of documents: taken out of what is shared, filled in for whoever reads.
+
+A trace or a comparison is called by its content. Who asked for it, what the checkpoint is called there, when and where
+it was measured belongs to one reader. Required members keep a neutral value.
+"""
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+from spinal.documents.base import Provenance
+from spinal.documents.comparison import ComparisonContent, Side
+from spinal.documents.trace import Trace
+
+NO_TIME = "1970-01-01T00:00:00.000Z"
+Found = TypeVar("Found", bound=ComparisonContent)
+
+
+@dataclass(frozen=True)
+class Occasion:
+    """When somebody came to have a document."""
+
+    at: str = NO_TIME
+    """UTC, RFC 3339."""
+    duration_s: float = 0.0
+    """Seconds of work on it that they waited for."""
+
+
+def nameless(weights_digest: str) -> str:
+    """What a checkpoint is called where nobody's name for it may stand."""
+    return f"weights:{weights_digest[:12]}"
+
+
+def unnamed_trace(trace: Trace) -> Trace:
+    """The trace as it is shared: its content alone."""
+    return named_trace(trace, source=nameless(trace.model.weights_digest), prompt_set=None, occasion=Occasion())
+
+
+def named_trace(trace: Trace, *, source: str, prompt_set: str | None, occasion: Occasion) -> Trace:
+    """The trace for a reader who calls the checkpoint ``source``."""
+    return trace.model_copy(
+        update={
+            "model": trace.model.model_copy(update={"source": source, "revision": None}),
+            "prompt_set": trace.prompt_set.model_copy(update={"name": prompt_set}),
+            "provenance": _on(trace.provenance, occasion),
+        }
+    )
+
+
+def unnamed_comparison(comparison: Found) -> Found:
+    """The comparison as it is shared: its content alone."""
+    return named_comparison(comparison, sources={}, occasion=Occasion())
+
+
+def named_comparison(comparison: Found, *, sources: dict[str, str], occasion: Occasion) -> Found:
+    """The comparison for a reader who calls the checkpoints ``sources``, by role. A role without a name is nameless."""
+    updates: dict[str, object] = {"provenance": _on(comparison.provenance, occasion)}
+    for role in ("reference", "candidate", "control"):
+        side: Side | None = getattr(comparison, role)
+        if side is not None:
+            source = sources.get(role, nameless(side.weights_digest))
+            updates[role] = side.model_copy(update={"source": source})
+    control = comparison.control
+    if control is not None and "control" in comparison.nulls:
+        null = comparison.nulls["control"]
+        named = sources.get("control", nameless(control.weights_digest))
+        note = null.note.replace(control.source, named)
+        updates["nulls"] = comparison.nulls | {"control": null.model_copy(update={"note": note})}
+    return comparison.model_copy(update=updates)
+
+
+def _on(provenance: Provenance, occasion: Occasion) -> Provenance:
+    """What the measurement ran on stays; whose it was, where and when does not."""
+    return provenance.model_copy(
+        update={"created_at": occasion.at, "duration_s": occasion.duration_s, "hostname": None, "command": None}
+    )
