@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from service.database.unit_of_work import Ledger, allow
-from service.operations.invariants import DIGESTS, INVARIANTS, violations
+from service.operations.invariants import INVARIANTS, RECOMPUTED, violations
 from service.runs.lifecycle import State
 from service.runs.rings import DUE_SINCE
 from service.runs.transitions import NO_OPEN_DEPENDENCY
@@ -88,7 +88,7 @@ class LedgerCollector(Collector):
         with self._ledger.read() as session:
             allow(session, INSPECTION_LIMIT_S)
             broken = violations(session, traces_of_last_s=RECENT_TRACES_S)
-        self._broken = {name: len(broken.get(name, [])) for name in (*INVARIANTS, DIGESTS)}
+        self._broken = {name: len(broken.get(name, [])) for name in (*INVARIANTS, *RECOMPUTED)}
 
     def _invariants(self) -> GaugeMetricFamily:
         """Without values when the last inspection failed, or there was none yet."""

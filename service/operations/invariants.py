@@ -12,8 +12,9 @@ from spinal.documents.editions import FORMER
 from spinal.documents.trace import trace_digest
 
 DIGESTS = "a trace's content recomputes to its digest"
-
 COMPARISONS = "a comparison's content recomputes to its digest"
+RECOMPUTED = (DIGESTS, COMPARISONS)
+"""Those that no query alone can tell."""
 
 GUARDS = (
     "audits_terminal", "comparisons_immutable", "run_attempts_ended", "runs_legal", "runs_terminal",
