@@ -58,7 +58,7 @@ def test_a_database_lost_under_load(fleet: Fleet, server: PostgresServer, how: s
     for audit in audits:
         fleet.wait_for(audit, "SUCCEEDED", timeout=30.0)
     until(lambda: fleet.rows("SELECT count(*) FROM runs WHERE state <> 'SUCCEEDED'") == [(0,)], "all work to end")
-    fleet.ended_once(runs=6, traces=2)
+    fleet.ended_once(runs=8, traces=2)
 
 
 def test_a_run_outlives_a_database_that_is_away_for_longer_than_its_lease(fleet: Fleet, server: PostgresServer) -> None:
