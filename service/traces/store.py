@@ -17,7 +17,8 @@ from spinal.errors import TraceNotFound
 
 COLUMNS = ("contraction", "contraction_se", "transport", "transport_se", "entropy", "effective_rank")
 """Members of a position object that are columns of ``trace_layers``; the others travel in ``detail``."""
-LARGEST_INTEGER = 2**53
+LARGEST_INTEGER = 2**53 - 1
+"""RFC 8785 holds no larger one."""
 
 
 def content_digest(document: dict[str, Any], scheme: str = PRESENT.scheme) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from service.runs.specs import all_needs, compare_spec, depth, edition_of, needs, spec_digest, trace_spec
+from service.runs.specs import SIDES, all_needs, compare_spec, depth, edition_of, needs, spec_digest, trace_spec
 from spinal.documents.editions import FORMER, PRESENT
 from spinal.profile import MeasurementProfile
 
@@ -61,6 +61,25 @@ def test_specifications_of_the_release_before_keep_their_digests_their_needs_and
     assert list(needs(FORMER_COMPARE)) == ["reference", "candidate"]
     assert {edition_of(spec) for spec in (FORMER_TRACE, FORMER_COMPARE)} == {FORMER}
     assert {edition_of(spec) for spec in (TRACES["reference"], compare_spec(TRACES, profile=PROFILE))} == {PRESENT}
+
+
+def test_what_a_specification_asks_for() -> None:
+    profile = MeasurementProfile(max_tokens=64, seed=3)
+    trace = trace_spec(model="m", snapshot="s", prompt_set="p", profile=profile, tenant="t")
+    assert trace == {
+        "scheme": "rfc8785/1", "kind": "trace", "model": "m", "snapshot": "s", "prompt_set": "p",
+        "profile": {"name": "spinal/1", "max_tokens": 64}, "engine_version": PRESENT.engine, "tenant": "t",
+    }  # fmt: skip
+    assert compare_spec({"reference": trace}, profile=profile) == {
+        "scheme": "rfc8785/1", "kind": "compare", "needs": {"reference": trace},
+        "scorer_version": PRESENT.scorer, "profile": {"name": "spinal/1", "max_tokens": 64, "seed": 3},
+    }  # fmt: skip
+
+
+def test_sides_are_compared_in_the_order_of_the_release_before() -> None:
+    assert SIDES == ("reference", "candidate", "control")
+    sides = {role: {"kind": "trace", "of": role} for role in ("control", "candidate", "reference")}
+    assert list(needs({"kind": "compare", **sides})) == list(SIDES)
 
 
 def test_work_for_one_tenant_is_shared_with_no_other() -> None:

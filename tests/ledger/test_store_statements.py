@@ -22,7 +22,7 @@ from service.models import store as models
 from service.operations import retained
 from service.prompt_sets import store as prompt_sets
 from service.runs import demand
-from service.runs.held import held_by_audit, held_by_tenant, without_hosts
+from service.runs.held import held_by_audit, held_by_tenant, prompt_set_of, without_hosts
 from service.runs.kinds import KINDS, Attempts, Kind, attempts_of
 from service.runs.specs import spec_digest
 from service.runs.wake import CHANNEL
@@ -30,8 +30,11 @@ from service.settings import Settings
 from service.traces import snapshots
 from service.traces import store as traces
 from spinal.documents.canonical import digest_of
+from spinal.documents.editions import FORMER, PRESENT, Edition
 from spinal.documents.names import unnamed_comparison, unnamed_trace
+from spinal.documents.trace import stamp_profile, trace_digest
 from spinal.errors import PromptSetNotFound, TraceNotFound
+from spinal.profile import MeasurementProfile
 from spinal.prompts.builtin import builtin_prompts
 from spinal.prompts.sets import PromptSet
 from tests.ledger.rows import (
@@ -478,8 +481,25 @@ def test_a_trace_comes_back_as_it_was_stored(session: Session) -> None:
 
 def test_content_is_digested_with_the_zero_that_the_database_keeps() -> None:
     assert traces.content_digest({"a": [-0.0, {"b": -0.0}]}) == traces.content_digest({"a": [0.0, {"b": 0.0}]})
-    others = {"a": [1.0, -1.0, 2, "-0.0", None, {"b": [0.5]}]}
-    assert traces.content_digest(others) == digest_of(others)
+    for scheme in ("rfc8785/1", "python-json/1"):
+        others = {"a": [1.0, -1.0, 2, True, "-0.0", None, {"b": [0.5], "c": 2**53 - 1, "d": 1 - 2**53}]}
+        assert traces.content_digest(others, scheme) == digest_of(others, scheme)
+        minus, zero = ({"a": [value, {"b": value}], "c": value} for value in (-0.0, 0.0))
+        assert traces.content_digest(minus, scheme) == digest_of(zero, scheme)
+        # What the database gives back of 1e22, and of what is a whole number only to it.
+        large = {"a": [10**22, {"b": -(10**22)}, 2**53, -(2**53)]}
+        written = {"a": [1e22, {"b": -1e22}, 2.0**53, -(2.0**53)]}
+        assert traces.content_digest(large, scheme) == digest_of(written, scheme)
+
+
+@pytest.mark.parametrize(("edition", "scheme"), [(PRESENT, "rfc8785/1"), (FORMER, "python-json/1")])
+def test_a_trace_names_the_scheme_of_its_digests(session: Session, edition: Edition, scheme: str) -> None:
+    made = made_trace("a")
+    stamped = stamp_profile(MeasurementProfile(), edition)
+    digest = trace_digest("a" * 64, "b" * 64, str(stamped["fingerprint"]), made.engine.version)
+    named = made.model_copy(update={"profile": stamped, "digest": digest})
+    traces.store_trace(session, named, capture_uri="file:a", capture_bytes=7)
+    assert session.execute(text("SELECT scheme FROM traces")).scalars().all() == [scheme]
 
 
 def test_a_trace_stored_again_changes_nothing_but_the_place_of_its_capture(session: Session) -> None:
@@ -555,12 +575,14 @@ def test_a_trace_is_called_and_dated_by_the_first_audit_of_the_tenant_that_holds
     ids = sorted(uuid4() for _ in range(3))
     names = {"prompt_set": {"name": "mine"}, "own_names": True}
     for id_, source, tenant, created in (
-        (ids[0], "local:others", "other", -8 * MINUTE),
-        (ids[1], "local:first", "t", -6 * MINUTE),
         (ids[2], "local:second", "t", -MINUTE),
+        (ids[1], "local:first", "t", -6 * MINUTE),
+        (ids[0], "local:others", "other", -8 * MINUTE),
     ):
         spec = {"reference": {"source": source}, "candidate": None} | names
         put_audit(session, "SUCCEEDED", {"reference": run}, id=id_, tenant=tenant, created_at=created, spec=spec)
+    # Another result of the tenant's, held before.
+    put_holder(session, "2", id=UUID(int=1), spec={"candidate": {"source": "local:another"}})
     [head] = listed_traces(session)
     now = session.execute(text("SELECT now()")).scalar_one()
     assert (head.source, head.created_at) == ("local:first", now - 5 * MINUTE)
@@ -574,12 +596,29 @@ def test_a_trace_is_called_and_dated_by_the_first_audit_of_the_tenant_that_holds
     assert later is not None
     assert (later.occasion.duration_s, later.occasion.at) == (0.0, written(now - MINUTE))
     assert first.occasion.at == written(now - 5 * MINUTE)
+    assert first.name_trace(made_trace()).model.source == "local:first"
+    nameless = replace(first, role="witness").name_trace(made_trace())
+    assert nameless.model.source == "weights:aaaaaaaaaaaa"
     assert held_by_tenant(session, "nobody", "1") is None
     assert held_by_audit(session, ids[1], "candidate") is None
 
 
 def written(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        ({"own_names": True, "prompt_set": {"name": "mine"}}, "mine"),
+        ({"own_names": False, "prompt_set": {"name": "theirs"}}, None),
+        ({"prompt_set": {"name": "theirs"}}, None),
+        ({"prompt_set": {"name": "hh-harmless-64"}}, "hh-harmless-64"),
+    ],
+)
+def test_a_prompt_set_is_called_what_the_tenant_calls_it(spec: dict[str, Any], name: str | None) -> None:
+    spec["prompt_set"] |= {"digest": "d", "count": 3}
+    assert prompt_set_of(spec) == {"digest": "d", "count": 3, "name": name}
 
 
 def test_errors_of_the_release_before_are_read_without_the_hosts_in_them() -> None:
