@@ -100,10 +100,6 @@ class Reading:
             with suppress(DatabaseUnavailable):
                 opened.close()
 
-    @property
-    def is_open(self) -> bool:
-        return self._session is not None
-
 
 def make_engine(settings: Settings) -> Engine:
     """A pooled engine whose waits all end: connect, pool, lock and statement timeouts."""
