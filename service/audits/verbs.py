@@ -11,16 +11,14 @@ from sqlalchemy.orm import Session
 
 from service.audits import idempotency, store
 from service.audits.resolve import AuditRequest, Resolved, resolve_request
-from service.audits.store import NeededRun
+from service.audits.store import Audit, NeededRun, NewAudit
 from service.database.ids import new_id
-from service.database.tables import AuditRecord
 from service.database.unit_of_work import Ledger, Reads
 from service.prompt_sets.store import keep_prompt_set
 from service.runs import demand
 from service.runs.held import held_by_audit, without_hosts
-from service.runs.lifecycle import IN_FLIGHT
+from service.runs.lifecycle import IN_FLIGHT, State
 from service.runs.settle import settle_audit
-from service.runs.specs import SIDES
 from service.settings import Settings
 from service.traces.store import load_comparison_document, load_trace_document
 from spinal.documents.comparison import Comparison, RuleOutcome, Verdict
@@ -104,16 +102,17 @@ def _stored_answer(session: Session, tenant: str, key: str, asked: idempotency.B
     return Accepted(stored.audit_id, stored.status)
 
 
-def _record(tenant: str, request: AuditRequest, resolved: Resolved, request_id: str | None) -> AuditRecord:
-    return AuditRecord(
+def _record(tenant: str, request: AuditRequest, resolved: Resolved, request_id: str | None) -> NewAudit:
+    return NewAudit(
         id=new_id(),
         tenant=tenant,
-        **{role: request.models.get(role) for role in SIDES},
+        candidate=request.models["candidate"],
+        reference=request.models.get("reference"),
+        control=request.models.get("control"),
         request=request.body,
         spec=resolved.summary,
         labels=request.labels,
         priority=request.priority,
-        state="QUEUED",
         request_id=request_id,
     )
 
@@ -121,7 +120,7 @@ def _record(tenant: str, request: AuditRequest, resolved: Resolved, request_id: 
 def _write(
     session: Session,
     settings: Settings,
-    audit: AuditRecord,
+    audit: NewAudit,
     resolved: Resolved,
     priority: int,
     traceparent: str | None,
@@ -135,9 +134,7 @@ def _write(
         traceparent=traceparent,
     )
     store.insert_audit(session, audit, needed)
-    settle_audit(session, audit.id)
-    session.expire(audit)
-    done = audit.state == "SUCCEEDED"
+    done = settle_audit(session, audit.id) is State.SUCCEEDED
     return Accepted(audit.id, 201 if done else 202)
 
 
@@ -145,7 +142,7 @@ def _write(
 class AuditView:
     """An audit, its runs by role, and its verdict once there is one."""
 
-    audit: AuditRecord
+    audit: Audit
     runs: dict[str, NeededRun]
     verdict: Verdict | None
 
@@ -179,7 +176,7 @@ def list_audits(
         return AuditsPage(_views(session, page), following)
 
 
-def _views(session: Session, audits: list[AuditRecord]) -> list[AuditView]:
+def _views(session: Session, audits: list[Audit]) -> list[AuditView]:
     """The audits with what belongs to them: one statement for all their runs, and one for the verdicts of those that
     the release before settled, where there are any."""
     if not audits:
@@ -232,7 +229,7 @@ def read_comparison(ledger: Reads, tenant: str, audit_id: UUID) -> Comparison:
     return found
 
 
-def _require_success(audit: AuditRecord) -> None:
+def _require_success(audit: Audit) -> None:
     if audit.state in IN_FLIGHT:
         raise AuditNotFinished(
             f"audit {audit.id} is {audit.state}", hint="wait with GET /v1/audits/{id}?wait=30", state=audit.state
