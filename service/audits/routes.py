@@ -153,12 +153,11 @@ def _uuid(value: str) -> UUID:
 async def read(
     audit_id: UUID,
     reader: Reader,
-    settings: SettingsDep,
     wait: Annotated[float, Query(ge=0, le=3600, description="Seconds to wait for the end")] = 0,
     if_none_match: Annotated[str | None, Header(max_length=256)] = None,
 ) -> Response:
     """One audit. With ``wait`` the answer comes when the audit has ended, or when the time is over."""
-    deadline = time.monotonic() + min(wait, settings.max_wait_s)
+    deadline = time.monotonic() + min(wait, reader.settings.max_wait_s)
     found = await reader.read(_one, audit_id)
     while not found.ended and (left := deadline - time.monotonic()) > 0:
         # Neither a thread nor a connection is held meanwhile.

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
 from service.runs.demand import cancel_runs_of, lock_runs_of
@@ -28,6 +28,17 @@ class NewAudit:
     labels: dict[str, str] = field(default_factory=dict)
     priority: int = 0
     request_id: str | None = None
+
+
+@dataclass(frozen=True)
+class NeededRun:
+    """What an audit shows of a run that it needs."""
+
+    state: str
+    attempt: int
+    progress: dict[str, Any] | None
+    result: str | None
+    """Digest of what was made. Also None when it was made after the audit had been cancelled or had failed."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +63,18 @@ class Audit:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    runs: dict[str, NeededRun]
+    """By role."""
 
 
-SHOWN = ", ".join(member.name for member in fields(Audit))
-"""SQL: the columns of an audit, in their order."""
+RUNS = f"""(SELECT jsonb_object_agg(x.role, jsonb_build_array(runs.state, runs.attempt, runs.progress,
+    CASE WHEN {HOLDS} THEN runs.result_digest END))
+  FROM audit_runs x JOIN runs ON runs.id = x.run_id WHERE x.audit_id = audits.id)"""  # noqa: S608  a constant of settle.py
+"""SQL: the runs of an audit by role, each the members of a NeededRun: a second statement would be another way to the
+database and back."""
+COLUMNS = ", ".join(member.name for member in fields(Audit) if member.name != "runs")
+SHOWN = f"{COLUMNS}, {RUNS} AS runs"
+"""SQL: the members of an audit."""
 
 
 def insert_audit(session: Session, audit: NewAudit, runs: dict[str, UUID]) -> None:
@@ -90,34 +109,12 @@ def find_audit(session: Session, tenant: str, audit_id: UUID) -> Audit | None:
         text(f"SELECT {SHOWN} FROM audits WHERE id = :id AND tenant = :tenant"),  # noqa: S608  a constant of this module
         {"id": audit_id, "tenant": tenant},
     ).one_or_none()
-    return None if row is None else Audit(*row)
+    return None if row is None else _audit(row)
 
 
-@dataclass(frozen=True)
-class NeededRun:
-    """What an audit shows of a run that it needs."""
-
-    id: UUID
-    kind: str
-    state: str
-    attempt: int
-    progress: dict[str, Any] | None
-    result: str | None
-    """Digest of what was made. Also None when it was made after the audit had been cancelled or had failed."""
-
-
-def runs_of(session: Session, audit_ids: Sequence[UUID]) -> dict[UUID, dict[str, NeededRun]]:
-    """Audit -> its runs by role."""
-    rows = session.execute(
-        text(f"""SELECT x.audit_id, x.role, runs.id, runs.kind, runs.state, runs.attempt, runs.progress,
-                  CASE WHEN {HOLDS} THEN runs.result_digest END
-                FROM {HOLDERS} WHERE x.audit_id = ANY(:audits)"""),  # noqa: S608  constants of settle.py
-        {"audits": list(audit_ids)},
-    )
-    found: dict[UUID, dict[str, NeededRun]] = {audit_id: {} for audit_id in audit_ids}
-    for audit_id, role, *run in rows:
-        found[audit_id][role] = NeededRun(*run)
-    return found
+def _audit(row: Row[Any]) -> Audit:
+    members = row._asdict()
+    return Audit(**members | {"runs": {role: NeededRun(*run) for role, run in (row.runs or {}).items()}})
 
 
 def verdicts_in_comparisons(session: Session, digests: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -174,13 +171,13 @@ def listing(by: Collection[str]) -> str:
     plan for every combination would read every audit."""
     asked = "".join(f" AND {condition}" for name, condition in CONDITIONS.items() if name in by)
     if "model" not in by:
-        return _newest(f"audits WHERE tenant = :tenant{asked}")
-    sides = (_newest(f"audits WHERE tenant = :tenant AND {side}{asked}") for side in SIDES_OF_MODEL)
-    return _newest(f"(({') UNION ALL ('.join(sides)})) AS either")
+        return _newest(SHOWN, f"audits WHERE tenant = :tenant{asked}")
+    sides = (_newest(COLUMNS, f"audits WHERE tenant = :tenant AND {side}{asked}") for side in SIDES_OF_MODEL)
+    return _newest(SHOWN, f"(({') UNION ALL ('.join(sides)})) AS audits")
 
 
-def _newest(which: str) -> str:
-    return f"SELECT {SHOWN} FROM {which} ORDER BY created_at DESC, id DESC LIMIT :limit"  # noqa: S608  constants of this module
+def _newest(members: str, which: str) -> str:
+    return f"SELECT {members} FROM {which} ORDER BY created_at DESC, id DESC LIMIT :limit"  # noqa: S608  constants of this module
 
 
 def list_audits(
@@ -193,7 +190,7 @@ def list_audits(
     if after is not None:
         by["after"], by["after_id"] = after
     rows = session.execute(text(listing(by)), {"tenant": tenant, "limit": limit} | by)
-    return [Audit(*row) for row in rows]
+    return [_audit(row) for row in rows]
 
 
 def cancel_audit(session: Session, tenant: str, audit_id: UUID) -> bool:

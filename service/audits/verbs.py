@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from service.audits import idempotency, store
 from service.audits.resolve import AuditRequest, Resolved, resolve_request
-from service.audits.store import Audit, NeededRun, NewAudit
+from service.audits.store import Audit, NewAudit
 from service.database.ids import new_id
 from service.database.unit_of_work import Ledger, Reads
 from service.prompt_sets.store import keep_prompt_set
@@ -140,10 +140,9 @@ def _write(
 
 @dataclass(frozen=True, eq=False)
 class AuditView:
-    """An audit, its runs by role, and its verdict once there is one."""
+    """An audit, and its verdict once there is one."""
 
     audit: Audit
-    runs: dict[str, NeededRun]
     verdict: Verdict | None
 
 
@@ -177,16 +176,12 @@ def list_audits(
 
 
 def _views(session: Session, audits: list[Audit]) -> list[AuditView]:
-    """The audits with what belongs to them: one statement for all their runs, and one for the verdicts of those that
-    the release before settled, where there are any."""
-    if not audits:
-        return []
-    runs = store.runs_of(session, [audit.id for audit in audits])
+    """The audits with their verdicts: one statement for those that the release before settled, where there are any."""
     elsewhere = [a.comparison for a in audits if a.verdict_document is None and a.verdict is not None and a.comparison]
     carried = store.verdicts_in_comparisons(session, elsewhere) if elsewhere else {}
     verdicts = (audit.verdict_document or carried.get(audit.comparison or "") for audit in audits)
     return [
-        AuditView(audit, runs[audit.id], None if verdict is None else _verdict(verdict))
+        AuditView(audit, None if verdict is None else _verdict(verdict))
         for audit, verdict in zip(audits, verdicts, strict=True)
     ]
 

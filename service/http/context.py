@@ -64,6 +64,7 @@ class Asker:
     """Whoever sent a request that only reads."""
 
     def __init__(self, shared: State, sent: HTTPAuthorizationCredentials | None) -> None:
+        self.settings: Settings = shared.settings
         self._shared, self._sent = shared, sent
         self._caller: Caller | None = None
 
@@ -80,7 +81,7 @@ class Asker:
         reading = Reading(self._shared.ledger)
         try:
             if self._caller is None:
-                self._caller = _admitted(reading, self._shared.settings, self._sent, "read")
+                self._caller = _admitted(reading, self.settings, self._sent, "read")
             return verb(reading, self._caller.tenant)
         finally:
             reading.end()
