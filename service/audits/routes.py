@@ -19,8 +19,8 @@ from service.audits.verbs import (
     create_audit,
     list_audits,
     read_audit,
-    read_comparison,
     read_result,
+    read_scores,
 )
 from service.database.unit_of_work import Reads
 from service.http.answers import answer
@@ -208,7 +208,7 @@ async def scores(audit_id: UUID, reader: Reader) -> Response:
 
 
 def _scores(ledger: Reads, tenant: str, audit_id: UUID) -> Response:
-    return answer(ScoresOut.of(audit_id, read_comparison(ledger, tenant, audit_id)))
+    return answer(ScoresOut.of(audit_id, read_scores(ledger, tenant, audit_id)))
 
 
 @router.get(

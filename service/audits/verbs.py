@@ -196,8 +196,9 @@ def _verdict(document: dict[str, Any]) -> Verdict:
     return Verdict.model_validate(known(document, Verdict) | {"rules": rules})
 
 
-def read_result(ledger: Reads, tenant: str, audit_id: UUID) -> Comparison | Trace:
-    """What the audit found: its comparison with the audit's verdict, or its trace when it has no reference.
+def read_result(ledger: Reads, tenant: str, audit_id: UUID, *, layers: bool = True) -> Comparison | Trace:
+    """What the audit found: its comparison with the audit's verdict, without layers where these are not needed, or its
+    trace when it has no reference.
 
     Raises AuditNotFound, AuditNotFinished, AuditFailed.
     """
@@ -208,15 +209,16 @@ def read_result(ledger: Reads, tenant: str, audit_id: UUID) -> Comparison | Trac
             trace = Trace.model_validate(load_trace_document(session, view.audit.candidate_trace or ""))
             held = held_by_audit(session, audit_id, "candidate")
             return trace if held is None else held.name_trace(trace)
-        stored = Comparison.model_validate(load_comparison_document(session, view.audit.comparison))
+        stored = Comparison.model_validate(load_comparison_document(session, view.audit.comparison, layers=layers))
         held = held_by_audit(session, audit_id, "compare")
     comparison = stored if view.verdict is None else Comparison.of(stored, view.verdict)
     return comparison if held is None else held.name_comparison(comparison)
 
 
-def read_comparison(ledger: Reads, tenant: str, audit_id: UUID) -> Comparison:
-    """The audit's comparison; additionally raises AuditHasNoScores for an audit without a reference."""
-    found = read_result(ledger, tenant, audit_id)
+def read_scores(ledger: Reads, tenant: str, audit_id: UUID) -> Comparison:
+    """The audit's comparison without its layers; additionally raises AuditHasNoScores for an audit without a
+    reference."""
+    found = read_result(ledger, tenant, audit_id, layers=False)
     if isinstance(found, Trace):
         raise AuditHasNoScores(
             f"audit {audit_id} has no reference to compare with", hint="submit it with a reference checkpoint"

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Concatenate, ParamSpec, TypeVar
 
-from anyio import CapacityLimiter, move_on_after
+from anyio import CapacityLimiter, WouldBlock, move_on_after
 from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
@@ -48,6 +48,13 @@ class Turn:
         """Raises DatabaseUnavailable when none has come free in time."""
         if self._held:
             return
+        try:
+            self._limiter.acquire_on_behalf_of_nowait(self)
+            self._held = True
+        except WouldBlock:
+            await self._wait()
+
+    async def _wait(self) -> None:
         with move_on_after(self._patience_s):
             await self._limiter.acquire_on_behalf_of(self)
             self._held = True

@@ -157,10 +157,12 @@ def store_comparison(session: Session, comparison: Comparison) -> None:
     )
 
 
-def load_comparison_document(session: Session, digest: str) -> dict[str, Any] | None:
-    """The whole ``spinal.comparison/1`` document, or None."""
+def load_comparison_document(session: Session, digest: str, *, layers: bool = True) -> dict[str, Any] | None:
+    """The ``spinal.comparison/1`` document, or None. Its layers are most of it, and can be left out."""
     found: dict[str, Any] | None = session.execute(
-        text("SELECT document FROM comparisons WHERE digest = :d"), {"d": digest}
+        text("""SELECT CASE WHEN :layers THEN document ELSE jsonb_set(document, '{layers}', '[]') END
+                FROM comparisons WHERE digest = :d"""),
+        {"d": digest, "layers": layers},
     ).scalar()
     return found
 

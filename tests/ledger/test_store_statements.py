@@ -680,6 +680,8 @@ def test_a_comparison_is_stored_once_with_both_its_sides(session: Session) -> No
     unnamed = unnamed_comparison(made)
     written = unnamed.model_dump(mode="json", by_alias=True, exclude={"verdict": {"rules"}})
     assert traces.load_comparison_document(session, made.digest) == written
+    assert written["layers"]
+    assert traces.load_comparison_document(session, made.digest, layers=False) == written | {"layers": []}
     assert "schema" in written
     found = session.execute(text("SELECT * FROM comparisons")).mappings().one()
     assert (found["reference_digest"], found["candidate_digest"], found["comparison_fingerprint"]) == (
