@@ -579,6 +579,16 @@ def test_traces_are_listed_newest_first_from_where_the_last_page_ended(session: 
         assert listed_traces(session, after=each.digest) == found[at + 1 :]
 
 
+@pytest.mark.parametrize("owners", [("t",), (None,), ("other", "t"), ("other", None)])
+def test_a_trace_made_for_the_tenant_or_for_all_is_listed(session: Session, owners: tuple[str | None, ...]) -> None:
+    put_trace(session, "1")
+    for owner in owners:
+        spec = {} if owner is None else {"tenant": owner}
+        run = put_run(session, "SUCCEEDED", result_digest="1", spec=spec)
+        put_audit(session, runs={"candidate": run}, tenant=owner or "t")
+    assert [each.digest for each in listed_traces(session)] == ["1"]
+
+
 def test_what_no_audit_of_the_tenant_holds_begins_no_page(session: Session) -> None:
     """Else a digest that somebody can compute would tell whether another tenant has measured it."""
     for digest, tenant in (("1", "t"), ("2", "other")):
