@@ -2,19 +2,23 @@
 
 One Postgres is filled with audits; the API of the former release (taken from the history of the repository) and that
 of this checkout are started on it, both with keys. Each request is sent to both in turn. Shown are the median time of
-an answer as its caller sees it, the CPU that the API spent on it, and the bytes on the wire. Compare columns, not runs:
-the machine decides the rest. Ends with an error when the two do not list the same.
+an answer as its caller sees it, the CPU that the API spent on it, and the bytes on the wire. Beside the tenant with all
+those audits asks one with a single audit, which holds the same results. The pass of retention is a process of its own,
+which says what it would delete; its time and CPU are those of the process, its start included. Compare columns, not
+runs: the machine decides the rest. Ends with an error when the two do not list the same.
 """
 
 import argparse
 import json
 import os
+import resource
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -34,12 +38,17 @@ from service.http.pagination import encode
 from service.keys.store import create_key
 from service.operations.migrate import upgrade
 from service.settings import Settings
+from service.traces.store import store_trace
 from tests.support.fabricated import changed_pair
 from tests.support.former import APP, FORMER, environment_of, unpack
 from tests.support.places import ROOT
 
 PEPPER = "benchmark"
-COMPARISONS, MODELS = 200, 400
+LARGE, SMALL = "t", "small"
+"""The tenants: one with nearly every audit, one with a single one."""
+COMPARISONS, MODELS, OLD_TRACES, OPEN = 200, 400, 2000, 50
+RETENTIONS = 5
+"""Passes of retention."""
 DEEP = 0.8
 """The deep page begins behind so much of the listing."""
 
@@ -51,25 +60,47 @@ class Api:
     name: str
     child: Child
     client: httpx.Client
+    keys: dict[str, str]
+    retention: list[str]
+    """Arguments to Python of the pass of retention."""
+    environment: dict[str, str]
+    code: Path
+
+    def get(self, asked: "Request") -> httpx.Response:
+        headers = {"Authorization": f"Bearer {self.keys[asked.tenant]}"}
+        return self.client.get(asked.path, params=asked.parameters, headers=headers)
 
     def cpu_s(self) -> float:
         fields = Path(f"/proc/{self.child.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+@dataclass(frozen=True)
+class Request:
+    path: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    tenant: str = LARGE
+
+
 def fill(session: Session, audits: int) -> None:
-    """Audits of one tenant, newest last: comparisons shared by many, each audit with its three runs."""
+    """Audits of the large tenant, newest last: comparisons shared by many, each audit with its three runs. After them
+    some that are open, and the one of the small tenant."""
     session.execute(text("SET LOCAL statement_timeout = 0"))
-    made = changed_pair(blocks=24).compare()
+    pair = changed_pair(blocks=24)
+    made = pair.compare()
     document = made.model_dump(mode="json", by_alias=True, exclude={"verdict": {"rules"}})
     verdict = made.verdict.model_dump(mode="json")
-    for name, digest in (("reference", made.reference.digest), ("candidate", made.candidate.digest)):
-        session.execute(
-            text("""INSERT INTO traces (digest, weights_digest, prompt_set_digest, fingerprint, engine_version, source,
-                      n_layers, document, content_digest)
-                    VALUES (:digest, :name, 'p', 'f', '1', :name, 24, '{}', 'c')"""),
-            {"digest": digest, "name": name},
-        )
+    for trace in (pair.reference, pair.candidate):
+        store_trace(session, trace, capture_uri=f"file:///nowhere/{trace.digest}", capture_bytes=1)
+    # Traces of others, whose captures retention looks at.
+    session.execute(
+        text("""INSERT INTO traces (digest, weights_digest, prompt_set_digest, fingerprint, engine_version, source,
+                  n_layers, document, content_digest, capture_uri, capture_bytes, created_at)
+                SELECT 'e' || lpad(to_hex(n), 63, '0'), weights_digest, prompt_set_digest, fingerprint, engine_version,
+                  source, n_layers, document, content_digest, 'file:///nowhere/' || n, 1, now() - interval '1 year'
+                FROM traces, generate_series(1, :old) n WHERE digest = :reference"""),
+        {"old": OLD_TRACES, "reference": made.reference.digest},
+    )
     session.execute(
         text("""INSERT INTO comparisons (digest, reference_digest, candidate_digest, comparison_fingerprint, document)
                 SELECT lpad(to_hex(n), 64, '0'), :reference, :candidate, 'f',
@@ -97,7 +128,8 @@ def fill(session: Session, audits: int) -> None:
                   verdict_document, error, candidate_trace, reference_trace, comparison, created_at, finished_at)
                 SELECT CAST(lpad(to_hex(n), 32, '0') AS uuid), 't', 'local:model-' || n % :models, 'local:base',
                   '{"candidate": "local:model"}',
-                  '{"prompt_set": {"digest": "p", "name": "hh-harmless-128", "count": 128}, "fingerprint": "f"}',
+                  '{"prompt_set": {"digest": "p", "name": "hh-harmless-128", "count": 128}, "fingerprint": "f",
+                    "candidate": {"source": "local:model"}, "reference": {"source": "local:base"}}',
                   jsonb_build_object('release', CAST(n % 50 AS text)),
                   CASE WHEN failed THEN 'FAILED' ELSE 'SUCCEEDED' END,
                   CASE WHEN failed THEN NULL WHEN n % 100 = 0 THEN 'warn' ELSE 'pass' END,
@@ -125,30 +157,60 @@ def fill(session: Session, audits: int) -> None:
                   (VALUES (0, 'reference'), (1, 'candidate'), (2, 'compare')) r(k, role)"""),
         {"comparisons": COMPARISONS, "audits": audits},
     )
+    session.execute(
+        text("""INSERT INTO audits (id, tenant, candidate, reference, request, spec, state, created_at)
+                SELECT CAST(lpad(to_hex(:audits + n), 32, '0') AS uuid), 'another', 'local:new', 'local:base',
+                  '{}', '{}', 'QUEUED', now() FROM generate_series(1, :open) n"""),
+        {"audits": audits, "open": OPEN},
+    )
+    first, only = UUID(int=1), UUID(int=audits + OPEN + 1)
+    columns = """candidate, reference, request, spec, labels, state, verdict, verdict_document, candidate_trace,
+      reference_trace, comparison, created_at, finished_at"""
+    session.execute(
+        text(f"""INSERT INTO audits (id, tenant, {columns})
+                 SELECT :only, :small, {columns} FROM audits WHERE id = :first"""),
+        {"only": only, "small": SMALL, "first": first},
+    )
+    session.execute(
+        text("INSERT INTO audit_runs SELECT :only, role, run_id FROM audit_runs WHERE audit_id = :first"),
+        {"only": only, "first": first},
+    )
 
 
-def requests(session: Session, audits: int) -> dict[str, tuple[str, dict[str, Any]]]:
-    """What is asked, by name: path and parameters."""
+def requests(session: Session, audits: int) -> dict[str, Request]:
+    """What is asked, by name."""
     behind = session.execute(
-        text("SELECT created_at, id FROM audits ORDER BY created_at DESC, id DESC OFFSET :deep LIMIT 1"),
-        {"deep": int(audits * DEEP)},
+        text(
+            "SELECT created_at, id FROM audits WHERE tenant = :t ORDER BY created_at DESC, id DESC OFFSET :deep LIMIT 1"
+        ),
+        {"t": LARGE, "deep": int(audits * DEEP)},
     ).one()
-    one = f"/v1/audits/{UUID(int=audits - 3)}"
+    one, page = f"/v1/audits/{UUID(int=audits - 3)}", {"limit": 20}
+    pair = session.execute(text("SELECT reference_digest, candidate_digest FROM comparisons LIMIT 1")).one()
+    trace, diff = f"/v1/traces/{pair.candidate_digest}", f"/v1/diffs/{pair.reference_digest}...{pair.candidate_digest}"
     return {
-        "list 20": ("/v1/audits", {"limit": 20}),
-        "list 200": ("/v1/audits", {"limit": 200}),
-        "deep page of 20": ("/v1/audits", {"limit": 20, "cursor": encode(*behind)}),
-        "state=FAILED": ("/v1/audits", {"limit": 20, "state": "FAILED"}),
-        "verdict=warn": ("/v1/audits", {"limit": 20, "verdict": "warn"}),
-        "verdict=fail (none)": ("/v1/audits", {"limit": 20, "verdict": "fail"}),
-        "model=local:model-7": ("/v1/audits", {"limit": 20, "model": "local:model-7"}),
-        "one audit": (one, {}),
-        "its scores": (f"{one}/scores", {}),
+        "list 20": Request("/v1/audits", page),
+        "list 200": Request("/v1/audits", {"limit": 200}),
+        "deep page of 20": Request("/v1/audits", page | {"cursor": encode(*behind)}),
+        "state=FAILED": Request("/v1/audits", page | {"state": "FAILED"}),
+        "verdict=warn": Request("/v1/audits", page | {"verdict": "warn"}),
+        "verdict=fail (none)": Request("/v1/audits", page | {"verdict": "fail"}),
+        "model=local:model-7": Request("/v1/audits", page | {"model": "local:model-7"}),
+        "one audit": Request(one),
+        "its scores": Request(f"{one}/scores"),
+        "traces": Request("/v1/traces", page),
+        "one trace": Request(trace),
+        "diff": Request(diff),
+        "small tenant: list": Request("/v1/audits", page, SMALL),
+        "small tenant: audit": Request(f"/v1/audits/{UUID(int=audits + OPEN + 1)}", tenant=SMALL),
+        "small tenant: traces": Request("/v1/traces", page, SMALL),
+        "small tenant: trace": Request(trace, tenant=SMALL),
+        "small tenant: diff": Request(diff, tenant=SMALL),
     }
 
 
 @contextmanager
-def api(name: str, folder: Path, url: str, key: str, code: Path | None) -> Iterator[Api]:
+def api(name: str, folder: Path, url: str, keys: dict[str, str], code: Path | None) -> Iterator[Api]:
     port = free_port()
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith("SPINAL_")},
@@ -167,19 +229,14 @@ def api(name: str, folder: Path, url: str, key: str, code: Path | None) -> Itera
         "--host",
         HOST,
     ]
-    child = Child(
-        name,
-        [*command, "--port", str(port)],
-        log=folder / f"{name}.log",
-        env=environment if code is None else environment_of(code, environment),
-        cwd=ROOT if code is None else code,
-    )
+    if code is not None:
+        environment = environment_of(code, environment)
+    child = Child(name, [*command, "--port", str(port)], log=folder / f"{name}.log", env=environment, cwd=code or ROOT)
+    retention = ["spinal.cli.main", "retention"] if code is None else ["service.retention"]
     try:
-        with httpx.Client(
-            base_url=f"http://{HOST}:{port}", headers={"Authorization": f"Bearer {key}"}, timeout=120.0
-        ) as client:
+        with httpx.Client(base_url=f"http://{HOST}:{port}", timeout=120.0) as client:
             wait_until(lambda: _is_ready(client), child, timeout=60.0)
-            yield Api(name, child, client)
+            yield Api(name, child, client, keys, retention, environment, code or ROOT)
     finally:
         child.kill()
 
@@ -193,26 +250,28 @@ def _is_ready(client: httpx.Client) -> bool:
 
 def listed(answer: dict[str, Any]) -> Any:
     """What two releases have to agree on."""
+    if "diff" in answer:
+        return answer["diff"]["layers"]
     items = answer.get("items", [answer])
-    return [(item.get("id"), item.get("comparison"), item.get("state"), item.get("scores")) for item in items]
+    return [[item.get(name) for name in ("id", "digest", "comparison", "state", "scores")] for item in items]
 
 
-def measure(apis: list[Api], path: str, parameters: dict[str, Any], times: int) -> dict[str, dict[str, float]]:
+def measure(apis: list[Api], asked: Request, times: int) -> dict[str, dict[str, float]]:
     """Milliseconds of answer and CPU and kilobytes on the wire, for each API; the two are asked in turn."""
     took: dict[str, list[float]] = {one.name: [] for one in apis}
     cpu: dict[str, float] = dict.fromkeys(took, 0.0)
     size: dict[str, int] = dict.fromkeys(took, 0)
     answers = []
     for one in apis:
-        answer = one.client.get(path, params=parameters)
+        answer = one.get(asked)
         answer.raise_for_status()
         answers.append(listed(answer.json()))
     if answers[0] != answers[-1]:
-        raise SystemExit(f"the releases do not agree on {path} {parameters}")
+        raise SystemExit(f"the releases do not agree on {asked}")
     for _ in range(times):
         for one in apis:
             before, started = one.cpu_s(), time.perf_counter()
-            answer = one.client.get(path, params=parameters)
+            answer = one.get(asked)
             took[one.name].append(1000 * (time.perf_counter() - started))
             cpu[one.name] += one.cpu_s() - before
             size[one.name] = int(answer.headers.get("content-length", len(answer.content)))
@@ -220,6 +279,38 @@ def measure(apis: list[Api], path: str, parameters: dict[str, Any], times: int) 
         name: {"ms": statistics.median(took[name]), "cpu_ms": 1000 * cpu[name] / times, "kB": size[name] / 1000}
         for name in took
     }
+
+
+def measure_retention(apis: list[Api]) -> dict[str, dict[str, float]]:
+    """The same of the pass of retention, which deletes nothing."""
+    took: dict[str, list[float]] = {one.name: [] for one in apis}
+    cpu: dict[str, list[float]] = {one.name: [] for one in apis}
+    said: dict[str, bytes] = {}
+    for _ in range(RETENTIONS):
+        for one in apis:
+            before, started = _cpu_of_children_s(), time.perf_counter()
+            said[one.name] = subprocess.run(
+                [sys.executable, "-m", *one.retention, "--captures-days", "30"],
+                env=one.environment, cwd=one.code, stdout=subprocess.PIPE, check=True,
+            ).stdout  # fmt: skip
+            took[one.name].append(1000 * (time.perf_counter() - started))
+            cpu[one.name].append(1000 * (_cpu_of_children_s() - before))
+    if len({json.dumps(json.loads(text)) for text in said.values()}) != 1:
+        raise SystemExit(f"the releases do not agree on what may be deleted: {said}")
+    return {
+        name: {
+            "ms": statistics.median(took[name]),
+            "cpu_ms": statistics.median(cpu[name]),
+            "kB": len(said[name]) / 1000,
+        }
+        for name in took
+    }
+
+
+def _cpu_of_children_s() -> float:
+    """Of those that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> int:
@@ -239,17 +330,18 @@ def main() -> int:
         console.print(f"filling the ledger with {chosen.audits:,} audits")
         with ledger.begin() as session:
             fill(session, chosen.audits)
-            key = create_key(session, tenant="t", scopes=("read",), pepper=PEPPER)
+            keys = {t: create_key(session, tenant=t, scopes=("read",), pepper=PEPPER) for t in (LARGE, SMALL)}
         with ledger.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("ANALYZE"))
         with ledger.read() as session:
             asked = requests(session, chosen.audits)
         former = unpack(folder / "former")
         apis = [
-            stack.enter_context(api(f"before ({FORMER})", folder, server.url, key, former)),
-            stack.enter_context(api("now", folder, server.url, key, None)),
+            stack.enter_context(api(f"before ({FORMER})", folder, server.url, keys, former)),
+            stack.enter_context(api("now", folder, server.url, keys, None)),
         ]
-        found = {name: measure(apis, *request, chosen.times) for name, request in asked.items()}
+        found = {name: measure(apis, request, chosen.times) for name, request in asked.items()}
+        found["retention"] = measure_retention(apis)
     if chosen.json:
         json.dump(found, sys.stdout, indent=2)
         return 0

@@ -1,35 +1,36 @@
 """/v1/audits"""
 
 import time
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
 from typing import Annotated
 from uuid import UUID
 
 import anyio
 from fastapi import APIRouter, Header, Query, Request, Response
-from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse
+from starlette.datastructures import URL
 
 from service.audits.resolve import AuditRequest, cached_roles, resolve_request
 from service.audits.schemas import AuditIn, AuditOut, AuditPage, ScoresOut, State, ValidationOut
 from service.audits.store import AuditFilter
 from service.audits.verbs import (
-    AuditView,
     cancel_audit,
     create_audit,
     list_audits,
     read_audit,
-    read_comparison,
     read_result,
+    read_scores,
 )
-from service.database.unit_of_work import Reading, Reads
-from service.http.context import LedgerDep, Reader, ReadingDep, SettingsDep, TurnDep, Writer
+from service.database.unit_of_work import Reads
+from service.http.answers import answer
+from service.http.context import LedgerDep, Reader, SettingsDep, Writer
 from service.http.documented import ACCESS, SUBMIT_ERRORS, documented
 from service.http.fields import ReportFormat, Timestamp
-from service.http.pagination import decode, decode_time, encode, link_next
+from service.http.pagination import decode, decode_time, encode, page_answer
 from service.runs.lifecycle import TERMINAL
 from service.runs.specs import spec_digest
 from spinal import errors
-from spinal.documents.canonical import digest_of
 from spinal.documents.comparison import Outcome
 from spinal.report.formats import FORMATS
 
@@ -77,7 +78,7 @@ def submit(
         cached = cached_roles(ledger, caller.tenant, resolved)
         needed = len({spec_digest(spec) for role, spec in resolved.specs.items() if not cached[role]})
         checked = ValidationOut(**resolved.summary, cached=cached, runs_needed=needed)
-        return JSONResponse(checked.model_dump(mode="json"))
+        return answer(checked)
     accepted = create_audit(
         ledger,
         settings,
@@ -91,15 +92,13 @@ def submit(
     headers = {"Location": shown.links.self}
     if accepted.status == 202:
         headers["Retry-After"] = RETRY_AFTER_S
-    return JSONResponse(shown.model_dump(mode="json"), status_code=accepted.status, headers=headers)
+    return answer(shown, headers, accepted.status)
 
 
-@router.get("", operation_id="listAudits", responses=documented(*ACCESS))
-def listing(
+@router.get("", operation_id="listAudits", response_model=AuditPage, responses=documented(*ACCESS))
+async def listing(
     request: Request,
-    response: Response,
-    reading: ReadingDep,
-    caller: Reader,
+    reader: Reader,
     state: State | None = None,
     verdict: Outcome | None = None,
     model: Annotated[str | None, Query(max_length=1024, pattern=r"^[^\x00]*$")] = None,
@@ -108,17 +107,22 @@ def listing(
     created_before: Timestamp | None = None,
     cursor: Annotated[str | None, Query(max_length=512)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-) -> AuditPage:
+) -> Response:
     """Audits of the caller's tenant, newest first."""
     narrowed = AuditFilter(state, verdict, model, _labels(label or []), created_after, created_before)
     after = None
     if cursor is not None:
         created, last = decode(cursor, 2)
         after = (decode_time(created), _uuid(last))
-    page = list_audits(reading, caller.tenant, narrowed, after=after, limit=limit)
+    return await reader.read(_page, request.url, narrowed, after, limit)
+
+
+def _page(
+    ledger: Reads, tenant: str, url: URL, narrowed: AuditFilter, after: tuple[datetime, UUID] | None, limit: int
+) -> Response:
+    page = list_audits(ledger, tenant, narrowed, after=after, limit=limit)
     following = encode(*page.following) if page.following is not None else None
-    link_next(request, response, following)
-    return AuditPage(items=[AuditOut.of(view) for view in page.views], next=following)
+    return page_answer(AuditPage(items=[AuditOut.of(view) for view in page.views], next=following), url, following)
 
 
 def _labels(given: list[str]) -> tuple[tuple[str, str], ...]:
@@ -148,41 +152,39 @@ def _uuid(value: str) -> UUID:
 )
 async def read(
     audit_id: UUID,
-    reading: ReadingDep,
-    turn: TurnDep,
-    settings: SettingsDep,
-    caller: Reader,
+    reader: Reader,
     wait: Annotated[float, Query(ge=0, le=3600, description="Seconds to wait for the end")] = 0,
     if_none_match: Annotated[str | None, Header(max_length=256)] = None,
 ) -> Response:
     """One audit. With ``wait`` the answer comes when the audit has ended, or when the time is over."""
-    deadline = time.monotonic() + min(wait, settings.max_wait_s)
-    view = await run_in_threadpool(_read_and_end, reading, caller.tenant, audit_id)
-    while not _ended(view) and (left := deadline - time.monotonic()) > 0:
-        turn.give_back()
+    deadline = time.monotonic() + min(wait, reader.settings.max_wait_s)
+    found = await reader.read(_one, audit_id)
+    while not found.ended and (left := deadline - time.monotonic()) > 0:
+        # Neither a thread nor a connection is held meanwhile.
         await anyio.sleep(min(left, POLL_EVERY_S))
-        await turn.take()
-        view = await run_in_threadpool(_read_and_end, reading, caller.tenant, audit_id)
-    shown = AuditOut.of(view).model_dump(mode="json")
-    etag = f'"{digest_of(shown)[:32]}"'
-    headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
-    if not _ended(view):
-        headers["Retry-After"] = RETRY_AFTER_S
+        found = await reader.read(_one, audit_id)
+    etag = found.response.headers["ETag"]
     if if_none_match is not None and etag in [part.strip() for part in if_none_match.split(",")]:
-        return Response(status_code=304, headers=headers)
-    return JSONResponse(shown, headers=headers)
+        kept = {name: value for name, value in found.response.headers.items() if not name.startswith("content-")}
+        return Response(status_code=304, headers=kept)
+    return found.response
 
 
-def _read_and_end(reading: Reading, tenant: str, audit_id: UUID) -> AuditView:
-    """No transaction is held while a request waits."""
-    try:
-        return read_audit(reading, tenant, audit_id)
-    finally:
-        reading.end()
+@dataclass(frozen=True)
+class _One:
+    response: Response
+    ended: bool
 
 
-def _ended(view: AuditView) -> bool:
-    return view.audit.state in TERMINAL
+def _one(ledger: Reads, tenant: str, audit_id: UUID) -> _One:
+    view = read_audit(ledger, tenant, audit_id)
+    ended = view.audit.state in TERMINAL
+    headers = {"Cache-Control": "private, no-cache"}
+    if not ended:
+        headers["Retry-After"] = RETRY_AFTER_S
+    response = answer(AuditOut.of(view), headers)
+    response.headers["ETag"] = f'"{sha256(response.body).hexdigest()[:32]}"'
+    return _One(response, ended)
 
 
 @router.post("/{audit_id}/cancel", operation_id="cancelAudit", responses=documented(*ACCESS, errors.AuditNotFound))
@@ -197,11 +199,16 @@ RESULT_ERRORS = (*ACCESS, errors.AuditNotFound, errors.AuditNotFinished, errors.
 @router.get(
     "/{audit_id}/scores",
     operation_id="getScores",
+    response_model=ScoresOut,
     responses=documented(*RESULT_ERRORS, errors.AuditHasNoScores),
 )
-def scores(audit_id: UUID, reading: ReadingDep, caller: Reader) -> ScoresOut:
+async def scores(audit_id: UUID, reader: Reader) -> Response:
     """Localization, strength, damage and controls, with intervals and minimum detectable effects."""
-    return ScoresOut.of(audit_id, read_comparison(reading, caller.tenant, audit_id))
+    return await reader.read(_scores, audit_id)
+
+
+def _scores(ledger: Reads, tenant: str, audit_id: UUID) -> Response:
+    return answer(ScoresOut.of(audit_id, read_scores(ledger, tenant, audit_id)))
 
 
 @router.get(
@@ -215,13 +222,13 @@ def scores(audit_id: UUID, reading: ReadingDep, caller: Reader) -> ScoresOut:
         **documented(*RESULT_ERRORS),
     },
 )
-def report(audit_id: UUID, reading: ReadingDep, caller: Reader, format: ReportFormat = "json") -> Response:
+async def report(audit_id: UUID, reader: Reader, format: ReportFormat = "json") -> Response:
     """The result as a document: JSON, one HTML file, or Markdown."""
-    return _rendered(reading, caller.tenant, audit_id, format)
+    return await reader.read(_rendered, audit_id, format)
 
 
-def _rendered(reading: Reads, tenant: str, audit_id: UUID, chosen: str) -> Response:
+def _rendered(ledger: Reads, tenant: str, audit_id: UUID, chosen: str) -> Response:
     made = FORMATS[chosen]
-    text = made.render(read_result(reading, tenant, audit_id))
+    text = made.render(read_result(ledger, tenant, audit_id))
     headers = {"Cache-Control": "private, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
     return Response(text, media_type=made.media_type, headers=headers | dict(made.headers))

@@ -146,7 +146,7 @@ class AuditOut(BaseModel):
             reference_trace=audit.reference_trace,
             control_trace=audit.control_trace,
             comparison=audit.comparison,
-            results={role: run.result for role, run in sorted(view.runs.items()) if run.result is not None},
+            results={role: run.result for role, run in sorted(view.audit.runs.items()) if run.result is not None},
             links=_links(view),
             created_at=audit.created_at,
             started_at=audit.started_at,
@@ -156,7 +156,7 @@ class AuditOut(BaseModel):
 
 def _progress(view: AuditView) -> Progress:
     runs = {}
-    for role, run in sorted(view.runs.items()):
+    for role, run in sorted(view.audit.runs.items()):
         reported = run.progress or {}
         runs[role] = RunProgress(
             state=run.state,  # a CHECK constraint holds it to the literal

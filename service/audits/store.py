@@ -1,53 +1,39 @@
 """Audits: insert, read, list, cancel."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, case, or_, select, text, tuple_
+from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
-from service.database.tables import AuditRecord, AuditRunRecord, RunRecord
 from service.runs.demand import cancel_runs_of, lock_runs_of
 from service.runs.settle import HELD, HOLDERS, HOLDS
 
 
 @dataclass(frozen=True)
-class AuditFilter:
-    """What a listing is narrowed to; None leaves a member out."""
+class NewAudit:
+    """What is known of an audit when it is accepted."""
 
-    state: str | None = None
-    verdict: str | None = None
-    model: str | None = None
-    """Candidate or reference, as requested."""
-    labels: tuple[tuple[str, str], ...] = ()
-    created_after: datetime | None = None
-    created_before: datetime | None = None
-
-
-def insert_audit(session: Session, audit: AuditRecord, runs: dict[str, UUID]) -> None:
-    """Insert an audit and the runs it needs, by role."""
-    session.add(audit)
-    session.flush()
-    session.add_all(AuditRunRecord(audit_id=audit.id, role=role, run_id=run_id) for role, run_id in runs.items())
-    session.flush()
-
-
-def find_audit(session: Session, tenant: str, audit_id: UUID) -> AuditRecord | None:
-    """The tenant's audit; another tenant's does not exist."""
-    return session.scalars(
-        select(AuditRecord).where(AuditRecord.id == audit_id, AuditRecord.tenant == tenant)
-    ).one_or_none()
+    id: UUID
+    tenant: str
+    candidate: str
+    reference: str | None = None
+    control: str | None = None
+    request: dict[str, Any] = field(default_factory=dict)
+    spec: dict[str, Any] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    priority: int = 0
+    request_id: str | None = None
 
 
 @dataclass(frozen=True)
 class NeededRun:
     """What an audit shows of a run that it needs."""
 
-    id: UUID
-    kind: str
     state: str
     attempt: int
     progress: dict[str, Any] | None
@@ -55,27 +41,80 @@ class NeededRun:
     """Digest of what was made. Also None when it was made after the audit had been cancelled or had failed."""
 
 
-def runs_of(session: Session, audit_ids: Sequence[UUID]) -> dict[UUID, dict[str, NeededRun]]:
-    """Audit -> its runs by role."""
-    rows = session.execute(
-        select(
-            AuditRunRecord.audit_id,
-            AuditRunRecord.role,
-            RunRecord.id,
-            RunRecord.kind,
-            RunRecord.state,
-            RunRecord.attempt,
-            RunRecord.progress,
-            case((text(HOLDS), RunRecord.result_digest)).label("result"),
-        )
-        .join(RunRecord, RunRecord.id == AuditRunRecord.run_id)
-        .join(AuditRecord, AuditRecord.id == AuditRunRecord.audit_id)
-        .where(AuditRunRecord.audit_id.in_(audit_ids))
+@dataclass(frozen=True)
+class Audit:
+    """What callers are shown of an audit. Its members are columns of ``audits``, by the same names."""
+
+    id: UUID
+    state: str
+    candidate: str
+    reference: str | None
+    control: str | None
+    spec: dict[str, Any]
+    labels: dict[str, str]
+    priority: int
+    verdict: str | None
+    verdict_document: dict[str, Any] | None
+    error: dict[str, Any] | None
+    candidate_trace: str | None
+    reference_trace: str | None
+    control_trace: str | None
+    comparison: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    runs: dict[str, NeededRun]
+    """By role."""
+
+
+RUNS = f"""(SELECT jsonb_object_agg(x.role, jsonb_build_array(runs.state, runs.attempt, runs.progress,
+    CASE WHEN {HOLDS} THEN runs.result_digest END))
+  FROM audit_runs x JOIN runs ON runs.id = x.run_id WHERE x.audit_id = audits.id)"""  # noqa: S608  a constant of settle.py
+"""SQL: the runs of an audit by role, each the members of a NeededRun: a second statement would be another way to the
+database and back."""
+COLUMNS = ", ".join(member.name for member in fields(Audit) if member.name != "runs")
+SHOWN = f"{COLUMNS}, {RUNS} AS runs"
+"""SQL: the members of an audit."""
+
+
+def insert_audit(session: Session, audit: NewAudit, runs: dict[str, UUID]) -> None:
+    """Insert an audit, queued, and the runs it needs, by role."""
+    session.execute(
+        text("""INSERT INTO audits (id, tenant, candidate, reference, control, request, spec, labels, priority,
+                  request_id)
+                VALUES (:id, :tenant, :candidate, :reference, :control, CAST(:request AS jsonb), CAST(:spec AS jsonb),
+                  CAST(:labels AS jsonb), :priority, :request_id)"""),
+        {
+            "id": audit.id,
+            "tenant": audit.tenant,
+            "candidate": audit.candidate,
+            "reference": audit.reference,
+            "control": audit.control,
+            "request": json.dumps(audit.request),
+            "spec": json.dumps(audit.spec),
+            "labels": json.dumps(audit.labels),
+            "priority": audit.priority,
+            "request_id": audit.request_id,
+        },
     )
-    found: dict[UUID, dict[str, NeededRun]] = {audit_id: {} for audit_id in audit_ids}
-    for row in rows:
-        found[row.audit_id][row.role] = NeededRun(row.id, row.kind, row.state, row.attempt, row.progress, row.result)
-    return found
+    session.execute(
+        text("INSERT INTO audit_runs (audit_id, role, run_id) VALUES (:audit, :role, :run)"),
+        [{"audit": audit.id, "role": role, "run": run} for role, run in runs.items()],
+    )
+
+
+def find_audit(session: Session, tenant: str, audit_id: UUID) -> Audit | None:
+    """The tenant's audit; another tenant's does not exist."""
+    row = session.execute(
+        text(f"SELECT {SHOWN} FROM audits WHERE id = :id AND tenant = :tenant"),  # noqa: S608  a constant of this module
+        {"id": audit_id, "tenant": tenant},
+    ).one_or_none()
+    return None if row is None else _audit(row)
+
+
+def _audit(row: Row[Any]) -> Audit:
+    members = row._asdict()
+    return Audit(**members | {"runs": {role: NeededRun(*run) for role, run in (row.runs or {}).items()}})
 
 
 def verdicts_in_comparisons(session: Session, digests: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -99,33 +138,59 @@ def has_result(session: Session, tenant: str, spec_digest: str) -> bool:
     )
 
 
+@dataclass(frozen=True)
+class AuditFilter:
+    """What a listing is narrowed to; None leaves a member out."""
+
+    state: str | None = None
+    verdict: str | None = None
+    model: str | None = None
+    """Candidate or reference, as requested."""
+    labels: tuple[tuple[str, str], ...] = ()
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
+CONDITIONS = {
+    "state": "state = :state",
+    "verdict": "verdict = :verdict",
+    "labels": "labels @> CAST(:labels AS jsonb)",
+    "created_after": "created_at > :created_after",
+    "created_before": "created_at < :created_before",
+    # A comparison of rows goes straight to its place in the index; the same said with OR reads all before it.
+    "after": "(created_at, id) < (:after, :after_id)",
+}
+"""SQL: what a listing may be narrowed by, beside the model."""
+SIDES_OF_MODEL = ("candidate = :model", "reference = :model AND candidate <> :model")
+"""SQL: an audit names the model as its candidate, or else as its reference. Each has an index in the order of the list,
+which the two in one condition have not."""
+
+
+def listing(by: Collection[str]) -> str:
+    """SQL: audits of a tenant, narrowed by some of ``CONDITIONS`` and "model". What is not asked is not mentioned: a
+    plan for every combination would read every audit."""
+    asked = "".join(f" AND {condition}" for name, condition in CONDITIONS.items() if name in by)
+    if "model" not in by:
+        return _newest(SHOWN, f"audits WHERE tenant = :tenant{asked}")
+    sides = (_newest(COLUMNS, f"audits WHERE tenant = :tenant AND {side}{asked}") for side in SIDES_OF_MODEL)
+    return _newest(SHOWN, f"(({') UNION ALL ('.join(sides)})) AS audits")
+
+
+def _newest(members: str, which: str) -> str:
+    return f"SELECT {members} FROM {which} ORDER BY created_at DESC, id DESC LIMIT :limit"  # noqa: S608  constants of this module
+
+
 def list_audits(
     session: Session, tenant: str, narrowed: AuditFilter, *, after: tuple[datetime, UUID] | None, limit: int
-) -> list[AuditRecord]:
+) -> list[Audit]:
     """Newest first; ``after`` is the (created_at, id) of the last one seen."""
-    query = select(AuditRecord).where(AuditRecord.tenant == tenant, *_conditions(narrowed))
-    if after is not None:
-        created, last = after
-        # A comparison of rows goes straight to its place in the index; the same said with OR reads all before it.
-        query = query.where(tuple_(AuditRecord.created_at, AuditRecord.id) < (created, last))
-    return list(session.scalars(query.order_by(AuditRecord.created_at.desc(), AuditRecord.id.desc()).limit(limit)))
-
-
-def _conditions(narrowed: AuditFilter) -> list[ColumnElement[bool]]:
-    found: list[ColumnElement[bool]] = []
-    if narrowed.state is not None:
-        found.append(AuditRecord.state == narrowed.state)
-    if narrowed.verdict is not None:
-        found.append(AuditRecord.verdict == narrowed.verdict)
-    if narrowed.model is not None:
-        found.append(or_(AuditRecord.candidate == narrowed.model, AuditRecord.reference == narrowed.model))
+    by: dict[str, Any] = {name: value for name, value in vars(narrowed).items() if value not in (None, ())}
     if narrowed.labels:
-        found.append(AuditRecord.labels.contains(dict(narrowed.labels)))
-    if narrowed.created_after is not None:
-        found.append(AuditRecord.created_at > narrowed.created_after)
-    if narrowed.created_before is not None:
-        found.append(AuditRecord.created_at < narrowed.created_before)
-    return found
+        by["labels"] = json.dumps(dict(narrowed.labels))
+    if after is not None:
+        by["after"], by["after_id"] = after
+    rows = session.execute(text(listing(by)), {"tenant": tenant, "limit": limit} | by)
+    return [_audit(row) for row in rows]
 
 
 def cancel_audit(session: Session, tenant: str, audit_id: UUID) -> bool:

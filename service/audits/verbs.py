@@ -11,16 +11,14 @@ from sqlalchemy.orm import Session
 
 from service.audits import idempotency, store
 from service.audits.resolve import AuditRequest, Resolved, resolve_request
-from service.audits.store import NeededRun
+from service.audits.store import Audit, NewAudit
 from service.database.ids import new_id
-from service.database.tables import AuditRecord
 from service.database.unit_of_work import Ledger, Reads
 from service.prompt_sets.store import keep_prompt_set
 from service.runs import demand
 from service.runs.held import held_by_audit, without_hosts
-from service.runs.lifecycle import IN_FLIGHT
+from service.runs.lifecycle import IN_FLIGHT, State
 from service.runs.settle import settle_audit
-from service.runs.specs import SIDES
 from service.settings import Settings
 from service.traces.store import load_comparison_document, load_trace_document
 from spinal.documents.comparison import Comparison, RuleOutcome, Verdict
@@ -104,16 +102,17 @@ def _stored_answer(session: Session, tenant: str, key: str, asked: idempotency.B
     return Accepted(stored.audit_id, stored.status)
 
 
-def _record(tenant: str, request: AuditRequest, resolved: Resolved, request_id: str | None) -> AuditRecord:
-    return AuditRecord(
+def _record(tenant: str, request: AuditRequest, resolved: Resolved, request_id: str | None) -> NewAudit:
+    return NewAudit(
         id=new_id(),
         tenant=tenant,
-        **{role: request.models.get(role) for role in SIDES},
+        candidate=request.models["candidate"],
+        reference=request.models.get("reference"),
+        control=request.models.get("control"),
         request=request.body,
         spec=resolved.summary,
         labels=request.labels,
         priority=request.priority,
-        state="QUEUED",
         request_id=request_id,
     )
 
@@ -121,7 +120,7 @@ def _record(tenant: str, request: AuditRequest, resolved: Resolved, request_id: 
 def _write(
     session: Session,
     settings: Settings,
-    audit: AuditRecord,
+    audit: NewAudit,
     resolved: Resolved,
     priority: int,
     traceparent: str | None,
@@ -135,18 +134,15 @@ def _write(
         traceparent=traceparent,
     )
     store.insert_audit(session, audit, needed)
-    settle_audit(session, audit.id)
-    session.expire(audit)
-    done = audit.state == "SUCCEEDED"
+    done = settle_audit(session, audit.id) is State.SUCCEEDED
     return Accepted(audit.id, 201 if done else 202)
 
 
 @dataclass(frozen=True, eq=False)
 class AuditView:
-    """An audit, its runs by role, and its verdict once there is one."""
+    """An audit, and its verdict once there is one."""
 
-    audit: AuditRecord
-    runs: dict[str, NeededRun]
+    audit: Audit
     verdict: Verdict | None
 
 
@@ -179,17 +175,13 @@ def list_audits(
         return AuditsPage(_views(session, page), following)
 
 
-def _views(session: Session, audits: list[AuditRecord]) -> list[AuditView]:
-    """The audits with what belongs to them: one statement for all their runs, and one for the verdicts of those that
-    the release before settled, where there are any."""
-    if not audits:
-        return []
-    runs = store.runs_of(session, [audit.id for audit in audits])
+def _views(session: Session, audits: list[Audit]) -> list[AuditView]:
+    """The audits with their verdicts: one statement for those that the release before settled, where there are any."""
     elsewhere = [a.comparison for a in audits if a.verdict_document is None and a.verdict is not None and a.comparison]
     carried = store.verdicts_in_comparisons(session, elsewhere) if elsewhere else {}
     verdicts = (audit.verdict_document or carried.get(audit.comparison or "") for audit in audits)
     return [
-        AuditView(audit, runs[audit.id], None if verdict is None else _verdict(verdict))
+        AuditView(audit, None if verdict is None else _verdict(verdict))
         for audit, verdict in zip(audits, verdicts, strict=True)
     ]
 
@@ -204,8 +196,9 @@ def _verdict(document: dict[str, Any]) -> Verdict:
     return Verdict.model_validate(known(document, Verdict) | {"rules": rules})
 
 
-def read_result(ledger: Reads, tenant: str, audit_id: UUID) -> Comparison | Trace:
-    """What the audit found: its comparison with the audit's verdict, or its trace when it has no reference.
+def read_result(ledger: Reads, tenant: str, audit_id: UUID, *, layers: bool = True) -> Comparison | Trace:
+    """What the audit found: its comparison with the audit's verdict, without layers where these are not needed, or its
+    trace when it has no reference.
 
     Raises AuditNotFound, AuditNotFinished, AuditFailed.
     """
@@ -216,15 +209,16 @@ def read_result(ledger: Reads, tenant: str, audit_id: UUID) -> Comparison | Trac
             trace = Trace.model_validate(load_trace_document(session, view.audit.candidate_trace or ""))
             held = held_by_audit(session, audit_id, "candidate")
             return trace if held is None else held.name_trace(trace)
-        stored = Comparison.model_validate(load_comparison_document(session, view.audit.comparison))
+        stored = Comparison.model_validate(load_comparison_document(session, view.audit.comparison, layers=layers))
         held = held_by_audit(session, audit_id, "compare")
     comparison = stored if view.verdict is None else Comparison.of(stored, view.verdict)
     return comparison if held is None else held.name_comparison(comparison)
 
 
-def read_comparison(ledger: Reads, tenant: str, audit_id: UUID) -> Comparison:
-    """The audit's comparison; additionally raises AuditHasNoScores for an audit without a reference."""
-    found = read_result(ledger, tenant, audit_id)
+def read_scores(ledger: Reads, tenant: str, audit_id: UUID) -> Comparison:
+    """The audit's comparison without its layers; additionally raises AuditHasNoScores for an audit without a
+    reference."""
+    found = read_result(ledger, tenant, audit_id, layers=False)
     if isinstance(found, Trace):
         raise AuditHasNoScores(
             f"audit {audit_id} has no reference to compare with", hint="submit it with a reference checkpoint"
@@ -232,7 +226,7 @@ def read_comparison(ledger: Reads, tenant: str, audit_id: UUID) -> Comparison:
     return found
 
 
-def _require_success(audit: AuditRecord) -> None:
+def _require_success(audit: Audit) -> None:
     if audit.state in IN_FLIGHT:
         raise AuditNotFinished(
             f"audit {audit.id} is {audit.state}", hint="wait with GET /v1/audits/{id}?wait=30", state=audit.state

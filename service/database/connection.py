@@ -5,11 +5,16 @@ gone. Neither helps when something in between (a pooler, a proxy, a hung disk un
 answers: without a limit on this side a worker could neither stop nor be stopped.
 """
 
+import select
 import time
 from collections.abc import Generator
 from typing import Any
 
 import psycopg
+
+PING_LIMIT_S = 3.0
+HEARD_LATELY_S = 1.0
+"""So long after an answer a server that has not hung up is taken to be there."""
 
 
 class NoAnswer(psycopg.OperationalError):
@@ -20,10 +25,39 @@ class BoundedConnection(psycopg.Connection[Any]):
     """Raises NoAnswer when one exchange with the server takes longer than ``answer_limit_s``."""
 
     answer_limit_s = 20.0
+    first_limit_s: float | None = None
+    """Limit of the next exchange alone."""
+    heard_at = float("-inf")
+    """When the server was last known to be there, by the monotonic clock."""
+
+    def answers(self) -> bool:
+        """Whether the server is there. It is asked only when it was not heard lately or has hung up: asking costs a
+        short request a way there and back, as much as what it wants to know. Otherwise the BEGIN that comes next has to
+        be answered as soon as the question would have been."""
+        self.first_limit_s = PING_LIMIT_S
+        if time.monotonic() - self.heard_at < HEARD_LATELY_S and self._is_quiet():
+            return True
+        try:
+            # Outside any transaction.
+            self.set_autocommit(True)
+            self.execute("SELECT 1")
+            self.set_autocommit(False)
+        except psycopg.Error:
+            return False
+        return True
+
+    def _is_quiet(self) -> bool:
+        """A server that nobody has asked anything sends nothing but its farewell."""
+        if self.closed:
+            return False
+        ear = select.poll()
+        ear.register(self.fileno(), select.POLLIN)
+        return not ear.poll(0)
 
     def wait(self, gen: Generator[Any, int, Any], *args: Any, **options: Any) -> Any:
+        limit_s, self.first_limit_s = self.first_limit_s or self.answer_limit_s, None
         try:
-            return super().wait(_bounded(gen, self.answer_limit_s), *args, **options)
+            return super().wait(_bounded(gen, limit_s), *args, **options)
         except NoAnswer:
             # Its protocol is out of step: whoever had it must not use it again.
             self.close()

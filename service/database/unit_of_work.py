@@ -1,5 +1,6 @@
 """Transactions. The only place that commits, and the only place that knows how a database fails."""
 
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Any, Protocol
@@ -18,7 +19,6 @@ PASSING = frozenset({"25006", "25P03", "25P04"})
 only while a failover is under way; a transaction ended because this process had been frozen in it."""
 ANSWER_MARGIN_S = 5.0
 """The server ends a statement before this side gives up on it."""
-PING_LIMIT_S = 3.0
 
 
 class Ledger:
@@ -100,10 +100,6 @@ class Reading:
             with suppress(DatabaseUnavailable):
                 opened.close()
 
-    @property
-    def is_open(self) -> bool:
-        return self._session is not None
-
 
 def make_engine(settings: Settings) -> Engine:
     """A pooled engine whose waits all end: connect, pool, lock and statement timeouts."""
@@ -117,7 +113,6 @@ def make_engine(settings: Settings) -> Engine:
         pool_size=settings.db_pool_size,
         max_overflow=0,
         pool_timeout=settings.db_pool_timeout_s,
-        pool_pre_ping=True,
         connect_args={
             "connect_timeout": settings.db_connect_timeout_s,
             "options": options,
@@ -135,13 +130,15 @@ def make_engine(settings: Settings) -> Engine:
 
     @event.listens_for(engine, "checkout")
     def take(connection: BoundedConnection, _record: Any, _proxy: Any) -> None:
+        if not connection.answers():
+            # The pool opens another in its place, and in that of all as old.
+            raise exc.InvalidatePoolError
         connection.answer_limit_s = settings.db_statement_timeout_s + ANSWER_MARGIN_S
 
     @event.listens_for(engine, "checkin")
     def put_back(connection: BoundedConnection | None, _record: Any) -> None:
         if connection is not None:
-            # For the question whether it still answers, asked before it is taken again.
-            connection.answer_limit_s = PING_LIMIT_S
+            connection.heard_at = time.monotonic()
 
     return engine
 

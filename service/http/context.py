@@ -1,15 +1,17 @@
 """What handlers depend on: settings, ledger, the caller."""
 
 from collections.abc import AsyncIterator, Callable
-from typing import Annotated
+from contextlib import asynccontextmanager
+from typing import Annotated, Concatenate, ParamSpec, TypeVar
 
-from anyio import CancelScope, CapacityLimiter, move_on_after
+from anyio import CapacityLimiter, WouldBlock, move_on_after
 from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.datastructures import State
 
-from service.database.unit_of_work import RETRY_HINT, Ledger, Reading
+from service.database.unit_of_work import RETRY_HINT, Ledger, Reading, Reads
 from service.keys.store import SCOPES, Caller, authenticate
 from service.settings import Settings
 from spinal.errors import DatabaseUnavailable, Forbidden, RequestInvalid, Unauthorized
@@ -17,14 +19,16 @@ from spinal.errors import DatabaseUnavailable, Forbidden, RequestInvalid, Unauth
 bearer = HTTPBearer(auto_error=False, description="API key `spk_<id>_<secret>`")
 ANONYMOUS = Caller("default", frozenset(SCOPES), None)
 """The caller of a service whose authentication is switched off."""
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-def get_ledger(request: Request) -> Ledger:
+async def get_ledger(request: Request) -> Ledger:
     ledger: Ledger = request.app.state.ledger
     return ledger
 
 
-def get_app_settings(request: Request) -> Settings:
+async def get_app_settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
 
@@ -44,6 +48,13 @@ class Turn:
         """Raises DatabaseUnavailable when none has come free in time."""
         if self._held:
             return
+        try:
+            self._limiter.acquire_on_behalf_of_nowait(self)
+            self._held = True
+        except WouldBlock:
+            await self._wait()
+
+    async def _wait(self) -> None:
         with move_on_after(self._patience_s):
             await self._limiter.acquire_on_behalf_of(self)
             self._held = True
@@ -56,73 +67,87 @@ class Turn:
             self._limiter.release_on_behalf_of(self)
 
 
-async def get_turn(request: Request, settings: SettingsDep) -> AsyncIterator[Turn]:
-    """Held until the handler is done; one that sleeps gives it back meanwhile."""
-    turn = Turn(request.app.state.turns, settings.db_pool_timeout_s)
+class Asker:
+    """Whoever sent a request that only reads."""
+
+    def __init__(self, shared: State, sent: HTTPAuthorizationCredentials | None) -> None:
+        self.settings: Settings = shared.settings
+        self._shared, self._sent = shared, sent
+        self._caller: Caller | None = None
+
+    async def read(self, verb: Callable[Concatenate[Reads, str, P], T], *args: P.args, **members: P.kwargs) -> T:
+        """``verb(ledger, tenant, ...)``, carried out in one thread, whose reads are one transaction. The key is looked
+        up there, too, before anything else: a thread or a transaction more costs a request as much as what it asks for.
+
+        Raises Unauthorized, Forbidden, DatabaseUnavailable, and what ``verb`` raises.
+        """
+        async with _turn(self._shared):
+            return await run_in_threadpool(self._read, lambda ledger, tenant: verb(ledger, tenant, *args, **members))
+
+    def _read(self, verb: Callable[[Reads, str], T]) -> T:
+        reading = Reading(self._shared.ledger)
+        try:
+            if self._caller is None:
+                self._caller = _admitted(reading, self.settings, self._sent, "read")
+            return verb(reading, self._caller.tenant)
+        finally:
+            reading.end()
+
+
+@asynccontextmanager
+async def _turn(shared: State) -> AsyncIterator[None]:
+    turn = Turn(shared.turns, shared.settings.db_pool_timeout_s)
     await turn.take()
     try:
-        yield turn
+        yield
     finally:
         turn.give_back()
 
 
-TurnDep = Annotated[Turn, Depends(get_turn, scope="function")]
-
-
-async def get_reading(ledger: LedgerDep, turn: TurnDep) -> AsyncIterator[Reading]:
-    """The one transaction in which a request looks up its key and reads what it asks for; ended before the answer is
-    sent."""
-    reading = Reading(ledger)
-    try:
-        yield reading
-    finally:
-        if reading.is_open:
-            with CancelScope(shield=True):
-                await run_in_threadpool(reading.end)
-
-
-ReadingDep = Annotated[Reading, Depends(get_reading, scope="function")]
-
-
-def get_caller(
-    reading: ReadingDep,
-    settings: SettingsDep,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
-) -> Caller:
-    """Who calls; raises Unauthorized."""
+def _admitted(ledger: Reads, settings: Settings, sent: HTTPAuthorizationCredentials | None, scope: str) -> Caller:
+    """Who calls, when their key has ``scope`` (or ``admin``)."""
     if settings.auth == "disabled":
         return ANONYMOUS
-    if credentials is None:
-        raise Unauthorized("no API key was sent", hint="send Authorization: Bearer spk_...")
-    with reading.read() as session:
-        caller = authenticate(session, credentials.credentials, pepper=settings.key_pepper.get_secret_value())
+    key = _key(sent)
+    with ledger.read() as session:
+        caller = authenticate(session, key, pepper=settings.key_pepper.get_secret_value())
     if caller is None:
         raise Unauthorized("the API key is unknown, expired or revoked", hint="ask an operator for a key")
+    if scope not in caller.scopes and "admin" not in caller.scopes:
+        raise Forbidden(f"this key lacks the scope {scope!r}", hint="ask an operator for a key that has it")
     return caller
 
 
-def require(scope: str) -> Callable[..., Caller]:
-    """A dependency that admits callers with ``scope`` (or ``admin``)."""
-
-    def admitted(caller: Annotated[Caller, Depends(get_caller)]) -> Caller:
-        if scope not in caller.scopes and "admin" not in caller.scopes:
-            raise Forbidden(f"this key lacks the scope {scope!r}", hint="ask an operator for a key that has it")
-        return caller
-
-    return admitted
+def _key(sent: HTTPAuthorizationCredentials | None) -> str:
+    if sent is None:
+        raise Unauthorized("no API key was sent", hint="send Authorization: Bearer spk_...")
+    return sent.credentials
 
 
-def admit_writer(reading: ReadingDep, caller: Annotated[Caller, Depends(require("write"))]) -> Caller:
-    """Admits callers who may write; a request that opens transactions of its own holds none beside them."""
-    reading.end()
-    return caller
+Sent = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 
 
-Reader = Annotated[Caller, Depends(require("read"))]
-Writer = Annotated[Caller, Depends(admit_writer)]
+async def get_asker(request: Request, sent: Sent) -> Asker:
+    """Raises Unauthorized where no key was sent; one that was is looked up with what it is to read."""
+    shared = request.app.state
+    if shared.settings.auth == "required":
+        _key(sent)
+    return Asker(shared, sent)
 
 
-def refuse_unknown_query(request: Request) -> None:
+async def get_writer(request: Request, sent: Sent) -> AsyncIterator[Caller]:
+    """A caller who may write. The handler opens transactions of its own, in its turn, and none is open beside them."""
+    shared = request.app.state
+    async with _turn(shared):
+        yield await run_in_threadpool(_admitted, shared.ledger, shared.settings, sent, "write")
+
+
+Reader = Annotated[Asker, Depends(get_asker)]
+# Of the scope "function": the turn ends before the answer is sent.
+Writer = Annotated[Caller, Depends(get_writer, scope="function")]
+
+
+async def refuse_unknown_query(request: Request) -> None:
     """A misspelt filter must not silently answer with everything; raises RequestInvalid."""
     route = request.scope.get("route")
     if not isinstance(route, APIRoute):

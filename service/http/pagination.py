@@ -6,8 +6,11 @@ import json
 from datetime import datetime
 from typing import Any
 
-from fastapi import Request, Response
+from fastapi import Response
+from pydantic import BaseModel
+from starlette.datastructures import URL
 
+from service.http.answers import answer
 from spinal.errors import RequestInvalid
 
 
@@ -39,8 +42,9 @@ def decode_time(value: str) -> datetime:
     return found
 
 
-def link_next(request: Request, response: Response, cursor: str | None) -> None:
-    """``Link: rel="next"`` for the page behind this one."""
-    if cursor is not None:
-        target = request.url.include_query_params(cursor=cursor)
-        response.headers["Link"] = f'<{target.path}?{target.query}>; rel="next"'
+def page_answer(page: BaseModel, url: URL, cursor: str | None) -> Response:
+    """A page of what stands at ``url``, with ``Link: rel="next"`` for the page behind it."""
+    if cursor is None:
+        return answer(page)
+    target = url.include_query_params(cursor=cursor)
+    return answer(page, {"Link": f'<{target.path}?{target.query}>; rel="next"'})

@@ -3,10 +3,13 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
+from starlette.datastructures import URL
 
-from service.http.context import LedgerDep, Reader, ReadingDep, SettingsDep, Writer
+from service.database.unit_of_work import Reads
+from service.http.answers import answer
+from service.http.context import LedgerDep, Reader, SettingsDep, Writer
 from service.http.documented import ACCESS, SUBMIT_ERRORS, documented
-from service.http.pagination import decode, encode, link_next
+from service.http.pagination import decode, encode, page_answer
 from service.models.schemas import ModelIn, ModelOut, ModelPage
 from service.models.store import list_models
 from service.models.verbs import read_model, register_model
@@ -36,28 +39,36 @@ def register(body: ModelIn, response: Response, ledger: LedgerDep, settings: Set
     return ModelOut.of(record)
 
 
-@router.get("/models", operation_id="listModels", responses=documented(*ACCESS))
-def models(
+@router.get("/models", operation_id="listModels", response_model=ModelPage, responses=documented(*ACCESS))
+async def models(
     request: Request,
-    response: Response,
-    reading: ReadingDep,
-    caller: Reader,
+    reader: Reader,
     cursor: Annotated[str | None, Query(max_length=512)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-) -> ModelPage:
+) -> Response:
     """Registered models by name."""
     after = decode(cursor, 1)[0].replace("\x00", "") if cursor is not None else None
-    with reading.read() as session:
-        found = list_models(session, caller.tenant, after=after, limit=limit + 1)
+    return await reader.read(_page, request.url, after, limit)
+
+
+def _page(ledger: Reads, tenant: str, url: URL, after: str | None, limit: int) -> Response:
+    with ledger.read() as session:
+        found = list_models(session, tenant, after=after, limit=limit + 1)
     page = found[:limit]
     following = encode(page[-1].name) if len(found) > limit else None
-    link_next(request, response, following)
-    return ModelPage(items=[ModelOut.of(record) for record in page], next=following)
+    return page_answer(ModelPage(items=[ModelOut.of(model) for model in page], next=following), url, following)
 
 
-@router.get("/models/{name}", operation_id="getModel", responses=documented(*ACCESS, errors.RegisteredModelNotFound))
-def model(
-    name: Annotated[str, Path(max_length=128, pattern=r"^[A-Za-z0-9._-]+$")], reading: ReadingDep, caller: Reader
-) -> ModelOut:
+@router.get(
+    "/models/{name}",
+    operation_id="getModel",
+    response_model=ModelOut,
+    responses=documented(*ACCESS, errors.RegisteredModelNotFound),
+)
+async def model(name: Annotated[str, Path(max_length=128, pattern=r"^[A-Za-z0-9._-]+$")], reader: Reader) -> Response:
     """A registered model by name or id."""
-    return ModelOut.of(read_model(reading, caller.tenant, name))
+    return await reader.read(_one, name)
+
+
+def _one(ledger: Reads, tenant: str, name: str) -> Response:
+    return answer(ModelOut.of(read_model(ledger, tenant, name)))

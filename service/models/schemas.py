@@ -6,8 +6,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from service.database.tables import ModelRecord
 from service.http.fields import PRINTABLE, Labels, ModelName, Reference
+from service.models.store import Model
 
 
 class ModelIn(BaseModel):
@@ -33,14 +33,14 @@ class ModelOut(BaseModel):
     created_at: datetime
 
     @classmethod
-    def of(cls, record: ModelRecord) -> Self:
+    def of(cls, model: Model) -> Self:
         return cls(
-            id=record.id,
-            name=record.name,
-            reference=record.reference,
-            description=record.description,
-            labels=record.labels,
-            created_at=record.created_at,
+            id=model.id,
+            name=model.name,
+            reference=model.reference,
+            description=model.description,
+            labels=model.labels,
+            created_at=model.created_at,
         )
 
 

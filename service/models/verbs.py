@@ -1,9 +1,7 @@
 """From what a caller names to a checkpoint that can be audited."""
 
-from service.database.ids import new_id
-from service.database.tables import ModelRecord
 from service.database.unit_of_work import Ledger, Reads
-from service.models.store import find_model, insert_model
+from service.models.store import Model, find_model, insert_model
 from service.settings import Settings
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.inspect import inspect
@@ -39,19 +37,17 @@ def register_model(
     reference: str,
     description: str | None,
     labels: dict[str, str],
-) -> ModelRecord:
+) -> Model:
     """Give a reference a name, after the same checks that an audit makes; raises ModelNameTaken."""
     inspect(resolve_reference(reference, roots=settings.roots_of(tenant)))
-    record = ModelRecord(
-        id=new_id(), tenant=tenant, name=name, reference=reference, description=description, labels=labels
-    )
     with ledger.begin() as session:
-        if not insert_model(session, record):
+        made = insert_model(session, tenant, name, reference=reference, description=description, labels=labels)
+        if made is None:
             raise ModelNameTaken(f"a model named {name!r} exists", hint="choose another name; names are never moved")
     return read_model(ledger, tenant, name)
 
 
-def read_model(ledger: Reads, tenant: str, name: str) -> ModelRecord:
+def read_model(ledger: Reads, tenant: str, name: str) -> Model:
     """A registered model by name or id; raises RegisteredModelNotFound."""
     with ledger.read() as session:
         found = find_model(session, tenant, name)

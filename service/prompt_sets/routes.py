@@ -2,9 +2,11 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 
-from service.http.context import LedgerDep, Reader, ReadingDep, Writer
+from service.database.unit_of_work import Reads
+from service.http.answers import answer
+from service.http.context import LedgerDep, Reader, Writer
 from service.http.documented import ACCESS, documented
 from service.prompt_sets.schemas import PromptSetIn, PromptSetOut, PromptSetPage
 from service.prompt_sets.store import keep_prompt_set, list_prompt_sets
@@ -32,17 +34,21 @@ def store(body: PromptSetIn, ledger: LedgerDep, caller: Writer) -> PromptSetOut:
     return PromptSetOut(digest=made.digest, name=made.name, count=len(made), builtin=False)
 
 
-@router.get("/prompt-sets", operation_id="listPromptSets", responses=documented(*ACCESS))
-def prompt_sets(reading: ReadingDep, caller: Reader, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> PromptSetPage:
+@router.get("/prompt-sets", operation_id="listPromptSets", response_model=PromptSetPage, responses=documented(*ACCESS))
+async def prompt_sets(reader: Reader, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> Response:
     """Built-in sets, then the newest of the caller's tenant."""
+    return await reader.read(_page, limit)
+
+
+def _page(ledger: Reads, tenant: str, limit: int) -> Response:
     built_in = [builtin_prompts(name) for name in BUILTIN_SETS]
     known = {prompts.digest for prompts in built_in}
     items = [PromptSetOut(digest=p.digest, name=p.name, count=len(p), builtin=True) for p in built_in]
-    with reading.read() as session:
-        stored = list_prompt_sets(session, caller.tenant, limit)
+    with ledger.read() as session:
+        stored = list_prompt_sets(session, tenant, limit)
     items += [
         PromptSetOut(digest=row.digest, name=row.name, count=row.count, builtin=False)
         for row in stored
         if row.digest not in known
     ]
-    return PromptSetPage(items=items[: limit + len(built_in)])
+    return answer(PromptSetPage(items=items[: limit + len(built_in)]))

@@ -38,9 +38,9 @@ def settle(session: Session, run_ids: Sequence[UUID]) -> None:
         settle_audit(session, row.id, verdicts)
 
 
-def settle_audit(session: Session, audit_id: UUID, verdicts: dict[str, dict[str, Any] | None] | None = None) -> None:
-    """Recompute one audit (whose row the caller holds) from its runs. ``verdicts`` keeps those of comparisons that many
-    audits wait for."""
+def settle_audit(session: Session, audit_id: UUID, verdicts: dict[str, dict[str, Any] | None] | None = None) -> State:
+    """Recompute one audit (whose row the caller holds) from its runs; returns its state. ``verdicts`` keeps those of
+    comparisons that many audits wait for."""
     runs = session.execute(
         text("""SELECT role, state, result_digest, error FROM audit_runs JOIN runs ON runs.id = run_id
                 WHERE audit_id = :audit ORDER BY role"""),
@@ -77,6 +77,7 @@ def settle_audit(session: Session, audit_id: UUID, verdicts: dict[str, dict[str,
             "error": json.dumps(error) if error is not None else None,
         },
     )
+    return state
 
 
 def _verdict(session: Session, comparison: str) -> dict[str, Any] | None:

@@ -3,12 +3,14 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from fastapi.responses import JSONResponse
+from starlette.datastructures import URL
 
-from service.http.context import Reader, ReadingDep
+from service.database.unit_of_work import Reads
+from service.http.answers import answer
+from service.http.context import Reader
 from service.http.documented import ACCESS, documented
 from service.http.fields import HEX, DigestPath
-from service.http.pagination import decode, encode, link_next
+from service.http.pagination import decode, encode, page_answer
 from service.traces.schemas import DiffOut, TraceHead, TracePage
 from service.traces.store import list_traces
 from service.traces.verbs import read_diff, read_trace
@@ -18,28 +20,29 @@ from spinal.documents.trace import Trace
 router = APIRouter(prefix="/v1", tags=["results"])
 
 
-@router.get("/traces", operation_id="listTraces", responses=documented(*ACCESS))
-def listing(
+@router.get("/traces", operation_id="listTraces", response_model=TracePage, responses=documented(*ACCESS))
+async def listing(
     request: Request,
-    response: Response,
-    reading: ReadingDep,
-    caller: Reader,
+    reader: Reader,
     weights_digest: Annotated[str | None, Query(pattern=HEX)] = None,
     cursor: Annotated[str | None, Query(max_length=512)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-) -> TracePage:
+) -> Response:
     """Traces that the tenant's audits made or shared, newest first."""
     after: str | None = None
     if cursor is not None:
         # The time is for the release before. When a row was stored is told to nobody: another tenant may have done it.
         _, after = decode(cursor, 2)
         after = after.replace("\x00", "")
-    with reading.read() as session:
-        found = list_traces(session, caller.tenant, weights=weights_digest, after=after, limit=limit + 1)
+    return await reader.read(_page, request.url, weights_digest, after, limit)
+
+
+def _page(ledger: Reads, tenant: str, url: URL, weights: str | None, after: str | None, limit: int) -> Response:
+    with ledger.read() as session:
+        found = list_traces(session, tenant, weights=weights, after=after, limit=limit + 1)
     page = found[:limit]
     following = encode(page[-1].created_at, page[-1].digest) if len(found) > limit else None
-    link_next(request, response, following)
-    return TracePage(items=[TraceHead.of(row) for row in page], next=following)
+    return page_answer(TracePage(items=[TraceHead.of(row) for row in page], next=following), url, following)
 
 
 @router.get(
@@ -48,26 +51,34 @@ def listing(
     response_model=Trace,
     responses={304: {"description": "Not changed"}, **documented(*ACCESS, errors.TraceNotFound)},
 )
-def read(
+async def read(
     digest: DigestPath,
-    reading: ReadingDep,
-    caller: Reader,
+    reader: Reader,
     if_none_match: Annotated[str | None, Header(max_length=256)] = None,
 ) -> Response:
     """One depth trace, ``spinal.trace/1``. Immutable."""
-    trace = read_trace(reading, caller.tenant, digest)
+    return await reader.read(_one, digest, if_none_match)
+
+
+def _one(ledger: Reads, tenant: str, digest: str, if_none_match: str | None) -> Response:
+    trace = read_trace(ledger, tenant, digest)
     headers = {"ETag": f'"{digest}"', "Cache-Control": "private, max-age=31536000, immutable"}
     if if_none_match is not None and headers["ETag"] in [part.strip() for part in if_none_match.split(",")]:
         return Response(status_code=304, headers=headers)
-    return JSONResponse(trace.model_dump(mode="json", by_alias=True), headers=headers)
+    return answer(trace, headers)
 
 
 @router.get(
     "/diffs/{reference}...{candidate}",
     operation_id="getDiff",
+    response_model=DiffOut,
     responses=documented(*ACCESS, errors.TraceNotFound, errors.FingerprintMismatch, errors.TracesNotComparable),
 )
-def difference(reference: DigestPath, candidate: DigestPath, reading: ReadingDep, caller: Reader) -> DiffOut:
+async def difference(reference: DigestPath, candidate: DigestPath, reader: Reader) -> Response:
     """Layer-wise differences of two traces, candidate minus reference."""
-    found = read_diff(reading, caller.tenant, reference, candidate)
-    return DiffOut(diff=found.diff, comparison=found.comparison)
+    return await reader.read(_difference, reference, candidate)
+
+
+def _difference(ledger: Reads, tenant: str, reference: str, candidate: str) -> Response:
+    found = read_diff(ledger, tenant, reference, candidate)
+    return answer(DiffOut(diff=found.diff, comparison=found.comparison))

@@ -158,10 +158,12 @@ def store_comparison(session: Session, comparison: Comparison) -> None:
     )
 
 
-def load_comparison_document(session: Session, digest: str) -> dict[str, Any] | None:
-    """The whole ``spinal.comparison/1`` document, or None."""
+def load_comparison_document(session: Session, digest: str, *, layers: bool = True) -> dict[str, Any] | None:
+    """The ``spinal.comparison/1`` document, or None. Its layers are most of it, and can be left out."""
     found: dict[str, Any] | None = session.execute(
-        text("SELECT document FROM comparisons WHERE digest = :d"), {"d": digest}
+        text("""SELECT CASE WHEN :layers THEN document ELSE jsonb_set(document, '{layers}', '[]') END
+                FROM comparisons WHERE digest = :d"""),
+        {"d": digest, "layers": layers},
     ).scalar()
     return found
 
@@ -177,6 +179,12 @@ def tenant_has_trace(session: Session, tenant: str, digest: str) -> bool:
     )
 
 
+NOT_FOR_OTHERS = """(SELECT TRUE FROM runs own WHERE own.result_digest = t.digest
+  AND COALESCE(own.spec->>'tenant', :tenant) = :tenant LIMIT 1)"""
+"""SQL: a run made the trace ``t`` for this tenant, or for all. Asked first, trace by trace: that none of the tenant's
+audits holds a trace of others is known only when all of them have been gone through."""
+
+
 def list_traces(session: Session, tenant: str, *, weights: str | None, after: str | None, limit: int) -> list[Row[Any]]:
     """Heads of the traces that the tenant's audits hold, newest first, behind the one with the digest ``after``. What
     the checkpoint is called, and since when there is the trace, is said by the first audit that holds it."""
@@ -189,7 +197,7 @@ def list_traces(session: Session, tenant: str, *, weights: str | None, after: st
                         GREATEST(runs.finished_at, audits.created_at) AS created_at
                       FROM {HOLDERS} WHERE runs.result_digest = t.digest AND {HELD}
                       ORDER BY x.audit_id, x.role LIMIT 1) AS held
-                    WHERE (CAST(:weights AS text) IS NULL OR t.weights_digest = :weights)
+                    WHERE {NOT_FOR_OTHERS} AND (CAST(:weights AS text) IS NULL OR t.weights_digest = :weights)
                       AND (CAST(:after AS text) IS NULL OR (t.created_at, t.digest) <
                         (SELECT last.created_at, last.digest FROM traces last WHERE last.digest = :after
                          AND EXISTS (SELECT 1 FROM {HOLDERS} WHERE runs.result_digest = :after AND {HELD})))

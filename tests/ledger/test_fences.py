@@ -10,8 +10,8 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from service.audits import store as audits
+from service.audits.store import NewAudit
 from service.database.ids import new_id
-from service.database.tables import AuditRecord
 from service.database.unit_of_work import Ledger
 from service.runs import transitions as runs
 from service.runs.demand import need_runs
@@ -82,7 +82,7 @@ def world(ledger: Ledger) -> World:
     with ledger.begin() as session:
         stored_trace(session)
     for name in ("own", "other"):
-        audit = AuditRecord(id=new_id(), tenant="t", candidate=name, reference=None, request={}, spec={})
+        audit = NewAudit(id=new_id(), tenant="t", candidate=name, reference=None)
         with ledger.begin() as session:
             found = need_runs(
                 session,

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import text
 
 from service.audits import store
+from service.audits.store import NewAudit
 from service.database.ids import new_id
-from service.database.tables import AuditRecord
 from service.database.unit_of_work import Ledger
 from service.runs import rings, transitions
 from service.runs.demand import need_runs
@@ -32,7 +32,7 @@ def submit(ledger: Ledger, chance: Random) -> UUID:
         "candidate": {"kind": "trace", "of": other},
     }
     specs["compare"] = {"kind": "compare", "needs": dict(specs)}
-    audit = AuditRecord(id=new_id(), tenant="t", candidate=other, reference=one, request={}, spec={}, state="QUEUED")
+    audit = NewAudit(id=new_id(), tenant="t", candidate=other, reference=one)
     with ledger.begin() as session:
         store.insert_audit(
             session, audit, need_runs(session, specs, queue_of=lambda _kind: "cpu", priority=0, traceparent=None)

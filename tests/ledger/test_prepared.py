@@ -5,6 +5,7 @@ import ast
 import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import psycopg
 from sqlalchemy.orm import Session
 
+from service.audits.store import CONDITIONS, listing
 from service.operations.invariants import INVARIANTS
 from tests.conftest import ROOT
 
@@ -65,6 +67,17 @@ def test_a_statement_can_be_prepared(session: Session, statement: Statement) -> 
 def test_an_invariant_can_be_prepared(session: Session, name: str) -> None:
     query = INVARIANTS[name]
     prepare(session, query if isinstance(query, str) else query())
+
+
+NARROWINGS = [
+    by for size in range(len(CONDITIONS) + 2) for by in combinations((*CONDITIONS, "model"), size)
+]  # fmt: skip
+
+
+def test_a_list_of_audits_can_be_prepared_however_it_is_narrowed(session: Session) -> None:
+    for by in NARROWINGS:
+        prepare(session, listing(by))
+    assert len(NARROWINGS) == 2**7
 
 
 def test_statements_are_found_where_they_stand() -> None:

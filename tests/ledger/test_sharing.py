@@ -6,8 +6,8 @@ from uuid import UUID
 from sqlalchemy import text
 
 from service.audits import store
+from service.audits.store import NewAudit
 from service.database.ids import new_id
-from service.database.tables import AuditRecord
 from service.database.unit_of_work import Ledger
 from service.runs import rings, transitions
 from service.runs.demand import find_or_create_run, need_runs
@@ -24,7 +24,7 @@ DIGEST = "ab" * 32
 
 
 def submit(ledger: Ledger, specs: dict[str, dict[str, Any]]) -> tuple[UUID, dict[str, UUID]]:
-    audit = AuditRecord(id=new_id(), tenant="t", candidate="m", reference=None, request={}, spec={}, state="QUEUED")
+    audit = NewAudit(id=new_id(), tenant="t", candidate="m", reference=None)
     with ledger.begin() as session:
         found = need_runs(session, specs, queue_of=lambda _kind: "cpu", priority=0, traceparent=None)
         store.insert_audit(session, audit, found)

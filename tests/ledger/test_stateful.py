@@ -28,8 +28,8 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from service.audits import store
+from service.audits.store import NewAudit
 from service.database.ids import new_id
-from service.database.tables import AuditRecord
 from service.database.unit_of_work import Ledger
 from service.operations.invariants import violations
 from service.runs import rings, transitions
@@ -202,9 +202,7 @@ class Transitions(RuleBasedStateMachine):
         if reference is not None:
             names |= {"reference": reference, "compare": f"{reference}...{candidate}"}
         specs = {role: self.spec(role, name) for role, name in names.items()}
-        audit = AuditRecord(
-            id=new_id(), tenant=TENANT, candidate=candidate, reference=reference, request={}, spec={}, state="QUEUED"
-        )
+        audit = NewAudit(id=new_id(), tenant=TENANT, candidate=candidate, reference=reference)
         with self.ledger.begin() as session:
             found = need_runs(session, specs, queue_of=lambda _kind: self.example, priority=priority, traceparent=None)
             store.insert_audit(session, audit, found)

@@ -4,6 +4,7 @@ One transaction a test, as in ``test_run_statements.py``.
 """
 
 import hmac
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,9 +15,8 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from service.audits import idempotency, store
-from service.audits.store import AuditFilter
+from service.audits.store import AuditFilter, NewAudit
 from service.database.ids import new_id
-from service.database.tables import AuditRecord, ModelRecord
 from service.keys import store as keys
 from service.models import store as models
 from service.operations import retained
@@ -69,8 +69,13 @@ def test_an_audit_is_its_tenants_own(session: Session) -> None:
     assert store.find_audit(session, "t", theirs) is None
 
 
-def ids_of_runs(session: Session, audit: UUID) -> dict[str, UUID]:
-    return {role: run.id for role, run in store.runs_of(session, [audit])[audit].items()}
+def runs_of(session: Session, audit: UUID) -> dict[str, store.NeededRun]:
+    """As the audit alone says it, and as the list does."""
+    found = store.find_audit(session, "t", audit)
+    assert found is not None
+    [listed] = [one for one in store.list_audits(session, "t", EVERY, after=None, limit=99) if one.id == audit]
+    assert listed == found
+    return found.runs
 
 
 def test_runs_of_an_audit_are_its_own(session: Session) -> None:
@@ -78,18 +83,15 @@ def test_runs_of_an_audit_are_its_own(session: Session) -> None:
     mine, unneeded = put_run(session, kind="compare"), put_run(session, "SUCCEEDED", result_digest="9" * 64)
     audit = put_audit(session, runs={"candidate": shared, "reference": mine})
     other = put_audit(session, runs={"candidate": unneeded, "control": shared})
-    assert ids_of_runs(session, audit) == {"candidate": shared, "reference": mine}
-    assert store.runs_of(session, [audit, other]) == {
-        audit: {
-            "candidate": store.NeededRun(shared, "trace", "RUNNING", 3, {"fraction": 0.5}, None),
-            "reference": store.NeededRun(mine, "compare", "QUEUED", 0, None, None),
-        },
-        other: {
-            "candidate": store.NeededRun(unneeded, "trace", "SUCCEEDED", 0, None, "9" * 64),
-            "control": store.NeededRun(shared, "trace", "RUNNING", 3, {"fraction": 0.5}, None),
-        },
+    assert runs_of(session, audit) == {
+        "candidate": store.NeededRun("RUNNING", 3, {"fraction": 0.5}, None),
+        "reference": store.NeededRun("QUEUED", 0, None, None),
     }
-    assert store.runs_of(session, []) == {}
+    assert runs_of(session, other) == {
+        "candidate": store.NeededRun("SUCCEEDED", 0, None, "9" * 64),
+        "control": store.NeededRun("RUNNING", 3, {"fraction": 0.5}, None),
+    }
+    assert runs_of(session, put_audit(session)) == {}
 
 
 AFTER_THE_END: dict[str, tuple[str, timedelta, bool]] = {
@@ -110,7 +112,7 @@ def test_an_audit_holds_what_was_made_before_its_end(session: Session, when: str
     runs = {"witness": put_run(session, "SUCCEEDED", result_digest=digest, finished_at=NOW),
             "pair": put_run(session, "SUCCEEDED", result_digest="2", finished_at=NOW)}  # fmt: skip
     audit = put_audit(session, state, runs, **({} if state == "RUNNING" else {"finished_at": ended}))
-    found = store.runs_of(session, [audit])[audit]
+    found = runs_of(session, audit)
     assert [found[role].result for role in runs] == ([digest, "2"] if holds else [None, None])
     assert traces.tenant_has_trace(session, "t", digest) is holds
     assert bool(listed_traces(session)) is holds
@@ -124,16 +126,17 @@ def test_an_audit_holds_what_it_names(session: Session, column: str) -> None:
     run = put_run(session, "SUCCEEDED", result_digest=digest, finished_at=NOW)
     members: dict[str, Any] = {"finished_at": -MINUTE, column: digest}
     audit = put_audit(session, "CANCELLED", {"witness": run}, **members)
-    assert store.runs_of(session, [audit])[audit]["witness"].result == digest
+    assert runs_of(session, audit)["witness"].result == digest
     assert traces.tenant_has_trace(session, "t", digest)
 
 
 def test_what_inserting_an_audit_writes(session: Session) -> None:
     one, other = put_run(session), put_run(session)
-    audit = AuditRecord(id=new_id(), tenant="t", candidate="c", request={}, spec={})
+    audit = NewAudit(id=new_id(), tenant="t", candidate="c")
     store.insert_audit(session, audit, {"candidate": one, "control": other})
     assert row(session, "audits", audit.id)["state"] == "QUEUED"
-    assert ids_of_runs(session, audit.id) == {"candidate": one, "control": other}
+    needed = session.execute(text("SELECT role, run_id FROM audit_runs WHERE audit_id = :id"), {"id": audit.id})
+    assert {row.role: row.run_id for row in needed} == {"candidate": one, "control": other}
 
 
 def listed(session: Session, narrowed: AuditFilter = EVERY, **how: Any) -> list[UUID]:
@@ -163,6 +166,12 @@ MATCHING: dict[str, tuple[AuditFilter, dict[str, Any], dict[str, Any]]] = {
     "no verdict": (AuditFilter(verdict="warn"), {"verdict": "warn"}, {}),
     "candidate": (AuditFilter(model="m"), {"candidate": "m"}, {"candidate": "n", "reference": "n"}),
     "reference": (AuditFilter(model="m"), {"reference": "m"}, {"control": "m"}),
+    "both sides": (AuditFilter(model="m"), {"candidate": "m", "reference": "m"}, {"reference": "n"}),
+    "a model and a state": (
+        AuditFilter("RUNNING", model="m"),
+        {"reference": "m", "state": "RUNNING"},
+        {"candidate": "m"},
+    ),
     "labels": (
         AuditFilter(labels=(("a", "1"), ("b", "2"))),
         {"labels": {"a": "1", "b": "2", "c": "3"}},
@@ -178,6 +187,38 @@ def test_a_listing_holds_what_matches_and_nothing_else(session: Session, by: str
     found = put_audit(session, **matching)
     assert listed(session, narrowed) == [found]
     assert len(listed(session)) == 2
+
+
+def test_the_sides_of_a_model_make_one_list_in_pages(session: Session) -> None:
+    sides: list[dict[str, Any]] = [{"candidate": "m"}, {"reference": "m"}] * 3
+    ids = [put_audit(session, **side, created_at=-n * MINUTE) for n, side in enumerate(sides)]
+    narrowed = AuditFilter(model="m")
+    assert listed(session, narrowed) == ids
+    for at in range(0, len(ids), 2):
+        last = store.find_audit(session, "t", ids[at])
+        assert last is not None
+        assert listed(session, narrowed, after=(last.created_at, last.id), limit=2) == ids[at + 1 : at + 3]
+
+
+INDEXES = {
+    (): ["ix_audits_tenant_created"],
+    ("state",): ["ix_audits_tenant_state"],
+    ("verdict", "after"): ["ix_audits_tenant_verdict"],
+    ("model", "after"): ["ix_audits_tenant_candidate", "ix_audits_tenant_reference"],
+}
+
+
+@pytest.mark.parametrize("by", INDEXES)
+def test_a_listing_reads_an_index_in_its_order_and_sorts_nothing(session: Session, by: tuple[str, ...]) -> None:
+    """Without the ways that the planner takes for a small table."""
+    for way in ("seqscan", "bitmapscan", "sort"):
+        session.execute(text(f"SET LOCAL enable_{way} = off"))
+    given = {"tenant": "t", "limit": 20, "state": "FAILED", "verdict": "warn", "model": "m", "after": datetime.now(UTC)}
+    plan = "\n".join(session.execute(text(f"EXPLAIN {store.listing(by)}"), given | {"after_id": uuid4()}).scalars())
+    assert re.findall(r"Index Scan using (ix_audits\w+)", plan) == INDEXES[by]
+    assert "Sort  (" not in plan
+    assert plan.count("< ROW(") == ("after" in by) * len(INDEXES[by])
+    assert "Filter: (ROW(" not in plan
 
 
 def test_a_listing_ends_before_and_begins_after_a_moment(session: Session) -> None:
@@ -293,43 +334,43 @@ def test_a_key_is_locked_for_its_tenant_alone(shared_ledger, session: Session) -
 # models
 
 
-def named(session: Session, name: str, tenant: str = "t", **members: Any) -> ModelRecord:
-    given = {"reference": f"local:{name}", "description": f"about {name}", "labels": {"of": name}}
-    model = ModelRecord(id=new_id(), tenant=tenant, name=name, **(given | members))
-    assert models.insert_model(session, model)
-    return model
+def named(session: Session, name: str, tenant: str = "t") -> UUID:
+    made = models.insert_model(
+        session, tenant, name, reference=f"local:{name}", description=f"about {name}", labels={"of": name}
+    )
+    assert made is not None
+    return made
 
 
 def test_a_model_is_found_by_name_or_id_by_its_tenant(session: Session) -> None:
     model, _ = named(session, "m"), named(session, "n")
     theirs = named(session, "m", "other")
-    for name in ("m", str(model.id)):
+    for name in ("m", str(model)):
         found = models.find_model(session, "t", name)
         assert found is not None
         assert (found.id, found.name, found.reference, found.description, found.labels) == (
-            model.id, "m", "local:m", "about m", {"of": "m"},
+            model, "m", "local:m", "about m", {"of": "m"},
         )  # fmt: skip
-    assert models.find_model(session, "t", str(theirs.id)) is None
+    assert models.find_model(session, "t", str(theirs)) is None
     assert models.find_model(session, "t", "o") is None
     assert models.find_model(session, "t", str(uuid4())) is None
 
 
 def test_a_name_that_looks_like_an_id_is_a_name_first(session: Session) -> None:
     other = named(session, "m")
-    model = named(session, str(other.id))
-    found = models.find_model(session, "t", str(other.id))
+    model = named(session, str(other))
+    found = models.find_model(session, "t", str(other))
     assert found is not None
-    assert found.id == model.id
+    assert found.id == model
 
 
 def test_a_name_is_taken_once_for_each_tenant(session: Session) -> None:
     kept = named(session, "m")
-    assert not models.insert_model(
-        session, ModelRecord(id=new_id(), tenant="t", name="m", reference="local:x", labels={})
-    )
+    again = models.insert_model(session, "t", "m", reference="local:x", description=None, labels={})
+    assert again is None
     found = models.find_model(session, "t", "m")
     assert found is not None
-    assert (found.id, found.reference) == (kept.id, "local:m")
+    assert (found.id, found.reference) == (kept, "local:m")
 
 
 def test_models_are_listed_by_name_from_where_the_last_page_ended(session: Session) -> None:
@@ -558,6 +599,16 @@ def test_traces_are_listed_newest_first_from_where_the_last_page_ended(session: 
         assert listed_traces(session, after=each.digest) == found[at + 1 :]
 
 
+@pytest.mark.parametrize("owners", [("t",), (None,), ("other", "t"), ("other", None)])
+def test_a_trace_made_for_the_tenant_or_for_all_is_listed(session: Session, owners: tuple[str | None, ...]) -> None:
+    put_trace(session, "1")
+    for owner in owners:
+        spec = {} if owner is None else {"tenant": owner}
+        run = put_run(session, "SUCCEEDED", result_digest="1", spec=spec)
+        put_audit(session, runs={"candidate": run}, tenant=owner or "t")
+    assert [each.digest for each in listed_traces(session)] == ["1"]
+
+
 def test_what_no_audit_of_the_tenant_holds_begins_no_page(session: Session) -> None:
     """Else a digest that somebody can compute would tell whether another tenant has measured it."""
     for digest, tenant in (("1", "t"), ("2", "other")):
@@ -678,6 +729,8 @@ def test_a_comparison_is_stored_once_with_both_its_sides(session: Session) -> No
     unnamed = unnamed_comparison(made)
     written = unnamed.model_dump(mode="json", by_alias=True, exclude={"verdict": {"rules"}})
     assert traces.load_comparison_document(session, made.digest) == written
+    assert written["layers"]
+    assert traces.load_comparison_document(session, made.digest, layers=False) == written | {"layers": []}
     assert "schema" in written
     found = session.execute(text("SELECT * FROM comparisons")).mappings().one()
     assert (found["reference_digest"], found["candidate_digest"], found["comparison_fingerprint"]) == (

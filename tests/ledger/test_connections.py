@@ -1,0 +1,67 @@
+"""A connection from the pool answers: whoever takes it is told, or gets another."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import event, text
+
+from service.database import connection as connections
+from service.database.connection import BoundedConnection, NoAnswer
+from service.database.unit_of_work import Ledger
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[BoundedConnection]:
+    """The connections that were asked whether they answer."""
+    seen: list[BoundedConnection] = []
+    execute = BoundedConnection.execute
+
+    def see(self: BoundedConnection, *args: Any, **options: Any) -> Any:
+        seen.append(self)
+        return execute(self, *args, **options)
+
+    monkeypatch.setattr(BoundedConnection, "execute", see)
+    return seen
+
+
+def who(ledger: Ledger) -> int:
+    with ledger.read() as session:
+        return int(session.execute(text("SELECT pg_backend_pid()")).scalar_one())
+
+
+def test_a_connection_heard_a_moment_ago_is_not_asked_and_one_of_long_ago_is(
+    ledger: Ledger, asked: list[BoundedConnection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = who(ledger)
+    asked.clear()
+    assert who(ledger) == first
+    assert asked == []
+    monkeypatch.setattr(connections, "HEARD_LATELY_S", 0.0)
+    assert who(ledger) == first
+    assert len(asked) == 1
+
+
+def test_a_connection_that_the_server_has_closed_is_replaced_however_lately_it_was_heard(ledger: Ledger) -> None:
+    with ledger.engine.connect() as other:
+        lost = who(ledger)
+        other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": lost})
+        assert who(ledger) != lost
+
+
+def test_the_first_answer_of_a_transaction_has_to_come_as_soon_as_one_to_a_question(ledger: Ledger) -> None:
+    limits: list[float | None] = []
+    event.listen(ledger.engine, "checkout", lambda raw, *_: limits.append(raw.first_limit_s))
+    who(ledger)
+    who(ledger)
+    assert limits[-1] == connections.PING_LIMIT_S
+    with ledger.engine.connect() as taken:
+        raw = taken.connection.driver_connection
+        assert isinstance(raw, BoundedConnection)
+        taken.execute(text("SELECT 1"))
+        raw.first_limit_s = 0.3
+        with pytest.raises(NoAnswer):
+            raw.execute("SELECT pg_sleep(2)")
+        taken.invalidate()
+    with ledger.engine.connect() as taken:
+        taken.execute(text("SELECT 1"))
+        assert taken.execute(text("SELECT pg_sleep(0.5) IS NOT NULL")).scalar()
