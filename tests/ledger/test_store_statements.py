@@ -298,6 +298,15 @@ def test_an_answer_is_given_once_and_kept(session: Session) -> None:
     assert idempotency.remember_idempotent(session, "t", "other", C, second, 201)
 
 
+def test_a_request_is_told_apart_by_what_was_sent_under_both_schemes() -> None:
+    body, spelled = {"a": 1.0}, {"a": 1.0, "b": None}
+    assert idempotency.body_digests(body, spelled) == idempotency.BodyDigests(
+        present=digest_of({"a": 1}, "rfc8785/1"),
+        former=digest_of(body, "python-json/1"),
+        spelled_out=digest_of(spelled, "python-json/1"),
+    )
+
+
 @pytest.mark.parametrize(
     ("stored", "same"),
     [
@@ -439,7 +448,7 @@ FOUND: dict[str, tuple[str, str | None]] = {
 def test_a_prompt_set_is_found(session: Session, how: str) -> None:
     for digest, owners in (("mine", ("t",)), ("both", ("t", "other")), ("theirs", ("other",)), ("nobody's", ())):
         put_prompt_set(session, digest, owners=owners)
-    names = (("digest", 9, "d"), ("called", 0, "digest"), ("new", 1, "twice"), ("old", 2, "twice"))
+    names = (("called", 0, "digest"), ("digest", 9, "d"), ("old", 2, "twice"), ("new", 1, "twice"))
     for digest, minutes, name in names:
         put_prompt_set(session, digest, minutes, owners=())
         put(session, "tenant_prompt_sets", tenant="t", digest=digest, name=name, created_at=-minutes * MINUTE)
@@ -746,7 +755,35 @@ def test_a_snapshot_keeps_the_content_it_was_first_found_to_hold(session: Sessio
     assert [snapshots.known_weights_digest(session, name) for name in "srq"] == ["w", "u", None]
 
 
+def test_a_set_that_gets_another_name_is_the_newest_of_that_name(session: Session) -> None:
+    first, second = (PromptSet((text_,), (None,), "mine") for text_ in ("p", "q"))
+    for prompts in (first, second):
+        prompt_sets.keep_prompt_set(session, "t", prompts)
+    session.execute(text("UPDATE tenant_prompt_sets SET created_at = now() - make_interval(secs => 60)"))
+
+    def kept(digest: str) -> tuple[str, timedelta]:
+        found = row(session, "tenant_prompt_sets", digest, "digest")  # type: ignore[arg-type]
+        return found["name"], found["created_at"]
+
+    # Stored again under its own name it is no newer than before.
+    prompt_sets.keep_prompt_set(session, "t", first)
+    assert kept(first.digest) == ("mine", -MINUTE)
+    prompt_sets.keep_prompt_set(session, "t", replace(second, name="other"))
+    assert kept(second.digest) == ("other", timedelta(0))
+    prompt_sets.keep_prompt_set(session, "t", replace(second, name="mine"))
+    assert prompt_sets.find_prompt_set(session, "t", "mine").digest == second.digest
+
+
 # what may be deleted
+
+
+def test_a_capture_may_go_although_others_are_needed_by_audits_that_have_made_little(session: Session) -> None:
+    for digest in ("kept", "free"):
+        put_trace(session, digest, created_at=-MINUTE - TICK)
+    put_holder(session, "free", state="SUCCEEDED")
+    done = put_run(session, "SUCCEEDED", result_digest="kept")
+    put_audit(session, "RUNNING", {"reference": done, "candidate": put_run(session)})
+    assert [each.digest for each in retained.old_captures(session, older_than_s=60.0)] == ["free"]
 
 
 @pytest.mark.parametrize("role", ROLES)
