@@ -11,9 +11,10 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-TOP_FOLDERS = frozenset("bin boot data dev etc home lib lib64 mnt media opt private proc root run".split()).union(
-    "sbin srv sys tmp usr var Library Users Volumes".split()
-)
+TOP_FOLDERS = frozenset((
+    "bin", "boot", "data", "dev", "etc", "home", "lib", "lib64", "Library", "media", "mnt", "opt", "private", "proc",
+    "root", "run", "sbin", "srv", "sys", "tmp", "usr", "Users", "var", "Volumes",
+))  # fmt: skip
 """Where absolute paths begin on any machine; those of this one are added."""
 PATH = re.compile(
     r"""(?P<quote>['"`])(?:file://)?(?P<quoted>/(?:(?!(?P=quote)).)+)(?P=quote)"""
