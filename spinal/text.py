@@ -18,9 +18,11 @@ TOP_FOLDERS = frozenset((
 """Where absolute paths begin on any machine; those of this one are added."""
 PATH = re.compile(
     r"""(?P<quote>['"`])(?:file://)?(?P<quoted>/(?:(?!(?P=quote)).)+)(?P=quote)"""
-    r"""|(?<![\w./~%-])(?<!local:)(?:file://)?(?P<bare>/+[^\s/'"`<>|,;:()\[\]{}]+(?:/+[^\s/'"`<>|,;:()\[\]{}]*)*)"""
+    r"""|(?<![\w./~%-])(?<!local:)(?:file://)?(?P<bare>/\S+)"""
 )
-"""An absolute path, to its closing quote or to the next space. A caller's own ``local:/...`` is not ours to hide."""
+"""An absolute path: to its closing quote, else to the next space, whatever it holds. A caller's own ``local:/...`` is
+not ours to hide."""
+FOLDER = re.compile(r"/+([\w.+-]+)")
 WORKER = re.compile(r"(?:\bworker )?(?<![\w./-])[\w.-]+/[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 """A worker: host and delivery."""
 SHORTEST_HOST = 4
@@ -83,11 +85,11 @@ def _json_escape(char: str) -> str:
 
 def _last_part(found: re.Match[str]) -> str:
     quote, path = found["quote"] or "", found["quoted"] or found["bare"]
-    parts = [part for part in path.split("/") if part]
     address = path.startswith("//") and found.string[: found.start()].endswith(":")
-    if address or not parts or parts[0] not in _top_folders():
+    top = FOLDER.match(path)
+    if address or top is None or top[1] not in _top_folders():
         return found[0]
-    return f"{quote}{parts[-1]}{quote}"
+    return f"{quote}{path.rstrip('/').rpartition('/')[2]}{quote}"
 
 
 def _top_folders() -> frozenset[str]:
@@ -99,8 +101,8 @@ def _top_folders() -> frozenset[str]:
 
 def _without_hosts(text: str) -> str:
     full = socket.gethostname()
-    for name in {full, full.partition(".")[0]} - {"", "localhost"}:
-        if name not in text:
+    for name in dict.fromkeys((full, full.partition(".")[0])):
+        if name in ("", "localhost") or name not in text:
             continue
         word = re.escape(name)
         if name.isalpha() or len(name) < SHORTEST_HOST:

@@ -28,8 +28,7 @@ async def live() -> Health:
 
 @router.get("/readyz", operation_id="readyz", responses=documented(errors.NotReady, errors.DatabaseUnavailable))
 async def ready(ledger: LedgerDep) -> Health:
-    """A thread comes free, the database answers, and it is at the migration this code was written for or a later one:
-    what every other route needs."""
+    """A thread comes free, and the database answers and is at the migration of this code, or at a later one."""
     with move_on_after(READY_WITHIN_S):
         # Left alone where it hangs: it has a thread until its own limits end it.
         await to_thread.run_sync(_check_database, ledger, abandon_on_cancel=True)
