@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote
 
 import pytest
 from fastapi.testclient import TestClient
+from pydantic import SecretStr
 
 from service.app import bare_app, create_app
 from service.database.unit_of_work import Ledger
@@ -226,3 +227,17 @@ def test_no_hostile_request_is_answered_5xx(
                 assert body.decode().isprintable(), (request, body)
     assert not failed, [tuple(str(part)[:300] for part in one) for one in failed[:10]]
     assert {200, 201, 202, 404, 422} <= set(answered), "the requests get as far as answers of every kind"
+
+
+def test_no_hostile_key_is_answered_5xx(api_settings: Settings) -> None:
+    settings = api_settings.model_copy(update={"auth": "required", "key_pepper": SecretStr("pepper")})
+    texts = (*(text.encode("utf-8", "surrogatepass") for text in TEXTS), b"\xff\xb2")
+    starts = (b"", b"Bearer ", b"Bearer spk_", b"Bearer spk_a_", b"Bearer spk_\xb2_")
+    keys = [start + text for start in starts for text in texts]
+    body = b'{"name":"m","reference":"local:sft"}'
+    with TestClient(create_app(settings)) as client:
+        for key in keys:
+            for method in ("GET", "POST"):
+                headers = [(b"authorization", key), (b"content-type", b"application/json")]
+                status, answered, _ = ask(client, method, b"/v1/models", b"", headers, body)
+                assert (status, answered["content-type"]) == (401, "application/problem+json"), key
