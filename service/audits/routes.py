@@ -27,7 +27,7 @@ from service.http.answers import answer
 from service.http.context import LedgerDep, Reader, SettingsDep, Writer
 from service.http.documented import ACCESS, SUBMIT_ERRORS, documented
 from service.http.fields import ReportFormat, Timestamp
-from service.http.pagination import decode, decode_time, encode, page_answer
+from service.http.pagination import decode, decode_id, decode_time, encode, page_answer
 from service.runs.lifecycle import TERMINAL
 from service.runs.specs import spec_digest
 from spinal import errors
@@ -114,7 +114,7 @@ async def listing(
     after = None
     if cursor is not None:
         created, last = decode(cursor, 2)
-        after = (decode_time(created), _uuid(last))
+        after = (decode_time(created), decode_id(last))
     return await reader.read(_page, request.url, narrowed, after, limit)
 
 
@@ -134,15 +134,6 @@ def _labels(given: list[str]) -> tuple[tuple[str, str], ...]:
             raise errors.RequestInvalid("query/label: expected key:value", hint="for example label=release:2026-11")
         pairs.append((key, value))
     return tuple(pairs)
-
-
-def _uuid(value: str) -> UUID:
-    try:
-        return UUID(value)
-    except ValueError:
-        raise errors.RequestInvalid(
-            "query/cursor: not a cursor of this listing", hint="use the 'next' of the page before"
-        ) from None
 
 
 @router.get(

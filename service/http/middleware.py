@@ -1,7 +1,9 @@
 """Around every request: ids in, ids out, ids in the log; a limit on its body."""
 
+import asyncio
 import re
 import time
+from urllib.parse import quote
 from uuid import uuid4
 
 import structlog
@@ -9,16 +11,22 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.http.problems import unexpected_problem
 from service.platform.telemetry import current_traceparent, trace_id
 
 log = structlog.get_logger(__name__)
-USABLE_ID = re.compile(r"^[A-Za-z0-9._-]{1,128}$")
+USABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
 BODY_TOO_LARGE = 413
-TRACEPARENT = re.compile(r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")
+WELL_FORMED = "".join(map(chr, range(0x21, 0x7F)))
+"""What stays as it is in a query. Other bytes are escaped: the framework fails on those that are not UTF-8."""
+ENDS_THE_PROCESS = (asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit)
+"""The request, or the process, is being ended from outside."""
+TRACEPARENT = re.compile(r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")
 
 
 class RequestContext:
-    """Takes X-Request-Id (or makes one), keeps a well-formed traceparent, logs one line per request."""
+    """Takes X-Request-Id (or makes one), keeps a well-formed traceparent, logs one line per request. What nothing
+    further in has handled is answered here, where the ids are known."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -27,6 +35,7 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope["query_string"] = quote(scope["query_string"], WELL_FORMED).encode()
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         request_id = given if USABLE_ID.match(given) else str(uuid4())
@@ -36,7 +45,7 @@ class RequestContext:
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         state["traceparent"] = traceparent
-        started, status = time.perf_counter(), 500
+        started, status = time.perf_counter(), None
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -52,12 +61,20 @@ class RequestContext:
         with structlog.contextvars.bound_contextvars(**ids):
             try:
                 await self._app(scope, receive, send_with_id)
+            except ENDS_THE_PROCESS:
+                raise
+            except BaseException as error:
+                log.error("unhandled error", exc_info=error)
+                if status is not None:
+                    # Half an answer is out: only a broken connection tells the client that it is not whole.
+                    raise
+                await unexpected_problem(request_id)(scope, receive, send_with_id)
             finally:
                 log.info(
                     "request",
                     method=scope["method"],
                     path=scope["path"],
-                    status=status,
+                    status=status or 500,
                     ms=round((time.perf_counter() - started) * 1000, 1),
                 )
 

@@ -1,10 +1,10 @@
 """Keyset cursors: opaque to callers, stable while rows are added."""
 
 import base64
-import binascii
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from fastapi import Response
 from pydantic import BaseModel
@@ -21,25 +21,44 @@ def encode(*key: Any) -> str:
 
 
 def decode(cursor: str, size: int) -> list[str]:
-    """The sort key in a cursor; raises RequestInvalid."""
+    """The sort key in a cursor, in text that a database takes; raises RequestInvalid."""
     try:
         values = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except (ValueError, binascii.Error, UnicodeError):
+    except (ValueError, RecursionError):
         values = None
-    if not isinstance(values, list) or len(values) != size or not all(isinstance(v, str) for v in values):
-        raise RequestInvalid("query/cursor: not a cursor of this listing", hint="use the 'next' of the page before")
+    if not isinstance(values, list) or len(values) != size or not all(_is_key(value) for value in values):
+        raise not_a_cursor()
     return values
 
 
+def _is_key(value: Any) -> bool:
+    """Keys of rows are times, ids, digests and names; a lone surrogate or a NUL is in none of them."""
+    return isinstance(value, str) and value.isprintable()
+
+
 def decode_time(value: str) -> datetime:
-    """A time inside a cursor; raises RequestInvalid."""
+    """A time inside a cursor, in UTC; raises RequestInvalid."""
     try:
         found = datetime.fromisoformat(value)
+        # A database knows no offset of microseconds, and Python does.
+        at = found.astimezone(UTC) if found.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        at = None
+    if at is None:
+        raise not_a_cursor()
+    return at
+
+
+def decode_id(value: str) -> UUID:
+    """An id inside a cursor; raises RequestInvalid."""
+    try:
+        return UUID(value)
     except ValueError:
-        found = None
-    if found is None or found.tzinfo is None:
-        raise RequestInvalid("query/cursor: not a cursor of this listing", hint="use the 'next' of the page before")
-    return found
+        raise not_a_cursor() from None
+
+
+def not_a_cursor() -> RequestInvalid:
+    return RequestInvalid("query/cursor: not a cursor of this listing", hint="use the 'next' of the page before")
 
 
 def page_answer(page: BaseModel, url: URL, cursor: str | None) -> Response:

@@ -23,19 +23,19 @@ from spinal.errors import (
 
 log = structlog.get_logger(__name__)
 MEDIA_TYPE = "application/problem+json"
+REPORT = "report the request id; the log holds the cause"
 RETRY_AFTER_S = {503: "5", 409: "2", 429: "5"}
 
 
 def install(app: FastAPI) -> None:
-    """Register the handlers for our errors, the framework's and everything else."""
+    """Register the handlers for our errors and the framework's; everything else is answered by the middleware."""
     app.add_exception_handler(SpinalError, _spinal)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _framework)
-    app.add_exception_handler(Exception, _unexpected)
 
 
 def problem_response(request: Request, error: SpinalError, headers: dict[str, str] | None = None) -> JSONResponse:
-    body = error.to_problem() | {"instance": f"urn:uuid:{getattr(request.state, 'request_id', '')}"}
+    body = error.to_problem() | {"instance": f"urn:uuid:{request.state.request_id}"}
     sent = dict(headers or {})
     if error.code in ("database_unavailable", "not_ready", "idempotency_in_flight"):
         sent["Retry-After"] = RETRY_AFTER_S.get(error.status, "5")
@@ -74,19 +74,19 @@ def _pointer(location: tuple[Any, ...]) -> str:
     """JSON pointer of a body member; other places keep their name in front, e.g. ``query/wait``."""
     place, *rest = location
     path = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in rest)
-    safe = path.encode("utf-8", "backslashreplace").decode("utf-8")
-    return (safe or "/") if place == "body" else f"{place}{safe}"
+    return (path or "/") if place == "body" else f"{place}{path}"
 
 
 async def _framework(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         raise error
     found: SpinalError
+    path = request.scope["path"]
     match error.status_code:
         case 404:
-            found = RouteNotFound(f"no route {request.url.path}", hint="the contract is at /openapi.json")
+            found = RouteNotFound(f"no route {path}", hint="the contract is at /openapi.json")
         case 405:
-            found = MethodNotAllowed(f"{request.method} is not allowed on {request.url.path}")
+            found = MethodNotAllowed(f"{request.method} is not allowed on {path}")
         case 413:
             found = BodyTooLarge("the body is larger than this service accepts", hint="send less in one request")
         case 415:
@@ -94,19 +94,21 @@ async def _framework(request: Request, error: Exception) -> JSONResponse:
         case 400:
             found = BodyMalformed("the body is not UTF-8 JSON", hint="send UTF-8 encoded JSON")
         case _:
-            found = InternalError(str(error.detail))
+            log.error("unexpected answer of the framework", status=error.status_code, detail=str(error.detail))
+            found = InternalError("the service failed to handle the request", hint=REPORT)
     return problem_response(request, found, _allowed(request) if error.status_code == 405 else None)
 
 
 def _allowed(request: Request) -> dict[str, str]:
     """The Allow header: the methods of the path in the contract, not only of the route that was tried first."""
     for path, operations in request.app.openapi()["paths"].items():
-        if compile_path(path)[0].match(request.url.path):
+        if compile_path(path)[0].match(request.scope["path"]):
             return {"Allow": ", ".join(sorted(method.upper() for method in operations))}
     return {"Allow": "GET"}
 
 
-async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    log.error("unhandled error", exc_info=error)
-    hint = "report the request id; the log holds the cause"
-    return problem_response(request, InternalError("the service failed to handle the request", hint=hint))
+def unexpected_problem(request_id: str) -> JSONResponse:
+    """What a caller reads of an error that nobody expected: nothing of it but where it can be found."""
+    error = InternalError("the service failed to handle the request", hint=REPORT)
+    body = error.to_problem() | {"instance": f"urn:uuid:{request_id}"}
+    return JSONResponse(body, status_code=error.status, media_type=MEDIA_TYPE)

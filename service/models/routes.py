@@ -47,7 +47,7 @@ async def models(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> Response:
     """Registered models by name."""
-    after = decode(cursor, 1)[0].replace("\x00", "") if cursor is not None else None
+    after = decode(cursor, 1)[0] if cursor is not None else None
     return await reader.read(_page, request.url, after, limit)
 
 

@@ -2,11 +2,13 @@
 
 import logging
 import sys
-from typing import TextIO
+from collections.abc import MutableMapping
+from typing import Any, TextIO
 
 import structlog
 
 from service.settings import Settings
+from spinal.text import visible
 
 QUIET = ("uvicorn.access",)
 """Said already: the API logs a line of its own for every request, with its ids."""
@@ -21,18 +23,20 @@ def configure_logs(settings: Settings) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
-        if settings.log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=False)
-    )
+    renderer = structlog.processors.JSONRenderer() if settings.log_format == "json" else _render_for_a_terminal
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
         cache_logger_on_first_use=False,
     )
     _configure_libraries(level, shared, renderer)
+
+
+def _render_for_a_terminal(logger: Any, name: str, event: MutableMapping[str, Any]) -> str:
+    """Readable lines that a terminal obeys in nothing: paths of requests and names in files stand in them."""
+    rendered = structlog.dev.ConsoleRenderer(colors=False)(logger, name, event)
+    return "\n".join(visible(line) for line in rendered.split("\n"))
 
 
 def _configure_libraries(

@@ -1,6 +1,5 @@
 """What a tenant's audits hold, and what its reader calls it: shared rows carry nobody's names, times or hosts."""
 
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +13,7 @@ from spinal.documents.comparison import Comparison
 from spinal.documents.names import Occasion, named_comparison, named_trace, nameless
 from spinal.documents.trace import Trace
 from spinal.prompts.builtin import BUILTIN_SETS
+from spinal.text import readable
 
 OWN_NAMES = "own_names"
 """Member of ``audits.spec``: what has a name there is called so by the audit's own tenant. The release before wrote the
@@ -21,8 +21,6 @@ name that the first tenant had given a prompt set."""
 OCCASION = """x.role, audits.spec, GREATEST(runs.finished_at, audits.created_at) AS had_at, GREATEST(0.0, EXTRACT(
   epoch FROM runs.finished_at - GREATEST(runs.started_at, audits.created_at)))::float8 AS waited_s"""
 """SQL: what an audit calls a result, when it came to have it, and how long it waited while that was made."""
-WORKER = re.compile(r"(?:worker )?[^\s/]+/[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
-"""How the release before names a worker in an error: host and delivery."""
 
 
 @dataclass(frozen=True)
@@ -78,14 +76,13 @@ def prompt_set_of(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def without_hosts(value: Any) -> Any:
-    """An error as tenants read it: the release before wrote into it on which host an attempt ran."""
-    if isinstance(value, str):
-        return WORKER.sub("a worker", value)
+    """A stored error as tenants read it: releases before wrote into it on which host an attempt ran, where files lay,
+    and characters that a terminal obeys."""
     if isinstance(value, dict):
-        return {name: without_hosts(member) for name, member in value.items() if name != "worker"}
+        return {readable(name): without_hosts(member) for name, member in value.items() if name != "worker"}
     if isinstance(value, list):
         return [without_hosts(item) for item in value]
-    return value
+    return readable(value)
 
 
 def _held(row: Any) -> Held:

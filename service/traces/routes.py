@@ -33,7 +33,6 @@ async def listing(
     if cursor is not None:
         # The time is for the release before. When a row was stored is told to nobody: another tenant may have done it.
         _, after = decode(cursor, 2)
-        after = after.replace("\x00", "")
     return await reader.read(_page, request.url, weights_digest, after, limit)
 
 

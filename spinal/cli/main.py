@@ -10,7 +10,7 @@ import typer
 
 from spinal.checkpoints.sources import reference_forms
 from spinal.cli.operators import CommandsAndOperators
-from spinal.cli.output import check_outputs, emit, report_error
+from spinal.cli.output import check_outputs, emit, report_error, say, say_json
 from spinal.errors import DocumentInvalid, InternalError, SpinalError, UsageError
 from spinal.profile import MeasurementProfile
 from spinal.prompts.builtin import DEFAULT_SET
@@ -173,10 +173,11 @@ def audit(
             labels=_labels(label), wait_s=wait_s, outputs=outputs,
         )  # fmt: skip
     if as_json or not sys.stdout.isatty():
-        sys.stdout.write(json.dumps(found) + "\n")
+        say_json(found)
     else:
-        sys.stdout.write(f"{found['state']} {found['verdict'] or ''}\n")
-        sys.stdout.writelines(f"  - {reason}\n" for reason in found["verdict_reasons"])
+        say(f"{found['state']} {found['verdict'] or ''}", to_stdout=True)
+        for reason in found["verdict_reasons"]:
+            say(f"  - {reason}", to_stdout=True)
     raise typer.Exit(code)
 
 
@@ -222,7 +223,7 @@ def _labels(given: list[str] | None) -> dict[str, str]:
 @app.callback(invoke_without_command=True)
 def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
-        sys.stdout.write(f"spinal {VERSION}\n")
+        say(f"spinal {VERSION}", to_stdout=True)
         raise typer.Exit
 
 
@@ -241,7 +242,7 @@ def main() -> None:
         code = report_error(explained, as_json=as_json) if explained.detail else explained.exit_code
     if code == INTERRUPTED:
         unwritten = WRITES_AT_ITS_END.intersection(sys.argv[1:2])
-        sys.stderr.write("interrupted; nothing was written\n" if unwritten else "interrupted\n")
+        say("interrupted; nothing was written" if unwritten else "interrupted")
     sys.exit(int(code or 0))
 
 

@@ -15,6 +15,7 @@ from spinal.errors import ExitCode, SpinalError, UsageError
 from spinal.report import render
 from spinal.report.formats import FORMATS, Format, format_of
 from spinal.report.formats.terminal import print_document
+from spinal.text import visible, visible_json
 
 
 def check_outputs(paths: Sequence[Path]) -> None:
@@ -53,20 +54,29 @@ def emit(document: Trace | Comparison, *, as_json: bool, outputs: Sequence[Path]
     """Write the files asked for, then JSON (asked for, or stdout is no terminal) or tables."""
     for path in outputs:
         write_atomically(path, format_named(path).render(document))
-        sys.stderr.write(f"wrote {path}\n")
+        say(f"wrote {path}")
     if as_json or not (sys.stdout.isatty() or outputs):
         sys.stdout.write(render(document, "json"))
     elif sys.stdout.isatty():
-        print_document(document, Console())
+        print_document(document, Console(emoji=False))
 
 
 def report_error(error: SpinalError, *, as_json: bool) -> ExitCode:
     """One line for the cause, one for the next step, on stderr; a problem object with ``--json``."""
     if as_json:
-        problem: dict[str, Any] = error.to_problem()
-        sys.stderr.write(json.dumps(problem) + "\n")
+        say_json(error.to_problem(here=True), to_stderr=True)
     else:
-        sys.stderr.write(f"error: {error.detail}\n")
+        say(f"error: {error.detail}")
         if error.hint:
-            sys.stderr.write(f"next: {error.hint}\n")
+            say(f"next: {error.hint}")
     return error.exit_code
+
+
+def say(line: str, *, to_stdout: bool = False) -> None:
+    """Write one line, which the terminal shows as it is: names and messages come from files and servers."""
+    (sys.stdout if to_stdout else sys.stderr).write(visible(line) + "\n")
+
+
+def say_json(value: Any, *, to_stderr: bool = False) -> None:
+    """Write a value on one line, in characters that no terminal obeys."""
+    (sys.stderr if to_stderr else sys.stdout).write(visible_json(json.dumps(value)) + "\n")

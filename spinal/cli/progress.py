@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from spinal.progress import Progress as Report
 from spinal.progress import ProgressSink, ignore_progress
+from spinal.text import visible
 
 
 @contextmanager
@@ -17,11 +18,11 @@ def bar(label: str) -> Iterator[ProgressSink]:
     if not sys.stderr.isatty():
         yield ignore_progress
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as drawn:
-        task = drawn.add_task(label, total=1.0)
+        task = drawn.add_task(visible(label), total=1.0)
 
         def show(report: Report) -> None:
-            drawn.update(task, completed=report.fraction, description=f"{label}: {report.phase}")
+            drawn.update(task, completed=report.fraction, description=visible(f"{label}: {report.phase}"))
 
         yield show

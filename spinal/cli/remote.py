@@ -1,13 +1,12 @@
 """``spinal audit``: against a server, with an exit code a release pipeline can read."""
 
 import re
-import sys
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from spinal.cli.output import format_named, write_atomically
+from spinal.cli.output import format_named, say, write_atomically
 from spinal.cli.progress import bar
 from spinal.client import Client, error_of
 from spinal.errors import ExitCode, UsageError
@@ -60,7 +59,7 @@ def run_audit(
     audit = client.submit(
         candidate, reference, control=control, prompt_set=prompt_set, profile=profile or None, labels=labels or None
     )
-    sys.stderr.write(f"audit {audit['id']} {audit['state']}\n")
+    say(f"audit {audit['id']} {audit['state']}")
     if wait_s is None:
         return audit, ExitCode.PASS
     with watched(candidate) as on_progress:
@@ -71,5 +70,5 @@ def run_audit(
         return audit, ExitCode.NOT_EVALUATED
     for path in outputs:
         write_atomically(path, client.report(audit["id"], format_named(path).name))
-        sys.stderr.write(f"wrote {path}\n")
+        say(f"wrote {path}")
     return audit, OUTCOMES.get(audit["verdict"], ExitCode.PASS)

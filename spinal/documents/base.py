@@ -2,10 +2,14 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from spinal.text import readable
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Remark = Annotated[str, AfterValidator(readable)]
+"""A sentence for whoever reads the document, on any machine: it may repeat names out of files."""
 
 
 class Document(BaseModel):

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from spinal.documents.base import Digest, Document, Estimate, Finite, Provenance
+from spinal.documents.base import Digest, Document, Estimate, Finite, Provenance, Remark
 from spinal.documents.display import (
     ShownDocument,
     data_frame,
@@ -180,7 +180,7 @@ class ComparisonContent(ShownDocument):
     scores: Scores
     damage: Damage
     nulls: dict[str, Null]
-    warnings: tuple[str, ...]
+    warnings: tuple[Remark, ...]
     provenance: Provenance
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)

@@ -8,6 +8,7 @@ from typing import Any
 from spinal.documents.base import Document, Estimate
 from spinal.errors import UsageError
 from spinal.extras import install_hint
+from spinal.text import visible
 
 NAME_LENGTH = 80
 DIGEST_LENGTH = 8
@@ -21,19 +22,14 @@ class ShownDocument(Document):
         raise NotImplementedError
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {one_line(self.summary())}>"
+        return f"<{type(self).__name__} {visible(self.summary())}>"
 
     def __str__(self) -> str:
         return repr(self)
 
     def __rich_repr__(self) -> Iterator[Any]:
         # rich would print every number of it.
-        yield one_line(self.summary())
-
-
-def one_line(text: str) -> str:
-    """``text`` without line breaks and other characters that a terminal would act on."""
-    return "".join(character if character.isprintable() else "?" for character in text)
+        yield visible(self.summary())
 
 
 def short_name(source: str) -> str:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from spinal.documents.base import Digest, Document, Finite, Provenance
+from spinal.documents.base import Digest, Document, Finite, Provenance, Remark
 from spinal.documents.canonical import SCHEMES, digest_of
 from spinal.documents.display import ShownDocument, data_frame, notebook_html, short_digest, short_name
 from spinal.documents.editions import PRESENT, Edition
@@ -131,7 +131,7 @@ class Trace(ShownDocument):
     non_finite: int = Field(ge=0)
     """Non-finite activations met (a trace with any is refused; kept for the damage panel)."""
     layers: tuple[LayerTrace, ...] = Field(min_length=2)
-    warnings: tuple[str, ...]
+    warnings: tuple[Remark, ...]
     provenance: Provenance
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)

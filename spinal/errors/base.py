@@ -3,6 +3,8 @@
 from enum import IntEnum
 from typing import Any, ClassVar
 
+from spinal.text import readable, visible
+
 
 class ExitCode(IntEnum):
     """Exit codes of every command of ``spinal``. (One that is interrupted ends with 130, as a shell has it.)"""
@@ -42,27 +44,17 @@ class SpinalError(Exception):
         self.hint = hint
         self.extra = extra
 
-    def to_problem(self) -> dict[str, Any]:
-        """The error as an RFC 9457 problem object (without ``instance``), in text that every JSON reader takes."""
+    def to_problem(self, *, here: bool = False) -> dict[str, Any]:
+        """The error as an RFC 9457 problem object (without ``instance``), in text that anybody may read and every JSON
+        reader takes. Paths stay whole for whoever sits at this machine (``here``)."""
+        shown = visible if here else readable
         problem: dict[str, Any] = {
             "type": f"urn:spinal:problem:{self.code}",
             "title": self.title,
             "status": self.status,
             "code": self.code,
-            "detail": _readable(self.detail),
+            "detail": shown(self.detail),
         }
         if self.hint:
-            problem["hint"] = _readable(self.hint)
-        return problem | {name: _readable(value) for name, value in self.extra.items()}
-
-
-def _readable(value: Any) -> Any:
-    """``value`` without what neither UTF-8 nor a database can hold: NUL (tensor names of damaged files have it) and
-    lone surrogates (file names that are not UTF-8); they are written out instead."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
-    if isinstance(value, dict):
-        return {_readable(name): _readable(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_readable(item) for item in value]
-    return value
+            problem["hint"] = shown(self.hint)
+        return problem | {readable(name): readable(value) for name, value in self.extra.items()}

@@ -1,7 +1,7 @@
 """Reports as one HTML file: no script, no request to anywhere, readable in light and dark."""
 
 from collections.abc import Callable
-from html import escape
+from html import escape as escape_markup
 
 from spinal.documents.base import Estimate
 from spinal.documents.comparison import Comparison, LayerComparison
@@ -9,6 +9,7 @@ from spinal.documents.trace import Trace
 from spinal.report.content import Table, headline, tables, title
 from spinal.report.formats.format import Format
 from spinal.report.svg import Series, plot
+from spinal.text import visible
 
 STYLE = """
 :root{color-scheme:light dark; --ink:#1c2430; --soft:#5b6675; --paper:#fff; --card:#f5f7fa; --line:#d6dce4;
@@ -51,6 +52,11 @@ svg{width:100%;height:auto}
 .key.a{color:var(--a)}
 .key.b{color:var(--b)}
 """
+
+
+def escape(text: str) -> str:
+    """Text that a browser shows as it is, in the order in which it is written: names come from outside."""
+    return escape_markup(visible(text))
 
 
 def render_html(document: Trace | Comparison) -> str:

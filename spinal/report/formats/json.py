@@ -3,11 +3,12 @@
 from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace
 from spinal.report.formats.format import Format
+from spinal.text import visible_json
 
 
 def render_json(document: Trace | Comparison) -> str:
     """The document, indented; reads back as it was."""
-    return document.model_dump_json(by_alias=True, indent=2) + "\n"
+    return visible_json(document.model_dump_json(by_alias=True, indent=2)) + "\n"
 
 
 JSON = Format("json", (".json",), "application/json", render_json)

@@ -6,13 +6,14 @@ from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace
 from spinal.report.content import Table, headline, tables, title
 from spinal.report.formats.format import Format
+from spinal.text import visible
 
-SPECIAL = re.compile(r"([\\`*_\[\]<>#|~])")
+SPECIAL = re.compile(r"([\\`*_\[\]<>#|~&$])")
 
 
 def escape(text: str) -> str:
     """Text that Markdown shows as it is: names and labels come from outside."""
-    return SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    return SPECIAL.sub(r"\\\1", visible(" ".join(text.split())))
 
 
 def render_markdown(document: Trace | Comparison) -> str:

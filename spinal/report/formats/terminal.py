@@ -1,14 +1,20 @@
 """Reports as tables on a terminal."""
 
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.table import Table as RichTable
 
 from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace
 from spinal.report.content import Table, headline, tables, title
+from spinal.text import visible
 
 COLOURS = {"pass": "green", "warn": "yellow", "fail": "red", "inconclusive": "magenta"}
+
+
+def escape(text: str) -> str:
+    """Text that a terminal shows as it is and obeys in nothing: names come from outside."""
+    return escape_markup(visible(text))
 
 
 def print_document(document: Trace | Comparison, console: Console) -> None:
