@@ -109,10 +109,10 @@ def _check_options(settings: Mapping[str, Any], source: str) -> None:
         if settings.get(name):
             raise AdapterInvalid(f"{source}: an adapter with {name} {why}", hint=MERGE_FIRST)
     start = settings.get("init_lora_weights")
-    why = next((why for begin, why in STARTS.items() if isinstance(start, str) and start.startswith(begin)), None)
-    if why is not None:
+    begun = [why for begin, why in STARTS.items() if isinstance(start, str) and start.startswith(begin)]
+    if begun:
         raise AdapterInvalid(
-            f"{source}: an adapter with init_lora_weights {_shown(start)} {why}",
+            f"{source}: an adapter with init_lora_weights {_shown(start)} {begun[0]}",
             hint="save it with path_initial_model_for_weight_conversion, which makes a plain LoRA of it",
         )
 

@@ -30,6 +30,13 @@ def read_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
         return load_file(path)
 
 
+def rows_of(model: PreTrainedModel) -> int:
+    """Of the input embeddings."""
+    weight = model.get_input_embeddings().weight
+    assert isinstance(weight, Tensor)
+    return weight.shape[0]
+
+
 def resize_to(
     model: PreTrainedModel, tensors: Mapping[str, Tensor], settings: Mapping[str, Any], source: str
 ) -> tuple[int, int] | None:
@@ -38,7 +45,7 @@ def resize_to(
 
     Raises AdapterInvalid when the adapter's own tables differ in rows.
     """
-    before = model.get_input_embeddings().weight.shape[0]
+    before = rows_of(model)
     tables = [table for table in (model.get_input_embeddings(), model.get_output_embeddings()) if table is not None]
     rows = _rows([name for name, module in model.named_modules() if any(module is t for t in tables)], tensors)
     trained = trained_tokens(settings)
@@ -75,7 +82,7 @@ def fill(wrapped: Any, of_base: set[int], tensors: Mapping[str, Tensor], source:
         _replace(parameter, tensors[name], name, source)
     rest = {name: tensor for name, tensor in tensors.items() if name not in whole}
     try:
-        found = set_peft_model_state_dict(wrapped, rest)
+        found: Any = set_peft_model_state_dict(wrapped, rest)
     except KeyError as error:
         raise AdapterInvalid(f"{source}: the adapter lacks tensor {error.args[0]}", hint=AGAIN) from error
     except RuntimeError as error:

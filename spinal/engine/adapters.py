@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from spinal.checkpoints.adapter import AGAIN, MERGE_FIRST, read_settings, trained_tokens
 from spinal.checkpoints.checkpoint import Checkpoint
-from spinal.engine.adapter_tensors import fill, read_tensors, resize_to
+from spinal.engine.adapter_tensors import fill, read_tensors, resize_to, rows_of
 from spinal.engine.failures import callers_fault
 from spinal.engine.probe_adapter import logits, probe_ids, require_same_logits
 from spinal.errors import AdapterInvalid
@@ -43,7 +43,7 @@ def merge_adapter(model: PreTrainedModel, checkpoint: Checkpoint, *, shared: boo
     with _invalid(source), _without_warnings():
         settings, tensors = read_settings(checkpoint), read_tensors(checkpoint)
         resized = resize_to(model, tensors, settings, source)
-        ids = probe_ids(model.get_input_embeddings().weight.shape[0], trained_tokens(settings))
+        ids = probe_ids(rows_of(model), trained_tokens(settings))
         ties, of_base = _ties(model), {id(parameter) for parameter in model.parameters()}
         wrapped = _wrap(model, settings, source)
         fill(wrapped, of_base, tensors, source)
@@ -109,30 +109,28 @@ def _ties(model: nn.Module) -> list[list[str]]:
     return [group for group in names.values() if len(group) > 1]
 
 
-def _separate(wrapped: nn.Module, shared: bool) -> list[tuple[nn.Parameter, Tensor]]:
-    """Give what the adapter may change storage of its own, where anybody else holds it; the new parameters, and the
-    tensors that they are copies of."""
+def _separate(wrapped: nn.Module, shared: bool) -> list[tuple[nn.Module, str, Tensor]]:
+    """Give what the adapter may change storage of its own, where anybody else holds it; the module and the name of each
+    such parameter, and the tensor that it is a copy of."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     holders = Counter(id(parameter) for _, parameter in wrapped.named_parameters(remove_duplicate=False))
+    layers = [module.get_base_layer() for module in wrapped.modules() if isinstance(module, BaseTunerLayer)]
     separated = []
-    for layer in list(wrapped.modules()):
-        if not isinstance(layer, BaseTunerLayer):
-            continue
-        for owner in layer.get_base_layer().modules():
-            for name, parameter in owner._parameters.items():
-                if parameter is not None and (holders[id(parameter)] > 1 or (shared and id(parameter) in holders)):
-                    mine = nn.Parameter(parameter.data.clone(), requires_grad=False)
-                    owner._parameters[name] = mine
-                    separated.append((mine, parameter.data))
+    for owner in dict.fromkeys(owner for layer in layers for owner in layer.modules()):
+        for name, parameter in owner._parameters.items():
+            if parameter is not None and (shared or holders[id(parameter)] > 1):
+                owner._parameters[name] = nn.Parameter(parameter.data.clone(), requires_grad=False)
+                separated.append((owner, name, parameter.data))
     return separated
 
 
-def _share_again(separated: Iterable[tuple[nn.Parameter, Tensor]]) -> None:
+def _share_again(separated: Iterable[tuple[nn.Module, str, Tensor]]) -> None:
     """Let go of the copies that were not changed."""
-    for mine, original in separated:
-        if mine.shape == original.shape and torch.equal(mine, original):
-            mine.data = original
+    for owner, name, original in separated:
+        mine = owner._parameters[name]
+        if mine is not None and mine.shape == original.shape and torch.equal(mine, original):
+            owner._parameters[name] = nn.Parameter(original, requires_grad=False)
 
 
 def _tie_again(model: nn.Module, ties: Iterable[list[str]]) -> None:
