@@ -1,16 +1,14 @@
 """What the settings of a PEFT adapter and the header of its file tell before anything is loaded. No torch."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from spinal.checkpoints.checkpoint import ADAPTER_CONFIG, Checkpoint
-from spinal.checkpoints.reading import Unreadable, read_json
+from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_config
+from spinal.checkpoints.tensors import read_header
 from spinal.errors import AdapterInvalid
 
-WEIGHTS = "adapter_model.safetensors"
-"""The only file that an adapter's tensors are read from."""
-MOST_SETTINGS = 4 * 1024 * 1024
 PREFIX = "base_model.model."
 """What PEFT writes before each name of the model's own."""
 MEASURED = frozenset({
@@ -57,30 +55,22 @@ AGAIN = "save it again with save_pretrained() of PEFT"
 PLAIN = re.compile(r"[\w.\-]*")
 
 
-def read_settings(checkpoint: Checkpoint) -> dict[str, Any]:
+def read_adapter(checkpoint: Checkpoint) -> dict[str, Any]:
     """adapter_config.json; raises AdapterInvalid."""
-    try:
-        found = read_json(checkpoint.path / ADAPTER_CONFIG, ADAPTER_CONFIG, most_bytes=MOST_SETTINGS)
-    except (FileNotFoundError, Unreadable) as error:
-        why = str(error) if isinstance(error, Unreadable) else f"has no {ADAPTER_CONFIG}"
-        raise AdapterInvalid(f"{checkpoint.source}: {why}", hint=AGAIN) from error
-    if not isinstance(found, dict):
-        raise AdapterInvalid(f"{checkpoint.source}: {ADAPTER_CONFIG} is not a JSON object", hint=AGAIN)
-    return found
+    return read_config(checkpoint.path, ADAPTER_CONFIG, checkpoint.source, checkpoint.roots)
 
 
-def check_adapter(checkpoint: Checkpoint, header: Mapping[str, Mapping[str, Any]], base_names: Iterable[str]) -> None:
-    """Refuse an adapter that cannot be measured.
+def check_adapter(checkpoint: Checkpoint, header: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse an adapter that cannot be measured; ``header`` is that of its file.
 
-    ``header`` is that of its file, ``base_names`` are the names of its base's tensors. Raises AdapterInvalid naming the
-    setting or the tensor, with what to do.
+    Raises AdapterInvalid naming the setting or the tensor, with what to do, and the errors of reading headers.
     """
-    settings, source = read_settings(checkpoint), checkpoint.source
+    settings, source = read_adapter(checkpoint), checkpoint.source
     _check_type(settings, source)
     _check_options(settings, source)
     _check_tensors(header, source)
     _check_sizes(settings, header, source)
-    _check_patterns(settings, {name.rpartition(".")[0] for name in base_names}, source)
+    _check_patterns(settings, checkpoint)
 
 
 def trained_tokens(settings: Mapping[str, Any]) -> list[int]:
@@ -119,11 +109,11 @@ def _check_options(settings: Mapping[str, Any], source: str) -> None:
 
 def _check_tensors(header: Mapping[str, Mapping[str, Any]], source: str) -> None:
     if not header:
-        raise AdapterInvalid(f"{source}: {WEIGHTS} holds no tensor", hint=AGAIN)
+        raise AdapterInvalid(f"{source}: {ADAPTER_WEIGHTS} holds no tensor", hint=AGAIN)
     for name, entry in header.items():
         if not name.startswith("base_model."):
             raise AdapterInvalid(
-                f"{source}: {WEIGHTS} holds {_shown(name)}, and names of PEFT begin with {PREFIX}", hint=AGAIN
+                f"{source}: {ADAPTER_WEIGHTS} holds {_shown(name)}, and names of PEFT begin with {PREFIX}", hint=AGAIN
             )
         if entry["dtype"] not in (*FLOATS, *INDICES):
             raise AdapterInvalid(
@@ -152,9 +142,11 @@ def _check_sizes(settings: Mapping[str, Any], header: Mapping[str, Mapping[str, 
             )
 
 
-def _check_patterns(settings: Mapping[str, Any], modules: Collection[str], source: str) -> None:
+def _check_patterns(settings: Mapping[str, Any], checkpoint: Checkpoint) -> None:
     """Regular expressions of the caller, tried here on names like those that PEFT will try them on: one that takes for
     ever has to meet the bound on inspection, not the worker."""
+    source = checkpoint.source
+    tried = []
     for name, pattern in _patterns(settings):
         if not isinstance(pattern, str) or len(pattern) > MOST_PATTERN:
             raise AdapterInvalid(f"{source}: {name} is no pattern of at most {MOST_PATTERN} characters", hint=AGAIN)
@@ -163,8 +155,17 @@ def _check_patterns(settings: Mapping[str, Any], modules: Collection[str], sourc
         except (re.error, RecursionError, OverflowError) as error:
             raise AdapterInvalid(f"{source}: {name} is no regular expression ({error})", hint=AGAIN) from error
         if not PLAIN.fullmatch(pattern):
-            for module in modules:
-                found.fullmatch(module)
+            tried.append(found)
+    if tried:
+        for module in _modules(checkpoint.whole):
+            for pattern in tried:
+                pattern.fullmatch(module)
+
+
+def _modules(base: Checkpoint) -> set[str]:
+    """Names of modules as the headers of the weights have them."""
+    headers = (read_header(file, base.source, base.roots) for file in base.weight_files())
+    return {name.rpartition(".")[0] for header in headers for name in header}
 
 
 def _patterns(settings: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:

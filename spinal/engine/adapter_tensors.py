@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel
 
-from spinal.checkpoints.adapter import AGAIN, PREFIX, WEIGHTS, trained_tokens
+from spinal.checkpoints.adapter import AGAIN, PREFIX, trained_tokens
 from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.files import ADAPTER_WEIGHTS
 from spinal.engine.failures import system_errors
 from spinal.errors import AdapterInvalid
 
@@ -23,9 +24,9 @@ MISMATCH = re.compile(r"size mismatch for (\S+): .*?torch\.Size\(\[(.*?)\]\).*?t
 
 def read_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """Name -> tensor of the adapter's file. Raises AdapterInvalid where there is none."""
-    path = checkpoint.path / WEIGHTS
+    path = checkpoint.path / ADAPTER_WEIGHTS
     if not path.is_file():
-        raise AdapterInvalid(f"{checkpoint.source} has no {WEIGHTS}", hint=AGAIN)
+        raise AdapterInvalid(f"{checkpoint.source} has no {ADAPTER_WEIGHTS}", hint=AGAIN)
     with system_errors(path):
         return load_file(path)
 
@@ -46,8 +47,7 @@ def resize_to(
     Raises AdapterInvalid when the adapter's own tables differ in rows.
     """
     before = rows_of(model)
-    tables = [table for table in (model.get_input_embeddings(), model.get_output_embeddings()) if table is not None]
-    rows = _rows([name for name, module in model.named_modules() if any(module is t for t in tables)], tensors)
+    rows = _rows([name for name, module in model.named_modules() if module in _tables(model)], tensors)
     trained = trained_tokens(settings)
     if not rows and set(range(before, max(trained, default=-1) + 1)) <= set(trained):
         rows = {max(before, max(trained, default=-1) + 1)}
@@ -59,10 +59,15 @@ def resize_to(
     if now == before:
         return None
     model.resize_token_embeddings(now, mean_resizing=False)
-    for table in tables:
+    for table in _tables(model):
         for parameter in table.parameters():
             parameter.data[before:] = torch.nan
     return before, now
+
+
+def _tables(model: PreTrainedModel) -> list[nn.Module]:
+    tables = (model.get_input_embeddings(), model.get_output_embeddings())
+    return [table for table in tables if isinstance(table, nn.Module)]
 
 
 def _rows(names: Iterable[str], tensors: Mapping[str, Tensor]) -> set[int]:

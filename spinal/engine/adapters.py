@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from spinal.checkpoints.adapter import AGAIN, MERGE_FIRST, read_settings, trained_tokens
+from spinal.checkpoints.adapter import AGAIN, MERGE_FIRST, read_adapter, trained_tokens
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.engine.adapter_tensors import fill, read_tensors, resize_to, rows_of
 from spinal.engine.failures import callers_fault
@@ -41,7 +41,7 @@ def merge_adapter(model: PreTrainedModel, checkpoint: Checkpoint, *, shared: boo
     """
     source = checkpoint.source
     with _invalid(source), _without_warnings():
-        settings, tensors = read_settings(checkpoint), read_tensors(checkpoint)
+        settings, tensors = read_adapter(checkpoint), read_tensors(checkpoint)
         resized = resize_to(model, tensors, settings, source)
         ids = probe_ids(rows_of(model), trained_tokens(settings))
         ties, of_base = _ties(model), {id(parameter) for parameter in model.parameters()}
@@ -65,7 +65,7 @@ def merge_adapter(model: PreTrainedModel, checkpoint: Checkpoint, *, shared: boo
 def adapted_copy(base: PreTrainedModel, checkpoint: Checkpoint) -> PreTrainedModel:
     """The model that the adapter ``checkpoint`` makes of ``base``, which stays bit for bit as it is; tensors that the
     adapter leaves alone are shared. Raises the errors of :func:`merge_adapter`."""
-    if read_settings(checkpoint).get("init_lora_weights") in CHANGE_BASE:
+    if read_adapter(checkpoint).get("init_lora_weights") in CHANGE_BASE:
         return merge_adapter(copy.deepcopy(base), checkpoint)
     held: dict[int, Any] = {id(p): nn.Parameter(p.data, requires_grad=False) for p in base.parameters()}
     held |= {id(buffer): buffer for buffer in base.buffers()}

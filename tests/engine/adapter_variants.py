@@ -1,4 +1,4 @@
-"""Adapters of every kind that is measured: how each is configured, on which tiny base, and what PEFT itself computes."""
+"""Adapters of every kind that is measured: how each is configured, on which tiny base, and what PEFT computes."""
 
 import warnings
 from collections.abc import Callable
@@ -15,8 +15,7 @@ IDS = torch.arange(5, 2000, 83)[None]
 
 
 def lora(**settings: Any) -> Callable[[], Any]:
-    known = {"r": 4, "target_modules": LAYERS, "task_type": "CAUSAL_LM"}
-    return lambda: peft.LoraConfig(**(known | settings))
+    return other("LoraConfig", **({"r": 4} | settings))
 
 
 def other(kind: str, **settings: Any) -> Callable[[], Any]:
@@ -78,7 +77,7 @@ VARIANTS: dict[str, tuple[str, Callable[[], Any]]] = {
     "layer norms": ("llama", other("LNTuningConfig", target_modules=["input_layernorm", "norm"])),
     "loha": ("llama", other("LoHaConfig")),
     "lokr": ("llama", other("LoKrConfig")),
-    "lokr of full size": ("llama", other("LoKrConfig", r=100_000)),
+    "lokr of full size": ("llama", other("LoKrConfig", r=100_000, alpha=100_000)),
     "miss": ("llama", other("MissConfig", r=4)),
     "oft": ("llama", other("OFTConfig", oft_block_size=8, r=0)),
     "osf": ("llama", other("OSFConfig")),
@@ -90,10 +89,14 @@ VARIANTS: dict[str, tuple[str, Callable[[], Any]]] = {
     "supertuning": ("llama", other("SupertuningConfig")),
     "tinylora": ("llama", other("TinyLoraConfig")),
     "tokens": ("llama", other("TrainableTokensConfig", token_indices=[5, 7, 171], target_modules=["embed_tokens"])),
-    "tied tokens": ("llama-tied", other("TrainableTokensConfig", token_indices=[5, 171], target_modules=["embed_tokens"])),
+    "tied tokens": (
+        "llama-tied", other("TrainableTokensConfig", token_indices=[5, 171], target_modules=["embed_tokens"]),
+    ),
     "unilora": ("llama", other("UniLoraConfig")),
     "vblora": ("llama", other("VBLoRAConfig", num_vectors=16, vector_length=16, topk=2)),
-    "vblora of its best": ("llama", other("VBLoRAConfig", num_vectors=16, vector_length=16, topk=2, save_only_topk_weights=True)),
+    "vblora of its best": (
+        "llama", other("VBLoRAConfig", num_vectors=16, vector_length=16, topk=2, save_only_topk_weights=True),
+    ),
     "vera": ("llama", other("VeraConfig", r=8)),
     "vera from its seed": ("llama", other("VeraConfig", r=8, save_projection=False)),
     "waveft": ("llama", other("WaveFTConfig", n_frequency=20)),

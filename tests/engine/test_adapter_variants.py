@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from spinal.checkpoints.adapter import MEASURED, read_settings
+from spinal.checkpoints.adapter import MEASURED
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.resolve import resolve_reference
 from spinal.engine.load import load, load_pair
