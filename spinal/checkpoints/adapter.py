@@ -48,6 +48,7 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 INDICES = ("I64", "I32", "I16", "U16", "U32", "U64", "BOOL")
 SIZES = ("r", "init_r", "target_r", "mini_r", "num_vectors", "vector_length", "n_frequency", "theta_d_length", "depth")
 """Settings that say how much memory is taken; what is stored has to bear them out."""
+BY_MODULE = ("rank_pattern", "alpha_pattern")
 ANY_SIZE = 256
 MOST_PATTERN = 4096
 MERGE_FIRST = "merge it with merge_and_unload() of PEFT and submit the merged model"
@@ -98,6 +99,9 @@ def _check_options(settings: Mapping[str, Any], source: str) -> None:
     for name, why in OFF.items():
         if settings.get(name):
             raise AdapterInvalid(f"{source}: an adapter with {name} {why}", hint=MERGE_FIRST)
+    for name in BY_MODULE:
+        if not isinstance(settings.get(name) or {}, dict):
+            raise AdapterInvalid(f"{source}: {name} is not a JSON object", hint=AGAIN)
     start = settings.get("init_lora_weights")
     begun = [why for begin, why in STARTS.items() if isinstance(start, str) and start.startswith(begin)]
     if begun:
@@ -128,17 +132,15 @@ def _check_sizes(settings: Mapping[str, Any], header: Mapping[str, Mapping[str, 
     ranks = [min(entry["shape"]) for name, entry in header.items() if ".lora_" in name and len(entry["shape"]) > 1]
     extents = ranks or [extent for entry in header.values() for extent in entry["shape"]]
     most = max([ANY_SIZE, *extents])
-    pattern = settings.get("rank_pattern") or {}
-    if not isinstance(pattern, dict):
-        raise AdapterInvalid(f"{source}: rank_pattern is not a JSON object", hint=AGAIN)
-    named = {name: settings.get(name) for name in SIZES} | {f"rank_pattern {name}": r for name, r in pattern.items()}
+    ranks_by_name = settings.get("rank_pattern") or {}
+    named = {name: settings.get(name) for name in SIZES} | {f"rank_pattern of {n}": r for n, r in ranks_by_name.items()}
     for name, value in named.items():
         # AdaLoRA keeps one truth value for each direction there.
         if isinstance(value, list) or value is None:
             continue
         if not _is_count(value) or value > most:
             raise AdapterInvalid(
-                f"{source}: {_shown(name)} is {_shown(value)}, and no tensor of the adapter is of that size", hint=AGAIN
+                f"{source}: {name[:100]} is {_shown(value)}, and no tensor of the adapter is of that size", hint=AGAIN
             )
 
 
@@ -175,7 +177,7 @@ def _patterns(settings: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
             yield name, settings[name]
     layers = settings.get("layers_pattern") or []
     yield from (("layers_pattern", pattern) for pattern in (layers if isinstance(layers, list) else [layers]))
-    for name in ("rank_pattern", "alpha_pattern"):
+    for name in BY_MODULE:
         yield from ((name, key) for key in settings.get(name) or {})
 
 

@@ -8,11 +8,11 @@ import torch
 from spinal.errors import AdapterInvalid
 
 PROBE_TOKENS = 16
-TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.15}
+TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.25}
 """Of the largest difference, relative to the largest logit. Merging changes the order of sums and rounds each weight
-once more, to 2**-24 of it in float32, 2**-11 in float16 and 2**-9 in bfloat16; what a weight loses there, the layers
-after it multiply. Small models stay below 1e-5, 5e-3 and 4e-2; the rest is room for depth. An adapter that is merged
-into the wrong tensor moves logits by a tenth of them and more."""
+once more, to 2**-24 of it in float32, 2**-11 in float16 and 2**-9 in bfloat16, and the layers after it multiply that:
+models of random weights, 3 to 80 blocks deep, came to 1e-5, 1e-2 and 0.1. An adapter merged into a wrong tensor moves
+logits by a tenth of them and more."""
 
 
 def probe_ids(rows: int, more: Iterable[int] = ()) -> torch.Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 import peft
 import torch
 import transformers
+from peft.tuners.lora.config import BdLoraConfig, KasaConfig, MontecloraConfig, VeloraConfig
 
 LAYERS = ["q_proj", "down_proj"]
 IDS = torch.arange(5, 2000, 83)[None]
@@ -56,6 +57,14 @@ VARIANTS: dict[str, tuple[str, Callable[[], Any]]] = {
     "lora from gaussian": ("llama", lora(init_lora_weights="gaussian")),
     "lora from orthogonal": ("llama", lora(init_lora_weights="orthogonal")),
     "lora from mica": ("llama", lora(init_lora_weights="mica")),
+    "lora with qalora": ("llama", lora(use_qalora=True, qalora_group_size=8)),
+    "lora in blocks": (
+        "llama",
+        lora(use_bdlora=BdLoraConfig(target_modules_bd_a=["q_proj"], target_modules_bd_b=["down_proj"], nblocks=2)),
+    ),
+    "lora with kasa": ("llama", lora(kasa_config=KasaConfig())),
+    "lora with velora": ("llama", lora(velora_config=VeloraConfig())),
+    "lora with monteclora": ("llama", lora(monteclora_config=MontecloraConfig())),
     "lora of experts": (
         "mixtral",
         lora(target_modules=["q_proj"], target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]),
