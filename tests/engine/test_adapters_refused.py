@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -16,8 +17,9 @@ from safetensors.torch import load_file, save_file
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.inspect import inspect
 from spinal.checkpoints.resolve import resolve_reference
+from spinal.engine.adapters import adapted_copy
 from spinal.engine.load import load, load_pair
-from spinal.errors import AdapterInvalid, PickleWeightsRefused
+from spinal.errors import AdapterInvalid, PickleWeightsRefused, SpinalError
 from spinal.profile import MeasurementProfile
 from tests.engine.adapter_variants import IDS, VARIANTS, lora, open_base, own_logits, save_adapter
 
@@ -308,3 +310,50 @@ def test_a_16_bit_base_takes_a_32_bit_adapter(
         torch.testing.assert_close(opened(folder)(IDS).logits, expected, rtol=0.0, atol=1e-4)
     # Each of some hundred weights of a sum is rounded to 2**-9 or 2**-11 of itself.
     torch.testing.assert_close(found, expected, rtol=0.0, atol=0.1)
+
+
+VALUES: list[Any] = [
+    None,
+    True,
+    False,
+    0,
+    1,
+    3,
+    -1,
+    10**6,
+    1.5,
+    "",
+    "x",
+    "(a|b)+",
+    [],
+    ["q_proj"],
+    [0],
+    {},
+    {"q_proj": 2},
+]
+NAMES = [
+    "alpha_pattern", "bias", "exclude_modules", "fan_in_fan_out", "init_lora_weights", "layers_pattern", "lora_alpha",
+    "layers_to_transform", "lora_bias", "lora_dropout", "modules_to_save", "peft_version", "r", "rank_pattern",
+    "target_modules", "target_parameters", "trainable_token_indices", "use_dora", "use_qalora", "use_rslora",
+    "ensure_weight_tying", "kasa_config", "monteclora_config", "runtime_config", "auto_mapping", "revision",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_mutated_adapter_computes_what_peft_computes_or_is_refused(seed: int, adapter: Path) -> None:
+    draw = random.Random(seed)
+    changes = {draw.choice(NAMES): draw.choice(VALUES) for _ in range(draw.randint(1, 3))}
+    settings(adapter, **changes)
+    base = open_base(adapter / "base")
+    before = {name: tensor.clone() for name, tensor in base.state_dict().items()}
+    code = None
+    try:
+        inspect(resolved(adapter))
+        with torch.inference_mode():
+            found = adapted_copy(base, resolved(adapter))(input_ids=IDS).logits
+    except SpinalError as error:
+        code = error.code
+    assert code in (None, "adapter_invalid"), changes
+    assert all(torch.equal(tensor, before[name]) for name, tensor in base.state_dict().items()), changes
+    if code is None:
+        torch.testing.assert_close(found, own_logits(base, adapter), rtol=0.0, atol=1e-4)
