@@ -6,6 +6,7 @@ The API checks submissions with it, workers check again before they load.
 import json
 import re
 
+from spinal.checkpoints.adapter import check_adapter
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.shards import check_shards
 from spinal.checkpoints.tensors import read_header, scan_non_finite
@@ -29,7 +30,7 @@ def inspect(checkpoint: Checkpoint) -> None:
     by this process until a listed file changes.
 
     Raises ArchitectureUnsupported, ConfigInvalid, WeightsMissing, WeightsCorrupt, NonFiniteWeights, TokenizerInvalid,
-    ModelPathRefused.
+    AdapterInvalid, ModelPathRefused.
     """
     if checkpoint.base is not None:
         inspect(checkpoint.base)
@@ -45,6 +46,8 @@ def _inspect_files(checkpoint: Checkpoint) -> None:
     files = checkpoint.weight_files()
     headers = {file: read_header(file, checkpoint.source, checkpoint.roots) for file in files}
     check_shards(checkpoint, headers)
+    if checkpoint.base is not None:
+        check_adapter(checkpoint, headers[files[0]])
     if sum(file.stat().st_size for file in files) <= SCAN_BYTES:
         for file, header in headers.items():
             scan_non_finite(file, header, checkpoint.source, checkpoint.roots)

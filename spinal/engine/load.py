@@ -1,7 +1,6 @@
 """From a checkpoint folder to a model in evaluation mode and its tokenizer. Safetensors only, no remote code."""
 
 import contextlib
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.engine.adapters import adapted_copy, merge_adapter
 from spinal.engine.slices import require_finite
 from spinal.engine.stream import BlockStore, open_streamed
 from spinal.errors import (
-    AdapterInvalid,
     ArchitectureUnsupported,
     RemoteCodeRefused,
     TokenizerInvalid,
@@ -61,7 +60,7 @@ def load(checkpoint: Checkpoint, profile: MeasurementProfile, device: str, *, st
         model = _load_weights(base, torch.float32 if profile.dtype == "float32" else "auto")
         torch.nn.Module.to(model, torch.device(device))
         if checkpoint.base is not None:
-            model = _merge_adapter(model, checkpoint)
+            model = merge_adapter(model, checkpoint)
     return _ready(checkpoint, model, tokenizer, torch.device(device))
 
 
@@ -86,12 +85,8 @@ def load_pair(
 
 
 def _adapted(base: LoadedModel, checkpoint: Checkpoint) -> LoadedModel:
-    # Fresh Parameter objects on the same storage: a safe merge replaces the tensors it changes, never writes into
-    # them, so that the copy costs what the adapter touches and the base keeps its own.
-    shared: dict[int, Any] = {id(p): torch.nn.Parameter(p.data, requires_grad=False) for p in base.model.parameters()}
-    shared |= {id(buffer): buffer for buffer in base.model.buffers()}
     with _quiet():
-        model = _merge_adapter(copy.deepcopy(base.model, shared), checkpoint)
+        model = adapted_copy(base.model, checkpoint)
     return _ready(checkpoint, model, base.tokenizer, base.device)
 
 
@@ -150,17 +145,6 @@ def _load_weights(checkpoint: Checkpoint, dtype: Any) -> PreTrainedModel:
                 hint="save the whole model with save_pretrained()",
             )
     return model
-
-
-def _merge_adapter(model: PreTrainedModel, checkpoint: Checkpoint) -> PreTrainedModel:
-    from peft import PeftModel
-
-    try:
-        return PeftModel.from_pretrained(model, checkpoint.path, local_files_only=True).merge_and_unload(
-            safe_merge=True
-        )
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise AdapterInvalid(f"{checkpoint.source}: adapter cannot be applied ({_first_line(error)})") from error
 
 
 def _first_line(error: Exception) -> str:
