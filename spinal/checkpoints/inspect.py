@@ -8,6 +8,7 @@ import re
 
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.files import check_index, check_weight_files
+from spinal.checkpoints.stored import stored_tensors
 from spinal.checkpoints.tensors import read_header, scan_non_finite
 from spinal.checkpoints.tokenizer import read_tokenizer
 from spinal.checkpoints.unchanged import Unchanged
@@ -28,8 +29,8 @@ def inspect(checkpoint: Checkpoint) -> None:
     """Everything that a second of looking at files can tell; returns silently or raises. What passed is not read again
     by this process until a file of it changes.
 
-    Raises ArchitectureUnsupported, ConfigInvalid, PickleWeightsRefused, WeightsMissing, WeightsCorrupt,
-    NonFiniteWeights, TokenizerInvalid.
+    Raises ArchitectureUnsupported, ConfigInvalid, PickleWeightsRefused, QuantizationUnsupported, WeightsMissing,
+    WeightsCorrupt, NonFiniteWeights, TokenizerInvalid.
     """
     if checkpoint.base is not None:
         inspect(checkpoint.base)
@@ -45,6 +46,9 @@ def _inspect_files(checkpoint: Checkpoint) -> None:
     files = check_weight_files(checkpoint)
     headers = {file: read_header(file, checkpoint.source) for file in files}
     check_index(checkpoint, headers)
+    if checkpoint.base is None:
+        tensors = {name: entry for header in headers.values() for name, entry in header.items()}
+        stored_tensors(checkpoint.config, tensors, checkpoint.source)
     if sum(file.stat().st_size for file in files) <= SCAN_BYTES:
         for file, header in headers.items():
             scan_non_finite(file, header, checkpoint.source)
