@@ -9,6 +9,8 @@ import re
 from collections.abc import Collection
 
 from transformers import PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
 from spinal.checkpoints.stored import WRAPPERS
 from spinal.engine.stored import StoredTensors
@@ -61,6 +63,23 @@ def account(model: PreTrainedModel, tensors: StoredTensors, used: Collection[str
     )
 
 
+def destinations(model: PreTrainedModel, tensors: StoredTensors) -> dict[str, tuple[str, bool]]:
+    """For each stored tensor that the model uses: the name of the weight that transformers makes of it, and whether it
+    is converted on the way (fused with others, split, transposed)."""
+    mapping = get_model_conversion_mapping(model)
+    renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
+    converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
+    asked = model.state_dict()
+    found = {}
+    for name in sorted(tensors.names):
+        weight, pattern = rename_source_key(name, renamings, converters, model.base_model_prefix, asked)
+        if weight not in asked and name in asked:
+            weight, pattern = name, None
+        if weight in asked:
+            found[name] = (weight, pattern is not None)
+    return found
+
+
 def _check_floats(model: PreTrainedModel, tensors: StoredTensors, used: Collection[str]) -> None:
     asked = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
     for name in sorted(used):
@@ -72,12 +91,12 @@ def _check_floats(model: PreTrainedModel, tensors: StoredTensors, used: Collecti
 
 
 def _check_names(model: PreTrainedModel, tensors: StoredTensors) -> None:
-    prefix = f"{model.base_model_prefix}."
-    twice = sorted(name for name in tensors.names if prefix + name in tensors.names) if len(prefix) > 1 else []
-    if twice:
-        raise WeightsCorrupt(
-            f"{tensors.source}: {twice[0]} is stored with and without {prefix!r} in front", hint="keep one of them"
-        )
+    first: dict[str, tuple[str, bool]] = {}
+    for name, (weight, converted) in destinations(model, tensors).items():
+        other, as_well = first.setdefault(weight, (name, converted))
+        # Many tensors are converted into one weight, as experts are; but none beside one that is that weight already.
+        if other != name and not (converted and as_well):
+            raise WeightsCorrupt(f"{tensors.source}: {other} and {name} are the same weight", hint="keep one of them")
 
 
 def _reason(name: str, tensors: StoredTensors) -> str | None:

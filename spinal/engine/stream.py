@@ -15,10 +15,8 @@ import torch
 from accelerate import init_empty_weights
 from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
-from spinal.engine.accounting import account
+from spinal.engine.accounting import account, destinations
 from spinal.engine.slices import require_finite
 from spinal.engine.stored import StoredTensors
 
@@ -124,7 +122,7 @@ def open_streamed(
         model.state_dict().keys() != asked.keys()  # stored buffers
         or not used.issuperset(inside)
         or any(reader.shape(name) != tuple(asked[name].shape) for name in used)
-        or not _under_own_names(model, tensors)
+        or any(weight != name or converted for name, (weight, converted) in destinations(model, tensors).items())
     ):
         return None
     remarks = account(model, tensors, used)
@@ -149,19 +147,6 @@ def _untie(model: PreTrainedModel) -> None:
     ``from_pretrained``; a head that training changed stays apart from the embedding."""
     for name in model.all_tied_weights_keys:
         _put(model, name, torch.empty_like(model.get_parameter(name), device="meta"))
-
-
-def _under_own_names(model: PreTrainedModel, tensors: StoredTensors) -> bool:
-    """Whether transformers would load every stored weight of the model under the name and with the values it has."""
-    mapping = get_model_conversion_mapping(model)
-    renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
-    converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
-    asked = model.state_dict()
-    for name in tensors.names:
-        loaded_as, converted = rename_source_key(name, renamings, converters, model.base_model_prefix, asked)
-        if loaded_as in asked and (converted is not None or loaded_as != name):
-            return False
-    return True
 
 
 def _return_freed_memory() -> None:
