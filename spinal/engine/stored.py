@@ -6,14 +6,14 @@ own memory: pages of a mapped file would count as this process's until unmapped.
 
 import math
 from collections.abc import Set
-from io import RawIOBase
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.stored import stored_tensors
-from spinal.checkpoints.tensors import read_header
+from spinal.checkpoints.tensors import open_weights, read_header
 from spinal.engine.quantised import dequantise
 from spinal.engine.slices import SLICE_ELEMENTS
 from spinal.errors import WeightsCorrupt
@@ -35,12 +35,13 @@ class StoredTensors:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.source = checkpoint.source
+        self._roots = checkpoint.roots
         self._places: dict[str, tuple[Path, str, tuple[int, ...], int]] = {}
         headers = {}
         for file in checkpoint.weight_files():
-            with file.open("rb") as stream:
+            with open_weights(file, self.source, self._roots) as stream:
                 data = 8 + int.from_bytes(stream.read(8), "little")
-            for name, entry in read_header(file, checkpoint.source).items():
+            for name, entry in read_header(file, self.source, self._roots).items():
                 if name in headers:
                     raise WeightsCorrupt(
                         f"{self.source}: two weight files hold tensor {name}", hint="remove the files of another save"
@@ -117,20 +118,20 @@ class StoredTensors:
             self._fill(stream, made.view(-1), name)
         return made
 
-    def _opened(self, name: str) -> RawIOBase:
+    def _opened(self, name: str) -> BinaryIO:
         file, kind, _, offset = self._places[name]
         if kind not in DTYPES:
             raise WeightsCorrupt(f"{self.source}: this torch cannot read tensor {name} ({kind})")
-        stream = file.open("rb", buffering=0)
+        stream = open_weights(file, self.source, self._roots)
         stream.seek(offset)
         return stream
 
-    def _fill(self, stream: RawIOBase, buffer: Tensor, name: str) -> None:
+    def _fill(self, stream: BinaryIO, buffer: Tensor, name: str) -> None:
         if not buffer.numel():
             return
         into = memoryview(buffer.view(torch.uint8).numpy().data)
         while into:
-            count = stream.readinto(into)
+            count = stream.readinto(into)  # type: ignore[attr-defined]  # a file, whatever its declared type
             if not count:
                 raise WeightsCorrupt(f"{self.source}: tensor {name} ends early", hint="copy the file again")
             into = into[count:]

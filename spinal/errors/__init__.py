@@ -21,6 +21,7 @@ from spinal.errors.checkpoints import (
     TokenizerInvalid,
     TokenizerMismatch,
     WeightsCorrupt,
+    WeightsDigestMismatch,
     WeightsMissing,
 )
 from spinal.errors.documents import (
@@ -136,6 +137,7 @@ __all__ = [
     "UsageError",
     "VersionRetired",
     "WeightsCorrupt",
+    "WeightsDigestMismatch",
     "WeightsMissing",
     "all_errors",
 ]

@@ -145,7 +145,8 @@ def quantise(source: Path, coded: Path, dense: Path, form: str, dtype: torch.dty
     """``coded``: ``source`` with the matrices of its blocks in ``form``. ``dense``: the same values in ``dtype``."""
     quantiser, settings = FORMATS[form]
     tensors = load_file(source / "model.safetensors")
-    stored, values = {}, {}
+    stored: dict[str, Tensor] = {}
+    values: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if name.endswith("proj.weight") or (".experts." in name and name.endswith(".weight")):
             made, value = quantiser(tensor.float())

@@ -198,8 +198,8 @@ def test_scales_of_activations_change_nothing(tiny: Tiny, tmp_path: Path) -> Non
     tensors = load_file(tmp_path / "coded" / "model.safetensors")
     extra = {n.replace("weight_scale", "input_scale"): t for n, t in tensors.items() if n.endswith("weight_scale")}
     extra["model.layers.0.self_attn.k_scale"] = torch.ones(1)
-    write(tiny("llama"), tmp_path / "coded", tensors | extra, FORMATS["ct-float-tensor"][1])
-    require_equal(tmp_path / "coded", tmp_path / "dense", dtype="float32", streams=True)
+    write(tiny("llama"), tmp_path / "more", tensors | extra, FORMATS["ct-float-tensor"][1])
+    require_equal(tmp_path / "more", tmp_path / "dense", dtype="float32", streams=True)
 
 
 def test_an_entry_that_is_no_object_is_refused(tiny: Tiny, tmp_path: Path) -> None:
