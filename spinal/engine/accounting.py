@@ -132,7 +132,11 @@ def _depth(model: PreTrainedModel) -> int | None:
 def _wrapped(names: Collection[str]) -> str | None:
     """What to do about a prefix that a trainer left in front of names."""
     return next(
-        (f"names hold {prefix!r}: {remedy}" for prefix, remedy in WRAPPERS.items() for name in names if prefix in name),
+        (
+            f"names hold {prefix!r}: {remedy}"
+            for prefix, remedy in WRAPPERS.items()
+            if any(f".{prefix}" in f".{name}" for name in names)
+        ),
         None,
     )
 

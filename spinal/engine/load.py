@@ -19,7 +19,7 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from spinal.checkpoints.checkpoint import Checkpoint
-from spinal.engine.accounting import account, require_complete
+from spinal.engine.accounting import SAVE, account, require_complete
 from spinal.engine.slices import require_finite
 from spinal.engine.stored import FLOATS, StoredTensors, unread
 from spinal.engine.stream import BlockStore, open_streamed
@@ -187,7 +187,10 @@ def _load_whole(
     except (SpinalError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        raise WeightsCorrupt(f"{source}: weights cannot be loaded ({_first_line(error)})") from error
+        why = _first_line(error)
+        if "conversion" in why:
+            why = "tensors that are fused or split when loaded are missing or of another shape than config.json says"
+        raise WeightsCorrupt(f"{source}: weights cannot be loaded ({why})", hint=SAVE) from error
     mismatched = [str(item[0]) if isinstance(item, tuple) else str(item) for item in info["mismatched_keys"]]
     require_complete(info["missing_keys"], mismatched, tensors.names - taken, source)
     return model, account(model, tensors, taken)
