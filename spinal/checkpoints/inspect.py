@@ -9,6 +9,7 @@ import re
 from spinal.checkpoints.adapter import check_adapter
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.shards import check_shards
+from spinal.checkpoints.stored import stored_tensors
 from spinal.checkpoints.tensors import read_header, scan_non_finite
 from spinal.checkpoints.tokenizer import read_tokenizer
 from spinal.checkpoints.unchanged import Unchanged
@@ -29,8 +30,8 @@ def inspect(checkpoint: Checkpoint) -> None:
     """Everything that a second of looking at files can tell; returns silently or raises. What passed is not read again
     by this process until a listed file changes.
 
-    Raises ArchitectureUnsupported, ConfigInvalid, WeightsMissing, WeightsCorrupt, NonFiniteWeights, TokenizerInvalid,
-    AdapterInvalid, ModelPathRefused.
+    Raises ArchitectureUnsupported, ConfigInvalid, WeightsMissing, WeightsCorrupt, QuantizationUnsupported,
+    NonFiniteWeights, TokenizerInvalid, AdapterInvalid, ModelPathRefused.
     """
     if checkpoint.base is not None:
         inspect(checkpoint.base)
@@ -48,6 +49,9 @@ def _inspect_files(checkpoint: Checkpoint) -> None:
     check_shards(checkpoint, headers)
     if checkpoint.base is not None:
         check_adapter(checkpoint, headers[files[0]])
+    else:
+        tensors = {name: entry for header in headers.values() for name, entry in header.items()}
+        stored_tensors(checkpoint.config, tensors, checkpoint.source)
     if sum(file.stat().st_size for file in files) <= SCAN_BYTES:
         for file, header in headers.items():
             scan_non_finite(file, header, checkpoint.source, checkpoint.roots)

@@ -8,16 +8,26 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.engine.accounting import SAVE, account, require_complete
 from spinal.engine.adapters import adapted_copy, merge_adapter
 from spinal.engine.slices import require_finite
+from spinal.engine.stored import FLOATS, StoredTensors, unread
 from spinal.engine.stream import BlockStore, open_streamed
 from spinal.errors import (
     ArchitectureUnsupported,
+    ConfigInvalid,
     RemoteCodeRefused,
+    SpinalError,
     TokenizerInvalid,
     WeightsCorrupt,
 )
@@ -36,6 +46,8 @@ class LoadedModel:
     device: torch.device
     store: BlockStore | None = None
     """Set where the blocks are read from disk one at a time."""
+    remarks: tuple[str, ...] = ()
+    """What a reader of the numbers should know of how the weights were read."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -47,21 +59,26 @@ def load(checkpoint: Checkpoint, profile: MeasurementProfile, device: str, *, st
     """Load ``checkpoint`` (an adapter is merged into its base). ``stream`` leaves the blocks on disk where that is
     possible: same numbers, memory for one block instead of all.
 
-    Raises RemoteCodeRefused, ArchitectureUnsupported, WeightsCorrupt, NonFiniteWeights, TokenizerInvalid,
-    AdapterInvalid.
+    Raises RemoteCodeRefused, ArchitectureUnsupported, ConfigInvalid, QuantizationUnsupported, WeightsCorrupt,
+    NonFiniteWeights, TokenizerInvalid, AdapterInvalid.
     """
     base = checkpoint.whole
     _check_type_is_known(base)
+    target = torch.device(device)
     with _quiet():
         tokenizer = _load_tokenizer(base)
-        streamed = open_streamed(checkpoint, profile, torch.device(device)) if stream else None
-        if streamed is not None:
-            return LoadedModel(checkpoint, streamed[0], tokenizer, torch.device(device), streamed[1])
-        model = _load_weights(base, torch.float32 if profile.dtype == "float32" else "auto")
-        torch.nn.Module.to(model, torch.device(device))
+        config, tensors = _load_config(base), StoredTensors(base)
+        dtype = _dtype(config, tensors, profile)
+        if stream and checkpoint.base is None and base.n_layers is not None:
+            streamed = open_streamed(config, tensors, base.n_layers, dtype, target)
+            if streamed is not None:
+                model, store, remarks = streamed
+                return LoadedModel(checkpoint, model, tokenizer, target, store, (*tensors.remarks, *remarks))
+        model, remarks = _load_whole(config, tensors, dtype)
+        torch.nn.Module.to(model, target)
         if checkpoint.base is not None:
             model = merge_adapter(model, checkpoint)
-    return _ready(checkpoint, model, tokenizer, torch.device(device))
+    return _ready(checkpoint, model, tokenizer, target, (*tensors.remarks, *remarks))
 
 
 def load_pair(
@@ -87,15 +104,17 @@ def load_pair(
 def _adapted(base: LoadedModel, checkpoint: Checkpoint) -> LoadedModel:
     with _quiet():
         model = adapted_copy(base.model, checkpoint)
-    return _ready(checkpoint, model, base.tokenizer, base.device)
+    return _ready(checkpoint, model, base.tokenizer, base.device, base.remarks)
 
 
-def _ready(checkpoint: Checkpoint, model: PreTrainedModel, tokenizer: Any, device: torch.device) -> LoadedModel:
+def _ready(
+    checkpoint: Checkpoint, model: PreTrainedModel, tokenizer: Any, device: torch.device, remarks: tuple[str, ...]
+) -> LoadedModel:
     for name, tensor in model.state_dict().items():
         require_finite(tensor, name, checkpoint.source)
     model.eval()
     model.requires_grad_(False)
-    return LoadedModel(checkpoint, model, tokenizer, device)
+    return LoadedModel(checkpoint, model, tokenizer, device, remarks=remarks)
 
 
 def _check_type_is_known(checkpoint: Checkpoint) -> None:
@@ -120,31 +139,66 @@ def _load_tokenizer(checkpoint: Checkpoint) -> Any:
         raise TokenizerInvalid(f"{checkpoint.source}: tokenizer cannot be loaded ({_first_line(error)})") from error
 
 
-def _load_weights(checkpoint: Checkpoint, dtype: Any) -> PreTrainedModel:
+def _load_config(checkpoint: Checkpoint) -> PretrainedConfig:
+    """The configuration without what it says of quantization and of code: weights are read as floats, and run by
+    transformers' own classes."""
     try:
         config = AutoConfig.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=False)
-        loaded: tuple[PreTrainedModel, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(  # type: ignore[assignment]  # output_loading_info makes it a pair
-            checkpoint.path,
+        for holder in (config, config.get_text_config()):
+            for name in ("quantization_config", "compression_config"):
+                if hasattr(holder, name):
+                    delattr(holder, name)
+    except Exception as error:
+        raise ConfigInvalid(f"{checkpoint.source}: config.json cannot be used ({_first_line(error)})") from error
+    return config
+
+
+def _dtype(config: PretrainedConfig, tensors: StoredTensors, profile: MeasurementProfile) -> torch.dtype:
+    """float32, or under the profile ``checkpoint`` what the configuration names, else what the files hold."""
+    if profile.dtype == "float32":
+        return torch.float32
+    named = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None)
+    return next((dtype for dtype in FLOATS.values() if dtype == named), None) or tensors.dtype()
+
+
+def _load_whole(
+    config: PretrainedConfig, tensors: StoredTensors, dtype: torch.dtype
+) -> tuple[PreTrainedModel, tuple[str, ...]]:
+    """The model and remarks on stored tensors that it does not use. transformers converts, fuses and ties; it reads
+    through ``tensors``, so that what it did not read is known."""
+    source = tensors.source
+    waiting, taken = unread(tensors)
+    try:
+        model_class, config = _model_class(config)
+        model, info = model_class.from_pretrained(
+            None,
             config=config,
+            state_dict=waiting,
             dtype=dtype,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # reported below, with names
             output_loading_info=True,
+            local_files_only=True,
         )
-        model, info = loaded
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise WeightsCorrupt(f"{checkpoint.source}: weights cannot be loaded ({_first_line(error)})") from error
-    missing = sorted(info.get("missing_keys") or [])
-    mismatched = [str(item[0]) if isinstance(item, tuple) else str(item) for item in info.get("mismatched_keys") or []]
-    # transformers fills such tensors with random numbers; a measurement of those would be fiction.
-    for names, what in ((missing, "missing"), (sorted(mismatched), "of another shape than config.json says")):
-        if names:
-            raise WeightsCorrupt(
-                f"{checkpoint.source}: {len(names)} tensors are {what}, first {names[0]}",
-                hint="save the whole model with save_pretrained()",
-            )
-    return model
+    except (SpinalError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        why = _first_line(error)
+        if "conversion" in why:
+            why = "tensors that are fused or split when loaded are missing or of another shape than config.json says"
+        raise WeightsCorrupt(f"{source}: weights cannot be loaded ({why})", hint=SAVE) from error
+    mismatched = [str(item[0]) if isinstance(item, tuple) else str(item) for item in info["mismatched_keys"]]
+    require_complete(info["missing_keys"], mismatched, tensors.names - taken, source)
+    return model, account(model, tensors, taken)
+
+
+def _model_class(config: PretrainedConfig) -> tuple[Any, PretrainedConfig]:
+    """The class that AutoModelForCausalLM takes, and the part of the configuration that it takes it with."""
+    found: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    if isinstance(found, tuple):
+        named = config.architectures or []
+        found = next((each for each in found if each.__name__ in named), found[0])
+    inner = config.sub_configs.get("text_config")
+    return found, config.get_text_config() if inner is not None and found.config_class is inner else config
 
 
 def _first_line(error: Exception) -> str:

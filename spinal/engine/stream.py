@@ -10,32 +10,26 @@ GPT-NeoX have another name.
 import contextlib
 import ctypes
 from collections.abc import Iterator
-from io import RawIOBase
-from pathlib import Path
 
 import torch
 from accelerate import init_empty_weights
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from spinal.checkpoints.checkpoint import Checkpoint
-from spinal.checkpoints.tensors import read_header
-from spinal.engine.slices import SLICE_ELEMENTS, require_finite
-from spinal.errors import WeightsCorrupt
-from spinal.profile import MeasurementProfile
+from spinal.engine.accounting import account, destinations
+from spinal.engine.slices import require_finite
+from spinal.engine.stored import StoredTensors
 
 Tensor = torch.Tensor
-STORED = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-"""dtypes of safetensors files that are streamed."""
 
 
 class BlockStore:
     """The blocks of one streamed model: without storage until :meth:`resident`."""
 
-    def __init__(self, blocks: nn.ModuleList, prefix: str, stored: "StoredTensors") -> None:
+    def __init__(self, blocks: nn.ModuleList, prefix: str, reader: "Reader") -> None:
         self._blocks = blocks
         self._prefix = prefix
-        self._stored = stored
+        self._reader = reader
         self._checked: set[int] = set()
         # Blocks are alike: the next one is read into the storage of the one before.
         self._storage: dict[str, Tensor] = {}
@@ -49,9 +43,9 @@ class BlockStore:
         try:
             for name in names:
                 full = f"{self._prefix}.{index}.{name}"
-                storage[name] = self._stored.read(full, into=storage.get(name))
+                storage[name] = self._reader.read(full, into=storage.get(name))
                 if index not in self._checked:
-                    require_finite(storage[name], full, self._stored.source)
+                    require_finite(storage[name], full, self._reader.source)
                 _put(block, name, storage[name])
             self._checked.add(index)
             yield
@@ -84,96 +78,60 @@ class BlockStore:
                 handle.remove()
 
 
-class StoredTensors:
-    """Where the tensors of a checkpoint lie, and what they become when read.
+class Reader:
+    """Reads weights in the dtype and onto the device of the model."""
 
-    Plain reads into the tensor's own memory: pages of a mapped file would count as this process's until unmapped.
-    """
-
-    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> None:
-        self.source = checkpoint.source
-        self._dtype = dtype
-        self._device = device
-        self._tensors: dict[str, tuple[Path, torch.dtype, tuple[int, ...], int]] = {}
-        for file in checkpoint.weight_files():
-            with file.open("rb") as stream:
-                data = 8 + int.from_bytes(stream.read(8), "little")
-            for name, entry in read_header(file, checkpoint.source).items():
-                if entry["dtype"] in STORED:
-                    where = (file, STORED[entry["dtype"]], tuple(entry["shape"]), data + entry["data_offsets"][0])
-                    self._tensors[name] = where
-
-    def shape(self, name: str) -> tuple[int, ...] | None:
-        """Shape of a tensor; None where there is none of that name, or none of floats."""
-        return self._tensors[name][2] if name in self._tensors else None
+    def __init__(self, tensors: StoredTensors, dtype: torch.dtype, device: torch.device) -> None:
+        self.source = tensors.source
+        self.shape = tensors.shape
+        self._tensors, self._dtype, self._device = tensors, dtype, device
 
     def read(self, name: str, into: Tensor | None = None) -> Tensor:
-        """The tensor in the dtype and on the device of the model, in the storage of ``into`` where that fits.
-
-        Raises WeightsCorrupt when the file ends before the tensor does.
-        """
-        file, stored, shape, offset = self._tensors[name]
+        """The weight, in the storage of ``into`` where that fits. Raises WeightsCorrupt for a file that ends early."""
+        shape = self.shape(name)
+        if shape is None:
+            raise AssertionError("only weights of floats are asked for")
         fits = into is not None and tuple(into.shape) == shape
         made = into if into is not None and fits else torch.empty(shape, dtype=self._dtype, device=self._device)
-        flat = made.view(-1)
-        with file.open("rb", buffering=0) as stream:
-            stream.seek(offset)
-            for start in range(0, flat.numel(), SLICE_ELEMENTS):
-                part = flat[start : start + SLICE_ELEMENTS]
-                direct = stored == self._dtype and self._device.type == "cpu"
-                buffer = part if direct else torch.empty(part.shape, dtype=stored)
-                self._fill(stream, buffer, name)
-                if not direct:
-                    part.copy_(buffer)
+        self._tensors.read_into(name, made)
         return made
-
-    def _fill(self, stream: RawIOBase, buffer: Tensor, name: str) -> None:
-        into = memoryview(buffer.view(torch.uint8).numpy().data)
-        while into:
-            count = stream.readinto(into)
-            if not count:
-                raise WeightsCorrupt(f"{self.source}: tensor {name} ends early", hint="copy the file again")
-            into = into[count:]
 
 
 def open_streamed(
-    checkpoint: Checkpoint, profile: MeasurementProfile, device: torch.device
-) -> tuple[PreTrainedModel, BlockStore] | None:
-    """A model whose blocks are read when entered, or None where this checkpoint has to be loaded whole.
+    config: PretrainedConfig, tensors: StoredTensors, count: int, dtype: torch.dtype, device: torch.device
+) -> tuple[PreTrainedModel, BlockStore, tuple[str, ...]] | None:
+    """A model of ``count`` blocks that are read when entered, with remarks on stored tensors that are not used, or
+    None where this checkpoint has to be loaded whole.
 
     Raises NonFiniteWeights and WeightsCorrupt for tensors outside the blocks, which are read at once.
     """
-    if checkpoint.base is not None or checkpoint.n_layers is None:
-        return None
-    config = AutoConfig.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=False)
-    stored = getattr(config.get_text_config(), "dtype", None)
-    dtype = torch.float32 if profile.dtype == "float32" else stored
-    if not isinstance(dtype, torch.dtype):
-        return None
     with init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     if dtype != torch.float32 and getattr(model, "_keep_in_fp32_modules", None):
         return None
-    model.tie_weights()
-    found = _blocks(model, checkpoint.n_layers)
+    found = _blocks(model, count)
     if found is None:
         return None
     prefix, blocks = found
-    tensors = StoredTensors(checkpoint, dtype, device)
-    inside = {f"{prefix}.{name}": p for name, p in blocks.named_parameters()}
-    buffers = [name for name in model.state_dict() if name not in dict(model.named_parameters(remove_duplicate=False))]
-    if buffers or any(tensors.shape(name) != tuple(p.shape) for name, p in inside.items()):
+    _untie(model)
+    asked = dict(model.named_parameters())
+    used = tensors.names & asked.keys()
+    reader = Reader(tensors, dtype, device)
+    inside = [name for name in asked if name.startswith(f"{prefix}.")]
+    if (
+        model.state_dict().keys() != asked.keys()  # stored buffers
+        or not used.issuperset(inside)
+        or any(reader.shape(name) != tuple(asked[name].shape) for name in used)
+        or any(weight != name or converted for name, (weight, converted) in destinations(model, tensors).items())
+    ):
         return None
-    for name, parameter in model.named_parameters():
-        if name in inside:
-            continue
-        if tensors.shape(name) != tuple(parameter.shape):
-            return None
-        tensor = tensors.read(name)
-        require_finite(tensor, name, checkpoint.source)
+    remarks = account(model, tensors, used)
+    for name in used.difference(inside):
+        tensor = reader.read(name)
+        require_finite(tensor, name, tensors.source)
         _put(model, name, tensor)
-    model.tie_weights()
-    outside = (p for name, p in model.named_parameters(remove_duplicate=False) if not name.startswith(f"{prefix}."))
+    model.tie_weights(missing_keys=set(asked) - used, recompute_mapping=False)
+    outside = (p for name, p in model.named_parameters() if not name.startswith(f"{prefix}."))
     if any(parameter.is_meta for parameter in outside):
         return None
     for module in model.modules():
@@ -181,7 +139,14 @@ def open_streamed(
             if buffer is not None:
                 module._buffers[name] = buffer.to(device)
     model.eval().requires_grad_(False)
-    return model, BlockStore(blocks, prefix, tensors)
+    return model, BlockStore(blocks, prefix, reader), remarks
+
+
+def _untie(model: PreTrainedModel) -> None:
+    """Give tied parameters tensors of their own: which of them the files hold decides what is tied to what, as in
+    ``from_pretrained``; a head that training changed stays apart from the embedding."""
+    for name in model.all_tied_weights_keys:
+        _put(model, name, torch.empty_like(model.get_parameter(name), device="meta"))
 
 
 def _return_freed_memory() -> None:

@@ -35,6 +35,10 @@ class WeightsCorrupt(SpinalError):
     code, title, status = "weights_corrupt", "Weights truncated or corrupt", 422
 
 
+class QuantizationUnsupported(SpinalError):
+    code, title, status = "quantization_unsupported", "Quantised weights cannot be read exactly", 422
+
+
 class PickleWeightsRefused(SpinalError):
     code, title, status = "pickle_weights_refused", "Pickle weights are not read", 422
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.inspect import inspect
 from spinal.checkpoints.resolve import resolve_reference
 from spinal.documents.trace import Trace
@@ -75,13 +76,13 @@ def test_base_and_adapter_are_one_load_and_the_base_stays_itself(
     from spinal.profile import MeasurementProfile
 
     reads: list[str] = []
-    original = loading._load_weights
+    original = loading.StoredTensors
 
-    def counted(checkpoint: object, dtype: object) -> object:
+    def counted(checkpoint: Checkpoint) -> object:
         reads.append(str(checkpoint))
-        return original(checkpoint, dtype)  # type: ignore[arg-type]  # passed through
+        return original(checkpoint)
 
-    monkeypatch.setattr(loading, "_load_weights", counted)
+    monkeypatch.setattr(loading, "StoredTensors", counted)
     profile = MeasurementProfile()
     base, adapted = (resolve_reference(os.fspath(folder), roots=None) for folder in (tmp_path / "base", adapter[0]))
     ours, theirs = loading.load_pair(base, adapted, profile, "cpu")

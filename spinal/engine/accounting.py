@@ -1,0 +1,149 @@
+"""Every tensor accounted for: what the model asks, what the files hold, and what is left over.
+
+A tensor that the model asks for and the files lack would be random numbers; one that the files hold and the model does
+not use means that another model was trained than the one measured. Either is refused, but for a short table of
+leftovers that change nothing, each with a remark.
+"""
+
+import re
+from collections.abc import Collection
+
+from transformers import PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
+from spinal.checkpoints.stored import WRAPPERS
+from spinal.engine.stored import StoredTensors
+from spinal.errors import WeightsCorrupt
+
+HARMLESS = (
+    (re.compile(r"rotary_emb\.(original_)?inv_freq$"), "frequencies that follow from the configuration"),
+    (re.compile(r"(^|\.)(attn|attention|self_attn|crossattention)\.(masked_)?bias$"), "causal masks"),
+    (re.compile(r"(^|\.)position_ids$"), "positions, counted up"),
+    (re.compile(r"^v_head\."), "the value head of reinforcement learning, which writes no text"),
+)
+"""Names of tensors that may be left over, and what they are."""
+SAVE = "save the whole model with save_pretrained()"
+LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.")
+
+
+def require_complete(missing: Collection[str], mismatched: Collection[str], left: Collection[str], source: str) -> None:
+    """Raise WeightsCorrupt when the model asks for tensors that the files lack (``left`` is what they hold instead) or
+    hold in another shape."""
+    # transformers fills such tensors with random numbers; a measurement of those would be fiction.
+    for names, what in ((missing, "missing"), (mismatched, "of another shape than config.json says")):
+        if names:
+            raise WeightsCorrupt(
+                f"{source}: {len(names)} tensors are {what}, first {min(names)}", hint=_wrapped(left) or SAVE
+            )
+
+
+def account(model: PreTrainedModel, tensors: StoredTensors, used: Collection[str]) -> tuple[str, ...]:
+    """Remarks on the stored tensors that were not ``used``. Raises WeightsCorrupt for one that has no harmless reason,
+    for a weight of floats that is stored as whole numbers, and for one that is stored under two names."""
+    _check_floats(model, tensors, used)
+    _check_names(model, tensors)
+    reasons: dict[str, list[str]] = {}
+    refused = []
+    left = tensors.names - set(used)
+    for name in sorted(left):
+        reason = _reason(name, tensors) or _known_to(model, name, left)
+        if reason is None:
+            refused.append(name)
+        else:
+            reasons.setdefault(reason, []).append(name)
+    if refused:
+        raise WeightsCorrupt(
+            f"{tensors.source}: {len(refused)} stored tensors are not used by {type(model).__name__} as config.json "
+            f"describes it, first {refused[0]}",
+            hint=_wrapped(refused) or _deeper(model, refused) or "save config.json and weights of one model together",
+        )
+    return tuple(
+        f"{len(names)} stored tensors are not used: {reason} (first {names[0]})" for reason, names in reasons.items()
+    )
+
+
+def destinations(model: PreTrainedModel, tensors: StoredTensors) -> dict[str, tuple[str, bool]]:
+    """For each stored tensor that the model uses: the name of the weight that transformers makes of it, and whether it
+    is converted on the way (fused with others, split, transposed)."""
+    mapping = get_model_conversion_mapping(model)
+    renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
+    converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
+    asked = model.state_dict()
+    found = {}
+    for name in sorted(tensors.names):
+        weight, pattern = rename_source_key(name, renamings, converters, model.base_model_prefix, asked)
+        if weight not in asked and name in asked:
+            weight, pattern = name, None
+        if weight in asked:
+            found[name] = (weight, pattern is not None)
+    return found
+
+
+def _check_floats(model: PreTrainedModel, tensors: StoredTensors, used: Collection[str]) -> None:
+    asked = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+    for name in sorted(used):
+        if not tensors.is_float(name) and (name not in asked or asked[name].is_floating_point()):
+            raise WeightsCorrupt(
+                f"{tensors.source}: tensor {name} is stored as whole numbers, the model asks for floats",
+                hint="save the model in 16 or 32 bits",
+            )
+
+
+def _check_names(model: PreTrainedModel, tensors: StoredTensors) -> None:
+    first: dict[str, tuple[str, bool]] = {}
+    for name, (weight, converted) in destinations(model, tensors).items():
+        other, as_well = first.setdefault(weight, (name, converted))
+        # Many tensors are converted into one weight, as experts are; but none beside one that is that weight already.
+        if other != name and not (converted and as_well):
+            raise WeightsCorrupt(f"{tensors.source}: {other} and {name} are the same weight", hint="keep one of them")
+
+
+def _reason(name: str, tensors: StoredTensors) -> str | None:
+    for pattern, reason in HARMLESS:
+        if pattern.search(name) and (reason != "causal masks" or _is_mask(name, tensors)):
+            return reason
+    return None
+
+
+def _is_mask(name: str, tensors: StoredTensors) -> bool:
+    """A square of positions, or the one number that fills it; a vector would be a bias that somebody trained."""
+    shape = tensors.stored_shape(name) or ()
+    return len(shape) in (0, 4) or shape == (1,)
+
+
+def _known_to(model: PreTrainedModel, name: str, left: Collection[str]) -> str | None:
+    """Parts of a checkpoint that transformers itself names as none of this architecture's (multi-token prediction)."""
+    patterns = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
+    if not any(re.search(pattern, name) for pattern in patterns) or name.endswith("bias"):
+        return None
+    layer, depth = LAYER.search(name), _depth(model)
+    # Where the prediction of more tokens is stored as one more layer, it has two norms that no block has.
+    if layer and depth is not None and int(layer[1]) >= depth and f"{name[: layer.end()]}hnorm.weight" not in left:
+        return None
+    return "transformers knows them as no part of this architecture"
+
+
+def _depth(model: PreTrainedModel) -> int | None:
+    depth = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    return depth if isinstance(depth, int) else None
+
+
+def _wrapped(names: Collection[str]) -> str | None:
+    """What to do about a prefix that a trainer left in front of names."""
+    return next(
+        (
+            f"names hold {prefix!r}: {remedy}"
+            for prefix, remedy in WRAPPERS.items()
+            if any(f".{prefix}" in f".{name}" for name in names)
+        ),
+        None,
+    )
+
+
+def _deeper(model: PreTrainedModel, names: Collection[str]) -> str | None:
+    depth = _depth(model)
+    found = [int(layer[1]) for name in names if (layer := LAYER.search(name))]
+    if depth is not None and found and max(found) >= depth:
+        return f"config.json names {depth} blocks, the files hold at least {max(found) + 1}; correct num_hidden_layers"
+    return None
