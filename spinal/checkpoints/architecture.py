@@ -15,7 +15,8 @@ LANGUAGE = re.compile(r"(ForCausalLM|LMHeadModel|ForConditionalGeneration|ForVis
 TWO_SIDED = frozenset(
     {
         "bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "electra", "ernie", "megatron-bert",
-        "reformer", "rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "xlm-roberta", "xlm-roberta-xl", "xmod",
+        "reformer", "rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "xlm-roberta",
+        "xlm-roberta-xl", "xmod",
     }
 )  # fmt: skip
 """Model types that attend to later tokens unless ``is_decoder`` is set."""

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.engine.classes import opening_class
 from spinal.engine.slices import require_finite
 from spinal.engine.stream import BlockStore, open_streamed
 from spinal.errors import (
@@ -37,6 +38,8 @@ class LoadedModel:
     device: torch.device
     store: BlockStore | None = None
     """Set where the blocks are read from disk one at a time."""
+    remarks: tuple[str, ...] = ()
+    """What a reader of the numbers should know of how the weights were read."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -128,13 +131,13 @@ def _load_tokenizer(checkpoint: Checkpoint) -> Any:
 def _load_weights(checkpoint: Checkpoint, dtype: Any) -> PreTrainedModel:
     try:
         config = AutoConfig.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=False)
-        loaded: tuple[PreTrainedModel, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(  # type: ignore[assignment]  # output_loading_info makes it a pair
+        chosen, config = opening_class(config, checkpoint.architecture, checkpoint.source)
+        loaded: tuple[PreTrainedModel, dict[str, Any]] = chosen.from_pretrained(  # type: ignore[assignment]  # output_loading_info makes it a pair
             checkpoint.path,
             config=config,
             dtype=dtype,
             local_files_only=True,
             use_safetensors=True,
-            trust_remote_code=False,
             output_loading_info=True,
         )
         model, info = loaded

@@ -12,7 +12,9 @@ import torch
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.documents.editions import PRESENT, Edition
 from spinal.engine.anatomy import Anatomy, find_anatomy
+from spinal.engine.classes import tower_remarks
 from spinal.engine.load import LoadedModel, load, load_pair
+from spinal.engine.probes import check_probes
 from spinal.engine.reporter import Reporter
 from spinal.engine.tokens import Batch, GatheredRows, Tokens, lens_rows, make_batches, tokenize
 from spinal.engine.transport import Readout
@@ -79,6 +81,11 @@ class Session:
         return self.loaded.checkpoint.source
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader of the numbers should know of how the model was opened."""
+        return (*tower_remarks(self.loaded.model), *self.loaded.remarks)
+
+    @property
     def dtype(self) -> str:
         """dtype of the blocks, as documents name it."""
         return str(self.loaded.dtype).removeprefix("torch.")
@@ -140,13 +147,14 @@ def open_pair(reference: Checkpoint, candidate: Checkpoint, setup: Setup) -> tup
 
 def _opened(loaded: LoadedModel, setup: Setup) -> Session:
     tokens = tokenize(loaded, setup.prompts, setup.asked)
-    anatomy = find_anatomy(loaded.model, _blocks(loaded.checkpoint), loaded.checkpoint.source, loaded.store)
+    anatomy = find_anatomy(loaded.model, _blocks(loaded), loaded.checkpoint.source, loaded.store)
+    check_probes(anatomy, tokens.ids, loaded.checkpoint.source, loaded.device)
     readout = Readout(anatomy, min(len(loaded.tokenizer), anatomy.vocabulary))
     return Session(setup, loaded, readout, tokens, lens_rows(tokens.ids, setup.asked.lens_positions))
 
 
-def _blocks(checkpoint: Checkpoint) -> int:
-    count = checkpoint.whole.n_layers
-    if count is None:
-        raise AssertionError("inspect() admits only configs that name their layers")
-    return count
+def _blocks(loaded: LoadedModel) -> int | None:
+    """D as config.json says it, else as transformers completes it; None where neither does."""
+    stated = loaded.checkpoint.whole.n_layers
+    found = getattr(loaded.model.config.get_text_config(), "num_hidden_layers", None) if stated is None else stated
+    return found if isinstance(found, int) else None

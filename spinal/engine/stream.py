@@ -16,10 +16,11 @@ from pathlib import Path
 import torch
 from accelerate import init_empty_weights
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.tensors import read_header
+from spinal.engine.classes import opening_class
 from spinal.engine.slices import SLICE_ELEMENTS, require_finite
 from spinal.errors import WeightsCorrupt
 from spinal.profile import MeasurementProfile
@@ -146,12 +147,13 @@ def open_streamed(
     if checkpoint.base is not None or checkpoint.n_layers is None:
         return None
     config = AutoConfig.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=False)
+    chosen, config = opening_class(config, checkpoint.architecture, checkpoint.source)
     stored = getattr(config.get_text_config(), "dtype", None)
     dtype = torch.float32 if profile.dtype == "float32" else stored
     if not isinstance(dtype, torch.dtype):
         return None
     with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        model: PreTrainedModel = chosen._from_config(config, dtype=dtype)
     if dtype != torch.float32 and getattr(model, "_keep_in_fp32_modules", None):
         return None
     model.tie_weights()

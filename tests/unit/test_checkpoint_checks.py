@@ -88,7 +88,8 @@ REFUSED: dict[str, tuple[dict[str, Any], type[SpinalError], str]] = {
         {"config": changed(is_encoder_decoder=True, architectures=...)}, ArchitectureUnsupported, r"decoder \(llama\)",
     ),
     "encoder with a language head": (
-        {"config": changed(model_type="bert", architectures=["BertLMHeadModel"])}, ArchitectureUnsupported, "attends to later",
+        {"config": changed(model_type="bert", architectures=["BertLMHeadModel"])},
+        ArchitectureUnsupported, "attends to later tokens",
     ),
     "encoder without a name": (
         {"config": changed(model_type="electra", architectures=...)}, ArchitectureUnsupported, "electra is an encoder",
