@@ -125,12 +125,13 @@ def find_anatomy(model: PreTrainedModel, n_layers: int | None, source: str, stor
     head_call = next((call for call in reversed(calls) if call.module is head), None)
     if head_call is None:
         raise _unsupported(source, "its head was not called in a forward pass")
-    readout = _find_readout(calls, last.returned, head_call.given, source)
+    fed, before = _before_scaling(calls, head_call, source)
+    readout = _find_readout(calls, last.returned, fed, source)
     handovers = tuple(made[block].handover for block in blocks)
     # What follows the head does not depend on the blocks: passing the residual through spares running them.
     with replaced_forward(blocks, [_passing(handover) for handover in handovers]):
         scale, softcap = _fit_post(model, head, head_call, source)
-    return Anatomy(core, blocks, handovers, readout, head, scale, softcap, store)
+    return Anatomy(core, blocks, handovers, readout, head, before * scale, softcap, store)
 
 
 def _passing(handover: Handover) -> Callable[..., Any]:
@@ -198,7 +199,10 @@ def _find_blocks(model: PreTrainedModel, calls: list[_Call], n_layers: int | Non
     in_sequence = [blocks for blocks in lists if _called_in_order(blocks, order)]
     fitting = [blocks for blocks in in_sequence if n_layers in (None, len(blocks))]
     if not fitting:
-        raise _unsupported(source, f"no list of {n_layers or 'any'} blocks called in sequence was found")
+        skipped = [blocks for blocks in lists if n_layers in (None, len(blocks)) and any(b in order for b in blocks)]
+        called = [sum(block in order for block in blocks) for blocks in skipped]
+        why = f": of {len(skipped[0])} blocks a text alone passes {called[0]}" if skipped else ""
+        raise _unsupported(source, f"no list of {n_layers or 'its'} blocks called in sequence was found{why}")
     return max(fitting, key=len)
 
 
@@ -217,6 +221,30 @@ def _find_core(model: PreTrainedModel, blocks: nn.ModuleList, head: nn.Module) -
         if all(part is not head for part in holding[0].modules()):
             return holding[0]
         current = holding[0]
+
+
+def _before_scaling(calls: list[_Call], head_call: _Call, source: str) -> tuple[Tensor, float]:
+    """What a module made of the head's input, and the number that it was then multiplied by: some models scale there,
+    and in front of a head without bias that is scaling the logits."""
+    target, bias = head_call.given, getattr(head_call.module, "bias", None)
+    if any(_same_data(call.returned, target) for call in calls):
+        return target, 1.0
+    for call in reversed(calls):
+        factor = _factor(call.returned, target)
+        if factor is not None and bias is None:
+            return call.returned, factor
+    raise _unsupported(source, "what its head is given is no module's output")
+
+
+def _factor(made: Tensor, given: Tensor) -> float | None:
+    """s where ``given`` is s times ``made``, up to rounding; None where it is not."""
+    if made.shape != given.shape:
+        return None
+    a, b = made.double().reshape(-1), given.double().reshape(-1)
+    factor = float((a @ b) / (a @ a).clamp(min=1e-300))
+    tolerance = 1e-5 if given.dtype == torch.float32 else 1e-2
+    close = factor > 0.0 and bool((b - factor * a).norm() <= tolerance * b.norm())
+    return factor if close else None
 
 
 def _find_readout(calls: list[_Call], residual: Tensor, target: Tensor, source: str) -> tuple[nn.Module, ...]:
