@@ -124,7 +124,7 @@ def _in_step(anatomy: Anatomy, calls: tuple[BlockCall, ...], variants: list[_Var
     busy = False
 
     def stepping(index: int, original: Callable[..., Any]) -> Callable[..., Any]:
-        def forward(*args: Any, **kwargs: Any) -> Any:
+        def passed(*args: Any, **kwargs: Any) -> Any:
             nonlocal busy
             if busy:  # one of the calls below
                 return original(*args, **kwargs)
@@ -144,7 +144,7 @@ def _in_step(anatomy: Anatomy, calls: tuple[BlockCall, ...], variants: list[_Var
                     busy = False
             return output
 
-        return forward
+        return passed
 
     with replaced_forward(anatomy.blocks, [stepping(i, block.forward) for i, block in enumerate(anatomy.blocks)]):
         yield

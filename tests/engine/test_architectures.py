@@ -19,8 +19,8 @@ from spinal.engine.transport import Readout
 from spinal.engine.walk import prepare, run_block
 from spinal.profile import MeasurementProfile
 from spinal.prompts.sets import PromptSet
-from tests.engine.architectures import BLOCKS, FAMILIES
 from tests.engine.conftest import KNOBS
+from tests.engine.families import BLOCKS, FAMILIES
 
 Traced = Callable[..., tuple[Trace, Path]]
 Tiny = Callable[..., Path]

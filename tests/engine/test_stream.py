@@ -20,8 +20,9 @@ from spinal.engine.stream import BlockStore, open_streamed
 from spinal.errors import NonFiniteWeights
 from spinal.profile import MeasurementProfile
 from spinal.prompts.sets import PromptSet
-from tests.engine.architectures import BLOCKS, FAMILIES, build
+from tests.engine.architectures import build
 from tests.engine.conftest import KNOBS
+from tests.engine.families import BLOCKS, FAMILIES
 
 Tiny = Callable[..., Path]
 WHOLE = {"mixtral", "deepseek_v3", "gpt_neox"}
@@ -90,7 +91,7 @@ def test_only_the_block_that_is_entered_has_storage(streamed: tuple[LoadedModel,
 def test_a_measurement_reads_each_block_few_times(
     tiny: Tiny, few: PromptSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once each for finding the parts, the probes, the walk, the parity gate and the continuations, however many prompts."""
+    """Once each for the parts, the probes, the walk, the parity gate and the continuations, however many prompts."""
     counts: list[int] = []
     original = BlockStore.resident
 
