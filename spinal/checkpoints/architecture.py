@@ -11,7 +11,10 @@ from typing import Any
 
 from spinal.errors import ArchitectureUnsupported, ConfigInvalid
 
-LANGUAGE = re.compile(r"(ForCausalLM|LMHeadModel|ForConditionalGeneration|ForVisionText2Text)$")
+LANGUAGE = re.compile(
+    r"(ForCausalLM|LMHeadModel|WithLMHead|GenerationDecoder|ForConditionalGeneration|ForVisionText2Text)$"
+)
+"""Names of classes with a language head; what they really do is tried on the loaded model."""
 TWO_SIDED = frozenset(
     {
         "bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "electra", "ernie", "megatron-bert",

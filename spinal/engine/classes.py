@@ -18,6 +18,10 @@ MAPPINGS: tuple[Any, ...] = (
 )
 """transformers' own tables from a type of configuration to a class with a language head, the first one preferred."""
 
+SENSES = {"vision": "vision", "visual": "vision", "image": "vision", "vq": "vision", "video": "video", "audio": "audio",
+          "speech": "audio"}  # fmt: skip
+"""Words in the names of parts that no text reaches, and what such a part is called."""
+
 
 def opening_class(
     config: PretrainedConfig, architecture: str, source: str
@@ -45,7 +49,7 @@ def _classes(found: Any) -> tuple[type[PreTrainedModel], ...]:
 
 def tower_remarks(model: PreTrainedModel) -> tuple[str, ...]:
     """What a reader must know of a multimodal checkpoint: its text tower is what was measured."""
-    names = [name.removesuffix("_config") for name in _other_parts(model.config)]
+    names = sorted(_other_parts(model))
     if not names:
         return ()
     parts, one = " and ".join(names), len(names) == 1
@@ -55,12 +59,10 @@ def tower_remarks(model: PreTrainedModel) -> tuple[str, ...]:
     )
 
 
-def _other_parts(config: PretrainedConfig) -> list[str]:
-    """Configurations of parts that see or hear."""
-    kinds = ("vision", "audio", "vq", "image", "speech", "video", "protein_encoder")
-    outer = getattr(config, "thinker_config", None) or config
-    return [
-        name
-        for name in outer.sub_configs
-        if name.removesuffix("_config") in kinds and getattr(outer, name, None) is not None
-    ]
+def _other_parts(model: PreTrainedModel) -> set[str]:
+    """Senses that parts of the model or of its configuration are named after."""
+    outer = getattr(model.config, "thinker_config", None) or model.config
+    configured = (name for name in outer.sub_configs if getattr(outer, name, None) is not None)
+    modules = (part for name, _ in model.named_modules() for part in name.split("."))
+    words = {word for name in (*configured, *modules) for word in name.split("_")}
+    return {sense for word, sense in SENSES.items() if word in words}

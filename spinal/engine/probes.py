@@ -174,10 +174,17 @@ def _judge(variants: list[_Variant], float32: bool, source: str) -> bool:
         rounding = RESIZED if variant.resized else ROUNDED
         return variant.moved > (EXACT if float32 else rounding)
 
-    *same_length, alone = variants
-    for variant in same_length:
+    last, after_first, beside, alone = variants
+    for variant in (last, after_first):
         if moved(variant):
-            raise attends_later(
-                source, f"{variant.said}, a prompt's earlier rows move by {variant.moved:.2g} of their length"
-            )
+            raise attends_later(source, f"{variant.said}, a prompt's earlier rows move {_by(variant)}")
+    if moved(beside):
+        raise ArchitectureUnsupported(
+            f"{source}: {beside.said}, the rows of a prompt move {_by(beside)}",
+            hint="only models that read each prompt of a batch by itself have a depth trace",
+        )
     return moved(alone)
+
+
+def _by(variant: _Variant) -> str:
+    return f"by {variant.moved:.2g} of their length"

@@ -11,6 +11,12 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from tests.conftest import EXAMPLES
 from tests.engine.families import FAMILIES, KINDS, MORE, REFUSED, SEEING, SIZES, TOWERS
 
+AUTO = (
+    transformers.AutoModelForImageTextToText,
+    transformers.AutoModelForMultimodalLM,
+    transformers.AutoModelForCausalLM,
+)
+
 
 def sized(config: type[transformers.PretrainedConfig], sizes: dict[str, Any]) -> dict[str, Any]:
     """Those of ``sizes`` that this type of configuration knows, nested parts included."""
@@ -38,7 +44,7 @@ def config_of(family: str) -> transformers.PretrainedConfig:
     table, _, name = family.rpartition(":")
     members = TOWERS[name] if table == "tower" else REFUSED[name][0] if table == "refused" else (KINDS | MORE)[name]
     small = sized(CONFIG_MAPPING[name], SIZES)
-    into = small["text_config"] if table == "tower" and "text_config" in small else small
+    into = small["text_config"] if table and "text_config" in small else small
     into |= members
     return transformers.AutoConfig.for_model(name, **{key: value for key, value in small.items() if value is not ...})
 
@@ -46,8 +52,7 @@ def config_of(family: str) -> transformers.PretrainedConfig:
 def build(family: str, folder: Path, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Path:
     """Write a checkpoint of ``family`` with weights large enough for every block to matter."""
     config = config_of(family)
-    multimodal = type(config) in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-    auto = transformers.AutoModelForImageTextToText if multimodal else transformers.AutoModelForCausalLM
+    auto = next(each for each in AUTO if type(config) in each._model_mapping)
     torch.manual_seed(seed)
     model = auto.from_config(config)
     with torch.no_grad():

@@ -110,7 +110,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 """The families whose blocks do something that none of ``FAMILIES`` does."""
 AS_SIZED = """
-     afmoe apertus arcee aria_text bailing_hybrid beam bigbird_pegasus biogpt bitnet blenderbot
+    afmoe apertus arcee aria_text bailing_hybrid beam bigbird_pegasus biogpt bitnet blenderbot
     blenderbot-small codegen cohere2 cohere2_moe ctrl cwm deepseek_v2 diffllama doge ernie4_5 ernie4_5_moe
     exaone4 exaone_moe falcon_mamba flex_olmo flint gemma gemma4_text gemma4_unified_text glm glm4 glm4_moe
     glm4_moe_lite gpt_bigcode gpt_neox_japanese gptj granite_swa granitemoe granitemoe_swa granitemoehybrid
@@ -119,6 +119,7 @@ AS_SIZED = """
     minimax_m3_vl_text ministral ministral3 modernbert-decoder mvp nanochat nemotron olmo olmo3 olmo_hybrid
     olmoe pegasus persimmon phimoe plbart qwen2_moe qwen3_5_moe_text qwen3_5_text qwen3_moe seed_oss smollm3
     solar_open trocr vaultgemma whisper xglm mistral4
+    gemma4 gemma4_unified
 """
 MORE: dict[str, dict[str, Any]] = {
     **{name: {} for name in AS_SIZED.split()},
@@ -135,8 +136,8 @@ MORE: dict[str, dict[str, Any]] = {
 MROPE: dict[str, Any] = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}}
 TOWERS_AS_SIZED = """
     gemma3 mistral3 llama4 llava idefics3 smolvlm idefics2 llava_onevision aya_vision internvl qwen3_5 aria
-    gemma4 voxtral fuyu git lfm2_vl ovis2 lighton_ocr granite_docling llava_next video_llava vipllava
-    deepseek_vl video_llama_3 qwen3_5_moe gemma4_unified
+    voxtral fuyu git lfm2_vl ovis2 lighton_ocr granite_docling llava_next video_llava vipllava
+    deepseek_vl video_llama_3 qwen3_5_moe
 """
 TOWERS: dict[str, dict[str, Any]] = {
     **{name: {} for name in TOWERS_AS_SIZED.split()},
@@ -170,8 +171,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "prophetnet": ({}, STREAMS),
     "deepseek_v4": ({}, STREAMS),
     "hy_v4": ({}, STREAMS),
-    "gemma3n_text": ({}, STREAMS),
-    "mllama": ({}, "a text alone passes"),
+    "gemma3n_text": ({"num_kv_shared_layers": 0}, STREAMS),
+    "mllama": ({"cross_attention_layers": [1]}, "a text alone passes"),
     "blip-2": ({}, "cannot be run on token ids alone"),
     "kosmos-2": ({}, "cannot be run on token ids alone"),
 }  # fmt: skip
