@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from spinal.checkpoints.architecture import architecture_of, shape_of
 from spinal.checkpoints.files import FileList
 
 
@@ -44,30 +45,25 @@ class Checkpoint:
         return self.base or self
 
     @property
-    def text_config(self) -> dict[str, Any]:
-        inner = self.config.get("text_config")
-        return inner if isinstance(inner, dict) else self.config
-
-    @property
     def architecture(self) -> str:
-        names = self.config.get("architectures") or []
-        return str(names[0]) if names else ""
+        return architecture_of(self.config)
 
     @property
     def n_layers(self) -> int | None:
-        return _first_int(self.text_config, "num_hidden_layers", "n_layer", "n_layers", "num_layers")
+        return shape_of(self.config).n_layers
 
     @property
     def hidden_size(self) -> int | None:
-        return _first_int(self.text_config, "hidden_size", "n_embd", "d_model")
+        return shape_of(self.config).hidden_size
 
     @property
     def vocab_size(self) -> int | None:
-        return _first_int(self.text_config, "vocab_size")
+        return shape_of(self.config).vocab_size
 
     @property
     def max_positions(self) -> int | None:
-        return _first_int(self.text_config, "max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+        """Longest prompt in tokens, rotary scaling included."""
+        return shape_of(self.config).max_positions
 
     def weight_files(self) -> list[Path]:
         """The safetensors files that hold the weights, in the order in which they are read."""
@@ -78,11 +74,3 @@ def _unread(checkpoint: Checkpoint) -> str:
     files = checkpoint.files
     more = f" and {files.more} more" if files.more else ""
     return f"not part of {checkpoint.source} and not read: {', '.join(files.others)}{more}"
-
-
-def _first_int(config: dict[str, Any], *names: str) -> int | None:
-    for name in names:
-        value = config.get(name)
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-    return None

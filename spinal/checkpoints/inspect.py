@@ -4,23 +4,18 @@ The API checks submissions with it, workers check again before they load.
 """
 
 import json
-import re
 
 from spinal.checkpoints.adapter import check_adapter
+from spinal.checkpoints.architecture import check_architecture
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.shards import check_shards
 from spinal.checkpoints.stored import stored_tensors
 from spinal.checkpoints.tensors import read_header, scan_non_finite
 from spinal.checkpoints.tokenizer import read_tokenizer
 from spinal.checkpoints.unchanged import Unchanged
-from spinal.errors import (
-    ArchitectureUnsupported,
-    ConfigInvalid,
-)
 
 SCAN_BYTES = 256 * 1024 * 1024
 """Checkpoints up to this size are scanned for NaN when inspected; larger ones when loaded."""
-CAUSAL = re.compile(r"(ForCausalLM|LMHeadModel)$")
 
 
 _sound = Unchanged(1024)
@@ -42,7 +37,7 @@ def inspect(checkpoint: Checkpoint) -> None:
 
 def _inspect_files(checkpoint: Checkpoint) -> None:
     if checkpoint.base is None:
-        _check_architecture(checkpoint)
+        check_architecture(checkpoint.config, checkpoint.source)
         read_tokenizer(checkpoint)
     files = checkpoint.weight_files()
     headers = {file: read_header(file, checkpoint.source, checkpoint.roots) for file in files}
@@ -55,23 +50,3 @@ def _inspect_files(checkpoint: Checkpoint) -> None:
     if sum(file.stat().st_size for file in files) <= SCAN_BYTES:
         for file, header in headers.items():
             scan_non_finite(file, header, checkpoint.source, checkpoint.roots)
-
-
-def _check_architecture(checkpoint: Checkpoint) -> None:
-    config, source = checkpoint.config, checkpoint.source
-    if not isinstance(config.get("model_type"), str):
-        raise ConfigInvalid(f"{source}: config.json names no model_type", hint="save the model with save_pretrained()")
-    if config.get("is_encoder_decoder"):
-        raise ArchitectureUnsupported(
-            f"{source} is an encoder-decoder ({checkpoint.architecture or config['model_type']})",
-            hint="only decoder-only language models have a depth trace",
-        )
-    if not CAUSAL.search(checkpoint.architecture):
-        raise ArchitectureUnsupported(
-            f"{source}: architecture {checkpoint.architecture or 'unnamed'!r} is not a causal language model",
-            hint="the first entry of config.json 'architectures' must end in ForCausalLM or LMHeadModel",
-        )
-    for name in ("n_layers", "hidden_size", "vocab_size"):
-        value = getattr(checkpoint, name)
-        if value is None or value < 1:
-            raise ConfigInvalid(f"{source}: config.json gives no usable {name}")

@@ -6,7 +6,7 @@ between head output and logits (softcap, logit scale) is fitted on the model's o
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +14,29 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from spinal.engine.failures import architecture_failures
 from spinal.engine.stream import BlockStore
 from spinal.errors import ArchitectureUnsupported
 
 Tensor = torch.Tensor
 PROBE_TOKENS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Handover:
+    """In what a block hands the residual on: alone, or first in a tuple or list."""
+
+    container: type | None
+    """None where the residual is returned alone."""
+    others: tuple[Any, ...] = ()
+    """The other members, as one call of the block returned them."""
+
+    def holding(self, residual: Tensor) -> Any:
+        """What the block would return with this residual."""
+        if self.container is None:
+            return residual
+        members = (residual, *self.others)
+        return self.container(*members) if hasattr(self.container, "_fields") else self.container(members)
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +46,8 @@ class Anatomy:
     core: nn.Module
     """The model without its head."""
     blocks: nn.ModuleList
-    returns_tuple: bool
-    """Whether a block returns a tuple whose first member is the residual."""
+    handovers: tuple[Handover, ...]
+    """How each block returns the residual."""
     readout: tuple[nn.Module, ...]
     head: nn.Module
     scale: float
@@ -66,48 +84,71 @@ class _Call:
     module: nn.Module
     given: Tensor
     returned: Tensor
-    in_tuple: bool
-    """Whether what was returned is the first member of a tuple."""
+    handover: Handover
 
 
 def residual_of(output: Any) -> Tensor:
-    """The residual stream (B, T, d) in a block's return value: itself, or the first member of a tuple."""
-    return output[0] if isinstance(output, tuple) else output
+    """The residual stream (B, T, d) in a block's return value: itself, or the first member of a tuple or list."""
+    return output[0] if isinstance(output, (tuple, list)) and output else output
 
 
-def find_anatomy(model: PreTrainedModel, n_layers: int, source: str, store: BlockStore | None = None) -> Anatomy:
+def _handover_of(output: Any) -> Handover:
+    return Handover(type(output), tuple(output[1:])) if isinstance(output, (tuple, list)) else Handover(None)
+
+
+def taken_residual(args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Tensor, str | None]:
+    """The residual among a block's arguments, and the keyword it travels by; None where it comes first."""
+    if args:
+        return args[0], None
+    first = next((name for name, value in kwargs.items() if _floating(value)), "hidden_states")
+    name = "hidden_states" if "hidden_states" in kwargs else first
+    return kwargs[name], name
+
+
+def find_anatomy(model: PreTrainedModel, n_layers: int | None, source: str, store: BlockStore | None = None) -> Anatomy:
     """Find the parts of ``model`` by watching one forward pass over ``PROBE_TOKENS`` ids.
 
-    ``n_layers`` is D as the configuration says it, ``source`` what errors call the model, ``store`` where its blocks
-    are read from if they are not loaded. Raises ArchitectureUnsupported saying what was not found.
+    ``n_layers`` is D as the configuration says it, None where it does not; ``source`` what errors call the model,
+    ``store`` where its blocks are read from if they are not loaded. Raises ArchitectureUnsupported saying what was not
+    found.
     """
     head = model.get_output_embeddings()
     if head is None or getattr(head, "weight", None) is None:
         raise _unsupported(source, "it has no output embedding")
-    with contextlib.nullcontext() if store is None else store.on_call():
+    with contextlib.nullcontext() if store is None else store.on_call(), architecture_failures(source):
         calls = _watch(model)
     blocks = _find_blocks(model, calls, n_layers, source)
     core = _find_core(model, blocks, head)
-    last = next(call for call in reversed(calls) if call.module is blocks[-1])
+    made = {call.module: call for call in calls if call.module in set(blocks)}
+    last = made[blocks[-1]]
+    _check_single_stream(last.returned, source)
     head_call = next((call for call in reversed(calls) if call.module is head), None)
     if head_call is None:
         raise _unsupported(source, "its head was not called in a forward pass")
-    readout = _find_readout(calls, last.returned, head_call.given, source)
+    fed, before = _before_scaling(calls, head_call, source)
+    readout = _find_readout(calls, last.returned, fed, source)
+    handovers = tuple(made[block].handover for block in blocks)
     # What follows the head does not depend on the blocks: passing the residual through spares running them.
-    with replaced_forward(blocks, lambda *args, **kwargs: _passed_through(last.in_tuple, *args, **kwargs)):
+    with replaced_forward(blocks, [_passing(handover) for handover in handovers]):
         scale, softcap = _fit_post(model, head, head_call, source)
-    return Anatomy(core, blocks, last.in_tuple, readout, head, scale, softcap, store)
+    return Anatomy(core, blocks, handovers, readout, head, before * scale, softcap, store)
 
 
-def _passed_through(in_tuple: bool, *args: Any, **kwargs: Any) -> Any:
-    hidden = args[0] if args else kwargs["hidden_states"]
-    return (hidden, None, None) if in_tuple else hidden
+def _passing(handover: Handover) -> Callable[..., Any]:
+    return lambda *args, **kwargs: handover.holding(taken_residual(args, kwargs)[0])
+
+
+def _check_single_stream(residual: Tensor, source: str) -> None:
+    if residual.shape[:-1] != (1, PROBE_TOKENS):
+        raise _unsupported(
+            source, f"its blocks return {tuple(residual.shape)} for {PROBE_TOKENS} tokens, not one residual for each"
+        )
 
 
 @contextlib.contextmanager
-def replaced_forward(blocks: nn.ModuleList, replacement: Callable[..., Any]) -> Iterator[None]:
-    """Inside this context every block's forward is ``replacement``, called with the block's own arguments."""
-    for block in blocks:
+def replaced_forward(blocks: nn.ModuleList, replacements: Sequence[Callable[..., Any]]) -> Iterator[None]:
+    """Inside this context every block's forward is its replacement, called with the block's own arguments."""
+    for block, replacement in zip(blocks, replacements, strict=True):
         block.forward = replacement  # shadows the method for this pass only
     try:
         yield
@@ -132,10 +173,10 @@ def _watch(model: PreTrainedModel) -> list[_Call]:
     calls: list[_Call] = []
 
     def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        given = next((x for x in (*args, *kwargs.values()) if torch.is_tensor(x) and x.is_floating_point()), None)
+        given = next((x for x in (*args, *kwargs.values()) if _floating(x)), None)
         returned = residual_of(output)
         if given is not None and torch.is_tensor(returned):
-            calls.append(_Call(module, given, returned, isinstance(output, tuple)))
+            calls.append(_Call(module, given, returned, _handover_of(output)))
 
     handles = [module.register_forward_hook(record, with_kwargs=True) for module in model.modules()]
     try:
@@ -147,14 +188,27 @@ def _watch(model: PreTrainedModel) -> list[_Call]:
     return calls
 
 
-def _find_blocks(model: PreTrainedModel, calls: list[_Call], n_layers: int, source: str) -> nn.ModuleList:
-    order = [call.module for call in calls]
-    for module in model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == n_layers:
-            positions = [order.index(block) if block in order else -1 for block in module]
-            if positions[0] >= 0 and positions == sorted(positions) and len(set(positions)) == n_layers:
-                return module
-    raise _unsupported(source, f"no list of {n_layers} blocks called in sequence was found")
+def _floating(value: Any) -> bool:
+    return torch.is_tensor(value) and value.is_floating_point()
+
+
+def _find_blocks(model: PreTrainedModel, calls: list[_Call], n_layers: int | None, source: str) -> nn.ModuleList:
+    """The outermost list of ``n_layers`` modules called in order; the longest such list where no number is given."""
+    order = {call.module: place for place, call in reversed(list(enumerate(calls)))}
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module)]
+    in_sequence = [blocks for blocks in lists if _called_in_order(blocks, order)]
+    fitting = [blocks for blocks in in_sequence if n_layers in (None, len(blocks))]
+    if not fitting:
+        skipped = [blocks for blocks in lists if n_layers in (None, len(blocks)) and any(b in order for b in blocks)]
+        called = [sum(block in order for block in blocks) for blocks in skipped]
+        why = f": of {len(skipped[0])} blocks a text alone passes {called[0]}" if skipped else ""
+        raise _unsupported(source, f"no list of {n_layers or 'its'} blocks called in sequence was found{why}")
+    return max(fitting, key=len)
+
+
+def _called_in_order(blocks: nn.ModuleList, order: dict[nn.Module, int]) -> bool:
+    places = [order.get(block, -1) for block in blocks]
+    return places[0] >= 0 and places == sorted(set(places))
 
 
 def _find_core(model: PreTrainedModel, blocks: nn.ModuleList, head: nn.Module) -> nn.Module:
@@ -167,6 +221,30 @@ def _find_core(model: PreTrainedModel, blocks: nn.ModuleList, head: nn.Module) -
         if all(part is not head for part in holding[0].modules()):
             return holding[0]
         current = holding[0]
+
+
+def _before_scaling(calls: list[_Call], head_call: _Call, source: str) -> tuple[Tensor, float]:
+    """What a module made of the head's input, and the number that it was then multiplied by: some models scale there,
+    and in front of a head without bias that is scaling the logits."""
+    target, bias = head_call.given, getattr(head_call.module, "bias", None)
+    if any(_same_data(call.returned, target) for call in calls):
+        return target, 1.0
+    for call in reversed(calls):
+        factor = _factor(call.returned, target)
+        if factor is not None and bias is None:
+            return call.returned, factor
+    raise _unsupported(source, "what its head is given is no module's output")
+
+
+def _factor(made: Tensor, given: Tensor) -> float | None:
+    """s where ``given`` is s times ``made``, up to rounding; None where it is not."""
+    if made.shape != given.shape:
+        return None
+    a, b = made.double().reshape(-1), given.double().reshape(-1)
+    factor = float((a @ b) / (a @ a).clamp(min=1e-300))
+    tolerance = 1e-5 if given.dtype == torch.float32 else 1e-2
+    close = factor > 0.0 and bool((b - factor * a).norm() <= tolerance * b.norm())
+    return factor if close else None
 
 
 def _find_readout(calls: list[_Call], residual: Tensor, target: Tensor, source: str) -> tuple[nn.Module, ...]:

@@ -9,9 +9,15 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
-from spinal.errors import DeviceFailed, SpinalError, faults
+from spinal.errors import ArchitectureUnsupported, DeviceFailed, SpinalError, faults
 
 SIGNS = ("CUDA error", "CUDA driver error", "cuDNN error", "CUBLAS_STATUS", "HIP error")
+
+
+def _of_device(error: Exception) -> bool:
+    # A type of its own since torch 2.8; before that only the message tells.
+    accelerator = getattr(torch, "AcceleratorError", ())
+    return isinstance(error, accelerator) or (isinstance(error, RuntimeError) and str(error).startswith(SIGNS))
 
 
 @contextmanager
@@ -23,9 +29,7 @@ def device_failures() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        # A type of its own since torch 2.8; before that only the message tells.
-        accelerator = getattr(torch, "AcceleratorError", ())
-        if not isinstance(error, accelerator) and not str(error).startswith(SIGNS):
+        if not _of_device(error):
             raise
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DeviceFailed(first, hint="look at the device's log; another attempt gets a fresh process") from error
@@ -38,6 +42,24 @@ def callers_fault(make: Callable[[str], SpinalError]) -> Iterator[None]:
     passes."""
     with faults.callers_fault(make, ours=(torch.OutOfMemoryError,)), device_failures():
         yield
+
+
+@contextmanager
+def architecture_failures(source: str) -> Iterator[None]:
+    """Turn whatever a model's own code raises on a probe into ArchitectureUnsupported: it cannot be run on token ids
+    alone. Errors of ours, of the device, of memory and of the operating system pass."""
+    try:
+        yield
+    except (SpinalError, MemoryError, OSError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if _of_device(error):
+            raise
+        first = f": {str(error).splitlines()[0][:200]}" if str(error) else ""
+        raise ArchitectureUnsupported(
+            f"{source}: its code cannot be run on token ids alone ({type(error).__name__}{first})",
+            hint="only models that continue a text, given nothing but the text, have a depth trace",
+        ) from error
 
 
 @contextmanager

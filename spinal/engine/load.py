@@ -8,18 +8,13 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    AutoConfig,
-    AutoTokenizer,
-    PretrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.engine.accounting import SAVE, account, require_complete
 from spinal.engine.adapters import adapted_copy, merge_adapter
+from spinal.engine.classes import opening_class
 from spinal.engine.slices import require_finite
 from spinal.engine.stored import FLOATS, StoredTensors, unread
 from spinal.engine.stream import BlockStore, open_streamed
@@ -68,13 +63,14 @@ def load(checkpoint: Checkpoint, profile: MeasurementProfile, device: str, *, st
     with _quiet():
         tokenizer = _load_tokenizer(base)
         config, tensors = _load_config(base), StoredTensors(base)
+        chosen, config = opening_class(config, base.architecture, base.source)
         dtype = _dtype(config, tensors, profile)
         if stream and checkpoint.base is None and base.n_layers is not None:
-            streamed = open_streamed(config, tensors, base.n_layers, dtype, target)
+            streamed = open_streamed(chosen, config, tensors, base.n_layers, dtype, target)
             if streamed is not None:
                 model, store, remarks = streamed
                 return LoadedModel(checkpoint, model, tokenizer, target, store, (*tensors.remarks, *remarks))
-        model, remarks = _load_whole(config, tensors, dtype)
+        model, remarks = _load_whole(chosen, config, tensors, dtype)
         torch.nn.Module.to(model, target)
         if checkpoint.base is not None:
             model = merge_adapter(model, checkpoint)
@@ -162,15 +158,14 @@ def _dtype(config: PretrainedConfig, tensors: StoredTensors, profile: Measuremen
 
 
 def _load_whole(
-    config: PretrainedConfig, tensors: StoredTensors, dtype: torch.dtype
+    chosen: type[PreTrainedModel], config: PretrainedConfig, tensors: StoredTensors, dtype: torch.dtype
 ) -> tuple[PreTrainedModel, tuple[str, ...]]:
     """The model and remarks on stored tensors that it does not use. transformers converts, fuses and ties; it reads
     through ``tensors``, so that what it did not read is known."""
     source = tensors.source
     waiting, taken = unread(tensors)
     try:
-        model_class, config = _model_class(config)
-        model, info = model_class.from_pretrained(
+        made: tuple[PreTrainedModel, dict[str, Any]] = chosen.from_pretrained(  # type: ignore[assignment]  # output_loading_info makes it a pair
             None,
             config=config,
             state_dict=waiting,
@@ -186,19 +181,10 @@ def _load_whole(
         if "conversion" in why:
             why = "tensors that are fused or split when loaded are missing or of another shape than config.json says"
         raise WeightsCorrupt(f"{source}: weights cannot be loaded ({why})", hint=SAVE) from error
+    model, info = made
     mismatched = [str(item[0]) if isinstance(item, tuple) else str(item) for item in info["mismatched_keys"]]
     require_complete(info["missing_keys"], mismatched, tensors.names - taken, source)
     return model, account(model, tensors, taken)
-
-
-def _model_class(config: PretrainedConfig) -> tuple[Any, PretrainedConfig]:
-    """The class that AutoModelForCausalLM takes, and the part of the configuration that it takes it with."""
-    found: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    if isinstance(found, tuple):
-        named = config.architectures or []
-        found = next((each for each in found if each.__name__ in named), found[0])
-    inner = config.sub_configs.get("text_config")
-    return found, config.get_text_config() if inner is not None and found.config_class is inner else config
 
 
 def _first_line(error: Exception) -> str:

@@ -215,7 +215,7 @@ def _document(session: Session, measured: _Measured, capture: Capture, provenanc
         nll_source=("continuations" if measured.nll is not None else "prompts") if scored.size else None,
         non_finite=0,
         layers=layers,
-        warnings=(*_of_memory(setup), *session.loaded.remarks, *_warnings(session, walked)),
+        warnings=(*_of_memory(setup), *session.remarks, *_warnings(session, walked)),
         provenance=provenance,
     )
 

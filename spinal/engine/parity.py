@@ -57,6 +57,8 @@ def check_parity(session: Session, rows: Tensor) -> float:
 def _own_logits(session: Session, ids: tuple[tuple[int, ...], ...], where: Tensor) -> Tensor:
     """(B, K, V) logits of the model's own forward on B prompts, shortest first, at positions ``where`` (B, K)."""
     readout = session.readout
+    if session.lengths_apart and len(ids) > 1:
+        return torch.cat([_own_logits(session, (one,), at[None]) for one, at in zip(ids, where, strict=True)])
     (batch,) = make_batches(ids, len(ids), session.device)
     head = readout.anatomy.head
     with readout.anatomy.callable(), _narrowed(head, where), _exact(readout, where):

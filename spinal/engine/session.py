@@ -12,13 +12,20 @@ import torch
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.documents.editions import PRESENT, Edition
 from spinal.engine.anatomy import Anatomy, find_anatomy
+from spinal.engine.classes import tower_remarks
 from spinal.engine.load import LoadedModel, load, load_pair
+from spinal.engine.probes import check_probes
 from spinal.engine.reporter import Reporter
+from spinal.engine.rotary import forget_lengths
 from spinal.engine.tokens import Batch, GatheredRows, Tokens, lens_rows, make_batches, tokenize
 from spinal.engine.transport import Readout
 from spinal.errors import TokenizerMismatch
 from spinal.profile import MeasurementProfile
 from spinal.prompts.sets import PromptSet
+
+LENGTHS_APART = (
+    "the model's rotary frequencies follow the length of a pass: prompts of different lengths were not batched together"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +61,8 @@ class Session:
     readout: Readout
     tokens: Tokens
     gathered: GatheredRows
+    lengths_apart: bool = False
+    """Whether prompts of different lengths must not share a batch: the length of a pass changes its numbers."""
 
     @property
     def anatomy(self) -> Anatomy:
@@ -79,6 +88,12 @@ class Session:
         return self.loaded.checkpoint.source
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader of the numbers should know of how the model was opened."""
+        apart = (LENGTHS_APART,) if self.lengths_apart else ()
+        return (*tower_remarks(self.loaded.model), *apart, *self.loaded.remarks)
+
+    @property
     def dtype(self) -> str:
         """dtype of the blocks, as documents name it."""
         return str(self.loaded.dtype).removeprefix("torch.")
@@ -95,7 +110,8 @@ class Session:
 
     def batches(self, ids: tuple[tuple[int, ...], ...] | None = None) -> list[Batch]:
         """Batches of ``ids`` (those of the prompts where there are none) in the size that is worked with."""
-        return make_batches(self.tokens.ids if ids is None else ids, self.setup.batch_size, self.device)
+        chosen = self.tokens.ids if ids is None else ids
+        return make_batches(chosen, self.setup.batch_size, self.device, lengths_apart=self.lengths_apart)
 
     def narrowed(self, prompts: int) -> "Session":
         """The same model on the first so many prompts."""
@@ -135,18 +151,21 @@ def open_pair(reference: Checkpoint, candidate: Checkpoint, setup: Setup) -> tup
             f"{reference.source} and {candidate.source} turn the prompts into different token ids",
             hint="both checkpoints must share tokenizer.json and tokenizer_config.json",
         )
-    return ours, theirs
+    apart = ours.lengths_apart or theirs.lengths_apart
+    return replace(ours, lengths_apart=apart), replace(theirs, lengths_apart=apart)
 
 
 def _opened(loaded: LoadedModel, setup: Setup) -> Session:
     tokens = tokenize(loaded, setup.prompts, setup.asked)
-    anatomy = find_anatomy(loaded.model, _blocks(loaded.checkpoint), loaded.checkpoint.source, loaded.store)
+    follows_length = forget_lengths(loaded.model)
+    anatomy = find_anatomy(loaded.model, _blocks(loaded), loaded.checkpoint.source, loaded.store)
+    apart = check_probes(anatomy, tokens.ids, loaded.checkpoint.source, loaded.device, follows_length=follows_length)
     readout = Readout(anatomy, min(len(loaded.tokenizer), anatomy.vocabulary))
-    return Session(setup, loaded, readout, tokens, lens_rows(tokens.ids, setup.asked.lens_positions))
+    return Session(setup, loaded, readout, tokens, lens_rows(tokens.ids, setup.asked.lens_positions), apart)
 
 
-def _blocks(checkpoint: Checkpoint) -> int:
-    count = checkpoint.whole.n_layers
-    if count is None:
-        raise AssertionError("inspect() admits only configs that name their layers")
-    return count
+def _blocks(loaded: LoadedModel) -> int | None:
+    """D as config.json says it, else as transformers completes it; None where neither does."""
+    stated = loaded.checkpoint.whole.n_layers
+    found = getattr(loaded.model.config.get_text_config(), "num_hidden_layers", None) if stated is None else stated
+    return found if isinstance(found, int) else None

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import torch
 from accelerate import init_empty_weights
 from torch import nn
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from spinal.engine.accounting import account, destinations
 from spinal.engine.slices import require_finite
@@ -98,15 +98,21 @@ class Reader:
 
 
 def open_streamed(
-    config: PretrainedConfig, tensors: StoredTensors, count: int, dtype: torch.dtype, device: torch.device
+    chosen: type[PreTrainedModel],
+    config: PretrainedConfig,
+    tensors: StoredTensors,
+    count: int,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> tuple[PreTrainedModel, BlockStore, tuple[str, ...]] | None:
-    """A model of ``count`` blocks that are read when entered, with remarks on stored tensors that are not used, or
+    """A model of the class ``chosen`` and of ``count`` blocks that are read when entered, with remarks on stored
+    tensors that are not used, or
     None where this checkpoint has to be loaded whole.
 
     Raises NonFiniteWeights and WeightsCorrupt for tensors outside the blocks, which are read at once.
     """
     with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        model: PreTrainedModel = chosen._from_config(config, dtype=dtype)
     if dtype != torch.float32 and getattr(model, "_keep_in_fp32_modules", None):
         return None
     found = _blocks(model, count)

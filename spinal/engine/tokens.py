@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
@@ -73,8 +74,11 @@ def _check_context(loaded: LoadedModel, kept: tuple[tuple[int, ...], ...]) -> No
         )
 
 
-def make_batches(ids: tuple[tuple[int, ...], ...], size: int, device: torch.device) -> list[Batch]:
-    """Length-sorted batches (ties by order): the composition is a function of the ids and ``size`` alone.
+def make_batches(
+    ids: tuple[tuple[int, ...], ...], size: int, device: torch.device, *, lengths_apart: bool = False
+) -> list[Batch]:
+    """Length-sorted batches (ties by order): the composition is a function of the ids and ``size`` alone. With
+    ``lengths_apart`` all prompts of a batch have one length.
 
     Examples
     --------
@@ -85,9 +89,9 @@ def make_batches(ids: tuple[tuple[int, ...], ...], size: int, device: torch.devi
     ((0,), [3])
     """
     order = sorted(range(len(ids)), key=lambda i: (len(ids[i]), i))
+    groups = [list(same) for _, same in groupby(order, key=lambda i: len(ids[i]))] if lengths_apart else [order]
     batches = []
-    for start in range(0, len(order), size):
-        members = tuple(order[start : start + size])
+    for members in (tuple(group[start : start + size]) for group in groups for start in range(0, len(group), size)):
         lengths = np.array([len(ids[i]) for i in members], dtype=np.int64)
         padded = torch.zeros(len(members), int(lengths.max()), dtype=torch.long)
         for row, i in enumerate(members):

@@ -6,13 +6,13 @@ receives. Replaying the blocks with them reproduces the ordinary forward bit for
 of one node are held.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from spinal.engine.anatomy import Anatomy, replaced_forward, residual_of
+from spinal.engine.anatomy import Anatomy, Handover, replaced_forward, residual_of, taken_residual
 from spinal.engine.tokens import Batch
 from spinal.errors import ArchitectureUnsupported, NonFiniteActivations
 
@@ -25,8 +25,8 @@ class BlockCall:
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    by_name: bool
-    """Whether the residual travels as the keyword ``hidden_states``."""
+    keyword: str | None
+    """The one by which the residual travels; None where it comes first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,14 +48,17 @@ def _prepare_one(anatomy: Anatomy, batch: Batch, source: str) -> Prepared:
     calls: list[BlockCall] = []
     residuals: list[Tensor] = []
 
-    def recorder(*args: Any, **kwargs: Any) -> Any:
-        by_name = not args
-        hidden = kwargs.pop("hidden_states") if by_name else args[0]
-        residuals.append(hidden)
-        calls.append(BlockCall(tuple(args[1:]), kwargs, by_name))
-        return (hidden, None, None) if anatomy.returns_tuple else hidden
+    def recording(handover: Handover) -> Callable[..., Any]:
+        def recorder(*args: Any, **kwargs: Any) -> Any:
+            hidden, keyword = taken_residual(args, kwargs)
+            residuals.append(hidden)
+            others = {name: value for name, value in kwargs.items() if name != keyword}
+            calls.append(BlockCall(tuple(args[1:]), others, keyword))
+            return handover.holding(hidden)
 
-    with replaced_forward(anatomy.blocks, recorder):
+        return recorder
+
+    with replaced_forward(anatomy.blocks, [recording(handover) for handover in anatomy.handovers]):
         anatomy.core(input_ids=batch.input_ids, use_cache=False)
     if len(calls) != len(anatomy.blocks) or any(not torch.equal(residuals[0], other) for other in residuals[1:]):
         raise ArchitectureUnsupported(
@@ -68,8 +71,8 @@ def _prepare_one(anatomy: Anatomy, batch: Batch, source: str) -> Prepared:
 def run_block(anatomy: Anatomy, index: int, hidden: Tensor, call: BlockCall) -> Tensor:
     """Residual after block ``index`` (from 0) for the residual (B, T, d) before it."""
     block = anatomy.blocks[index]
-    if call.by_name:
-        return residual_of(block(hidden_states=hidden, **call.kwargs))
+    if call.keyword is not None:
+        return residual_of(block(**{call.keyword: hidden}, **call.kwargs))
     return residual_of(block(hidden, *call.args, **call.kwargs))
 
 

@@ -21,7 +21,7 @@ from spinal.engine.load import load
 from spinal.errors import SpinalError, WeightsCorrupt
 from spinal.profile import MeasurementProfile
 from spinal.prompts.sets import PromptSet
-from tests.engine.architectures import BLOCKS, FAMILIES
+from tests.engine.families import BLOCKS, FAMILIES
 from tests.engine.conftest import KNOBS
 
 Tiny = Callable[..., Path]

@@ -1,6 +1,8 @@
 """One battery for every architecture; no name list in the engine, so none may be special here."""
 
+import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,23 +10,33 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from transformers.pytorch_utils import Conv1D
 
+from spinal.checkpoints.architecture import check_architecture
 from spinal.checkpoints.resolve import resolve_reference
 from spinal.documents.trace import Trace
 from spinal.engine.anatomy import find_anatomy, residual_of
-from spinal.engine.api import gather_evidence
+from spinal.engine.api import gather_evidence, measure
+from spinal.engine.classes import opening_class
 from spinal.engine.load import load
+from spinal.engine.session import LENGTHS_APART
 from spinal.engine.tokens import make_batches, tokenize
 from spinal.engine.transport import Readout
 from spinal.engine.walk import prepare, run_block
+from spinal.errors import ArchitectureUnsupported
 from spinal.profile import MeasurementProfile
 from spinal.prompts.sets import PromptSet
-from tests.engine.architectures import BLOCKS, FAMILIES
+from tests.engine.architectures import build, config_of
 from tests.engine.conftest import KNOBS
+from tests.engine.families import BLOCKS, FAMILIES, KINDS, MORE, REFUSED, TOWERS
 
 Traced = Callable[..., tuple[Trace, Path]]
 Tiny = Callable[..., Path]
-every = pytest.mark.parametrize("family", FAMILIES)
+every = pytest.mark.parametrize("family", [*FAMILIES, *KINDS])
+CHOSEN = [*KINDS, *(f"tower:{name}" for name in ("gemma3", "mistral3", "llama4", "qwen2_5_vl", "qwen3_5", "idefics3"))]
+"""Stand for what the tables of ``MORE`` and ``TOWERS`` hold; every one of ``FAMILIES`` is streamed in test_stream."""
+chosen = pytest.mark.parametrize("family", CHOSEN)
 SEPARATED = 2e-4
 """float32 sums taken in another order (batching, padding) move L and entropy by less than this, in radians and nats."""
 
@@ -115,3 +127,118 @@ def test_logits_of_the_readout_are_the_models_logits(family: str, tiny: Tiny, fe
         hook.remove()
         found = readout.logits(readout.normed(last[0][0]), 0, anatomy.vocabulary)
     torch.testing.assert_close(found, logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture
+def fewer(few: PromptSet) -> PromptSet:
+    return replace(few, prompts=few.prompts[:6], continuations=few.continuations[:6])
+
+
+@pytest.mark.parametrize("family", MORE)
+def test_every_other_causal_family_has_a_depth_trace(
+    family: str, traced: Traced, fewer: PromptSet, tmp_path: Path
+) -> None:
+    trace, _ = traced(build(family, tmp_path / "model"), fewer)
+    assert trace.parity_rad < 1e-4
+    assert trace.model.n_layers == BLOCKS
+
+
+@pytest.mark.parametrize("family", TOWERS)
+def test_the_text_tower_of_a_multimodal_checkpoint_is_measured_and_named_so(
+    family: str, traced: Traced, fewer: PromptSet, tmp_path: Path
+) -> None:
+    trace, _ = traced(build(f"tower:{family}", tmp_path / "model"), fewer)
+    assert trace.parity_rad < 1e-4
+    assert trace.model.n_layers == BLOCKS
+    named = f"text tower of {trace.model.architecture} measured; the "
+    [remark] = [warning for warning in trace.warnings if warning.startswith(named)]
+    assert remark.endswith(("part was not looked at", "parts were not looked at"))
+
+
+@pytest.mark.parametrize("family", REFUSED)
+def test_a_family_without_a_depth_trace_is_refused_for_what_it_does(
+    family: str, traced: Traced, fewer: PromptSet, tmp_path: Path
+) -> None:
+    folder = build(f"refused:{family}", tmp_path / "model")
+    with pytest.raises(ArchitectureUnsupported, match=REFUSED[family][1]):
+        traced(folder, fewer)
+
+
+@pytest.mark.parametrize("name", [name for name in MORE if name not in REFUSED])
+def test_a_family_is_found_by_its_type_where_no_class_is_named(name: str, tmp_path: Path) -> None:
+    config = config_of(name)
+    found, _ = opening_class(config, "", "x")
+    assert hasattr(found, "get_output_embeddings")
+    check_architecture({key: value for key, value in config.to_dict().items() if key != "architectures"}, "x")
+
+
+def test_a_checkpoint_that_names_no_class_is_measured(
+    tiny: Tiny, traced: Traced, fewer: PromptSet, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny("qwen3"), tmp_path / "nameless")
+    config = json.loads((folder / "config.json").read_text())
+    del config["architectures"]
+    (folder / "config.json").write_text(json.dumps(config))
+    nameless, named = traced(folder, fewer)[0], traced(tiny("qwen3"), fewer)[0]
+    assert nameless.model.architecture == "Qwen3ForCausalLM"
+    assert nameless.layers == named.layers
+
+
+@chosen
+def test_what_stands_for_a_table_passes_the_gate_in_16_bits(
+    family: str, traced: Traced, fewer: PromptSet, tmp_path: Path
+) -> None:
+    trace, _ = traced(build(family, tmp_path / "model", dtype=torch.bfloat16), fewer, dtype="checkpoint")
+    assert trace.engine.dtype == "bfloat16"
+    assert trace.parity_rad < 1e-3
+
+
+@chosen
+def test_what_stands_for_a_table_gives_the_same_bits_streamed(
+    family: str, tiny: Tiny, fewer: PromptSet, tmp_path: Path
+) -> None:
+    checkpoint = resolve_reference(os.fspath(tiny(family)), roots=None)
+    whole, streamed = (
+        measure(checkpoint, fewer, MeasurementProfile(**KNOBS), capture_path=tmp_path / "c", stream=stream)
+        for stream in (False, True)
+    )
+    assert whole.model_dump(exclude={"provenance"}) == streamed.model_dump(exclude={"provenance"})
+
+
+@chosen
+def test_an_adapter_over_what_stands_for_a_table_is_pefts_own_model(
+    family: str, tiny: Tiny, traced: Traced, fewer: PromptSet, tmp_path: Path
+) -> None:
+    profile = MeasurementProfile(**KNOBS)
+    base = load(resolve_reference(os.fspath(tiny(family)), roots=None), profile, "cpu").model
+    blocks = find_anatomy(base, BLOCKS, "x").blocks
+    names = {module: name for name, module in base.named_modules()}
+    linear = [names[part] for part in blocks[-1].modules() if isinstance(part, (torch.nn.Linear, Conv1D))]
+    config = LoraConfig(r=2, target_modules=linear, task_type="CAUSAL_LM", init_lora_weights=False)
+    adapted = get_peft_model(base, config)
+    adapted.save_pretrained(os.fspath(tmp_path / "adapter"))
+    described = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    described["base_model_name_or_path"] = os.fspath(tiny(family))
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(described))
+    trace, _ = traced(tmp_path / "adapter", fewer)
+    assert trace.parity_rad < 1e-4
+    merged = load(resolve_reference(os.fspath(tmp_path / "adapter"), roots=None), profile, "cpu").model
+    ids = torch.arange(3, 20).unsqueeze(0)
+    with torch.inference_mode():
+        ours, theirs = (model.eval()(input_ids=ids, use_cache=False).logits for model in (merged, adapted))
+    # Merged weights are rounded once more than factors applied one after the other.
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_rows_do_not_depend_on_the_batch_where_frequencies_follow_its_length(
+    traced: Traced, few: PromptSet, tmp_path: Path
+) -> None:
+    """Prompts beyond the context that the model was trained with, which its scaling stretches fourfold."""
+    folder = build("llama", tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    stretched = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0}
+    config |= {"max_position_embeddings": 16, "rope_parameters": stretched}
+    (folder / "config.json").write_text(json.dumps(config))
+    together, alone = traced(folder, few)[0], traced(folder, few, batch_size=1)[0]
+    np.testing.assert_allclose(values(alone, "all"), values(together, "all"), atol=SEPARATED)
+    assert LENGTHS_APART in together.warnings

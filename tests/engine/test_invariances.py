@@ -21,8 +21,9 @@ from spinal.engine.contraction import node_spectrum, split_prompts, window_alpha
 from spinal.engine.load import load
 from spinal.profile import MeasurementProfile
 from spinal.prompts.sets import PromptSet
-from tests.engine.architectures import FAMILIES, build
+from tests.engine.architectures import build
 from tests.engine.conftest import KNOBS
+from tests.engine.families import FAMILIES
 
 Traced = Callable[..., tuple[Trace, Path]]
 Tiny = Callable[..., Path]

@@ -20,8 +20,9 @@ from spinal.engine.stream import BlockStore
 from spinal.errors import NonFiniteWeights
 from spinal.profile import MeasurementProfile
 from spinal.prompts.sets import PromptSet
-from tests.engine.architectures import BLOCKS, FAMILIES, build
+from tests.engine.architectures import build
 from tests.engine.conftest import KNOBS
+from tests.engine.families import BLOCKS, FAMILIES
 
 Tiny = Callable[..., Path]
 WHOLE = {"mixtral", "deepseek_v3", "gpt_neox"}
@@ -90,7 +91,7 @@ def test_only_the_block_that_is_entered_has_storage(streamed: tuple[LoadedModel,
 def test_a_measurement_reads_each_block_few_times(
     tiny: Tiny, few: PromptSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once each for finding the parts, the walk, the parity gate and the continuations, however many prompts."""
+    """Once each for the parts, the probes, the walk, the parity gate and the continuations, however many prompts."""
     counts: list[int] = []
     original = BlockStore.resident
 
@@ -105,7 +106,7 @@ def test_a_measurement_reads_each_block_few_times(
         counts.clear()
         measure(checkpoint, prompts, PROFILE, capture_path=tmp_path / "c", stream=True)
         totals.append(len(counts))
-    assert totals == [4 * BLOCKS] * 2
+    assert totals == [5 * BLOCKS] * 2
 
 
 def test_a_pass_that_fails_leaves_no_block_loaded(streamed: tuple[LoadedModel, BlockStore]) -> None:

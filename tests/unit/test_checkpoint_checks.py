@@ -91,7 +91,22 @@ REFUSED: dict[str, tuple[dict[str, Any], type[SpinalError], str]] = {
     "encoder-decoder without a name": (
         {"config": changed(is_encoder_decoder=True, architectures=...)}, ArchitectureUnsupported, r"decoder \(llama\)",
     ),
-    "no architecture": ({"config": changed(architectures=[])}, ArchitectureUnsupported, "'unnamed'"),
+    "encoder with a language head": (
+        {"config": changed(model_type="bert", architectures=["BertLMHeadModel"])},
+        ArchitectureUnsupported, "attends to later tokens",
+    ),
+    "encoder without a name": (
+        {"config": changed(model_type="electra", architectures=...)}, ArchitectureUnsupported, "electra is an encoder",
+    ),
+    "attention to both sides": (
+        {"config": changed(use_bidirectional_attention=True)}, ArchitectureUnsupported, "attends to later tokens",
+    ),
+    "attention to both sides in the text tower": (
+        {"config": {"model_type": "g", "architectures": ["GForConditionalGeneration"],
+                    "text_config": changed(use_bidirectional_attention="all")}},
+        ArchitectureUnsupported, "attends to later tokens",
+    ),
+    "not causal": ({"config": changed(is_causal=False)}, ArchitectureUnsupported, "is_causal: false"),
     "encoder": ({"config": changed(architectures=["BertModel"])}, ArchitectureUnsupported, "BertModel"),
     "name that only begins so": (
         {"config": changed(architectures=["LMHeadModelWithValue"])}, ArchitectureUnsupported, "LMHeadModelWithValue",
@@ -148,6 +163,22 @@ def test_a_checkpoint_with_one_thing_wrong_is_refused_for_that(tmp_path: Path, n
 
 ACCEPTED: dict[str, dict[str, Any]] = {
     "as it is": {},
+    "no architecture": {"config": changed(architectures=...)},
+    "decoder of an encoder's family": {
+        "config": changed(model_type="bert", architectures=["BertLMHeadModel"], is_decoder=True)
+    },
+    "both sides for images alone": {"config": changed(use_bidirectional_attention="vision")},
+    "blocks by kind": {"config": changed(num_hidden_layers=..., layers_block_type=["mamba", "attention"])},
+    "names of a decoder": {
+        "config": changed(num_hidden_layers=..., hidden_size=..., encoder_layers=9, decoder_layers=2, d_model=4)
+    },
+    "sizes that are the defaults of the text tower's type": {
+        "config": {
+            "model_type": "llava",
+            "architectures": ["LlavaForConditionalGeneration"],
+            "text_config": {"model_type": "llama", "vocab_size": 7},
+        }
+    },
     "one block of width one": {"config": changed(num_hidden_layers=1, hidden_size=1, vocab_size=1)},
     "GPT-2 names": {
         "config": changed(
