@@ -171,7 +171,8 @@ def measure_checkpoint(
     Raises ModelChanged where the trace's digest is not the ``expected`` one, and what the engine's ``measure`` raises.
     """
     with ports.watch(checkpoint.source) as show:
-        return _measure(checkpoint, find_prompts(prompts, ports), profile, ports, capture_path, show, expected)
+        found = find_prompts(prompts, ports)
+        return _about_prompts(_measure(checkpoint, found, profile, ports, capture_path, show, expected), found)
 
 
 def trace_checkpoint(
@@ -196,14 +197,11 @@ def trace_checkpoint(
 
         kept = captures.find(digest)
         if kept is not None:
-            return Traced(
-                _as_of_today(kept.trace, checkpoint, found_prompts, stamp_profile(profile, ports.edition)),
-                kept.capture,
-                checkpoint,
-            )
+            today = _as_of_today(kept.trace, checkpoint, found_prompts, stamp_profile(profile, ports.edition))
+            return Traced(_about_prompts(today, found_prompts), kept.capture, checkpoint)
         path = captures.place()
-        trace = _measure(checkpoint, found_prompts, profile, ports, path, show)
-        return replace(captures.keep(trace, path), checkpoint=checkpoint)
+        measured = captures.keep(_measure(checkpoint, found_prompts, profile, ports, path, show), path)
+        return replace(measured, trace=_about_prompts(measured.trace, found_prompts), checkpoint=checkpoint)
 
 
 def compare_traces(
@@ -365,3 +363,9 @@ def _as_of_today(trace: Trace, checkpoint: Checkpoint, prompts: PromptSet, profi
             "profile": profile,
         }
     )
+
+
+def _about_prompts(trace: Trace, prompts: PromptSet) -> Trace:
+    """With what is to be said of the source of the prompts: no part of what is kept, since a set of equal prompts may
+    come from a file that held others, too."""
+    return trace.model_copy(update={"warnings": (*prompts.remarks, *trace.warnings)}) if prompts.remarks else trace

@@ -27,11 +27,11 @@ router = APIRouter(prefix="/v1", tags=["catalog"])
 )
 def store(body: PromptSetIn, ledger: LedgerDep, caller: Writer) -> PromptSetOut:
     """Store prompts under their digest, for use as ``prompt_set`` of an audit, which takes the name, too."""
-    pairs = [(item.prompt, item.continuation) for item in body.prompts]
+    pairs = [item.read() for item in body.prompts]
     made = make_prompt_set(pairs, name=body.name, origin="the request")
     with ledger.begin() as session:
         keep_prompt_set(session, caller.tenant, made)
-    return PromptSetOut(digest=made.digest, name=made.name, count=len(made), builtin=False)
+    return PromptSetOut(digest=made.digest, name=made.name, count=len(made), builtin=False, remarks=list(made.remarks))
 
 
 @router.get("/prompt-sets", operation_id="listPromptSets", response_model=PromptSetPage, responses=documented(*ACCESS))

@@ -101,7 +101,7 @@ class Session:
         """The same model on the first so many prompts."""
         ids = self.tokens.ids[:prompts]
         gathered = lens_rows(ids, self.profile.lens_positions)
-        return replace(self, tokens=Tokens(ids, self.tokens.truncated), gathered=gathered)
+        return replace(self, tokens=replace(self.tokens, ids=ids), gathered=gathered)
 
 
 def open_session(checkpoint: Checkpoint, setup: Setup) -> Session:
@@ -141,7 +141,7 @@ def open_pair(reference: Checkpoint, candidate: Checkpoint, setup: Setup) -> tup
 def _opened(loaded: LoadedModel, setup: Setup) -> Session:
     tokens = tokenize(loaded, setup.prompts, setup.asked)
     anatomy = find_anatomy(loaded.model, _blocks(loaded.checkpoint), loaded.checkpoint.source, loaded.store)
-    readout = Readout(anatomy, min(len(loaded.tokenizer), anatomy.vocabulary))
+    readout = Readout(anatomy, min(loaded.tokenizer.vocabulary, anatomy.vocabulary))
     return Session(setup, loaded, readout, tokens, lens_rows(tokens.ids, setup.asked.lens_positions))
 
 
