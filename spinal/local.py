@@ -46,10 +46,10 @@ from spinal.errors import (
 from spinal.extras import install_hint
 from spinal.profile import CompareKnobs, MeasurementProfile, TraceKnobs
 from spinal.prompts.builtin import BUILTIN_SETS, DEFAULT_SET
-from spinal.prompts.formats import Read
+from spinal.prompts.gathered import Gathered
 from spinal.prompts.load import load_prompts
 from spinal.prompts.records import read_entry
-from spinal.prompts.sets import PromptSet, dropped, make_prompt_set
+from spinal.prompts.sets import PromptSet
 
 if TYPE_CHECKING:
     from spinal.cache import Cache
@@ -259,10 +259,10 @@ def read_prompts(prompts: Prompts) -> PromptSet:
         return prompts
     if isinstance(prompts, str | os.PathLike):
         return load_prompts(os.fspath(prompts))
-    origin, found = "the sequence of prompts", Read()
+    found = Gathered()
     for number, entry in enumerate(prompts, start=1):
         found.add(read_entry(entry, f"prompt {number}"))
-    return make_prompt_set(found.pairs, name=None, origin=origin, remarks=dropped(found.left_out, origin))
+    return found.prompt_set(name=None, origin="the sequence of prompts")
 
 
 def _side(given: PathName | Trace) -> Checkpoint | Trace:

@@ -1,12 +1,13 @@
 """Prompt sets on the wire."""
 
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from service.http.fields import ModelName
 from spinal.documents.base import Digest
-from spinal.prompts.sets import Message, Prompt
+from spinal.prompts.records import Pair, split_conversation
+from spinal.prompts.sets import Message
 
 # NUL cannot be stored as JSON by Postgres; other control characters are legitimate in prompts.
 PromptText = Annotated[str, StringConstraints(min_length=1, max_length=200_000, pattern=r"^[^\x00]*$")]
@@ -20,34 +21,27 @@ class MessageIn(BaseModel):
 
 
 class PromptIn(BaseModel):
-    """Text, or the messages of a chat, which become text under each checkpoint's own chat template. Where the
-    assistant has the last word, that is the continuation."""
+    model_config = ConfigDict(extra="forbid")
+
+    prompt: PromptText
+    continuation: PromptText | None = None
+
+    def read(self) -> Pair | None:
+        """The prompt and its continuation."""
+        return self.prompt, self.continuation
+
+
+class ChatIn(BaseModel):
+    """Messages, which become text under each checkpoint's own chat template. Where the assistant has the last word,
+    that is the continuation."""
 
     model_config = ConfigDict(extra="forbid")
 
-    prompt: PromptText | None = None
-    messages: Annotated[list[MessageIn], Field(min_length=1, max_length=1_000)] | None = None
-    continuation: PromptText | None = None
+    messages: Annotated[list[MessageIn], Field(min_length=1, max_length=1_000)]
 
-    @model_validator(mode="after")
-    def _one_of_two(self) -> Self:
-        if (self.prompt is None) == (self.messages is None):
-            raise ValueError("give 'prompt' or 'messages'")
-        if self.messages and self.messages[-1].role == "assistant":
-            if self.continuation is not None:
-                raise ValueError("the last message is the continuation: leave out one of them")
-            if len(self.messages) == 1:
-                raise ValueError("a chat needs a message before the assistant's")
-        return self
-
-    def read(self) -> tuple[Prompt, str | None]:
-        """The prompt and its continuation."""
-        if self.messages is None:
-            return self.prompt or "", self.continuation
-        *before, last = [Message(message.role, message.content) for message in self.messages]
-        if last.role == "assistant":
-            return tuple(before), last.content
-        return (*before, last), self.continuation
+    def read(self) -> Pair | None:
+        """The chat and its continuation; None where there is nothing before the continuation."""
+        return split_conversation(tuple(Message(message.role, message.content) for message in self.messages))
 
 
 class PromptSetIn(BaseModel):
@@ -59,7 +53,7 @@ class PromptSetIn(BaseModel):
     )
 
     name: ModelName | None = None
-    prompts: Annotated[list[PromptIn], Field(min_length=1, max_length=10_000)]
+    prompts: Annotated[list[PromptIn | ChatIn], Field(min_length=1, max_length=10_000)]
 
 
 class PromptSetOut(BaseModel):

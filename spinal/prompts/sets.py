@@ -1,6 +1,5 @@
 """Prompt sets: what a measurement reads, in order, without exact duplicates, with an identity."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -73,38 +72,3 @@ def check_text(prompt: Prompt, continuation: str | None, *, where: str) -> None:
                 f"{where}: half of a surrogate pair (\\u{ord(text[error.start]):04x}) is no character",
                 hint="write the character whole, or remove it",
             ) from error
-
-
-def make_prompt_set(
-    pairs: Iterable[tuple[Prompt, str | None]], *, name: str | None, origin: str, remarks: Iterable[str] = ()
-) -> PromptSet:
-    """Drop blank prompts and exact duplicates (first occurrence wins); raises PromptSetEmpty, PromptSetInvalid."""
-    seen: dict[Prompt, str | None] = {}
-    blank = repeated = 0
-    for prompt, continuation in pairs:
-        if _is_blank(prompt):
-            blank += 1
-        elif prompt in seen:
-            repeated += 1
-        else:
-            seen[prompt] = continuation if continuation and continuation.strip() else None
-    if not seen:
-        raise PromptSetEmpty(f"{origin} holds no usable prompt", hint="give at least one non-empty prompt")
-    counts = dropped({"blank": blank, "seen before": repeated}, origin)
-    return PromptSet(tuple(seen), tuple(seen.values()), name, (*remarks, *counts))
-
-
-def dropped(counts: dict[str, int], origin: str) -> tuple[str, ...]:
-    """One remark for all that was left out, by reason; none where nothing was.
-
-    >>> dropped({"blank": 2, "seen before": 0}, "p.txt")
-    ('p.txt: left out 2 (2 blank)',)
-    """
-    left = {why: count for why, count in counts.items() if count}
-    if not left:
-        return ()
-    return (f"{origin}: left out {sum(left.values())} ({', '.join(f'{count} {why}' for why, count in left.items())})",)
-
-
-def _is_blank(prompt: Prompt) -> bool:
-    return not (prompt.strip() if isinstance(prompt, str) else prompt)

@@ -27,7 +27,8 @@ from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace
 from spinal.policy.rules import RULES, Facts, Finding, Rule
 from spinal.profile import Knob, MeasurementProfile
-from spinal.prompts.formats import FILE_FORMATS, FileFormat, Read
+from spinal.prompts.formats import FILE_FORMATS, FileFormat
+from spinal.prompts.gathered import Gathered
 from spinal.prompts.load import load_prompts
 from spinal.report.formats import FORMATS, Format
 from tests.conftest import EXAMPLES
@@ -295,7 +296,7 @@ def test_a_format_of_prompt_files_is_tried_before_plain_text(monkeypatch: pytest
     numbered = FileFormat(
         "numbered",
         lambda source: source.first.startswith("1. "),
-        lambda source: Read([(line.partition(". ")[2], None) for line in source.lines if line]),
+        lambda source: Gathered([(line.partition(". ")[2], None) for line in source.lines if line]),
     )
     plain = FILE_FORMATS["text"]
     monkeypatch.delitem(FILE_FORMATS, "text")

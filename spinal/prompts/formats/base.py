@@ -1,13 +1,12 @@
 """What a kind of prompt file is, and what all of them share."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePath
 
 from spinal.errors import PromptSetInvalid
-from spinal.prompts.records import Pair
+from spinal.prompts.gathered import Gathered
 
 COMMENTS = ("#", "//")
 
@@ -62,22 +61,6 @@ class Source:
         return "\n".join(self.lines[start - 1 :])
 
 
-@dataclass
-class Read:
-    """What a reader found."""
-
-    pairs: list[Pair] = field(default_factory=list)
-    left_out: Counter[str] = field(default_factory=Counter)
-    """Why -> how many."""
-    remarks: list[str] = field(default_factory=list)
-
-    def add(self, pair: Pair | None) -> None:
-        if pair is None:
-            self.left_out["without a prompt and an answer that can be told apart"] += 1
-        else:
-            self.pairs.append(pair)
-
-
 @dataclass(frozen=True)
 class FileFormat:
     """One way to write prompts into a file."""
@@ -85,5 +68,5 @@ class FileFormat:
     name: str
     knows: Callable[[Source], bool]
     """Whether the file is of this format, by its content first and by its name where that leaves it open."""
-    read: Callable[[Source], Read]
+    read: Callable[[Source], Gathered]
     """Raises PromptSetInvalid, naming the line."""

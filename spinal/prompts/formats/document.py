@@ -5,7 +5,8 @@ import re
 from typing import Any
 
 from spinal.errors import PromptSetInvalid
-from spinal.prompts.formats.base import FileFormat, Read, Source
+from spinal.prompts.formats.base import FileFormat, Source
+from spinal.prompts.gathered import Gathered
 from spinal.prompts.records import EXAMPLE, RECORDS, parse_json, read_entry
 
 LIST = re.compile(r'\[\s*(["{\[\]]|$)')
@@ -36,8 +37,8 @@ def _has_lists_as_lines(source: Source) -> bool:
     return source.first.endswith("]") and _is_whole(source.first)
 
 
-def _read(source: Source) -> Read:
-    found = Read()
+def _read(source: Source) -> Gathered:
+    found = Gathered()
     for number, entry in enumerate(_entries(parse_json(source.body, source.name), source.name), start=1):
         found.add(read_entry(entry, f"{source.name}, entry {number}"))
     return found

@@ -1,7 +1,8 @@
 """A JSON value a line: records, strings, lists of messages. Blank lines and comments are passed over."""
 
 from spinal.errors import PromptSetInvalid
-from spinal.prompts.formats.base import FileFormat, Read, Source
+from spinal.prompts.formats.base import FileFormat, Source
+from spinal.prompts.gathered import Gathered
 from spinal.prompts.records import parse_json, read_entry
 
 SUFFIXES = (".jsonl", ".ndjson")
@@ -31,8 +32,8 @@ def all_strings(source: Source) -> bool:
         return False
 
 
-def _read(source: Source) -> Read:
-    found, seen = Read(), 0
+def _read(source: Source) -> Gathered:
+    found, seen = Gathered(), 0
     for number, line in source.significant():
         where = source.where(number)
         found.add(read_entry(parse_json(line, where), where))

@@ -4,8 +4,9 @@ import io
 
 from spinal.errors import PromptSetInvalid
 from spinal.extras import install_hint
-from spinal.prompts.formats.base import FileFormat, Read, Source
+from spinal.prompts.formats.base import FileFormat, Source
 from spinal.prompts.formats.table import names_a_record
+from spinal.prompts.gathered import Gathered
 from spinal.prompts.records import RECORDS, read_entry
 
 MAGIC = b"PAR1"
@@ -15,7 +16,7 @@ def _knows(source: Source) -> bool:
     return source.raw.startswith(MAGIC) or source.suffix == ".parquet"
 
 
-def _read(source: Source) -> Read:
+def _read(source: Source) -> Gathered:
     try:
         import pyarrow
         from pyarrow import parquet
@@ -37,7 +38,7 @@ def _read(source: Source) -> Read:
             f"{', '.join(repr(name) for name in names[:5])}",
             hint="rename the column of the prompts to 'prompt'",
         )
-    found = Read()
+    found = Gathered()
     for number, row in enumerate(rows, start=1):
         found.add(read_entry(row, f"{source.name}, row {number}"))
     return found

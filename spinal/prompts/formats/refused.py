@@ -4,7 +4,8 @@ lines would be measured as a prompt otherwise."""
 import re
 
 from spinal.errors import PromptSetInvalid
-from spinal.prompts.formats.base import FileFormat, Read, Source
+from spinal.prompts.formats.base import FileFormat, Source
+from spinal.prompts.gathered import Gathered
 
 HINT = "write one prompt a line, or one JSON object a line"
 BINARY = {
@@ -28,7 +29,7 @@ SECTION = re.compile(r"\[\[?[\w.-]+\]?\]$")
 ASSIGNMENT = re.compile(r"\s*[\w.-]+\s*=")
 
 
-def _refuse(source: Source) -> Read:
+def _refuse(source: Source) -> Gathered:
     raise PromptSetInvalid(f"{source.name} is {_what(source)}, which is not read as prompts", hint=HINT)
 
 

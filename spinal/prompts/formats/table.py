@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from itertools import islice
 
 from spinal.errors import PromptSetInvalid
-from spinal.prompts.formats.base import FileFormat, Read, Source
+from spinal.prompts.formats.base import FileFormat, Source
+from spinal.prompts.gathered import Gathered
 from spinal.prompts.records import RECORDS, read_entry
 
 SUFFIXES = (".csv", ".tsv", ".tab")
@@ -64,7 +65,7 @@ def _rows(source: Source, delimiter: str) -> Iterator[Row]:
         ) from error
 
 
-def _read(source: Source) -> Read:
+def _read(source: Source) -> Gathered:
     delimiter = _delimiter(source) or ("\t" if source.suffix != ".csv" else ",")
     rows = _rows(source, delimiter)
     columns = _columns(next(rows, (0, []))[1])
@@ -74,7 +75,7 @@ def _read(source: Source) -> Read:
             f"{', '.join(repr(column[:40]) for column in columns[:5])}",
             hint="give the table a header, for example: prompt,continuation",
         )
-    found = Read()
+    found = Gathered()
     for number, cells in rows:
         where = source.where(number)
         if len(cells) != len(columns):
