@@ -40,7 +40,7 @@ def _read(source: Source) -> Gathered:
         seen += 1
     blank = sum(not line.strip() for line in source.lines)
     found.left_out["blank"] = blank
-    found.left_out["comments"] = len(source.lines) - seen - blank
+    found.left_out["comment lines"] = len(source.lines) - seen - blank
     if source.suffix not in SUFFIXES and source.first.startswith('"'):
         found.remarks.append(f"{source.name}: every line is a JSON string; its quotes are no part of the prompts")
     return found

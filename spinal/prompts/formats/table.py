@@ -35,7 +35,7 @@ def _knows(source: Source) -> bool:
         header, *rows = [cells for _, cells in islice(_rows(source, delimiter), LOOKED_AT + 1)]
     except PromptSetInvalid:
         return False
-    plain = all(COLUMN.match(column) for column in _columns(header))
+    plain = all(COLUMN.match(cell.casefold()) for cell in header)
     return plain and bool(rows) and all(len(cells) == len(header) for cells in rows)
 
 
