@@ -19,7 +19,8 @@ import transformers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from spinal.checkpoints.checkpoint import Checkpoint
-from spinal.checkpoints.tokenizer import read_tokenizer, read_tokenizer_config, tokenizer_file
+from spinal.checkpoints.files import CONFIG, TOKENIZER_FILES
+from spinal.checkpoints.tokenizer import TOKENIZER_CONFIG, read_tokenizer, read_tokenizer_config
 from spinal.errors import PromptSetInvalid, SpinalError, TokenizerInvalid
 from spinal.prompts.sets import Conversation
 
@@ -152,14 +153,13 @@ def _acts(name: str, value: Any) -> bool:
 
 def _lay_out(checkpoint: Checkpoint, place: Path) -> None:
     """Copies of what a tokenizer is read from, alone in a folder: a library finds nothing else there."""
-    shutil.copyfile(tokenizer_file(checkpoint), place / "tokenizer.json")
-    for name in ("special_tokens_map.json", "chat_template.jinja", "config.json"):
+    for name in (CONFIG, *TOKENIZER_FILES):
         if (checkpoint.path / name).is_file():
             shutil.copyfile(checkpoint.path / name, place / name)
 
 
 def _write_config(place: Path, config: dict[str, Any]) -> None:
-    (place / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    (place / TOKENIZER_CONFIG).write_text(json.dumps(config), encoding="utf-8")
 
 
 def _remarks(written: dict[str, Any], config: dict[str, Any]) -> tuple[str, ...]:
