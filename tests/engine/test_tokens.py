@@ -332,7 +332,7 @@ def test_chats_are_read_through_the_template_with_one_bos(where: str, folder: Pa
     with_template(folder, TEMPLATE, where=where)
     trace, _ = traced(folder, read_prompts(CHATS))
     texts = [f"[user] {text}\n[assistant]" for text in SENTENCES]
-    plain, _ = traced(folder, read_prompts(texts))  # type: ignore[arg-type]  # the tokenizer puts the BOS here
+    plain, _ = traced(folder, read_prompts(texts))  # the tokenizer puts the BOS here
     assert trace.prompt_set.token_ids_digest == plain.prompt_set.token_ids_digest
     assert trace.layers == plain.layers
     assert trace.nll_source == "continuations"
