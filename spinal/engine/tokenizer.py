@@ -6,6 +6,7 @@ would give other ids, a remark says so.
 """
 
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -20,6 +21,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.files import CONFIG, TOKENIZER_FILES
+from spinal.checkpoints.held import HELD
 from spinal.checkpoints.tokenizer import TOKENIZER_CONFIG, read_tokenizer, read_tokenizer_config
 from spinal.errors import PromptSetInvalid, SpinalError, TokenizerInvalid
 from spinal.prompts.sets import Conversation
@@ -129,7 +131,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     the chat template that lie beside it. Reads no other file. Raises TokenizerInvalid."""
     whole, source = checkpoint.whole, checkpoint.source
     written, config = read_tokenizer(whole), read_tokenizer_config(whole)
-    with tempfile.TemporaryDirectory(prefix="spinal-tokenizer-") as folder, _faults(source, "cannot be loaded"):
+    with tempfile.TemporaryDirectory(prefix=f"{HELD}{os.getpid()}-") as folder, _faults(source, "cannot be loaded"):
         place = Path(folder)
         _lay_out(whole, place)
         _write_config(place, {name: value for name, value in config.items() if _acts(name, value)})

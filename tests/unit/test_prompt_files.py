@@ -126,6 +126,7 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "NUL": ("p.txt", b"how\0do", "NUL"),
     "a broken list": ("p.json", b'["how?",\n "why?"', "not JSON"),
     "a broken list without a name": ("prompts", b'["how?", "why?"', "not JSON"),
+    "a list of another language": ("prompts", b"['how?', 'why?']", "not JSON"),
     "no JSON": ("p.json", b"how do I?\n", "not JSON"),
     "text in .jsonl": ("p.jsonl", b'{"prompt": "a b"}\nhow do I?\n', "line 2: not JSON"),
     "numbers": ("p.jsonl", b"1\n2\n", "line 1: expected"),

@@ -9,7 +9,7 @@ from spinal.prompts.formats.base import FileFormat, Source
 from spinal.prompts.gathered import Gathered
 from spinal.prompts.records import EXAMPLE, RECORDS, parse_json, read_entry
 
-LIST = re.compile(r'\[\s*(["{\[\]]|$)')
+LIST = re.compile(r"""\[\s*(["'{\[\]]|$)""")
 """How a JSON list of prompts begins; ``[INST]`` and ``[1]`` are text."""
 
 
