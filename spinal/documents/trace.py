@@ -200,7 +200,7 @@ class Trace(ShownDocument):
         )
 
     def remarked(self, remarks: Iterable[str]) -> "Trace":
-        """The trace with further warnings, for one reader: what lay beside a checkpoint is no part of its content."""
+        """The trace with further warnings, for one reader: what lay beside what was read is no part of it."""
         return self.model_copy(update={"warnings": (*self.warnings, *remarks)})
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from spinal.checkpoints.checkpoint import Checkpoint
@@ -18,12 +18,12 @@ from spinal.engine.classes import opening_class
 from spinal.engine.slices import require_finite
 from spinal.engine.stored import FLOATS, StoredTensors, unread
 from spinal.engine.stream import BlockStore, open_streamed
+from spinal.engine.tokenizer import Tokenizer, load_tokenizer
 from spinal.errors import (
     ArchitectureUnsupported,
     ConfigInvalid,
     RemoteCodeRefused,
     SpinalError,
-    TokenizerInvalid,
     WeightsCorrupt,
 )
 from spinal.profile import MeasurementProfile
@@ -36,8 +36,7 @@ class LoadedModel:
     checkpoint: Checkpoint
     model: PreTrainedModel
     """Merged, where the checkpoint is an adapter."""
-    tokenizer: Any
-    """transformers' own."""
+    tokenizer: Tokenizer
     device: torch.device
     store: BlockStore | None = None
     """Set where the blocks are read from disk one at a time."""
@@ -61,7 +60,7 @@ def load(checkpoint: Checkpoint, profile: MeasurementProfile, device: str, *, st
     _check_type_is_known(base)
     target = torch.device(device)
     with _quiet():
-        tokenizer = _load_tokenizer(base)
+        tokenizer = load_tokenizer(base)
         config, tensors = _load_config(base), StoredTensors(base)
         chosen, config = opening_class(config, base.architecture, base.source)
         dtype = _dtype(config, tensors, profile)
@@ -104,7 +103,11 @@ def _adapted(base: LoadedModel, checkpoint: Checkpoint) -> LoadedModel:
 
 
 def _ready(
-    checkpoint: Checkpoint, model: PreTrainedModel, tokenizer: Any, device: torch.device, remarks: tuple[str, ...]
+    checkpoint: Checkpoint,
+    model: PreTrainedModel,
+    tokenizer: Tokenizer,
+    device: torch.device,
+    remarks: tuple[str, ...],
 ) -> LoadedModel:
     for name, tensor in model.state_dict().items():
         require_finite(tensor, name, checkpoint.source)
@@ -126,13 +129,6 @@ def _check_type_is_known(checkpoint: Checkpoint) -> None:
         f"{checkpoint.source}: transformers {transformers.__version__} does not know model type {model_type!r}",
         hint="a newer transformers may know it",
     )
-
-
-def _load_tokenizer(checkpoint: Checkpoint) -> Any:
-    try:
-        return AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TokenizerInvalid(f"{checkpoint.source}: tokenizer cannot be loaded ({_first_line(error)})") from error
 
 
 def _load_config(checkpoint: Checkpoint) -> PretrainedConfig:

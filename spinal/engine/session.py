@@ -117,7 +117,7 @@ class Session:
         """The same model on the first so many prompts."""
         ids = self.tokens.ids[:prompts]
         gathered = lens_rows(ids, self.profile.lens_positions)
-        return replace(self, tokens=Tokens(ids, self.tokens.truncated), gathered=gathered)
+        return replace(self, tokens=replace(self.tokens, ids=ids), gathered=gathered)
 
 
 def open_session(checkpoint: Checkpoint, setup: Setup) -> Session:
@@ -160,7 +160,7 @@ def _opened(loaded: LoadedModel, setup: Setup) -> Session:
     follows_length = forget_lengths(loaded.model)
     anatomy = find_anatomy(loaded.model, _blocks(loaded), loaded.checkpoint.source, loaded.store)
     apart = check_probes(anatomy, tokens.ids, loaded.checkpoint.source, loaded.device, follows_length=follows_length)
-    readout = Readout(anatomy, min(len(loaded.tokenizer), anatomy.vocabulary))
+    readout = Readout(anatomy, min(loaded.tokenizer.vocabulary, anatomy.vocabulary))
     return Session(setup, loaded, readout, tokens, lens_rows(tokens.ids, setup.asked.lens_positions), apart)
 
 

@@ -21,8 +21,8 @@ from spinal.engine.load import load
 from spinal.errors import SpinalError, WeightsCorrupt
 from spinal.profile import MeasurementProfile
 from spinal.prompts.sets import PromptSet
-from tests.engine.families import BLOCKS, FAMILIES
 from tests.engine.conftest import KNOBS
+from tests.engine.families import BLOCKS, FAMILIES
 
 Tiny = Callable[..., Path]
 Tensors = dict[str, torch.Tensor]
