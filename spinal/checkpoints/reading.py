@@ -101,7 +101,7 @@ def parse_json(raw: bytes | str, what: str, *, most_values: int = MOST_VALUES, i
         raise Unreadable(f"{what} holds text that is no Unicode (half of a surrogate pair)") from error
     except (ValueError, RecursionError) as error:
         why = str(error) if isinstance(error, ValueError) else "nested too deeply"
-        raise Unreadable(f"{what} is not readable JSON ({_shown(why)})") from error
+        raise Unreadable(f"{what} is not readable JSON ({shown(why)})") from error
     return found
 
 
@@ -131,7 +131,7 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
         twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-        raise ValueError(f"member {_shown(twice)!r} occurs twice")
+        raise ValueError(f"member {shown(twice)!r} occurs twice")
     return members
 
 
@@ -149,13 +149,13 @@ def _short(kind: Callable[[str], Number]) -> Callable[[str], Number]:
             raise ValueError(f"a number of {len(digits)} digits")
         value = kind(digits)
         if isinstance(value, float) and math.isinf(value):
-            raise ValueError(f"{_shown(digits)} is too large a number")
+            raise ValueError(f"{shown(digits)} is too large a number")
         return value
 
     return number
 
 
-def _shown(text: str) -> str:
-    """As one short printable line."""
+def shown(text: str) -> str:
+    """What a caller wrote, as one short printable line for an error."""
     flat = text.encode("utf-8", "backslashreplace").decode("utf-8")[:200]
     return "".join(letter if letter.isprintable() else " " for letter in flat)
