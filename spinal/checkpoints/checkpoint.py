@@ -1,10 +1,11 @@
 """A checkpoint folder as a value: where it lies, what its configuration says. No torch."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ADAPTER_CONFIG = "adapter_config.json"
+from spinal.checkpoints.files import FileList
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,27 @@ class Checkpoint:
     revision: str | None = None
     """Commit, version or tag it is pinned to, where its source has one."""
     base: "Checkpoint | None" = None
+    files: FileList = field(default=FileList((), ()))
+    """The files that are read, and none beside them."""
+    roots: tuple[Path, ...] | None = None
+    """Folders below which every file has to lie, wherever links lead; None where any place will do."""
+    unfollowed: tuple[str, ...] = ()
+    """What its configuration says that is not followed."""
+    held: object | None = field(default=None, compare=False, repr=False)
+    """Set by :func:`spinal.checkpoints.held.hold` while its files are held open."""
+
+    @property
+    def parts(self) -> "Iterator[Checkpoint]":
+        """The folders it is made of: itself, and the base of an adapter."""
+        yield self
+        if self.base is not None:
+            yield from self.base.parts
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What its reader should know of the folders: what was not read, and what was not read as it is written."""
+        unread = tuple(_unread(part) for part in self.parts if part.files.others)
+        return unread + tuple(remark for part in self.parts for remark in part.unfollowed)
 
     @property
     def whole(self) -> "Checkpoint":
@@ -51,8 +73,14 @@ class Checkpoint:
         return _first_int(self.text_config, "max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 
     def weight_files(self) -> list[Path]:
-        """The safetensors files that hold the weights, in name order."""
-        return sorted(path for path in self.path.glob("*.safetensors") if path.is_file())
+        """The safetensors files that hold the weights, in the order in which they are read."""
+        return [self.path / name for name in self.files.weights]
+
+
+def _unread(checkpoint: Checkpoint) -> str:
+    files = checkpoint.files
+    more = f" and {files.more} more" if files.more else ""
+    return f"not part of {checkpoint.source} and not read: {', '.join(files.others)}{more}"
 
 
 def _first_int(config: dict[str, Any], *names: str) -> int | None:

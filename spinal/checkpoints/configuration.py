@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from spinal.checkpoints.checkpoint import Checkpoint
-from spinal.checkpoints.reading import shown
-from spinal.errors import ConfigInvalid, WeightsCorrupt
+from spinal.errors import ConfigInvalid
+from spinal.errors.faults import shown
 
 RUNS_BY: dict[str, frozenset[str | None]] = {
     **dict.fromkeys(
@@ -205,24 +205,6 @@ def _contradiction(source: str, claimed: str, held: str) -> ConfigInvalid:
         f"{source}: config.json claims {claimed}, the weights hold {held}",
         hint="put the config.json that was saved with these weights beside them, or copy all shards",
     )
-
-
-def check_weight_map(weight_map: Any, source: str, index: str) -> dict[str, str]:
-    """``weight_map`` of an index as tensor name -> file name, both plain text, files in the same folder. Raises
-    WeightsCorrupt."""
-    if not isinstance(weight_map, dict):
-        raise WeightsCorrupt(f"{source}: {index} has no weight_map", hint="save the model with save_pretrained()")
-    for tensor, file in weight_map.items():
-        if not isinstance(file, str) or not _is_plain_name(file):
-            raise WeightsCorrupt(
-                f"{source}: {index} gives {_told(file)} as the file of {shown(tensor)}",
-                hint="it must be the name of a file in the same folder",
-            )
-    return weight_map
-
-
-def _is_plain_name(file: str) -> bool:
-    return 0 < len(file) <= 255 and file.isprintable() and "/" not in file and not file.startswith(".")
 
 
 def _is_one_of(value: Any, values: frozenset[str | None]) -> bool:

@@ -4,18 +4,18 @@ Nobody else in the product parses a caller's JSON. What comes back can be writte
 recursion; what cannot is refused in one line that starts with the name of what was read.
 """
 
-import errno
 import json
 import math
-import os
 import re
-import stat
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+
+from spinal.checkpoints.opening import NotRegular, open_descriptor, read_most
+from spinal.errors.faults import shown
 
 MOST_DEPTH = 64
 """Of brackets inside brackets. Configurations of transformers and its tokenizers stay below ten."""
@@ -26,10 +26,6 @@ MOST_DIGITS = 100
 PIECE = 1 << 20
 QUOTE, COMMA, OPENING, CLOSING = ord('"'), ord(","), b"[{", b"]}"
 ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-OURS = frozenset(
-    {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ENODEV}
-)
-"""Errors of the operating system that say nothing about the file that was asked for."""
 Number = TypeVar("Number", int, float)
 
 
@@ -38,39 +34,13 @@ class Unreadable(ValueError):
     holds no path."""
 
 
-def open_regular(path: Path, what: str) -> BinaryIO:
-    """``path`` opened for reading, if it is a regular file: anything else (a pipe, a device) might never answer. Raises
-    FileNotFoundError, Unreadable, and errors of the operating system that are no fault of the file."""
-    try:
-        # Not blocking: to open a pipe would wait for a writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno in OURS:
-            raise
-        why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "its name is not a path"
-        raise Unreadable(f"{what} cannot be opened ({why})") from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise Unreadable(f"{what} is not a regular file")
-    return os.fdopen(descriptor, "rb")
-
-
-def read_bytes(path: Path, what: str, *, most_bytes: int) -> bytes:
-    """What a regular file of at most ``most_bytes`` holds; raises the errors of :func:`open_regular`."""
-    with open_regular(path, what) as stream:
-        # Never more than allowed, whatever size the file claims or grows to.
-        raw = stream.read(min(os.fstat(stream.fileno()).st_size, most_bytes) + 1)
-        raw += stream.read(most_bytes + 1 - len(raw))
-    if len(raw) > most_bytes:
-        raise Unreadable(f"{what} is larger than {most_bytes:,} bytes")
-    return raw
-
-
 def read_json(path: Path, what: str, *, most_bytes: int, most_values: int = MOST_VALUES, infinity: bool = False) -> Any:
-    """The JSON in a regular file of at most ``most_bytes``; raises the errors of :func:`open_regular`."""
-    raw = read_bytes(path, what, most_bytes=most_bytes)
+    """The JSON in a regular file of at most ``most_bytes``. Raises FileNotFoundError, Unreadable, and OSError where
+    disk or system fail."""
+    try:
+        raw = read_most(open_descriptor(path), most_bytes)
+    except NotRegular as error:
+        raise Unreadable(f"{what} {error}") from error
     return parse_json(raw, what, most_values=most_values, infinity=infinity)
 
 
@@ -153,9 +123,3 @@ def _short(kind: Callable[[str], Number]) -> Callable[[str], Number]:
         return value
 
     return number
-
-
-def shown(text: str) -> str:
-    """What a caller wrote, as one short printable line for an error."""
-    flat = text.encode("utf-8", "backslashreplace").decode("utf-8")[:200]
-    return "".join(letter if letter.isprintable() else " " for letter in flat)

@@ -1,10 +1,12 @@
 """From a reference to a checkpoint: the source pins it, an adapter brings its base."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from spinal.checkpoints.checkpoint import ADAPTER_CONFIG, Checkpoint
-from spinal.checkpoints.files import read_config
+from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.configuration import as_meant
+from spinal.checkpoints.files import ADAPTER_CONFIG, CONFIG, list_files, read_config
 from spinal.checkpoints.sources import SOURCES, Pinned, Source, reference_forms
 from spinal.errors import (
     AdapterInvalid,
@@ -12,6 +14,7 @@ from spinal.errors import (
     ModelPathRefused,
     ModelReferenceInvalid,
 )
+from spinal.errors.faults import shown
 
 MAX_REFERENCE = 1024
 
@@ -20,16 +23,40 @@ def resolve_reference(reference: str, *, roots: Sequence[Path] | None) -> Checkp
     """The checkpoint behind ``scheme:path`` of a known source, or behind a bare path, which is ``local``.
 
     With ``roots`` (a server) the path must lie below one of them after symbolic links are followed, and a
-    relative path is looked for below each; ``roots=None`` (a command line) allows every readable path.
+    relative path is looked for below each; ``roots=None`` (a command line) allows every readable path. The files of the
+    checkpoint are listed here, once; the configuration is read.
 
-    Raises ModelReferenceInvalid, ModelPathRefused, ModelNotFound, ConfigInvalid, AdapterInvalid.
+    Raises ModelReferenceInvalid, ModelPathRefused, ModelNotFound, ConfigInvalid, AdapterInvalid, PickleWeightsRefused,
+    WeightsMissing, WeightsCorrupt.
     """
+    return _resolved(reference, roots)
+
+
+def _resolved(reference: str, roots: Sequence[Path] | None, adapter: str | None = None) -> Checkpoint:
+    """The checkpoint; with ``adapter``, the name of one whose base is looked for, an adapter is refused."""
     source, path = _source_of(reference)
     pinned = source.pin(path, roots)
     folder = source.fetch(pinned)
-    if (folder / ADAPTER_CONFIG).is_file():
-        return _resolve_adapter(folder, pinned, roots)
-    return Checkpoint(folder, pinned.name, read_config(folder / "config.json", pinned.name), pinned.revision)
+    if not os.path.lexists(folder / ADAPTER_CONFIG):
+        meant = as_meant(read_config(folder, CONFIG, pinned.name, roots), pinned.name)
+        files = list_files(folder, pinned.name, roots, adapter=False)
+        return Checkpoint(
+            folder,
+            pinned.name,
+            meant.config,
+            pinned.revision,
+            files=files,
+            roots=_kept(roots),
+            unfollowed=meant.remarks,
+        )
+    if adapter is not None:
+        # Also what ends a chain of adapters that leads back to its beginning.
+        raise AdapterInvalid(f"{adapter}: its base is itself an adapter", hint="merge the adapters first")
+    return _resolve_adapter(folder, pinned, roots)
+
+
+def _kept(roots: Sequence[Path] | None) -> tuple[Path, ...] | None:
+    return None if roots is None else tuple(roots)
 
 
 def _source_of(reference: str) -> tuple[Source, str]:
@@ -51,21 +78,27 @@ def _source_of(reference: str) -> tuple[Source, str]:
 
 def _resolve_adapter(folder: Path, pinned: Pinned, roots: Sequence[Path] | None) -> Checkpoint:
     source = pinned.name
-    adapter = read_config(folder / ADAPTER_CONFIG, source)
+    adapter = read_config(folder, ADAPTER_CONFIG, source, roots)
+    files = list_files(folder, source, roots, adapter=True)
     base = adapter.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise AdapterInvalid(f"{source}: {ADAPTER_CONFIG} names no base model", hint="set base_model_name_or_path")
-    beside = (folder / base).resolve()
     try:
-        if roots is None:
-            resolved = resolve_reference(str(beside) if beside.is_dir() else base, roots=None)
-        else:
-            resolved = resolve_reference(f"local:{beside}", roots=roots)
+        resolved = _resolved(_beside(folder, base, roots), roots, source)
     except (ModelNotFound, ModelPathRefused, ModelReferenceInvalid) as error:
         raise AdapterInvalid(
-            f"{source}: its base model {base!r} was not found",
+            f"{source}: its base model {shown(base)!r} was not found",
             hint="put the base beside the adapter, below the same model root",
         ) from error
-    if resolved.base is not None:
-        raise AdapterInvalid(f"{source}: its base is itself an adapter", hint="merge the adapters first")
-    return Checkpoint(folder, source, resolved.config, pinned.revision, base=resolved)
+    return Checkpoint(folder, source, resolved.config, pinned.revision, base=resolved, files=files, roots=_kept(roots))
+
+
+def _beside(folder: Path, base: str, roots: Sequence[Path] | None) -> str:
+    """The reference of a base that an adapter in ``folder`` names."""
+    try:
+        beside = (folder / base).resolve()
+        found = beside.is_dir()
+    except (OSError, ValueError, RuntimeError):
+        # No name that a file system can hold.
+        return base
+    return f"local:{beside}" if roots is not None or found else base

@@ -2,14 +2,17 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from spinal.checkpoints.reading import Unreadable, open_regular, parse_json, shown
+from spinal.checkpoints.files import file_error
+from spinal.checkpoints.opening import open_regular
+from spinal.checkpoints.reading import Unreadable, parse_json
 from spinal.errors import NonFiniteWeights, WeightsCorrupt
+from spinal.errors.faults import shown
 
 MOST_HEADER = 48 * 1024 * 1024
 """Bytes. The format allows twice that; the widest mixture of experts of today would fill 20 in a single file."""
@@ -28,18 +31,25 @@ EXPONENTS = {"BF16": (np.uint16, 0x7F80), "F16": (np.uint16, 0x7C00), "F32": (np
 """Word type and exponent mask: all exponent bits set means infinity or NaN."""
 
 
-def read_header(path: Path, source: str) -> dict[str, Any]:
-    """Tensor name -> {dtype, shape, data_offsets}; raises WeightsCorrupt naming what does not fit or what the header
-    has too much of."""
+def open_weights(path: Path, source: str, roots: Sequence[Path] | None = None) -> BinaryIO:
+    """A safetensors file, open for reading. Raises WeightsCorrupt for what is no regular file, ModelPathRefused."""
     try:
-        with open_regular(path, "the file") as stream:
+        return os.fdopen(open_regular(path, source, file_error(path.name), roots), "rb")
+    except FileNotFoundError as error:
+        raise file_error(path.name)(f"{source}: {path.name} is not there any more") from error
+
+
+def read_header(path: Path, source: str, roots: Sequence[Path] | None = None) -> dict[str, Any]:
+    """Tensor name -> {dtype, shape, data_offsets}; raises WeightsCorrupt naming what does not fit or what the header
+    has too much of, ModelPathRefused."""
+    with open_weights(path, source, roots) as stream:
+        try:
             size = os.fstat(stream.fileno()).st_size
             raw = _raw_header(stream, size)
-        header = parse_json(raw, "it", most_values=VALUES_OF_A_TENSOR * MOST_TENSORS)
-        spans = sorted(_checked_spans(header))
-    except (FileNotFoundError, Unreadable, _Damaged) as error:
-        why = "the file is missing" if isinstance(error, FileNotFoundError) else str(error)
-        raise WeightsCorrupt(f"{source}: header of {shown(path.name)} is damaged ({why})", hint=COPY) from error
+            header = parse_json(raw, "it", most_values=VALUES_OF_A_TENSOR * MOST_TENSORS)
+            spans = sorted(_checked_spans(header))
+        except (Unreadable, _Damaged) as error:
+            raise WeightsCorrupt(f"{source}: header of {shown(path.name)} is damaged ({error})", hint=COPY) from error
     end = 0
     for start, stop, name in spans:
         if start != end or stop < start:
@@ -107,14 +117,12 @@ def _is_size(number: Any) -> bool:
     return type(number) is int and 0 <= number < 1 << 63
 
 
-def scan_non_finite(path: Path, header: dict[str, Any], source: str) -> None:
+<<<<<<< HEAD
+def scan_non_finite(path: Path, header: dict[str, Any], source: str, roots: Sequence[Path] | None = None) -> None:
     """Raise NonFiniteWeights naming the first tensor that holds NaN or infinity; WeightsCorrupt where the file ends
     before its header says."""
-    try:
-        with open_regular(path, "the file") as stream:
-            _scan(stream, header, lambda name: f"{source}: tensor {shown(name)} in {shown(path.name)}")
-    except (FileNotFoundError, Unreadable) as error:
-        raise WeightsCorrupt(f"{source}: {shown(path.name)} cannot be read any more", hint=COPY) from error
+    with open_weights(path, source, roots) as stream:
+        _scan(stream, header, lambda name: f"{source}: tensor {shown(name)} in {shown(path.name)}")
 
 
 def _scan(stream: BinaryIO, header: dict[str, Any], named: Callable[[str], str]) -> None:
@@ -135,3 +143,22 @@ def _scan(stream: BinaryIO, header: dict[str, Any], named: Callable[[str], str])
                     f"{named(name)} holds NaN or infinity",
                     hint="the training run diverged or the file is damaged; use an earlier checkpoint",
                 )
+=======
+def scan_non_finite(path: Path, header: dict[str, Any], source: str, roots: Sequence[Path] | None = None) -> None:
+    """Raise NonFiniteWeights naming the first tensor that holds NaN or infinity."""
+    with open_weights(path, source, roots) as stream:
+        data_start = 8 + int.from_bytes(stream.read(8), "little")
+        for name, tensor in header.items():
+            if tensor["dtype"] not in EXPONENTS:
+                continue
+            word, mask = EXPONENTS[tensor["dtype"]]
+            start, stop = tensor["data_offsets"]
+            stream.seek(data_start + start)
+            for offset in range(start, stop, CHUNK):
+                words = np.frombuffer(stream.read(min(CHUNK, stop - offset)), dtype=word)
+                if ((words & mask) == mask).any():
+                    raise NonFiniteWeights(
+                        f"{source}: tensor {name} in {path.name} holds NaN or infinity",
+                        hint="the training run diverged or the file is damaged; use an earlier checkpoint",
+                    )
+>>>>>>> core

@@ -1,29 +1,25 @@
 """The tokenizer file of a checkpoint."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from spinal.checkpoints.checkpoint import Checkpoint
-from spinal.errors import (
-    TokenizerInvalid,
-)
+from spinal.checkpoints.files import file_error, read_settings
+
+TOKENIZER = "tokenizer.json"
 
 
 def tokenizer_file(checkpoint: Checkpoint) -> Path:
-    return checkpoint.whole.path / "tokenizer.json"
+    return checkpoint.whole.path / TOKENIZER
 
 
 def read_tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:
+    whole = checkpoint.whole
+    make = file_error(TOKENIZER)
     try:
-        tokenizer = json.loads(tokenizer_file(checkpoint).read_text(encoding="utf-8"))
-        if isinstance(tokenizer, dict) and isinstance(tokenizer.get("model"), dict):
-            return tokenizer
-        problem = "it is not a tokenizer"
-    except FileNotFoundError:
-        problem = "it is missing"
-    except (OSError, ValueError) as error:
-        problem = str(error)
-    raise TokenizerInvalid(
-        f"{checkpoint.source}: tokenizer.json cannot be used ({problem})", hint="save the fast tokenizer with the model"
-    )
+        tokenizer = read_settings(whole.path, TOKENIZER, checkpoint.source, whole.roots)
+    except FileNotFoundError as error:
+        raise make(f"{checkpoint.source}: {TOKENIZER} cannot be used (it is missing)") from error
+    if not isinstance(tokenizer.get("model"), dict):
+        raise make(f"{checkpoint.source}: {TOKENIZER} cannot be used (it is not a tokenizer)")
+    return tokenizer

@@ -74,7 +74,16 @@ def reason(error: BaseException) -> str:
     return f"{whole[:half]} ... {whole[-half:]}"
 
 
+def shown(text: str) -> str:
+    """What a caller wrote, as one short printable line for an error."""
+    return "".join(letter if letter.isprintable() else " " for letter in _encodable(text)[:200])
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def _clean(text: str) -> str:
-    text = ESCAPES.sub("", text.encode("utf-8", "backslashreplace").decode("utf-8"))
+    text = ESCAPES.sub("", _encodable(text))
     text = ABSOLUTE.sub("", text)
     return "".join(letter if letter.isprintable() or letter == "\n" else " " for letter in text)
