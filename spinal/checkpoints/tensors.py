@@ -117,7 +117,6 @@ def _is_size(number: Any) -> bool:
     return type(number) is int and 0 <= number < 1 << 63
 
 
-<<<<<<< HEAD
 def scan_non_finite(path: Path, header: dict[str, Any], source: str, roots: Sequence[Path] | None = None) -> None:
     """Raise NonFiniteWeights naming the first tensor that holds NaN or infinity; WeightsCorrupt where the file ends
     before its header says."""
@@ -143,22 +142,3 @@ def _scan(stream: BinaryIO, header: dict[str, Any], named: Callable[[str], str])
                     f"{named(name)} holds NaN or infinity",
                     hint="the training run diverged or the file is damaged; use an earlier checkpoint",
                 )
-=======
-def scan_non_finite(path: Path, header: dict[str, Any], source: str, roots: Sequence[Path] | None = None) -> None:
-    """Raise NonFiniteWeights naming the first tensor that holds NaN or infinity."""
-    with open_weights(path, source, roots) as stream:
-        data_start = 8 + int.from_bytes(stream.read(8), "little")
-        for name, tensor in header.items():
-            if tensor["dtype"] not in EXPONENTS:
-                continue
-            word, mask = EXPONENTS[tensor["dtype"]]
-            start, stop = tensor["data_offsets"]
-            stream.seek(data_start + start)
-            for offset in range(start, stop, CHUNK):
-                words = np.frombuffer(stream.read(min(CHUNK, stop - offset)), dtype=word)
-                if ((words & mask) == mask).any():
-                    raise NonFiniteWeights(
-                        f"{source}: tensor {name} in {path.name} holds NaN or infinity",
-                        hint="the training run diverged or the file is damaged; use an earlier checkpoint",
-                    )
->>>>>>> core
