@@ -37,16 +37,17 @@ def _resolved(reference: str, roots: Sequence[Path] | None, adapter: str | None 
     source, path = _source_of(reference)
     pinned = source.pin(path, roots)
     folder = source.fetch(pinned)
+    allowed = _allowed(roots, folder)
     if not os.path.lexists(folder / ADAPTER_CONFIG):
-        meant = as_meant(read_config(folder, CONFIG, pinned.name, roots), pinned.name)
-        files = list_files(folder, pinned.name, roots, adapter=False)
+        meant = as_meant(read_config(folder, CONFIG, pinned.name, allowed), pinned.name)
+        files = list_files(folder, pinned.name, allowed, adapter=False)
         return Checkpoint(
             folder,
             pinned.name,
             meant.config,
             pinned.revision,
             files=files,
-            roots=_kept(roots),
+            roots=allowed,
             unfollowed=meant.remarks,
         )
     if adapter is not None:
@@ -55,8 +56,9 @@ def _resolved(reference: str, roots: Sequence[Path] | None, adapter: str | None 
     return _resolve_adapter(folder, pinned, roots)
 
 
-def _kept(roots: Sequence[Path] | None) -> tuple[Path, ...] | None:
-    return None if roots is None else tuple(roots)
+def _allowed(roots: Sequence[Path] | None, folder: Path) -> tuple[Path, ...] | None:
+    """Where the files of a checkpoint in ``folder`` may lie: there, where its source put them, or below a root."""
+    return None if roots is None else (*roots, folder)
 
 
 def _source_of(reference: str) -> tuple[Source, str]:
@@ -78,8 +80,9 @@ def _source_of(reference: str) -> tuple[Source, str]:
 
 def _resolve_adapter(folder: Path, pinned: Pinned, roots: Sequence[Path] | None) -> Checkpoint:
     source = pinned.name
-    adapter = read_config(folder, ADAPTER_CONFIG, source, roots)
-    files = list_files(folder, source, roots, adapter=True)
+    allowed = _allowed(roots, folder)
+    adapter = read_config(folder, ADAPTER_CONFIG, source, allowed)
+    files = list_files(folder, source, allowed, adapter=True)
     base = adapter.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise AdapterInvalid(f"{source}: {ADAPTER_CONFIG} names no base model", hint="set base_model_name_or_path")
@@ -90,7 +93,7 @@ def _resolve_adapter(folder: Path, pinned: Pinned, roots: Sequence[Path] | None)
             f"{source}: its base model {shown(base)!r} was not found",
             hint="put the base beside the adapter, below the same model root",
         ) from error
-    return Checkpoint(folder, source, resolved.config, pinned.revision, base=resolved, files=files, roots=_kept(roots))
+    return Checkpoint(folder, source, resolved.config, pinned.revision, base=resolved, files=files, roots=allowed)
 
 
 def _beside(folder: Path, base: str, roots: Sequence[Path] | None) -> str:
