@@ -9,6 +9,7 @@ from spinal.checkpoints.identity import content_snapshot, host_identity
 from spinal.checkpoints.inspect import inspect
 from spinal.checkpoints.pair import check_pair
 from spinal.checkpoints.resolve import resolve_reference
+from spinal.checkpoints.vocabulary import check_tokenizer_loads
 
 REFERENCE = "reference"
 """The role of the checkpoint that all others of a request are compared with."""
@@ -37,6 +38,7 @@ def survey(references: Mapping[str, str], roots: Sequence[Path] | None) -> dict[
     for role in sorted(references, key=lambda role: role != REFERENCE):
         found[role] = resolve_reference(references[role], roots=roots)
         inspect(found[role])
+        check_tokenizer_loads(found[role])
         if REFERENCE in found and role != REFERENCE:
             check_pair(found[REFERENCE], found[role])
     return {role: _surveyed(found[role]) for role in references}
