@@ -16,7 +16,7 @@ from spinal.errors.faults import callers_fault
 
 MOST_ADDED = 200_000
 """Tokens that stand beside the vocabulary. Models that speak or draw add up to 66,000."""
-TRIED = "What is said here?\n<s> 1 + 1"
+
 SAVE_AGAIN = "save the fast tokenizer again with save_pretrained(), and read it once with tokenizers"
 
 _read_before = Unchanged(1024)
@@ -43,4 +43,4 @@ def _try(tokenizer: dict[str, Any], source: str) -> None:
     with callers_fault(
         lambda why: TokenizerInvalid(f"{source}: {TOKENIZER} cannot be loaded ({why})", hint=SAVE_AGAIN)
     ):
-        Tokenizer.from_str(json.dumps(tokenizer)).encode(TRIED)
+        Tokenizer.from_str(json.dumps(tokenizer)).encode("")
