@@ -24,7 +24,12 @@ MOST_VALUES = 8_000_000
 MOST_DIGITS = 100
 """Of one number: some tokenizers write their unlimited length, 10**30, in full."""
 PIECE = 1 << 20
-QUOTE, COMMA, OPENING, CLOSING = ord('"'), ord(","), b"[{", b"]}"
+QUOTE = ord('"')
+COMMA, OPENING, CLOSING = 1, 2, 3
+STEPS = np.array([0, 0, 1, -1], dtype=np.int8)
+"""What each mark adds to the depth."""
+MARKS = np.zeros(256, dtype=np.uint8)
+MARKS[list(b",")], MARKS[list(b"[{")], MARKS[list(b"]}")] = COMMA, OPENING, CLOSING
 ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 Number = TypeVar("Number", int, float)
 
@@ -85,14 +90,15 @@ def _check_structure(data: bytes, what: str, most_values: int) -> None:
         piece = np.frombuffer(data, np.uint8, min(PIECE, len(data) - start), start)
         quoted = np.logical_xor.accumulate(piece == QUOTE) ^ inside
         inside = bool(quoted[-1])
-        bare = piece[~quoted]
-        opening, closing = np.isin(bare, list(OPENING)), np.isin(bare, list(CLOSING))
-        steps = opening[opening | closing].astype(np.int64) * 2 - 1
-        levels = depth + np.cumsum(steps)
+        marks = MARKS[piece]
+        marks[quoted] = 0
+        found = marks[marks != 0]
+        # A comma is a step of zero.
+        levels = depth + np.cumsum(STEPS[found], dtype=np.int64)
         if levels.size and int(levels.max()) > MOST_DEPTH:
             raise Unreadable(f"{what} is nested deeper than {MOST_DEPTH} brackets")
         depth = int(levels[-1]) if levels.size else depth
-        values += int(np.count_nonzero(opening)) + int(np.count_nonzero(bare == COMMA))
+        values += int(np.count_nonzero(found != CLOSING))
         if values > most_values:
             raise Unreadable(f"{what} holds more than {most_values:,} values")
 
