@@ -38,6 +38,7 @@ DTYPES = {
 }  # fmt: skip
 DTYPE_MEMBERS = ("dtype", "torch_dtype")
 
+MOST_NAME = 100
 MOST_BLOCKS = 4_096
 BLOCKS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers")
 LIMITS: dict[str, tuple[int, int]] = {
@@ -159,10 +160,10 @@ class _Reading:
 
 def _check_names(config: dict[str, Any], source: str) -> None:
     model_type = config.get("model_type")
-    if not isinstance(model_type, str) or not 0 < len(model_type) <= 100 or not model_type.isprintable():
+    if not _is_name(model_type):
         raise ConfigInvalid(f"{source}: config.json names no model_type", hint="save the model with save_pretrained()")
     names = config.get("architectures")
-    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+    if names is not None and not (isinstance(names, list) and all(map(_is_name, names))):
         raise ConfigInvalid(
             f"{source}: config.json's architectures is not a list of names", hint="give it as a list of one name"
         )
@@ -205,6 +206,10 @@ def _contradiction(source: str, claimed: str, held: str) -> ConfigInvalid:
         f"{source}: config.json claims {claimed}, the weights hold {held}",
         hint="put the config.json that was saved with these weights beside them, or copy all shards",
     )
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MOST_NAME and value.isprintable()
 
 
 def _is_one_of(value: Any, values: frozenset[str | None]) -> bool:
