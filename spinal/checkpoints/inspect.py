@@ -8,6 +8,7 @@ import json
 from spinal.checkpoints.adapter import check_adapter
 from spinal.checkpoints.architecture import check_architecture
 from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.configuration import check_against_headers
 from spinal.checkpoints.shards import check_shards
 from spinal.checkpoints.stored import stored_tensors
 from spinal.checkpoints.tensors import read_header, scan_non_finite
@@ -45,6 +46,7 @@ def _inspect_files(checkpoint: Checkpoint) -> None:
     if checkpoint.base is not None:
         check_adapter(checkpoint, headers[files[0]])
     else:
+        check_against_headers(checkpoint, headers.values())
         tensors = {name: entry for header in headers.values() for name, entry in header.items()}
         stored_tensors(checkpoint.config, tensors, checkpoint.source)
     if sum(file.stat().st_size for file in files) <= SCAN_BYTES:

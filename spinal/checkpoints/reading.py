@@ -4,18 +4,18 @@ Nobody else in the product parses a caller's JSON. What comes back can be writte
 recursion; what cannot is refused in one line that starts with the name of what was read.
 """
 
-import errno
 import json
 import math
-import os
 import re
-import stat
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+
+from spinal.checkpoints.opening import NotRegular, open_descriptor, read_most
+from spinal.errors.faults import shown
 
 MOST_DEPTH = 64
 """Of brackets inside brackets. Configurations of transformers and its tokenizers stay below ten."""
@@ -24,12 +24,13 @@ MOST_VALUES = 8_000_000
 MOST_DIGITS = 100
 """Of one number: some tokenizers write their unlimited length, 10**30, in full."""
 PIECE = 1 << 20
-QUOTE, COMMA, OPENING, CLOSING = ord('"'), ord(","), b"[{", b"]}"
+QUOTE = ord('"')
+COMMA, OPENING, CLOSING = 1, 2, 3
+STEPS = np.array([0, 0, 1, -1], dtype=np.int8)
+"""What each mark adds to the depth."""
+MARKS = np.zeros(256, dtype=np.uint8)
+MARKS[list(b",")], MARKS[list(b"[{")], MARKS[list(b"]}")] = COMMA, OPENING, CLOSING
 ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-OURS = frozenset(
-    {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ENODEV}
-)
-"""Errors of the operating system that say nothing about the file that was asked for."""
 Number = TypeVar("Number", int, float)
 
 
@@ -38,39 +39,13 @@ class Unreadable(ValueError):
     holds no path."""
 
 
-def open_regular(path: Path, what: str) -> BinaryIO:
-    """``path`` opened for reading, if it is a regular file: anything else (a pipe, a device) might never answer. Raises
-    FileNotFoundError, Unreadable, and errors of the operating system that are no fault of the file."""
-    try:
-        # Not blocking: to open a pipe would wait for a writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno in OURS:
-            raise
-        why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "its name is not a path"
-        raise Unreadable(f"{what} cannot be opened ({why})") from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise Unreadable(f"{what} is not a regular file")
-    return os.fdopen(descriptor, "rb")
-
-
-def read_bytes(path: Path, what: str, *, most_bytes: int) -> bytes:
-    """What a regular file of at most ``most_bytes`` holds; raises the errors of :func:`open_regular`."""
-    with open_regular(path, what) as stream:
-        # Never more than allowed, whatever size the file claims or grows to.
-        raw = stream.read(min(os.fstat(stream.fileno()).st_size, most_bytes) + 1)
-        raw += stream.read(most_bytes + 1 - len(raw))
-    if len(raw) > most_bytes:
-        raise Unreadable(f"{what} is larger than {most_bytes:,} bytes")
-    return raw
-
-
 def read_json(path: Path, what: str, *, most_bytes: int, most_values: int = MOST_VALUES, infinity: bool = False) -> Any:
-    """The JSON in a regular file of at most ``most_bytes``; raises the errors of :func:`open_regular`."""
-    raw = read_bytes(path, what, most_bytes=most_bytes)
+    """The JSON in a regular file of at most ``most_bytes``. Raises FileNotFoundError, Unreadable, and OSError where
+    disk or system fail."""
+    try:
+        raw = read_most(open_descriptor(path), most_bytes)
+    except NotRegular as error:
+        raise Unreadable(f"{what} {error}") from error
     return parse_json(raw, what, most_values=most_values, infinity=infinity)
 
 
@@ -101,7 +76,7 @@ def parse_json(raw: bytes | str, what: str, *, most_values: int = MOST_VALUES, i
         raise Unreadable(f"{what} holds text that is no Unicode (half of a surrogate pair)") from error
     except (ValueError, RecursionError) as error:
         why = str(error) if isinstance(error, ValueError) else "nested too deeply"
-        raise Unreadable(f"{what} is not readable JSON ({_shown(why)})") from error
+        raise Unreadable(f"{what} is not readable JSON ({shown(why)})") from error
     return found
 
 
@@ -115,14 +90,15 @@ def _check_structure(data: bytes, what: str, most_values: int) -> None:
         piece = np.frombuffer(data, np.uint8, min(PIECE, len(data) - start), start)
         quoted = np.logical_xor.accumulate(piece == QUOTE) ^ inside
         inside = bool(quoted[-1])
-        bare = piece[~quoted]
-        opening, closing = np.isin(bare, list(OPENING)), np.isin(bare, list(CLOSING))
-        steps = opening[opening | closing].astype(np.int64) * 2 - 1
-        levels = depth + np.cumsum(steps)
+        marks = MARKS[piece]
+        marks[quoted] = 0
+        found = marks[marks != 0]
+        # A comma is a step of zero.
+        levels = depth + np.cumsum(STEPS[found], dtype=np.int64)
         if levels.size and int(levels.max()) > MOST_DEPTH:
             raise Unreadable(f"{what} is nested deeper than {MOST_DEPTH} brackets")
         depth = int(levels[-1]) if levels.size else depth
-        values += int(np.count_nonzero(opening)) + int(np.count_nonzero(bare == COMMA))
+        values += int(np.count_nonzero(found != CLOSING))
         if values > most_values:
             raise Unreadable(f"{what} holds more than {most_values:,} values")
 
@@ -131,7 +107,7 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
         twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-        raise ValueError(f"member {_shown(twice)!r} occurs twice")
+        raise ValueError(f"member {shown(twice)!r} occurs twice")
     return members
 
 
@@ -149,13 +125,7 @@ def _short(kind: Callable[[str], Number]) -> Callable[[str], Number]:
             raise ValueError(f"a number of {len(digits)} digits")
         value = kind(digits)
         if isinstance(value, float) and math.isinf(value):
-            raise ValueError(f"{_shown(digits)} is too large a number")
+            raise ValueError(f"{shown(digits)} is too large a number")
         return value
 
     return number
-
-
-def _shown(text: str) -> str:
-    """As one short printable line."""
-    flat = text.encode("utf-8", "backslashreplace").decode("utf-8")[:200]
-    return "".join(letter if letter.isprintable() else " " for letter in flat)

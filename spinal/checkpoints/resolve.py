@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.configuration import as_meant
 from spinal.checkpoints.files import ADAPTER_CONFIG, CONFIG, list_files, read_config
 from spinal.checkpoints.sources import SOURCES, Pinned, Source, reference_forms
 from spinal.errors import (
@@ -13,6 +14,7 @@ from spinal.errors import (
     ModelPathRefused,
     ModelReferenceInvalid,
 )
+from spinal.errors.faults import shown
 
 MAX_REFERENCE = 1024
 
@@ -35,18 +37,28 @@ def _resolved(reference: str, roots: Sequence[Path] | None, adapter: str | None 
     source, path = _source_of(reference)
     pinned = source.pin(path, roots)
     folder = source.fetch(pinned)
+    allowed = _allowed(roots, folder)
     if not os.path.lexists(folder / ADAPTER_CONFIG):
-        config = read_config(folder, CONFIG, pinned.name, roots)
-        files = list_files(folder, pinned.name, roots, adapter=False)
-        return Checkpoint(folder, pinned.name, config, pinned.revision, files=files, roots=_kept(roots))
+        meant = as_meant(read_config(folder, CONFIG, pinned.name, allowed), pinned.name)
+        files = list_files(folder, pinned.name, allowed, adapter=False)
+        return Checkpoint(
+            folder,
+            pinned.name,
+            meant.config,
+            pinned.revision,
+            files=files,
+            roots=allowed,
+            unfollowed=meant.remarks,
+        )
     if adapter is not None:
         # Also what ends a chain of adapters that leads back to its beginning.
         raise AdapterInvalid(f"{adapter}: its base is itself an adapter", hint="merge the adapters first")
     return _resolve_adapter(folder, pinned, roots)
 
 
-def _kept(roots: Sequence[Path] | None) -> tuple[Path, ...] | None:
-    return None if roots is None else tuple(roots)
+def _allowed(roots: Sequence[Path] | None, folder: Path) -> tuple[Path, ...] | None:
+    """Where the files of a checkpoint in ``folder`` may lie: there, where its source put them, or below a root."""
+    return None if roots is None else (*roots, folder)
 
 
 def _source_of(reference: str) -> tuple[Source, str]:
@@ -68,8 +80,9 @@ def _source_of(reference: str) -> tuple[Source, str]:
 
 def _resolve_adapter(folder: Path, pinned: Pinned, roots: Sequence[Path] | None) -> Checkpoint:
     source = pinned.name
-    adapter = read_config(folder, ADAPTER_CONFIG, source, roots)
-    files = list_files(folder, source, roots, adapter=True)
+    allowed = _allowed(roots, folder)
+    adapter = read_config(folder, ADAPTER_CONFIG, source, allowed)
+    files = list_files(folder, source, allowed, adapter=True)
     base = adapter.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise AdapterInvalid(f"{source}: {ADAPTER_CONFIG} names no base model", hint="set base_model_name_or_path")
@@ -77,10 +90,10 @@ def _resolve_adapter(folder: Path, pinned: Pinned, roots: Sequence[Path] | None)
         resolved = _resolved(_beside(folder, base, roots), roots, source)
     except (ModelNotFound, ModelPathRefused, ModelReferenceInvalid) as error:
         raise AdapterInvalid(
-            f"{source}: its base model {base!r} was not found",
+            f"{source}: its base model {shown(base)!r} was not found",
             hint="put the base beside the adapter, below the same model root",
         ) from error
-    return Checkpoint(folder, source, resolved.config, pinned.revision, base=resolved, files=files, roots=_kept(roots))
+    return Checkpoint(folder, source, resolved.config, pinned.revision, base=resolved, files=files, roots=allowed)
 
 
 def _beside(folder: Path, base: str, roots: Sequence[Path] | None) -> str:

@@ -20,7 +20,13 @@ PANIC = "PanicException"
 ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)")
 ABSOLUTE = re.compile(r"(?<![\w.:/~-])/(?:[^\s/'\"`,;:()\[\]{}<>]+/)+")
 """The folders of an absolute path; the last part stays."""
-ALLOCATION = ("can't allocate memory", "not enough memory", "Cannot allocate memory", "memory allocation of")
+ALLOCATION = (
+    "can't allocate memory",
+    "not enough memory",
+    "Cannot allocate memory",
+    "memory allocation of",
+    "can't start new thread",
+)
 
 
 @contextmanager
@@ -57,7 +63,14 @@ def is_of_the_system(error: BaseException) -> bool:
         return error.errno in SYSTEM
     text = str(error)
     named = re.search(r"os error (\d+)", text)
-    return (named is not None and int(named[1]) in SYSTEM) or any(sign in text for sign in ALLOCATION)
+    return (named is not None and int(named[1]) in SYSTEM) or lacks_memory(error)
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether memory ran out, in Python or in a library."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    return any(sign in str(error) for sign in ALLOCATION)
 
 
 def reason(error: BaseException) -> str:
@@ -74,7 +87,16 @@ def reason(error: BaseException) -> str:
     return f"{whole[:half]} ... {whole[-half:]}"
 
 
+def shown(text: str) -> str:
+    """What a caller wrote, as one short printable line for an error."""
+    return "".join(letter if letter.isprintable() else " " for letter in _encodable(text)[:200])
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def _clean(text: str) -> str:
-    text = ESCAPES.sub("", text.encode("utf-8", "backslashreplace").decode("utf-8"))
+    text = ESCAPES.sub("", _encodable(text))
     text = ABSOLUTE.sub("", text)
     return "".join(letter if letter.isprintable() or letter == "\n" else " " for letter in text)

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from spinal.errors import Cancelled, TokenizerInvalid, faults
 
-PANICS = {
+PANICS: dict[str, object] = {
     "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "pre_tokenizer": None,
     "normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}, "post_processor": None, "decoder": None,
     "model": {"type": "BPE", "vocab": {}, "merges": []},
