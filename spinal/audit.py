@@ -7,7 +7,7 @@ through :class:`Ports`. torch is imported when the engine is first needed, and b
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -187,8 +187,8 @@ def trace_checkpoint(
     if captures is None:
         raise ValueError("tracing needs a port for captures")
     found_prompts = find_prompts(prompts, ports)
-    inspect(checkpoint)
     with ports.watch(checkpoint.source) as show, hold(checkpoint) as held:
+        inspect(held.checkpoint)
 
         def digest() -> str:
             content = held.digest(progress=show, cancelled=ports.cancelled)
@@ -266,21 +266,24 @@ def audit_pair(
     """
     started = time.monotonic()
     found_prompts = None if prompts is None else find_prompts(prompts, ports)
-    sides = [reference, candidate] if control is None else [reference, candidate, control]
-    check_sides([side for side in sides if isinstance(side, Checkpoint)])
-    traced = [
-        side if isinstance(side, Traced) else trace_checkpoint(side, _needed(found_prompts), profile, ports=ports)
-        for side in sides
-    ]
-    return compare_traces(
-        traced[0],
-        traced[1],
-        profile,
-        ports=ports,
-        prompts=found_prompts,
-        control=None if control is None else traced[2],
-        started=started,
-    )
+    given = [reference, candidate] if control is None else [reference, candidate, control]
+    with ExitStack() as stack:
+        # From the first look to the last read: what is compared is what was traced.
+        sides = [stack.enter_context(hold(s)).checkpoint if isinstance(s, Checkpoint) else s for s in given]
+        check_sides([side for side in sides if isinstance(side, Checkpoint)])
+        traced = [
+            side if isinstance(side, Traced) else trace_checkpoint(side, _needed(found_prompts), profile, ports=ports)
+            for side in sides
+        ]
+        return compare_traces(
+            traced[0],
+            traced[1],
+            profile,
+            ports=ports,
+            prompts=found_prompts,
+            control=None if control is None else traced[2],
+            started=started,
+        )
 
 
 def check_sides(sides: Sequence[Checkpoint]) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -20,8 +21,9 @@ from spinal.checkpoints.configuration import as_meant
 from spinal.checkpoints.files import CONFIG, file_error, most_bytes
 from spinal.checkpoints.opening import link_to, open_regular, read_most
 from spinal.checkpoints.reading import parse_json
+from spinal.checkpoints.unchanged import SETTLED_NS
 from spinal.documents.canonical import digest_of
-from spinal.errors import Cancelled, ConfigInvalid, ModelChanged, WeightsMissing
+from spinal.errors import Cancelled, ConfigInvalid, ModelChanged, SpinalError, WeightsMissing
 from spinal.progress import CancelCheck, Progress, ProgressSink, ignore_progress, never_cancelled
 
 HASH_PIECE = 16 * 1024 * 1024
@@ -39,6 +41,8 @@ class _File:
     path: Path
     descriptor: int
     stamp: Stamp
+    settled: bool
+    """Whether it had been as it is for long enough that another change has another time."""
     sha256: str | None = None
 
 
@@ -69,7 +73,8 @@ class Held:
         """Raise ModelChanged unless every file is still what it was when it was opened, and where it was.
 
         To be called after the last read. Where only the time of change of anything moved - somebody linked the file -
-        it is read again, and equal content is no change.
+        or a file was so new that it may have changed without a new time, it is read again, and equal content is no
+        change.
         """
         for file in self._files.values():
             self._require_same(file)
@@ -85,7 +90,7 @@ class Held:
             moved = True
         if moved or now[:-1] != file.stamp[:-1]:
             raise self._changed(file)
-        if now == file.stamp:
+        if now == file.stamp and file.settled:
             return
         if file.sha256 is None or _sha256(file.descriptor) != file.sha256:
             raise self._changed(file)
@@ -130,7 +135,15 @@ def hold(checkpoint: Checkpoint) -> Iterator[Held]:
         yield checkpoint.held
         return
     with ExitStack() as stack:
-        yield _opened(checkpoint, stack)
+        held = _opened(checkpoint, stack)
+        try:
+            yield held
+        except Cancelled:
+            raise
+        except SpinalError:
+            # Whatever was found wrong with a file that changed meanwhile, the change is what was wrong.
+            held.require_unchanged()
+            raise
 
 
 def _opened(checkpoint: Checkpoint, stack: ExitStack) -> Held:
@@ -142,7 +155,8 @@ def _opened(checkpoint: Checkpoint, stack: ExitStack) -> Held:
         path = checkpoint.path / name
         descriptor = _open(checkpoint, path)
         stack.callback(os.close, descriptor)
-        files.append(_File(name, path, descriptor, _stamp(os.fstat(descriptor))))
+        stamp = _stamp(os.fstat(descriptor))
+        files.append(_File(name, path, descriptor, stamp, settled=max(stamp[3:]) <= time.time_ns() - SETTLED_NS))
         if name == CONFIG:
             (folder / name).write_text(json.dumps(_followed(checkpoint, descriptor)), encoding="utf-8")
         else:

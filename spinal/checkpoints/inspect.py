@@ -9,6 +9,7 @@ from spinal.checkpoints.adapter import check_adapter
 from spinal.checkpoints.architecture import check_architecture
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.configuration import check_against_headers
+from spinal.checkpoints.files import CONFIG
 from spinal.checkpoints.shards import check_shards
 from spinal.checkpoints.stored import stored_tensors
 from spinal.checkpoints.tensors import read_header, scan_non_finite
@@ -32,7 +33,8 @@ def inspect(checkpoint: Checkpoint) -> None:
     if checkpoint.base is not None:
         inspect(checkpoint.base)
     known = (checkpoint.base is None, checkpoint.files, json.dumps(checkpoint.config, sort_keys=True))
-    paths = [checkpoint.path / name for name in checkpoint.files.names]
+    # The configuration was read when the checkpoint was resolved.
+    paths = [checkpoint.path / name for name in checkpoint.files.names if name != CONFIG]
     _sound.check(known, lambda: paths, lambda: _inspect_files(checkpoint))
 
 
