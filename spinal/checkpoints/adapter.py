@@ -103,7 +103,7 @@ def _check_options(settings: Mapping[str, Any], source: str) -> None:
         if not isinstance(settings.get(name) or {}, dict):
             raise AdapterInvalid(f"{source}: {name} is not a JSON object", hint=AGAIN)
     start = settings.get("init_lora_weights")
-    begun = [why for begin, why in STARTS.items() if isinstance(start, str) and start.startswith(begin)]
+    begun = [why for begin, why in STARTS.items() if isinstance(start, str) and start.lower().startswith(begin)]
     if begun:
         raise AdapterInvalid(
             f"{source}: an adapter with init_lora_weights {_shown(start)} {begun[0]}",
