@@ -59,7 +59,8 @@ def test_every_measured_type_is_proven() -> None:
 def per_expert(folder: Path, base: Path) -> torch.Tensor:
     """A LoRA of each expert of a Mixtral by itself, as older releases save it; the logits (1, T, V) that it makes."""
     model = open_base(base)
-    weights, tensors = model.state_dict(), {}
+    weights = model.state_dict()
+    tensors: dict[str, torch.Tensor] = {}
     torch.manual_seed(3)
     for layer in range(model.config.num_hidden_layers):
         inner, outer = (weights[f"model.layers.{layer}.mlp.experts.{name}_proj"] for name in ("gate_up", "down"))
