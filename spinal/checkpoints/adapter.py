@@ -45,7 +45,7 @@ STARTS = {
 """Ways of init_lora_weights, or how they begin, after which the adapter alone does not say what it was trained on."""
 TASKS = (None, "CAUSAL_LM")
 FLOATS = ("F64", "F32", "F16", "BF16")
-INDICES = ("I64", "I32", "I16", "U16", "U32", "U64", "BOOL")
+WHOLE = ("I64", "U64", "I32", "U32", "I16", "U16", "U8")
 SIZES = ("r", "init_r", "target_r", "mini_r", "num_vectors", "vector_length", "n_frequency", "theta_d_length", "depth")
 """Settings that say how much memory is taken; what is stored has to bear them out."""
 BY_MODULE = ("rank_pattern", "alpha_pattern")
@@ -103,7 +103,7 @@ def _check_options(settings: Mapping[str, Any], source: str) -> None:
         if not isinstance(settings.get(name) or {}, dict):
             raise AdapterInvalid(f"{source}: {name} is not a JSON object", hint=AGAIN)
     start = settings.get("init_lora_weights")
-    begun = [why for begin, why in STARTS.items() if isinstance(start, str) and start.startswith(begin)]
+    begun = [why for begin, why in STARTS.items() if isinstance(start, str) and start.lower().startswith(begin)]
     if begun:
         raise AdapterInvalid(
             f"{source}: an adapter with init_lora_weights {_shown(start)} {begun[0]}",
@@ -119,7 +119,7 @@ def _check_tensors(header: Mapping[str, Mapping[str, Any]], source: str) -> None
             raise AdapterInvalid(
                 f"{source}: {ADAPTER_WEIGHTS} holds {_shown(name)}, and names of PEFT begin with {PREFIX}", hint=AGAIN
             )
-        if entry["dtype"] not in (*FLOATS, *INDICES):
+        if entry["dtype"] not in FLOATS and not (entry["dtype"] in WHOLE and "indices" in name):
             raise AdapterInvalid(
                 f"{source}: tensor {_shown(name)} of the adapter is stored as {entry['dtype']}",
                 hint="save it in 16 or 32 bits",

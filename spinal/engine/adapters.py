@@ -25,8 +25,11 @@ from spinal.engine.probe_adapter import logits, probe_ids, require_same_logits
 from spinal.errors import AdapterInvalid
 
 Tensor = torch.Tensor
-CHANGE_BASE = ("pissa", "olora")
-"""Ways of init_lora_weights that take out of the base what the adapter starts from, partly in place."""
+SHARE = frozenset({"LORA", "ADALORA", "BOFT", "IA3", "LN_TUNING", "LOHA", "LOKR", "OFT", "TRAINABLE_TOKENS", "VBLORA",
+    "VERA"})  # fmt: skip
+"""Types that leave the base's tensors alone while they are put around it, so that a copy may share them."""
+TAKE_OUT = ("pissa", "olora")
+"""Ways of init_lora_weights that then take out of the base what the adapter starts from, one of them in place."""
 NOT_READ = ("auto_mapping", "inference_mode", "runtime_config")
 
 
@@ -65,7 +68,9 @@ def merge_adapter(model: PreTrainedModel, checkpoint: Checkpoint, *, shared: boo
 def adapted_copy(base: PreTrainedModel, checkpoint: Checkpoint) -> PreTrainedModel:
     """The model that the adapter ``checkpoint`` makes of ``base``, which stays bit for bit as it is; tensors that the
     adapter leaves alone are shared. Raises the errors of :func:`merge_adapter`."""
-    if read_adapter(checkpoint).get("init_lora_weights") in CHANGE_BASE:
+    settings = read_adapter(checkpoint)
+    starts = str(settings.get("init_lora_weights")).lower()
+    if settings.get("peft_type") not in SHARE or settings.get("kasa_config") or starts.startswith(TAKE_OUT):
         return merge_adapter(copy.deepcopy(base), checkpoint)
     held: dict[int, Any] = {id(p): nn.Parameter(p.data, requires_grad=False) for p in base.parameters()}
     held |= {id(buffer): buffer for buffer in base.buffers()}

@@ -113,6 +113,7 @@ def test_the_largest_rank_is_that_of_the_tensors(base: Checkpoint) -> None:
         ({"model.layers.0.lora_A.weight": entry(8, 512)}, "begin with base_model"),
         ({"base_model.model.x.lora_A.weight": entry(8, 512, dtype="F8_E4M3")}, "stored as F8_E4M3"),
         ({"base_model.model.x.lora_A.weight": entry(8, 512, dtype="I8")}, "stored as I8"),
+        ({"base_model.model.x.lora_A.weight": entry(8, 512, dtype="I64")}, "stored as I64"),
     ],
 )
 def test_tensors_that_cannot_be_an_adapters_are_refused(tensors: Any, message: str, base: Checkpoint) -> None:

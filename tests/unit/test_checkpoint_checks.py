@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from spinal.checkpoints import held
 from spinal.checkpoints import inspect as inspecting
@@ -313,9 +314,13 @@ def adapter(folder: Path, base: object) -> Path:
     return write(
         folder,
         leave_out=("config.json", "tokenizer.json", "model.safetensors"),
-        adapter_config__json={"base_model_name_or_path": base},
-        adapter_model__safetensors=WEIGHTS,
+        adapter_config__json={"base_model_name_or_path": base, "peft_type": "LORA", "task_type": "CAUSAL_LM"},
+        adapter_model__safetensors=low_rank(1.0),
     )
+
+
+def low_rank(value: float) -> bytes:
+    return save({"base_model.model.w.lora_A.weight": np.full((2, 3), value, dtype=np.float32)})
 
 
 @pytest.mark.parametrize("served", [True, False])
@@ -362,7 +367,7 @@ def test_an_adapter_whose_base_lies_outside_the_roots_is_invalid(tmp_path: Path)
 
 def test_the_weights_of_an_adapter_and_of_its_base_are_both_looked_at(tmp_path: Path) -> None:
     broken = safetensors({"w": np.array([np.inf], dtype=np.float32)})
-    for name, parts in (("base", {"base": broken}), ("lora", {"lora": broken})):
+    for name, parts in (("base", {"base": broken}), ("lora", {"lora": low_rank(np.inf)})):
         root = tmp_path / name
         base = write(root / "base")
         folder = adapter(root / "lora", "../base")
