@@ -175,11 +175,11 @@ def test_heads_are_tied_as_transformers_ties_them(family: str, head: str, tmp_pa
     with torch.no_grad(), streamed.store.on_call():
         found = [loaded.model(input_ids=ids).logits for loaded in (whole, streamed)]
         logits = expected(input_ids=ids).logits
-    for loaded, values in zip((whole, streamed), found, strict=True):
-        apart = {model.get_output_embeddings().weight.data_ptr() != model.get_input_embeddings().weight.data_ptr()
-                 for model in (loaded.model, expected)}  # fmt: skip
-        assert apart == {head == "different"}
-        assert torch.equal(values, logits)
+    models: tuple[Any, ...] = (whole.model, streamed.model, expected)
+    for model in models:
+        head_weight, embedding = model.get_output_embeddings().weight, model.get_input_embeddings().weight
+        assert (head_weight.data_ptr() != embedding.data_ptr()) == (head == "different")
+    assert all(torch.equal(values, logits) for values in found)
 
 
 def test_files_that_are_not_listed_are_not_streamed(tiny: Tiny, few: PromptSet, tmp_path: Path) -> None:
