@@ -21,7 +21,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.engine.accounting import SAVE, account, require_complete
 from spinal.engine.slices import require_finite
-from spinal.engine.stored import FLOATS, StoredTensors, unread
+from spinal.engine.stored import FLOATS, Reading, StoredTensors
 from spinal.engine.stream import BlockStore, open_streamed
 from spinal.errors import (
     AdapterInvalid,
@@ -68,14 +68,15 @@ def load(checkpoint: Checkpoint, profile: MeasurementProfile, device: str, *, st
     target = torch.device(device)
     with _quiet():
         tokenizer = _load_tokenizer(base)
-        config, tensors = _load_config(base), StoredTensors(base)
+        model_class, config = _model_class(_load_config(base), base.source)
+        tensors = StoredTensors(base)
         dtype = _dtype(config, tensors, profile)
         if stream and checkpoint.base is None and base.n_layers is not None:
             streamed = open_streamed(config, tensors, base.n_layers, dtype, target)
             if streamed is not None:
                 model, store, remarks = streamed
                 return LoadedModel(checkpoint, model, tokenizer, target, store, (*tensors.remarks, *remarks))
-        model, remarks = _load_whole(config, tensors, dtype)
+        model, remarks = _load_whole(model_class, config, tensors, dtype)
         torch.nn.Module.to(model, target)
         if checkpoint.base is not None:
             model = _merge_adapter(model, checkpoint)
@@ -150,7 +151,7 @@ def _load_config(checkpoint: Checkpoint) -> PretrainedConfig:
     try:
         config = AutoConfig.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=False)
         for holder in (config, config.get_text_config()):
-            for name in ("quantization_config", "compression_config"):
+            for name in ("quantization_config", "compression_config", "fusion_config"):
                 if hasattr(holder, name):
                     delattr(holder, name)
     except Exception as error:
@@ -167,18 +168,16 @@ def _dtype(config: PretrainedConfig, tensors: StoredTensors, profile: Measuremen
 
 
 def _load_whole(
-    config: PretrainedConfig, tensors: StoredTensors, dtype: torch.dtype
+    model_class: Any, config: PretrainedConfig, tensors: StoredTensors, dtype: torch.dtype
 ) -> tuple[PreTrainedModel, tuple[str, ...]]:
     """The model and remarks on stored tensors that it does not use. transformers converts, fuses and ties; it reads
     through ``tensors``, so that what it did not read is known."""
-    source = tensors.source
-    waiting, taken = unread(tensors)
+    reading = Reading(tensors)
     try:
-        model_class, config = _model_class(config)
         model, info = model_class.from_pretrained(
             None,
             config=config,
-            state_dict=waiting,
+            state_dict=reading.waiting,
             dtype=dtype,
             ignore_mismatched_sizes=True,  # reported below, with names
             output_loading_info=True,
@@ -187,17 +186,25 @@ def _load_whole(
     except (SpinalError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
+        if reading.failures:
+            raise reading.failures[0] from error
         why = _first_line(error)
         if "conversion" in why:
             why = "tensors that are fused or split when loaded are missing or of another shape than config.json says"
-        raise WeightsCorrupt(f"{source}: weights cannot be loaded ({why})", hint=SAVE) from error
+        raise WeightsCorrupt(f"{tensors.source}: weights cannot be loaded ({why})", hint=SAVE) from error
     mismatched = [str(item[0]) if isinstance(item, tuple) else str(item) for item in info["mismatched_keys"]]
-    require_complete(info["missing_keys"], mismatched, tensors.names - taken, source)
-    return model, account(model, tensors, taken)
+    require_complete(info["missing_keys"], mismatched, tensors.names - reading.taken, tensors.source)
+    return model, account(model, tensors, reading.taken)
 
 
-def _model_class(config: PretrainedConfig) -> tuple[Any, PretrainedConfig]:
+def _model_class(config: PretrainedConfig, source: str) -> tuple[Any, PretrainedConfig]:
     """The class that AutoModelForCausalLM takes, and the part of the configuration that it takes it with."""
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ArchitectureUnsupported(
+            f"{source}: transformers {transformers.__version__} has no causal language model for model type "
+            f"{config.model_type!r}",
+            hint="give the checkpoint of a decoder-only language model",
+        )
     found: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     if isinstance(found, tuple):
         named = config.architectures or []

@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from spinal.engine.accounting import account, destinations
 from spinal.engine.slices import require_finite
 from spinal.engine.stored import StoredTensors
+from spinal.errors import ConfigInvalid
 
 Tensor = torch.Tensor
 
@@ -103,10 +104,15 @@ def open_streamed(
     """A model of ``count`` blocks that are read when entered, with remarks on stored tensors that are not used, or
     None where this checkpoint has to be loaded whole.
 
-    Raises NonFiniteWeights and WeightsCorrupt for tensors outside the blocks, which are read at once.
+    Raises NonFiniteWeights and WeightsCorrupt for tensors outside the blocks, which are read at once, ConfigInvalid
+    where no model can be built.
     """
-    with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    try:
+        with init_empty_weights(include_buffers=False):
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    except Exception as error:
+        why = next(iter(str(error).splitlines()), type(error).__name__)[:300]
+        raise ConfigInvalid(f"{tensors.source}: config.json describes no model that can be built ({why})") from error
     if dtype != torch.float32 and getattr(model, "_keep_in_fp32_modules", None):
         return None
     found = _blocks(model, count)

@@ -18,7 +18,8 @@ from spinal.checkpoints.inspect import inspect
 from spinal.checkpoints.resolve import resolve_reference
 from spinal.engine.api import measure
 from spinal.engine.load import load
-from spinal.errors import SpinalError, WeightsCorrupt
+from spinal.engine.stored import StoredTensors
+from spinal.errors import ArchitectureUnsupported, SpinalError, WeightsCorrupt
 from spinal.profile import MeasurementProfile
 from spinal.prompts.sets import PromptSet
 from tests.engine.architectures import BLOCKS, FAMILIES
@@ -207,3 +208,24 @@ def test_a_bias_that_the_configuration_denies_is_refused(stream: bool, tiny: Tin
     more = {f"model.layers.{i}.self_attn.q_proj.bias": torch.ones(64) for i in range(BLOCKS)}
     checkpoint = added(tiny("llama"), tmp_path / "m", more)
     assert "3 stored tensors are not used by LlamaForCausalLM" in str(refused(checkpoint, stream))
+
+
+@WAYS
+@pytest.mark.parametrize("family", ["llama", "mixtral"])
+def test_a_read_that_fails_keeps_its_own_error(
+    family: str, stream: bool, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers passes on what reading raised as text; a disk that fails is not the file's fault."""
+
+    def fail(_: StoredTensors, name: str) -> None:
+        raise OSError(5, f"asked for {name}")
+
+    monkeypatch.setattr(StoredTensors, "_opened", fail)
+    with pytest.raises(OSError, match="asked for"):
+        load(of(tiny(family)), PROFILE, "cpu", stream=stream)
+
+
+def test_a_model_type_without_a_causal_model_is_no_weight_s_fault(tiny: Tiny, tmp_path: Path) -> None:
+    checkpoint = changed(tiny("llama"), tmp_path / "m", dict, {"model_type": "t5"})
+    with pytest.raises(ArchitectureUnsupported, match="no causal language model for model type 't5'"):
+        load(checkpoint, PROFILE, "cpu")
