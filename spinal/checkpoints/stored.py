@@ -195,7 +195,7 @@ def _compressed(settings: Mapping[str, Any], tensors: Header, source: str) -> di
 
 
 def _naive(name: str, scheme: Mapping[str, Any], tensors: Header) -> Coded | None:
-    expected = {"float": "F8_E4M3", "int": "I8"}.get(scheme.get("type", "int"))
+    expected = {"float": "F8_E4M3", "int": "I8"}.get(str(scheme.get("type", "int")))
     if tensors[name]["dtype"] != expected or len(tensors[name]["shape"]) < 2:
         return None
     zero = f"{name}_zero_point"
@@ -224,7 +224,8 @@ def _scheme(settings: Mapping[str, Any], module: str, source: str) -> Mapping[st
     for group in groups.values() if isinstance(groups, dict) else ():
         weights = group.get("weights") if isinstance(group, dict) else None
         if isinstance(weights, dict):
-            schemes.append(([str(target) for target in group.get("targets") or []], weights))
+            targets = group.get("targets")
+            schemes.append(([str(target) for target in targets] if isinstance(targets, list) else [], weights))
     if len({str(sorted(weights.items(), key=str)) for _, weights in schemes}) == 1:
         return schemes[0][1]
     for names in (True, False):
@@ -259,7 +260,7 @@ def _with_block(
         block = None
     elif strategy == "channel":
         block = (1, columns)
-    elif strategy == "group" and isinstance(group, int) and group > 0:
+    elif strategy == "group" and type(group) is int and group > 0:
         block = (1, group)
     elif strategy == "block":
         block = _pair(scheme.get("block_structure"), "block_structure", source)

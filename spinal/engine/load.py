@@ -16,7 +16,7 @@ from spinal.engine.accounting import SAVE, account, require_complete
 from spinal.engine.adapters import adapted_copy, merge_adapter
 from spinal.engine.classes import opening_class
 from spinal.engine.slices import require_finite
-from spinal.engine.stored import FLOATS, StoredTensors, unread
+from spinal.engine.stored import FLOATS, Reading, StoredTensors
 from spinal.engine.stream import BlockStore, open_streamed
 from spinal.engine.tokenizer import Tokenizer, load_tokenizer
 from spinal.errors import (
@@ -137,7 +137,7 @@ def _load_config(checkpoint: Checkpoint) -> PretrainedConfig:
     try:
         config = AutoConfig.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=False)
         for holder in (config, config.get_text_config()):
-            for name in ("quantization_config", "compression_config"):
+            for name in ("quantization_config", "compression_config", "fusion_config"):
                 if hasattr(holder, name):
                     delattr(holder, name)
     except Exception as error:
@@ -158,13 +158,12 @@ def _load_whole(
 ) -> tuple[PreTrainedModel, tuple[str, ...]]:
     """The model and remarks on stored tensors that it does not use. transformers converts, fuses and ties; it reads
     through ``tensors``, so that what it did not read is known."""
-    source = tensors.source
-    waiting, taken = unread(tensors)
+    reading = Reading(tensors)
     try:
         made: tuple[PreTrainedModel, dict[str, Any]] = chosen.from_pretrained(  # type: ignore[assignment]  # output_loading_info makes it a pair
             None,
             config=config,
-            state_dict=waiting,
+            state_dict=reading.waiting,
             dtype=dtype,
             ignore_mismatched_sizes=True,  # reported below, with names
             output_loading_info=True,
@@ -173,14 +172,16 @@ def _load_whole(
     except (SpinalError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
+        if reading.failures:
+            raise reading.failures[0] from error
         why = _first_line(error)
         if "conversion" in why:
             why = "tensors that are fused or split when loaded are missing or of another shape than config.json says"
-        raise WeightsCorrupt(f"{source}: weights cannot be loaded ({why})", hint=SAVE) from error
+        raise WeightsCorrupt(f"{tensors.source}: weights cannot be loaded ({why})", hint=SAVE) from error
     model, info = made
     mismatched = [str(item[0]) if isinstance(item, tuple) else str(item) for item in info["mismatched_keys"]]
-    require_complete(info["missing_keys"], mismatched, tensors.names - taken, source)
-    return model, account(model, tensors, taken)
+    require_complete(info["missing_keys"], mismatched, tensors.names - reading.taken, tensors.source)
+    return model, account(model, tensors, reading.taken)
 
 
 def _first_line(error: Exception) -> str:

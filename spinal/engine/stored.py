@@ -146,18 +146,27 @@ class StoredTensors:
             )
 
 
-class Unread:
-    """One stored tensor, to transformers a slice of a safetensors file: read when it is indexed, which is noted."""
+class Reading:
+    """The stored tensors as a mapping that transformers loads from: each is read when it is asked for, and known."""
 
-    def __init__(self, tensors: StoredTensors, name: str, taken: set[str]) -> None:
-        self._tensors, self._name, self._taken = tensors, name, taken
+    def __init__(self, tensors: StoredTensors) -> None:
+        self.taken: set[str] = set()
+        """Names of what was read."""
+        self.failures: list[Exception] = []
+        """What reading raised, which transformers passes on as text alone."""
+        self.waiting = {name: _Unread(tensors, name, self) for name in sorted(tensors.names)}
+
+
+class _Unread:
+    """One stored tensor, to transformers a slice of a safetensors file."""
+
+    def __init__(self, tensors: StoredTensors, name: str, reading: Reading) -> None:
+        self._tensors, self._name, self._reading = tensors, name, reading
 
     def __getitem__(self, index: object) -> Tensor:
-        self._taken.add(self._name)
-        return self._tensors.value(self._name)[index]  # type: ignore[index]  # whatever torch takes
-
-
-def unread(tensors: StoredTensors) -> tuple[dict[str, Unread], set[str]]:
-    """Every tensor by name, unread, and the names of those that have been read since."""
-    taken: set[str] = set()
-    return {name: Unread(tensors, name, taken) for name in sorted(tensors.names)}, taken
+        self._reading.taken.add(self._name)
+        try:
+            return self._tensors.value(self._name)[index]  # type: ignore[index]  # whatever torch takes
+        except Exception as error:
+            self._reading.failures.append(error)
+            raise

@@ -109,7 +109,8 @@ def open_streamed(
     tensors that are not used, or
     None where this checkpoint has to be loaded whole.
 
-    Raises NonFiniteWeights and WeightsCorrupt for tensors outside the blocks, which are read at once.
+    Raises NonFiniteWeights and WeightsCorrupt for tensors outside the blocks, which are read at once, ConfigInvalid
+    where no model can be built.
     """
     with init_empty_weights(include_buffers=False):
         model: PreTrainedModel = chosen._from_config(config, dtype=dtype)

@@ -18,7 +18,8 @@ from spinal.checkpoints.inspect import inspect
 from spinal.checkpoints.resolve import resolve_reference
 from spinal.engine.api import measure
 from spinal.engine.load import load
-from spinal.errors import SpinalError, WeightsCorrupt
+from spinal.engine.stored import StoredTensors
+from spinal.errors import ArchitectureUnsupported, SpinalError, WeightsCorrupt
 from spinal.profile import MeasurementProfile
 from spinal.prompts.sets import PromptSet
 from tests.engine.conftest import KNOBS
@@ -35,13 +36,17 @@ def of(folder: Path) -> Checkpoint:
     return resolve_reference(os.fspath(folder), roots=None)
 
 
-def changed(source: Path, folder: Path, change: Callable[[Tensors], Tensors] = dict, **config: Any) -> Checkpoint:
+def changed(source: Path, folder: Path, change: Callable[[Tensors], Tensors], config: Any = None) -> Checkpoint:
     """``folder``: ``source`` with other tensors and members of config.json."""
     shutil.copytree(source, folder, dirs_exist_ok=True)
     save_file(change(load_file(source / "model.safetensors")), folder / "model.safetensors", {"format": "pt"})
     known = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(known | config))
+    (folder / "config.json").write_text(json.dumps(known | (config or {})))
     return of(folder)
+
+
+def added(source: Path, folder: Path, more: Tensors) -> Checkpoint:
+    return changed(source, folder, lambda tensors: tensors | more)
 
 
 def refused(checkpoint: Checkpoint, stream: bool) -> SpinalError:
@@ -59,9 +64,7 @@ def test_a_stored_tensor_that_the_model_does_not_use_is_refused(
     names = sorted(load_file(tiny(family) / "model.safetensors"))
     inside = next(name for name in names if ".1." in name and name.endswith("weight"))
     for number, name in enumerate((inside.replace("weight", "gain"), f"extra.{inside}", "value.weight", f"{inside}_g")):
-        checkpoint = changed(
-            tiny(family), tmp_path / str(number), lambda t, name=name: t | {name: torch.ones(3)}  # type: ignore[misc]  # bound now
-        )  # fmt: skip
+        checkpoint = added(tiny(family), tmp_path / str(number), {name: torch.ones(3)})
         assert name in str(refused(checkpoint, stream))
 
 
@@ -72,10 +75,9 @@ def test_a_configuration_of_fewer_blocks_than_the_files_hold_is_refused(
 ) -> None:
     known = json.loads((tiny(family) / "config.json").read_text())
     [member] = [name for name in DEPTH if name in known]
-    lists = {
-        k: v[:-1] for k, v in known.items() if isinstance(v, list) and len(v) == BLOCKS
-    }  # one entry for each block
-    error = refused(changed(tiny(family), tmp_path / "fewer", **{member: BLOCKS - 1}, **lists), stream)
+    # Some families have a list with an entry for each block.
+    fewer = {k: v[:-1] for k, v in known.items() if isinstance(v, list) and len(v) == BLOCKS} | {member: BLOCKS - 1}
+    error = refused(changed(tiny(family), tmp_path / "fewer", dict, fewer), stream)
     assert f".{BLOCKS - 1}." in str(error)
     assert f"{BLOCKS - 1} blocks, the files hold at least {BLOCKS}" in str(error.hint)
 
@@ -87,23 +89,24 @@ def test_a_tensor_that_is_missing_or_of_another_shape_is_refused(
 ) -> None:
     names = sorted(load_file(tiny(family) / "model.safetensors"))
     for name in random.Random(family).sample(names, 3):
-        without = changed(tiny(family), tmp_path / "m", lambda t, name=name: {k: v for k, v in t.items() if k != name})  # type: ignore[misc]  # bound now
-        refused(without, stream)
-        wider = changed(tiny(family), tmp_path / "w", lambda t, name=name: t | {name: torch.cat([t[name]] * 2)})  # type: ignore[misc]  # bound now
-        refused(wider, stream)
+
+        def without(tensors: Tensors, name: str = name) -> Tensors:
+            return {other: tensor for other, tensor in tensors.items() if other != name}
+
+        def twice_as_high(tensors: Tensors, name: str = name) -> Tensors:
+            return tensors | {name: torch.cat([tensors[name]] * 2)}
+
+        for change in (without, twice_as_high):
+            refused(changed(tiny(family), tmp_path / "m", change), stream)
 
 
 @WAYS
 @pytest.mark.parametrize("kind", [torch.int64, torch.int32, torch.bool])
 def test_a_weight_of_whole_numbers_is_refused(kind: torch.dtype, stream: bool, tiny: Tiny, tmp_path: Path) -> None:
     name = "model.layers.1.mlp.up_proj.weight"
+    checkpoint = changed(tiny("llama"), tmp_path / "m", lambda tensors: tensors | {name: tensors[name].to(kind)})
     with pytest.raises(SpinalError, match=name):
-        load(
-            changed(tiny("llama"), tmp_path / "m", lambda t: t | {name: t[name].to(kind)}),
-            PROFILE,
-            "cpu",
-            stream=stream,
-        )
+        load(checkpoint, PROFILE, "cpu", stream=stream)
 
 
 HARMLESS: dict[str, tuple[str, dict[str, torch.Tensor]]] = {
@@ -125,7 +128,7 @@ def test_a_leftover_that_changes_nothing_is_measured_with_a_remark(
     case: str, stream: bool, tiny: Tiny, few: PromptSet, tmp_path: Path
 ) -> None:
     family, more = HARMLESS[case]
-    checkpoint = changed(tiny(family), tmp_path / "more", lambda tensors: tensors | more)
+    checkpoint = added(tiny(family), tmp_path / "more", more)
     inspect(checkpoint)
     plain, trace = (
         measure(each, few, PROFILE, capture_path=tmp_path / "capture", stream=stream)
@@ -140,14 +143,8 @@ def test_a_leftover_that_changes_nothing_is_measured_with_a_remark(
 
 @WAYS
 def test_a_bias_that_is_no_mask_is_refused(stream: bool, tiny: Tiny, tmp_path: Path) -> None:
-    for name, tensor in (
-        ("attn.bias", torch.ones(64)),
-        ("crossattention.bias", torch.ones(64)),
-        ("mlp.attn.bias", torch.ones(2, 2)),
-    ):
-        refused(
-            changed(tiny("gpt2"), tmp_path / "m", lambda t, n=name, x=tensor: t | {f"transformer.h.1.{n}": x}), stream
-        )  # type: ignore[misc]  # bound now
+    for name, shape in (("attn.bias", (64,)), ("crossattention.bias", (64,)), ("mlp.attn.bias", (2, 2))):
+        refused(added(tiny("gpt2"), tmp_path / "m", {f"transformer.h.1.{name}": torch.ones(shape)}), stream)
 
 
 @WAYS
@@ -155,19 +152,14 @@ def test_parts_that_transformers_knows_of_the_architecture_are_left_over(
     stream: bool, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Multi-token prediction, stored apart or as one more layer; an ordinary block in its place is still refused."""
-    monkeypatch.setattr(
-        LlamaForCausalLM, "_keys_to_ignore_on_load_unexpected", [r"^mtp.*", rf"model\.layers\.{BLOCKS}.*"]
-    )
+    patterns = [r"^mtp.*", rf"model\.layers\.{BLOCKS}.*"]
+    monkeypatch.setattr(LlamaForCausalLM, "_keys_to_ignore_on_load_unexpected", patterns)
     layer = f"model.layers.{BLOCKS}."
-    known = {
-        f"{layer}hnorm.weight": torch.ones(64),
-        f"{layer}eh_proj.weight": torch.ones(2),
-        "mtp.a.weight": torch.ones(2),
-    }
-    loaded = load(changed(tiny("llama"), tmp_path / "m", lambda t: t | known), PROFILE, "cpu", stream=stream)
+    known = {name: torch.ones(2) for name in (f"{layer}hnorm.weight", f"{layer}eh_proj.weight", "mtp.a.weight")}
+    loaded = load(added(tiny("llama"), tmp_path / "m", known), PROFILE, "cpu", stream=stream)
     [remark] = loaded.remarks
     assert "3 stored tensors are not used: transformers knows them" in remark
-    block = changed(tiny("llama"), tmp_path / "b", lambda t: t | {f"{layer}mlp.up_proj.weight": torch.ones(96, 64)})
+    block = added(tiny("llama"), tmp_path / "b", {f"{layer}mlp.up_proj.weight": torch.ones(96, 64)})
     assert "blocks" in str(refused(block, stream).hint)
 
 
@@ -214,5 +206,26 @@ def test_a_weight_that_is_stored_twice_is_refused(family: str, stream: bool, tin
 @WAYS
 def test_a_bias_that_the_configuration_denies_is_refused(stream: bool, tiny: Tiny, tmp_path: Path) -> None:
     more = {f"model.layers.{i}.self_attn.q_proj.bias": torch.ones(64) for i in range(BLOCKS)}
-    checkpoint = changed(tiny("llama"), tmp_path / "m", lambda t: t | more, attention_bias=False)
+    checkpoint = added(tiny("llama"), tmp_path / "m", more)
     assert "3 stored tensors are not used by LlamaForCausalLM" in str(refused(checkpoint, stream))
+
+
+@WAYS
+@pytest.mark.parametrize("family", ["llama", "mixtral"])
+def test_a_read_that_fails_keeps_its_own_error(
+    family: str, stream: bool, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers passes on what reading raised as text; a disk that fails is not the file's fault."""
+
+    def fail(_: StoredTensors, name: str) -> None:
+        raise OSError(5, f"asked for {name}")
+
+    monkeypatch.setattr(StoredTensors, "_opened", fail)
+    with pytest.raises(OSError, match="asked for"):
+        load(of(tiny(family)), PROFILE, "cpu", stream=stream)
+
+
+def test_a_model_type_without_a_causal_model_is_no_weight_s_fault(tiny: Tiny, tmp_path: Path) -> None:
+    checkpoint = changed(tiny("llama"), tmp_path / "m", dict, {"model_type": "t5"})
+    with pytest.raises(ArchitectureUnsupported, match="no causal language model for model type 't5'"):
+        load(checkpoint, PROFILE, "cpu")

@@ -134,6 +134,18 @@ def test_codes_of_an_unknown_method_are_refused_at_submission(
     assert "16-bit copy" in caught.value.hint
 
 
+def test_codes_with_scales_that_no_configuration_explains_are_refused(tiny: Tiny, tmp_path: Path) -> None:
+    """As trainers and converters leave them: E4M3 codes and one number each, config.json silent."""
+    tensors = load_file(tiny("llama") / "model.safetensors")
+    coded = dict(tensors)
+    for name in [name for name in tensors if name.endswith("proj.weight")]:
+        scale = tensors[name].abs().max() / 448
+        coded[name] = (tensors[name] / scale).to(torch.float8_e4m3fn)
+        coded[f"{name}_scale"] = scale.reshape(1)
+    with pytest.raises(QuantizationUnsupported, match="names no quantization"):
+        inspect(of(write(tiny("llama"), tmp_path / "fp8", coded, None)))
+
+
 def test_codes_without_their_scales_or_with_others_are_refused(tiny: Tiny, tmp_path: Path) -> None:
     """Each format with one companion of one weight left out, cut short or of another type."""
     for form in FORMATS:

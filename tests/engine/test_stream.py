@@ -1,16 +1,20 @@
 """Blocks read from disk one at a time: the same bits as the model loaded whole, and each block read few times."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from accelerate import init_empty_weights
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from spinal.checkpoints.resolve import resolve_reference
 from spinal.engine.anatomy import find_anatomy
@@ -133,3 +137,65 @@ def test_nan_weights_are_named_when_their_block_is_read(tiny: Tiny, tmp_path: Pa
     assert loaded.store is not None
     with pytest.raises(NonFiniteWeights, match=name), loaded.store.resident(1):
         pass
+
+
+TIED = [family for family in FAMILIES if family not in WHOLE]
+HEADS = ("absent", "equal", "different", "alone")
+"""What the files hold of a head that the configuration ties: nothing, a copy, another one, or the head alone."""
+
+
+def tied(family: str, head: str, folder: Path) -> Path:
+    """A folder of ``family`` whose configuration ties the head."""
+    build(family, folder)
+    config = json.loads((folder / "config.json").read_text()) | {"tie_word_embeddings": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    with init_empty_weights():
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    [(target, source)] = model.all_tied_weights_keys.items()
+    tensors = load_file(folder / "model.safetensors")
+    embedding = tensors.pop(source)
+    tensors.pop(target, None)
+    noise = 0.05 * torch.randn(embedding.shape, generator=torch.Generator().manual_seed(5))
+    heads = {"equal": embedding.clone(), "different": embedding + noise, "alone": embedding}
+    kept = {} if head == "alone" else {source: embedding}
+    kept |= {} if head == "absent" else {target: heads[head]}
+    save_file(tensors | kept, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("family", TIED)
+def test_heads_are_tied_as_transformers_ties_them(family: str, head: str, tmp_path: Path) -> None:
+    """A configuration that ties, and files that know better: both ways keep the head that training moved."""
+    folder = tied(family, head, tmp_path / "model")
+    checkpoint = resolve_reference(os.fspath(folder), roots=None)
+    whole, streamed = (load(checkpoint, PROFILE, "cpu", stream=stream) for stream in (False, True))
+    expected: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    assert streamed.store is not None
+    ids = torch.tensor([[3, 40, 7, 9, 1200]])
+    with torch.no_grad(), streamed.store.on_call():
+        found = [loaded.model(input_ids=ids).logits for loaded in (whole, streamed)]
+        logits = expected(input_ids=ids).logits
+    models: tuple[Any, ...] = (whole.model, streamed.model, expected)
+    for model in models:
+        head_weight, embedding = model.get_output_embeddings().weight, model.get_input_embeddings().weight
+        assert (head_weight.data_ptr() != embedding.data_ptr()) == (head == "different")
+    assert all(torch.equal(values, logits) for values in found)
+
+
+def test_files_that_are_not_listed_are_not_streamed(tiny: Tiny, few: PromptSet, tmp_path: Path) -> None:
+    """Whatever lies beside the weights under a safetensors name, before or after them in name order."""
+    folder = tmp_path / "ema"
+    shutil.copytree(tiny("llama"), folder)
+    weights = load_file(folder / "model.safetensors")
+    for stray in ("model_ema", "adapter_model", "zz", "a-00001-of-00001", "consolidated"):
+        save_file({name: tensor + 0.1 for name, tensor in weights.items()}, folder / f"{stray}.safetensors")
+    stale = {"weight_map": dict.fromkeys(weights, "a-00001-of-00001.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(stale))
+    plain, other = (resolve_reference(os.fspath(each), roots=None) for each in (tiny("llama"), folder))
+    traces = [
+        measure(each, few, PROFILE, capture_path=tmp_path / "c", stream=stream)
+        for each, stream in ((plain, False), (other, False), (other, True))
+    ]
+    assert traces[0].layers == traces[1].layers == traces[2].layers
+    assert traces[0].nll == traces[1].nll == traces[2].nll
