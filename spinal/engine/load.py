@@ -1,8 +1,6 @@
 """From a checkpoint folder to a model in evaluation mode and its tokenizer. Safetensors only, no remote code."""
 
-import contextlib
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.engine.classes import opening_class
+from spinal.engine.quiet import quiet
 from spinal.engine.slices import require_finite
 from spinal.engine.stream import BlockStore, open_streamed
 from spinal.errors import (
@@ -56,7 +55,7 @@ def load(checkpoint: Checkpoint, profile: MeasurementProfile, device: str, *, st
     """
     base = checkpoint.whole
     _check_type_is_known(base)
-    with _quiet():
+    with quiet():
         tokenizer = _load_tokenizer(base)
         streamed = open_streamed(checkpoint, profile, torch.device(device)) if stream else None
         if streamed is not None:
@@ -93,7 +92,7 @@ def _adapted(base: LoadedModel, checkpoint: Checkpoint) -> LoadedModel:
     # them, so that the copy costs what the adapter touches and the base keeps its own.
     shared: dict[int, Any] = {id(p): torch.nn.Parameter(p.data, requires_grad=False) for p in base.model.parameters()}
     shared |= {id(buffer): buffer for buffer in base.model.buffers()}
-    with _quiet():
+    with quiet():
         model = _merge_adapter(copy.deepcopy(base.model, shared), checkpoint)
     return _ready(checkpoint, model, base.tokenizer, base.device)
 
@@ -168,18 +167,3 @@ def _merge_adapter(model: PreTrainedModel, checkpoint: Checkpoint) -> PreTrained
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars or advice of transformers: progress is reported by the engine itself."""
-    from transformers.utils import logging as hf_logging
-
-    verbosity = hf_logging.get_verbosity()
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        hf_logging.set_verbosity(verbosity)
-        hf_logging.enable_progress_bar()
