@@ -20,7 +20,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.tensors import read_header
-from spinal.engine.classes import opening_class
+from spinal.engine.classes import opening_class, text_modules
 from spinal.engine.slices import SLICE_ELEMENTS, require_finite
 from spinal.errors import WeightsCorrupt
 from spinal.profile import MeasurementProfile
@@ -193,9 +193,10 @@ def _return_freed_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _blocks(model: nn.Module, count: int) -> tuple[str, nn.ModuleList] | None:
-    """Name and module of the heaviest list of ``count`` modules."""
-    lists = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+def _blocks(model: PreTrainedModel, count: int) -> tuple[str, nn.ModuleList] | None:
+    """Name and module of the heaviest list of ``count`` modules that text passes."""
+    text = text_modules(model)
+    lists = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count and m in text]
     return max(lists, key=lambda item: sum(p.numel() for p in item[1].parameters()), default=None)
 
 
