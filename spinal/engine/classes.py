@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -45,6 +46,12 @@ def opening_class(
 
 def _classes(found: Any) -> tuple[type[PreTrainedModel], ...]:
     return tuple(found) if isinstance(found, (tuple, list)) else (found,)
+
+
+def text_modules(model: PreTrainedModel) -> set[nn.Module]:
+    """The modules of the part that continues a text; all of them where transformers does not tell it apart."""
+    decoder = model.get_decoder()
+    return set((model if decoder is None else decoder).modules())
 
 
 def tower_remarks(model: PreTrainedModel) -> tuple[str, ...]:

@@ -57,8 +57,9 @@ def architecture_failures(source: str) -> Iterator[None]:
             raise
         first = f": {str(error).splitlines()[0][:200]}" if str(error) else ""
         raise ArchitectureUnsupported(
-            f"{source}: its code cannot be run on token ids alone ({type(error).__name__}{first})",
-            hint="only models that continue a text, given nothing but the text, have a depth trace",
+            f"{source}: its own code fails on token ids alone ({type(error).__name__}{first})",
+            hint="only models that continue a text, given nothing but the text, have a depth trace; where the message "
+            "is about a dtype, try dtype float32",
         ) from error
 
 

@@ -1,7 +1,5 @@
 """From a checkpoint folder to a model in evaluation mode and its tokenizer. Safetensors only, no remote code."""
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.engine.accounting import SAVE, account, require_complete
 from spinal.engine.adapters import adapted_copy, merge_adapter
 from spinal.engine.classes import opening_class
+from spinal.engine.quiet import quiet
 from spinal.engine.slices import require_finite
 from spinal.engine.stored import FLOATS, Reading, StoredTensors
 from spinal.engine.stream import BlockStore, open_streamed
@@ -59,7 +58,7 @@ def load(checkpoint: Checkpoint, profile: MeasurementProfile, device: str, *, st
     base = checkpoint.whole
     _check_type_is_known(base)
     target = torch.device(device)
-    with _quiet():
+    with quiet():
         tokenizer = load_tokenizer(base)
         config, tensors = _load_config(base), StoredTensors(base)
         chosen, config = opening_class(config, base.architecture, base.source)
@@ -97,7 +96,7 @@ def load_pair(
 
 
 def _adapted(base: LoadedModel, checkpoint: Checkpoint) -> LoadedModel:
-    with _quiet():
+    with quiet():
         model = adapted_copy(base.model, checkpoint)
     return _ready(checkpoint, model, base.tokenizer, base.device, base.remarks)
 
@@ -186,18 +185,3 @@ def _load_whole(
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars or advice of transformers: progress is reported by the engine itself."""
-    from transformers.utils import logging as hf_logging
-
-    verbosity = hf_logging.get_verbosity()
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        hf_logging.set_verbosity(verbosity)
-        hf_logging.enable_progress_bar()

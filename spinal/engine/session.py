@@ -159,7 +159,7 @@ def _opened(loaded: LoadedModel, setup: Setup) -> Session:
     tokens = tokenize(loaded, setup.prompts, setup.asked)
     follows_length = forget_lengths(loaded.model)
     anatomy = find_anatomy(loaded.model, _blocks(loaded), loaded.checkpoint.source, loaded.store)
-    apart = check_probes(anatomy, tokens.ids, loaded.checkpoint.source, loaded.device, follows_length=follows_length)
+    apart = check_probes(loaded, anatomy, tokens.ids, follows_length=follows_length)
     readout = Readout(anatomy, min(loaded.tokenizer.vocabulary, anatomy.vocabulary))
     return Session(setup, loaded, readout, tokens, lens_rows(tokens.ids, setup.asked.lens_positions), apart)
 

@@ -17,8 +17,10 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from spinal.engine.accounting import account, destinations
+from spinal.engine.classes import text_modules
 from spinal.engine.slices import require_finite
 from spinal.engine.stored import StoredTensors
+from spinal.errors import ConfigInvalid
 
 Tensor = torch.Tensor
 
@@ -106,14 +108,17 @@ def open_streamed(
     device: torch.device,
 ) -> tuple[PreTrainedModel, BlockStore, tuple[str, ...]] | None:
     """A model of the class ``chosen`` and of ``count`` blocks that are read when entered, with remarks on stored
-    tensors that are not used, or
-    None where this checkpoint has to be loaded whole.
+    tensors that are not used, or None where this checkpoint has to be loaded whole.
 
     Raises NonFiniteWeights and WeightsCorrupt for tensors outside the blocks, which are read at once, ConfigInvalid
     where no model can be built.
     """
-    with init_empty_weights(include_buffers=False):
-        model: PreTrainedModel = chosen._from_config(config, dtype=dtype)
+    try:
+        with init_empty_weights(include_buffers=False):
+            model: PreTrainedModel = chosen._from_config(config, dtype=dtype)
+    except Exception as error:
+        why = next(iter(str(error).splitlines()), type(error).__name__)[:300]
+        raise ConfigInvalid(f"{tensors.source}: config.json describes no model that can be built ({why})") from error
     if dtype != torch.float32 and getattr(model, "_keep_in_fp32_modules", None):
         return None
     found = _blocks(model, count)
@@ -163,9 +168,10 @@ def _return_freed_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _blocks(model: nn.Module, count: int) -> tuple[str, nn.ModuleList] | None:
-    """Name and module of the heaviest list of ``count`` modules."""
-    lists = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+def _blocks(model: PreTrainedModel, count: int) -> tuple[str, nn.ModuleList] | None:
+    """Name and module of the heaviest list of ``count`` modules that text passes."""
+    text = text_modules(model)
+    lists = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count and m in text]
     return max(lists, key=lambda item: sum(p.numel() for p in item[1].parameters()), default=None)
 
 

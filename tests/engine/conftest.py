@@ -24,7 +24,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
     @cache
     def made(family: str, seed: int = 0) -> Path:
-        return build(family, root / f"{family}-{seed}", seed=seed)
+        return build(family, root / f"{family.replace(':', '-')}-{seed}", seed=seed)
 
     return made
 

@@ -21,6 +21,10 @@ PROFILE = MeasurementProfile(**KNOBS)
 FITS = 4
 
 
+PROBED = 2
+"""Prompts in the largest batch of the probes, which come first."""
+
+
 @pytest.fixture
 def small_device(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A device on which batches of more than ``FITS`` prompts run out of memory; returns the sizes tried."""
@@ -43,8 +47,9 @@ def test_half_the_batch_is_tried_once_and_said(
 ) -> None:
     checkpoint = resolve_reference(os.fspath(tiny("llama")), roots=None)
     trace = measure(checkpoint, few, PROFILE, capture_path=tmp_path / "c")
-    assert small_device[0] == 8
-    assert max(small_device[1:]) == 4
+    first, *others = [size for size in small_device if size > PROBED]
+    assert first == 8
+    assert max(others) == 4
     assert any("4 prompts at a time instead of 8" in warning for warning in trace.warnings)
     plain = measure(checkpoint, few, PROFILE.model_copy(update={"batch_size": 4}), capture_path=tmp_path / "d")
     mine, theirs = ([layer.positions["all"].entropy for layer in one.layers] for one in (trace, plain))

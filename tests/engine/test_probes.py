@@ -1,17 +1,24 @@
 """Probes of an opened model: rows that depend on what follows them, on what is beside them, or on the length."""
 
+import os
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import torch
 import transformers
 from torch import nn
 
+from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.resolve import resolve_reference
 from spinal.engine import probes
 from spinal.engine.anatomy import find_anatomy
+from spinal.engine.load import LoadedModel, load
+from spinal.engine.stream import BlockStore
 from spinal.errors import ArchitectureUnsupported
-from tests.engine.architectures import config_of, sized
+from spinal.profile import MeasurementProfile
+from tests.engine.architectures import build, config_of, sized
 from tests.engine.families import BLOCKS, SIZES
 
 PROMPTS = [list(range(3, 3 + length)) for length in (7, 40, 100)]
@@ -39,15 +46,15 @@ def made(model_type: str, members: dict[str, Any], dtype: torch.dtype) -> transf
 
 
 def probed(model: transformers.PreTrainedModel) -> bool:
-    anatomy = find_anatomy(model, BLOCKS, "x")
+    loaded = LoadedModel(Checkpoint(Path(), "x", {}), model, None, torch.device("cpu"))
     with torch.inference_mode():
-        return probes.check_probes(anatomy, PROMPTS, "x", torch.device("cpu"), follows_length=False)
+        return probes.check_probes(loaded, find_anatomy(model, BLOCKS, "x"), PROMPTS, follows_length=False)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("family", TWO_SIDED)
 def test_a_model_that_attends_to_later_tokens_is_refused(family: str, dtype: torch.dtype) -> None:
-    with pytest.raises(ArchitectureUnsupported, match="attends to later tokens: with another last token"):
+    with pytest.raises(ArchitectureUnsupported, match=r"attends to later tokens: with .*other .*rows move"):
         probed(made(*TWO_SIDED[family], dtype))
 
 
@@ -132,3 +139,25 @@ def test_blocks_that_do_not_replay_are_refused() -> None:
     calls = iter(range(1000))
     with pytest.raises(ArchitectureUnsupported, match=r"cannot be replayed one at a time \(block 2"):
         probed(with_block_that(lambda hidden: hidden + float(next(calls))))
+
+
+def read_last_for_middle(store: BlockStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = vars(store).get("_reader") or vars(store)["_stored"]
+    read = reader.read
+    monkeypatch.setattr(reader, "read", lambda name, into=None: read(name.replace(".1.", ".2."), into=into))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "checkpoint"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "mamba"])
+def test_a_block_that_is_streamed_wrongly_is_found(
+    family: str, dtype: Literal["float32", "checkpoint"], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = build(family, tmp_path / "model", dtype=torch.bfloat16)
+    loaded = load(resolve_reference(os.fspath(folder), roots=None), MeasurementProfile(dtype=dtype), "cpu", stream=True)
+    assert loaded.store is not None
+    anatomy = find_anatomy(loaded.model, BLOCKS, "x", loaded.store)
+    with torch.inference_mode():
+        assert not probes.check_probes(loaded, anatomy, PROMPTS, follows_length=False)
+        read_last_for_middle(loaded.store, monkeypatch)
+        with pytest.raises(ArchitectureUnsupported, match="block 2 read piece by piece"):
+            probes.check_probes(loaded, anatomy, PROMPTS, follows_length=False)

@@ -1,0 +1,72 @@
+"""A second reading of a streamed model's blocks, by transformers' own loader: what streaming is compared with.
+
+The blocks stay on disk; accelerate reads each weight when it is used, so that the comparison takes no more memory than
+one block. It shares no code with :mod:`spinal.engine.stream`: names, dtypes and order are found anew.
+"""
+
+import copy
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from torch import nn
+
+from spinal.checkpoints.tensors import read_header
+from spinal.engine.anatomy import Anatomy
+from spinal.engine.load import LoadedModel
+from spinal.engine.quiet import quiet
+from spinal.errors import ArchitectureUnsupported, SpinalError
+
+FLOATS = {"F64", "F32", "F16", "BF16"}
+"""dtypes in safetensors headers of weights that need no scale."""
+WHOLE = "measure it without streaming"
+
+
+@contextmanager
+def second_reading(loaded: LoadedModel, anatomy: Anatomy) -> Iterator[Anatomy | None]:
+    """``anatomy`` with its blocks as transformers reads them, inside this context; None where there is nothing to
+    compare: a model that is not streamed, one on an accelerator (the loader computes on the CPU), quantised weights.
+
+    Raises ArchitectureUnsupported where transformers cannot read them so.
+    """
+    checkpoint = loaded.checkpoint
+    if loaded.store is None or loaded.device.type != "cpu" or _quantised(loaded):
+        yield None
+        return
+    name = next(name for name, module in loaded.model.named_modules() if module is anatomy.blocks)
+    with tempfile.TemporaryDirectory(prefix="spinal-second-") as folder:
+        try:
+            with quiet():
+                model = type(loaded.model).from_pretrained(
+                    checkpoint.path,
+                    config=copy.deepcopy(loaded.model.config),
+                    dtype=loaded.dtype,
+                    device_map={"": "disk"},
+                    offload_folder=folder,
+                    local_files_only=True,
+                    use_safetensors=True,
+                )
+        except (SpinalError, MemoryError, OSError):
+            raise
+        except Exception as error:
+            raise ArchitectureUnsupported(
+                f"{checkpoint.source}: transformers cannot leave its weights on disk ({type(error).__name__})",
+                hint=WHOLE,
+            ) from error
+        blocks = model.eval().get_submodule(name)
+        if not isinstance(blocks, nn.ModuleList):
+            raise AssertionError("a module of one class has one type")
+        yield replace(anatomy, blocks=blocks, store=None)
+
+
+def _quantised(loaded: LoadedModel) -> bool:
+    headers = (read_header(file, loaded.checkpoint.source) for file in loaded.checkpoint.weight_files())
+    return any(entry["dtype"] not in FLOATS for header in headers for entry in header.values())
+
+
+def not_the_same(source: str, block: int) -> ArchitectureUnsupported:
+    """The error for block ``block`` (from 0), of which the two readings compute different residuals."""
+    return ArchitectureUnsupported(
+        f"{source}: block {block + 1} read piece by piece does not give what transformers' own loader gives", hint=WHOLE
+    )
