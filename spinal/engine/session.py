@@ -12,6 +12,7 @@ import torch
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.documents.editions import PRESENT, Edition
 from spinal.engine.anatomy import Anatomy, find_anatomy
+from spinal.engine.failures import fault_of_checkpoints
 from spinal.engine.load import LoadedModel, load, load_pair
 from spinal.engine.reporter import Reporter
 from spinal.engine.tokens import Batch, GatheredRows, Tokens, lens_rows, make_batches, tokenize
@@ -104,6 +105,7 @@ class Session:
         return replace(self, tokens=Tokens(ids, self.tokens.truncated), gathered=gathered)
 
 
+@fault_of_checkpoints
 def open_session(checkpoint: Checkpoint, setup: Setup) -> Session:
     """Load ``checkpoint``, which :func:`spinal.checkpoints.inspect.inspect` has passed, and find its parts.
 
@@ -123,6 +125,7 @@ def open_session(checkpoint: Checkpoint, setup: Setup) -> Session:
     return _opened(load(checkpoint, setup.profile, setup.device, stream=setup.stream), setup)
 
 
+@fault_of_checkpoints
 def open_pair(reference: Checkpoint, candidate: Checkpoint, setup: Setup) -> tuple[Session, Session]:
     """Both models of a pair that :func:`spinal.checkpoints.pair.check_pair` has passed; what they share is read once.
 

@@ -67,7 +67,7 @@ def write_shards(folder: Path) -> None:
     write_whole(folder)
     (folder / "model.safetensors").unlink()
     everything = sorted(tensors().items())
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, part in enumerate((everything[:9], everything[9:]), 1):
         name = f"model-{number:05}-of-00002.safetensors"
         save_file(dict(part), folder / name, metadata={"format": "pt"})
