@@ -48,7 +48,7 @@ LIMITS: dict[str, tuple[int, int]] = {
     **dict.fromkeys(("intermediate_size", "moe_intermediate_size", "ffn_dim", "n_inner"), (0, 1 << 24)),
     **dict.fromkeys(("num_attention_heads", "num_key_value_heads", "n_head", "head_dim"), (1, 1 << 16)),
     **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "num_experts_per_tok"), (0, 1 << 16)),
-    **dict.fromkeys(("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"), (1, 1 << 27)),
+    **dict.fromkeys(("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"), (1, 1 << 24)),
     **dict.fromkeys(("num_nextn_predict_layers", "mtp_num_hidden_layers"), (0, MOST_BLOCKS)),
     "vocab_size": (1, 1 << 26),
 }  # fmt: skip
@@ -58,6 +58,7 @@ FRACTIONS = re.compile(
     r"(_eps|epsilon|_theta|_dropout|_pdrop|_range|_scale|_scaling|_multiplier|_factor|_softcapping)$"
 )
 """Endings of the names of numbers that some writers (YAML among them) leave as text: ``"1e-5"``."""
+SQUARE = frozenset({"gpt2", "gpt_neo", "gpt_bigcode", "openai-gpt", "imagegpt"})
 NUMBERED = re.compile(r"(?<![^.])\d{1,6}(?=\.)")
 
 
@@ -196,6 +197,9 @@ def check_against_headers(checkpoint: Checkpoint, headers: Iterable[Mapping[str,
     for name, size in (("hidden_size", checkpoint.hidden_size), ("vocab_size", checkpoint.vocab_size)):
         if size is not None and size not in extents:
             raise _contradiction(source, f"{name} {size:,}", "no tensor of that extent")
+    # Their masks are of positions by positions, and are built whatever the table of positions holds.
+    if checkpoint.config.get("model_type") in SQUARE and checkpoint.max_positions not in {None, *extents}:
+        raise _contradiction(source, f"{checkpoint.max_positions:,} positions", "no tensor of that extent")
     for name in ("num_experts", "num_local_experts", "n_routed_experts"):
         experts = config.get(name)
         if type(experts) is int and experts > max(blocks, 64) and experts not in extents:

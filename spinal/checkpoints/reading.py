@@ -1,7 +1,8 @@
-"""JSON that callers wrote, read within bounds: regular files only, so many bytes, so deep, so many values. No torch.
+"""JSON that callers wrote, read within bounds: so deep, so many values, such numbers. No torch.
 
-Nobody else in the product parses a caller's JSON. What comes back can be written as UTF-8, hashed, and walked by
-recursion; what cannot is refused in one line that starts with the name of what was read.
+Nobody else parses the JSON of a checkpoint; :mod:`spinal.checkpoints.opening` bounds the bytes. What comes back can be
+written as UTF-8, hashed, and walked by recursion; what cannot is refused in one line that starts with the name of what
+was read.
 """
 
 import json
@@ -9,12 +10,10 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from spinal.checkpoints.opening import NotRegular, open_descriptor, read_most
 from spinal.errors.faults import shown
 
 MOST_DEPTH = 64
@@ -37,16 +36,6 @@ Number = TypeVar("Number", int, float)
 class Unreadable(ValueError):
     """What a caller wrote is not what it should be. The text is one line, starts with the name of what was read, and
     holds no path."""
-
-
-def read_json(path: Path, what: str, *, most_bytes: int, most_values: int = MOST_VALUES, infinity: bool = False) -> Any:
-    """The JSON in a regular file of at most ``most_bytes``. Raises FileNotFoundError, Unreadable, and OSError where
-    disk or system fail."""
-    try:
-        raw = read_most(open_descriptor(path), most_bytes)
-    except NotRegular as error:
-        raise Unreadable(f"{what} {error}") from error
-    return parse_json(raw, what, most_values=most_values, infinity=infinity)
 
 
 def parse_json(raw: bytes | str, what: str, *, most_values: int = MOST_VALUES, infinity: bool = False) -> Any:

@@ -13,6 +13,7 @@ from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.documents.editions import PRESENT, Edition
 from spinal.engine.anatomy import Anatomy, find_anatomy
 from spinal.engine.classes import tower_remarks
+from spinal.engine.failures import fault_of_checkpoints
 from spinal.engine.load import LoadedModel, load, load_pair
 from spinal.engine.probes import check_probes
 from spinal.engine.reporter import Reporter
@@ -120,6 +121,7 @@ class Session:
         return replace(self, tokens=replace(self.tokens, ids=ids), gathered=gathered)
 
 
+@fault_of_checkpoints
 def open_session(checkpoint: Checkpoint, setup: Setup) -> Session:
     """Load ``checkpoint``, which :func:`spinal.checkpoints.inspect.inspect` has passed, and find its parts.
 
@@ -139,6 +141,7 @@ def open_session(checkpoint: Checkpoint, setup: Setup) -> Session:
     return _opened(load(checkpoint, setup.profile, setup.device, stream=setup.stream), setup)
 
 
+@fault_of_checkpoints
 def open_pair(reference: Checkpoint, candidate: Checkpoint, setup: Setup) -> tuple[Session, Session]:
     """Both models of a pair that :func:`spinal.checkpoints.pair.check_pair` has passed; what they share is read once.
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pytest
 import torch
@@ -46,7 +46,7 @@ def made(model_type: str, members: dict[str, Any], dtype: torch.dtype) -> transf
 
 
 def probed(model: transformers.PreTrainedModel) -> bool:
-    loaded = LoadedModel(Checkpoint(Path(), "x", {}), model, None, torch.device("cpu"))
+    loaded = LoadedModel(Checkpoint(Path(), "x", {}), model, cast(Tokenizer, None), torch.device("cpu"))
     with torch.inference_mode():
         return probes.check_probes(loaded, find_anatomy(model, BLOCKS, "x"), PROMPTS, follows_length=False)
 
