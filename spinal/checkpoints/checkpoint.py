@@ -18,11 +18,22 @@ class Checkpoint:
     revision: str | None = None
     """Commit, version or tag it is pinned to, where its source has one."""
     base: "Checkpoint | None" = None
+    lender: "Checkpoint | None" = None
+    """Whose tokenizer reads the prompts, where it is not the checkpoint's own; only the tokenizer of it is used."""
+    vocabulary: int | None = None
+    """Ids 0..n-1 are read, where those are fewer than the checkpoint's own: what the sides of a comparison share."""
+    remarks: tuple[str, ...] = ()
+    """What a reader of its trace has to know about how it was found."""
 
     @property
     def whole(self) -> "Checkpoint":
         """The checkpoint with the model's own configuration and tokenizer: this one, or the base of an adapter."""
         return self.base or self
+
+    @property
+    def tokenizing(self) -> "Checkpoint":
+        """Where the tokenizer lies that reads the prompts."""
+        return self.lender or self.whole
 
     @property
     def text_config(self) -> dict[str, Any]:

@@ -5,11 +5,12 @@ The API checks submissions with it, workers check again before they load.
 
 import json
 import re
+from dataclasses import replace
 
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.files import check_index, check_weight_files
 from spinal.checkpoints.tensors import read_header, scan_non_finite
-from spinal.checkpoints.tokenizer import read_tokenizer
+from spinal.checkpoints.tokenizer import known_ids
 from spinal.checkpoints.unchanged import Unchanged
 from spinal.errors import (
     ArchitectureUnsupported,
@@ -32,16 +33,17 @@ def inspect(checkpoint: Checkpoint) -> None:
     NonFiniteWeights, TokenizerInvalid.
     """
     if checkpoint.base is not None:
-        inspect(checkpoint.base)
+        # Its tokenizer is read, unless the adapter borrows one.
+        inspect(replace(checkpoint.base, lender=checkpoint.lender))
     known = (checkpoint.base is None, json.dumps(checkpoint.config, sort_keys=True))
     folder = checkpoint.path
     _sound.check(known, lambda: [folder, *sorted(folder.glob("*"))], lambda: _inspect_files(checkpoint))
+    known_ids(checkpoint)
 
 
 def _inspect_files(checkpoint: Checkpoint) -> None:
     if checkpoint.base is None:
         _check_architecture(checkpoint)
-        read_tokenizer(checkpoint)
     files = check_weight_files(checkpoint)
     headers = {file: read_header(file, checkpoint.source) for file in files}
     check_index(checkpoint, headers)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from spinal.checkpoints.adapter import require_fit
 from spinal.checkpoints.checkpoint import ADAPTER_CONFIG, Checkpoint
 from spinal.checkpoints.files import read_config
 from spinal.checkpoints.sources import SOURCES, Pinned, Source, reference_forms
@@ -16,11 +17,16 @@ from spinal.errors import (
 MAX_REFERENCE = 1024
 
 
-def resolve_reference(reference: str, *, roots: Sequence[Path] | None) -> Checkpoint:
+def resolve_reference(
+    reference: str, *, roots: Sequence[Path] | None, base: Checkpoint | None = None, instead: Checkpoint | None = None
+) -> Checkpoint:
     """The checkpoint behind ``scheme:path`` of a known source, or behind a bare path, which is ``local``.
 
     With ``roots`` (a server) the path must lie below one of them after symbolic links are followed, and a
     relative path is looked for below each; ``roots=None`` (a command line) allows every readable path.
+
+    An adapter is measured on ``base`` where one is given, whatever its configuration names; on ``instead`` where what
+    it names is not found and its tensors fit the shapes there. A remark says so.
 
     Raises ModelReferenceInvalid, ModelPathRefused, ModelNotFound, ConfigInvalid, AdapterInvalid.
     """
@@ -28,7 +34,7 @@ def resolve_reference(reference: str, *, roots: Sequence[Path] | None) -> Checkp
     pinned = source.pin(path, roots)
     folder = source.fetch(pinned)
     if (folder / ADAPTER_CONFIG).is_file():
-        return _resolve_adapter(folder, pinned, roots)
+        return _resolve_adapter(folder, pinned, roots, base, instead)
     return Checkpoint(folder, pinned.name, read_config(folder / "config.json", pinned.name), pinned.revision)
 
 
@@ -49,23 +55,37 @@ def _source_of(reference: str) -> tuple[Source, str]:
     return SOURCES[scheme], path
 
 
-def _resolve_adapter(folder: Path, pinned: Pinned, roots: Sequence[Path] | None) -> Checkpoint:
+def _resolve_adapter(
+    folder: Path, pinned: Pinned, roots: Sequence[Path] | None, base: Checkpoint | None, instead: Checkpoint | None
+) -> Checkpoint:
     source = pinned.name
-    adapter = read_config(folder / ADAPTER_CONFIG, source)
-    base = adapter.get("base_model_name_or_path")
-    if not isinstance(base, str) or not base:
+    named = read_config(folder / ADAPTER_CONFIG, source).get("base_model_name_or_path")
+    if base is None and (not isinstance(named, str) or not named):
         raise AdapterInvalid(f"{source}: {ADAPTER_CONFIG} names no base model", hint="set base_model_name_or_path")
-    beside = (folder / base).resolve()
+    if base is not None:
+        found, remarks = base, (f"measured on the base that was given; its configuration names {named!r}",)
+        require_fit(folder, source, base)
+    else:
+        found, remarks = _named_base(folder, source, str(named), roots, instead)
+    if found.base is not None:
+        raise AdapterInvalid(f"{source}: its base is itself an adapter", hint="merge the adapters first")
+    return Checkpoint(folder, source, found.config, pinned.revision, base=found, remarks=remarks)
+
+
+def _named_base(
+    folder: Path, source: str, named: str, roots: Sequence[Path] | None, instead: Checkpoint | None
+) -> tuple[Checkpoint, tuple[str, ...]]:
+    """The base that an adapter's configuration names, or ``instead`` of it where it is not found and that one fits."""
+    beside = (folder / named).resolve()
     try:
         if roots is None:
-            resolved = resolve_reference(str(beside) if beside.is_dir() else base, roots=None)
-        else:
-            resolved = resolve_reference(f"local:{beside}", roots=roots)
+            return resolve_reference(str(beside) if beside.is_dir() else named, roots=None), ()
+        return resolve_reference(f"local:{beside}", roots=roots), ()
     except (ModelNotFound, ModelPathRefused, ModelReferenceInvalid) as error:
-        raise AdapterInvalid(
-            f"{source}: its base model {base!r} was not found",
-            hint="put the base beside the adapter, below the same model root",
-        ) from error
-    if resolved.base is not None:
-        raise AdapterInvalid(f"{source}: its base is itself an adapter", hint="merge the adapters first")
-    return Checkpoint(folder, source, resolved.config, pinned.revision, base=resolved)
+        if instead is None or instead.base is not None:
+            raise AdapterInvalid(
+                f"{source}: its base model {named!r} was not found",
+                hint="put the base beside the adapter, below the same model root, or say where it lies: --base DIR",
+            ) from error
+    require_fit(folder, source, instead, f"its base model {named!r} was not found, and ")
+    return instead, (f"its base {named!r} was not found: measured on the reference, whose shapes fit",)

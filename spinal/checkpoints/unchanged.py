@@ -10,7 +10,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 SETTLED_NS = 2_000_000_000
 """A file changed so recently may change again without a new time stamp."""
 
@@ -29,34 +31,36 @@ def state_of(paths: Iterable[Path]) -> State:
 
 
 class Unchanged:
-    """Remembers the latest ``most`` checks that were passed; safe to share between threads."""
+    """Remembers the latest ``most`` checks that were passed, and what they found; safe to share between threads."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._passed: OrderedDict[Hashable, None] = OrderedDict()
+        self._passed: OrderedDict[Hashable, Any] = OrderedDict()
         self._lock = threading.Lock()
 
-    def check(self, known: Hashable, paths: Callable[[], Iterable[Path]], examine: Callable[[], None]) -> None:
-        """Call ``examine``, which raises when something is wrong, unless it passed before with all ``paths`` as they
-        are now. ``known`` is whatever else it depends on. What changes meanwhile or changed a moment ago is not
-        remembered."""
+    def check(self, known: Hashable, paths: Callable[[], Iterable[Path]], examine: Callable[[], T]) -> T:
+        """What ``examine`` finds, which raises when something is wrong; what it found before, with all ``paths`` as
+        they are now, is not looked for again. ``known`` is whatever else it depends on. What changes meanwhile or
+        changed a moment ago is not remembered."""
         settled = time.time_ns() - SETTLED_NS
         state = state_of(paths())
-        if self._has_passed((known, state)):
-            return
-        examine()
+        passed, found = self._passed_before((known, state))
+        if passed:
+            return found  # type: ignore[no-any-return]  # what the same examination gave before
+        found = examine()
         if state and max(changed for *_, changed in state) <= settled and state_of(paths()) == state:
-            self._remember((known, state))
+            self._remember((known, state), found)
+        return found  # type: ignore[no-any-return]
 
-    def _has_passed(self, key: Hashable) -> bool:
+    def _passed_before(self, key: Hashable) -> tuple[bool, Any]:
         with self._lock:
             if key not in self._passed:
-                return False
+                return False, None
             self._passed.move_to_end(key)
-            return True
+            return True, self._passed[key]
 
-    def _remember(self, key: Hashable) -> None:
+    def _remember(self, key: Hashable, found: object) -> None:
         with self._lock:
-            self._passed[key] = None
+            self._passed[key] = found
             while len(self._passed) > self._most:
                 self._passed.popitem(last=False)

@@ -48,6 +48,35 @@ class PromptSetIdentity(Document):
     """Over the token ids fed to the model: both sides of a pair must agree."""
 
 
+class Reading(Document):
+    """How a checkpoint was read, where that is not its own way: its tokenizer, and as many ids as both the tokenizer and
+    the read-out know. Without a member it was read its own way."""
+
+    tokenizer: Digest | None = None
+    """Over the tokenizer files that were used, where they are not the checkpoint's own
+    (:func:`spinal.checkpoints.tokenizer.tokenizer_digest`)."""
+    vocabulary: int | None = Field(default=None, ge=1)
+    """Ids 0..n-1 were read, where the checkpoint's own are more: the ids that all sides of a comparison share."""
+
+    @property
+    def members(self) -> dict[str, object]:
+        """What is said, by name; empty where a checkpoint was read its own way."""
+        return self.model_dump(exclude_none=True)
+
+
+OWN_WAY = Reading()
+
+
+class VocabularyRead(Document):
+    """Which ids the next-token distributions hold."""
+
+    ids: int = Field(ge=1)
+    """Ids 0..n-1 are read; the rows of the unembedding beyond are not."""
+    outside: Finite = Field(ge=0.0, le=1.0)
+    """Share of the probability of the model's own output that lies beyond those ids, at positions ``all``; 0 where
+    every row is read."""
+
+
 class EngineIdentity(Document):
     version: str
     device: str
@@ -132,6 +161,9 @@ class Trace(ShownDocument):
     layers: tuple[LayerTrace, ...] = Field(min_length=2)
     warnings: tuple[str, ...]
     provenance: Provenance
+    reading: Reading = OWN_WAY
+    vocabulary: VocabularyRead | None = None
+    """None in traces of releases before it was kept."""
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
@@ -143,7 +175,7 @@ class Trace(ShownDocument):
             if set(layer.positions) != set(POSITIONS):
                 raise ValueError(f"layer {layer.layer} lacks positions 'last' or 'all'")
         expected = trace_digest(
-            self.model.weights_digest, self.prompt_set.digest, self.fingerprint, self.engine.version
+            self.model.weights_digest, self.prompt_set.digest, self.fingerprint, self.engine.version, self.reading
         )
         if self.digest != expected:
             raise ValueError("digest does not recompute from the identity fields")
@@ -216,8 +248,11 @@ def stamp_profile(profile: MeasurementProfile, edition: Edition = PRESENT) -> di
     return {**profile.model_dump(mode="json"), "fingerprint": profile.fingerprint_under(edition.scheme)}
 
 
-def trace_digest(weights_digest: str, prompt_digest: str, fingerprint: str, engine_version: str) -> str:
-    """Identity of a trace: what was measured, on what, how, and by which engine version."""
+def trace_digest(
+    weights_digest: str, prompt_digest: str, fingerprint: str, engine_version: str, reading: Reading = OWN_WAY
+) -> str:
+    """Identity of a trace: what was measured, on what, how, and by which engine version. How the checkpoint was read
+    enters where that is not its own way: under two tokenizers or two vocabularies it has two traces."""
     return digest_of(
         {
             "schema": "spinal.trace/1",
@@ -226,4 +261,5 @@ def trace_digest(weights_digest: str, prompt_digest: str, fingerprint: str, engi
             "fingerprint": fingerprint,
             "engine": engine_version,
         }
+        | ({"reading": reading.members} if reading.members else {})
     )

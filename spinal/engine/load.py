@@ -54,7 +54,7 @@ def load(checkpoint: Checkpoint, profile: MeasurementProfile, device: str, *, st
     base = checkpoint.whole
     _check_type_is_known(base)
     with _quiet():
-        tokenizer = _load_tokenizer(base)
+        tokenizer = _load_tokenizer(checkpoint.tokenizing)
         streamed = open_streamed(checkpoint, profile, torch.device(device)) if stream else None
         if streamed is not None:
             return LoadedModel(checkpoint, streamed[0], tokenizer, torch.device(device), streamed[1])
