@@ -30,7 +30,8 @@ from spinal.audit import (
     unwatched,
 )
 from spinal.checkpoints.checkpoint import Checkpoint
-from spinal.checkpoints.resolve import resolve_reference
+from spinal.checkpoints.pair import lend_tokenizers
+from spinal.checkpoints.resolve import resolve_reference, resolve_tokenizer
 from spinal.documents.comparison import Comparison
 from spinal.documents.display import short_digest
 from spinal.documents.schemas import load
@@ -77,6 +78,8 @@ def trace(
     model: PathName,
     *,
     prompts: Prompts = DEFAULT_SET,
+    base: PathName | None = None,
+    tokenizer: PathName | None = None,
     device: str = "cpu",
     threads: int | None = None,
     stream: bool = False,
@@ -94,6 +97,10 @@ def trace(
         Folder of a checkpoint in Hugging Face layout with safetensors weights, or of a PEFT adapter beside its base.
     prompts : str, path-like, sequence of str or PromptSet, default "hh-harmless-512"
         A built-in set by name, a file (text, JSONL or hh-rlhf pairs; gzip accepted), or the prompts themselves.
+    base : str or path-like, optional
+        Folder of the base of an adapter, where the one that its configuration names does not lie here.
+    tokenizer : str or path-like, optional
+        Folder whose tokenizer reads the prompts, where the checkpoint has none or another is meant.
     device : str, default "cpu"
         torch device, for example ``"cuda:0"``.
     threads : int, optional
@@ -132,7 +139,7 @@ def trace(
     True
     """
     machine = Machine(device=device, threads=threads, stream=stream, cache=cache)
-    return trace_here(model, prompts, knobs, machine)
+    return trace_here(model, prompts, knobs, machine, Places(base, tokenizer))
 
 
 def compare(
@@ -141,6 +148,8 @@ def compare(
     *,
     prompts: Prompts | None = None,
     control: PathName | Trace | None = None,
+    base: PathName | None = None,
+    tokenizer: PathName | None = None,
     device: str = "cpu",
     threads: int | None = None,
     stream: bool = False,
@@ -155,6 +164,10 @@ def compare(
     and the verdict is ``inconclusive``. The capture of a trace must still be in the cache of this machine: a difference
     without an interval is not given.
 
+    Checkpoints are comparable when depth and width agree and the prompts become the same token ids. Ids are read as
+    far as all sides know them; the probability beyond is in the warnings. A side without a tokenizer is read with that
+    of the reference, and an adapter whose base is not found here is measured on the reference where its tensors fit.
+
     Parameters
     ----------
     reference, candidate : str, path-like or Trace
@@ -164,6 +177,10 @@ def compare(
         was measured on.
     control : str, path-like or Trace, optional
         What the candidate is contrasted with, for example its twin that was fine-tuned without preferences.
+    base : str or path-like, optional
+        Folder of the base of every side that is an adapter, whatever its configuration names.
+    tokenizer : str or path-like, optional
+        Folder whose tokenizer reads the prompts of every side that is not a trace.
     device, threads, stream, cache
         As for :func:`trace`.
     **knobs
@@ -207,14 +224,28 @@ def compare(
     ('checkpoint_not_at_hand', 'inconclusive')
     """
     machine = Machine(device=device, threads=threads, stream=stream, cache=cache)
-    return compare_here(reference, candidate, prompts, knobs, machine, control=control)
+    return compare_here(reference, candidate, prompts, knobs, machine, control=control, places=Places(base, tokenizer))
 
 
-def trace_here(model: PathName, prompts: Prompts, knobs: Mapping[str, Any], machine: Machine) -> Trace:
+@dataclass(frozen=True)
+class Places:
+    """Where parts of a checkpoint lie that are not in its folder."""
+
+    base: PathName | None = None
+    tokenizer: PathName | None = None
+
+
+NOWHERE_ELSE = Places()
+
+
+def trace_here(
+    model: PathName, prompts: Prompts, knobs: Mapping[str, Any], machine: Machine, places: Places = NOWHERE_ELSE
+) -> Trace:
     """:func:`trace` with all that a command line adds."""
     profile = make_profile(knobs)
     chosen = read_prompts(prompts)
-    checkpoint = resolve_reference(os.fspath(model), roots=None)
+    found = _with_base([resolve_reference(os.fspath(model), roots=None, base=_base(places))], places)
+    [checkpoint] = lend_tokenizers(found, _tokenizer(places))
     with _ports(machine) as (ports, _):
         return trace_checkpoint(checkpoint, chosen, profile, ports=ports).trace
 
@@ -227,16 +258,23 @@ def compare_here(
     machine: Machine,
     *,
     control: PathName | Trace | None = None,
+    places: Places = NOWHERE_ELSE,
 ) -> Comparison:
     """:func:`compare` with all that a command line adds."""
-    sides = [_side(given) for given in (reference, candidate, *(() if control is None else (control,)))]
+    sides = _sides([reference, candidate, *(() if control is None else (control,))], places)
     documents = [side for side in sides if isinstance(side, Trace)]
     profile = _profile_of_sides(documents, knobs)
     chosen = _prompts_of_sides(documents, prompts, measuring=len(documents) < len(sides))
     with _ports(machine) as (ports, cache):
         found = [_traced(side, cache) if isinstance(side, Trace) else side for side in sides]
         return audit_pair(
-            found[0], found[1], chosen, profile, ports=ports, control=None if control is None else found[2]
+            found[0],
+            found[1],
+            chosen,
+            profile,
+            ports=ports,
+            control=None if control is None else found[2],
+            tokenizer=_tokenizer(places),
         )
 
 
@@ -259,12 +297,42 @@ def read_prompts(prompts: Prompts) -> PromptSet:
     return make_prompt_set([(text, None) for text in prompts], name=None, origin="the sequence of prompts")
 
 
-def _side(given: PathName | Trace) -> Checkpoint | Trace:
+def _base(places: Places) -> Checkpoint | None:
+    return None if places.base is None else resolve_reference(os.fspath(places.base), roots=None)
+
+
+def _tokenizer(places: Places) -> Checkpoint | None:
+    return None if places.tokenizer is None else resolve_tokenizer(os.fspath(places.tokenizer), roots=None)
+
+
+def _with_base(checkpoints: Sequence[Checkpoint], places: Places) -> Sequence[Checkpoint]:
+    """The checkpoints, among which there is an adapter where a base was named."""
+    if places.base is not None and all(side.base is None for side in checkpoints):
+        raise UsageError("a base was given, and no side is an adapter", hint="leave it out")
+    return checkpoints
+
+
+def _sides(given: Sequence[PathName | Trace], places: Places) -> list[Checkpoint | Trace]:
+    """Checkpoints, or the traces in files or at hand; adapters on the base that was named, or else on the reference
+    where theirs is not found."""
+    base = _base(places)
+    found: list[Checkpoint | Trace] = []
+    for one in given:
+        first = found[0] if found and isinstance(found[0], Checkpoint) else None
+        found.append(_side(one, base, first))
+    checkpoints = [side for side in found if isinstance(side, Checkpoint)]
+    _with_base(checkpoints, places)
+    if places.tokenizer is not None and not checkpoints:
+        raise UsageError("a tokenizer was given, and every side was traced already", hint="leave it out")
+    return found
+
+
+def _side(given: PathName | Trace, base: Checkpoint | None, reference: Checkpoint | None) -> Checkpoint | Trace:
     """A checkpoint, or the trace in a file or at hand."""
     if isinstance(given, Trace):
         return given
     if not _is_file(given):
-        return resolve_reference(os.fspath(given), roots=None)
+        return resolve_reference(os.fspath(given), roots=None, base=base, instead=reference)
     document = load(given)
     if not isinstance(document, Trace):
         raise DocumentInvalid(f"{given} holds a {document.schema_}", hint="compare two traces, or two checkpoints")

@@ -6,7 +6,8 @@ from spinal.errors import FingerprintMismatch, TracesNotComparable
 
 def check_comparable(reference: Trace, candidate: Trace) -> None:
     """Refuse traces measured under different profiles (FingerprintMismatch, with both fingerprints and the
-    differing knobs) or on different prompts, token ids, shapes or engine versions (TracesNotComparable)."""
+    differing knobs) or on different prompts, token ids, shapes, numbers of ids or engine versions
+    (TracesNotComparable)."""
     if not same_fingerprint(reference, candidate):
         knobs = reference.measurement_profile().differing_knobs(candidate.measurement_profile())
         raise FingerprintMismatch(
@@ -28,6 +29,11 @@ def check_comparable(reference: Trace, candidate: Trace) -> None:
         ("prompt count", reference.prompt_set.count, candidate.prompt_set.count, "trace both on one prompt set"),
         ("number of blocks", reference.model.n_layers, candidate.model.n_layers, "compare checkpoints of one shape"),
         ("hidden size", reference.model.hidden_size, candidate.model.hidden_size, "compare checkpoints of one shape"),
+        (
+            "number of ids read",
+            *_ids_read(reference, candidate),
+            "trace both sides in one comparison: they are then read up to the ids that they share",
+        ),
         ("dtype", reference.engine.dtype, candidate.engine.dtype, "trace both in one dtype"),
         ("engine version", reference.engine.version, candidate.engine.version, "trace the older checkpoint again"),
     ):
@@ -35,6 +41,13 @@ def check_comparable(reference: Trace, candidate: Trace) -> None:
             raise TracesNotComparable(
                 f"{what} differs: {mine} against {theirs}", hint=hint, reference=mine, candidate=theirs
             )
+
+
+def _ids_read(reference: Trace, candidate: Trace) -> tuple[int | None, int | None]:
+    """Of both sides; of neither where a trace of a release before does not say it."""
+    if reference.vocabulary is None or candidate.vocabulary is None:
+        return None, None
+    return reference.vocabulary.ids, candidate.vocabulary.ids
 
 
 def same_fingerprint(reference: Trace, candidate: Trace) -> bool:

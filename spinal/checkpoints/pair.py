@@ -76,10 +76,8 @@ def share_vocabulary(sides: Sequence[Checkpoint], at_most: int | None = None) ->
     Ids are what is shared: which text each side writes for one does not enter any number. Raises TokenizerInvalid.
     """
     own = [own_vocabulary(side) for side in sides]
-    shared = min([*own, *([] if at_most is None else [at_most])])
-    return [
-        replace(side, vocabulary=shared if mine > shared else None) for side, mine in zip(sides, own, strict=True)
-    ]
+    shared = min([*own, *([] if at_most is None else [at_most])], default=0)
+    return [replace(side, vocabulary=shared if mine > shared else None) for side, mine in zip(sides, own, strict=True)]
 
 
 def own_vocabulary(checkpoint: Checkpoint) -> int:

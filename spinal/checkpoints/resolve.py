@@ -7,6 +7,7 @@ from spinal.checkpoints.adapter import require_fit
 from spinal.checkpoints.checkpoint import ADAPTER_CONFIG, Checkpoint
 from spinal.checkpoints.files import read_config
 from spinal.checkpoints.sources import SOURCES, Pinned, Source, reference_forms
+from spinal.checkpoints.tokenizer import read_tokenizer
 from spinal.errors import (
     AdapterInvalid,
     ModelNotFound,
@@ -36,6 +37,16 @@ def resolve_reference(
     if (folder / ADAPTER_CONFIG).is_file():
         return _resolve_adapter(folder, pinned, roots, base, instead)
     return Checkpoint(folder, pinned.name, read_config(folder / "config.json", pinned.name), pinned.revision)
+
+
+def resolve_tokenizer(reference: str, *, roots: Sequence[Path] | None) -> Checkpoint:
+    """A folder of which only the tokenizer is used, whatever else it holds. Raises ModelReferenceInvalid,
+    ModelPathRefused, ModelNotFound, TokenizerInvalid."""
+    source, path = _source_of(reference)
+    pinned = source.pin(path, roots)
+    found = Checkpoint(source.fetch(pinned), pinned.name, {}, pinned.revision)
+    read_tokenizer(found)
+    return found
 
 
 def _source_of(reference: str) -> tuple[Source, str]:

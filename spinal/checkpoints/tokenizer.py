@@ -89,12 +89,10 @@ def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def tokenizer_digest(checkpoint: Checkpoint) -> str:
-    """Identity of the tokenizer that reads the prompts: sha256 over name and content of its files, and the model type
-    that says how they are read."""
+    """Identity of the tokenizer that reads the prompts: sha256 over name and content of its files."""
 
     def digest() -> str:
         files = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in tokenizer_files(checkpoint)}
-        return digest_of({"files": files, "model_type": model_type})
+        return digest_of({"files": files})
 
-    model_type = checkpoint.tokenizing.config.get("model_type")
-    return _digests.check(model_type, lambda: tokenizer_files(checkpoint), digest)
+    return _digests.check(None, lambda: tokenizer_files(checkpoint), digest)

@@ -46,11 +46,11 @@ class Unchanged:
         state = state_of(paths())
         passed, found = self._passed_before((known, state))
         if passed:
-            return found  # type: ignore[no-any-return]  # what the same examination gave before
+            return found
         found = examine()
         if state and max(changed for *_, changed in state) <= settled and state_of(paths()) == state:
             self._remember((known, state), found)
-        return found  # type: ignore[no-any-return]
+        return found
 
     def _passed_before(self, key: Hashable) -> tuple[bool, Any]:
         with self._lock:

@@ -49,7 +49,7 @@ class PromptSetIdentity(Document):
 
 
 class Reading(Document):
-    """How a checkpoint was read, where that is not its own way: its tokenizer, and as many ids as both the tokenizer and
+    """How a checkpoint was read, where that is not its own way: with its tokenizer, up to the ids that both this and
     the read-out know. Without a member it was read its own way."""
 
     tokenizer: Digest | None = None
@@ -65,6 +65,8 @@ class Reading(Document):
 
 
 OWN_WAY = Reading()
+NOTABLE = 1e-3
+"""Share of the probability on ids that are not read, from which on there is a remark on it."""
 
 
 class VocabularyRead(Document):
@@ -75,6 +77,13 @@ class VocabularyRead(Document):
     outside: Finite = Field(ge=0.0, le=1.0)
     """Share of the probability of the model's own output that lies beyond those ids, at positions ``all``; 0 where
     every row is read."""
+
+    def remark(self, rows: int) -> str:
+        """The same in words, of a model whose unembedding has so many rows."""
+        return (
+            f"ids 0..{self.ids - 1} of {rows} are read; those beyond hold {self.outside:.2g} of the probability of the "
+            "model's own output"
+        )
 
 
 class EngineIdentity(Document):

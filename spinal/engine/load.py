@@ -3,7 +3,7 @@
 import contextlib
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +79,13 @@ def load_pair(
     def opened(side: Checkpoint) -> LoadedModel:
         base = side.whole
         if base.path not in bases:
-            bases[base.path] = load(base, profile, device, stream=stream and not adapters)
-        return bases[base.path] if side.base is None else _adapted(bases[base.path], side)
+            lent = replace(base, lender=side.lender)
+            bases[base.path] = load(lent, profile, device, stream=stream and not adapters)
+        made = bases[base.path]
+        if side.base is not None:
+            return _adapted(made, side)
+        # The same model, read as this side is: an adapter's base is read as far as its own ids go.
+        return made if made.checkpoint == side else replace(made, checkpoint=side)
 
     return opened(reference), opened(candidate)
 

@@ -10,13 +10,14 @@ from functools import cached_property
 import torch
 
 from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.tokenizer import known_ids
 from spinal.documents.editions import PRESENT, Edition
 from spinal.engine.anatomy import Anatomy, find_anatomy
 from spinal.engine.load import LoadedModel, load, load_pair
 from spinal.engine.reporter import Reporter
 from spinal.engine.tokens import Batch, GatheredRows, Tokens, lens_rows, make_batches, tokenize
 from spinal.engine.transport import Readout
-from spinal.errors import TokenizerMismatch
+from spinal.errors import PairMismatch, TokenizerMismatch
 from spinal.profile import MeasurementProfile
 from spinal.prompts.sets import PromptSet
 
@@ -124,16 +125,24 @@ def open_session(checkpoint: Checkpoint, setup: Setup) -> Session:
 
 
 def open_pair(reference: Checkpoint, candidate: Checkpoint, setup: Setup) -> tuple[Session, Session]:
-    """Both models of a pair that :func:`spinal.checkpoints.pair.check_pair` has passed; what they share is read once.
+    """Both models of a pair that :func:`spinal.checkpoints.pair.prepare_sides` has passed; what they share is read
+    once.
 
-    Raises what :func:`open_session` raises, and TokenizerMismatch where the prompts become different token ids.
+    Raises what :func:`open_session` raises, TokenizerMismatch where the prompts become different token ids, and
+    PairMismatch where the two are read up to different ids.
     """
     pair = load_pair(reference, candidate, setup.profile, setup.device, stream=setup.stream)
     ours, theirs = (_opened(loaded, setup) for loaded in pair)
     if ours.tokens.digest != theirs.tokens.digest:
         raise TokenizerMismatch(
             f"{reference.source} and {candidate.source} turn the prompts into different token ids",
-            hint="both checkpoints must share tokenizer.json and tokenizer_config.json",
+            hint="compare checkpoints whose tokenizers agree on these prompts, or name one for both: --tokenizer DIR",
+        )
+    if ours.readout.vocabulary != theirs.readout.vocabulary:
+        raise PairMismatch(
+            f"{reference.source} is read up to id {ours.readout.vocabulary - 1}, {candidate.source} up to id "
+            f"{theirs.readout.vocabulary - 1}",
+            hint="trace both sides in one comparison: they are then read up to the ids that they share",
         )
     return ours, theirs
 
@@ -141,8 +150,24 @@ def open_pair(reference: Checkpoint, candidate: Checkpoint, setup: Setup) -> tup
 def _opened(loaded: LoadedModel, setup: Setup) -> Session:
     tokens = tokenize(loaded, setup.prompts, setup.asked)
     anatomy = find_anatomy(loaded.model, _blocks(loaded.checkpoint), loaded.checkpoint.source, loaded.store)
-    readout = Readout(anatomy, min(len(loaded.tokenizer), anatomy.vocabulary))
+    readout = Readout(anatomy, _vocabulary(loaded.checkpoint, tokens, anatomy.vocabulary))
     return Session(setup, loaded, readout, tokens, lens_rows(tokens.ids, setup.asked.lens_positions))
+
+
+def _vocabulary(checkpoint: Checkpoint, tokens: Tokens, rows: int) -> int:
+    """How many ids the next-token distributions hold: those that the tokenizer's files know, as far as the head has
+    rows, or as many as a comparison shares. Told from files, so that a submission knows it, too."""
+    highest = 1 + max(max(ids) for ids in tokens.ids)
+    if checkpoint.vocabulary is None:
+        # A token that only the tokenizer's settings name is known to no file, and read where a prompt holds it.
+        return min(max(known_ids(checkpoint.tokenizing), highest), rows)
+    if not highest <= checkpoint.vocabulary <= rows:
+        raise PairMismatch(
+            f"{checkpoint.source} shares {checkpoint.vocabulary} ids with the other side; it has {rows}, and the "
+            f"prompts go up to id {highest - 1}",
+            hint="leave the tokens out of the prompts that only one side knows",
+        )
+    return checkpoint.vocabulary
 
 
 def _blocks(checkpoint: Checkpoint) -> int:
