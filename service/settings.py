@@ -29,6 +29,11 @@ class Settings(BaseSettings):
     """Whether work that one tenant's audit needed is used for another's. Off, every tenant's checkpoints are measured
     for itself, and neither an answer nor its speed tells what others have audited."""
 
+    remember_digest_s: float = Field(default=7 * 86400.0, gt=0)
+    """How long the content of files that have not been touched is known without reading them again."""
+    missing_model_s: float = Field(default=600.0, ge=0)
+    """How long a run goes on being offered to workers while those that took it do not find its checkpoint."""
+
     # HTTP
     auth: Literal["required", "disabled"] = "required"
     key_pepper: SecretStr = SecretStr("")

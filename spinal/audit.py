@@ -16,7 +16,7 @@ from typing import Protocol, cast
 
 from spinal.analysis.compare import compare
 from spinal.checkpoints.checkpoint import Checkpoint
-from spinal.checkpoints.identity import weights_digest
+from spinal.checkpoints.held import Held, hold
 from spinal.checkpoints.inspect import inspect
 from spinal.checkpoints.pair import prepare_sides, reading_of
 from spinal.documents.capture import load_capture
@@ -187,10 +187,10 @@ def trace_checkpoint(
         raise ValueError("tracing needs a port for captures")
     found_prompts = find_prompts(prompts, ports)
     inspect(checkpoint)
-    with ports.watch(checkpoint.source) as show:
+    with ports.watch(checkpoint.source) as show, hold(checkpoint) as held:
 
         def digest() -> str:
-            content = weights_digest(checkpoint, progress=show, cancelled=ports.cancelled)
+            content = held.digest(progress=show, cancelled=ports.cancelled)
             fingerprint = profile.fingerprint_under(ports.edition.scheme)
             return trace_digest(
                 content, found_prompts.digest, fingerprint, ports.edition.engine, reading_of(checkpoint)
@@ -198,14 +198,15 @@ def trace_checkpoint(
 
         kept = captures.find(digest)
         if kept is not None:
+            held.require_unchanged()
             return Traced(
                 _as_of_today(kept.trace, checkpoint, found_prompts, stamp_profile(profile, ports.edition)),
                 kept.capture,
                 checkpoint,
             )
         path = captures.place()
-        trace = _measure(checkpoint, found_prompts, profile, ports, path, show)
-        return replace(captures.keep(trace, path), checkpoint=checkpoint)
+        kept = captures.keep(_measure(held.checkpoint, found_prompts, profile, ports, path, show), path)
+        return replace(kept, trace=kept.trace.remarked(checkpoint.remarks), checkpoint=checkpoint)
 
 
 def compare_traces(
@@ -347,18 +348,33 @@ def _evidence(
 ) -> PairEvidence:
     if reference.checkpoint is None or candidate.checkpoint is None:
         return absent_evidence(reference.trace, candidate.trace, profile, NO_CHECKPOINT)
-    return ports.engine().gather_evidence(
-        reference.checkpoint,
-        candidate.checkpoint,
-        reference_capture=reference.capture,
-        candidate_capture=candidate.capture,
-        prompts=find_prompts(_needed(prompts), ports),
-        profile=profile,
-        device=ports.device,
-        stream=ports.stream,
-        progress=show,
-        cancelled=ports.cancelled,
-    )
+    with hold(reference.checkpoint) as ours, hold(candidate.checkpoint) as theirs:
+        for held, side in ((ours, reference), (theirs, candidate)):
+            _require_traced(held, side.trace, ports, show)
+        found = ports.engine().gather_evidence(
+            ours.checkpoint,
+            theirs.checkpoint,
+            reference_capture=reference.capture,
+            candidate_capture=candidate.capture,
+            prompts=find_prompts(_needed(prompts), ports),
+            profile=profile,
+            device=ports.device,
+            stream=ports.stream,
+            progress=show,
+            cancelled=ports.cancelled,
+        )
+        ours.require_unchanged()
+        theirs.require_unchanged()
+        return found
+
+
+def _require_traced(held: Held, trace: Trace, ports: Ports, show: ProgressSink) -> None:
+    """What is about to be compared has to be what the trace was measured on."""
+    if held.digest(progress=show, cancelled=ports.cancelled) != trace.model.weights_digest:
+        raise ModelChanged(
+            f"{held.checkpoint.source} is not what its trace was measured on",
+            hint="submit again when its files are final",
+        )
 
 
 def _as_of_today(trace: Trace, checkpoint: Checkpoint, prompts: PromptSet, profile: dict[str, object]) -> Trace:
@@ -371,4 +387,4 @@ def _as_of_today(trace: Trace, checkpoint: Checkpoint, prompts: PromptSet, profi
             "prompt_set": trace.prompt_set.model_copy(update={"name": prompts.name}),
             "profile": profile,
         }
-    )
+    ).remarked(checkpoint.remarks)

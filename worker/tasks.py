@@ -20,6 +20,7 @@ from service.platform.telemetry import configure_telemetry, run_span, trace_id
 from service.runs import rings, transitions
 from service.runs.kinds import KINDS, UnknownKind, attempts_of
 from service.settings import Settings, get_settings
+from spinal.checkpoints.held import sweep_held
 from spinal.errors import Cancelled, DatabaseUnavailable, InternalError, LeaseLost, OutOfMemory, SpinalError
 from worker.celery_app import TASK, app
 from worker.job import Job
@@ -196,7 +197,7 @@ def _begin_child(**_: Any) -> None:
     _listen_for_release()
     settings = get_settings()
     configure_telemetry(settings, "spinal-worker")
-    for left in ArtifactStore(settings).sweep_scratch():
+    for left in (*ArtifactStore(settings).sweep_scratch(), *sweep_held()):
         log.warning("removed what a killed worker left", folder=str(left))
 
 

@@ -1,5 +1,6 @@
 """From a request to what has to be measured: checkpoints that were looked at, prompts, specifications of runs."""
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +12,9 @@ from service.runs.held import OWN_NAMES
 from service.runs.specs import SIDES, compare_spec, spec_digest, trace_spec
 from service.settings import Settings
 from spinal.checkpoints.checkpoint import Checkpoint
-from spinal.checkpoints.identity import snapshot_digest
+from spinal.checkpoints.identity import content_snapshot, host_identity
 from spinal.checkpoints.pair import check_pair
+from spinal.documents.canonical import digest_of
 from spinal.profile import MeasurementProfile
 from spinal.prompts.builtin import BUILTIN_SETS, builtin_prompts
 from spinal.prompts.sets import PromptSet
@@ -29,6 +31,8 @@ class AuditRequest:
     what all others are compared with."""
     prompt_set: str
     profile: MeasurementProfile
+    weights_digests: dict[str, str] = field(default_factory=dict)
+    """The content that the caller expects, by role."""
     labels: dict[str, str] = field(default_factory=dict)
     priority: int = 0
     body: dict[str, Any] = field(default_factory=dict)
@@ -56,7 +60,18 @@ def resolve_request(ledger: Ledger, settings: Settings, tenant: str, request: Au
             check_pair(checkpoints[REFERENCE], checkpoints[role])
     prompts = _prompts(ledger, tenant, request.prompt_set)
     owner, profile = settings.owner_of_work(tenant), request.profile
-    specs = {role: _trace(checkpoint, prompts, profile, owner) for role, checkpoint in checkpoints.items()}
+    specs = {
+        role: trace_spec(
+            model=checkpoint.source,
+            snapshot=content_snapshot(checkpoint),
+            files=_files(settings, checkpoint),
+            prompt_set=prompts.digest,
+            profile=profile,
+            tenant=owner,
+            weights_digest=request.weights_digests.get(role),
+        )
+        for role, checkpoint in checkpoints.items()
+    }
     described = {role: _described(checkpoint, specs[role]) for role, checkpoint in checkpoints.items()}
     if REFERENCE in specs:
         specs[COMPARE] = compare_spec(dict(specs), profile=profile, tenant=owner)
@@ -80,16 +95,10 @@ def _prompts(ledger: Ledger, tenant: str, named: str) -> PromptSet:
         return find_prompt_set(session, tenant, named)
 
 
-def _trace(
-    checkpoint: Checkpoint, prompts: PromptSet, profile: MeasurementProfile, owner: str | None
-) -> dict[str, Any]:
-    return trace_spec(
-        model=checkpoint.source,
-        snapshot=snapshot_digest(checkpoint),
-        prompt_set=prompts.digest,
-        profile=profile,
-        tenant=owner,
-    )
+def _files(settings: Settings, checkpoint: Checkpoint) -> str:
+    """What this host says of the files, in the present one of the periods for which content is remembered."""
+    period = int(time.time() // settings.remember_digest_s)
+    return digest_of({"files": host_identity(checkpoint), "period": period})
 
 
 def _described(checkpoint: Checkpoint, spec: dict[str, Any]) -> dict[str, Any]:
@@ -102,6 +111,7 @@ def _described(checkpoint: Checkpoint, spec: dict[str, Any]) -> dict[str, Any]:
         "hidden_size": shape.hidden_size,
         "vocab_size": shape.vocab_size,
         "adapter": checkpoint.base is not None,
+        "remarks": list(checkpoint.remarks),
     }
 
 

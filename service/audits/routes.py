@@ -68,10 +68,11 @@ def submit(
         models=body.models(),
         prompt_set=body.prompt_set,
         profile=body.profile,
+        weights_digests=body.weights_digests(),
         labels=body.labels,
         priority=body.priority,
         body=body.model_dump(mode="json", exclude_unset=True),
-        spelled_out=body.model_dump(mode="json"),
+        spelled_out=body.spelled_out(),
     )
     if validate_only:
         resolved = resolve_request(ledger, settings, caller.tenant, asked)

@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.audits.verbs import AuditView
-from service.http.fields import Labels, Reference
+from service.http.fields import HEX, Labels, Reference
 from service.runs.held import prompt_set_of, without_hosts
 from service.runs.kinds import KINDS
 from service.runs.lifecycle import IN_FLIGHT
@@ -46,6 +46,11 @@ class AuditIn(BaseModel):
     prompt_set: Reference = Field(
         default=DEFAULT_SET, description="Name of a built-in set, or digest or name of a stored one."
     )
+    expected_weights_digest: Annotated[str, Field(pattern=HEX)] | None = Field(
+        default=None,
+        description="Weights digest that the candidate has to have; another one ends the audit with "
+        "weights_digest_mismatch.",
+    )
     profile: MeasurementProfile = Field(
         default_factory=MeasurementProfile, description="Knobs that differ from profile spinal/1."
     )
@@ -61,6 +66,16 @@ class AuditIn(BaseModel):
     def models(self) -> dict[str, str]:
         """What each role names, where it names one."""
         return {role: named for role in SIDES if (named := getattr(self, role)) is not None}
+
+    def weights_digests(self) -> dict[str, str]:
+        """The content that is expected, by role."""
+        return {} if self.expected_weights_digest is None else {"candidate": self.expected_weights_digest}
+
+    def spelled_out(self) -> dict[str, Any]:
+        """Every member with its default; without those that came later and are not used, so that releases from before
+        know the request again."""
+        later = {"expected_weights_digest"} if self.expected_weights_digest is None else set()
+        return self.model_dump(mode="json", exclude=later)
 
 
 def _name_kinds(schema: dict[str, Any]) -> None:

@@ -33,12 +33,16 @@ class Held:
     sources: dict[str, str]
     """What the audit calls its checkpoints, by role."""
     prompt_set: str | None
+    remarks: tuple[str, ...]
+    """What is to be said of the files that the audit named in this role."""
     occasion: Occasion
 
     def name_trace(self, trace: Trace) -> Trace:
         """The trace for the reader of this audit."""
         source = self.sources.get(self.role, nameless(trace.model.weights_digest))
-        return named_trace(trace, source=source, prompt_set=self.prompt_set, occasion=self.occasion)
+        return named_trace(
+            trace, source=source, prompt_set=self.prompt_set, occasion=self.occasion, remarks=self.remarks
+        )
 
     def name_comparison(self, comparison: Comparison) -> Comparison:
         """The comparison for the reader of this audit."""
@@ -90,6 +94,7 @@ def _held(row: Any) -> Held:
         role=row.role,
         sources={role: member["source"] for role, member in described.items()},
         prompt_set=prompt_set_of(row.spec).get("name") if "prompt_set" in row.spec else None,
+        remarks=tuple(described.get(row.role, {}).get("remarks", ())),
         occasion=Occasion(_written(row.had_at), row.waited_s),
     )
 

@@ -36,19 +36,37 @@ def edition_of(spec: dict[str, Any]) -> Edition:
 
 
 def trace_spec(
-    *, model: str, snapshot: str, prompt_set: str, profile: MeasurementProfile, tenant: str | None = None
+    *,
+    model: str,
+    snapshot: str,
+    files: str,
+    prompt_set: str,
+    profile: MeasurementProfile,
+    tenant: str | None = None,
+    weights_digest: str | None = None,
 ) -> dict[str, Any]:
-    """Measure the checkpoint ``model`` (a reference) as its files were at ``snapshot``; for one ``tenant`` alone where
-    one is named. Knobs that act only on comparisons are left out: changing them never traces anew."""
-    return _for(tenant) | {
-        "scheme": PRESENT.scheme,
-        "kind": "trace",
-        "model": model,
-        "snapshot": snapshot,
-        "prompt_set": prompt_set,
-        "profile": _asked(profile, "trace"),
-        "engine_version": PRESENT.engine,
-    }
+    """Measure the checkpoint ``model`` (a reference); for one ``tenant`` alone where one is named.
+
+    ``snapshot`` tells a worker on any machine that it is about to read what was submitted. ``files`` is what this host
+    said of the files: while it says the same, a result is one of the same content, and nothing is read again.
+    ``weights_digest`` is the content that the caller expects, where one is. Knobs that act only on comparisons are
+    left out: changing them never traces anew.
+    """
+    expected = {} if weights_digest is None else {"weights_digest": weights_digest}
+    return (
+        _for(tenant)
+        | expected
+        | {
+            "scheme": PRESENT.scheme,
+            "kind": "trace",
+            "model": model,
+            "snapshot": snapshot,
+            "files": files,
+            "prompt_set": prompt_set,
+            "profile": _asked(profile, "trace"),
+            "engine_version": PRESENT.engine,
+        }
+    )
 
 
 def compare_spec(

@@ -1,19 +1,24 @@
-"""Which content a snapshot of files was found to hold, so that weights are hashed once."""
+"""Which content files were found to hold, by what their host says of them, so that weights are hashed once."""
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 
-def known_weights_digest(session: Session, snapshot: str) -> str | None:
+def known_weights_digest(session: Session, files: str, *, not_older_than_s: float) -> str | None:
+    """The content behind a host identity of files; None where it was never read, or too long ago."""
     found: str | None = session.execute(
-        text("SELECT weights_digest FROM snapshots WHERE snapshot_digest = :s"), {"s": snapshot}
+        text("""SELECT weights_digest FROM snapshots
+                WHERE snapshot_digest = :files AND created_at > now() - make_interval(secs => :age)"""),
+        {"files": files, "age": not_older_than_s},
     ).scalar()
     return found
 
 
-def remember_weights_digest(session: Session, snapshot: str, weights: str) -> None:
+def remember_weights_digest(session: Session, files: str, weights: str) -> None:
+    """What has just been read is known from now on."""
     session.execute(
-        text("""INSERT INTO snapshots (snapshot_digest, weights_digest) VALUES (:s, :w)
-                ON CONFLICT (snapshot_digest) DO NOTHING"""),
-        {"s": snapshot, "w": weights},
+        text("""INSERT INTO snapshots (snapshot_digest, weights_digest, scheme) VALUES (:files, :weights, 'rfc8785/1')
+                ON CONFLICT (snapshot_digest) DO UPDATE
+                SET weights_digest = EXCLUDED.weights_digest, created_at = now()"""),
+        {"files": files, "weights": weights},
     )

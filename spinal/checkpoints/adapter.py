@@ -1,38 +1,43 @@
 """Whether an adapter's tensors fit a base, from the headers of both. What is loaded is checked again by the engine."""
 
 import re
-from pathlib import Path
+from typing import Any
 
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.tensors import read_header
 from spinal.errors import AdapterInvalid
 
-WEIGHTS = "adapter_model.safetensors"
 LOW_RANK = re.compile(r"^(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<part>[AB])(?:\.[^.]+)?\.weight$")
 Shape = tuple[int, ...]
 
 
-def require_fit(folder: Path, source: str, base: Checkpoint, why: str = "") -> None:
-    """Raises AdapterInvalid where no low-rank pair of the adapter in ``folder`` belongs to a matrix of ``base``, or one
-    belongs to a matrix of another shape. Says nothing about an adapter without such pairs. ``why`` leads in."""
-    if not (folder / WEIGHTS).is_file():
-        return
-    pairs = _low_rank_pairs(read_header(folder / WEIGHTS, source))
+def require_fit(adapter: Checkpoint, base: Checkpoint) -> None:
+    """Raises AdapterInvalid where no low-rank pair of ``adapter`` belongs to a matrix of ``base``, or one belongs to a
+    matrix of another shape. Says nothing about an adapter without such pairs."""
+    pairs = _low_rank_pairs(_headers(adapter))
     matrices = _matrices(base)
     met = {module: matrices[_tail(module)] for module in pairs if _tail(module) in matrices}
+    about = f"{adapter.source}: its base {adapter.base_named!r} is not at hand, and {base.source}"
     hint = "say where the base lies that the adapter was trained on: --base DIR"
     if pairs and not met:
-        raise AdapterInvalid(f"{source}: {why}{base.source} has no {next(iter(pairs))}", hint=hint)
+        raise AdapterInvalid(f"{about} has no {next(iter(pairs))}", hint=hint)
     for module, shapes in met.items():
         if not any(pairs[module] in (shape, shape[::-1]) for shape in shapes):
             raise AdapterInvalid(
-                f"{source}: {why}{base.source} does not fit: its {module} is {_times(next(iter(shapes)))}, that of the "
-                f"adapter {_times(pairs[module])}",
+                f"{about} does not fit: its {module} is {_times(next(iter(shapes)))}, that of the adapter "
+                f"{_times(pairs[module])}",
                 hint=hint,
             )
 
 
-def _low_rank_pairs(header: dict[str, dict[str, list[int]]]) -> dict[str, Shape]:
+def _headers(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for file in checkpoint.weight_files():
+        found |= read_header(file, checkpoint.source, checkpoint.roots)
+    return found
+
+
+def _low_rank_pairs(header: dict[str, dict[str, Any]]) -> dict[str, Shape]:
     """Module -> (rows, columns) of the product B A, for every pair that is whole."""
     halves: dict[str, dict[str, list[int]]] = {}
     for name, tensor in header.items():
@@ -45,10 +50,9 @@ def _low_rank_pairs(header: dict[str, dict[str, list[int]]]) -> dict[str, Shape]
 def _matrices(base: Checkpoint) -> dict[str, set[Shape]]:
     """Shapes of the matrices of a checkpoint by the tail of their module's name."""
     found: dict[str, set[Shape]] = {}
-    for file in base.weight_files():
-        for name, tensor in read_header(file, base.source).items():
-            if name.endswith(".weight") and len(tensor["shape"]) == 2:
-                found.setdefault(_tail(name.removesuffix(".weight")), set()).add(tuple(tensor["shape"]))
+    for name, tensor in _headers(base).items():
+        if name.endswith(".weight") and len(tensor["shape"]) == 2:
+            found.setdefault(_tail(name.removesuffix(".weight")), set()).add(tuple(tensor["shape"]))
     return found
 
 

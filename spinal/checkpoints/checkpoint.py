@@ -1,10 +1,11 @@
 """A checkpoint folder as a value: where it lies, what its configuration says. No torch."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ADAPTER_CONFIG = "adapter_config.json"
+from spinal.checkpoints.files import TOKENIZER, FileList
 
 
 @dataclass(frozen=True)
@@ -18,12 +19,31 @@ class Checkpoint:
     revision: str | None = None
     """Commit, version or tag it is pinned to, where its source has one."""
     base: "Checkpoint | None" = None
+    base_named: str | None = None
+    """What an adapter's configuration names as its base, where another one takes its place."""
     lender: "Checkpoint | None" = None
-    """Whose tokenizer reads the prompts, where it is not the checkpoint's own; only the tokenizer of it is used."""
+    """Whose tokenizer reads the prompts, where it is not the checkpoint's own; of this folder nothing else is read."""
     vocabulary: int | None = None
     """Ids 0..n-1 are read, where those are fewer than the checkpoint's own: what the sides of a comparison share."""
-    remarks: tuple[str, ...] = ()
-    """What a reader of its trace has to know about how it was found."""
+    files: FileList = field(default=FileList((), ()))
+    """The files that are read, and none beside them."""
+    roots: tuple[Path, ...] | None = None
+    """Folders below which every file has to lie, wherever links lead; None where any place will do."""
+    held: object | None = field(default=None, compare=False, repr=False)
+    """Set by :func:`spinal.checkpoints.held.hold` while its files are held open."""
+
+    @property
+    def parts(self) -> "Iterator[Checkpoint]":
+        """The folders it is made of: itself, and the base of an adapter."""
+        yield self
+        if self.base is not None:
+            yield from self.base.parts
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What its reader should know: a base or a tokenizer that is not its own, files that are not part of what was
+        read. Names nobody else: a trace may be shown to others than those who named them."""
+        return (*_elsewhere(self), *(_unread(part) for part in self.parts if part.files.others))
 
     @property
     def whole(self) -> "Checkpoint":
@@ -62,8 +82,27 @@ class Checkpoint:
         return _first_int(self.text_config, "max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 
     def weight_files(self) -> list[Path]:
-        """The safetensors files that hold the weights, in name order."""
-        return sorted(path for path in self.path.glob("*.safetensors") if path.is_file())
+        """The safetensors files that hold the weights, in the order in which they are read."""
+        return [self.path / name for name in self.files.weights]
+
+
+def _elsewhere(checkpoint: Checkpoint) -> Iterator[str]:
+    if checkpoint.base_named is not None:
+        yield (
+            f"the adapter names the base {checkpoint.base_named!r}; it was measured on another one, whose shapes its "
+            "tensors fit"
+        )
+    if checkpoint.lender is not None:
+        own = TOKENIZER in checkpoint.whole.files.settings
+        yield f"the prompts were read with {'another' if own else 'a lent'} tokenizer: its folder holds " + (
+            "one of its own" if own else "none"
+        )
+
+
+def _unread(checkpoint: Checkpoint) -> str:
+    files = checkpoint.files
+    more = f" and {files.more} more" if files.more else ""
+    return f"not part of {checkpoint.source} and not read: {', '.join(files.others)}{more}"
 
 
 def _first_int(config: dict[str, Any], *names: str) -> int | None:

@@ -1,59 +1,189 @@
-"""Which files of a folder hold the weights, and whether the index agrees with them."""
+"""Which files a checkpoint is: the ones that transformers and PEFT would load, and no others. No torch.
 
-import json
-from pathlib import Path
+Everything that looks at a checkpoint - inspection, digests, the loader, streaming - reads this one list.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.opening import read_regular
 from spinal.errors import (
+    AdapterInvalid,
     ConfigInvalid,
     PickleWeightsRefused,
+    SpinalError,
+    TokenizerInvalid,
     WeightsCorrupt,
     WeightsMissing,
 )
 
+CONFIG = "config.json"
+ADAPTER_CONFIG = "adapter_config.json"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+TOKENIZER = "tokenizer.json"
+TOKENIZER_FILES = (
+    TOKENIZER,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
+"""Files of a tokenizer that may change what it does, in a checkpoint that has them."""
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+UNREMARKABLE = frozenset({"generation_config.json", "README.md", "LICENSE", "LICENSE.txt", ".gitattributes", ".git"})
+"""Files that say nothing about what a checkpoint computes, and that most checkpoints have."""
+MOST_ENTRIES = 1000
+"""So many entries of a folder are looked at for the remark on what is not read."""
+MOST_NAMED = 5
+MOST_CONFIG_BYTES = 16 * 2**20
+MOST_INDEX_BYTES = 64 * 2**20
+MOST_TOKENIZER_BYTES = 128 * 2**20
+MOST_SHARDS = 10_000
 
 
-def read_config(path: Path, source: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class FileList:
+    """The files of one checkpoint folder by name, in the order in which they are read."""
+
+    settings: tuple[str, ...]
+    """Configuration and tokenizer files, and the index where the weights are in shards."""
+    weights: tuple[str, ...]
+    """Safetensors files; of shards, in name order, as transformers reads them."""
+    others: tuple[str, ...] = ()
+    """Files beside them that are not read, as far as they are worth a remark."""
+    more: int = 0
+    """How many others are not named."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All files that are read."""
+        return (*self.settings, *self.weights)
+
+
+def file_error(name: str) -> Callable[[str], SpinalError]:
+    """The error of a listed file that cannot be used."""
+    if name.startswith("adapter_"):
+        return lambda detail: AdapterInvalid(detail, hint="save the adapter with save_pretrained()")
+    if name == CONFIG:
+        return lambda detail: ConfigInvalid(detail, hint="save the model with save_pretrained()")
+    if name in TOKENIZER_FILES:
+        return lambda detail: TokenizerInvalid(detail, hint="save the fast tokenizer with the model")
+    return lambda detail: WeightsCorrupt(detail, hint="save the model with save_pretrained(), or copy it again")
+
+
+def most_bytes(name: str) -> int:
+    """The size up to which a settings file is read."""
+    if name in TOKENIZER_FILES:
+        return MOST_TOKENIZER_BYTES
+    return MOST_INDEX_BYTES if name == INDEX else MOST_CONFIG_BYTES
+
+
+def read_settings(folder: Path, name: str, source: str, roots: Sequence[Path] | None) -> dict[str, Any]:
+    """A settings file that is a JSON object. Raises FileNotFoundError where there is none, and the file's error."""
+    make = file_error(name)
+    raw = read_regular(folder / name, source, make, most_bytes=most_bytes(name), roots=roots)
+    found = _parsed(raw, name, source)
+    if not isinstance(found, dict):
+        raise make(f"{source}: {name} is not a JSON object")
+    return found
+
+
+def read_config(folder: Path, name: str, source: str, roots: Sequence[Path] | None = None) -> dict[str, Any]:
+    """A settings file that a checkpoint must have."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        return read_settings(folder, name, source, roots)
     except FileNotFoundError as error:
-        raise ConfigInvalid(f"{source} has no {path.name}", hint="save the model with save_pretrained()") from error
-    except (OSError, ValueError) as error:
-        raise ConfigInvalid(f"{source}: {path.name} is not readable JSON ({error})") from error
-    if not isinstance(config, dict):
-        raise ConfigInvalid(f"{source}: {path.name} is not a JSON object")
-    return config
+        raise file_error(name)(f"{source} has no {name}") from error
 
 
-def check_weight_files(checkpoint: Checkpoint) -> list[Path]:
-    files = checkpoint.weight_files()
-    if files:
-        return files
-    pickles = sorted(p.name for p in checkpoint.path.iterdir() if p.suffix in PICKLE_SUFFIXES)
+def list_files(folder: Path, source: str, roots: Sequence[Path] | None, *, adapter: bool) -> FileList:
+    """The files of the checkpoint in ``folder`` that are read, ahead of reading them.
+
+    As transformers does it: ``model.safetensors`` where there is one, else the shards that the index names; of an
+    adapter ``adapter_model.safetensors``, its tokenizer and configuration being those of its base. Raises
+    PickleWeightsRefused, WeightsMissing, WeightsCorrupt, AdapterInvalid, ModelPathRefused.
+    """
+    if adapter:
+        settings, weights = [ADAPTER_CONFIG], _single(folder, ADAPTER_WEIGHTS)
+    else:
+        settings = [CONFIG, *(name for name in TOKENIZER_FILES if _is_there(folder / name))]
+        weights = _single(folder, WEIGHTS)
+        if not weights and _is_there(folder / INDEX):
+            settings.append(INDEX)
+            weights = _shards(folder, source, roots)
+    if not weights:
+        raise _without_weights(folder, source, ADAPTER_WEIGHTS if adapter else WEIGHTS)
+    others, more = _others(folder, {*settings, *weights})
+    return FileList(tuple(settings), tuple(weights), others, more)
+
+
+def list_tokenizer_files(folder: Path) -> FileList:
+    """The files of the tokenizer in ``folder``, and no others."""
+    return FileList(tuple(name for name in TOKENIZER_FILES if _is_there(folder / name)), ())
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is anything of that name, so that a link that leads nowhere is an error and no absence."""
+    return os.path.lexists(path)
+
+
+def _single(folder: Path, name: str) -> list[str]:
+    return [name] if _is_there(folder / name) else []
+
+
+def _shards(folder: Path, source: str, roots: Sequence[Path] | None) -> list[str]:
+    weight_map = read_settings(folder, INDEX, source, roots).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise file_error(INDEX)(f"{source}: {INDEX} has no weight_map")
+    for tensor, shard in weight_map.items():
+        if not isinstance(shard, str) or PurePosixPath(shard).name != shard or not shard.endswith(".safetensors"):
+            raise file_error(INDEX)(f"{source}: {INDEX} gives no safetensors file of this folder for {tensor}")
+    shards = sorted(set(weight_map.values()))
+    if len(shards) > MOST_SHARDS:
+        raise file_error(INDEX)(f"{source}: {INDEX} names {len(shards)} files, at most {MOST_SHARDS} are read")
+    for shard in shards:
+        if not _is_there(folder / shard):
+            raise WeightsMissing(f"{source}: shard {shard} is missing", hint="copy all shards")
+    return shards
+
+
+def _without_weights(folder: Path, source: str, name: str) -> SpinalError:
+    found = sorted(entry.name for entry in _entries(folder))
+    pickles = [entry for entry in found if entry.endswith(PICKLE_SUFFIXES)]
     if pickles:
-        raise PickleWeightsRefused(
-            f"{checkpoint.source} holds only pickle weights ({pickles[0]}), which can run code when read",
+        return PickleWeightsRefused(
+            f"{source} holds its weights only as pickle ({pickles[0]}), which can run code when read",
             hint="convert them where you trust them: load the model and call save_pretrained(safe_serialization=True)",
         )
-    raise WeightsMissing(
-        f"{checkpoint.source} holds no *.safetensors file", hint="save the model with save_pretrained()"
+    strays = [entry for entry in found if entry.endswith((".safetensors", ".gguf"))]
+    beside = f"; it is not known how {strays[0]} belongs to it" if strays else ""
+    index = "" if name == ADAPTER_WEIGHTS else f" and no {INDEX}"
+    return WeightsMissing(
+        f"{source} holds no {name}{index}{beside}", hint="save it with save_pretrained(), the index included"
     )
 
 
-def check_index(checkpoint: Checkpoint, headers: dict[Path, dict[str, Any]]) -> None:
-    path = checkpoint.path / "model.safetensors.index.json"
-    if not path.is_file():
-        return
-    weight_map = read_config(path, checkpoint.source).get("weight_map")
-    if not isinstance(weight_map, dict):
-        raise WeightsCorrupt(f"{checkpoint.source}: {path.name} has no weight_map")
-    by_name = {file.name: header for file, header in headers.items()}
-    for tensor, shard in weight_map.items():
-        if shard not in by_name:
-            raise WeightsMissing(f"{checkpoint.source}: shard {shard} is missing", hint="copy all shards")
-        if tensor not in by_name[shard]:
-            raise WeightsCorrupt(
-                f"{checkpoint.source}: shard {shard} lacks tensor {tensor}", hint="copy the file again"
-            )
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(islice(entries, MOST_ENTRIES))
+    except OSError:
+        return []
+
+
+def _others(folder: Path, listed: set[str]) -> tuple[tuple[str, ...], int]:
+    found = sorted(entry.name for entry in _entries(folder) if entry.name not in listed | UNREMARKABLE)
+    return tuple(found[:MOST_NAMED]), len(found[MOST_NAMED:])
+
+
+def _parsed(raw: bytes, name: str, source: str) -> Any:
+    import json
+
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise file_error(name)(f"{source}: {name} is not readable JSON ({error})") from error

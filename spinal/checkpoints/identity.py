@@ -1,69 +1,136 @@
-"""Identities of a checkpoint: a cheap one of its files as they lie there, and one of their content."""
+"""Identities of a checkpoint: of its content, of its content between machines, and of its files on this host.
+
+``weights_digest`` names content and takes reading all of it. The other two are cheap. ``content_snapshot`` tells a
+worker that it is about to read what was submitted, wherever the files lie there; ``host_identity`` tells, on one host,
+that files have not been touched since they were last read. Neither stands for content that nobody has read.
+"""
 
 import hashlib
+import os
 from pathlib import Path
+from typing import Any
 
-from spinal.checkpoints.checkpoint import ADAPTER_CONFIG, Checkpoint
-from spinal.documents.canonical import digest_of
-from spinal.documents.editions import FORMER, PRESENT, Edition
-from spinal.errors import (
-    Cancelled,
-)
-from spinal.progress import CancelCheck, Progress, ProgressSink, ignore_progress, never_cancelled
+from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.files import file_error, most_bytes
+from spinal.checkpoints.held import Held, hold
+from spinal.checkpoints.opening import open_regular, read_regular
+from spinal.checkpoints.unchanged import Remembered
+from spinal.documents.canonical import PYTHON_JSON, digest_of
+from spinal.errors import ModelChanged
+from spinal.progress import CancelCheck, ProgressSink, ignore_progress, never_cancelled
 
-HASH_PIECE = 16 * 1024 * 1024
-IDENTITY_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+SAMPLES = 16
+SAMPLE_BYTES = 64 * 1024
+MOST_HEADER = 100 * 1024 * 1024
 
-
-def snapshot_digest(checkpoint: Checkpoint, edition: Edition = PRESENT) -> str:
-    """Cheap identity of the files as they lie there (names, sizes, times, safetensors headers): equal
-    snapshots mean equal content for every purpose but forgery. See :func:`weights_digest` for content."""
-    entries = []
-    for file in _identity_files(checkpoint):
-        status = file.stat()
-        # Nanoseconds are more than RFC 8785 lets a number hold.
-        changed = status.st_mtime_ns if edition == FORMER else str(status.st_mtime_ns)
-        entries.append([str(file), status.st_size, changed])
-    base = snapshot_digest(checkpoint.base, edition) if checkpoint.base else None
-    return digest_of({"files": entries, "base": base}, edition.scheme)
+_known: Remembered[str] = Remembered(1024)
 
 
 def weights_digest(
     checkpoint: Checkpoint, *, progress: ProgressSink = ignore_progress, cancelled: CancelCheck = never_cancelled
 ) -> str:
     """sha256 over name and content of weights, config, tokenizer and adapter files; independent of place. Raises
-    Cancelled."""
-    return _content_digest(checkpoint, _Hashing(checkpoint, progress, cancelled))
+    Cancelled, and what :func:`spinal.checkpoints.held.hold` raises."""
+    with hold(checkpoint) as held:
+        found = held.digest(progress=progress, cancelled=cancelled)
+        held.require_unchanged()
+        return found
 
 
-def _content_digest(checkpoint: Checkpoint, hashing: "_Hashing") -> str:
-    entries = {file.name: hashing.sha256(file) for file in _identity_files(checkpoint)}
-    base = _content_digest(checkpoint.base, hashing) if checkpoint.base else None
-    return digest_of({"files": entries, "base": base})
+def content_snapshot(checkpoint: Checkpoint) -> str:
+    """Cheap identity between machines: names, sizes, sha256 of all files but the weights; of these the headers and
+    blocks at :data:`SAMPLES` places. The same for copies at other places, with other times. Raises ModelChanged where
+    a file is gone, and a file's error."""
+    return digest_of([_snapshot(part) for part in checkpoint.parts])
 
 
-class _Hashing:
-    """Reads files in pieces, so that it can say how far it is and stop in between."""
-
-    def __init__(self, checkpoint: Checkpoint, progress: ProgressSink, cancelled: CancelCheck) -> None:
-        parts = [checkpoint, *([checkpoint.base] if checkpoint.base else [])]
-        self._total = sum(file.stat().st_size for part in parts for file in _identity_files(part))
-        self._done = 0
-        self._progress, self._cancelled = progress, cancelled
-
-    def sha256(self, path: Path) -> str:
-        hasher = hashlib.sha256()
-        with path.open("rb") as stream:
-            while piece := stream.read(HASH_PIECE):
-                if self._cancelled():
-                    raise Cancelled("cancelled in phase hash")
-                hasher.update(piece)
-                self._done += len(piece)
-                # Of the whole run this is hardly anything.
-                self._progress(Progress("hash", self._done, self._total, 0.0))
-        return hasher.hexdigest()
+def host_identity(checkpoint: Checkpoint) -> str:
+    """Of the files on this host: name, device, inode, size, time of change of the content and of anything. Raises
+    ModelChanged where a file is gone."""
+    return identity_of_stamps(
+        tuple(
+            (f"{depth}/{name}", _stamp(part, name))
+            for depth, part in enumerate(checkpoint.parts)
+            for name in part.files.names
+        )
+    )
 
 
-def _identity_files(checkpoint: Checkpoint) -> list[Path]:
-    named = [checkpoint.path / name for name in (*IDENTITY_FILES, ADAPTER_CONFIG)]
-    return [*checkpoint.weight_files(), *(path for path in named if path.is_file())]
+def held_identity(held: Held) -> str:
+    """:func:`host_identity` of files as they were opened."""
+    return identity_of_stamps(held.stamps())
+
+
+def identity_of_stamps(stamps: tuple[tuple[str, tuple[int, ...]], ...]) -> str:
+    # Nanoseconds are more than RFC 8785 lets a number hold.
+    return digest_of([[name, [str(number) for number in stamp]] for name, stamp in stamps])
+
+
+def former_snapshot(checkpoint: Checkpoint) -> str:
+    """What the release before told snapshots of the files apart by, for work that it accepted."""
+    entries: list[list[Any]] = []
+    for path in _former_files(checkpoint.path):
+        status = path.stat()
+        entries.append([str(path), status.st_size, status.st_mtime_ns])
+    base = former_snapshot(checkpoint.base) if checkpoint.base else None
+    return digest_of({"files": entries, "base": base}, PYTHON_JSON)
+
+
+def _former_files(folder: Path) -> list[Path]:
+    names = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "adapter_config.json")
+    weights = sorted(path for path in folder.glob("*.safetensors") if path.is_file())
+    return [*weights, *(folder / name for name in names if (folder / name).is_file())]
+
+
+def _snapshot(checkpoint: Checkpoint) -> str:
+    """Of one folder; read again when the host says that a file changed."""
+    paths = [checkpoint.path / name for name in checkpoint.files.names]
+    return _known.value((checkpoint.source, checkpoint.files), lambda: paths, lambda: _read_snapshot(checkpoint))
+
+
+def _read_snapshot(checkpoint: Checkpoint) -> str:
+    try:
+        settings = {name: _sha256_of_settings(checkpoint, name) for name in checkpoint.files.settings}
+        weights = {name: _sampled(checkpoint, name) for name in checkpoint.files.weights}
+    except FileNotFoundError as error:
+        raise _gone(checkpoint, error) from error
+    return digest_of({"settings": settings, "weights": weights})
+
+
+def _sha256_of_settings(checkpoint: Checkpoint, name: str) -> str:
+    make = file_error(name)
+    raw = read_regular(
+        checkpoint.path / name, checkpoint.source, make, most_bytes=most_bytes(name), roots=checkpoint.roots
+    )
+    return hashlib.sha256(raw).hexdigest()
+
+
+def _sampled(checkpoint: Checkpoint, name: str) -> list[str]:
+    """Size, and a digest of the header and of blocks evenly spread from the first byte behind it to the last."""
+    descriptor = open_regular(checkpoint.path / name, checkpoint.source, file_error(name), checkpoint.roots)
+    try:
+        size = os.fstat(descriptor).st_size
+        length = min(int.from_bytes(os.pread(descriptor, 8, 0), "little"), MOST_HEADER)
+        hasher = hashlib.sha256(os.pread(descriptor, 8 + length, 0))
+        first, last = min(8 + length, size), max(0, size - SAMPLE_BYTES)
+        for index in range(SAMPLES):
+            at = first + (max(0, last - first) * index) // (SAMPLES - 1)
+            hasher.update(os.pread(descriptor, SAMPLE_BYTES, at))
+    finally:
+        os.close(descriptor)
+    return [str(size), hasher.hexdigest()]
+
+
+def _stamp(checkpoint: Checkpoint, name: str) -> tuple[int, ...]:
+    try:
+        status = (checkpoint.path / name).stat()
+    except FileNotFoundError as error:
+        raise _gone(checkpoint, error) from error
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _gone(checkpoint: Checkpoint, error: OSError) -> ModelChanged:
+    name = Path(str(error.filename)).name
+    return ModelChanged(
+        f"{name} of {checkpoint.source} is not there any more", hint="submit again when its files are final"
+    )

@@ -8,7 +8,7 @@ import re
 from dataclasses import replace
 
 from spinal.checkpoints.checkpoint import Checkpoint
-from spinal.checkpoints.files import check_index, check_weight_files
+from spinal.checkpoints.shards import check_shards
 from spinal.checkpoints.tensors import read_header, scan_non_finite
 from spinal.checkpoints.tokenizer import known_ids
 from spinal.checkpoints.unchanged import Unchanged
@@ -27,29 +27,29 @@ _sound = Unchanged(1024)
 
 def inspect(checkpoint: Checkpoint) -> None:
     """Everything that a second of looking at files can tell; returns silently or raises. What passed is not read again
-    by this process until a file of it changes.
+    by this process until a listed file changes.
 
-    Raises ArchitectureUnsupported, ConfigInvalid, PickleWeightsRefused, WeightsMissing, WeightsCorrupt,
-    NonFiniteWeights, TokenizerInvalid.
+    Raises ArchitectureUnsupported, ConfigInvalid, WeightsMissing, WeightsCorrupt, NonFiniteWeights, TokenizerInvalid,
+    ModelPathRefused.
     """
     if checkpoint.base is not None:
-        # Its tokenizer is read, unless the adapter borrows one.
+        # The tokenizer that is read is the base's, unless another is lent.
         inspect(replace(checkpoint.base, lender=checkpoint.lender))
-    known = (checkpoint.base is None, json.dumps(checkpoint.config, sort_keys=True))
-    folder = checkpoint.path
-    _sound.check(known, lambda: [folder, *sorted(folder.glob("*"))], lambda: _inspect_files(checkpoint))
+    known = (checkpoint.base is None, checkpoint.files, json.dumps(checkpoint.config, sort_keys=True))
+    paths = [checkpoint.path / name for name in checkpoint.files.names]
+    _sound.check(known, lambda: paths, lambda: _inspect_files(checkpoint))
     known_ids(checkpoint)
 
 
 def _inspect_files(checkpoint: Checkpoint) -> None:
     if checkpoint.base is None:
         _check_architecture(checkpoint)
-    files = check_weight_files(checkpoint)
-    headers = {file: read_header(file, checkpoint.source) for file in files}
-    check_index(checkpoint, headers)
+    files = checkpoint.weight_files()
+    headers = {file: read_header(file, checkpoint.source, checkpoint.roots) for file in files}
+    check_shards(checkpoint, headers)
     if sum(file.stat().st_size for file in files) <= SCAN_BYTES:
         for file, header in headers.items():
-            scan_non_finite(file, header, checkpoint.source)
+            scan_non_finite(file, header, checkpoint.source, checkpoint.roots)
 
 
 def _check_architecture(checkpoint: Checkpoint) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.files import list_tokenizer_files
 from spinal.checkpoints.inspect import inspect
 from spinal.checkpoints.tokenizer import has_tokenizer, known_ids, tokenizer_digest
 from spinal.documents.trace import OWN_WAY, Reading
@@ -61,13 +62,10 @@ def lend_tokenizers(sides: Sequence[Checkpoint], tokenizer: Checkpoint | None = 
 
 
 def _with_tokenizer(side: Checkpoint, lender: Checkpoint) -> Checkpoint:
-    own = has_tokenizer(side.whole)
-    if own and tokenizer_digest(side.whole) == tokenizer_digest(lender):
+    if has_tokenizer(side.whole) and tokenizer_digest(side.whole) == tokenizer_digest(lender):
         # Equal files read equally: the checkpoint is then read its own way, and its trace is the same one.
         return side
-    # Names nobody: a trace may be shown to others than those who named the lender.
-    which = "another than its own" if own else "a lent one: its folder holds none"
-    return replace(side, lender=lender, remarks=(*side.remarks, f"the tokenizer that read the prompts is {which}"))
+    return replace(side, lender=replace(lender, files=list_tokenizer_files(lender.path)))
 
 
 def share_vocabulary(sides: Sequence[Checkpoint], at_most: int | None = None) -> list[Checkpoint]:

@@ -1,13 +1,14 @@
 """From a reference to a checkpoint: the source pins it, an adapter brings its base."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from spinal.checkpoints.adapter import require_fit
-from spinal.checkpoints.checkpoint import ADAPTER_CONFIG, Checkpoint
-from spinal.checkpoints.files import read_config
+from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.files import ADAPTER_CONFIG, CONFIG, list_files, list_tokenizer_files, read_config
 from spinal.checkpoints.sources import SOURCES, Pinned, Source, reference_forms
-from spinal.checkpoints.tokenizer import read_tokenizer
+from spinal.checkpoints.tokenizer import known_ids
 from spinal.errors import (
     AdapterInvalid,
     ModelNotFound,
@@ -24,29 +25,52 @@ def resolve_reference(
     """The checkpoint behind ``scheme:path`` of a known source, or behind a bare path, which is ``local``.
 
     With ``roots`` (a server) the path must lie below one of them after symbolic links are followed, and a
-    relative path is looked for below each; ``roots=None`` (a command line) allows every readable path.
+    relative path is looked for below each; ``roots=None`` (a command line) allows every readable path. The files of the
+    checkpoint are listed here, once; the configuration is read.
 
     An adapter is measured on ``base`` where one is given, whatever its configuration names; on ``instead`` where what
-    it names is not found and its tensors fit the shapes there. A remark says so.
+    it names is not found. Its tensors have to fit the shapes there.
 
-    Raises ModelReferenceInvalid, ModelPathRefused, ModelNotFound, ConfigInvalid, AdapterInvalid.
+    Raises ModelReferenceInvalid, ModelPathRefused, ModelNotFound, ConfigInvalid, AdapterInvalid, PickleWeightsRefused,
+    WeightsMissing, WeightsCorrupt.
     """
-    source, path = _source_of(reference)
-    pinned = source.pin(path, roots)
-    folder = source.fetch(pinned)
-    if (folder / ADAPTER_CONFIG).is_file():
-        return _resolve_adapter(folder, pinned, roots, base, instead)
-    return Checkpoint(folder, pinned.name, read_config(folder / "config.json", pinned.name), pinned.revision)
+    return _resolved(reference, roots, bases=(base, instead))
 
 
 def resolve_tokenizer(reference: str, *, roots: Sequence[Path] | None) -> Checkpoint:
-    """A folder of which only the tokenizer is used, whatever else it holds. Raises ModelReferenceInvalid,
+    """A folder of which only the tokenizer is read, whatever else it holds. Raises ModelReferenceInvalid,
     ModelPathRefused, ModelNotFound, TokenizerInvalid."""
     source, path = _source_of(reference)
     pinned = source.pin(path, roots)
-    found = Checkpoint(source.fetch(pinned), pinned.name, {}, pinned.revision)
-    read_tokenizer(found)
+    folder = source.fetch(pinned)
+    found = Checkpoint(folder, pinned.name, {}, pinned.revision, files=list_tokenizer_files(folder), roots=_kept(roots))
+    known_ids(found)
     return found
+
+
+def _resolved(
+    reference: str,
+    roots: Sequence[Path] | None,
+    adapter: str | None = None,
+    bases: tuple[Checkpoint | None, Checkpoint | None] = (None, None),
+) -> Checkpoint:
+    """The checkpoint; with ``adapter``, the name of one whose base is looked for, an adapter is refused. ``bases`` are
+    the one that is given, and the one that may take the place of a base that is not found."""
+    source, path = _source_of(reference)
+    pinned = source.pin(path, roots)
+    folder = source.fetch(pinned)
+    if not os.path.lexists(folder / ADAPTER_CONFIG):
+        config = read_config(folder, CONFIG, pinned.name, roots)
+        files = list_files(folder, pinned.name, roots, adapter=False)
+        return Checkpoint(folder, pinned.name, config, pinned.revision, files=files, roots=_kept(roots))
+    if adapter is not None:
+        # Also what ends a chain of adapters that leads back to its beginning.
+        raise _based_on_an_adapter(adapter)
+    return _resolve_adapter(folder, pinned, roots, *bases)
+
+
+def _kept(roots: Sequence[Path] | None) -> tuple[Path, ...] | None:
+    return None if roots is None else tuple(roots)
 
 
 def _source_of(reference: str) -> tuple[Source, str]:
@@ -70,33 +94,54 @@ def _resolve_adapter(
     folder: Path, pinned: Pinned, roots: Sequence[Path] | None, base: Checkpoint | None, instead: Checkpoint | None
 ) -> Checkpoint:
     source = pinned.name
-    named = read_config(folder / ADAPTER_CONFIG, source).get("base_model_name_or_path")
-    if base is None and (not isinstance(named, str) or not named):
-        raise AdapterInvalid(f"{source}: {ADAPTER_CONFIG} names no base model", hint="set base_model_name_or_path")
-    if base is not None:
-        found, remarks = base, (f"measured on the base that was given; its configuration names {named!r}",)
-        require_fit(folder, source, base)
-    else:
-        found, remarks = _named_base(folder, source, str(named), roots, instead)
+    named = read_config(folder, ADAPTER_CONFIG, source, roots).get("base_model_name_or_path")
+    files = list_files(folder, source, roots, adapter=True)
+    found = base or _named_base(folder, source, named, roots)
+    other = found is base
+    if found is None and instead is not None and instead.base is None:
+        found, other = instead, True
+    if found is None:
+        raise AdapterInvalid(
+            f"{source}: its base model {named!r} was not found",
+            hint="put the base beside the adapter, below the same model root, or say where it lies: --base DIR",
+        )
     if found.base is not None:
-        raise AdapterInvalid(f"{source}: its base is itself an adapter", hint="merge the adapters first")
-    return Checkpoint(folder, source, found.config, pinned.revision, base=found, remarks=remarks)
+        raise _based_on_an_adapter(source)
+    made = Checkpoint(
+        folder,
+        source,
+        found.config,
+        pinned.revision,
+        base=found,
+        base_named=str(named) if other else None,
+        files=files,
+        roots=_kept(roots),
+    )
+    if other:
+        require_fit(made, found)
+    return made
 
 
-def _named_base(
-    folder: Path, source: str, named: str, roots: Sequence[Path] | None, instead: Checkpoint | None
-) -> tuple[Checkpoint, tuple[str, ...]]:
-    """The base that an adapter's configuration names, or ``instead`` of it where it is not found and that one fits."""
-    beside = (folder / named).resolve()
+def _based_on_an_adapter(source: str) -> AdapterInvalid:
+    return AdapterInvalid(f"{source}: its base is itself an adapter", hint="merge the adapters first")
+
+
+def _named_base(folder: Path, source: str, named: object, roots: Sequence[Path] | None) -> Checkpoint | None:
+    """The base that an adapter's configuration names, if it is found."""
+    if not isinstance(named, str) or not named:
+        raise AdapterInvalid(f"{source}: {ADAPTER_CONFIG} names no base model", hint="set base_model_name_or_path")
     try:
-        if roots is None:
-            return resolve_reference(str(beside) if beside.is_dir() else named, roots=None), ()
-        return resolve_reference(f"local:{beside}", roots=roots), ()
-    except (ModelNotFound, ModelPathRefused, ModelReferenceInvalid) as error:
-        if instead is None or instead.base is not None:
-            raise AdapterInvalid(
-                f"{source}: its base model {named!r} was not found",
-                hint="put the base beside the adapter, below the same model root, or say where it lies: --base DIR",
-            ) from error
-    require_fit(folder, source, instead, f"its base model {named!r} was not found, and ")
-    return instead, (f"its base {named!r} was not found: measured on the reference, whose shapes fit",)
+        return _resolved(_beside(folder, named, roots), roots, source)
+    except (ModelNotFound, ModelPathRefused, ModelReferenceInvalid):
+        return None
+
+
+def _beside(folder: Path, base: str, roots: Sequence[Path] | None) -> str:
+    """The reference of a base that an adapter in ``folder`` names."""
+    try:
+        beside = (folder / base).resolve()
+        found = beside.is_dir()
+    except (OSError, ValueError, RuntimeError):
+        # No name that a file system can hold.
+        return base
+    return f"local:{beside}" if roots is not None or found else base

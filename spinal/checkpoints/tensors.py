@@ -1,11 +1,15 @@
 """The safetensors container, read without trusting it: header, bounds, and a NaN scan. No torch."""
 
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from spinal.checkpoints.files import file_error
+from spinal.checkpoints.opening import open_regular
 from spinal.errors import NonFiniteWeights, WeightsCorrupt
 
 MAX_HEADER = 100 * 1024 * 1024
@@ -18,10 +22,18 @@ EXPONENTS = {"BF16": (np.uint16, 0x7F80), "F16": (np.uint16, 0x7C00), "F32": (np
 """Word type and exponent mask: all exponent bits set means infinity or NaN."""
 
 
-def read_header(path: Path, source: str) -> dict[str, Any]:
+def open_weights(path: Path, source: str, roots: Sequence[Path] | None = None) -> BinaryIO:
+    """A safetensors file, open for reading. Raises WeightsCorrupt for what is no regular file, ModelPathRefused."""
+    try:
+        return os.fdopen(open_regular(path, source, file_error(path.name), roots), "rb")
+    except FileNotFoundError as error:
+        raise file_error(path.name)(f"{source}: {path.name} is not there any more") from error
+
+
+def read_header(path: Path, source: str, roots: Sequence[Path] | None = None) -> dict[str, Any]:
     """Tensor name -> {dtype, shape, data_offsets}; raises WeightsCorrupt naming what does not fit."""
-    size = path.stat().st_size
-    with path.open("rb") as stream:
+    with open_weights(path, source, roots) as stream:
+        size = os.fstat(stream.fileno()).st_size
         length = int.from_bytes(stream.read(8), "little")
         if size < 8 or length > min(size - 8, MAX_HEADER):
             raise WeightsCorrupt(f"{source}: {path.name} ends inside its header ({size} bytes)", hint="copy it again")
@@ -59,9 +71,9 @@ def _check_tensor(name: str, tensor: dict[str, Any]) -> None:
         raise ValueError(f"size of {name}")
 
 
-def scan_non_finite(path: Path, header: dict[str, Any], source: str) -> None:
+def scan_non_finite(path: Path, header: dict[str, Any], source: str, roots: Sequence[Path] | None = None) -> None:
     """Raise NonFiniteWeights naming the first tensor that holds NaN or infinity."""
-    with path.open("rb") as stream:
+    with open_weights(path, source, roots) as stream:
         data_start = 8 + int.from_bytes(stream.read(8), "little")
         for name, tensor in header.items():
             if tensor["dtype"] not in EXPONENTS:

@@ -1,63 +1,58 @@
 """The tokenizer of a checkpoint, as far as its files tell: whether there is one, which ids it knows, its identity."""
 
 import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from spinal.checkpoints.checkpoint import Checkpoint
-from spinal.checkpoints.files import read_config
-from spinal.checkpoints.unchanged import Unchanged
+from spinal.checkpoints.files import TOKENIZER, TOKENIZER_FILES, file_error, most_bytes, read_settings
+from spinal.checkpoints.opening import read_regular
+from spinal.checkpoints.unchanged import Remembered
 from spinal.documents.canonical import digest_of
-from spinal.errors import (
-    TokenizerInvalid,
-)
+from spinal.errors import TokenizerInvalid
 
-TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
-)  # fmt: skip
-_known = Unchanged(1024)
-_digests = Unchanged(1024)
-
-
-def tokenizer_file(checkpoint: Checkpoint) -> Path:
-    return checkpoint.tokenizing.path / "tokenizer.json"
+SETTINGS = "tokenizer_config.json"
+_known: Remembered[int] = Remembered(1024)
+_digests: Remembered[str] = Remembered(1024)
 
 
 def has_tokenizer(checkpoint: Checkpoint) -> bool:
-    """Whether the folder that reads the checkpoint's prompts holds a tokenizer, sound or not."""
-    return tokenizer_file(checkpoint).is_file()
+    """Whether there is a tokenizer to read the checkpoint's prompts with, sound or not."""
+    return TOKENIZER in checkpoint.tokenizing.files.settings
+
+
+def tokenizer_file(checkpoint: Checkpoint) -> Path:
+    return checkpoint.tokenizing.path / TOKENIZER
 
 
 def read_tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What tokenizer.json says. Raises TokenizerInvalid."""
+    where = checkpoint.tokenizing
     try:
-        tokenizer = json.loads(tokenizer_file(checkpoint).read_text(encoding="utf-8"))
-        if isinstance(tokenizer, dict) and isinstance(tokenizer.get("model"), dict):
-            return tokenizer
-        problem = "it is not a tokenizer"
-    except FileNotFoundError:
-        problem = "it is missing"
-    except (OSError, ValueError) as error:
-        problem = str(error)
-    raise TokenizerInvalid(
-        f"{checkpoint.tokenizing.source}: tokenizer.json cannot be used ({problem})",
-        hint="save the fast tokenizer with the model, or say where one lies: --tokenizer DIR",
-    )
-
-
-def tokenizer_files(checkpoint: Checkpoint) -> list[Path]:
-    """The files of the tokenizer that reads the prompts."""
-    folder = checkpoint.tokenizing.path
-    return [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+        tokenizer = read_settings(where.path, TOKENIZER, where.source, where.roots)
+    except FileNotFoundError as error:
+        raise TokenizerInvalid(
+            f"{where.source}: {TOKENIZER} cannot be used (it is missing)",
+            hint="save the fast tokenizer with the model, compare with a reference that has one, or say where one "
+            "lies: --tokenizer DIR",
+        ) from error
+    if not isinstance(tokenizer.get("model"), dict):
+        raise file_error(TOKENIZER)(f"{where.source}: {TOKENIZER} cannot be used (it is not a tokenizer)")
+    return tokenizer
 
 
 def known_ids(checkpoint: Checkpoint) -> int:
     """One more than the largest id that the tokenizer's files give a token. Ids need not be without gaps.
 
-    Raises TokenizerInvalid, ConfigInvalid.
+    Raises TokenizerInvalid.
     """
-    return _known.check(None, lambda: tokenizer_files(checkpoint), lambda: _count_ids(checkpoint))
+    return _known.value(checkpoint.tokenizing.source, lambda: _files(checkpoint), lambda: _count_ids(checkpoint))
+
+
+def _files(checkpoint: Checkpoint) -> list[Path]:
+    where = checkpoint.tokenizing
+    return [where.path / name for name in where.files.settings if name in TOKENIZER_FILES]
 
 
 def _count_ids(checkpoint: Checkpoint) -> int:
@@ -67,9 +62,8 @@ def _count_ids(checkpoint: Checkpoint) -> int:
     except (TypeError, KeyError, ValueError, AttributeError):
         known = 0
     if known < 1:
-        raise TokenizerInvalid(
-            f"{checkpoint.tokenizing.source}: its tokenizer files do not say which ids the tokens have",
-            hint="save the fast tokenizer with the model",
+        raise file_error(TOKENIZER)(
+            f"{checkpoint.tokenizing.source}: its tokenizer files do not say which ids the tokens have"
         )
     return known
 
@@ -83,16 +77,25 @@ def _ids(tokenizer: dict[str, Any], settings: dict[str, Any]) -> Iterator[int]:
 
 
 def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What tokenizer_config.json says."""
-    path = checkpoint.tokenizing.path / "tokenizer_config.json"
-    return read_config(path, checkpoint.tokenizing.source) if path.is_file() else {}
+    where = checkpoint.tokenizing
+    if SETTINGS not in where.files.settings:
+        return {}
+    return read_settings(where.path, SETTINGS, where.source, where.roots)
 
 
 def tokenizer_digest(checkpoint: Checkpoint) -> str:
-    """Identity of the tokenizer that reads the prompts: sha256 over name and content of its files."""
+    """Identity of the tokenizer that reads the prompts: sha256 over name and content of its files.
+
+    Raises TokenizerInvalid.
+    """
+    where = checkpoint.tokenizing
 
     def digest() -> str:
-        files = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in tokenizer_files(checkpoint)}
-        return digest_of({"files": files})
+        found = {}
+        for path in _files(checkpoint):
+            make, most = file_error(path.name), most_bytes(path.name)
+            raw = read_regular(path, where.source, make, most_bytes=most, roots=where.roots)
+            found[path.name] = hashlib.sha256(raw).hexdigest()
+        return digest_of({"files": found})
 
-    return _digests.check(None, lambda: tokenizer_files(checkpoint), digest)
+    return _digests.value(where.source, lambda: _files(checkpoint), digest)

@@ -10,14 +10,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Generic, TypeVar
 
-T = TypeVar("T")
 SETTLED_NS = 2_000_000_000
 """A file changed so recently may change again without a new time stamp."""
 
 State = tuple[tuple[str, int, int, int, int, int], ...]
-"""Of each file: path, device, inode, size, time of change of the content and of anything."""
+"""Of each file: name, device, inode, size, time of change of the content and of anything."""
 
 
 def state_of(paths: Iterable[Path]) -> State:
@@ -26,41 +25,51 @@ def state_of(paths: Iterable[Path]) -> State:
     for path in paths:
         with suppress(OSError):
             of = path.stat()
-            found.append((str(path), of.st_dev, of.st_ino, of.st_size, of.st_mtime_ns, of.st_ctime_ns))
+            found.append((path.name, of.st_dev, of.st_ino, of.st_size, of.st_mtime_ns, of.st_ctime_ns))
     return tuple(found)
 
 
-class Unchanged:
-    """Remembers the latest ``most`` checks that were passed, and what they found; safe to share between threads."""
+Found = TypeVar("Found")
+
+
+class Remembered(Generic[Found]):
+    """Remembers what was found in files, the latest ``most``, while the files stay as they are; safe to share between
+    threads."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._passed: OrderedDict[Hashable, Any] = OrderedDict()
+        self._kept: OrderedDict[Hashable, Found] = OrderedDict()
         self._lock = threading.Lock()
 
-    def check(self, known: Hashable, paths: Callable[[], Iterable[Path]], examine: Callable[[], T]) -> T:
-        """What ``examine`` finds, which raises when something is wrong; what it found before, with all ``paths`` as
-        they are now, is not looked for again. ``known`` is whatever else it depends on. What changes meanwhile or
-        changed a moment ago is not remembered."""
+    def value(self, known: Hashable, paths: Callable[[], Iterable[Path]], examine: Callable[[], Found]) -> Found:
+        """What ``examine`` finds, or found before with all ``paths`` as they are now. ``known`` is whatever else it
+        depends on. What changes meanwhile or changed a moment ago is not remembered, nor is what raises."""
         settled = time.time_ns() - SETTLED_NS
         state = state_of(paths())
-        passed, found = self._passed_before((known, state))
-        if passed:
-            return found
+        key = (known, state)
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
         found = examine()
         if state and max(changed for *_, changed in state) <= settled and state_of(paths()) == state:
-            self._remember((known, state), found)
+            self._remember(key, found)
         return found
 
-    def _passed_before(self, key: Hashable) -> tuple[bool, Any]:
+    def _remember(self, key: Hashable, found: Found) -> None:
         with self._lock:
-            if key not in self._passed:
-                return False, None
-            self._passed.move_to_end(key)
-            return True, self._passed[key]
+            self._kept[key] = found
+            while len(self._kept) > self._most:
+                self._kept.popitem(last=False)
 
-    def _remember(self, key: Hashable, found: object) -> None:
-        with self._lock:
-            self._passed[key] = found
-            while len(self._passed) > self._most:
-                self._passed.popitem(last=False)
+
+class Unchanged:
+    """Remembers the latest ``most`` checks that were passed."""
+
+    def __init__(self, most: int) -> None:
+        self._passed: Remembered[None] = Remembered(most)
+
+    def check(self, known: Hashable, paths: Callable[[], Iterable[Path]], examine: Callable[[], None]) -> None:
+        """Call ``examine``, which raises when something is wrong, unless it passed before with all ``paths`` as they
+        are now."""
+        self._passed.value(known, paths, examine)

@@ -4,6 +4,7 @@ A trace or a comparison is called by its content. Who asked for it, what the che
 it was measured belongs to one reader. Required members keep a neutral value.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -35,9 +36,11 @@ def unnamed_trace(trace: Trace) -> Trace:
     return named_trace(trace, source=nameless(trace.model.weights_digest), prompt_set=None, occasion=Occasion())
 
 
-def named_trace(trace: Trace, *, source: str, prompt_set: str | None, occasion: Occasion) -> Trace:
-    """The trace for a reader who calls the checkpoint ``source``."""
-    return trace.model_copy(
+def named_trace(
+    trace: Trace, *, source: str, prompt_set: str | None, occasion: Occasion, remarks: Sequence[str] = ()
+) -> Trace:
+    """The trace for a reader who calls the checkpoint ``source``, with what is to be said of that reader's files."""
+    return trace.remarked(remarks).model_copy(
         update={
             "model": trace.model.model_copy(update={"source": source, "revision": None}),
             "prompt_set": trace.prompt_set.model_copy(update={"name": prompt_set}),

@@ -1,5 +1,6 @@
 """The depth trace of one checkpoint: the document ``spinal.trace/1`` (``docs/architecture.md`` ("Documents"))."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
@@ -238,6 +239,10 @@ class Trace(ShownDocument):
                 for name, position in layer.positions.items()
             ]
         )
+
+    def remarked(self, remarks: Iterable[str]) -> "Trace":
+        """The trace with further warnings, for one reader: what lay beside a checkpoint is no part of its content."""
+        return self.model_copy(update={"warnings": (*self.warnings, *remarks)})
 
     @property
     def scheme(self) -> str | None:

@@ -12,7 +12,7 @@ import transformers
 from safetensors.torch import save_file
 
 from spinal.checkpoints.checkpoint import Checkpoint
-from spinal.checkpoints.identity import weights_digest
+from spinal.checkpoints.held import Held, hold
 from spinal.checkpoints.inspect import inspect
 from spinal.checkpoints.pair import reading_of
 from spinal.documents.base import Provenance
@@ -112,7 +112,8 @@ def measure(
     Raises
     ------
     SpinalError
-        The errors of :mod:`spinal.checkpoints` and :mod:`spinal.engine.load`, ArchitectureUnsupported,
+        ModelChanged where a file changed before the last read, the errors of :mod:`spinal.checkpoints` and
+        :mod:`spinal.engine.load`, ArchitectureUnsupported,
         PromptSetInvalid, ContextExceeded, NonFiniteActivations, LensParityFailed, DeviceFailed, OutOfMemory,
         Cancelled.
     OSError
@@ -133,22 +134,21 @@ def measure(
     reporter = Reporter(progress, cancelled)
 
     def attempt(batch_size: int) -> Trace:
-        with torch.inference_mode():
+        with torch.inference_mode(), hold(checkpoint) as held:
             setup = Setup(prompts, profile, batch_size, device, stream, reporter, edition)
-            return _measure(checkpoint, setup, capture_path, command, started)
+            return _measure(held, setup, capture_path, command, started)
 
     return with_less_memory(attempt, profile, device)
 
 
-def _measure(
-    checkpoint: Checkpoint, setup: Setup, capture_path: Path, command: Sequence[str] | None, started: float
-) -> Trace:
+def _measure(held: Held, setup: Setup, capture_path: Path, command: Sequence[str] | None, started: float) -> Trace:
     reporter = setup.reporter
     reporter.step("load", 0, 1, (0.0, 0.0))
-    inspect(checkpoint)
-    content = weights_digest(checkpoint, progress=reporter.relay, cancelled=reporter.cancelled)
-    session = open_session(checkpoint, setup)
+    inspect(held.checkpoint)
+    content = held.digest(progress=reporter.relay, cancelled=reporter.cancelled)
+    session = open_session(held.checkpoint, setup)
     measured = _read(session, content)
+    held.require_unchanged()
     reporter.step("store", 0, 1, (0.97, 0.97))
     fingerprint = setup.asked.fingerprint_under(setup.edition.scheme)
     digest = trace_digest(

@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.held import hold
 from spinal.checkpoints.inspect import inspect
 from spinal.checkpoints.pair import check_pair
 from spinal.documents.capture import ROWS_KEY
@@ -98,8 +99,11 @@ def gather_evidence(
     def attempt(batch_size: int) -> PairEvidence:
         # Matched noise rewrites a whole model, so that pair is loaded whole.
         setup = Setup(prompts, profile, batch_size, device, stream and not profile.noise_draws, reporter)
-        with torch.inference_mode():
-            return _gather(reference, candidate, (reference_capture, candidate_capture), setup)
+        with torch.inference_mode(), hold(reference) as ours, hold(candidate) as theirs:
+            found = _gather(ours.checkpoint, theirs.checkpoint, (reference_capture, candidate_capture), setup)
+            ours.require_unchanged()
+            theirs.require_unchanged()
+            return found
 
     return with_less_memory(attempt, profile, device)
 

@@ -20,6 +20,7 @@ from spinal.errors.checkpoints import (
     TokenizerInvalid,
     TokenizerMismatch,
     WeightsCorrupt,
+    WeightsDigestMismatch,
     WeightsMissing,
 )
 from spinal.errors.documents import (
@@ -134,6 +135,7 @@ __all__ = [
     "UsageError",
     "VersionRetired",
     "WeightsCorrupt",
+    "WeightsDigestMismatch",
     "WeightsMissing",
     "all_errors",
 ]

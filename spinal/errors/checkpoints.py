@@ -19,6 +19,10 @@ class ModelChanged(SpinalError):
     code, title, status = "model_changed", "Checkpoint changed after submission", 409
 
 
+class WeightsDigestMismatch(SpinalError):
+    code, title, status = "weights_digest_mismatch", "Checkpoint holds another content than expected", 409
+
+
 class ConfigInvalid(SpinalError):
     code, title, status = "config_invalid", "config.json missing or unreadable", 422
 

@@ -10,7 +10,7 @@ from spinal.profile import MeasurementProfile
 
 PROFILE = MeasurementProfile()
 TRACES = {
-    name: trace_spec(model=f"local:{name}", snapshot="s", prompt_set="p", profile=PROFILE)
+    name: trace_spec(model=f"local:{name}", snapshot="s", files="f", prompt_set="p", profile=PROFILE)
     for name in ("reference", "candidate", "control")
 }
 
@@ -65,9 +65,9 @@ def test_specifications_of_the_release_before_keep_their_digests_their_needs_and
 
 def test_what_a_specification_asks_for() -> None:
     profile = MeasurementProfile(max_tokens=64, seed=3)
-    trace = trace_spec(model="m", snapshot="s", prompt_set="p", profile=profile, tenant="t")
+    trace = trace_spec(model="m", snapshot="s", files="f", prompt_set="p", profile=profile, tenant="t")
     assert trace == {
-        "scheme": "rfc8785/1", "kind": "trace", "model": "m", "snapshot": "s", "prompt_set": "p",
+        "scheme": "rfc8785/1", "kind": "trace", "model": "m", "snapshot": "s", "files": "f", "prompt_set": "p",
         "profile": {"name": "spinal/1", "max_tokens": 64}, "engine_version": PRESENT.engine, "tenant": "t",
     }  # fmt: skip
     assert compare_spec({"reference": trace}, profile=profile) == {
@@ -84,6 +84,8 @@ def test_sides_are_compared_in_the_order_of_the_release_before() -> None:
 
 def test_work_for_one_tenant_is_shared_with_no_other() -> None:
     def of(tenant: str | None) -> str:
-        return spec_digest(trace_spec(model="m", snapshot="s", prompt_set="p", profile=PROFILE, tenant=tenant))
+        return spec_digest(
+            trace_spec(model="m", snapshot="s", files="f", prompt_set="p", profile=PROFILE, tenant=tenant)
+        )
 
     assert len({of("a"), of("b"), of(None)}) == 3

@@ -748,11 +748,15 @@ def test_a_comparison_is_stored_once_with_both_its_sides(session: Session) -> No
     assert (found["content_digest_rfc8785"], found["scheme"]) == (traces.content_digest(written), "rfc8785/1")
 
 
-def test_a_snapshot_keeps_the_content_it_was_first_found_to_hold(session: Session) -> None:
+def test_what_files_hold_is_known_as_it_was_last_read_until_that_is_too_long_ago(session: Session) -> None:
     snapshots.remember_weights_digest(session, "s", "w")
     snapshots.remember_weights_digest(session, "s", "v")
     snapshots.remember_weights_digest(session, "r", "u")
-    assert [snapshots.known_weights_digest(session, name) for name in "srq"] == ["w", "u", None]
+    assert [snapshots.known_weights_digest(session, n, not_older_than_s=60) for n in "srq"] == ["v", "u", None]
+    session.execute(text("UPDATE snapshots SET created_at = now() - interval '61 s' WHERE snapshot_digest = 's'"))
+    assert [snapshots.known_weights_digest(session, n, not_older_than_s=60) for n in "sr"] == [None, "u"]
+    snapshots.remember_weights_digest(session, "s", "v")
+    assert snapshots.known_weights_digest(session, "s", not_older_than_s=60) == "v"
 
 
 def test_a_set_that_gets_another_name_is_the_newest_of_that_name(session: Session) -> None:

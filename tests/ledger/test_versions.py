@@ -18,7 +18,7 @@ from spinal.profile import Knob, MeasurementProfile
 STANDS_FOR = {3: FORMER, 4: PRESENT}
 """Version of specifications -> the edition that it began. Whoever changes an edition adds a line, and edits none."""
 MEMBERS = {
-    "trace": {"scheme", "kind", "model", "snapshot", "prompt_set", "profile", "engine_version"},
+    "trace": {"scheme", "kind", "model", "snapshot", "files", "prompt_set", "profile", "engine_version"},
     "compare": {"scheme", "kind", "needs", "scorer_version", "profile"},
 }
 
@@ -33,7 +33,7 @@ def test_an_edition_is_never_edited() -> None:
 
 def test_a_specification_says_what_workers_know() -> None:
     """A member that is added, and not left out where it says nothing, makes all stored work another."""
-    trace = trace_spec(model="m", snapshot="s", prompt_set="p", profile=MeasurementProfile())
+    trace = trace_spec(model="m", snapshot="s", files="f", prompt_set="p", profile=MeasurementProfile())
     compare = compare_spec({"reference": trace, "candidate": trace}, profile=MeasurementProfile())
     assert {"trace": set(trace), "compare": set(compare)} == MEMBERS
     assert trace["profile"] == compare["profile"] == {"name": "spinal/1"}
@@ -51,7 +51,7 @@ def test_a_knob_that_is_set_asks_for_workers_that_know_it_and_one_left_alone_for
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def made(profile: MeasurementProfile) -> tuple[dict[str, object], dict[str, object]]:
-        trace = trace_spec(model="m", snapshot="s", prompt_set="p", profile=profile)
+        trace = trace_spec(model="m", snapshot="s", files="f", prompt_set="p", profile=profile)
         return trace, compare_spec({"reference": trace, "candidate": trace}, profile=profile)
 
     before = made(MeasurementProfile(max_tokens=64, seed=2))

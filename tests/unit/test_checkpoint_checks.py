@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spinal.checkpoints import identity
+from spinal.checkpoints import held
 from spinal.checkpoints import inspect as inspecting
 from spinal.checkpoints.checkpoint import Checkpoint
-from spinal.checkpoints.identity import snapshot_digest, weights_digest
+from spinal.checkpoints.identity import content_snapshot, host_identity, weights_digest
 from spinal.checkpoints.inspect import inspect
 from spinal.checkpoints.pair import check_pair
 from spinal.checkpoints.resolve import resolve_reference
@@ -75,6 +75,10 @@ def changed(**members: object) -> dict[str, Any]:
     return {name: value for name, value in (CONFIG | members).items() if value is not ...}
 
 
+def index(content: object, **files: object) -> dict[str, Any]:
+    return {"leave_out": ("model.safetensors",), "model__safetensors__index__json": content, **files}
+
+
 REFUSED: dict[str, tuple[dict[str, Any], type[SpinalError], str]] = {
     "no config": ({"leave_out": ("config.json",)}, ConfigInvalid, "has no config.json"),
     "config of bytes": ({"config": b"\xff"}, ConfigInvalid, "not readable JSON"),
@@ -98,22 +102,32 @@ REFUSED: dict[str, tuple[dict[str, Any], type[SpinalError], str]] = {
     "width of zero": ({"config": changed(hidden_size=0)}, ConfigInvalid, "no usable hidden_size"),
     "no vocabulary": ({"config": changed(vocab_size=...)}, ConfigInvalid, "no usable vocab_size"),
     "no tokenizer": ({"leave_out": ("tokenizer.json",)}, TokenizerInvalid, "it is missing"),
-    "tokenizer of bytes": ({"tokenizer__json": b"\xff"}, TokenizerInvalid, "cannot be used"),
-    "tokenizer that is a list": ({"tokenizer__json": [1]}, TokenizerInvalid, "it is not a tokenizer"),
+    "tokenizer of bytes": ({"tokenizer__json": b"\xff"}, TokenizerInvalid, "not readable JSON"),
+    "tokenizer that is a list": ({"tokenizer__json": [1]}, TokenizerInvalid, "not a JSON object"),
     "tokenizer without a model": ({"tokenizer__json": {"model": "bpe"}}, TokenizerInvalid, "it is not a tokenizer"),
     "no weights": ({"leave_out": ("model.safetensors",)}, WeightsMissing, "holds no"),
     "pickle": (
         {"leave_out": ("model.safetensors",), "model__bin": b"x", "a__pt": b"x"}, PickleWeightsRefused, r"\(a\.pt\)",
     ),
-    "index without a map": ({"model__safetensors__index__json": {}}, WeightsCorrupt, "has no weight_map"),
-    "index that is no object": ({"model__safetensors__index__json": []}, ConfigInvalid, "not a JSON object"),
-    "shard that is missing": (
-        {"model__safetensors__index__json": {"weight_map": {"w": "other.safetensors"}}}, WeightsMissing, "other",
-    ),
+    "index without a map": (index({}), WeightsCorrupt, "has no weight_map"),
+    "index with an empty map": (index({"weight_map": {}}), WeightsCorrupt, "has no weight_map"),
+    "index that is no object": (index([]), WeightsCorrupt, "not a JSON object"),
+    "shard that is missing": (index({"weight_map": {"w": "other.safetensors"}}), WeightsMissing, "other"),
+    "shard in another folder": (index({"weight_map": {"w": "../a.safetensors"}}), WeightsCorrupt, "of this folder"),
+    "shard of pickle": (index({"weight_map": {"w": "a.bin"}}), WeightsCorrupt, "no safetensors file"),
+    "shard that is no name": (index({"weight_map": {"w": ["a.safetensors"]}}), WeightsCorrupt, "for w"),
     "tensor that is missing": (
-        {"model__safetensors__index__json": {"weight_map": {"v": "model.safetensors"}}},
-        WeightsCorrupt,
-        "lacks tensor v",
+        index({"weight_map": {"v": "a.safetensors"}}, a__safetensors=WEIGHTS), WeightsCorrupt, "lacks tensor v",
+    ),
+    "tensor in two shards": (
+        index(
+            {"weight_map": {"w": "a.safetensors", "v": "b.safetensors"}},
+            a__safetensors=WEIGHTS, b__safetensors=WEIGHTS,
+        ),
+        WeightsCorrupt, "lies in a.safetensors and in b.safetensors",
+    ),
+    "weights under another name": (
+        {"leave_out": ("model.safetensors",), "model_ema__safetensors": WEIGHTS}, WeightsMissing, "model_ema",
     ),
     "NaN": (
         {"model__safetensors": safetensors({"w": np.array([1.0, np.nan], dtype=np.float32)})}, NonFiniteWeights, "w in",
@@ -143,7 +157,11 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "shape inside text_config": {
         "config": {"model_type": "g", "architectures": ["GForCausalLM"], "text_config": {**CONFIG}}
     },
-    "an index that fits": {"model__safetensors__index__json": {"weight_map": {"w": "model.safetensors"}}},
+    "shards": index({"weight_map": {"w": "a.safetensors"}}, a__safetensors=WEIGHTS),
+    "an index of shards that are gone beside whole weights": {
+        "model__safetensors__index__json": {"weight_map": {"w": "model-00001-of-00002.safetensors"}}
+    },
+    "another safetensors file, which is not read": {"model_ema__safetensors": b"x"},
     "numbers that cannot be NaN": {"model__safetensors": safetensors({"w": np.full(4, -1, dtype=np.int8)})},
     "pickle beside safetensors": {"pytorch_model__bin": b"x"},
 }
@@ -252,7 +270,10 @@ def test_a_name_that_no_file_system_holds_is_not_found(tmp_path: Path) -> None:
 
 def adapter(folder: Path, base: object) -> Path:
     return write(
-        folder, leave_out=("config.json", "tokenizer.json"), adapter_config__json={"base_model_name_or_path": base}
+        folder,
+        leave_out=("config.json", "tokenizer.json", "model.safetensors"),
+        adapter_config__json={"base_model_name_or_path": base},
+        adapter_model__safetensors=WEIGHTS,
     )
 
 
@@ -306,7 +327,7 @@ def test_the_weights_of_an_adapter_and_of_its_base_are_both_looked_at(tmp_path: 
         folder = adapter(root / "lora", "../base")
         look(folder)
         for part, raw in parts.items():
-            ({"base": base, "lora": folder}[part] / "model.safetensors").write_bytes(raw)
+            {"base": base / "model.safetensors", "lora": folder / "adapter_model.safetensors"}[part].write_bytes(raw)
         with pytest.raises(NonFiniteWeights, match=name):
             look(folder)
 
@@ -348,7 +369,7 @@ def test_a_pair_with_two_tokenizers_is_refused_naming_what_differs(tmp_path: Pat
 Digest = Callable[[Checkpoint], str]
 
 
-@pytest.mark.parametrize("digest", [snapshot_digest, weights_digest])
+@pytest.mark.parametrize("digest", [content_snapshot, host_identity, weights_digest])
 def test_an_identity_holds_every_file_that_shapes_the_model_and_its_base(tmp_path: Path, digest: Digest) -> None:
     write(tmp_path / "base", tokenizer_config__json={}, special_tokens_map__json={})
     folder = adapter(tmp_path / "lora", "../base")
@@ -358,11 +379,12 @@ def test_an_identity_holds_every_file_that_shapes_the_model_and_its_base(tmp_pat
 
     seen = [now()]
     assert now() == seen[0]
-    (folder / "README.md").write_text("of no account")
-    assert now() == seen[0]
-    for part in ("lora/adapter_config.json", "lora/model.safetensors", "lora/config.json", "base/config.json",
+    for beside in ("README.md", "../base/more.safetensors", "model.safetensors", "adapter_model.bin"):
+        (folder / beside).write_text("of no account")
+        assert now() == seen[0]
+    for part in ("lora/adapter_config.json", "lora/adapter_model.safetensors", "base/config.json",
                  "base/tokenizer.json", "base/tokenizer_config.json", "base/special_tokens_map.json",
-                 "base/model.safetensors", "base/more.safetensors"):  # fmt: skip
+                 "base/model.safetensors"):  # fmt: skip
         file = tmp_path / part
         file.write_bytes((file.read_bytes() if file.exists() else b"{}") + b" ")
         seen.append(now())
@@ -372,13 +394,14 @@ def test_an_identity_holds_every_file_that_shapes_the_model_and_its_base(tmp_pat
 def test_content_has_one_identity_wherever_it_lies(tmp_path: Path) -> None:
     one, other = (resolve_reference(str(write(tmp_path / name)), roots=None) for name in ("one", "other"))
     assert weights_digest(one) == weights_digest(other)
-    assert snapshot_digest(one) != snapshot_digest(other)
+    assert content_snapshot(one) == content_snapshot(other)
+    assert host_identity(one) != host_identity(other)
 
 
 def test_hashing_says_how_far_it_is_and_can_be_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "base")
     lora = resolve_reference(str(adapter(tmp_path / "lora", "../base")), roots=None)
-    monkeypatch.setattr(identity, "HASH_PIECE", 64)
+    monkeypatch.setattr(held, "HASH_PIECE", 64)
     steps: list[Any] = []
     weights_digest(lora, progress=steps.append)
     files = [file for name in ("base", "lora") for file in (tmp_path / name).iterdir()]

@@ -7,10 +7,11 @@ from service.runs.specs import edition_of
 from service.traces import store as traces
 from spinal.audit import measure_checkpoint
 from spinal.checkpoints.checkpoint import Checkpoint
-from spinal.checkpoints.identity import snapshot_digest
+from spinal.checkpoints.identity import content_snapshot, former_snapshot
 from spinal.checkpoints.resolve import resolve_reference
+from spinal.documents.editions import FORMER
 from spinal.documents.trace import Trace
-from spinal.errors import ModelChanged, VersionRetired
+from spinal.errors import ModelChanged, VersionRetired, WeightsDigestMismatch
 from spinal.profile import MeasurementProfile
 from spinal.progress import Progress
 from spinal.prompts.sets import PromptSet
@@ -29,12 +30,23 @@ def require_version(what: str, asked: str, known: str) -> None:
 def submitted_checkpoint(job: Job, spec: dict[str, Any]) -> Checkpoint:
     """The checkpoint of a trace specification; raises ModelChanged when its files are not those of the submission."""
     checkpoint = resolve_reference(spec["model"], roots=job.model_roots)
-    if snapshot_digest(checkpoint, edition_of(spec)) != spec["snapshot"]:
+    snapshot = former_snapshot if edition_of(spec) == FORMER else content_snapshot
+    if snapshot(checkpoint) != spec["snapshot"]:
         raise ModelChanged(
             f"the files of {checkpoint.source} are not those that were submitted",
             hint="submit again; checkpoints must not change while they are audited",
         )
     return checkpoint
+
+
+def require_expected_weights(spec: dict[str, Any], source: str, weights: str) -> None:
+    """Raise WeightsDigestMismatch where the caller expects another content than was found."""
+    expected = spec.get("weights_digest")
+    if expected is not None and expected != weights:
+        raise WeightsDigestMismatch(
+            f"{source} has weights digest {weights}, expected was {expected}",
+            hint="is it the checkpoint that you mean? Submit with the digest of the one to be judged",
+        )
 
 
 def stored_prompts(job: Job, spec: dict[str, Any]) -> PromptSet:

@@ -2,28 +2,38 @@
 
 from service.traces.snapshots import known_weights_digest, remember_weights_digest
 from service.traces.store import store_trace, tenant_has_trace
-from spinal.checkpoints.checkpoint import Checkpoint
-from spinal.checkpoints.identity import weights_digest
+from spinal.checkpoints.held import Held, hold
+from spinal.checkpoints.identity import held_identity
 from spinal.documents.trace import trace_digest
 from spinal.profile import MeasurementProfile
 from worker.job import Job
-from worker.kinds.inputs import kept_capture, measure_and_put, require_version, stored_prompts, submitted_checkpoint
+from worker.kinds.inputs import (
+    kept_capture,
+    measure_and_put,
+    require_expected_weights,
+    require_version,
+    stored_prompts,
+    submitted_checkpoint,
+)
 
 
 def carry_out(job: Job) -> None:
     """Measure the checkpoint of the specification, unless the same content has been measured before."""
     spec = job.spec
-    checkpoint = submitted_checkpoint(job, spec)
     prompts = stored_prompts(job, spec)
     profile = MeasurementProfile.model_validate(spec["profile"])
-    weights = _known_or_hashed(job, checkpoint, spec["snapshot"])
-    fingerprint = profile.fingerprint_under(job.edition.scheme)
-    expected = trace_digest(weights, prompts.digest, fingerprint, spec["engine_version"])
-    if _may_be_shared(job, expected) and kept_capture(job, expected) is not None:
-        job.finish(expected)
-        return
-    require_version("engine", spec["engine_version"], job.edition.engine)
-    trace, uri, size = measure_and_put(job, checkpoint, prompts, profile, expected)
+    with hold(submitted_checkpoint(job, spec)) as held:
+        weights = _known_or_hashed(job, held)
+        require_expected_weights(spec, held.checkpoint.source, weights)
+        fingerprint = profile.fingerprint_under(job.edition.scheme)
+        expected = trace_digest(weights, prompts.digest, fingerprint, spec["engine_version"])
+        if _may_be_shared(job, expected) and kept_capture(job, expected) is not None:
+            held.require_unchanged()
+            job.finish(expected)
+            return
+        require_version("engine", spec["engine_version"], job.edition.engine)
+        trace, uri, size = measure_and_put(job, held.checkpoint, prompts, profile, expected)
+        held.require_unchanged()
     job.finish(trace.digest, lambda session: store_trace(session, trace, capture_uri=uri, capture_bytes=size))
 
 
@@ -36,11 +46,12 @@ def _may_be_shared(job: Job, digest: str) -> bool:
     return job.read(lambda session: tenant_has_trace(session, tenant, digest))
 
 
-def _known_or_hashed(job: Job, checkpoint: Checkpoint, snapshot: str) -> str:
-    """Digest of the weights, read from the disk once for each snapshot of the files."""
-    known = job.read(lambda session: known_weights_digest(session, snapshot))
+def _known_or_hashed(job: Job, held: Held) -> str:
+    """Digest of the weights, read from the disk once for as long as this host says that the files are untouched."""
+    files, latest_s = held_identity(held), job.settings.remember_digest_s
+    known = job.read(lambda session: known_weights_digest(session, files, not_older_than_s=latest_s))
     if known is not None:
         return known
-    content = weights_digest(checkpoint, progress=job.report, cancelled=job.should_stop)
-    job.write(lambda session: remember_weights_digest(session, snapshot, content))
+    content = held.digest(progress=job.report, cancelled=job.should_stop)
+    job.write(lambda session: remember_weights_digest(session, files, content))
     return content

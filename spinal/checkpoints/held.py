@@ -1,0 +1,208 @@
+"""A checkpoint held while it is read: every listed file opened once, hashed and loaded from the same descriptors.
+
+No torch. Whoever loads it is pointed at a private folder of links to the open files: a file that takes the place of a
+listed one meanwhile is never read, and neither is one that is not listed.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.files import file_error
+from spinal.checkpoints.opening import link_to, open_regular
+from spinal.documents.canonical import digest_of
+from spinal.errors import Cancelled, ModelChanged, WeightsMissing
+from spinal.progress import CancelCheck, Progress, ProgressSink, ignore_progress, never_cancelled
+
+HASH_PIECE = 16 * 1024 * 1024
+HELD = "spinal-held-"
+"""Prefix of private folders; the number of the process follows."""
+Stamp = tuple[int, int, int, int, int]
+"""Device, inode, size, time of change of the content and of anything."""
+
+
+@dataclass(eq=False)
+class _File:
+    """One listed file, open."""
+
+    name: str
+    path: Path
+    descriptor: int
+    stamp: Stamp
+    sha256: str | None = None
+
+
+class Held:
+    """One checkpoint folder, that of an adapter's base and a lent tokenizer, with all their files open; made by
+    :func:`hold`."""
+
+    def __init__(
+        self, original: Checkpoint, folder: Path, files: list[_File], base: "Held | None", lender: "Held | None"
+    ) -> None:
+        self._files = {file.name: file for file in files}
+        self._base, self._lender = base, lender
+        inner, lent = (None if part is None else part.checkpoint for part in (base, lender))
+        self.checkpoint: Checkpoint = replace(original, path=folder, base=inner, lender=lent, roots=None, held=self)
+        """The same checkpoint, with paths that lead to the open files and to nothing else."""
+
+    def digest(self, *, progress: ProgressSink = ignore_progress, cancelled: CancelCheck = never_cancelled) -> str:
+        """sha256 over name and content of all listed files, base included; independent of place. Read once, however
+        often it is asked for. Raises Cancelled."""
+        hashing = _Hashing(self._unread(), progress, cancelled)
+        return self._digest(hashing)
+
+    def stamps(self) -> tuple[tuple[str, Stamp], ...]:
+        """What this host says of every file, base included, as it was opened."""
+        parts = [self] if self._base is None else [self, self._base]
+        return tuple(
+            (f"{depth}/{file.name}", file.stamp) for depth, part in enumerate(parts) for file in part._files.values()
+        )
+
+    def require_unchanged(self) -> None:
+        """Raise ModelChanged unless every file is still what it was when it was opened, and where it was.
+
+        To be called after the last read. Where only the time of change of anything moved - somebody linked the file -
+        it is read again, and equal content is no change.
+        """
+        for file in self._files.values():
+            self._require_same(file)
+        for part in (self._base, self._lender):
+            if part is not None:
+                part.require_unchanged()
+
+    def _require_same(self, file: _File) -> None:
+        now = _stamp(os.fstat(file.descriptor))
+        try:
+            there = os.stat(file.path)
+            moved = (there.st_dev, there.st_ino) != now[:2]
+        except OSError:
+            moved = True
+        if moved or now[:-1] != file.stamp[:-1]:
+            raise self._changed(file)
+        if now == file.stamp:
+            return
+        if file.sha256 is None or _sha256(file.descriptor) != file.sha256:
+            raise self._changed(file)
+        file.stamp = now
+
+    def _changed(self, file: _File) -> ModelChanged:
+        return ModelChanged(
+            f"{file.name} of {self.checkpoint.source} changed while it was being read",
+            hint="submit again when its files are final",
+        )
+
+    def _unread(self) -> int:
+        own = sum(file.stamp[2] for file in self._files.values() if file.sha256 is None)
+        return own + (self._base._unread() if self._base else 0)
+
+    def _digest(self, hashing: "_Hashing") -> str:
+        for file in self._files.values():
+            if file.sha256 is None:
+                file.sha256 = hashing.sha256(file.descriptor)
+        base = self._base._digest(hashing) if self._base else None
+        return digest_of({"files": {file.name: file.sha256 for file in self._files.values()}, "base": base})
+
+
+@contextmanager
+def hold(checkpoint: Checkpoint) -> Iterator[Held]:
+    """Open every listed file of ``checkpoint`` and keep it open inside the context; one that is held already is held
+    on by whoever opened it.
+
+    Raises ModelChanged where a listed file is not there any more, ModelPathRefused where one leads out of the roots,
+    and the file's error where it is no regular file.
+
+    Examples
+    --------
+    >>> from spinal.checkpoints.resolve import resolve_reference
+    >>> with hold(resolve_reference("examples/checkpoints/sft", roots=None)) as held:
+    ...     digest = held.digest()
+    ...     held.require_unchanged()
+    >>> len(digest)
+    64
+    """
+    if isinstance(checkpoint.held, Held):
+        yield checkpoint.held
+        return
+    with ExitStack() as stack:
+        yield _opened(checkpoint, stack)
+
+
+def _opened(checkpoint: Checkpoint, stack: ExitStack) -> Held:
+    base, lender = (None if part is None else _opened(part, stack) for part in (checkpoint.base, checkpoint.lender))
+    if lender is not None:
+        lender.digest()
+    folder = Path(tempfile.mkdtemp(prefix=f"{HELD}{os.getpid()}-"))
+    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    files = []
+    for name in checkpoint.files.names:
+        path = checkpoint.path / name
+        descriptor = _open(checkpoint, path)
+        stack.callback(os.close, descriptor)
+        files.append(_File(name, path, descriptor, _stamp(os.fstat(descriptor))))
+        (folder / name).symlink_to(link_to(descriptor, path))
+    return Held(checkpoint, folder, files, base, lender)
+
+
+def _open(checkpoint: Checkpoint, path: Path) -> int:
+    try:
+        return open_regular(path, checkpoint.source, file_error(path.name), checkpoint.roots)
+    except FileNotFoundError as error:
+        if os.path.lexists(path):
+            raise WeightsMissing(f"{checkpoint.source}: {path.name} is a link that leads nowhere") from error
+        raise ModelChanged(
+            f"{path.name} of {checkpoint.source} is not there any more", hint="submit again when its files are final"
+        ) from error
+
+
+def sweep_held() -> list[Path]:
+    """Remove the private folders of processes that are gone; returns what was removed. They hold links alone."""
+    removed = []
+    for folder in sorted(Path(tempfile.gettempdir()).glob(f"{HELD}*")):
+        process = folder.name.removeprefix(HELD).partition("-")[0]
+        if process.isdigit() and not Path("/proc", process).exists() and Path("/proc/self").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            removed.append(folder)
+    return removed
+
+
+class _Hashing:
+    """Reads files in pieces, so that it can say how far it is and stop in between."""
+
+    def __init__(self, total: int, progress: ProgressSink, cancelled: CancelCheck) -> None:
+        self._total, self._done = total, 0
+        self._progress, self._cancelled = progress, cancelled
+
+    def sha256(self, descriptor: int) -> str:
+        hasher = hashlib.sha256()
+        for piece in _pieces(descriptor):
+            if self._cancelled():
+                raise Cancelled("cancelled in phase hash")
+            hasher.update(piece)
+            self._done += len(piece)
+            # Of the whole run this is hardly anything.
+            self._progress(Progress("hash", self._done, self._total, 0.0))
+        return hasher.hexdigest()
+
+
+def _sha256(descriptor: int) -> str:
+    hasher = hashlib.sha256()
+    for piece in _pieces(descriptor):
+        hasher.update(piece)
+    return hasher.hexdigest()
+
+
+def _pieces(descriptor: int) -> Iterator[bytes]:
+    at = 0
+    while piece := os.pread(descriptor, HASH_PIECE, at):
+        yield piece
+        at += len(piece)
+
+
+def _stamp(status: os.stat_result) -> Stamp:
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

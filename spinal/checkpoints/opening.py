@@ -1,0 +1,71 @@
+"""The one way in which a checkpoint's files are opened: regular files only, without waiting, below a root. No torch."""
+
+import os
+import stat
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from spinal.errors import ModelPathRefused, SpinalError
+
+DELETED = " (deleted)"
+"""What Linux adds to the path of an open file that has no name any more."""
+
+
+def open_regular(
+    path: Path, source: str, make: Callable[[str], SpinalError], roots: Sequence[Path] | None = None
+) -> int:
+    """A descriptor of the regular file at ``path``, open for reading.
+
+    A FIFO or a device is refused instead of being waited for. With ``roots`` the file that was opened, wherever links
+    lead, must lie below one of them. ``source`` names the checkpoint and ``make`` the error of a file that cannot be
+    used. Raises FileNotFoundError, ModelPathRefused, and what ``make`` makes.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "not a usable name"
+        raise make(f"{source}: {path.name} cannot be opened ({why})") from error
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise make(f"{source}: {path.name} is not a regular file")
+        if roots is not None and not _lies_below(descriptor, path, roots):
+            raise ModelPathRefused(
+                f"{source}: {path.name} leads out of the model roots",
+                hint="put the file itself into the folder, or its target below a model root",
+            )
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def read_regular(
+    path: Path,
+    source: str,
+    make: Callable[[str], SpinalError],
+    *,
+    most_bytes: int,
+    roots: Sequence[Path] | None = None,
+) -> bytes:
+    """The content of a regular file of at most ``most_bytes``; raises as :func:`open_regular`."""
+    with os.fdopen(open_regular(path, source, make, roots), "rb") as stream:
+        raw = stream.read(most_bytes + 1)
+    if len(raw) > most_bytes:
+        raise make(f"{source}: {path.name} is larger than the {most_bytes} bytes that are read of it")
+    return raw
+
+
+def link_to(descriptor: int, path: Path) -> Path:
+    """A path that leads to an open file whatever happens to its name; the name itself where the system has none."""
+    link = Path("/proc/self/fd") / str(descriptor)
+    return link if link.exists() else path
+
+
+def _lies_below(descriptor: int, path: Path, roots: Sequence[Path]) -> bool:
+    try:
+        real = Path(os.readlink(f"/proc/self/fd/{descriptor}").removesuffix(DELETED))
+    except OSError:
+        real = path.resolve()
+    return any(real.is_relative_to(root.resolve()) for root in roots)
