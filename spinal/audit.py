@@ -193,7 +193,7 @@ def trace_checkpoint(
             content = held.digest(progress=show, cancelled=ports.cancelled)
             fingerprint = profile.fingerprint_under(ports.edition.scheme)
             return trace_digest(
-                content, found_prompts.digest, fingerprint, ports.edition.engine, reading_of(checkpoint)
+                content, found_prompts.digest, fingerprint, ports.edition.engine, reading_of(held.checkpoint)
             )
 
         kept = captures.find(digest)
@@ -369,8 +369,9 @@ def _evidence(
 
 
 def _require_traced(held: Held, trace: Trace, ports: Ports, show: ProgressSink) -> None:
-    """What is about to be compared has to be what the trace was measured on."""
-    if held.digest(progress=show, cancelled=ports.cancelled) != trace.model.weights_digest:
+    """What is about to be compared has to be what the trace was measured on, read in the same way."""
+    content = held.digest(progress=show, cancelled=ports.cancelled)
+    if (content, reading_of(held.checkpoint)) != (trace.model.weights_digest, trace.reading):
         raise ModelChanged(
             f"{held.checkpoint.source} is not what its trace was measured on",
             hint="submit again when its files are final",
