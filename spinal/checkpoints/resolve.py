@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from spinal.checkpoints.adapter import require_fit
+from spinal.checkpoints.adapter_base import require_fit
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.files import ADAPTER_CONFIG, CONFIG, list_files, list_tokenizer_files, read_config
 from spinal.checkpoints.sources import SOURCES, Pinned, Source, reference_forms

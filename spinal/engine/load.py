@@ -2,9 +2,8 @@
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.held import Held
 from spinal.engine.slices import require_finite
 from spinal.engine.stream import BlockStore, open_streamed
 from spinal.errors import (
@@ -73,21 +73,26 @@ def load_pair(
     An adapted model shares every tensor that its adapter leaves alone with the base, which stays bit for bit as it
     was loaded. Raises the errors of :func:`load`.
     """
-    bases: dict[Path, LoadedModel] = {}
+    bases: dict[Hashable, LoadedModel] = {}
     adapters = reference.base is not None or candidate.base is not None
 
     def opened(side: Checkpoint) -> LoadedModel:
-        base = side.whole
-        if base.path not in bases:
-            lent = replace(base, lender=side.lender)
-            bases[base.path] = load(lent, profile, device, stream=stream and not adapters)
-        made = bases[base.path]
+        files = _files_of(side.whole)
+        if files not in bases:
+            lent = replace(side.whole, lender=side.lender)
+            bases[files] = load(lent, profile, device, stream=stream and not adapters)
+        made = bases[files]
         if side.base is not None:
             return _adapted(made, side)
         # The same model, read as this side is: an adapter's base is read as far as its own ids go.
         return made if made.checkpoint == side else replace(made, checkpoint=side)
 
     return opened(reference), opened(candidate)
+
+
+def _files_of(checkpoint: Checkpoint) -> Hashable:
+    """What the files of one folder have in common, however often they are held open."""
+    return checkpoint.held.stamps() if isinstance(checkpoint.held, Held) else checkpoint.path
 
 
 def _adapted(base: LoadedModel, checkpoint: Checkpoint) -> LoadedModel:
