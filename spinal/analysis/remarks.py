@@ -6,6 +6,7 @@ import numpy as np
 
 from spinal.analysis.layers import Pair
 from spinal.documents.comparison import Damage, LayerComparison, Localization, Null, Scores
+from spinal.documents.names import by_role
 from spinal.documents.trace import NOTABLE, POSITIONS, Trace
 
 FEW_PROMPTS = 20
@@ -195,16 +196,16 @@ def _of_traces(pair: Pair) -> Iterator[str]:
 def _of_sides(sides: Mapping[str, Trace]) -> Iterator[str]:
     """What the traces themselves have remarks on, and how their vocabularies differ."""
     yield from _of_vocabularies(sides)
-    said: dict[str, list[str]] = {}
-    for role, trace in sides.items():
-        read = trace.vocabulary
-        known = None if read is None else read.remark(trace.model.vocab_size)
-        for warning in trace.warnings:
-            # Said above, of the pair.
-            if warning != known and not warning.startswith("policy "):
-                said.setdefault(warning, []).append(role)
-    for warning, roles in said.items():
-        yield f"{' and '.join(roles)}: {warning}"
+    yield from by_role({role: list(_of_one(trace)) for role, trace in sides.items()})
+
+
+def _of_one(trace: Trace) -> Iterator[str]:
+    """What a trace has a remark on, and a comparison does not say in words of its own."""
+    read = trace.vocabulary
+    known = None if read is None else read.remark(trace.model.vocab_size)
+    for warning in trace.warnings:
+        if warning != known and not warning.startswith("policy "):
+            yield warning
 
 
 def _of_vocabularies(sides: Mapping[str, Trace]) -> Iterator[str]:

@@ -42,7 +42,7 @@ class Checkpoint:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What its reader should know: a base or a tokenizer that is not its own, files that are not part of what was
-        read. Names nobody else: a trace may be shown to others than those who named them."""
+        read."""
         return (*_elsewhere(self), *(_unread(part) for part in self.parts if part.files.others))
 
     @property
@@ -87,16 +87,14 @@ class Checkpoint:
 
 
 def _elsewhere(checkpoint: Checkpoint) -> Iterator[str]:
-    if checkpoint.base_named is not None:
+    if checkpoint.base is not None and checkpoint.base_named is not None:
         yield (
-            f"the adapter names the base {checkpoint.base_named!r}; it was measured on another one, whose shapes its "
-            "tensors fit"
+            f"the adapter names the base {checkpoint.base_named!r}; it was measured on {checkpoint.base.source}, whose "
+            "shapes its tensors fit"
         )
     if checkpoint.lender is not None:
-        own = TOKENIZER in checkpoint.whole.files.settings
-        yield f"the prompts were read with {'another' if own else 'a lent'} tokenizer: its folder holds " + (
-            "one of its own" if own else "none"
-        )
+        own = "another one" if TOKENIZER in checkpoint.whole.files.settings else "none"
+        yield f"the tokenizer of {checkpoint.lender.source} read the prompts; {checkpoint.whole.source} holds {own}"
 
 
 def _unread(checkpoint: Checkpoint) -> str:

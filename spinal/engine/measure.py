@@ -233,7 +233,6 @@ def _document(session: Session, measured: _Measured, capture: Capture, provenanc
         non_finite=0,
         layers=layers,
         warnings=(
-            *session.loaded.checkpoint.remarks,
             *_of_vocabulary(session, measured.vocabulary),
             *_of_memory(setup),
             *_warnings(session, walked),

@@ -337,17 +337,17 @@ def test_other_ids_of_the_prompts_are_no_pair(base: Path, tmp_path: Path) -> Non
     # The same tokenizer for both sides settles it.
     found = spinal.compare(base, folder, tokenizer=base, **QUICK)
     assert exactly_zero(found)
-    assert said(found, "candidate", "another tokenizer")
+    assert said(found, "candidate", "the tokenizer of local:base", "holds another one")
 
 
 def test_a_side_without_a_tokenizer_reads_with_that_of_the_reference(base: Path, moved: Path, tmp_path: Path) -> None:
     bare = without_tokenizer(copy(moved, tmp_path / "bare"))
     whole, found = spinal.compare(base, moved, **QUICK), spinal.compare(base, bare, control=bare, **QUICK)
     assert found.layers == whole.layers
-    assert said(found, "candidate and control", "a lent tokenizer", "holds none")
+    assert said(found, "candidate and control", "the tokenizer of local:base", "local:bare holds none")
     assert str(base) not in found.model_dump_json(exclude={"provenance"})
     turned = spinal.compare(bare, base, **QUICK)
-    assert said(turned, "reference", "a lent tokenizer")
+    assert said(turned, "reference", "the tokenizer of local:base")
 
 
 def test_no_side_with_a_tokenizer_is_an_error_that_says_what_to_do(base: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from service.traces import store as traces
 from spinal.audit import measure_checkpoint
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.identity import content_snapshot, former_snapshot
-from spinal.checkpoints.resolve import resolve_reference
+from spinal.checkpoints.read_as import resolve_as
 from spinal.documents.editions import FORMER
 from spinal.documents.trace import Trace
 from spinal.errors import ModelChanged, VersionRetired, WeightsDigestMismatch
@@ -28,8 +28,9 @@ def require_version(what: str, asked: str, known: str) -> None:
 
 
 def submitted_checkpoint(job: Job, spec: dict[str, Any]) -> Checkpoint:
-    """The checkpoint of a trace specification; raises ModelChanged when its files are not those of the submission."""
-    checkpoint = resolve_reference(spec["model"], roots=job.model_roots)
+    """The checkpoint of a trace specification, read as it says; raises ModelChanged when its files are not those of the
+    submission."""
+    checkpoint = resolve_as(spec["model"], spec.get("read", {}), roots=job.model_roots)
     snapshot = former_snapshot if edition_of(spec) == FORMER else content_snapshot
     if snapshot(checkpoint) != spec["snapshot"]:
         raise ModelChanged(
