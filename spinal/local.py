@@ -12,7 +12,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
@@ -29,12 +28,8 @@ from spinal.audit import (
     trace_checkpoint,
     unwatched,
 )
-from spinal.checkpoints.checkpoint import Checkpoint
-from spinal.checkpoints.pair import lend_tokenizers
-from spinal.checkpoints.resolve import resolve_reference, resolve_tokenizer
 from spinal.documents.comparison import Comparison
 from spinal.documents.display import short_digest
-from spinal.documents.schemas import load
 from spinal.documents.trace import Trace
 from spinal.errors import (
     CaptureMissing,
@@ -49,11 +44,11 @@ from spinal.profile import CompareKnobs, MeasurementProfile, TraceKnobs
 from spinal.prompts.builtin import BUILTIN_SETS, DEFAULT_SET
 from spinal.prompts.load import load_prompts
 from spinal.prompts.sets import PromptSet, make_prompt_set
+from spinal.sides import NOWHERE_ELSE, PathName, Places, find_checkpoint, find_sides
 
 if TYPE_CHECKING:
     from spinal.cache import Cache
 
-PathName = str | os.PathLike[str]
 Prompts = PathName | Sequence[str] | PromptSet
 """A built-in set by name, a file, prompts as text, or a prompt set."""
 CONDITIONS = "spinal.engine.conditions"
@@ -227,25 +222,13 @@ def compare(
     return compare_here(reference, candidate, prompts, knobs, machine, control=control, places=Places(base, tokenizer))
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where parts of a checkpoint lie that are not in its folder."""
-
-    base: PathName | None = None
-    tokenizer: PathName | None = None
-
-
-NOWHERE_ELSE = Places()
-
-
 def trace_here(
     model: PathName, prompts: Prompts, knobs: Mapping[str, Any], machine: Machine, places: Places = NOWHERE_ELSE
 ) -> Trace:
     """:func:`trace` with all that a command line adds."""
     profile = make_profile(knobs)
     chosen = read_prompts(prompts)
-    found = _with_base([resolve_reference(os.fspath(model), roots=None, base=_base(places))], places)
-    [checkpoint] = lend_tokenizers(found, _tokenizer(places))
+    checkpoint = find_checkpoint(model, places)
     with _ports(machine) as (ports, _):
         return trace_checkpoint(checkpoint, chosen, profile, ports=ports).trace
 
@@ -261,7 +244,7 @@ def compare_here(
     places: Places = NOWHERE_ELSE,
 ) -> Comparison:
     """:func:`compare` with all that a command line adds."""
-    sides = _sides([reference, candidate, *(() if control is None else (control,))], places)
+    sides = find_sides([reference, candidate, *(() if control is None else (control,))], places)
     documents = [side for side in sides if isinstance(side, Trace)]
     profile = _profile_of_sides(documents, knobs)
     chosen = _prompts_of_sides(documents, prompts, measuring=len(documents) < len(sides))
@@ -274,7 +257,7 @@ def compare_here(
             profile,
             ports=ports,
             control=None if control is None else found[2],
-            tokenizer=_tokenizer(places),
+            tokenizer=places.find_tokenizer(),
         )
 
 
@@ -295,56 +278,6 @@ def read_prompts(prompts: Prompts) -> PromptSet:
     if isinstance(prompts, str | os.PathLike):
         return load_prompts(os.fspath(prompts))
     return make_prompt_set([(text, None) for text in prompts], name=None, origin="the sequence of prompts")
-
-
-def _base(places: Places) -> Checkpoint | None:
-    return None if places.base is None else resolve_reference(os.fspath(places.base), roots=None)
-
-
-def _tokenizer(places: Places) -> Checkpoint | None:
-    return None if places.tokenizer is None else resolve_tokenizer(os.fspath(places.tokenizer), roots=None)
-
-
-def _with_base(checkpoints: Sequence[Checkpoint], places: Places) -> Sequence[Checkpoint]:
-    """The checkpoints, among which there is an adapter where a base was named."""
-    if places.base is not None and all(side.base is None for side in checkpoints):
-        raise UsageError("a base was given, and no side is an adapter", hint="leave it out")
-    return checkpoints
-
-
-def _sides(given: Sequence[PathName | Trace], places: Places) -> list[Checkpoint | Trace]:
-    """Checkpoints, or the traces in files or at hand; adapters on the base that was named, or else on the reference
-    where theirs is not found."""
-    base = _base(places)
-    found: list[Checkpoint | Trace] = []
-    for one in given:
-        first = found[0] if found and isinstance(found[0], Checkpoint) else None
-        found.append(_side(one, base, first))
-    checkpoints = [side for side in found if isinstance(side, Checkpoint)]
-    _with_base(checkpoints, places)
-    if places.tokenizer is not None and not checkpoints:
-        raise UsageError("a tokenizer was given, and every side was traced already", hint="leave it out")
-    return found
-
-
-def _side(given: PathName | Trace, base: Checkpoint | None, reference: Checkpoint | None) -> Checkpoint | Trace:
-    """A checkpoint, or the trace in a file or at hand."""
-    if isinstance(given, Trace):
-        return given
-    if not _is_file(given):
-        return resolve_reference(os.fspath(given), roots=None, base=base, instead=reference)
-    document = load(given)
-    if not isinstance(document, Trace):
-        raise DocumentInvalid(f"{given} holds a {document.schema_}", hint="compare two traces, or two checkpoints")
-    return document
-
-
-def _is_file(given: PathName) -> bool:
-    try:
-        return Path(given).is_file()
-    except OSError:
-        # No name of a file at all, too long a one for example.
-        return False
 
 
 def _profile_of_sides(documents: Sequence[Trace], knobs: Mapping[str, Any]) -> MeasurementProfile:

@@ -7,7 +7,8 @@ from spinal.cli.progress import bar
 from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace
 from spinal.errors import ProfileInvalid
-from spinal.local import Machine, Places, compare_here, trace_here
+from spinal.local import Machine, compare_here, trace_here
+from spinal.sides import Places
 
 
 def read_knobs(options: dict[str, Any]) -> dict[str, Any]:

@@ -93,7 +93,8 @@ def trace(
     no_cache: NoCache = False,
 ) -> None:
     """Measure the depth trace of one checkpoint, here, without a server."""
-    from spinal.cli.local import Places, local_trace
+    from spinal.cli.local import local_trace
+    from spinal.sides import Places
 
     check_outputs(output or [])
     knobs = {"max_tokens": max_tokens, "lens_positions": lens_positions, "dtype": dtype, "batch_size": batch_size}
@@ -132,7 +133,8 @@ def compare(
 
     Two traces are compared without their checkpoints: what needs weights is then null, and the verdict inconclusive.
     """
-    from spinal.cli.local import Places, local_compare
+    from spinal.cli.local import local_compare
+    from spinal.sides import Places
 
     check_outputs(output or [])
     knobs = {
