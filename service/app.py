@@ -21,6 +21,7 @@ from service.prompt_sets import routes as prompt_sets
 from service.settings import Settings, get_settings
 from service.traces import routes as traces
 from spinal import __version__
+from spinal.checkpoints.bounded import Bounds, Inspectors
 
 COMPRESS_FROM_BYTES, COMPRESS_LEVEL = 2048, 4
 """A page of audits shrinks to a tenth, at a level that costs less than sending it; small answers go as they are."""
@@ -44,7 +45,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.ledger = Ledger(chosen)
         app.state.turns = CapacityLimiter(chosen.db_pool_size)
-        yield
+        bounds = Bounds(chosen.inspect_seconds, chosen.inspect_memory_mb, chosen.inspect_children)
+        with Inspectors(bounds) as app.state.inspectors:
+            app.state.inspectors.start()
+            yield
         app.state.ledger.close()
         flush_telemetry()
 

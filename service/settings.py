@@ -42,6 +42,13 @@ class Settings(BaseSettings):
     max_wait_s: float = Field(default=60.0, ge=0.0)
     """Longest ``?wait=`` of a long poll."""
 
+    inspect_seconds: int = Field(default=20, ge=1)
+    """How long looking at the checkpoints of one request may take; each goes on in a process of its own."""
+    inspect_memory_mb: int = Field(default=2048, ge=512)
+    """How much address space such a process may take."""
+    inspect_children: int = Field(default=4, ge=1)
+    """How many such processes there may be, in each process of the API."""
+
     # database
     db_pool_size: int = Field(default=10, ge=1)
     db_pool_timeout_s: float = Field(default=3.0, gt=0)

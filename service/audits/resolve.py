@@ -6,20 +6,19 @@ from typing import Any
 
 from service.audits import store
 from service.database.unit_of_work import Ledger
-from service.models.verbs import resolve_model
+from service.models.verbs import reference_of
 from service.prompt_sets.store import find_prompt_set
 from service.runs.held import OWN_NAMES
 from service.runs.specs import SIDES, compare_spec, spec_digest, trace_spec
 from service.settings import Settings
-from spinal.checkpoints.checkpoint import Checkpoint
-from spinal.checkpoints.identity import content_snapshot, host_identity
-from spinal.checkpoints.pair import check_pair
+from spinal.checkpoints.bounded import Inspectors
+from spinal.checkpoints.survey import REFERENCE, Surveyed
 from spinal.documents.canonical import digest_of
 from spinal.profile import MeasurementProfile
 from spinal.prompts.builtin import BUILTIN_SETS, builtin_prompts
 from spinal.prompts.sets import PromptSet
 
-REFERENCE, COMPARE = "reference", "compare"
+COMPARE = "compare"
 
 
 @dataclass(frozen=True)
@@ -51,24 +50,24 @@ class Resolved:
     summary: dict[str, Any]
 
 
-def resolve_request(ledger: Ledger, settings: Settings, tenant: str, request: AuditRequest) -> Resolved:
+def resolve_request(
+    ledger: Ledger, settings: Settings, inspectors: Inspectors, tenant: str, request: AuditRequest
+) -> Resolved:
     """Check everything that a second can tell; raises the errors of checkpoints, prompts and pairs."""
-    checkpoints: dict[str, Checkpoint] = {}
-    for role in sorted(request.models, key=lambda role: role != REFERENCE):
-        checkpoints[role] = resolve_model(ledger, settings, tenant, request.models[role])
-        if REFERENCE in checkpoints and role != REFERENCE:
-            check_pair(checkpoints[REFERENCE], checkpoints[role])
+    references = {role: reference_of(ledger, tenant, named) for role, named in request.models.items()}
+    checkpoints = inspectors.survey(references, settings.roots_of(tenant))
     prompts = _prompts(ledger, tenant, request.prompt_set)
     owner, profile = settings.owner_of_work(tenant), request.profile
     specs = {
         role: trace_spec(
             model=checkpoint.source,
-            snapshot=content_snapshot(checkpoint),
+            snapshot=checkpoint.content_snapshot,
             files=_files(settings, checkpoint),
             prompt_set=prompts.digest,
             profile=profile,
             tenant=owner,
             weights_digest=request.weights_digests.get(role),
+            read=checkpoint.read,
         )
         for role, checkpoint in checkpoints.items()
     }
@@ -95,22 +94,21 @@ def _prompts(ledger: Ledger, tenant: str, named: str) -> PromptSet:
         return find_prompt_set(session, tenant, named)
 
 
-def _files(settings: Settings, checkpoint: Checkpoint) -> str:
+def _files(settings: Settings, checkpoint: Surveyed) -> str:
     """What this host says of the files, in the present one of the periods for which content is remembered."""
     period = int(time.time() // settings.remember_digest_s)
-    return digest_of({"files": host_identity(checkpoint), "period": period})
+    return digest_of({"files": checkpoint.host_identity, "period": period})
 
 
-def _described(checkpoint: Checkpoint, spec: dict[str, Any]) -> dict[str, Any]:
-    shape = checkpoint.whole
+def _described(checkpoint: Surveyed, spec: dict[str, Any]) -> dict[str, Any]:
     return {
         "source": checkpoint.source,
         "snapshot": spec["snapshot"],
-        "architecture": shape.architecture,
-        "n_layers": shape.n_layers,
-        "hidden_size": shape.hidden_size,
-        "vocab_size": shape.vocab_size,
-        "adapter": checkpoint.base is not None,
+        "architecture": checkpoint.architecture,
+        "n_layers": checkpoint.n_layers,
+        "hidden_size": checkpoint.hidden_size,
+        "vocab_size": checkpoint.vocab_size,
+        "adapter": checkpoint.adapter,
         "remarks": list(checkpoint.remarks),
     }
 

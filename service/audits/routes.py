@@ -24,7 +24,7 @@ from service.audits.verbs import (
 )
 from service.database.unit_of_work import Reads
 from service.http.answers import answer
-from service.http.context import LedgerDep, Reader, SettingsDep, Writer
+from service.http.context import InspectorsDep, LedgerDep, Reader, SettingsDep, Writer
 from service.http.documented import ACCESS, SUBMIT_ERRORS, documented
 from service.http.fields import ReportFormat, Timestamp
 from service.http.pagination import decode, decode_time, encode, page_answer
@@ -59,6 +59,7 @@ def submit(
     request: Request,
     ledger: LedgerDep,
     settings: SettingsDep,
+    inspectors: InspectorsDep,
     caller: Writer,
     idempotency_key: Key = None,
     validate_only: bool = False,
@@ -75,7 +76,7 @@ def submit(
         spelled_out=body.spelled_out(),
     )
     if validate_only:
-        resolved = resolve_request(ledger, settings, caller.tenant, asked)
+        resolved = resolve_request(ledger, settings, inspectors, caller.tenant, asked)
         cached = cached_roles(ledger, caller.tenant, resolved)
         needed = len({spec_digest(spec) for role, spec in resolved.specs.items() if not cached[role]})
         checked = ValidationOut(**resolved.summary, cached=cached, runs_needed=needed)
@@ -83,6 +84,7 @@ def submit(
     accepted = create_audit(
         ledger,
         settings,
+        inspectors,
         tenant=caller.tenant,
         request=asked,
         idempotency_key=idempotency_key,

@@ -21,6 +21,7 @@ from service.runs.lifecycle import IN_FLIGHT, State
 from service.runs.settle import settle_audit
 from service.settings import Settings
 from service.traces.store import load_comparison_document, load_trace_document
+from spinal.checkpoints.bounded import Inspectors
 from spinal.documents.comparison import Comparison, RuleOutcome, Verdict
 from spinal.documents.trace import Trace
 from spinal.errors import (
@@ -45,6 +46,7 @@ class Accepted:
 def create_audit(
     ledger: Ledger,
     settings: Settings,
+    inspectors: Inspectors,
     *,
     tenant: str,
     request: AuditRequest,
@@ -61,7 +63,7 @@ def create_audit(
         replay = _replay(ledger, tenant, idempotency_key, asked)
         if replay is not None:
             return replay
-    resolved = resolve_request(ledger, settings, tenant, request)
+    resolved = resolve_request(ledger, settings, inspectors, tenant, request)
     audit = _record(tenant, request, resolved, request_id)
     with ledger.begin() as session:
         if idempotency_key is None:

@@ -14,6 +14,7 @@ from starlette.datastructures import State
 from service.database.unit_of_work import RETRY_HINT, Ledger, Reading, Reads
 from service.keys.store import SCOPES, Caller, authenticate
 from service.settings import Settings
+from spinal.checkpoints.bounded import Inspectors
 from spinal.errors import DatabaseUnavailable, Forbidden, RequestInvalid, Unauthorized
 
 bearer = HTTPBearer(auto_error=False, description="API key `spk_<id>_<secret>`")
@@ -33,8 +34,14 @@ async def get_app_settings(request: Request) -> Settings:
     return settings
 
 
+async def get_inspectors(request: Request) -> Inspectors:
+    inspectors: Inspectors = request.app.state.inspectors
+    return inspectors
+
+
 LedgerDep = Annotated[Ledger, Depends(get_ledger)]
 SettingsDep = Annotated[Settings, Depends(get_app_settings)]
+InspectorsDep = Annotated[Inspectors, Depends(get_inspectors)]
 
 
 class Turn:

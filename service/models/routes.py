@@ -7,7 +7,7 @@ from starlette.datastructures import URL
 
 from service.database.unit_of_work import Reads
 from service.http.answers import answer
-from service.http.context import LedgerDep, Reader, SettingsDep, Writer
+from service.http.context import InspectorsDep, LedgerDep, Reader, SettingsDep, Writer
 from service.http.documented import ACCESS, SUBMIT_ERRORS, documented
 from service.http.pagination import decode, encode, page_answer
 from service.models.schemas import ModelIn, ModelOut, ModelPage
@@ -24,11 +24,19 @@ router = APIRouter(prefix="/v1", tags=["catalog"])
     status_code=201,
     responses=documented(*SUBMIT_ERRORS, errors.ModelNameTaken),
 )
-def register(body: ModelIn, response: Response, ledger: LedgerDep, settings: SettingsDep, caller: Writer) -> ModelOut:
+def register(
+    body: ModelIn,
+    response: Response,
+    ledger: LedgerDep,
+    settings: SettingsDep,
+    inspectors: InspectorsDep,
+    caller: Writer,
+) -> ModelOut:
     """Give a checkpoint a name. The checkpoint is checked as for an audit."""
     record = register_model(
         ledger,
         settings,
+        inspectors,
         tenant=caller.tenant,
         name=body.name,
         reference=body.reference,

@@ -29,6 +29,8 @@ class Checkpoint:
     """The files that are read, and none beside them."""
     roots: tuple[Path, ...] | None = None
     """Folders below which every file has to lie, wherever links lead; None where any place will do."""
+    unfollowed: tuple[str, ...] = ()
+    """What its configuration says that is not followed."""
     held: object | None = field(default=None, compare=False, repr=False)
     """Set by :func:`spinal.checkpoints.held.hold` while its files are held open."""
 
@@ -41,9 +43,10 @@ class Checkpoint:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What its reader should know: a base or a tokenizer that is not its own, files that are not part of what was
-        read."""
-        return (*_elsewhere(self), *(_unread(part) for part in self.parts if part.files.others))
+        """What its reader should know: a base or a tokenizer that is not its own, what was not read, and what was not
+        read as it is written."""
+        unread = tuple(_unread(part) for part in self.parts if part.files.others)
+        return (*_elsewhere(self), *unread, *(remark for part in self.parts for remark in part.unfollowed))
 
     @property
     def whole(self) -> "Checkpoint":

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from spinal.checkpoints.opening import read_regular
+from spinal.checkpoints.reading import Unreadable, parse_json
 from spinal.errors import (
     AdapterInvalid,
     ConfigInvalid,
@@ -20,6 +21,7 @@ from spinal.errors import (
     WeightsCorrupt,
     WeightsMissing,
 )
+from spinal.errors.faults import shown
 
 CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -41,7 +43,7 @@ MOST_ENTRIES = 1000
 MOST_NAMED = 5
 MOST_CONFIG_BYTES = 16 * 2**20
 MOST_INDEX_BYTES = 64 * 2**20
-MOST_TOKENIZER_BYTES = 128 * 2**20
+MOST_TOKENIZER_BYTES = 64 * 2**20
 MOST_SHARDS = 10_000
 
 
@@ -86,7 +88,11 @@ def read_settings(folder: Path, name: str, source: str, roots: Sequence[Path] | 
     """A settings file that is a JSON object. Raises FileNotFoundError where there is none, and the file's error."""
     make = file_error(name)
     raw = read_regular(folder / name, source, make, most_bytes=most_bytes(name), roots=roots)
-    found = _parsed(raw, name, source)
+    try:
+        # Some configurations of transformers hold limits without end.
+        found = parse_json(raw, name, infinity=name == CONFIG)
+    except Unreadable as error:
+        raise make(f"{source}: {error}") from error
     if not isinstance(found, dict):
         raise make(f"{source}: {name} is not a JSON object")
     return found
@@ -141,13 +147,13 @@ def _shards(folder: Path, source: str, roots: Sequence[Path] | None) -> list[str
         raise file_error(INDEX)(f"{source}: {INDEX} has no weight_map")
     for tensor, shard in weight_map.items():
         if not isinstance(shard, str) or PurePosixPath(shard).name != shard or not shard.endswith(".safetensors"):
-            raise file_error(INDEX)(f"{source}: {INDEX} gives no safetensors file of this folder for {tensor}")
+            raise file_error(INDEX)(f"{source}: {INDEX} gives no safetensors file of this folder for {shown(tensor)}")
     shards = sorted(set(weight_map.values()))
     if len(shards) > MOST_SHARDS:
         raise file_error(INDEX)(f"{source}: {INDEX} names {len(shards)} files, at most {MOST_SHARDS} are read")
     for shard in shards:
         if not _is_there(folder / shard):
-            raise WeightsMissing(f"{source}: shard {shard} is missing", hint="copy all shards")
+            raise WeightsMissing(f"{source}: shard {shown(shard)} is missing", hint="copy all shards")
     return shards
 
 
@@ -156,11 +162,11 @@ def _without_weights(folder: Path, source: str, name: str) -> SpinalError:
     pickles = [entry for entry in found if entry.endswith(PICKLE_SUFFIXES)]
     if pickles:
         return PickleWeightsRefused(
-            f"{source} holds its weights only as pickle ({pickles[0]}), which can run code when read",
+            f"{source} holds its weights only as pickle ({shown(pickles[0])}), which can run code when read",
             hint="convert them where you trust them: load the model and call save_pretrained(safe_serialization=True)",
         )
     strays = [entry for entry in found if entry.endswith((".safetensors", ".gguf"))]
-    beside = f"; it is not known how {strays[0]} belongs to it" if strays else ""
+    beside = f"; it is not known how {shown(strays[0])} belongs to it" if strays else ""
     index = "" if name == ADAPTER_WEIGHTS else f" and no {INDEX}"
     return WeightsMissing(
         f"{source} holds no {name}{index}{beside}", hint="save it with save_pretrained(), the index included"
@@ -178,12 +184,3 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 def _others(folder: Path, listed: set[str]) -> tuple[tuple[str, ...], int]:
     found = sorted(entry.name for entry in _entries(folder) if entry.name not in listed | UNREMARKABLE)
     return tuple(found[:MOST_NAMED]), len(found[MOST_NAMED:])
-
-
-def _parsed(raw: bytes, name: str, source: str) -> Any:
-    import json
-
-    try:
-        return json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise file_error(name)(f"{source}: {name} is not readable JSON ({error})") from error

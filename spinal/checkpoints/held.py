@@ -5,6 +5,7 @@ listed one meanwhile is never read, and neither is one that is not listed.
 """
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -12,12 +13,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from spinal.checkpoints.checkpoint import Checkpoint
-from spinal.checkpoints.files import file_error
-from spinal.checkpoints.opening import link_to, open_regular
+from spinal.checkpoints.configuration import as_meant
+from spinal.checkpoints.files import CONFIG, file_error, most_bytes
+from spinal.checkpoints.opening import link_to, open_regular, read_most
+from spinal.checkpoints.reading import parse_json
 from spinal.documents.canonical import digest_of
-from spinal.errors import Cancelled, ModelChanged, WeightsMissing
+from spinal.errors import Cancelled, ConfigInvalid, ModelChanged, WeightsMissing
 from spinal.progress import CancelCheck, Progress, ProgressSink, ignore_progress, never_cancelled
 
 HASH_PIECE = 16 * 1024 * 1024
@@ -145,8 +149,27 @@ def _opened(checkpoint: Checkpoint, stack: ExitStack) -> Held:
         descriptor = _open(checkpoint, path)
         stack.callback(os.close, descriptor)
         files.append(_File(name, path, descriptor, _stamp(os.fstat(descriptor))))
-        (folder / name).symlink_to(link_to(descriptor, path))
+        if name == CONFIG:
+            (folder / name).write_text(json.dumps(_followed(checkpoint, descriptor)), encoding="utf-8")
+        else:
+            (folder / name).symlink_to(link_to(descriptor, path))
     return Held(checkpoint, folder, files, base, lender)
+
+
+def _followed(checkpoint: Checkpoint, descriptor: int) -> dict[str, Any]:
+    """The configuration in the open file as it is followed, which is what the engine finds in its place. Raises
+    ModelChanged where the file is not the one that was resolved."""
+    try:
+        # A descriptor of its own, so that this one stays at its beginning.
+        raw = read_most(os.open(link_to(descriptor, checkpoint.path / CONFIG), os.O_RDONLY), most_bytes(CONFIG))
+        found = as_meant(parse_json(raw, CONFIG, infinity=True), checkpoint.source).config
+    except (ValueError, OSError, ConfigInvalid):
+        found = {}
+    if found != checkpoint.config:
+        raise ModelChanged(
+            f"{CONFIG} of {checkpoint.source} changed before it was read", hint="submit again when its files are final"
+        )
+    return found
 
 
 def _open(checkpoint: Checkpoint, path: Path) -> int:

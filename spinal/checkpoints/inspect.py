@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 
 from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.configuration import check_against_headers
 from spinal.checkpoints.shards import check_shards
 from spinal.checkpoints.tensors import read_header, scan_non_finite
 from spinal.checkpoints.tokenizer import known_ids
@@ -47,6 +48,8 @@ def _inspect_files(checkpoint: Checkpoint) -> None:
     files = checkpoint.weight_files()
     headers = {file: read_header(file, checkpoint.source, checkpoint.roots) for file in files}
     check_shards(checkpoint, headers)
+    if checkpoint.base is None:
+        check_against_headers(checkpoint, headers.values())
     if sum(file.stat().st_size for file in files) <= SCAN_BYTES:
         for file, header in headers.items():
             scan_non_finite(file, header, checkpoint.source, checkpoint.roots)
@@ -54,8 +57,6 @@ def _inspect_files(checkpoint: Checkpoint) -> None:
 
 def _check_architecture(checkpoint: Checkpoint) -> None:
     config, source = checkpoint.config, checkpoint.source
-    if not isinstance(config.get("model_type"), str):
-        raise ConfigInvalid(f"{source}: config.json names no model_type", hint="save the model with save_pretrained()")
     if config.get("is_encoder_decoder"):
         raise ArchitectureUnsupported(
             f"{source} is an encoder-decoder ({checkpoint.architecture or config['model_type']})",

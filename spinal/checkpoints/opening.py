@@ -6,9 +6,44 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from spinal.errors import ModelPathRefused, SpinalError
+from spinal.errors.faults import is_of_the_system, shown
 
 DELETED = " (deleted)"
 """What Linux adds to the path of an open file that has no name any more."""
+
+
+class NotRegular(ValueError):
+    """Why a file is not read, to be put behind its name."""
+
+
+def open_descriptor(path: Path) -> int:
+    """A descriptor of the regular file at ``path``, which may be anything: nothing is waited for. Raises
+    FileNotFoundError, NotRegular, and OSError where disk or system fail."""
+    try:
+        # Not blocking: to open a pipe would wait for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        if is_of_the_system(error):
+            raise
+        why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "not a usable name"
+        raise NotRegular(f"cannot be opened ({why})") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NotRegular("is not a regular file")
+    return descriptor
+
+
+def read_most(descriptor: int, most_bytes: int) -> bytes:
+    """All that an open file holds, which is closed; raises NotRegular where that is more than ``most_bytes``."""
+    with os.fdopen(descriptor, "rb") as stream:
+        # Never more than allowed, whatever size the file claims or grows to, and no more than it needs.
+        raw = stream.read(min(os.fstat(descriptor).st_size, most_bytes) + 1)
+        raw += stream.read(most_bytes + 1 - len(raw))
+    if len(raw) > most_bytes:
+        raise NotRegular(f"is larger than the {most_bytes:,} bytes that are read of it")
+    return raw
 
 
 def open_regular(
@@ -21,18 +56,13 @@ def open_regular(
     used. Raises FileNotFoundError, ModelPathRefused, and what ``make`` makes.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError) as error:
-        why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "not a usable name"
-        raise make(f"{source}: {path.name} cannot be opened ({why})") from error
+        descriptor = open_descriptor(path)
+    except NotRegular as error:
+        raise make(f"{source}: {shown(path.name)} {error}") from error
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise make(f"{source}: {path.name} is not a regular file")
         if roots is not None and not _lies_below(descriptor, path, roots):
             raise ModelPathRefused(
-                f"{source}: {path.name} leads out of the model roots",
+                f"{source}: {shown(path.name)} leads out of the model roots",
                 hint="put the file itself into the folder, or its target below a model root",
             )
     except BaseException:
@@ -50,11 +80,11 @@ def read_regular(
     roots: Sequence[Path] | None = None,
 ) -> bytes:
     """The content of a regular file of at most ``most_bytes``; raises as :func:`open_regular`."""
-    with os.fdopen(open_regular(path, source, make, roots), "rb") as stream:
-        raw = stream.read(most_bytes + 1)
-    if len(raw) > most_bytes:
-        raise make(f"{source}: {path.name} is larger than the {most_bytes} bytes that are read of it")
-    return raw
+    descriptor = open_regular(path, source, make, roots)
+    try:
+        return read_most(descriptor, most_bytes)
+    except NotRegular as error:
+        raise make(f"{source}: {shown(path.name)} {error}") from error
 
 
 def link_to(descriptor: int, path: Path) -> Path:

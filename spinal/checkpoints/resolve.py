@@ -6,6 +6,7 @@ from pathlib import Path
 
 from spinal.checkpoints.adapter_base import require_fit
 from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.configuration import as_meant
 from spinal.checkpoints.files import ADAPTER_CONFIG, CONFIG, list_files, list_tokenizer_files, read_config
 from spinal.checkpoints.sources import SOURCES, Pinned, Source, reference_forms
 from spinal.checkpoints.tokenizer import known_ids
@@ -15,6 +16,7 @@ from spinal.errors import (
     ModelPathRefused,
     ModelReferenceInvalid,
 )
+from spinal.errors.faults import shown
 
 MAX_REFERENCE = 1024
 
@@ -43,7 +45,9 @@ def resolve_tokenizer(reference: str, *, roots: Sequence[Path] | None) -> Checkp
     source, path = _source_of(reference)
     pinned = source.pin(path, roots)
     folder = source.fetch(pinned)
-    found = Checkpoint(folder, pinned.name, {}, pinned.revision, files=list_tokenizer_files(folder), roots=_kept(roots))
+    found = Checkpoint(
+        folder, pinned.name, {}, pinned.revision, files=list_tokenizer_files(folder), roots=_allowed(roots, folder)
+    )
     known_ids(found)
     return found
 
@@ -59,18 +63,28 @@ def _resolved(
     source, path = _source_of(reference)
     pinned = source.pin(path, roots)
     folder = source.fetch(pinned)
+    allowed = _allowed(roots, folder)
     if not os.path.lexists(folder / ADAPTER_CONFIG):
-        config = read_config(folder, CONFIG, pinned.name, roots)
-        files = list_files(folder, pinned.name, roots, adapter=False)
-        return Checkpoint(folder, pinned.name, config, pinned.revision, files=files, roots=_kept(roots))
+        meant = as_meant(read_config(folder, CONFIG, pinned.name, allowed), pinned.name)
+        files = list_files(folder, pinned.name, allowed, adapter=False)
+        return Checkpoint(
+            folder,
+            pinned.name,
+            meant.config,
+            pinned.revision,
+            files=files,
+            roots=allowed,
+            unfollowed=meant.remarks,
+        )
     if adapter is not None:
         # Also what ends a chain of adapters that leads back to its beginning.
         raise _based_on_an_adapter(adapter)
     return _resolve_adapter(folder, pinned, roots, *bases)
 
 
-def _kept(roots: Sequence[Path] | None) -> tuple[Path, ...] | None:
-    return None if roots is None else tuple(roots)
+def _allowed(roots: Sequence[Path] | None, folder: Path) -> tuple[Path, ...] | None:
+    """Where the files of a checkpoint in ``folder`` may lie: there, where its source put them, or below a root."""
+    return None if roots is None else (*roots, folder)
 
 
 def _source_of(reference: str) -> tuple[Source, str]:
@@ -94,15 +108,16 @@ def _resolve_adapter(
     folder: Path, pinned: Pinned, roots: Sequence[Path] | None, base: Checkpoint | None, instead: Checkpoint | None
 ) -> Checkpoint:
     source = pinned.name
-    named = read_config(folder, ADAPTER_CONFIG, source, roots).get("base_model_name_or_path")
-    files = list_files(folder, source, roots, adapter=True)
+    allowed = _allowed(roots, folder)
+    named = read_config(folder, ADAPTER_CONFIG, source, allowed).get("base_model_name_or_path")
+    files = list_files(folder, source, allowed, adapter=True)
     found = base or _named_base(folder, source, named, roots)
     other = found is base
     if found is None and instead is not None and instead.base is None:
         found, other = instead, True
     if found is None:
         raise AdapterInvalid(
-            f"{source}: its base model {named!r} was not found",
+            f"{source}: its base model {shown(str(named))!r} was not found",
             hint="put the base beside the adapter, below the same model root, or say where it lies: --base DIR",
         )
     if found.base is not None:
@@ -115,7 +130,7 @@ def _resolve_adapter(
         base=found,
         base_named=str(named) if other else None,
         files=files,
-        roots=_kept(roots),
+        roots=allowed,
     )
     if other:
         require_fit(made, found)

@@ -1,15 +1,15 @@
-"""Errors of the accelerator and of the operating system, told apart from errors of ours."""
+"""Errors of the accelerator, of the operating system and of a caller's file, told apart from errors of ours."""
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 
-from spinal.errors import DeviceFailed
+from spinal.errors import DeviceFailed, SpinalError, faults
 
 SIGNS = ("CUDA error", "CUDA driver error", "cuDNN error", "CUBLAS_STATUS", "HIP error")
 
@@ -29,6 +29,15 @@ def device_failures() -> Iterator[None]:
             raise
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DeviceFailed(first, hint="look at the device's log; another attempt gets a fresh process") from error
+
+
+@contextmanager
+def callers_fault(make: Callable[[str], SpinalError]) -> Iterator[None]:
+    """Turn whatever a library raises on a caller's file into ``make(reason)``, one short line
+    (:func:`spinal.errors.faults.callers_fault`). Devices that fail raise DeviceFailed, and torch.OutOfMemoryError
+    passes."""
+    with faults.callers_fault(make, ours=(torch.OutOfMemoryError,)), device_failures():
+        yield
 
 
 @contextmanager

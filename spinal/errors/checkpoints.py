@@ -65,3 +65,9 @@ class PairMismatch(SpinalError):
 
 class AdapterInvalid(SpinalError):
     code, title, status = "adapter_invalid", "Adapter unreadable or without its base", 422
+
+
+class InspectionExceeded(SpinalError):
+    """Looking at the files of a checkpoint took longer, or more memory, than any model needs."""
+
+    code, title, status = "inspection_exceeded", "Checkpoint beyond the bounds of an inspection", 422

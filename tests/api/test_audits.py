@@ -464,7 +464,8 @@ def test_a_control_needs_a_reference_and_must_fit_it(api: TestClient, models: Pa
     assert "reference" in alone.text
     missing = api.post("/v1/audits", json=PAIR | {"control": "local:nowhere"})
     assert (missing.status_code, missing.json()["code"]) == (422, "model_not_found")
-    smaller = json.loads((models / "sft" / "config.json").read_text()) | {"hidden_size": 8}
+    # As many blocks as no longer fit the reference, and as the weights still hold.
+    smaller = json.loads((models / "sft" / "config.json").read_text()) | {"num_hidden_layers": 8}
     clone("sft", models / "small", config__json=json.dumps(smaller))
     assert api.post("/v1/audits", json=PAIR | {"control": "local:small"}).json()["code"] == "pair_mismatch"
 

@@ -10,8 +10,15 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("spinal", "service", "worker", "devstack")
 SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
-READS_ENVIRONMENT = {"service/settings.py", "devstack/stack.py", "worker/gpus.py", "spinal/cache.py"}
-"""The stack hands its children their environment; settings read it; a worker child hides GPUs; the cache asks where a
+READS_ENVIRONMENT = {
+    "service/settings.py",
+    "devstack/stack.py",
+    "worker/gpus.py",
+    "spinal/checkpoints/bounded.py",
+    "spinal/cache.py",
+}
+"""The stack hands its children their environment; settings read it; a worker child hides GPUs; an inspecting child gets
+a stated part; the cache asks where a
 user's caches lie. Nothing else does."""
 
 

@@ -22,6 +22,7 @@ from spinal.analysis.layers import Pair
 from spinal.analysis.locators import LOCATORS, Locator
 from spinal.analysis.locators.profile import DepthProfile
 from spinal.checkpoints.sources import SOURCES, Pinned
+from spinal.checkpoints.survey import survey
 from spinal.cli.main import main
 from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace
@@ -94,7 +95,11 @@ def shelf(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("shelf")
-def test_a_source_is_found_by_the_api_its_report_and_its_contract(api: TestClient, drain: Callable[[], int]) -> None:
+def test_a_source_is_found_by_the_api_its_report_and_its_contract(
+    api: TestClient, drain: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Where the fake source is: a child of the service knows those of the product alone.
+    monkeypatch.setattr(api.app.state.inspectors, "survey", survey)  # type: ignore[attr-defined]
     body = {**BODY, "candidate": "shelf:dpo-short", "reference": "shelf:sft"}
     audit = api.post("/v1/audits", json=body).json()
     drain()
@@ -232,8 +237,10 @@ def test_a_knob_a_rule_and_a_role_more_make_no_trace_comparison_or_audit_another
         prompt_set=BODY["prompt_set"],
         profile=Later(),
     )
+    state = api.app.state  # type: ignore[attr-defined]
+    settings, inspectors = state.settings, state.inspectors
     again = create_audit(
-        ledger, api.app.state.settings, tenant="default", request=request, idempotency_key=None, request_id=None,  # type: ignore[attr-defined]
+        ledger, settings, inspectors, tenant="default", request=request, idempotency_key=None, request_id=None,
         traceparent=None,
     )  # fmt: skip
     assert again.status == 201
@@ -242,7 +249,7 @@ def test_a_knob_a_rule_and_a_role_more_make_no_trace_comparison_or_audit_another
     assert shown["results"] == before[1][0]["results"]
     assert (shown["verdict"], shown["fingerprint"]) == ("warn", before[1][0]["fingerprint"])
     knob = AuditRequest(models=request.models, prompt_set=request.prompt_set, profile=Later(patience=0.1))
-    changed = resolve.resolve_request(ledger, api.app.state.settings, "default", knob)  # type: ignore[attr-defined]
+    changed = resolve.resolve_request(ledger, settings, inspectors, "default", knob)
     assert {role: specs.spec_version(spec) for role, spec in changed.specs.items()} == {
         "candidate": 4, "reference": 4, "compare": 9,
     }  # fmt: skip

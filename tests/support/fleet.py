@@ -16,6 +16,7 @@ from service.audits.verbs import cancel_audit, create_audit
 from service.database.tables import AuditRecord
 from service.database.unit_of_work import Ledger
 from service.settings import Settings
+from spinal.checkpoints.bounded import Bounds, Inspectors
 from spinal.profile import MeasurementProfile
 from tests.support.engine_double import calls
 from tests.support.places import EXAMPLES, ROOT
@@ -96,10 +97,11 @@ class Fleet:
             profile=MeasurementProfile(seed=seed, bootstrap_draws=200, max_tokens=max_tokens),
             body={"seed": seed, "prompt_set": prompt_set},
         )
-        return create_audit(
-            self.ledger, self.settings, tenant="t", request=request, idempotency_key=None, request_id=None,
-            traceparent=None,
-        ).audit_id  # fmt: skip
+        with Inspectors(Bounds(children=1)) as inspectors:
+            return create_audit(
+                self.ledger, self.settings, inspectors, tenant="t", request=request, idempotency_key=None,
+                request_id=None, traceparent=None,
+            ).audit_id  # fmt: skip
 
     def cancel(self, audit: UUID) -> None:
         cancel_audit(self.ledger, "t", audit)

@@ -40,9 +40,13 @@ CONFIG: dict[str, Any] = {
 TOKENIZER: dict[str, Any] = {"version": "1.0", "model": {"vocab": {"a": 0}}}
 
 
+FRAME = {"layers.9.frame": np.zeros((7, 4, 1, 0), dtype=np.int8)}
+"""No numbers, and the blocks and extents that the configurations here claim."""
+
+
 def safetensors(tensors: dict[str, np.ndarray]) -> bytes:
     header, data = {}, b""
-    for name, values in tensors.items():
+    for name, values in (tensors | FRAME).items():
         raw = values.tobytes()
         kind = {"float32": "F32", "float16": "F16", "int8": "I8"}[values.dtype.name]
         header[name] = {"dtype": kind, "shape": list(values.shape), "data_offsets": [len(data), len(data) + len(raw)]}
@@ -79,8 +83,14 @@ def index(content: object, **files: object) -> dict[str, Any]:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], type[SpinalError], str]] = {
+    "config of more blocks than weights": ({"config": changed(num_hidden_layers=11)}, ConfigInvalid, "weights hold 10"),
+    "config of another width": ({"config": changed(hidden_size=5)}, ConfigInvalid, "hidden_size 5"),
+    "config nested deep": ({"config": b"[" * 100_000}, ConfigInvalid, "nested deeper"),
+    "config that names a member twice": ({"config": b'{"a": 1, "a": 2}'}, ConfigInvalid, "occurs twice"),
+    "tokenizer nested deep": ({"tokenizer__json": b'{"a":' * 9_999}, TokenizerInvalid, "nested deeper"),
+    "index nested deep": (index(b"[" * 100_000), WeightsCorrupt, "nested deeper"),
     "no config": ({"leave_out": ("config.json",)}, ConfigInvalid, "has no config.json"),
-    "config of bytes": ({"config": b"\xff"}, ConfigInvalid, "not readable JSON"),
+    "config of bytes": ({"config": b"\xff"}, ConfigInvalid, "not UTF-8"),
     "config that is a list": ({"config": []}, ConfigInvalid, "not a JSON object"),
     "no model type": ({"config": changed(model_type=...)}, ConfigInvalid, "no model_type"),
     "model type that is no word": ({"config": changed(model_type=7)}, ConfigInvalid, "no model_type"),
@@ -96,12 +106,12 @@ REFUSED: dict[str, tuple[dict[str, Any], type[SpinalError], str]] = {
         {"config": changed(architectures=["LMHeadModelWithValue"])}, ArchitectureUnsupported, "LMHeadModelWithValue",
     ),
     "no depth": ({"config": changed(num_hidden_layers=...)}, ConfigInvalid, "no usable n_layers"),
-    "depth of zero": ({"config": changed(num_hidden_layers=0)}, ConfigInvalid, "no usable n_layers"),
-    "depth that is a flag": ({"config": changed(num_hidden_layers=True)}, ConfigInvalid, "no usable n_layers"),
-    "width of zero": ({"config": changed(hidden_size=0)}, ConfigInvalid, "no usable hidden_size"),
+    "depth of zero": ({"config": changed(num_hidden_layers=0)}, ConfigInvalid, "num_hidden_layers = 0"),
+    "depth that is a flag": ({"config": changed(num_hidden_layers=True)}, ConfigInvalid, "num_hidden_layers = True"),
+    "width of zero": ({"config": changed(hidden_size=0)}, ConfigInvalid, "hidden_size = 0"),
     "no vocabulary": ({"config": changed(vocab_size=...)}, ConfigInvalid, "no usable vocab_size"),
     "no tokenizer": ({"leave_out": ("tokenizer.json",)}, TokenizerInvalid, "it is missing"),
-    "tokenizer of bytes": ({"tokenizer__json": b"\xff"}, TokenizerInvalid, "not readable JSON"),
+    "tokenizer of bytes": ({"tokenizer__json": b"\xff"}, TokenizerInvalid, "not UTF-8"),
     "tokenizer that is a list": ({"tokenizer__json": [1]}, TokenizerInvalid, "not a JSON object"),
     "tokenizer without a model": ({"tokenizer__json": {"model": "bpe"}}, TokenizerInvalid, "it is not a tokenizer"),
     "no weights": ({"leave_out": ("model.safetensors",)}, WeightsMissing, "holds no"),

@@ -1,11 +1,17 @@
 """A safetensors file is believed when its header describes every byte once, and not otherwise."""
 
 import json
+import os
+import tempfile
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors import safe_open
 
 from spinal.checkpoints import tensors
 from spinal.checkpoints.tensors import read_header, scan_non_finite
@@ -109,11 +115,125 @@ def test_a_header_that_goes_on_beyond_the_file_is_refused_unread(tmp_path: Path)
 
 def test_a_header_has_a_largest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "w", b"{}")
-    monkeypatch.setattr(tensors, "MAX_HEADER", 2)
+    monkeypatch.setattr(tensors, "MOST_HEADER", 2)
     read_header(path, "local:m")
-    monkeypatch.setattr(tensors, "MAX_HEADER", 1)
-    with pytest.raises(WeightsCorrupt, match="ends inside its header"):
+    monkeypatch.setattr(tensors, "MOST_HEADER", 1)
+    with pytest.raises(WeightsCorrupt, match="larger than 1 bytes"):
         read_header(path, "local:m")
+
+
+def described(member: str, value: object) -> Header:
+    return {"a": tensor(0, 4, 1) | {member: value}}
+
+
+TOO_MUCH: dict[str, object] = {
+    "600 dimensions of 4,200 digits": described("shape", [int("9" * 90)] * 600),
+    "numbers of 4,200 digits": json.dumps(described("shape", [12345])).replace("12345", "9" * 4200).encode(),
+    "17 dimensions": described("shape", [1] * 17),
+    "an extent that no file has": described("shape", [1 << 63]),
+    "an offset that no file has": described("data_offsets", [0, 1 << 63]),
+    "offsets with a fraction": described("data_offsets", [0.0, 4.0]),
+    "offsets below zero": described("data_offsets", [-4, 0]),
+    "offsets that are truth values": {"a": {"dtype": "U8", "shape": [1], "data_offsets": [False, True]}},
+    "an infinite offset": b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 1e999]}}',
+    "offsets as text": described("data_offsets", "04"),
+    "offsets as an object": described("data_offsets", {"0": 0, "1": 4}),
+    "a shape of truth values": described("shape", [True]),
+    "a dtype that is a list": described("dtype", []),
+    "a tensor that is null": {"a": None},
+    "a name of 10,000 characters": {"x" * 10_000: tensor(0, 4, 1)},
+    "a tensor twice": b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],'
+    b'"data_offsets":[0,4]}}',
+    "half a surrogate pair": b'{"\\ud800": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}',
+    "100,000 brackets": b"[" * 100_000,
+    "metadata that is a list": {"__metadata__": [1], "a": tensor(0, 4, 1)},
+    "metadata of numbers": {"__metadata__": {"a": 1}, "a": tensor(0, 4, 1)},
+    "null": None,
+}
+
+
+@pytest.mark.parametrize("name", TOO_MUCH)
+def test_a_header_with_more_than_a_model_has_is_refused_in_one_short_line(tmp_path: Path, name: str) -> None:
+    with pytest.raises(WeightsCorrupt, match=r"^local:m: header of w.safetensors is damaged \(") as caught:
+        read_header(write(tmp_path / "w.safetensors", TOO_MUCH[name], 4), "local:m")
+    assert caught.value.detail.isprintable()
+    assert len(caught.value.detail) < 300
+
+
+def test_a_header_of_a_million_tensors_is_refused_before_it_is_built(tmp_path: Path) -> None:
+    entry = b'"%07d":{"dtype":"I8","shape":[0],"data_offsets":[0,0]},'
+    million = b"{" + b"".join(entry % number for number in range(1_000_000))[:-1] + b"}"
+    with pytest.raises(WeightsCorrupt, match="larger than"):
+        read_header(write(tmp_path / "w", million), "local:m")
+    part = million[: 700_000 * len(entry % 0) - 1] + b"}"
+    assert len(part) + 1 < tensors.MOST_HEADER
+    tracemalloc.start()
+    try:
+        with pytest.raises(WeightsCorrupt, match="more than"):
+            read_header(write(tmp_path / "w", part), "local:m")
+        # Twice the header: its bytes and its text. As dictionaries it would be ten times that.
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(part)
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_header_of_as_many_tensors_as_there_may_be_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensors, "MOST_TENSORS", 2_000)
+    header = {f"layers.{n}.experts.weight_scale_inv": tensor(4 * n, 4 * n + 4, 1, 1, 1, 1, 1) for n in range(2_000)}
+    assert len(read_header(write(tmp_path / "w", header, 8_000), "local:m")) == 2_000
+    header["one.more"] = tensor(8_000, 8_004, 1)
+    with pytest.raises(WeightsCorrupt, match="more than 2,000 tensors"):
+        read_header(write(tmp_path / "w", header, 8_004), "local:m")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "nothing", "device"])
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "w"
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case "device":
+            path.symlink_to("/dev/zero")
+    with pytest.raises(WeightsCorrupt):
+        read_header(path, "local:m")
+    with pytest.raises(WeightsCorrupt):
+        scan_non_finite(path, {"a": tensor(0, 4, 1)}, "local:m")
+
+
+def test_a_file_that_was_cut_since_its_header_was_read_is_refused(tmp_path: Path) -> None:
+    header = {"a": tensor(0, 4, 1)}
+    with pytest.raises(WeightsCorrupt, match="ends early"):
+        scan_non_finite(write(tmp_path / "w", header, 3), header, "local:m")
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=5),
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "dtype": st.sampled_from(["F32", "I8", "BOOL", 7, None]),
+                "shape": st.lists(st.integers(-1, 3) | st.floats() | st.booleans(), max_size=3) | st.none(),
+                "data_offsets": st.lists(st.integers(-1, 20) | st.just(10**90), max_size=3) | st.text(max_size=2),
+            },
+        )
+        | st.integers(),
+        max_size=3,
+    ),
+    st.integers(0, 20),
+)
+def test_any_header_is_read_as_safetensors_reads_it_or_refused(header: Header, size: int) -> None:
+    raw = json.dumps(header).encode()
+    with tempfile.TemporaryDirectory() as folder:
+        path = write(Path(folder) / "w", raw, size)
+        try:
+            found = read_header(path, "local:m")
+        except WeightsCorrupt:
+            return
+        with safe_open(path, framework="np") as theirs:
+            assert set(theirs.keys()) == set(found)
 
 
 def words(kind: str, *values: int) -> bytes:

@@ -1,0 +1,208 @@
+"""Checkpoints looked at in child processes with limits on wall clock and memory, so that no file of a caller holds a
+thread, or takes the memory, of the service that asks."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import spinal
+from spinal.checkpoints.survey import Surveyed
+from spinal.checkpoints.wire import Closed, Message, heard_error, heard_survey, receive, send
+from spinal.errors import InspectionExceeded, NotReady, StorageUnavailable
+
+START_S = 60.0
+"""A child that has not started after this long is given up."""
+END_S = 1.0
+"""So long a service that ends waits for each of its children."""
+PASSED_ON = ("PATH", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "HOME")
+"""What of the environment a child gets: nothing that could hold a secret."""
+SINGLE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), "1")
+"""One thread: more would do nothing but reserve memory."""
+QUIET = {"MALLOC_ARENA_MAX": "2", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "RUST_BACKTRACE": "0"}
+SMALLER = "check its files: nothing that a model needs takes so long or so much"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What one inspection may take."""
+
+    seconds: int = 20
+    """Of the wall clock, for all checkpoints of one request."""
+    megabytes: int = 2048
+    """Of address space. The largest tokenizers of today take a quarter of it."""
+    children: int = 4
+    """So many inspections go on at once."""
+    patience_s: float = 5.0
+    """How long a request waits for a child that is free."""
+
+
+class InspectorBroke(RuntimeError):
+    """A defect of ours in a child; the text is its traceback."""
+
+
+class Inspectors:
+    """The children of one service. Each is started when first needed, kept for the next request, and replaced when it
+    broke or was ended. Safe to share between threads.
+
+    Examples
+    --------
+    >>> with Inspectors(Bounds(children=1)) as inspectors:
+    ...     found = inspectors.survey({"candidate": "local:sft"}, [Path("examples/checkpoints")])
+    >>> found["candidate"].architecture
+    'LlamaForCausalLM'
+    """
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._turns = threading.BoundedSemaphore(bounds.children)
+        self._lock = threading.Lock()
+        self._idle: list[_Child] = []
+        self._ended: list[_Child] = []
+        self._closed = False
+
+    def __enter__(self) -> "Inspectors":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Start one child ahead of the first request; does not wait for it."""
+        self._put_back(self._take())
+
+    def survey(self, references: Mapping[str, str], roots: Sequence[Path]) -> dict[str, Surveyed]:
+        """:func:`spinal.checkpoints.survey.survey` in a child.
+
+        Raises its errors, InspectionExceeded where a bound is met, NotReady where no child came free in time,
+        StorageUnavailable where the disk of the checkpoints fails.
+        """
+        question: Message = {
+            "references": dict(references),
+            "roots": [os.path.abspath(root) for root in roots],
+        }
+        if not self._turns.acquire(timeout=self._bounds.patience_s):
+            raise NotReady("every inspector is busy with another checkpoint", hint="send the request again in a second")
+        try:
+            return self._heard(self._asked(question), references)
+        finally:
+            self._turns.release()
+
+    def _asked(self, question: Message) -> Message:
+        """The answer of a child; one that died gets a successor, once, as it need not have been the files' fault."""
+        for last in (False, True):
+            child = self._take()
+            try:
+                answer = child.ask(question, self._bounds.seconds)
+            except TimeoutError:
+                self._end(child)
+                return {"exceeded": "time"}
+            except Closed:
+                self._end(child)
+                if last:
+                    return {"exceeded": "memory"}
+            except BaseException:
+                self._end(child)
+                raise
+            else:
+                if answer["ends"]:
+                    self._end(child)
+                else:
+                    self._put_back(child)
+                return answer
+        raise AssertionError("unreachable")
+
+    def _heard(self, answer: Message, references: Mapping[str, str]) -> dict[str, Surveyed]:
+        if "found" in answer:
+            return heard_survey(answer)
+        if "error" in answer:
+            raise heard_error(answer)
+        if "system" in answer:
+            raise StorageUnavailable(f"the checkpoints' storage failed: {answer['system']}", hint="try again later")
+        if "broken" in answer:
+            raise InspectorBroke(answer["broken"])
+        limit = (
+            f"{self._bounds.seconds} s" if answer["exceeded"] == "time" else f"{self._bounds.megabytes} MB of memory"
+        )
+        raise InspectionExceeded(
+            f"inspecting {', '.join(references.values())} needs more than the {limit} that are allowed", hint=SMALLER
+        )
+
+    def _take(self) -> "_Child":
+        with self._lock:
+            # The latest first: it remembers most.
+            return self._idle.pop() if self._idle else _Child(self._bounds)
+
+    def _put_back(self, child: "_Child") -> None:
+        with self._lock:
+            if not self._closed:
+                self._idle.append(child)
+                return
+        child.end()
+
+    def _end(self, child: "_Child") -> None:
+        """End ``child`` and start another, so that the next request need not wait for one."""
+        child.end()
+        with self._lock:
+            self._ended = [each for each in [*self._ended, child] if not each.is_gone()]
+        self._put_back(_Child(self._bounds))
+
+    def close(self) -> None:
+        """End all children. One that still works ends with its answer."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for child in idle:
+            child.end()
+        for child in [*idle, *self._ended]:
+            child.wait(END_S)
+
+
+class _Child:
+    """One process, asked by one thread at a time."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | SINGLE | QUIET
+        environment["PYTHONPATH"] = str(Path(spinal.__file__).parents[1])
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "spinal.checkpoints.child", str(bounds.seconds), str(bounds.megabytes)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            env=environment,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._questions, self._answers = self._process.stdin, self._process.stdout
+        self._started = False
+
+    def ask(self, question: Message, seconds: float) -> Message:
+        """Raises Closed when the child is dead, TimeoutError when it needs longer than ``seconds``."""
+        if not self._started:
+            try:
+                receive(self._answers.fileno(), time.monotonic() + START_S)
+            except TimeoutError as error:
+                raise NotReady("no inspector could be started", hint="send the request again later") from error
+            self._started = True
+        send(self._questions.fileno(), question)
+        return receive(self._answers.fileno(), time.monotonic() + seconds)
+
+    def end(self) -> None:
+        """Without waiting: a child that waits for a dead mount does not end before the mount answers."""
+        self._process.kill()
+        self._questions.close()
+        self._answers.close()
+
+    def wait(self, seconds: float) -> None:
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+
+    def is_gone(self) -> bool:
+        """Whether it has ended; one that has leaves nothing behind."""
+        return self._process.poll() is not None
