@@ -17,6 +17,7 @@ from service.runs.specs import edition_of
 from service.settings import Settings
 from spinal.audit import MeasuringEngine, Ports
 from spinal.documents.editions import Edition
+from spinal.errors import SpinalError
 from spinal.progress import Progress
 from worker.engine import engine_with_threads
 from worker.lease import Lease
@@ -28,6 +29,14 @@ Found = TypeVar("Found")
 
 class OutOfReach(RuntimeError):
     """A job asked for what the entry of its kind does not list."""
+
+
+class MissingHere(Exception):
+    """This worker does not find what the API accepted: another one may."""
+
+    def __init__(self, problem: SpinalError) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
 
 
 class Job:

@@ -23,7 +23,7 @@ from service.settings import Settings, get_settings
 from spinal.checkpoints.held import sweep_held
 from spinal.errors import Cancelled, DatabaseUnavailable, InternalError, LeaseLost, OutOfMemory, SpinalError
 from worker.celery_app import TASK, app
-from worker.job import Job
+from worker.job import Job, MissingHere
 from worker.kinds import CarryOut, load_kind
 from worker.lease import RELEASING, Lease, Stop, end_stopped, record_refusal, worker_name
 from worker.store import TRY_AGAIN_AFTER_S, end_attempt
@@ -127,7 +127,14 @@ def _carry_out(claim: transitions.Claim, settings: Settings) -> SpinalError | No
             lease.work_done()
             _write_end(claim, lease, lambda session: _hand_back(session, claim, settings))
             return None
-        problem = _attempt(carry_out, claim, lease, settings)
+        try:
+            problem = _attempt(carry_out, claim, lease, settings)
+        except MissingHere as error:
+            missing = error.problem
+            log.error("handing back what this worker does not find", missing=missing.detail)
+            lease.work_done()
+            _write_end(claim, lease, lambda session: _hand_back_missing(session, claim, settings, missing))
+            return None
         lease.work_done()
         if isinstance(problem, LeaseLost):
             record_refusal(_ledger(), claim)
@@ -142,12 +149,23 @@ def _hand_back(session: Session, claim: transitions.Claim, settings: Settings) -
     return "released"
 
 
+def _hand_back_missing(session: Session, claim: transitions.Claim, settings: Settings, problem: SpinalError) -> str:
+    """Uncharged, until it has been looked for in vain for long enough."""
+    if transitions.handed_back_for(session, claim.run_id) < settings.missing_model_s:
+        return _hand_back(session, claim, settings)
+    return transitions.fail(
+        session, claim.run_id, claim.attempt, problem.to_problem(), retryable=False, max_attempts=1, backoff_s=0.0
+    )
+
+
 def _attempt(carry_out: CarryOut, claim: transitions.Claim, lease: Lease, settings: Settings) -> SpinalError | None:
     """Carry out the run and store its result; returns what went wrong."""
     try:
         carry_out(Job(_ledger(), settings, claim, lease))
     except SpinalError as error:
         return error
+    except MissingHere:
+        raise
     except MemoryError:
         return OutOfMemory("the worker ran out of memory", hint="lower batch_size, or use a larger machine")
     except Exception as error:

@@ -129,6 +129,7 @@ class AuditOut(BaseModel):
     progress: Progress
     verdict: Outcome | None
     verdict_reasons: list[str]
+    weights: dict[str, str] = Field(description="Weights digests of everything that the verdict judges, by role.")
     error: dict[str, Any] | None = Field(description="A problem object when the audit failed.")
     candidate_trace: str | None
     reference_trace: str | None
@@ -156,6 +157,7 @@ class AuditOut(BaseModel):
             progress=_progress(view),
             verdict=audit.verdict,  # a CHECK constraint holds it to the literal
             verdict_reasons=[] if view.verdict is None else list(view.verdict.reasons),
+            weights={} if view.verdict is None else dict(view.verdict.weights),
             error=without_hosts(audit.error),
             candidate_trace=audit.candidate_trace,
             reference_trace=audit.reference_trace,

@@ -248,6 +248,8 @@ class TraceRecord(Record):
     """Under which its digests were made (``spinal.documents.canonical``)."""
     capture_uri: Mapped[str | None]
     capture_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    capture_sha256: Mapped[str | None]
+    """Of the capture's bytes; null in rows of code from before."""
     created_at: Mapped[datetime] = mapped_column(server_default=NOW, index=True)
 
 

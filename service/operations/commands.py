@@ -94,16 +94,19 @@ def _retention(
 
 
 @doctor.command()
-def _doctor(as_json: AsJson = False) -> None:
-    """Check what must always hold in the ledger behind SPINAL_DATABASE_URL.
+def _doctor(
+    captures: Annotated[bool, typer.Option(help="Read every stored capture, too, and hold it to its sha256.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Check what must always hold in the ledger behind SPINAL_DATABASE_URL, and in its artifact store.
 
     Exit 0 when it does, 1 when not (the offenders are printed as JSON), 3 when it could not be checked.
     """
     with opened_ledger() as ledger, ledger.read() as session:
         allow(session, READING_LIMIT_S)
-        found = violations(session)
+        found = violations(session, sha256_of=ArtifactStore(read_settings()).sha256 if captures else None)
     if found or as_json:
         sys.stdout.write(json.dumps(found, default=str, indent=2) + "\n")
     if found:
         raise typer.Exit(int(ExitCode.FAILED))
-    sys.stderr.write(f"all {len(INVARIANTS) + len(RECOMPUTED)} invariants hold\n")
+    sys.stderr.write(f"all {len(INVARIANTS) + len(RECOMPUTED) + captures} invariants hold\n")

@@ -13,6 +13,7 @@ from spinal.documents.trace import Reading, trace_digest
 
 DIGESTS = "a trace's content recomputes to its digest"
 COMPARISONS = "a comparison's content recomputes to its digest"
+CAPTURES = "a capture holds what was stored"
 RECOMPUTED = (DIGESTS, COMPARISONS)
 """Those that no query alone can tell."""
 
@@ -84,15 +85,33 @@ INVARIANTS: dict[str, str | Callable[[], str]] = {
         JOIN run_dependencies d ON d.run_id = x.run_id
         WHERE a.state IN ('QUEUED','RUNNING') AND NOT EXISTS (
           SELECT 1 FROM audit_runs o WHERE o.audit_id = x.audit_id AND o.run_id = d.depends_on)""",
+    "a comparison is one of its audit's traces": """
+        SELECT a.id FROM audits a JOIN comparisons c ON c.digest = a.comparison
+        WHERE (c.reference_digest, c.candidate_digest) IS DISTINCT FROM (a.reference_trace, a.candidate_trace)""",
+    "a verdict is one of its audit's weights": """
+        SELECT DISTINCT a.id FROM audits a CROSS JOIN jsonb_each_text(a.verdict_document->'weights') AS w(role, digest)
+        LEFT JOIN traces t ON t.digest = CASE w.role WHEN 'reference' THEN a.reference_trace
+          WHEN 'candidate' THEN a.candidate_trace WHEN 'control' THEN a.control_trace END
+        WHERE t.weights_digest IS DISTINCT FROM w.digest""",
+    "files that nobody touched hold one content": """
+        SELECT r.spec->>'files' FROM runs r JOIN traces t ON t.digest = r.result_digest
+        WHERE r.kind = 'trace' AND r.state = 'SUCCEEDED' AND r.spec ? 'files'
+        GROUP BY r.spec->>'files' HAVING count(DISTINCT t.weights_digest) > 1""",
+    "one content is one model": """
+        SELECT weights_digest FROM traces GROUP BY weights_digest, fingerprint, engine_version
+        HAVING count(DISTINCT (document->'model') - 'source' - 'revision') > 1""",
     "ended rows are guarded": f"""
         SELECT guard FROM unnest(ARRAY{list(GUARDS)}) AS g(guard) WHERE NOT EXISTS (
           SELECT 1 FROM pg_trigger t WHERE t.tgname = g.guard AND t.tgenabled IN ('O','A'))""",  # noqa: S608  constants
 }
 
 
-def violations(session: Session, *, traces_of_last_s: float | None = None) -> dict[str, list[Any]]:
+def violations(
+    session: Session, *, traces_of_last_s: float | None = None, sha256_of: Callable[[str], str | None] | None = None
+) -> dict[str, list[Any]]:
     """Offending keys by invariant; empty when all hold. Reading every trace again to recompute its digest takes long
-    on a large ledger: ``traces_of_last_s`` narrows that to those stored in the last so many seconds."""
+    on a large ledger: ``traces_of_last_s`` narrows that to those stored in the last so many seconds. With
+    ``sha256_of`` (of a stored file's bytes by its uri, None where it is gone) every capture is read, too."""
     found: dict[str, list[Any]] = {}
     for name, query in INVARIANTS.items():
         offenders = list(session.execute(text(query if isinstance(query, str) else query())).scalars())
@@ -110,7 +129,20 @@ def violations(session: Session, *, traces_of_last_s: float | None = None) -> di
         found[DIGESTS] = torn
     if altered := _unlike_their_digest(session, traces_of_last_s):
         found[COMPARISONS] = altered
+    if sha256_of is not None and (captures := _altered_captures(session, traces_of_last_s, sha256_of)):
+        found[CAPTURES] = captures
     return found
+
+
+def _altered_captures(session: Session, last_s: float | None, sha256_of: Callable[[str], str | None]) -> list[str]:
+    """Traces whose capture is there and is not what was stored. One that is gone is measured again when needed."""
+    stored = session.execute(
+        text("""SELECT digest, capture_uri, capture_sha256 FROM traces
+                WHERE capture_uri IS NOT NULL AND capture_sha256 IS NOT NULL AND (CAST(:last AS float8) IS NULL
+                  OR created_at > now() - make_interval(secs => :last)) ORDER BY digest"""),
+        {"last": last_s},
+    )
+    return [row.digest for row in stored.all() if sha256_of(row.capture_uri) not in (None, row.capture_sha256)]
 
 
 def _recomputes(session: Session, row: Row[Any]) -> bool:

@@ -27,7 +27,7 @@ def old_captures(session: Session, *, older_than_s: float) -> list[StoredCapture
 def forget_capture(session: Session, capture: StoredCapture) -> bool:
     """The trace has no capture any more; False when an open audit has come to need it, or it has another by now."""
     forgotten = session.execute(
-        text(f"""UPDATE traces SET capture_uri = NULL, capture_bytes = NULL
+        text(f"""UPDATE traces SET capture_uri = NULL, capture_bytes = NULL, capture_sha256 = NULL
                  WHERE digest = :digest AND capture_uri = :uri AND NOT {NEEDED} RETURNING digest"""),  # noqa: S608  a constant of this module
         {"digest": capture.digest, "uri": capture.uri},
     ).scalar()

@@ -3,22 +3,37 @@
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import IO
 from uuid import uuid4
 
 import fsspec
 
 from service.settings import Settings
+from spinal.checkpoints.opening import link_to
 from spinal.errors import CaptureMissing, StorageUnavailable
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file as it was stored."""
+
+    uri: str
+    bytes: int
+    sha256: str
+
 
 SCRATCH = "spinal-capture-"
 IN_USE = "in-use"
+PIECE = 16 * 2**20
 UNSURE_S = 60.0
 """A scratch folder younger than this may not have its lock yet."""
 STORAGE_ERRORS = frozenset(
@@ -47,8 +62,8 @@ class ArtifactStore:
     def uri(self, name: str) -> str:
         return f"captures/{name[:2]}/{name}.safetensors"
 
-    def put(self, local: Path, name: str) -> tuple[str, int]:
-        """Store a local file; returns (uri, bytes). The final name appears only when all bytes are there."""
+    def put(self, local: Path, name: str) -> StoredFile:
+        """Store a local file. The final name appears only when all bytes are there."""
         uri = self.uri(name)
         target = f"{self._root}/{uri}"
         self._fs.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
@@ -59,7 +74,16 @@ class ArtifactStore:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 self._fs.rm_file(partial)
-        return uri, local.stat().st_size
+        with local.open("rb") as stream:
+            return StoredFile(uri, local.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest())
+
+    def sha256(self, uri: str) -> str | None:
+        """Of a stored file's bytes as they are now; None when it is not there."""
+        try:
+            with self._fs.open(f"{self._root}/{uri}", "rb") as stream:
+                return _sha256(stream)
+        except FileNotFoundError:
+            return None
 
     def size(self, uri: str) -> int | None:
         """Bytes of a stored file; None when it is not there."""
@@ -69,18 +93,21 @@ class ArtifactStore:
             return None
 
     @contextlib.contextmanager
-    def local_copy(self, uri: str) -> Iterator[Path]:
-        """The stored file as a local path (no copy when it is local already); raises CaptureMissing."""
+    def local_copy(self, uri: str, sha256: str | None) -> Iterator[Path]:
+        """The stored file as a local path (no copy when it is local already), open until the end of the context. Raises
+        CaptureMissing where it is gone, or its bytes are not those that were stored."""
         source = f"{self._root}/{uri}"
         if not self._fs.exists(source):
             raise CaptureMissing(f"{uri} is not in the artifact store", hint="it is measured again by the next attempt")
-        if "file" in (self._fs.protocol if isinstance(self._fs.protocol, tuple) else (self._fs.protocol,)):
-            yield Path(source)
-            return
-        with self.scratch() as folder:
-            local = folder / Path(source).name
-            self._fs.get_file(source, str(local))
-            yield local
+        with contextlib.ExitStack() as stack:
+            local = Path(source)
+            if "file" not in (self._fs.protocol if isinstance(self._fs.protocol, tuple) else (self._fs.protocol,)):
+                local = stack.enter_context(self.scratch()) / local.name
+                self._fs.get_file(source, str(local))
+            stream = stack.enter_context(local.open("rb"))
+            if sha256 is not None and _sha256(stream) != sha256:
+                raise CaptureMissing(f"{uri} is not what was stored", hint="it is measured again by the next attempt")
+            yield link_to(stream.fileno(), local)
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -119,6 +146,13 @@ class ArtifactStore:
         found = self._fs.find(f"{self._root}/captures", detail=True) if self._fs.exists(self._root) else {}
         oldest = time.time() - seconds
         return sorted(path.removeprefix(f"{self._root}/") for path, about in found.items() if _modified(about) < oldest)
+
+
+def _sha256(stream: IO[bytes]) -> str:
+    hasher = hashlib.sha256()
+    while piece := stream.read(PIECE):
+        hasher.update(piece)
+    return hasher.hexdigest()
 
 
 def _modified(about: dict[str, object]) -> float:

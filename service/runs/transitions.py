@@ -194,6 +194,16 @@ def release(session: Session, run_id: UUID, attempt: int, *, pause_s: float = 0.
     settle(session, [run_id])
 
 
+def handed_back_for(session: Session, run_id: UUID) -> float:
+    """Seconds since an attempt of the run was first handed back; 0 where none was."""
+    found: float = session.execute(
+        text("""SELECT COALESCE(EXTRACT(epoch FROM now() - min(ended_at)), 0)::float8 FROM run_attempts
+                WHERE run_id = :id AND outcome = 'released'"""),
+        {"id": run_id},
+    ).scalar_one()
+    return found
+
+
 def cancelled(session: Session, run_id: UUID, attempt: int) -> None:
     """RUNNING -> CANCELLED: the worker stopped because it was asked to."""
     _finish(session, run_id, attempt, "CANCELLED", "cancelled")

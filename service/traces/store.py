@@ -1,7 +1,7 @@
 """Traces and comparisons in the ledger: stored whole, checked, never changed."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import Row, text
@@ -39,7 +39,9 @@ def _as_stored(value: Any) -> Any:
     return value
 
 
-def store_trace(session: Session, trace: Trace, *, capture_uri: str, capture_bytes: int) -> None:
+def store_trace(
+    session: Session, trace: Trace, *, capture_uri: str, capture_bytes: int, capture_sha256: str | None = None
+) -> None:
     """Insert a trace with its layers, once, without anybody's names; a second store of the same digest changes nothing
     but a lost capture's place."""
     trace = unnamed_trace(trace)
@@ -47,9 +49,11 @@ def store_trace(session: Session, trace: Trace, *, capture_uri: str, capture_byt
     layers = document.pop("layers")
     inserted = session.execute(
         text("""INSERT INTO traces (digest, weights_digest, prompt_set_digest, fingerprint, engine_version, source,
-                  n_layers, document, content_digest, content_digest_rfc8785, scheme, capture_uri, capture_bytes)
+                  n_layers, document, content_digest, content_digest_rfc8785, scheme, capture_uri, capture_bytes,
+                  capture_sha256)
                 VALUES (:digest, :weights, :prompts, :fingerprint, :engine, :source, :layers,
-                  CAST(:document AS jsonb), :former, :content, :scheme, :uri, :bytes)
+                  CAST(:document AS jsonb), :former, :content, :scheme, :uri, :bytes,
+                  :sha256)
                 ON CONFLICT (digest) DO NOTHING RETURNING digest"""),
         {
             "digest": trace.digest,
@@ -65,10 +69,11 @@ def store_trace(session: Session, trace: Trace, *, capture_uri: str, capture_byt
             "scheme": trace.scheme or PRESENT.scheme,
             "uri": capture_uri,
             "bytes": capture_bytes,
+            "sha256": capture_sha256,
         },
     ).scalar()
     if inserted is None:
-        replace_capture(session, trace.digest, capture_uri, capture_bytes)
+        replace_capture(session, StoredCapture(trace.digest, capture_uri, capture_bytes, capture_sha256))
         return
     session.execute(
         text("""INSERT INTO trace_layers (trace_digest, layer, policy, depth, contraction, contraction_se, transport,
@@ -90,30 +95,35 @@ def store_trace(session: Session, trace: Trace, *, capture_uri: str, capture_byt
     )
 
 
-def replace_capture(session: Session, digest: str, uri: str, size: int) -> None:
-    """Point a trace at a capture that was measured again after the first was lost."""
-    session.execute(
-        text("UPDATE traces SET capture_uri = :uri, capture_bytes = :bytes WHERE digest = :digest"),
-        {"digest": digest, "uri": uri, "bytes": size},
-    )
-
-
 @dataclass(frozen=True)
 class StoredCapture:
-    """Where the capture behind a trace lies, by the trace's row."""
+    """The capture behind a trace, by the trace's row."""
 
     digest: str
+    """Of the trace."""
     uri: str
     bytes: int
+    sha256: str | None = None
+    """None where code from before stored it."""
+
+
+def replace_capture(session: Session, capture: StoredCapture) -> None:
+    """Point a trace at a capture that was measured again after the first was lost."""
+    session.execute(
+        text("""UPDATE traces SET capture_uri = :uri, capture_bytes = :bytes, capture_sha256 = :sha256
+                WHERE digest = :digest"""),
+        asdict(capture),
+    )
 
 
 def stored_capture(session: Session, digest: str) -> StoredCapture | None:
     """None when there is no such trace, or its capture was deleted."""
     row = session.execute(
-        text("SELECT capture_uri, capture_bytes FROM traces WHERE digest = :d AND capture_uri IS NOT NULL"),
+        text("""SELECT capture_uri, capture_bytes, capture_sha256 FROM traces
+                WHERE digest = :d AND capture_uri IS NOT NULL"""),
         {"d": digest},
     ).one_or_none()
-    return None if row is None else StoredCapture(digest, row.capture_uri, row.capture_bytes)
+    return None if row is None else StoredCapture(digest, row.capture_uri, row.capture_bytes, row.capture_sha256)
 
 
 def load_trace_document(session: Session, digest: str) -> dict[str, Any]:
@@ -137,10 +147,10 @@ def load_trace(session: Session, digest: str) -> Trace:
 
 
 def store_comparison(session: Session, comparison: Comparison) -> None:
-    """Insert a comparison, once, without anybody's names. Its verdict goes with it without the rules, as the release
-    before reads it."""
+    """Insert a comparison, once, without anybody's names. Its verdict goes with it as the release before
+    reads it: without rules and digests."""
     unnamed = unnamed_comparison(comparison)
-    document = unnamed.model_dump(mode="json", by_alias=True, exclude={"verdict": {"rules"}})
+    document = unnamed.model_dump(mode="json", by_alias=True, exclude={"verdict": {"rules", "weights"}})
     session.execute(
         text("""INSERT INTO comparisons (digest, reference_digest, candidate_digest, comparison_fingerprint, document,
                   content_digest_rfc8785, scheme)
@@ -158,6 +168,11 @@ def store_comparison(session: Session, comparison: Comparison) -> None:
     )
 
 
+def has_comparison(session: Session, digest: str) -> bool:
+    """Whether the comparison was made, for whomever."""
+    return session.execute(text("SELECT 1 FROM comparisons WHERE digest = :d"), {"d": digest}).scalar() is not None
+
+
 def load_comparison_document(session: Session, digest: str, *, layers: bool = True) -> dict[str, Any] | None:
     """The ``spinal.comparison/1`` document, or None. Its layers are most of it, and can be left out."""
     found: dict[str, Any] | None = session.execute(
@@ -168,8 +183,9 @@ def load_comparison_document(session: Session, digest: str, *, layers: bool = Tr
     return found
 
 
-def tenant_has_trace(session: Session, tenant: str, digest: str) -> bool:
-    """Whether one of the tenant's audits holds the trace, in whatever role: that is what makes it readable."""
+def tenant_has_result(session: Session, tenant: str, digest: str) -> bool:
+    """Whether one of the tenant's audits holds the trace or comparison, in whatever role: that is what makes it
+    readable."""
     return (
         session.execute(
             text(f"SELECT 1 FROM {HOLDERS} WHERE runs.result_digest = :digest AND {HELD} LIMIT 1"),  # noqa: S608  constants

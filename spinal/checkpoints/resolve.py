@@ -111,15 +111,17 @@ def _resolve_adapter(
     allowed = _allowed(roots, folder)
     named = read_config(folder, ADAPTER_CONFIG, source, allowed).get("base_model_name_or_path")
     files = list_files(folder, source, allowed, adapter=True)
-    found = base or _named_base(folder, source, named, roots)
-    other = found is base
-    if found is None and instead is not None and instead.base is None:
-        found, other = instead, True
+    found, other = base, True
     if found is None:
-        raise AdapterInvalid(
-            f"{source}: its base model {shown(str(named))!r} was not found",
-            hint="put the base beside the adapter, below the same model root, or say where it lies: --base DIR",
-        )
+        try:
+            found, other = _named_base(folder, source, named, roots), False
+        except (ModelNotFound, ModelPathRefused, ModelReferenceInvalid) as error:
+            if instead is None or instead.base is not None:
+                raise AdapterInvalid(
+                    f"{source}: its base model {shown(str(named))!r} was not found",
+                    hint="put the base beside the adapter, below the same model root, or say where it lies: --base DIR",
+                ) from error
+            found = instead
     if found.base is not None:
         raise _based_on_an_adapter(source)
     made = Checkpoint(
@@ -141,14 +143,11 @@ def _based_on_an_adapter(source: str) -> AdapterInvalid:
     return AdapterInvalid(f"{source}: its base is itself an adapter", hint="merge the adapters first")
 
 
-def _named_base(folder: Path, source: str, named: object, roots: Sequence[Path] | None) -> Checkpoint | None:
-    """The base that an adapter's configuration names, if it is found."""
+def _named_base(folder: Path, source: str, named: object, roots: Sequence[Path] | None) -> Checkpoint:
+    """The base that an adapter's configuration names."""
     if not isinstance(named, str) or not named:
         raise AdapterInvalid(f"{source}: {ADAPTER_CONFIG} names no base model", hint="set base_model_name_or_path")
-    try:
-        return _resolved(_beside(folder, named, roots), roots, source)
-    except (ModelNotFound, ModelPathRefused, ModelReferenceInvalid):
-        return None
+    return _resolved(_beside(folder, named, roots), roots, source)
 
 
 def _beside(folder: Path, base: str, roots: Sequence[Path] | None) -> str:

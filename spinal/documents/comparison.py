@@ -154,6 +154,8 @@ class Verdict(Document):
     reasons: tuple[str, ...]
     rules: tuple[RuleOutcome, ...] = ()
     """Every rule that was asked, in their order; empty in verdicts of releases before rules were kept."""
+    weights: dict[str, Digest] = Field(default_factory=dict)
+    """Weights digests of everything that was judged, by role; empty in verdicts of releases before they were kept."""
 
 
 class ComparisonContent(ShownDocument):

@@ -17,7 +17,10 @@ WORST_FIRST: tuple[Outcome, ...] = ("fail", "inconclusive", "warn", "pass")
 
 def judged(content: ComparisonContent) -> Comparison:
     """The comparison with the verdict of the default policy as it is today, whatever verdict it carried."""
-    return Comparison.of(content, decide(Facts(content.damage, content.localization, content.identical)))
+    verdict = decide(Facts(content.damage, content.localization, content.identical))
+    sides = {"reference": content.reference, "candidate": content.candidate, "control": content.control}
+    weights = {role: side.weights_digest for role, side in sides.items() if side is not None}
+    return Comparison.of(content, verdict.model_copy(update={"weights": weights}))
 
 
 def decide(facts: Facts) -> Verdict:

@@ -259,7 +259,10 @@ def provenance_table(document: Comparison | Trace) -> Table:
         ("fingerprint", document.fingerprint),
     ]
     if isinstance(document, Comparison):
-        rows += [("reference trace", document.reference.digest), ("candidate trace", document.candidate.digest)]
+        sides = {"reference": document.reference, "candidate": document.candidate, "control": document.control}
+        for role, side in sides.items():
+            if side is not None:
+                rows += [(f"{role} weights", side.weights_digest), (f"{role} trace", side.digest)]
     else:
         rows += [
             ("weights", document.model.weights_digest),

@@ -11,7 +11,8 @@ from service.settings import Settings
 RUN = "00000000-0000-7000-8000-000000000001"
 OTHER = "00000000-0000-7000-8000-000000000002"
 AUDIT = "00000000-0000-7000-8000-000000000003"
-DIGEST = "ab" * 32
+THIRD = "00000000-0000-7000-8000-000000000004"
+DIGEST, OTHER_DIGEST = "ab" * 32, "cd" * 32
 
 
 def trace(blocks: int) -> str:
@@ -85,6 +86,32 @@ BREAK: dict[str, list[str]] = {
         f"INSERT INTO run_dependencies (run_id, depends_on) VALUES ('{OTHER}', '{RUN}')",
         f"INSERT INTO audits (id, tenant, candidate, request, spec) VALUES ('{AUDIT}', 't', 'c', '{{}}', '{{}}')",
         f"INSERT INTO audit_runs (audit_id, role, run_id) VALUES ('{AUDIT}', 'compare', '{OTHER}')",
+    ],
+    "a comparison is one of its audit's traces": [
+        trace(0),
+        f"""INSERT INTO comparisons (digest, reference_digest, candidate_digest, comparison_fingerprint, document)
+              VALUES ('{DIGEST}', '{DIGEST}', '{DIGEST}', 'f', '{{}}')""",
+        f"""INSERT INTO audits (id, tenant, candidate, request, spec, state, finished_at, comparison, reference_trace)
+              VALUES ('{AUDIT}', 't', 'c', '{{}}', '{{}}', 'CANCELLED', now(), '{DIGEST}', '{DIGEST}')""",
+    ],
+    "a verdict is one of its audit's weights": [
+        trace(0),
+        f"""INSERT INTO audits (id, tenant, candidate, request, spec, state, finished_at, verdict, candidate_trace,
+              verdict_document) VALUES ('{AUDIT}', 't', 'c', '{{}}', '{{}}', 'CANCELLED', now(), 'pass', '{DIGEST}',
+              '{{"outcome": "pass", "weights": {{"candidate": "another"}}}}')""",
+    ],
+    "files that nobody touched hold one content": [
+        trace(0),
+        trace(0).replace(DIGEST, OTHER_DIGEST).replace("'w'", "'v'"),
+        *(
+            f"""INSERT INTO runs (id, kind, spec, spec_digest, queue, state, finished_at, result_digest)
+                  VALUES ('{run}', 'trace', '{{"files": "f"}}', '{digest}', 'cpu', 'SUCCEEDED', now(), '{digest}')"""
+            for run, digest in ((OTHER, DIGEST), (THIRD, OTHER_DIGEST))
+        ),
+    ],
+    "one content is one model": [
+        trace(0).replace("'{}'", """'{"model": {"readout_digest": "one"}}'"""),
+        trace(0).replace("'{}'", """'{"model": {"readout_digest": "another"}}'""").replace(DIGEST, OTHER_DIGEST),
     ],
     "ended rows are guarded": ["ALTER TABLE audits DISABLE TRIGGER audits_terminal"],
     DIGESTS: [trace(0)],

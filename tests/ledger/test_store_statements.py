@@ -114,7 +114,7 @@ def test_an_audit_holds_what_was_made_before_its_end(session: Session, when: str
     audit = put_audit(session, state, runs, **({} if state == "RUNNING" else {"finished_at": ended}))
     found = runs_of(session, audit)
     assert [found[role].result for role in runs] == ([digest, "2"] if holds else [None, None])
-    assert traces.tenant_has_trace(session, "t", digest) is holds
+    assert traces.tenant_has_result(session, "t", digest) is holds
     assert bool(listed_traces(session)) is holds
     assert (traces.stored_comparison(session, "t", "1", "1") is not None) is holds
 
@@ -127,7 +127,7 @@ def test_an_audit_holds_what_it_names(session: Session, column: str) -> None:
     members: dict[str, Any] = {"finished_at": -MINUTE, column: digest}
     audit = put_audit(session, "CANCELLED", {"witness": run}, **members)
     assert runs_of(session, audit)["witness"].result == digest
-    assert traces.tenant_has_trace(session, "t", digest)
+    assert traces.tenant_has_result(session, "t", digest)
 
 
 def test_what_inserting_an_audit_writes(session: Session) -> None:
@@ -559,8 +559,9 @@ def test_a_trace_stored_again_changes_nothing_but_the_place_of_its_capture(sessi
     assert traces.load_trace_document(session, digest) == before
     assert traces.stored_capture(session, digest) == traces.StoredCapture(digest, "file:new", 7)
     assert traces.stored_capture(session, other) == traces.StoredCapture(other, "file:b", 7)
-    traces.replace_capture(session, digest, "file:newest", 9)
-    assert traces.stored_capture(session, digest) == traces.StoredCapture(digest, "file:newest", 9)
+    newest = traces.StoredCapture(digest, "file:newest", 9, "c" * 64)
+    traces.replace_capture(session, newest)
+    assert traces.stored_capture(session, digest) == newest
     assert traces.stored_capture(session, other) == traces.StoredCapture(other, "file:b", 7)
 
 
@@ -588,7 +589,7 @@ def test_a_trace_is_readable_for_tenants_whose_audits_refer_to_it(session: Sessi
     put_holder(session, "1", role)
     put_holder(session, "2", role, tenant="other")
     put_run(session, "SUCCEEDED", result_digest="2")
-    assert [traces.tenant_has_trace(session, "t", digest) for digest in "12"] == [True, False]
+    assert [traces.tenant_has_result(session, "t", digest) for digest in "12"] == [True, False]
     assert [each.digest for each in listed_traces(session)] == ["1"]
 
 
@@ -734,9 +735,9 @@ def test_a_comparison_is_stored_once_with_both_its_sides(session: Session) -> No
         put_trace(session, side.digest)
     traces.store_comparison(session, made)
     traces.store_comparison(session, made.model_copy(update={"warnings": ("another",)}))
-    # Without the rules of its verdict, which the release before could not read.
+    # Without the rules and digests of its verdict, which the release before could not read.
     unnamed = unnamed_comparison(made)
-    written = unnamed.model_dump(mode="json", by_alias=True, exclude={"verdict": {"rules"}})
+    written = unnamed.model_dump(mode="json", by_alias=True, exclude={"verdict": {"rules", "weights"}})
     assert traces.load_comparison_document(session, made.digest) == written
     assert written["layers"]
     assert traces.load_comparison_document(session, made.digest, layers=False) == written | {"layers": []}

@@ -9,14 +9,22 @@ from sqlalchemy.orm import Session
 
 from service.runs.specs import SIDES, needs, spec_digest
 from service.runs.transitions import dependency_results
-from service.traces.store import load_trace, replace_capture, store_comparison
+from service.traces.store import StoredCapture, has_comparison, load_trace, replace_capture, store_comparison
+from spinal.analysis.compare import comparison_digest
 from spinal.audit import Traced, compare_traces
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.documents.trace import Trace
 from spinal.profile import MeasurementProfile
 from spinal.prompts.sets import PromptSet
 from worker.job import Job
-from worker.kinds.inputs import kept_capture, measure_and_put, require_version, stored_prompts, submitted_checkpoint
+from worker.kinds.inputs import (
+    kept_capture,
+    may_be_shared,
+    measure_and_put,
+    require_version,
+    stored_prompts,
+    submitted_checkpoint,
+)
 
 
 def carry_out(job: Job) -> None:
@@ -30,9 +38,14 @@ def carry_out(job: Job) -> None:
     prompts = stored_prompts(job, sides[0])
     checkpoints = [submitted_checkpoint(job, side) for side in sides]
     traces = _traces_of(job, sides)
-    uris = [_capture(job, trace, c, prompts) for trace, c in zip(traces, checkpoints, strict=True)]
+    known = _digest(traces, profile, job)
+    if may_be_shared(job, known) and job.read(lambda session: has_comparison(session, known)):
+        # Its traces were just found to be those of the files as they are.
+        job.finish(known)
+        return
+    kept = [_capture(job, trace, c, prompts) for trace, c in zip(traces, checkpoints, strict=True)]
     with ExitStack() as copies:
-        captures = [copies.enter_context(job.artifacts.local_copy(uri)) for uri in uris]
+        captures = [copies.enter_context(job.artifacts.local_copy(each.uri, each.sha256)) for each in kept]
         sides_traced = [Traced(*side) for side in zip(traces, captures, checkpoints, strict=True)]
         comparison = compare_traces(
             sides_traced[0],
@@ -54,12 +67,17 @@ def _traces_of(job: Job, sides: Sequence[dict[str, Any]]) -> list[Trace]:
     return job.read(read)
 
 
-def _capture(job: Job, trace: Trace, checkpoint: Checkpoint, prompts: PromptSet) -> str:
-    """Where the trace's capture lies; one that was deleted or cut off is measured again, here."""
+def _digest(traces: Sequence[Trace], profile: MeasurementProfile, job: Job) -> str:
+    reference, candidate, *control = (trace.digest for trace in traces)
+    return comparison_digest(reference, candidate, profile, *control, edition=job.edition)
+
+
+def _capture(job: Job, trace: Trace, checkpoint: Checkpoint, prompts: PromptSet) -> StoredCapture:
+    """The trace's capture; one that was deleted, cut off or altered is measured again, here."""
     kept = kept_capture(job, trace.digest)
     if kept is not None:
         return kept
     require_version("engine", trace.engine.version, job.edition.engine)
-    _, uri, size = measure_and_put(job, checkpoint, prompts, trace.measurement_profile(), trace.digest)
-    job.write_fenced(lambda session: replace_capture(session, trace.digest, uri, size))
-    return uri
+    _, made = measure_and_put(job, checkpoint, prompts, trace.measurement_profile(), trace.digest)
+    job.write_fenced(lambda session: replace_capture(session, made))
+    return made

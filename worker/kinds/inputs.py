@@ -2,20 +2,32 @@
 
 from typing import Any
 
+import structlog
+
 from service.prompt_sets.store import load_prompt_set
 from service.runs.specs import edition_of
 from service.traces import store as traces
+from service.traces.store import StoredCapture
 from spinal.audit import measure_checkpoint
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.identity import content_snapshot, former_snapshot
 from spinal.checkpoints.read_as import resolve_as
 from spinal.documents.editions import FORMER
 from spinal.documents.trace import Trace
-from spinal.errors import ModelChanged, VersionRetired, WeightsDigestMismatch
+from spinal.errors import (
+    ModelChanged,
+    ModelNotFound,
+    ModelPathRefused,
+    SpinalError,
+    VersionRetired,
+    WeightsDigestMismatch,
+)
 from spinal.profile import MeasurementProfile
 from spinal.progress import Progress
 from spinal.prompts.sets import PromptSet
-from worker.job import Job
+from worker.job import Job, MissingHere
+
+log = structlog.get_logger(__name__)
 
 
 def require_version(what: str, asked: str, known: str) -> None:
@@ -28,16 +40,22 @@ def require_version(what: str, asked: str, known: str) -> None:
 
 
 def submitted_checkpoint(job: Job, spec: dict[str, Any]) -> Checkpoint:
-    """The checkpoint of a trace specification, read as it says; raises ModelChanged when its files are not those of the
-    submission."""
-    checkpoint = resolve_as(spec["model"], spec.get("read", {}), roots=job.model_roots)
+    """The checkpoint of a trace specification, read as that says; raises ModelChanged when its files are not those
+    of the submission, MissingHere when this worker does not find it at all."""
+    try:
+        checkpoint = resolve_as(spec["model"], spec.get("read", {}), roots=job.model_roots)
+    except SpinalError as error:
+        if isinstance(error.__cause__ or error, ModelNotFound | ModelPathRefused):
+            raise MissingHere(error) from error
+        raise _changed(f"{spec['model']} is not what was submitted: {error.detail}") from error
     snapshot = former_snapshot if edition_of(spec) == FORMER else content_snapshot
     if snapshot(checkpoint) != spec["snapshot"]:
-        raise ModelChanged(
-            f"the files of {checkpoint.source} are not those that were submitted",
-            hint="submit again; checkpoints must not change while they are audited",
-        )
+        raise _changed(f"the files of {checkpoint.source} are not those that were submitted")
     return checkpoint
+
+
+def _changed(detail: str) -> ModelChanged:
+    return ModelChanged(detail, hint="submit again; checkpoints must not change while they are audited")
 
 
 def require_expected_weights(spec: dict[str, Any], source: str, weights: str) -> None:
@@ -55,26 +73,38 @@ def stored_prompts(job: Job, spec: dict[str, Any]) -> PromptSet:
     return job.read(lambda session: load_prompt_set(session, spec["prompt_set"]))
 
 
-def kept_capture(job: Job, digest: str) -> str | None:
-    """Uri of the whole capture behind a stored trace; None when there is no such trace, or its capture is gone or
-    cut off."""
+def may_be_shared(job: Job, digest: str) -> bool:
+    """Whether a result that is there already serves the run. Where tenants share nothing, what another has measured is
+    measured again: how soon an audit ends must not tell what others have audited."""
+    tenant = job.tenant
+    if tenant is None or job.settings.share_results:
+        return True
+    return job.read(lambda session: traces.tenant_has_result(session, tenant, digest))
+
+
+def kept_capture(job: Job, digest: str) -> StoredCapture | None:
+    """The capture behind a stored trace; None when there is no such trace, or its capture is gone, cut off or
+    altered."""
     stored = job.read(lambda session: traces.stored_capture(session, digest))
     if stored is None or job.artifacts.size(stored.uri) != stored.bytes:
         return None
-    return stored.uri
+    if stored.sha256 is not None and job.artifacts.sha256(stored.uri) != stored.sha256:
+        log.error("a stored capture was altered", digest=digest, uri=stored.uri)
+        return None
+    return stored
 
 
 def measure_and_put(
     job: Job, checkpoint: Checkpoint, prompts: PromptSet, profile: MeasurementProfile, expected: str
-) -> tuple[Trace, str, int]:
-    """Measure the trace that is to be called ``expected`` and put its capture into the artifact store; returns the
-    trace with the capture's uri and bytes. Raises ModelChanged when another trace came out."""
+) -> tuple[Trace, StoredCapture]:
+    """Measure the trace that is to be called ``expected`` and put its capture into the artifact store. Raises
+    ModelChanged when another trace came out."""
     with job.artifacts.scratch() as folder:
         local = folder / f"{expected}.safetensors"
         trace = measure_checkpoint(checkpoint, prompts, profile, ports=job.ports, capture_path=local, expected=expected)
         job.report(Progress("store", 0, 1, 1.0))
-        uri, size = job.artifacts.put(local, _capture_name(job, trace.digest))
-        return trace, uri, size
+        stored = job.artifacts.put(local, _capture_name(job, trace.digest))
+        return trace, StoredCapture(trace.digest, stored.uri, stored.bytes, stored.sha256)
 
 
 def _capture_name(job: Job, digest: str) -> str:

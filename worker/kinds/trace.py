@@ -1,7 +1,7 @@
 """Runs of kind ``trace``: measure one checkpoint; the result is a trace and its capture."""
 
 from service.traces.snapshots import known_weights_digest, remember_weights_digest
-from service.traces.store import store_trace, tenant_has_trace
+from service.traces.store import store_trace
 from spinal.checkpoints.held import Held, hold
 from spinal.checkpoints.identity import held_identity
 from spinal.checkpoints.pair import reading_of
@@ -10,6 +10,7 @@ from spinal.profile import MeasurementProfile
 from worker.job import Job
 from worker.kinds.inputs import (
     kept_capture,
+    may_be_shared,
     measure_and_put,
     require_expected_weights,
     require_version,
@@ -29,23 +30,23 @@ def carry_out(job: Job) -> None:
         fingerprint = profile.fingerprint_under(job.edition.scheme)
         reading = reading_of(held.checkpoint)
         expected = trace_digest(weights, prompts.digest, fingerprint, spec["engine_version"], reading)
-        if _may_be_shared(job, expected) and kept_capture(job, expected) is not None:
+        if may_be_shared(job, expected) and kept_capture(job, expected) is not None:
             held.require_unchanged()
             job.finish(expected)
             return
         require_version("engine", spec["engine_version"], job.edition.engine)
-        trace, uri, size = measure_and_put(job, held.checkpoint, prompts, profile, expected)
+        trace, capture = measure_and_put(job, held.checkpoint, prompts, profile, expected)
         held.require_unchanged()
-    job.finish(trace.digest, lambda session: store_trace(session, trace, capture_uri=uri, capture_bytes=size))
-
-
-def _may_be_shared(job: Job, digest: str) -> bool:
-    """Whether a trace that is there already serves the run. Where tenants share nothing, one that another has measured
-    is measured again: how soon an audit ends must not tell what others have audited."""
-    tenant = job.tenant
-    if tenant is None or job.settings.share_results:
-        return True
-    return job.read(lambda session: tenant_has_trace(session, tenant, digest))
+    job.finish(
+        trace.digest,
+        lambda session: store_trace(
+            session,
+            trace,
+            capture_uri=capture.uri,
+            capture_bytes=capture.bytes,
+            capture_sha256=capture.sha256,
+        ),
+    )
 
 
 def _known_or_hashed(job: Job, held: Held) -> str:

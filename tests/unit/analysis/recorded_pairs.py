@@ -239,7 +239,7 @@ def comparison_of(name: str) -> dict[str, Any]:
     pair, control = pair_of(PAIRS[name])
     found: dict[str, Any] = {
         "comparison": pair.compare(control=control).model_dump(
-            mode="json", by_alias=True, exclude={"provenance": True, "verdict": {"rules"}}
+            mode="json", by_alias=True, exclude={"provenance": True, "verdict": {"rules", "weights"}}
         ),
         "diff": diff_traces(pair.reference, pair.candidate).model_dump(mode="json", by_alias=True),
     }
