@@ -93,7 +93,7 @@ def trace(
     prompts : str, path-like, sequence of str or PromptSet, default "hh-harmless-512"
         A built-in set by name, a file (text, JSONL or hh-rlhf pairs; gzip accepted), or the prompts themselves.
     base : str or path-like, optional
-        Folder of the base of an adapter, where the one that its configuration names does not lie here.
+        Folder of the base of an adapter, whatever its configuration names.
     tokenizer : str or path-like, optional
         Folder whose tokenizer reads the prompts, where the checkpoint has none or another is meant.
     device : str, default "cpu"
@@ -159,9 +159,7 @@ def compare(
     and the verdict is ``inconclusive``. The capture of a trace must still be in the cache of this machine: a difference
     without an interval is not given.
 
-    Checkpoints are comparable when depth and width agree and the prompts become the same token ids. Ids are read as
-    far as all sides know them; the probability beyond is in the warnings. A side without a tokenizer is read with that
-    of the reference, and an adapter whose base is not found here is measured on the reference where its tensors fit.
+    The prompts have to become the same token ids on all sides; what a side lacks, the reference lends.
 
     Parameters
     ----------
@@ -172,12 +170,8 @@ def compare(
         was measured on.
     control : str, path-like or Trace, optional
         What the candidate is contrasted with, for example its twin that was fine-tuned without preferences.
-    base : str or path-like, optional
-        Folder of the base of every side that is an adapter, whatever its configuration names.
-    tokenizer : str or path-like, optional
-        Folder whose tokenizer reads the prompts of every side that is not a trace.
-    device, threads, stream, cache
-        As for :func:`trace`.
+    base, tokenizer, device, threads, stream, cache
+        As for :func:`trace`, for every side that is not a trace.
     **knobs
         Fields of :class:`spinal.profile.MeasurementProfile`, those of comparisons included, for example
         ``swap_prompts=64``. Where a side is a trace, knobs of the measurement are those it was measured with.

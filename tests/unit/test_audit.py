@@ -135,7 +135,7 @@ def test_a_pair_that_does_not_fit_is_refused_before_the_engine_is_loaded(
 
     other = Path(shutil.copytree(sides[1].path, tmp_path / "other"))
     config = json.loads((other / "config.json").read_text())
-    (other / "config.json").write_text(json.dumps(config | {"hidden_size": 2 * sides[1].config["hidden_size"]}))
+    (other / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 8}))
     mismatched = resolve_reference(str(other), roots=None)
     for pair, control in (((sides[0], mismatched), None), (sides, mismatched)):
         with pytest.raises(PairMismatch):
