@@ -157,9 +157,7 @@ def compare(
     that they and their captures hold, with its interval; what needs the weights of both sides (block swap, weight
     change, function gap, the damage panel's structural signals) is then null with reason ``checkpoint_not_at_hand``,
     and the verdict is ``inconclusive``. The capture of a trace must still be in the cache of this machine: a difference
-    without an interval is not given.
-
-    The prompts have to become the same token ids on all sides; what a side lacks, the reference lends.
+    without an interval is not given. Prompts have to become the same token ids on all sides.
 
     Parameters
     ----------
