@@ -88,7 +88,7 @@ def build(shape: Shape, device: str, dtype: torch.dtype) -> tuple[LoadedModel, A
     model = transformers.AutoModelForCausalLM.from_config(config).to(dtype=dtype, device=device)
     model.eval().requires_grad_(False)
     checkpoint = Checkpoint(ROOT, "local:random", {})
-    loaded = LoadedModel(checkpoint, model, None, torch.device(device))
+    loaded = LoadedModel(checkpoint, model, None, torch.device(device))  # type: ignore[arg-type]  # the ids are drawn
     return loaded, find_anatomy(model, shape.blocks, "random")
 
 

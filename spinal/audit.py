@@ -171,7 +171,8 @@ def measure_checkpoint(
     Raises ModelChanged where the trace's digest is not the ``expected`` one, and what the engine's ``measure`` raises.
     """
     with ports.watch(checkpoint.source) as show:
-        return _measure(checkpoint, find_prompts(prompts, ports), profile, ports, capture_path, show, expected)
+        found = find_prompts(prompts, ports)
+        return _measure(checkpoint, found, profile, ports, capture_path, show, expected).remarked(found.remarks)
 
 
 def trace_checkpoint(
@@ -199,14 +200,12 @@ def trace_checkpoint(
         kept = captures.find(digest)
         if kept is not None:
             held.require_unchanged()
-            return Traced(
-                _as_of_today(kept.trace, checkpoint, found_prompts, stamp_profile(profile, ports.edition)),
-                kept.capture,
-                checkpoint,
-            )
+            today = _as_of_today(kept.trace, checkpoint, found_prompts, stamp_profile(profile, ports.edition))
+            return Traced(today, kept.capture, checkpoint)
         path = captures.place()
         kept = captures.keep(_measure(held.checkpoint, found_prompts, profile, ports, path, show), path)
-        return replace(kept, trace=kept.trace.remarked(checkpoint.remarks), checkpoint=checkpoint)
+        said = (*found_prompts.remarks, *checkpoint.remarks)
+        return replace(kept, trace=kept.trace.remarked(said), checkpoint=checkpoint)
 
 
 def compare_traces(
@@ -388,4 +387,4 @@ def _as_of_today(trace: Trace, checkpoint: Checkpoint, prompts: PromptSet, profi
             "prompt_set": trace.prompt_set.model_copy(update={"name": prompts.name}),
             "profile": profile,
         }
-    ).remarked(checkpoint.remarks)
+    ).remarked((*prompts.remarks, *checkpoint.remarks))

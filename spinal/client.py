@@ -1,7 +1,7 @@
 """Client of the audit service (httpx). Errors arrive as the classes of :mod:`spinal.errors`, by their code."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
@@ -266,15 +266,15 @@ class Client:
         """
         return self._pages("/v1/models", {})
 
-    def store_prompt_set(self, prompts: list[str], *, name: str | None = None) -> JsonObject:
-        """Store a prompt set; its digest is what :meth:`submit` takes.
+    def store_prompt_set(self, prompts: Sequence[str | list[dict[str, str]]], *, name: str | None = None) -> JsonObject:
+        """Store a prompt set of texts or of the messages of chats; its digest is what :meth:`submit` takes.
 
         Examples
         --------
         >>> client.store_prompt_set(["How do I reset a password?"], name="one")["count"]
         1
         """
-        body = {"name": name, "prompts": [{"prompt": prompt} for prompt in prompts]}
+        body = {"name": name, "prompts": [_prompt_in(prompt) for prompt in prompts]}
         return self._json("POST", "/v1/prompt-sets", json=body)
 
     def prompt_sets(self) -> list[JsonObject]:
@@ -339,6 +339,10 @@ class Client:
                 )
             time.sleep(pause)
             pause = min(pause * 2, 5.0)
+
+
+def _prompt_in(prompt: str | list[dict[str, str]]) -> JsonObject:
+    return {"prompt": prompt} if isinstance(prompt, str) else {"messages": prompt}
 
 
 def _passing(response: httpx.Response) -> bool:

@@ -42,15 +42,17 @@ from spinal.errors import (
 from spinal.extras import install_hint
 from spinal.profile import CompareKnobs, MeasurementProfile, TraceKnobs
 from spinal.prompts.builtin import BUILTIN_SETS, DEFAULT_SET
+from spinal.prompts.gathered import Gathered
 from spinal.prompts.load import load_prompts
-from spinal.prompts.sets import PromptSet, make_prompt_set
+from spinal.prompts.records import read_entry
+from spinal.prompts.sets import PromptSet
 from spinal.sides import NOWHERE_ELSE, PathName, Places, find_checkpoint, find_sides
 
 if TYPE_CHECKING:
     from spinal.cache import Cache
 
-Prompts = PathName | Sequence[str] | PromptSet
-"""A built-in set by name, a file, prompts as text, or a prompt set."""
+Prompts = PathName | Sequence[str] | Sequence[Sequence[Mapping[str, str]]] | PromptSet
+"""A built-in set by name, a file, prompts as text or as the messages of chats, or a prompt set."""
 CONDITIONS = "spinal.engine.conditions"
 THREADS = "spinal.engine.threads"
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -90,8 +92,9 @@ def trace(
     ----------
     model : str or path-like
         Folder of a checkpoint in Hugging Face layout with safetensors weights, or of a PEFT adapter beside its base.
-    prompts : str, path-like, sequence of str or PromptSet, default "hh-harmless-512"
-        A built-in set by name, a file (text, JSONL or hh-rlhf pairs; gzip accepted), or the prompts themselves.
+    prompts : str, path-like, sequence of str or of messages, or PromptSet, default "hh-harmless-512"
+        A built-in set by name, a file (text, JSON, CSV with a header, Parquet; gzip accepted), or the prompts
+        themselves, as text or as the messages of chats.
     base : str or path-like, optional
         Folder of the base of an adapter, whatever its configuration names.
     tokenizer : str or path-like, optional
@@ -269,7 +272,10 @@ def read_prompts(prompts: Prompts) -> PromptSet:
         return prompts
     if isinstance(prompts, str | os.PathLike):
         return load_prompts(os.fspath(prompts))
-    return make_prompt_set([(text, None) for text in prompts], name=None, origin="the sequence of prompts")
+    found = Gathered()
+    for number, entry in enumerate(prompts, start=1):
+        found.add(read_entry(entry, f"prompt {number}"))
+    return found.prompt_set(name=None, origin="the sequence of prompts")
 
 
 def _profile_of_sides(documents: Sequence[Trace], knobs: Mapping[str, Any]) -> MeasurementProfile:

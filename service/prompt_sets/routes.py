@@ -12,7 +12,7 @@ from service.prompt_sets.schemas import PromptSetIn, PromptSetOut, PromptSetPage
 from service.prompt_sets.store import keep_prompt_set, list_prompt_sets
 from spinal import errors
 from spinal.prompts.builtin import BUILTIN_SETS, builtin_prompts
-from spinal.prompts.sets import make_prompt_set
+from spinal.prompts.gathered import Gathered
 
 router = APIRouter(prefix="/v1", tags=["catalog"])
 
@@ -27,11 +27,13 @@ router = APIRouter(prefix="/v1", tags=["catalog"])
 )
 def store(body: PromptSetIn, ledger: LedgerDep, caller: Writer) -> PromptSetOut:
     """Store prompts under their digest, for use as ``prompt_set`` of an audit, which takes the name, too."""
-    pairs = [(item.prompt, item.continuation) for item in body.prompts]
-    made = make_prompt_set(pairs, name=body.name, origin="the request")
+    found = Gathered()
+    for item in body.prompts:
+        found.add(item.read())
+    made = found.prompt_set(name=body.name, origin="the request")
     with ledger.begin() as session:
         keep_prompt_set(session, caller.tenant, made)
-    return PromptSetOut(digest=made.digest, name=made.name, count=len(made), builtin=False)
+    return PromptSetOut(digest=made.digest, name=made.name, count=len(made), builtin=False, remarks=list(made.remarks))
 
 
 @router.get("/prompt-sets", operation_id="listPromptSets", response_model=PromptSetPage, responses=documented(*ACCESS))

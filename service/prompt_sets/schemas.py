@@ -6,9 +6,18 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from service.http.fields import ModelName
 from spinal.documents.base import Digest
+from spinal.prompts.records import Pair, split_conversation
+from spinal.prompts.sets import Message
 
 # NUL cannot be stored as JSON by Postgres; other control characters are legitimate in prompts.
 PromptText = Annotated[str, StringConstraints(min_length=1, max_length=200_000, pattern=r"^[^\x00]*$")]
+
+
+class MessageIn(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    role: Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00]*$")]
+    content: PromptText
 
 
 class PromptIn(BaseModel):
@@ -16,6 +25,23 @@ class PromptIn(BaseModel):
 
     prompt: PromptText
     continuation: PromptText | None = None
+
+    def read(self) -> Pair | None:
+        """The prompt and its continuation."""
+        return self.prompt, self.continuation
+
+
+class ChatIn(BaseModel):
+    """Messages, which become text under each checkpoint's own chat template. Where the assistant has the last word,
+    that is the continuation."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    messages: Annotated[list[MessageIn], Field(min_length=1, max_length=1_000)]
+
+    def read(self) -> Pair | None:
+        """The chat and its continuation; None where there is nothing before the continuation."""
+        return split_conversation(tuple(Message(message.role, message.content) for message in self.messages))
 
 
 class PromptSetIn(BaseModel):
@@ -27,7 +53,7 @@ class PromptSetIn(BaseModel):
     )
 
     name: ModelName | None = None
-    prompts: Annotated[list[PromptIn], Field(min_length=1, max_length=10_000)]
+    prompts: Annotated[list[PromptIn | ChatIn], Field(min_length=1, max_length=10_000)]
 
 
 class PromptSetOut(BaseModel):
@@ -35,6 +61,9 @@ class PromptSetOut(BaseModel):
     name: str | None
     count: int
     builtin: bool
+    remarks: list[str] = Field(
+        default=[], description="What was left out of the prompts that were sent; empty in lists."
+    )
 
 
 class PromptSetPage(BaseModel):

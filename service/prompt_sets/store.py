@@ -1,13 +1,14 @@
 """Prompt sets: content that runs need, shared by all, and whose sets they are."""
 
 import json
+from typing import Any
 
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
 from spinal.errors import PromptSetNotFound
 from spinal.prompts.builtin import is_builtin
-from spinal.prompts.sets import PromptSet
+from spinal.prompts.sets import PromptSet, prompt_from_json, prompt_to_json
 
 
 def store_prompt_set(session: Session, prompts: PromptSet) -> None:
@@ -19,7 +20,7 @@ def store_prompt_set(session: Session, prompts: PromptSet) -> None:
         {
             "digest": prompts.digest,
             "name": prompts.name if is_builtin(prompts) else None,
-            "prompts": json.dumps(prompts.prompts),
+            "prompts": json.dumps([prompt_to_json(prompt) for prompt in prompts.prompts]),
             "continuations": json.dumps(prompts.continuations),
             "count": len(prompts),
         },
@@ -54,7 +55,7 @@ def find_prompt_set(session: Session, tenant: str, named: str) -> PromptSet:
     ).one_or_none()
     if row is None:
         raise PromptSetNotFound(f"no prompt set {named}", hint="POST it to /v1/prompt-sets first")
-    return PromptSet(tuple(row.prompts), tuple(row.continuations), row.name)
+    return _made(row)
 
 
 def load_prompt_set(session: Session, digest: str) -> PromptSet:
@@ -64,7 +65,11 @@ def load_prompt_set(session: Session, digest: str) -> PromptSet:
     ).one_or_none()
     if row is None:
         raise PromptSetNotFound(f"no prompt set {digest}", hint="POST it to /v1/prompt-sets first")
-    return PromptSet(tuple(row.prompts), tuple(row.continuations), row.name)
+    return _made(row)
+
+
+def _made(row: Row[Any]) -> PromptSet:
+    return PromptSet(tuple(map(prompt_from_json, row.prompts)), tuple(row.continuations), row.name)
 
 
 def list_prompt_sets(session: Session, tenant: str, limit: int) -> list[Row[tuple[str, str | None, int]]]:

@@ -1,7 +1,11 @@
 """Whether two traces may be compared at all; refusals say what differs."""
 
+from typing import TypeVar
+
 from spinal.documents.trace import Trace
 from spinal.errors import FingerprintMismatch, TracesNotComparable
+
+T = TypeVar("T")
 
 
 def check_comparable(reference: Trace, candidate: Trace) -> None:
@@ -30,8 +34,15 @@ def check_comparable(reference: Trace, candidate: Trace) -> None:
         ("number of blocks", reference.model.n_layers, candidate.model.n_layers, "compare checkpoints of one shape"),
         ("hidden size", reference.model.hidden_size, candidate.model.hidden_size, "compare checkpoints of one shape"),
         (
+            "token ids of continuations",
+            *_known_on_both(reference.prompt_set.continuation_ids_digest, candidate.prompt_set.continuation_ids_digest),
+            "the checkpoints tokenize the same continuations differently: read both with one tokenizer",
+        ),
+        (
             "number of ids read",
-            *_ids_read(reference, candidate),
+            *_known_on_both(
+                reference.vocabulary and reference.vocabulary.ids, candidate.vocabulary and candidate.vocabulary.ids
+            ),
             "trace both sides in one comparison: they are then read up to the ids that they share",
         ),
         ("dtype", reference.engine.dtype, candidate.engine.dtype, "trace both in one dtype"),
@@ -43,11 +54,9 @@ def check_comparable(reference: Trace, candidate: Trace) -> None:
             )
 
 
-def _ids_read(reference: Trace, candidate: Trace) -> tuple[int | None, int | None]:
-    """Of both sides; of neither where a trace of a release before does not say it."""
-    if reference.vocabulary is None or candidate.vocabulary is None:
-        return None, None
-    return reference.vocabulary.ids, candidate.vocabulary.ids
+def _known_on_both(reference: T | None, candidate: T | None) -> tuple[T | None, T | None]:
+    """Both values, or neither where a trace of a release before does not say its own."""
+    return (None, None) if reference is None or candidate is None else (reference, candidate)
 
 
 def same_fingerprint(reference: Trace, candidate: Trace) -> bool:

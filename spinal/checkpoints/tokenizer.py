@@ -12,7 +12,7 @@ from spinal.checkpoints.unchanged import Remembered
 from spinal.documents.canonical import digest_of
 from spinal.errors import TokenizerInvalid
 
-SETTINGS = "tokenizer_config.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 _known: Remembered[int] = Remembered(1024)
 _digests: Remembered[str] = Remembered(1024)
 
@@ -32,11 +32,8 @@ def read_tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:
     try:
         tokenizer = read_settings(where.path, TOKENIZER, where.source, where.roots)
     except FileNotFoundError as error:
-        raise TokenizerInvalid(
-            f"{where.source}: {TOKENIZER} cannot be used (it is missing)",
-            hint="save the fast tokenizer with the model, compare with a reference that has one, or say where one "
-            "lies: --tokenizer DIR",
-        ) from error
+        detail = f"{where.source}: {TOKENIZER} cannot be used (it is missing)"
+        raise TokenizerInvalid(detail, hint=_what_to_do(where)) from error
     if not isinstance(tokenizer.get("model"), dict):
         raise file_error(TOKENIZER)(f"{where.source}: {TOKENIZER} cannot be used (it is not a tokenizer)")
     return tokenizer
@@ -58,7 +55,7 @@ def _files(checkpoint: Checkpoint) -> list[Path]:
 def _count_ids(checkpoint: Checkpoint) -> int:
     tokenizer = read_tokenizer(checkpoint)
     try:
-        known = 1 + max(_ids(tokenizer, _settings(checkpoint)), default=-1)
+        known = 1 + max(_ids(tokenizer, read_tokenizer_config(checkpoint)), default=-1)
     except (TypeError, KeyError, ValueError, AttributeError):
         known = 0
     if known < 1:
@@ -76,11 +73,24 @@ def _ids(tokenizer: dict[str, Any], settings: dict[str, Any]) -> Iterator[int]:
     yield from map(int, settings.get("added_tokens_decoder") or {})
 
 
-def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
+def read_tokenizer_config(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Content of ``tokenizer_config.json``, empty where there is none; raises TokenizerInvalid."""
     where = checkpoint.tokenizing
-    if SETTINGS not in where.files.settings:
+    try:
+        return read_settings(where.path, TOKENIZER_CONFIG, where.source, where.roots)
+    except FileNotFoundError:
         return {}
-    return read_settings(where.path, SETTINGS, where.source, where.roots)
+
+
+def _what_to_do(checkpoint: Checkpoint) -> str:
+    """Vocabulary and merges alone do not say how text is split: the class that knows it has to write the file."""
+    parts = [name for name in ("vocab.json", "tokenizer.model") if (checkpoint.path / name).is_file()]
+    if parts:
+        return f"make it from {parts[0]}: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+    return (
+        "save the fast tokenizer with the model, compare with a reference that has one, or say where one lies: "
+        "--tokenizer DIR"
+    )
 
 
 def tokenizer_digest(checkpoint: Checkpoint) -> str:

@@ -33,7 +33,9 @@ SET_OR_THE_TRACES = f"{DEFAULT_SET}, or the set that a trace was measured on"
 Prompts = Annotated[
     str,
     typer.Option(
-        "--prompts", help="Text (one prompt a line), JSONL, hh-rlhf pairs (gzip accepted), or a built-in set."
+        "--prompts",
+        help="Text (one prompt a line), JSON lines or a JSON list (prompts, chats, hh-rlhf pairs), CSV with a header, "
+        "Parquet (gzip accepted), or a built-in set.",
     ),
 ]
 ComparePrompts = Annotated[

@@ -47,6 +47,8 @@ class PromptSetIdentity(Document):
     """Tokens read over all prompts."""
     token_ids_digest: Digest
     """Over the token ids fed to the model: both sides of a pair must agree."""
+    continuation_ids_digest: Digest | None = None
+    """The same of prompts with their own continuations; None where none has one, and in traces of releases before."""
 
 
 class Reading(Document):
@@ -241,7 +243,7 @@ class Trace(ShownDocument):
         )
 
     def remarked(self, remarks: Iterable[str]) -> "Trace":
-        """The trace with further warnings, for one reader: what lay beside a checkpoint is no part of its content."""
+        """The trace with further warnings, for one reader: what lay beside what was read is no part of it."""
         return self.model_copy(update={"warnings": (*self.warnings, *remarks)})
 
     @property

@@ -53,11 +53,10 @@ class NodeSpectrum:
     """sigma_1 / sum sigma, in 0..1."""
 
     def se(self, window: str) -> float | None:
-        """Standard error of alpha in a window; None where a replicate has no alpha."""
+        """Standard error of alpha in a window; None where a replicate has no alpha, or one prompt is all there is."""
         values = self.replicates[WINDOWS.index(window)]
-        if not np.isfinite(values).all():
-            return None
-        return float(fits.influence_se(values) if self.kind == "influence" else fits.grouped_se(values))
+        found = float(fits.influence_se(values) if self.kind == "influence" else fits.grouped_se(values))
+        return found if np.isfinite(found) else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,18 +8,18 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.held import Held
 from spinal.engine.slices import require_finite
 from spinal.engine.stream import BlockStore, open_streamed
+from spinal.engine.tokenizer import Tokenizer, load_tokenizer
 from spinal.errors import (
     AdapterInvalid,
     ArchitectureUnsupported,
     RemoteCodeRefused,
-    TokenizerInvalid,
     WeightsCorrupt,
 )
 from spinal.profile import MeasurementProfile
@@ -32,8 +32,7 @@ class LoadedModel:
     checkpoint: Checkpoint
     model: PreTrainedModel
     """Merged, where the checkpoint is an adapter."""
-    tokenizer: Any
-    """transformers' own."""
+    tokenizer: Tokenizer
     device: torch.device
     store: BlockStore | None = None
     """Set where the blocks are read from disk one at a time."""
@@ -54,7 +53,7 @@ def load(checkpoint: Checkpoint, profile: MeasurementProfile, device: str, *, st
     base = checkpoint.whole
     _check_type_is_known(base)
     with _quiet():
-        tokenizer = _load_tokenizer(checkpoint.tokenizing)
+        tokenizer = load_tokenizer(checkpoint.tokenizing)
         streamed = open_streamed(checkpoint, profile, torch.device(device)) if stream else None
         if streamed is not None:
             return LoadedModel(checkpoint, streamed[0], tokenizer, torch.device(device), streamed[1])
@@ -105,7 +104,7 @@ def _adapted(base: LoadedModel, checkpoint: Checkpoint) -> LoadedModel:
     return _ready(checkpoint, model, base.tokenizer, base.device)
 
 
-def _ready(checkpoint: Checkpoint, model: PreTrainedModel, tokenizer: Any, device: torch.device) -> LoadedModel:
+def _ready(checkpoint: Checkpoint, model: PreTrainedModel, tokenizer: Tokenizer, device: torch.device) -> LoadedModel:
     for name, tensor in model.state_dict().items():
         require_finite(tensor, name, checkpoint.source)
     model.eval()
@@ -126,13 +125,6 @@ def _check_type_is_known(checkpoint: Checkpoint) -> None:
         f"{checkpoint.source}: transformers {transformers.__version__} does not know model type {model_type!r}",
         hint="a newer transformers may know it",
     )
-
-
-def _load_tokenizer(checkpoint: Checkpoint) -> Any:
-    try:
-        return AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TokenizerInvalid(f"{checkpoint.source}: tokenizer cannot be loaded ({_first_line(error)})") from error
 
 
 def _load_weights(checkpoint: Checkpoint, dtype: Any) -> PreTrainedModel:

@@ -214,10 +214,11 @@ def _document(session: Session, measured: _Measured, capture: Capture, provenanc
         prompt_set=PromptSetIdentity(
             digest=setup.prompts.digest,
             name=setup.prompts.name,
-            count=len(setup.prompts),
+            count=session.prompts,
             truncated=tokens.truncated,
             tokens=tokens.total,
             token_ids_digest=tokens.digest,
+            continuation_ids_digest=tokens.continuation_digest,
         ),
         profile=stamp_profile(setup.asked, setup.edition),
         engine=EngineIdentity(
@@ -260,7 +261,7 @@ def _of_memory(setup: Setup) -> tuple[str, ...]:
 
 
 def _warnings(session: Session, walked: Walked) -> tuple[str, ...]:
-    found = []
+    found = list(session.tokens.remarks)
     if session.tokens.truncated:
         found.append(f"{session.tokens.truncated} of {session.prompts} prompts were cut to their last tokens")
     for positions in POSITIONS:

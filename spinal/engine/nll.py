@@ -29,9 +29,7 @@ def continuation_nll(session: Session) -> dict[int, float] | None:
 
     Raises ArchitectureUnsupported, Cancelled.
     """
-    prompts, profile = session.setup.prompts, session.profile
-    chosen = [i for i, text in enumerate(prompts.continuations) if text][: profile.continuation_prompts]
-    pairs = {i: pair for i in chosen if (pair := _joined(session, i)) is not None}
+    pairs = session.tokens.continuations
     if not pairs:
         return None
     members = list(pairs)
@@ -47,24 +45,6 @@ def continuation_nll(session: Session) -> dict[int, float] | None:
                 raise AssertionError("targets were given")
             values[index] = float(lens.target_nll.mean())
     return values
-
-
-def _joined(session: Session, index: int) -> tuple[tuple[int, ...], int] | None:
-    """Ids of prompt + continuation and where the continuation starts; cut from the front to what is read."""
-    loaded, prompts, profile = session.loaded, session.setup.prompts, session.profile
-
-    def encode(text: str, special: bool) -> list[int]:
-        return list(loaded.tokenizer(text, add_special_tokens=special)["input_ids"])
-
-    head = encode(prompts.prompts[index], profile.add_special_tokens)
-    tail = encode(prompts.continuations[index] or "", False)
-    if not tail:
-        return None
-    context = loaded.checkpoint.whole.max_positions or profile.max_tokens
-    limit = min(profile.max_tokens, context)
-    tail = tail[: max(1, limit // 2)]
-    head = head[-(limit - len(tail)) :]
-    return (*head, *tail), len(head)
 
 
 def _final_residuals(session: Session, batches: list[Batch]) -> list[torch.Tensor]:

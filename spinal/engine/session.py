@@ -102,7 +102,7 @@ class Session:
         """The same model on the first so many prompts."""
         ids = self.tokens.ids[:prompts]
         gathered = lens_rows(ids, self.profile.lens_positions)
-        return replace(self, tokens=Tokens(ids, self.tokens.truncated), gathered=gathered)
+        return replace(self, tokens=replace(self.tokens, ids=ids), gathered=gathered)
 
 
 def open_session(checkpoint: Checkpoint, setup: Setup) -> Session:
@@ -133,7 +133,7 @@ def open_pair(reference: Checkpoint, candidate: Checkpoint, setup: Setup) -> tup
     """
     pair = load_pair(reference, candidate, setup.profile, setup.device, stream=setup.stream)
     ours, theirs = (_opened(loaded, setup) for loaded in pair)
-    if ours.tokens.digest != theirs.tokens.digest:
+    if (ours.tokens.ids, ours.tokens.continuations) != (theirs.tokens.ids, theirs.tokens.continuations):
         raise TokenizerMismatch(
             f"{reference.source} and {candidate.source} turn the prompts into different token ids",
             hint="compare checkpoints whose tokenizers agree on these prompts, or name one for both: --tokenizer DIR",
@@ -157,7 +157,7 @@ def _opened(loaded: LoadedModel, setup: Setup) -> Session:
 def _vocabulary(checkpoint: Checkpoint, tokens: Tokens, rows: int) -> int:
     """How many ids the next-token distributions hold: those that the tokenizer's files know, as far as the head has
     rows, or as many as a comparison shares. Told from files, so that a submission knows it, too."""
-    highest = 1 + max(max(ids) for ids in tokens.ids)
+    highest = 1 + tokens.highest
     if checkpoint.vocabulary is None:
         # A token that only the tokenizer's settings name is known to no file, and read where a prompt holds it.
         return min(max(known_ids(checkpoint.tokenizing), highest), rows)

@@ -1,6 +1,7 @@
 """Token ids, fixed batches, and the positions that are read."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -9,25 +10,44 @@ import torch
 
 from spinal.documents.canonical import digest_of
 from spinal.engine.load import LoadedModel
-from spinal.errors import ContextExceeded, PromptSetInvalid
+from spinal.engine.tokenizer import Tokenizer, auto_remark
+from spinal.errors import ContextExceeded, PromptSetInvalid, TokenizerInvalid
 from spinal.profile import MeasurementProfile
-from spinal.prompts.sets import PromptSet
+from spinal.prompts.sets import Prompt, PromptSet
 
 IntArray = npt.NDArray[np.int64]
 
 
+Ids = tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Tokens:
-    """Token ids per prompt, cut to the last ``max_tokens``."""
+    """Token ids per prompt, cut to the last ``max_tokens``. Prompts of fewer than two tokens are left out."""
 
-    ids: tuple[tuple[int, ...], ...]
+    ids: tuple[Ids, ...]
     truncated: int
     """Prompts that were longer."""
+    continuations: Mapping[int, tuple[Ids, int]] = field(default_factory=dict)
+    """By place in ``ids``: ids of a prompt with its own continuation, and where that starts."""
+    remarks: tuple[str, ...] = ()
+    """What a reader of the measurement should know about its tokens."""
 
     @cached_property
     def digest(self) -> str:
         """Identity of the ids, in order."""
         return digest_of([list(ids) for ids in self.ids])
+
+    @property
+    def continuation_digest(self) -> str | None:
+        """Identity of the ids of prompts with their own continuations; None where none has one."""
+        joined = [[index, list(ids), start] for index, (ids, start) in sorted(self.continuations.items())]
+        return digest_of(joined) if joined else None
+
+    @property
+    def highest(self) -> int:
+        """The largest id that is fed to the model."""
+        return max(max(ids) for ids in (*self.ids, *(ids for ids, _ in self.continuations.values())))
 
     @property
     def total(self) -> int:
@@ -45,32 +65,120 @@ class Batch:
 
 
 def tokenize(loaded: LoadedModel, prompts: PromptSet, profile: MeasurementProfile) -> Tokens:
-    """Token ids of every prompt.
+    """Token ids of every prompt, and of the first ``continuation_prompts`` with their continuations.
 
-    Raises ContextExceeded when a prompt, after ``max_tokens``, is longer than the model's context, and
-    PromptSetInvalid when a prompt leaves fewer than two tokens.
+    Raises ContextExceeded when a prompt, after ``max_tokens``, is longer than the model's context, PromptSetInvalid
+    when no prompt leaves two tokens or a chat has no template, and TokenizerInvalid when a token has no embedding.
     """
-    encoded = loaded.tokenizer(list(prompts.prompts), add_special_tokens=profile.add_special_tokens)["input_ids"]
-    kept = tuple(tuple(ids[-profile.max_tokens :]) for ids in encoded)
-    for number, ids in enumerate(kept, start=1):
-        if len(ids) < 2:
-            raise PromptSetInvalid(
-                f"prompt {number} has {len(ids)} token(s); at least 2 are needed, the first is never read",
-                hint="remove it, or write it out",
-            )
-    _check_context(loaded, kept)
-    return Tokens(kept, sum(len(ids) > profile.max_tokens for ids in encoded))
+    tokenizer = loaded.tokenizer
+    rendered = [_rendered(tokenizer, prompt, number) for number, prompt in enumerate(prompts.prompts, start=1)]
+    encoded, differing = _encode(tokenizer, rendered, special=profile.add_special_tokens)
+    kept = [place for place, ids in enumerate(encoded) if min(len(ids), profile.max_tokens) >= 2]
+    if not kept:
+        raise PromptSetInvalid(
+            f"prompt 1 has {len(encoded[0])} token(s), and no prompt has 2; the first is never read",
+            hint="write the prompts out",
+        )
+    ids = tuple(tuple(encoded[place][-profile.max_tokens :]) for place in kept)
+    _check_context(loaded, ids, kept)
+    _check_rows(loaded, [encoded[place] for place in kept], kept)
+    said = [*tokenizer.remarks, *_about(tokenizer, prompts, encoded, kept)]
+    if differing:
+        said.append(auto_remark(tokenizer, differing, len(encoded)))
+    return Tokens(
+        ids,
+        sum(len(encoded[place]) > profile.max_tokens for place in kept),
+        _continuations(loaded, prompts, profile, encoded, kept),
+        tuple(said),
+    )
 
 
-def _check_context(loaded: LoadedModel, kept: tuple[tuple[int, ...], ...]) -> None:
+def _rendered(tokenizer: Tokenizer, prompt: Prompt, number: int) -> tuple[str, bool]:
+    """Text of a prompt, and whether a template wrote it, special tokens included."""
+    if isinstance(prompt, str):
+        return prompt, False
+    return tokenizer.render(prompt, f"prompt {number}"), True
+
+
+def _encode(tokenizer: Tokenizer, rendered: list[tuple[str, bool]], *, special: bool) -> tuple[list[list[int]], int]:
+    """Ids of every text, and how many texts AutoTokenizer turns into others."""
+    encoded: list[list[int]] = [[] for _ in rendered]
+    differing = 0
+    for templated in (False, True):
+        places = [place for place, (_, mine) in enumerate(rendered) if mine == templated]
+        if not places:
+            continue
+        # A template writes the BOS itself: a second one is no text that the model has seen.
+        texts, added = [rendered[place][0] for place in places], special and not templated
+        for place, ids in zip(places, tokenizer.encode(texts, special=added), strict=True):
+            encoded[place] = ids
+        differing += tokenizer.differs_from_auto(texts, special=added)
+    return encoded, differing
+
+
+def _about(tokenizer: Tokenizer, prompts: PromptSet, encoded: list[list[int]], kept: list[int]) -> list[str]:
+    found = []
+    if len(kept) < len(encoded):
+        first = min(set(range(len(encoded))) - set(kept))
+        found.append(
+            f"{len(encoded) - len(kept)} of {len(encoded)} prompts were dropped, first prompt {first + 1}: they have "
+            "fewer than 2 tokens, and the first token is never read"
+        )
+    openings = tokenizer.openings()
+    doubled = [ids for ids in encoded if len(ids) > 1 and ids[0] == ids[1] and ids[0] in openings]
+    if doubled:
+        found.append(
+            f"{len(doubled)} of {len(encoded)} prompts begin with two {tokenizer.token(doubled[0][0])}: the text holds "
+            "it, and the tokenizer adds it (add_special_tokens=false leaves one)"
+        )
+    if tokenizer.reads_the_clock() and not all(isinstance(prompt, str) for prompt in prompts.prompts):
+        found.append("the chat template asks for today's date; 26 July 2024 is given, so that ids never change")
+    return found
+
+
+def _continuations(
+    loaded: LoadedModel, prompts: PromptSet, profile: MeasurementProfile, encoded: list[list[int]], kept: list[int]
+) -> dict[int, tuple[Ids, int]]:
+    """Ids of prompt + continuation and where the continuation starts, cut from the front to what is read: at least
+    half of it stays with the prompt."""
+    chosen = [row for row, place in enumerate(kept) if prompts.continuations[place]][: profile.continuation_prompts]
+    if not chosen:
+        return {}
+    tails = loaded.tokenizer.encode([prompts.continuations[kept[row]] or "" for row in chosen], special=False)
+    _check_rows(loaded, tails, [kept[row] for row in chosen])
+    limit = min(profile.max_tokens, loaded.checkpoint.whole.max_positions or profile.max_tokens)
+    joined = {}
+    for row, tail in zip(chosen, tails, strict=True):
+        if tail:
+            tail = tail[: max(1, limit // 2)]
+            head = encoded[kept[row]][-(limit - len(tail)) :]
+            joined[row] = ((*head, *tail), len(head))
+    return joined
+
+
+def _check_context(loaded: LoadedModel, ids: tuple[Ids, ...], kept: list[int]) -> None:
     context = loaded.checkpoint.whole.max_positions
-    longest = max(range(len(kept)), key=lambda i: len(kept[i]))
-    if context is not None and len(kept[longest]) > context:
+    longest = max(range(len(ids)), key=lambda i: len(ids[i]))
+    if context is not None and len(ids[longest]) > context:
         raise ContextExceeded(
-            f"prompt {longest + 1} has {len(kept[longest])} tokens, "
+            f"prompt {kept[longest] + 1} has {len(ids[longest])} tokens, "
             f"the context of {loaded.checkpoint.source} is {context}",
             hint=f"set max_tokens to {context} or less",
         )
+
+
+def _check_rows(loaded: LoadedModel, encoded: list[list[int]], places: list[int]) -> None:
+    """Every id has a row in the embedding table: looking up another ends the process on some devices."""
+    embedding: torch.Tensor = loaded.model.get_input_embeddings().weight  # type: ignore[assignment]  # an nn.Embedding
+    rows = embedding.shape[0]
+    for place, ids in zip(places, encoded, strict=True):
+        beyond = next((index for index in ids if index >= rows), None)
+        if beyond is not None:
+            raise TokenizerInvalid(
+                f"prompt {place + 1} holds the token {loaded.tokenizer.token(beyond)!r} (id {beyond}), and the "
+                f"embedding table of {loaded.checkpoint.source} has {rows} rows",
+                hint="leave that token out of the prompts, or resize the model's embeddings to its tokenizer",
+            )
 
 
 def make_batches(ids: tuple[tuple[int, ...], ...], size: int, device: torch.device) -> list[Batch]:

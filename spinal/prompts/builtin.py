@@ -5,7 +5,7 @@ from functools import cache
 from importlib import resources
 
 from spinal.errors import PromptSetNotFound
-from spinal.prompts.formats import parse_prompts
+from spinal.prompts.formats import Source, parse_prompts
 from spinal.prompts.sets import PromptSet
 
 BUILTIN_SETS = ("hh-harmless-512", "hh-harmless-256", "hh-harmless-128", "hh-harmless-64")
@@ -24,6 +24,6 @@ def builtin_prompts(name: str) -> PromptSet:
     if name not in BUILTIN_SETS:
         raise PromptSetNotFound(f"no prompt set named {name!r}", hint=f"built in: {', '.join(BUILTIN_SETS)}")
     packed = resources.files("spinal.prompts").joinpath("data/hh-harmless-512.jsonl.gz").read_bytes()
-    whole = parse_prompts(gzip.decompress(packed).decode("utf-8"), name=name)
+    whole = parse_prompts(Source(name, gzip.decompress(packed)))
     count = int(name.rsplit("-", 1)[1])
     return PromptSet(whole.prompts[:count], whole.continuations[:count], name)

@@ -21,7 +21,14 @@ import spinal
 from spinal.checkpoints.resolve import resolve_reference, resolve_tokenizer
 from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace, trace_digest
-from spinal.errors import AdapterInvalid, SpinalError, TokenizerInvalid, TokenizerMismatch, UsageError
+from spinal.errors import (
+    AdapterInvalid,
+    SpinalError,
+    TokenizerInvalid,
+    TokenizerMismatch,
+    TracesNotComparable,
+    UsageError,
+)
 
 WORDS = ["river", "stone", "light", "morning", "evening", "paper", "window", "garden", "winter", "summer"]
 PROMPTS = [" ".join(random.Random(n).choices(WORDS, k=12)) for n in range(24)]
@@ -273,12 +280,12 @@ def test_matched_noise_lies_in_the_rows_that_both_sides_have(base: Path, tmp_pat
 
 def test_ids_beyond_the_number_of_tokens_are_read(base: Path, tmp_path: Path, tokenizer: Any) -> None:
     """A vocabulary with gaps: the count of its tokens is not its largest id."""
-    from spinal.prompts.sets import make_prompt_set
+    from spinal.prompts.sets import PromptSet
 
     known = len(tokenizer)
     gaps = build(tmp_path / "gaps", tokenizer, vocab_size=known + 64)
     added_token(gaps, "<end>", known + 40, in_model=True)
-    prompts = make_prompt_set([("river stone", " light <end>")], name=None, origin="a test")
+    prompts = PromptSet(("river stone",), (" light <end>",))
     trace = spinal.trace(gaps, prompts=prompts, cache=False)
     assert trace.vocabulary is not None
     assert trace.vocabulary.ids == known + 41
@@ -338,6 +345,20 @@ def test_other_ids_of_the_prompts_are_no_pair(base: Path, tmp_path: Path) -> Non
     found = spinal.compare(base, folder, tokenizer=base, **QUICK)
     assert exactly_zero(found)
     assert said(found, "candidate", "the tokenizer of local:base", "holds another one")
+
+
+def test_other_ids_of_the_continuations_are_no_pair(base: Path, tmp_path: Path, tokenizer: Any) -> None:
+    from spinal.prompts.sets import PromptSet
+
+    folder = copy(base, tmp_path / "other")
+    added_token(folder, " zebra", len(tokenizer) - 1)
+    prompts = PromptSet(tuple(PROMPTS), (" zebra",) * len(PROMPTS))
+    pair = (base, with_rows(folder, len(tokenizer) + 1))
+    with pytest.raises(TokenizerMismatch, match="different token ids"):
+        spinal.compare(*pair, **(QUICK | {"prompts": prompts}))
+    traces = [spinal.trace(side, **(MEASURED | {"prompts": prompts, "cache": True})) for side in pair]
+    with pytest.raises(TracesNotComparable, match="token ids of continuations"):
+        spinal.compare(*traces, **(QUICK | {"prompts": prompts, "cache": True}))
 
 
 def test_a_side_without_a_tokenizer_reads_with_that_of_the_reference(base: Path, moved: Path, tmp_path: Path) -> None:

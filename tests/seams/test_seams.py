@@ -29,6 +29,7 @@ from spinal.documents.trace import Trace
 from spinal.policy.rules import RULES, Facts, Finding, Rule
 from spinal.profile import Knob, MeasurementProfile
 from spinal.prompts.formats import FILE_FORMATS, FileFormat
+from spinal.prompts.gathered import Gathered
 from spinal.prompts.load import load_prompts
 from spinal.report.formats import FORMATS, Format
 from tests.conftest import EXAMPLES
@@ -301,8 +302,8 @@ def test_a_format_is_found_by_the_command_line(stored: Path, spinal: Spinal, tmp
 def test_a_format_of_prompt_files_is_tried_before_plain_text(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     numbered = FileFormat(
         "numbered",
-        lambda first: first.startswith("1. "),
-        lambda lines, _name: [(line.partition(". ")[2], None) for line in lines if line],
+        lambda source: source.first.startswith("1. "),
+        lambda source: Gathered([(line.partition(". ")[2], None) for line in source.lines if line]),
     )
     plain = FILE_FORMATS["text"]
     monkeypatch.delitem(FILE_FORMATS, "text")

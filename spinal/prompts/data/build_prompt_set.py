@@ -10,7 +10,7 @@ import random
 import sys
 from pathlib import Path
 
-from spinal.prompts.formats import split_pair
+from spinal.prompts.records import split_pair
 
 HELD_OUT = 512
 

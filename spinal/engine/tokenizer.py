@@ -1,0 +1,223 @@
+"""The tokenizer that a checkpoint's ``tokenizer.json`` describes: that file, and never one that stands in for it.
+
+``AutoTokenizer`` rebuilds some classes from a part of the file, and reads another file where ``tokenizer_config.json``
+names one. What was checked and hashed has to be what tokenises, so the file itself is read; where ``AutoTokenizer``
+would give other ids, a remark says so.
+"""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.files import CONFIG, TOKENIZER_FILES
+from spinal.checkpoints.held import HELD
+from spinal.checkpoints.tokenizer import TOKENIZER_CONFIG, read_tokenizer, read_tokenizer_config
+from spinal.errors import PromptSetInvalid, SpinalError, TokenizerInvalid
+from spinal.prompts.sets import Conversation
+
+ACTING = frozenset(
+    {
+        "extra_special_tokens",
+        "additional_special_tokens",
+        "added_tokens_decoder",
+        "split_special_tokens",
+        "chat_template",
+        "fix_mistral_regex",
+    }
+)
+"""Members of tokenizer_config.json, besides the named tokens, that change ids. The others name files, code or classes,
+or act on decoding."""
+ELSEWHERE = frozenset({"fast_tokenizer_files", "auto_map"})
+"""Members that send ``AutoTokenizer`` to other files, or to code."""
+SAME_DAY = (
+    "{%- macro strftime_now(format) -%}"
+    '{{- {"%Y-%m-%d": "2024-07-26", "%B %d, %Y": "July 26, 2024"}.get(format, "26 Jul 2024") -}}'
+    "{%- endmacro -%}"
+)
+"""Stands in for the clock of chat templates: the same prompts are the same ids on every day."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tokenizer:
+    """Text to token ids and back, without padding, truncation or chance."""
+
+    source: str
+    """The checkpoint's reference, as errors name it."""
+    wrapped: Any
+    """transformers' wrapper around the tokenizer of ``tokenizer.json``."""
+    vocabulary: int
+    """Largest id + 1. Ids may have gaps: their number says less."""
+    remarks: tuple[str, ...]
+    auto: Any
+    """What ``AutoTokenizer`` makes of the same files; None where it makes the same, or nothing."""
+
+    def encode(self, texts: Sequence[str], *, special: bool) -> list[list[int]]:
+        """Ids of each text, with the tokens that the tokenizer adds where ``special``; raises TokenizerInvalid."""
+        with _faults(self.source, "fails on the prompts"):
+            found = self.wrapped.backend_tokenizer.encode_batch(list(texts), add_special_tokens=special)
+        return [list(one.ids) for one in found]
+
+    def token(self, index: int) -> str:
+        """The text of a token, or of its id where it has none."""
+        return str(self.wrapped.backend_tokenizer.id_to_token(index) or index)
+
+    def openings(self) -> frozenset[int]:
+        """Ids that open a text: the declared BOS, and the one that the tokenizer puts first by itself."""
+        (bare,), (full,) = self.encode(["a"], special=False), self.encode(["a"], special=True)
+        added = full[:1] if full[:1] != bare[:1] else []
+        declared = self.wrapped.bos_token_id
+        return frozenset([*added, *([] if declared is None else [int(declared)])])
+
+    def render(self, conversation: Conversation, where: str) -> str:
+        """The conversation through the checkpoint's chat template, up to where the assistant speaks; the template
+        writes the BOS itself. Raises PromptSetInvalid."""
+        template = self._template()
+        if template is None:
+            raise PromptSetInvalid(
+                f"{where} is a chat, and {self.source} has no chat template",
+                hint="write the prompts out as text, or save the tokenizer with its chat template",
+            )
+        messages = [{"role": message.role, "content": message.content} for message in conversation]
+        try:
+            text: str = self.wrapped.apply_chat_template(
+                messages, chat_template=SAME_DAY + template, tokenize=False, add_generation_prompt=True
+            )
+        except (MemoryError, OSError):
+            raise
+        except Exception as error:  # a template is a program of the checkpoint: it may raise anything
+            raise PromptSetInvalid(
+                f"{where}: the chat template of {self.source} refuses it ({first_line(error)})",
+                hint="templates may want other roles, or roles that alternate",
+            ) from error
+        return text
+
+    def reads_the_clock(self) -> bool:
+        """Whether the chat template asks for today's date."""
+        return "strftime_now" in (self._template() or "")
+
+    def differs_from_auto(self, texts: Sequence[str], *, special: bool) -> int:
+        """How many of the texts ``AutoTokenizer`` would turn into other ids."""
+        if self.auto is None:
+            return 0
+        try:
+            theirs = self.auto(list(texts), add_special_tokens=special, padding=False, truncation=False)["input_ids"]
+        except (MemoryError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # noqa: BLE001  # a panic of Rust is no Exception; it would give no ids at all
+            return len(texts)
+        ours = self.encode(texts, special=special)
+        return sum(list(mine) != list(other) for mine, other in zip(ours, theirs, strict=True))
+
+    def _template(self) -> str | None:
+        template = self.wrapped.chat_template
+        if isinstance(template, dict):
+            template = template.get("default")
+        return template if isinstance(template, str) else None
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+    """The tokenizer in ``tokenizer.json`` of ``checkpoint`` (of the base of an adapter), with the special tokens and
+    the chat template that lie beside it. Reads no other file. Raises TokenizerInvalid."""
+    whole, source = checkpoint.whole, checkpoint.source
+    written, config = read_tokenizer(whole), read_tokenizer_config(whole)
+    with tempfile.TemporaryDirectory(prefix=f"{HELD}{os.getpid()}-") as folder, _faults(source, "cannot be loaded"):
+        place = Path(folder)
+        _lay_out(whole, place)
+        _write_config(place, {name: value for name, value in config.items() if _acts(name, value)})
+        wrapped = PreTrainedTokenizerFast.from_pretrained(place, local_files_only=True)
+        backend = wrapped.backend_tokenizer
+        backend.no_padding()
+        backend.no_truncation()
+        remarks = _remarks(written, config)
+        if getattr(backend.model, "dropout", None):
+            backend.model.dropout = None
+        ids = backend.get_vocab(with_added_tokens=True).values()
+        if not ids:
+            raise TokenizerInvalid(f"{source}: tokenizer.json holds no token", hint="save the tokenizer again")
+        _write_config(place, {name: value for name, value in config.items() if name not in ELSEWHERE})
+        return Tokenizer(source, wrapped, max(ids) + 1, remarks, _auto(place))
+
+
+def _acts(name: str, value: Any) -> bool:
+    return name in ACTING or (name.endswith("_token") and isinstance(value, str | dict))
+
+
+def _lay_out(checkpoint: Checkpoint, place: Path) -> None:
+    """Copies of what a tokenizer is read from, alone in a folder: a library finds nothing else there."""
+    for name in (CONFIG, *TOKENIZER_FILES):
+        if (checkpoint.path / name).is_file():
+            shutil.copyfile(checkpoint.path / name, place / name)
+
+
+def _write_config(place: Path, config: dict[str, Any]) -> None:
+    (place / TOKENIZER_CONFIG).write_text(json.dumps(config), encoding="utf-8")
+
+
+def _remarks(written: dict[str, Any], config: dict[str, Any]) -> tuple[str, ...]:
+    found = []
+    if config.get("fast_tokenizer_files"):
+        found.append(
+            "tokenizer_config.json names other tokenizer files (fast_tokenizer_files); they are not read, "
+            "tokenizer.json is"
+        )
+    if written["model"].get("dropout"):
+        found.append("tokenizer.json drops merges by chance (dropout); it is read without that")
+    return tuple(found)
+
+
+def _auto(place: Path) -> Any:
+    try:
+        made = AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+    except (MemoryError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # noqa: BLE001  # a panic of Rust is no Exception; the tokenizer at hand does not depend on it
+        return None
+    return None if type(made) is PreTrainedTokenizerFast else made
+
+
+def auto_remark(tokenizer: Tokenizer, differing: int, count: int) -> str:
+    """That ``differing`` of ``count`` prompts would be other ids under ``AutoTokenizer``."""
+    return (
+        f"{differing} of {count} prompts have other token ids under AutoTokenizer of transformers "
+        f"{transformers.__version__}, which makes a {type(tokenizer.auto).__name__} of its own: tokenizer.json as it "
+        "stands was used"
+    )
+
+
+@contextmanager
+def _faults(source: str, what: str) -> Iterator[None]:
+    """Whatever a library raises on a caller's tokenizer is that tokenizer's fault; lack of memory or disk is not."""
+    try:
+        yield
+    except (SpinalError, MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise _invalid(source, what, error) from error
+    except BaseException as error:  # a panic of Rust is no Exception
+        raise _invalid(source, what, error) from error
+
+
+def _invalid(source: str, what: str, error: BaseException) -> TokenizerInvalid:
+    return TokenizerInvalid(
+        f"{source}: tokenizer {what} ({first_line(error)})", hint="save the fast tokenizer with the model"
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, on one line, without folders of this machine."""
+    said = str(error).strip()
+    line = said.splitlines()[0][:300] if said else type(error).__name__
+    return re.sub(r"(?<!\S)['\"]?/\S*/", "", line)
