@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from spinal.checkpoints.pair import (
 from spinal.checkpoints.read_as import read_member, resolve_as
 from spinal.checkpoints.resolve import resolve_reference, resolve_tokenizer
 from spinal.checkpoints.tokenizer import known_ids, tokenizer_digest
-from spinal.documents.trace import Reading, trace_digest
-from spinal.errors import AdapterInvalid, ModelChanged, ModelNotFound, TokenizerInvalid
+from spinal.documents.names import Occasion, named_comparison, unnamed_comparison
+from spinal.documents.trace import Reading, VocabularyRead, trace_digest
+from spinal.errors import AdapterInvalid, ModelChanged, ModelNotFound, TokenizerInvalid, TracesNotComparable
+from tests.support import fabricated
 from tests.unit.test_checkpoint_checks import CONFIG, safetensors, write
 
 
@@ -222,3 +225,48 @@ def test_a_worker_reads_as_the_submission_said(tmp_path: Path, base: Checkpoint)
     (tmp_path / "base" / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"b": 0}}}))
     with pytest.raises(ModelChanged, match="tokenizer of local:base"):
         resolve_as("local:bare", said[1], roots=roots)
+
+
+# what a comparison says
+
+NEXT_TO_NOTHING = VocabularyRead(ids=2048, outside=1e-9)
+
+
+def test_a_comparison_says_how_far_both_sides_are_read_and_what_lies_beyond() -> None:
+    pair = fabricated.changed_pair()
+    narrow = pair.reference.model_copy(
+        update={"vocabulary": VocabularyRead(ids=2048, outside=0.0), "warnings": ("a remark",)}
+    )
+    model = pair.candidate.model.model_copy(update={"vocab_size": 2112})
+    beyond = VocabularyRead(ids=2048, outside=0.25)
+    wide = pair.candidate.model_copy(
+        update={"vocabulary": beyond, "model": model, "warnings": (beyond.remark(2112), "a remark", "policy last: few")}
+    )
+    found = replace(pair, reference=narrow, candidate=wide).compare()
+    [said] = [warning for warning in found.warnings if warning.startswith("ids 0..2047 are read")]
+    assert "2048 (reference), 2112 (candidate)" in said
+    assert "0.25 of the probability of the candidate's own output" in said
+    assert [warning for warning in found.warnings if "remark" in warning] == ["reference and candidate: a remark"]
+    # Of equal rows, and with next to nothing beyond, there is nothing to say.
+    same = replace(pair, reference=narrow, candidate=pair.candidate.model_copy(update={"vocabulary": NEXT_TO_NOTHING}))
+    assert not any(warning.startswith("ids 0..") for warning in same.compare().warnings)
+
+
+def test_traces_that_are_read_up_to_different_ids_are_not_compared() -> None:
+    pair = fabricated.changed_pair()
+    sides = [
+        trace.model_copy(update={"vocabulary": VocabularyRead(ids=ids, outside=0.0)})
+        for trace, ids in ((pair.reference, 2048), (pair.candidate, 2047))
+    ]
+    with pytest.raises(TracesNotComparable, match="number of ids read differs: 2048 against 2047"):
+        replace(pair, reference=sides[0], candidate=sides[1]).compare()
+    # A trace of the release before does not say.
+    replace(pair, reference=sides[0]).compare()
+
+
+def test_a_reader_finds_the_remarks_on_the_own_files_in_a_shared_comparison() -> None:
+    shared = unnamed_comparison(fabricated.changed_pair().compare())
+    mine = named_comparison(
+        shared, sources={}, occasion=Occasion(), remarks={"candidate": ["x", "y"], "reference": ["y"]}
+    )
+    assert mine.warnings == (*shared.warnings, "candidate: x", "candidate and reference: y")
