@@ -18,7 +18,7 @@ from spinal.analysis.compare import compare
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.held import Held, hold
 from spinal.checkpoints.inspect import inspect
-from spinal.checkpoints.pair import check_pair
+from spinal.checkpoints.pair import prepare_sides, reading_of
 from spinal.documents.capture import load_capture
 from spinal.documents.comparison import Comparison
 from spinal.documents.editions import PRESENT, Edition
@@ -193,7 +193,9 @@ def trace_checkpoint(
         def digest() -> str:
             content = held.digest(progress=show, cancelled=ports.cancelled)
             fingerprint = profile.fingerprint_under(ports.edition.scheme)
-            return trace_digest(content, found_prompts.digest, fingerprint, ports.edition.engine)
+            return trace_digest(
+                content, found_prompts.digest, fingerprint, ports.edition.engine, reading_of(held.checkpoint)
+            )
 
         kept = captures.find(digest)
         if kept is not None:
@@ -259,18 +261,20 @@ def audit_pair(
     *,
     ports: Ports,
     control: Checkpoint | Traced | None = None,
+    tokenizer: Checkpoint | None = None,
 ) -> Comparison:
-    """Trace what was not traced yet and compare; all checkpoints are checked before any weight is loaded.
+    """Trace what was not traced yet and compare; all checkpoints are checked before any weight is loaded, and read so
+    that they can be compared: with ``tokenizer`` where one is named
+    (:func:`spinal.checkpoints.pair.prepare_sides`).
 
     Raises the errors of :mod:`spinal.checkpoints`, :func:`trace_checkpoint` and :func:`compare_traces`.
     """
     started = time.monotonic()
     found_prompts = None if prompts is None else find_prompts(prompts, ports)
-    given = [reference, candidate] if control is None else [reference, candidate, control]
+    given = prepare_audit([reference, candidate] if control is None else [reference, candidate, control], tokenizer)
     with ExitStack() as stack:
         # From the first look to the last read: what is compared is what was traced.
         sides = [stack.enter_context(hold(s)).checkpoint if isinstance(s, Checkpoint) else s for s in given]
-        check_sides([side for side in sides if isinstance(side, Checkpoint)])
         traced = [
             side if isinstance(side, Traced) else trace_checkpoint(side, _needed(found_prompts), profile, ports=ports)
             for side in sides
@@ -286,12 +290,15 @@ def audit_pair(
         )
 
 
-def check_sides(sides: Sequence[Checkpoint]) -> None:
-    """Whether each checkpoint can be measured and all can be compared with the first; reads no weights but for a scan
-    of small ones. Raises the errors of ``inspect`` and ``check_pair``."""
-    for side in sides:
-        inspect(side)
-        check_pair(sides[0], side)
+def prepare_audit(
+    sides: Sequence[Checkpoint | Traced], tokenizer: Checkpoint | None = None
+) -> list[Checkpoint | Traced]:
+    """The sides with every checkpoint as it has to be read beside the others, traced ones included. Raises the errors
+    of :func:`spinal.checkpoints.pair.prepare_sides`."""
+    checkpoints = [side for side in sides if isinstance(side, Checkpoint)]
+    read = [side.trace.vocabulary.ids for side in sides if isinstance(side, Traced) and side.trace.vocabulary]
+    prepared = iter(prepare_sides(checkpoints, tokenizer=tokenizer, at_most=min(read, default=None)))
+    return [next(prepared) if isinstance(side, Checkpoint) else side for side in sides]
 
 
 def find_prompts(prompts: PromptSet | str, ports: Ports) -> PromptSet:
@@ -364,8 +371,9 @@ def _evidence(
 
 
 def _require_traced(held: Held, trace: Trace, ports: Ports, show: ProgressSink) -> None:
-    """What is about to be compared has to be what the trace was measured on."""
-    if held.digest(progress=show, cancelled=ports.cancelled) != trace.model.weights_digest:
+    """What is about to be compared has to be what the trace was measured on, read in the same way."""
+    content = held.digest(progress=show, cancelled=ports.cancelled)
+    if (content, reading_of(held.checkpoint)) != (trace.model.weights_digest, trace.reading):
         raise ModelChanged(
             f"{held.checkpoint.source} is not what its trace was measured on",
             hint="submit again when its files are final",

@@ -12,7 +12,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
@@ -29,11 +28,8 @@ from spinal.audit import (
     trace_checkpoint,
     unwatched,
 )
-from spinal.checkpoints.checkpoint import Checkpoint
-from spinal.checkpoints.resolve import resolve_reference
 from spinal.documents.comparison import Comparison
 from spinal.documents.display import short_digest
-from spinal.documents.schemas import load
 from spinal.documents.trace import Trace
 from spinal.errors import (
     CaptureMissing,
@@ -50,11 +46,11 @@ from spinal.prompts.gathered import Gathered
 from spinal.prompts.load import load_prompts
 from spinal.prompts.records import read_entry
 from spinal.prompts.sets import PromptSet
+from spinal.sides import NOWHERE_ELSE, PathName, Places, find_checkpoint, find_sides
 
 if TYPE_CHECKING:
     from spinal.cache import Cache
 
-PathName = str | os.PathLike[str]
 Prompts = PathName | Sequence[str] | Sequence[Sequence[Mapping[str, str]]] | PromptSet
 """A built-in set by name, a file, prompts as text or as the messages of chats, or a prompt set."""
 CONDITIONS = "spinal.engine.conditions"
@@ -79,6 +75,8 @@ def trace(
     model: PathName,
     *,
     prompts: Prompts = DEFAULT_SET,
+    base: PathName | None = None,
+    tokenizer: PathName | None = None,
     device: str = "cpu",
     threads: int | None = None,
     stream: bool = False,
@@ -97,6 +95,10 @@ def trace(
     prompts : str, path-like, sequence of str or of messages, or PromptSet, default "hh-harmless-512"
         A built-in set by name, a file (text, JSON, CSV with a header, Parquet; gzip accepted), or the prompts
         themselves, as text or as the messages of chats.
+    base : str or path-like, optional
+        Folder of the base of an adapter, whatever its configuration names.
+    tokenizer : str or path-like, optional
+        Folder whose tokenizer reads the prompts, where the checkpoint has none or another is meant.
     device : str, default "cpu"
         torch device, for example ``"cuda:0"``.
     threads : int, optional
@@ -135,7 +137,7 @@ def trace(
     True
     """
     machine = Machine(device=device, threads=threads, stream=stream, cache=cache)
-    return trace_here(model, prompts, knobs, machine)
+    return trace_here(model, prompts, knobs, machine, Places(base, tokenizer))
 
 
 def compare(
@@ -144,6 +146,8 @@ def compare(
     *,
     prompts: Prompts | None = None,
     control: PathName | Trace | None = None,
+    base: PathName | None = None,
+    tokenizer: PathName | None = None,
     device: str = "cpu",
     threads: int | None = None,
     stream: bool = False,
@@ -156,7 +160,7 @@ def compare(
     that they and their captures hold, with its interval; what needs the weights of both sides (block swap, weight
     change, function gap, the damage panel's structural signals) is then null with reason ``checkpoint_not_at_hand``,
     and the verdict is ``inconclusive``. The capture of a trace must still be in the cache of this machine: a difference
-    without an interval is not given.
+    without an interval is not given. Prompts have to become the same token ids on all sides.
 
     Parameters
     ----------
@@ -167,8 +171,8 @@ def compare(
         was measured on.
     control : str, path-like or Trace, optional
         What the candidate is contrasted with, for example its twin that was fine-tuned without preferences.
-    device, threads, stream, cache
-        As for :func:`trace`.
+    base, tokenizer, device, threads, stream, cache
+        As for :func:`trace`, for every side that is not a trace.
     **knobs
         Fields of :class:`spinal.profile.MeasurementProfile`, those of comparisons included, for example
         ``swap_prompts=64``. Where a side is a trace, knobs of the measurement are those it was measured with.
@@ -210,14 +214,16 @@ def compare(
     ('checkpoint_not_at_hand', 'inconclusive')
     """
     machine = Machine(device=device, threads=threads, stream=stream, cache=cache)
-    return compare_here(reference, candidate, prompts, knobs, machine, control=control)
+    return compare_here(reference, candidate, prompts, knobs, machine, control=control, places=Places(base, tokenizer))
 
 
-def trace_here(model: PathName, prompts: Prompts, knobs: Mapping[str, Any], machine: Machine) -> Trace:
+def trace_here(
+    model: PathName, prompts: Prompts, knobs: Mapping[str, Any], machine: Machine, places: Places = NOWHERE_ELSE
+) -> Trace:
     """:func:`trace` with all that a command line adds."""
     profile = make_profile(knobs)
     chosen = read_prompts(prompts)
-    checkpoint = resolve_reference(os.fspath(model), roots=None)
+    checkpoint = find_checkpoint(model, places)
     with _ports(machine) as (ports, _):
         return trace_checkpoint(checkpoint, chosen, profile, ports=ports).trace
 
@@ -230,16 +236,23 @@ def compare_here(
     machine: Machine,
     *,
     control: PathName | Trace | None = None,
+    places: Places = NOWHERE_ELSE,
 ) -> Comparison:
     """:func:`compare` with all that a command line adds."""
-    sides = [_side(given) for given in (reference, candidate, *(() if control is None else (control,)))]
+    sides = find_sides([reference, candidate, *(() if control is None else (control,))], places)
     documents = [side for side in sides if isinstance(side, Trace)]
     profile = _profile_of_sides(documents, knobs)
     chosen = _prompts_of_sides(documents, prompts, measuring=len(documents) < len(sides))
     with _ports(machine) as (ports, cache):
         found = [_traced(side, cache) if isinstance(side, Trace) else side for side in sides]
         return audit_pair(
-            found[0], found[1], chosen, profile, ports=ports, control=None if control is None else found[2]
+            found[0],
+            found[1],
+            chosen,
+            profile,
+            ports=ports,
+            control=None if control is None else found[2],
+            tokenizer=places.find_tokenizer(),
         )
 
 
@@ -263,26 +276,6 @@ def read_prompts(prompts: Prompts) -> PromptSet:
     for number, entry in enumerate(prompts, start=1):
         found.add(read_entry(entry, f"prompt {number}"))
     return found.prompt_set(name=None, origin="the sequence of prompts")
-
-
-def _side(given: PathName | Trace) -> Checkpoint | Trace:
-    """A checkpoint, or the trace in a file or at hand."""
-    if isinstance(given, Trace):
-        return given
-    if not _is_file(given):
-        return resolve_reference(os.fspath(given), roots=None)
-    document = load(given)
-    if not isinstance(document, Trace):
-        raise DocumentInvalid(f"{given} holds a {document.schema_}", hint="compare two traces, or two checkpoints")
-    return document
-
-
-def _is_file(given: PathName) -> bool:
-    try:
-        return Path(given).is_file()
-    except OSError:
-        # No name of a file at all, too long a one for example.
-        return False
 
 
 def _profile_of_sides(documents: Sequence[Trace], knobs: Mapping[str, Any]) -> MeasurementProfile:

@@ -67,6 +67,7 @@ def resolve_request(
             profile=profile,
             tenant=owner,
             weights_digest=request.weights_digests.get(role),
+            read=checkpoint.read,
         )
         for role, checkpoint in checkpoints.items()
     }

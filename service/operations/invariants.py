@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from service.runs.kinds import KINDS
 from service.traces.store import content_digest, load_trace_document
 from spinal.documents.editions import FORMER
-from spinal.documents.trace import trace_digest
+from spinal.documents.trace import Reading, trace_digest
 
 DIGESTS = "a trace's content recomputes to its digest"
 COMPARISONS = "a comparison's content recomputes to its digest"
@@ -148,10 +148,12 @@ def _altered_captures(session: Session, last_s: float | None, sha256_of: Callabl
 def _recomputes(session: Session, row: Row[Any]) -> bool:
     """Whether a trace's name is that of what it says it measured, and its content that which was stored: under both
     schemes of digests, where the row has both."""
-    if row.digest != trace_digest(row.weights_digest, row.prompt_set_digest, row.fingerprint, row.engine_version):
-        return False
     try:
         document = load_trace_document(session, row.digest)
+        reading = Reading.model_validate(document.get("reading", {}))
+        named = (row.weights_digest, row.prompt_set_digest, row.fingerprint, row.engine_version)
+        if row.digest != trace_digest(*named, reading):
+            return False
         present = row.content_digest_rfc8785 or content_digest(document)
         return (content_digest(document, FORMER.scheme), content_digest(document)) == (row.content_digest, present)
     except ValueError:

@@ -31,20 +31,24 @@ class Held:
     sources: dict[str, str]
     """What the audit calls its checkpoints, by role."""
     prompt_set: str | None
-    remarks: tuple[str, ...]
-    """What is to be said of the files that the audit named in this role."""
+    remarks: dict[str, list[str]]
+    """What is to be said of the files that the audit named, by role."""
     occasion: Occasion
 
     def name_trace(self, trace: Trace) -> Trace:
         """The trace for the reader of this audit."""
         source = self.sources.get(self.role, nameless(trace.model.weights_digest))
         return named_trace(
-            trace, source=source, prompt_set=self.prompt_set, occasion=self.occasion, remarks=self.remarks
+            trace,
+            source=source,
+            prompt_set=self.prompt_set,
+            occasion=self.occasion,
+            remarks=self.remarks.get(self.role, []),
         )
 
     def name_comparison(self, comparison: Comparison) -> Comparison:
         """The comparison for the reader of this audit."""
-        return named_comparison(comparison, sources=self.sources, occasion=self.occasion)
+        return named_comparison(comparison, sources=self.sources, occasion=self.occasion, remarks=self.remarks)
 
 
 def held_by_tenant(session: Session, tenant: str, digest: str) -> Held | None:
@@ -91,7 +95,7 @@ def _held(row: Any) -> Held:
         role=row.role,
         sources={role: member["source"] for role, member in described.items()},
         prompt_set=prompt_set_of(row.spec).get("name") if "prompt_set" in row.spec else None,
-        remarks=tuple(described.get(row.role, {}).get("remarks", ())),
+        remarks={role: member.get("remarks", []) for role, member in described.items()},
         occasion=Occasion(_written(row.had_at), row.waited_s),
     )
 

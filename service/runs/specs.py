@@ -44,18 +44,21 @@ def trace_spec(
     profile: MeasurementProfile,
     tenant: str | None = None,
     weights_digest: str | None = None,
+    read: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Measure the checkpoint ``model`` (a reference); for one ``tenant`` alone where one is named.
 
     ``snapshot`` tells a worker on any machine that it is about to read what was submitted. ``files`` is what this host
     said of the files: while it says the same, a result is one of the same content, and nothing is read again.
-    ``weights_digest`` is the content that the caller expects, where one is. Knobs that act only on comparisons are
-    left out: changing them never traces anew.
+    ``weights_digest`` is the content that the caller expects, where one is. ``read`` says how the checkpoint is read
+    where that is not its own way (:mod:`spinal.checkpoints.read_as`). Knobs that act only on comparisons are left out:
+    changing them never traces anew.
     """
     expected = {} if weights_digest is None else {"weights_digest": weights_digest}
     return (
         _for(tenant)
         | expected
+        | ({"read": read} if read else {})
         | {
             "scheme": PRESENT.scheme,
             "kind": "trace",

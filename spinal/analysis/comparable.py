@@ -1,12 +1,17 @@
 """Whether two traces may be compared at all; refusals say what differs."""
 
+from typing import TypeVar
+
 from spinal.documents.trace import Trace
 from spinal.errors import FingerprintMismatch, TracesNotComparable
+
+T = TypeVar("T")
 
 
 def check_comparable(reference: Trace, candidate: Trace) -> None:
     """Refuse traces measured under different profiles (FingerprintMismatch, with both fingerprints and the
-    differing knobs) or on different prompts, token ids, shapes or engine versions (TracesNotComparable)."""
+    differing knobs) or on different prompts, token ids, shapes, numbers of ids or engine versions
+    (TracesNotComparable)."""
     if not same_fingerprint(reference, candidate):
         knobs = reference.measurement_profile().differing_knobs(candidate.measurement_profile())
         raise FingerprintMismatch(
@@ -28,6 +33,18 @@ def check_comparable(reference: Trace, candidate: Trace) -> None:
         ("prompt count", reference.prompt_set.count, candidate.prompt_set.count, "trace both on one prompt set"),
         ("number of blocks", reference.model.n_layers, candidate.model.n_layers, "compare checkpoints of one shape"),
         ("hidden size", reference.model.hidden_size, candidate.model.hidden_size, "compare checkpoints of one shape"),
+        (
+            "token ids of continuations",
+            *_known_on_both(reference.prompt_set.continuation_ids_digest, candidate.prompt_set.continuation_ids_digest),
+            "the checkpoints tokenize the same continuations differently: read both with one tokenizer",
+        ),
+        (
+            "number of ids read",
+            *_known_on_both(
+                reference.vocabulary and reference.vocabulary.ids, candidate.vocabulary and candidate.vocabulary.ids
+            ),
+            "trace both sides in one comparison: they are then read up to the ids that they share",
+        ),
         ("dtype", reference.engine.dtype, candidate.engine.dtype, "trace both in one dtype"),
         ("engine version", reference.engine.version, candidate.engine.version, "trace the older checkpoint again"),
     ):
@@ -35,6 +52,11 @@ def check_comparable(reference: Trace, candidate: Trace) -> None:
             raise TracesNotComparable(
                 f"{what} differs: {mine} against {theirs}", hint=hint, reference=mine, candidate=theirs
             )
+
+
+def _known_on_both(reference: T | None, candidate: T | None) -> tuple[T | None, T | None]:
+    """Both values, or neither where a trace of a release before does not say its own."""
+    return (None, None) if reference is None or candidate is None else (reference, candidate)
 
 
 def same_fingerprint(reference: Trace, candidate: Trace) -> bool:

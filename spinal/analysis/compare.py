@@ -97,7 +97,7 @@ def compare(
         scores=scores,
         damage=damage,
         nulls=nulls,
-        warnings=remarks(pair, layers, localization, scores, damage, nulls),
+        warnings=remarks(pair, layers, localization, scores, damage, nulls, control[0] if control else None),
         provenance=provenance,
     )
 

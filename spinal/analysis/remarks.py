@@ -6,7 +6,8 @@ import numpy as np
 
 from spinal.analysis.layers import Pair
 from spinal.documents.comparison import Damage, LayerComparison, Localization, Null, Scores
-from spinal.documents.trace import POSITIONS
+from spinal.documents.names import by_role
+from spinal.documents.trace import NOTABLE, POSITIONS, Trace
 
 FEW_PROMPTS = 20
 """Below this many prompts bootstrap intervals are known to be too short."""
@@ -22,8 +23,10 @@ def remarks(
     scores: Scores,
     damage: Damage,
     nulls: Mapping[str, Null],
+    control: Trace | None = None,
 ) -> tuple[str, ...]:
     """Warnings in the order in which they should be read."""
+    sides = {"reference": pair.reference, "candidate": pair.candidate} | ({"control": control} if control else {})
     if pair.evidence.absent is not None:
         return (
             *_of_absence(pair, pair.evidence.absent),
@@ -34,9 +37,14 @@ def remarks(
             *_of_positions(layers),
             *_of_readout(pair),
             *_of_traces(pair),
+            *_of_sides(sides),
         )
     if pair.identical:
-        return ("both sides hold the same weights: every difference is exactly zero", *_of_traces(pair))
+        return (
+            "both sides hold the same weights: every difference is exactly zero",
+            *_of_traces(pair),
+            *_of_sides(sides),
+        )
     return (
         *_of_damage(damage, scores),
         *_of_controls(nulls),
@@ -46,6 +54,7 @@ def remarks(
         *_of_positions(layers),
         *_of_readout(pair),
         *_of_traces(pair),
+        *_of_sides(sides),
     )
 
 
@@ -182,3 +191,33 @@ def _of_traces(pair: Pair) -> Iterator[str]:
                 f"contraction under '{positions}' is underdetermined (fewer rows than twice the dimensions): its "
                 "differences are attenuated or inflated by x1.03-1.26; give more prompts"
             )
+
+
+def _of_sides(sides: Mapping[str, Trace]) -> Iterator[str]:
+    """What the traces themselves have remarks on, and how their vocabularies differ."""
+    yield from _of_vocabularies(sides)
+    yield from by_role({role: list(_of_one(trace)) for role, trace in sides.items()})
+
+
+def _of_one(trace: Trace) -> Iterator[str]:
+    """What a trace has a remark on, and a comparison does not say in words of its own."""
+    read = trace.vocabulary
+    known = None if read is None else read.remark(trace.model.vocab_size)
+    for warning in trace.warnings:
+        if warning != known and not warning.startswith("policy "):
+            yield warning
+
+
+def _of_vocabularies(sides: Mapping[str, Trace]) -> Iterator[str]:
+    read = {role: trace.vocabulary for role, trace in sides.items() if trace.vocabulary is not None}
+    rows = {role: sides[role].model.vocab_size for role in read}
+    shared = any(sides[role].reading.vocabulary is not None for role in read)
+    if not shared and len(set(rows.values())) < 2 and all(of.outside < NOTABLE for of in read.values()):
+        return
+    each = (f"{of.outside:.2g} of the probability of the {role}'s own output" for role, of in read.items())
+    yield (
+        f"ids 0..{min(of.ids for of in read.values()) - 1} are read, of "
+        f"{', '.join(f'{rows[role]} ({role})' for role in read)}; those beyond hold {', '.join(each)}"
+    )
+    if len(set(rows.values())) > 1:
+        yield "weight changes of embeddings and head, where their rows differ in number, are over the ids that are read"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from spinal.checkpoints.architecture import architecture_of, shape_of
-from spinal.checkpoints.files import FileList
+from spinal.checkpoints.files import TOKENIZER, FileList
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,12 @@ class Checkpoint:
     revision: str | None = None
     """Commit, version or tag it is pinned to, where its source has one."""
     base: "Checkpoint | None" = None
+    base_named: str | None = None
+    """What an adapter's configuration names as its base, where another one takes its place."""
+    lender: "Checkpoint | None" = None
+    """Whose tokenizer reads the prompts, where it is not the checkpoint's own; of this folder nothing else is read."""
+    vocabulary: int | None = None
+    """Ids 0..n-1 are read, where those are fewer than the checkpoint's own: what the sides of a comparison share."""
     files: FileList = field(default=FileList((), ()))
     """The files that are read, and none beside them."""
     roots: tuple[Path, ...] | None = None
@@ -38,14 +44,20 @@ class Checkpoint:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What its reader should know of the folders: what was not read, and what was not read as it is written."""
+        """What its reader should know: a base or a tokenizer that is not its own, what was not read, and what was not
+        read as it is written."""
         unread = tuple(_unread(part) for part in self.parts if part.files.others)
-        return unread + tuple(remark for part in self.parts for remark in part.unfollowed)
+        return (*_elsewhere(self), *unread, *(remark for part in self.parts for remark in part.unfollowed))
 
     @property
     def whole(self) -> "Checkpoint":
         """The checkpoint with the model's own configuration and tokenizer: this one, or the base of an adapter."""
         return self.base or self
+
+    @property
+    def tokenizing(self) -> "Checkpoint":
+        """Where the tokenizer lies that reads the prompts."""
+        return self.lender or self.whole
 
     @property
     def architecture(self) -> str:
@@ -71,6 +83,17 @@ class Checkpoint:
     def weight_files(self) -> list[Path]:
         """The safetensors files that hold the weights, in the order in which they are read."""
         return [self.path / name for name in self.files.weights]
+
+
+def _elsewhere(checkpoint: Checkpoint) -> Iterator[str]:
+    if checkpoint.base is not None and checkpoint.base_named is not None:
+        yield (
+            f"the adapter names the base {checkpoint.base_named!r}; it was measured on {checkpoint.base.source}, whose "
+            "shapes its tensors fit"
+        )
+    if checkpoint.lender is not None:
+        own = "another one" if TOKENIZER in checkpoint.whole.files.settings else "none"
+        yield f"the tokenizer of {checkpoint.lender.source} read the prompts; {checkpoint.whole.source} holds {own}"
 
 
 def _unread(checkpoint: Checkpoint) -> str:

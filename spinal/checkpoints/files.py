@@ -27,8 +27,9 @@ CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+TOKENIZER = "tokenizer.json"
 TOKENIZER_FILES = (
-    "tokenizer.json",
+    TOKENIZER,
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
@@ -124,6 +125,11 @@ def list_files(folder: Path, source: str, roots: Sequence[Path] | None, *, adapt
         raise _without_weights(folder, source, ADAPTER_WEIGHTS if adapter else WEIGHTS)
     others, more = _others(folder, {*settings, *weights})
     return FileList(tuple(settings), tuple(weights), others, more)
+
+
+def list_tokenizer_files(folder: Path) -> FileList:
+    """The files of the tokenizer in ``folder``, and no others."""
+    return FileList(tuple(name for name in TOKENIZER_FILES if _is_there(folder / name)), ())
 
 
 def _is_there(path: Path) -> bool:

@@ -47,13 +47,16 @@ class _File:
 
 
 class Held:
-    """One checkpoint folder, and that of an adapter's base, with all their files open; made by :func:`hold`."""
+    """One checkpoint folder, that of an adapter's base and a lent tokenizer, with all their files open; made by
+    :func:`hold`."""
 
-    def __init__(self, original: Checkpoint, folder: Path, files: list[_File], base: "Held | None") -> None:
+    def __init__(
+        self, original: Checkpoint, folder: Path, files: list[_File], base: "Held | None", lender: "Held | None"
+    ) -> None:
         self._files = {file.name: file for file in files}
-        self._base = base
-        inner = None if base is None else base.checkpoint
-        self.checkpoint: Checkpoint = replace(original, path=folder, base=inner, roots=None, held=self)
+        self._base, self._lender = base, lender
+        inner, lent = (None if part is None else part.checkpoint for part in (base, lender))
+        self.checkpoint: Checkpoint = replace(original, path=folder, base=inner, lender=lent, roots=None, held=self)
         """The same checkpoint, with paths that lead to the open files and to nothing else."""
 
     def digest(self, *, progress: ProgressSink = ignore_progress, cancelled: CancelCheck = never_cancelled) -> str:
@@ -78,8 +81,9 @@ class Held:
         """
         for file in self._files.values():
             self._require_same(file)
-        if self._base is not None:
-            self._base.require_unchanged()
+        for part in (self._base, self._lender):
+            if part is not None:
+                part.require_unchanged()
 
     def _require_same(self, file: _File) -> None:
         now = _stamp(os.fstat(file.descriptor))
@@ -147,7 +151,9 @@ def hold(checkpoint: Checkpoint) -> Iterator[Held]:
 
 
 def _opened(checkpoint: Checkpoint, stack: ExitStack) -> Held:
-    base = None if checkpoint.base is None else _opened(checkpoint.base, stack)
+    base, lender = (None if part is None else _opened(part, stack) for part in (checkpoint.base, checkpoint.lender))
+    if lender is not None:
+        lender.digest()
     folder = Path(tempfile.mkdtemp(prefix=f"{HELD}{os.getpid()}-"))
     stack.callback(shutil.rmtree, folder, ignore_errors=True)
     files = []
@@ -161,7 +167,7 @@ def _opened(checkpoint: Checkpoint, stack: ExitStack) -> Held:
             (folder / name).write_text(json.dumps(_followed(checkpoint, descriptor)), encoding="utf-8")
         else:
             (folder / name).symlink_to(link_to(descriptor, path))
-    return Held(checkpoint, folder, files, base)
+    return Held(checkpoint, folder, files, base, lender)
 
 
 def _followed(checkpoint: Checkpoint, descriptor: int) -> dict[str, Any]:

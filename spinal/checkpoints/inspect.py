@@ -4,6 +4,7 @@ The API checks submissions with it, workers check again before they load.
 """
 
 import json
+from dataclasses import replace
 
 from spinal.checkpoints.adapter import check_adapter
 from spinal.checkpoints.architecture import check_architecture
@@ -13,7 +14,7 @@ from spinal.checkpoints.files import CONFIG
 from spinal.checkpoints.shards import check_shards
 from spinal.checkpoints.stored import stored_tensors
 from spinal.checkpoints.tensors import read_header, scan_non_finite
-from spinal.checkpoints.tokenizer import read_tokenizer
+from spinal.checkpoints.tokenizer import known_ids
 from spinal.checkpoints.unchanged import Unchanged
 
 SCAN_BYTES = 256 * 1024 * 1024
@@ -31,17 +32,18 @@ def inspect(checkpoint: Checkpoint) -> None:
     NonFiniteWeights, TokenizerInvalid, AdapterInvalid, ModelPathRefused.
     """
     if checkpoint.base is not None:
-        inspect(checkpoint.base)
+        # The tokenizer that is read is the base's, unless another is lent.
+        inspect(replace(checkpoint.base, lender=checkpoint.lender))
     known = (checkpoint.base is None, checkpoint.files, json.dumps(checkpoint.config, sort_keys=True))
     # The configuration was read when the checkpoint was resolved.
     paths = [checkpoint.path / name for name in checkpoint.files.names if name != CONFIG]
     _sound.check(known, lambda: paths, lambda: _inspect_files(checkpoint))
+    known_ids(checkpoint)
 
 
 def _inspect_files(checkpoint: Checkpoint) -> None:
     if checkpoint.base is None:
         check_architecture(checkpoint.config, checkpoint.source)
-        read_tokenizer(checkpoint)
     files = checkpoint.weight_files()
     headers = {file: read_header(file, checkpoint.source, checkpoint.roots) for file in files}
     check_shards(checkpoint, headers)

@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.identity import content_snapshot, host_identity
-from spinal.checkpoints.inspect import inspect
-from spinal.checkpoints.pair import check_pair
+from spinal.checkpoints.pair import prepare_sides
+from spinal.checkpoints.read_as import read_member
 from spinal.checkpoints.resolve import resolve_reference
 from spinal.checkpoints.vocabulary import check_tokenizer_loads
 
@@ -29,19 +30,21 @@ class Surveyed:
     vocab_size: int | None
     adapter: bool
     remarks: tuple[str, ...]
+    read: dict[str, Any]
+    """How it is read, where that is not its own way (:func:`spinal.checkpoints.read_as.read_member`)."""
 
 
 def survey(references: Mapping[str, str], roots: Sequence[Path] | None) -> dict[str, Surveyed]:
-    """Resolve and inspect what each role refers to, and check that it can be compared with the reference, where there
-    is one. Raises the errors of ``resolve_reference``, ``inspect`` and ``check_pair``."""
+    """Resolve and inspect what each role refers to, and see how all can be read beside the reference, where there is
+    one. Raises the errors of ``resolve_reference``, ``prepare_sides`` and ``check_tokenizer_loads``."""
+    roles = sorted(references, key=lambda role: role != REFERENCE)
     found: dict[str, Checkpoint] = {}
-    for role in sorted(references, key=lambda role: role != REFERENCE):
-        found[role] = resolve_reference(references[role], roots=roots)
-        inspect(found[role])
-        check_tokenizer_loads(found[role])
-        if REFERENCE in found and role != REFERENCE:
-            check_pair(found[REFERENCE], found[role])
-    return {role: _surveyed(found[role]) for role in references}
+    for role in roles:
+        found[role] = resolve_reference(references[role], roots=roots, instead=found.get(REFERENCE))
+    prepared = dict(zip(roles, prepare_sides([found[role] for role in roles]), strict=True))
+    for checkpoint in prepared.values():
+        check_tokenizer_loads(checkpoint)
+    return {role: _surveyed(prepared[role]) for role in references}
 
 
 def _surveyed(checkpoint: Checkpoint) -> Surveyed:
@@ -57,4 +60,5 @@ def _surveyed(checkpoint: Checkpoint) -> Surveyed:
         vocab_size=shape.vocab_size,
         adapter=checkpoint.base is not None,
         remarks=checkpoint.remarks,
+        read=read_member(checkpoint),
     )

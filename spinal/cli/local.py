@@ -8,6 +8,7 @@ from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace
 from spinal.errors import ProfileInvalid
 from spinal.local import Machine, compare_here, trace_here
+from spinal.sides import Places
 
 
 def read_knobs(options: dict[str, Any]) -> dict[str, Any]:
@@ -24,10 +25,18 @@ def read_knobs(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def local_trace(
-    model: str, prompts: str, knobs: dict[str, Any], *, device: str, threads: int | None, stream: bool, cache: bool
+    model: str,
+    prompts: str,
+    knobs: dict[str, Any],
+    *,
+    places: Places,
+    device: str,
+    threads: int | None,
+    stream: bool,
+    cache: bool,
 ) -> Trace:
     """The trace of one checkpoint, with a bar for whoever watches."""
-    return trace_here(model, prompts, read_knobs(knobs), _machine(device, threads, stream, cache))
+    return trace_here(model, prompts, read_knobs(knobs), _machine(device, threads, stream, cache), places)
 
 
 def local_compare(
@@ -37,6 +46,7 @@ def local_compare(
     knobs: dict[str, Any],
     *,
     control: str | None,
+    places: Places,
     device: str,
     threads: int | None,
     stream: bool,
@@ -44,7 +54,7 @@ def local_compare(
 ) -> Comparison:
     """The comparison of two checkpoints or stored traces, with a bar for each piece of work."""
     machine = _machine(device, threads, stream, cache)
-    return compare_here(reference, candidate, prompts, read_knobs(knobs), machine, control=control)
+    return compare_here(reference, candidate, prompts, read_knobs(knobs), machine, control=control, places=places)
 
 
 def _machine(device: str, threads: int | None, stream: bool, cache: bool) -> Machine:

@@ -73,12 +73,16 @@ Seed = Annotated[int | None, typer.Option(help="Seed of the bootstrap.", show_de
 NoCache = Annotated[
     bool, typer.Option("--no-cache", help="Neither look for traces measured before, nor keep those measured now.")
 ]
+Base = Annotated[Path | None, typer.Option(help="Where the base of an adapter lies, whatever its configuration names.")]
+Tokenizer = Annotated[Path | None, typer.Option(help="Folder whose tokenizer reads the prompts.")]
 
 
 @app.command()
 def trace(
     model: Annotated[str, typer.Argument(help="Checkpoint folder with safetensors weights.")],
     prompts: Prompts = DEFAULT_SET,
+    base: Base = None,
+    tokenizer: Tokenizer = None,
     as_json: AsJson = False,
     output: Outputs = None,
     device: Device = "cpu",
@@ -92,10 +96,14 @@ def trace(
 ) -> None:
     """Measure the depth trace of one checkpoint, here, without a server."""
     from spinal.cli.local import local_trace
+    from spinal.sides import Places
 
     check_outputs(output or [])
     knobs = {"max_tokens": max_tokens, "lens_positions": lens_positions, "dtype": dtype, "batch_size": batch_size}
-    found = local_trace(model, prompts, knobs, device=device, threads=threads, stream=stream, cache=not no_cache)
+    found = local_trace(
+        model, prompts, knobs, places=Places(base, tokenizer), device=device, threads=threads, stream=stream,
+        cache=not no_cache,
+    )  # fmt: skip
     emit(found, as_json=as_json, outputs=output or [])
 
 
@@ -104,6 +112,8 @@ def compare(
     reference: Annotated[str, typer.Argument(help="Reference checkpoint folder, or a spinal.trace/1 JSON file.")],
     candidate: Annotated[str, typer.Argument(help="Candidate checkpoint folder, or a spinal.trace/1 JSON file.")],
     prompts: ComparePrompts = None,
+    base: Base = None,
+    tokenizer: Tokenizer = None,
     as_json: AsJson = False,
     output: Outputs = None,
     device: Device = "cpu",
@@ -126,6 +136,7 @@ def compare(
     Two traces are compared without their checkpoints: what needs weights is then null, and the verdict inconclusive.
     """
     from spinal.cli.local import local_compare
+    from spinal.sides import Places
 
     check_outputs(output or [])
     knobs = {
@@ -138,8 +149,8 @@ def compare(
         "seed": seed,
     }
     result = local_compare(
-        reference, candidate, prompts, knobs, control=control, device=device, threads=threads, stream=stream,
-        cache=not no_cache,
+        reference, candidate, prompts, knobs, control=control, places=Places(base, tokenizer), device=device,
+        threads=threads, stream=stream, cache=not no_cache,
     )  # fmt: skip
     emit(result, as_json=as_json, outputs=output or [])
 

@@ -4,8 +4,9 @@ A trace or a comparison is called by its content. Who asked for it, what the che
 it was measured belongs to one reader. Required members keep a neutral value.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TypeVar
 
 from spinal.documents.base import Provenance
@@ -54,9 +55,34 @@ def unnamed_comparison(comparison: Found) -> Found:
     return named_comparison(comparison, sources={}, occasion=Occasion())
 
 
-def named_comparison(comparison: Found, *, sources: dict[str, str], occasion: Occasion) -> Found:
-    """The comparison for a reader who calls the checkpoints ``sources``, by role. A role without a name is nameless."""
-    updates: dict[str, object] = {"provenance": _on(comparison.provenance, occasion)}
+def by_role(remarks: Mapping[str, Sequence[str]]) -> list[str]:
+    """Remarks on the sides of a comparison, one that is made on several sides once.
+
+    Examples
+    --------
+    >>> by_role({"reference": ["a", "b"], "candidate": ["b"]})
+    ['reference: a', 'reference and candidate: b']
+    """
+    roles: dict[str, list[str]] = {}
+    for role, said in remarks.items():
+        for remark in said:
+            roles.setdefault(remark, []).append(role)
+    return [f"{' and '.join(of)}: {remark}" for remark, of in roles.items()]
+
+
+def named_comparison(
+    comparison: Found,
+    *,
+    sources: dict[str, str],
+    occasion: Occasion,
+    remarks: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Found:
+    """The comparison for a reader who calls the checkpoints ``sources``, by role, with what is to be said of that
+    reader's files. A role without a name is nameless."""
+    updates: dict[str, object] = {
+        "provenance": _on(comparison.provenance, occasion),
+        "warnings": (*comparison.warnings, *by_role(remarks)),
+    }
     for role in ("reference", "candidate", "control"):
         side: Side | None = getattr(comparison, role)
         if side is not None:

@@ -47,6 +47,46 @@ class PromptSetIdentity(Document):
     """Tokens read over all prompts."""
     token_ids_digest: Digest
     """Over the token ids fed to the model: both sides of a pair must agree."""
+    continuation_ids_digest: Digest | None = None
+    """The same of prompts with their own continuations; None where none has one, and in traces of releases before."""
+
+
+class Reading(Document):
+    """How a checkpoint was read, where that is not its own way: with its tokenizer, up to the ids that both this and
+    the read-out know. Without a member it was read its own way."""
+
+    tokenizer: Digest | None = None
+    """Over the tokenizer files that were used, where they are not the checkpoint's own
+    (:func:`spinal.checkpoints.tokenizer.tokenizer_digest`)."""
+    vocabulary: int | None = Field(default=None, ge=1)
+    """Ids 0..n-1 were read, where the checkpoint's own are more: the ids that all sides of a comparison share."""
+
+    @property
+    def members(self) -> dict[str, object]:
+        """What is said, by name; empty where a checkpoint was read its own way."""
+        return self.model_dump(exclude_none=True)
+
+
+OWN_WAY = Reading()
+NOTABLE = 1e-3
+"""Share of the probability on ids that are not read, from which on there is a remark on it."""
+
+
+class VocabularyRead(Document):
+    """Which ids the next-token distributions hold."""
+
+    ids: int = Field(ge=1)
+    """Ids 0..n-1 are read; the rows of the unembedding beyond are not."""
+    outside: Finite = Field(ge=0.0, le=1.0)
+    """Share of the probability of the model's own output that lies beyond those ids, at positions ``all``; 0 where
+    every row is read."""
+
+    def remark(self, rows: int) -> str:
+        """The same in words, of a model whose unembedding has so many rows."""
+        return (
+            f"ids 0..{self.ids - 1} of {rows} are read; those beyond hold {self.outside:.2g} of the probability of the "
+            "model's own output"
+        )
 
 
 class EngineIdentity(Document):
@@ -133,6 +173,9 @@ class Trace(ShownDocument):
     layers: tuple[LayerTrace, ...] = Field(min_length=2)
     warnings: tuple[Remark, ...]
     provenance: Provenance
+    reading: Reading = OWN_WAY
+    vocabulary: VocabularyRead | None = None
+    """None in traces of releases before it was kept."""
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
@@ -144,7 +187,7 @@ class Trace(ShownDocument):
             if set(layer.positions) != set(POSITIONS):
                 raise ValueError(f"layer {layer.layer} lacks positions 'last' or 'all'")
         expected = trace_digest(
-            self.model.weights_digest, self.prompt_set.digest, self.fingerprint, self.engine.version
+            self.model.weights_digest, self.prompt_set.digest, self.fingerprint, self.engine.version, self.reading
         )
         if self.digest != expected:
             raise ValueError("digest does not recompute from the identity fields")
@@ -221,8 +264,11 @@ def stamp_profile(profile: MeasurementProfile, edition: Edition = PRESENT) -> di
     return {**profile.model_dump(mode="json"), "fingerprint": profile.fingerprint_under(edition.scheme)}
 
 
-def trace_digest(weights_digest: str, prompt_digest: str, fingerprint: str, engine_version: str) -> str:
-    """Identity of a trace: what was measured, on what, how, and by which engine version."""
+def trace_digest(
+    weights_digest: str, prompt_digest: str, fingerprint: str, engine_version: str, reading: Reading = OWN_WAY
+) -> str:
+    """Identity of a trace: what was measured, on what, how, and by which engine version. How the checkpoint was read
+    enters where that is not its own way: under two tokenizers or two vocabularies it has two traces."""
     return digest_of(
         {
             "schema": "spinal.trace/1",
@@ -231,4 +277,5 @@ def trace_digest(weights_digest: str, prompt_digest: str, fingerprint: str, engi
             "fingerprint": fingerprint,
             "engine": engine_version,
         }
+        | ({"reading": reading.members} if reading.members else {})
     )

@@ -1,7 +1,7 @@
 """From a checkpoint folder to a model in evaluation mode and its tokenizer. Safetensors only, no remote code."""
 
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.held import Held
 from spinal.engine.accounting import SAVE, account, require_complete
 from spinal.engine.adapters import adapted_copy, merge_adapter
 from spinal.engine.classes import opening_class
@@ -59,7 +60,7 @@ def load(checkpoint: Checkpoint, profile: MeasurementProfile, device: str, *, st
     _check_type_is_known(base)
     target = torch.device(device)
     with quiet():
-        tokenizer = load_tokenizer(base)
+        tokenizer = load_tokenizer(checkpoint.tokenizing)
         config, tensors = _load_config(base), StoredTensors(base)
         chosen, config = opening_class(config, base.architecture, base.source)
         dtype = _dtype(config, tensors, profile)
@@ -83,16 +84,26 @@ def load_pair(
     An adapted model shares every tensor that its adapter leaves alone with the base, which stays bit for bit as it
     was loaded. Raises the errors of :func:`load`.
     """
-    bases: dict[Path, LoadedModel] = {}
+    bases: dict[Hashable, LoadedModel] = {}
     adapters = reference.base is not None or candidate.base is not None
 
     def opened(side: Checkpoint) -> LoadedModel:
-        base = side.whole
-        if base.path not in bases:
-            bases[base.path] = load(base, profile, device, stream=stream and not adapters)
-        return bases[base.path] if side.base is None else _adapted(bases[base.path], side)
+        files = _files_of(side.whole)
+        if files not in bases:
+            lent = replace(side.whole, lender=side.lender)
+            bases[files] = load(lent, profile, device, stream=stream and not adapters)
+        made = bases[files]
+        if side.base is not None:
+            return _adapted(made, side)
+        # The same model, read as this side is: an adapter's base is read as far as its own ids go.
+        return made if made.checkpoint == side else replace(made, checkpoint=side)
 
     return opened(reference), opened(candidate)
+
+
+def _files_of(checkpoint: Checkpoint) -> Hashable:
+    """What the files of one folder have in common, however often they are held open."""
+    return checkpoint.held.stamps() if isinstance(checkpoint.held, Held) else checkpoint.path
 
 
 def _adapted(base: LoadedModel, checkpoint: Checkpoint) -> LoadedModel:

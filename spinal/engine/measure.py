@@ -14,20 +14,23 @@ from safetensors.torch import save_file
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.held import Held, hold
 from spinal.checkpoints.inspect import inspect
+from spinal.checkpoints.pair import reading_of
 from spinal.documents.base import Provenance
 from spinal.documents.capture import ROWS_KEY, Capture, capture_tensors
 from spinal.documents.editions import PRESENT, Edition
 from spinal.documents.provenance import make_provenance
 from spinal.documents.trace import (
+    NOTABLE,
     POSITIONS,
     EngineIdentity,
     ModelIdentity,
     PromptSetIdentity,
     Trace,
+    VocabularyRead,
     stamp_profile,
     trace_digest,
 )
-from spinal.engine.assemble import build_capture, build_layers
+from spinal.engine.assemble import build_capture, build_layers, prompt_means
 from spinal.engine.contraction import NodeSpectrum, node_spectrum, split_prompts
 from spinal.engine.failures import device_failures, system_errors
 from spinal.engine.gather import gather_rows
@@ -36,7 +39,7 @@ from spinal.engine.nll import continuation_nll, row_targets
 from spinal.engine.parity import check_parity
 from spinal.engine.reporter import Reporter
 from spinal.engine.session import Session, Setup, open_session
-from spinal.engine.transport import LensResult, read_lens, readout_digest, steps
+from spinal.engine.transport import LensResult, mass_outside, read_lens, readout_digest, steps
 from spinal.profile import MeasurementProfile
 from spinal.progress import CancelCheck, ProgressSink, ignore_progress, never_cancelled
 from spinal.prompts.sets import PromptSet
@@ -64,6 +67,7 @@ class _Measured:
     lens: LensResult
     nll: dict[int, float] | None
     """Nats per token of continuations by prompt; None where the set has none."""
+    vocabulary: VocabularyRead
 
 
 @device_failures()
@@ -147,7 +151,9 @@ def _measure(held: Held, setup: Setup, capture_path: Path, command: Sequence[str
     held.require_unchanged()
     reporter.step("store", 0, 1, (0.97, 0.97))
     fingerprint = setup.asked.fingerprint_under(setup.edition.scheme)
-    digest = trace_digest(content, setup.prompts.digest, fingerprint, setup.edition.engine)
+    digest = trace_digest(
+        content, setup.prompts.digest, fingerprint, setup.edition.engine, reading_of(session.loaded.checkpoint)
+    )
     walked = measured.walked
     capture = build_capture(digest, session.gathered, measured.lens, walked.spectra, measured.nll)
     trace = _document(session, measured, capture, _provenance(session, command, started))
@@ -169,7 +175,18 @@ def _read(session: Session, content: str) -> _Measured:
         check=reporter.check,
     )
     reporter.step("lens", 1, 1, (0.75, 0.92))
-    return _Measured(content, walked, parity, lens, continuation_nll(session))
+    return _Measured(content, walked, parity, lens, continuation_nll(session), _vocabulary_read(session, walked.rows))
+
+
+def _vocabulary_read(session: Session, rows: Tensor) -> VocabularyRead:
+    """Which ids the lens read, and what the model's own output gives those beyond; ``rows`` (N, K, d) are the gathered
+    residuals."""
+    readout, reporter = session.readout, session.reporter
+    if readout.vocabulary == session.anatomy.vocabulary:
+        return VocabularyRead(ids=readout.vocabulary, outside=0.0)
+    outside = mass_outside(readout, rows[-1], reporter.check)
+    share = prompt_means(outside[None], session.gathered, "all").mean()
+    return VocabularyRead(ids=readout.vocabulary, outside=min(float(share), 1.0))
 
 
 def walk(session: Session) -> Walked:
@@ -201,6 +218,7 @@ def _document(session: Session, measured: _Measured, capture: Capture, provenanc
             truncated=tokens.truncated,
             tokens=tokens.total,
             token_ids_digest=tokens.digest,
+            continuation_ids_digest=tokens.continuation_digest,
         ),
         profile=stamp_profile(setup.asked, setup.edition),
         engine=EngineIdentity(
@@ -215,9 +233,22 @@ def _document(session: Session, measured: _Measured, capture: Capture, provenanc
         nll_source=("continuations" if measured.nll is not None else "prompts") if scored.size else None,
         non_finite=0,
         layers=layers,
-        warnings=(*_of_memory(setup), *session.remarks, *_warnings(session, walked)),
+        warnings=(
+            *_of_vocabulary(session, measured.vocabulary),
+            *_of_memory(setup),
+            *session.remarks,
+            *_warnings(session, walked),
+        ),
         provenance=provenance,
+        reading=reading_of(session.loaded.checkpoint),
+        vocabulary=measured.vocabulary,
     )
+
+
+def _of_vocabulary(session: Session, read: VocabularyRead) -> tuple[str, ...]:
+    if session.loaded.checkpoint.vocabulary is None and read.outside < NOTABLE:
+        return ()
+    return (read.remark(session.anatomy.vocabulary),)
 
 
 def _of_memory(setup: Setup) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from spinal.engine.session import Session, Setup, open_pair
 from spinal.engine.swap import block_swap
 from spinal.engine.tokens import GatheredRows
 from spinal.engine.transport import read_lens, readout_digest, steps
-from spinal.engine.weights import block_changes, other_changes
+from spinal.engine.weights import block_changes, other_changes, unlike_rows
 from spinal.errors import CaptureMissing, PairMismatch, TracesNotComparable
 from spinal.profile import MeasurementProfile
 from spinal.progress import CancelCheck, ProgressSink, ignore_progress, never_cancelled
@@ -118,7 +118,7 @@ def _gather(reference: Checkpoint, candidate: Checkpoint, captures: tuple[Path, 
     ours, theirs = open_pair(reference, candidate, setup)
     reporter.step("weights", 0, 1, (0.05, 0.05))
     weight_change = block_changes(ours.anatomy, theirs.anatomy)
-    other = other_changes(ours.loaded, theirs.loaded, ours.anatomy, theirs.anatomy)
+    other = other_changes(ours, theirs)
     swapped = block_swap(ours, theirs, (0.1, 0.5))
     moved = readout_digest(ours.readout) != readout_digest(theirs.readout)
     rows = (_read_rows(captures[0], ours.gathered), _read_rows(captures[1], ours.gathered))
@@ -147,14 +147,17 @@ def _gather(reference: Checkpoint, candidate: Checkpoint, captures: tuple[Path, 
 def _noise(ours: Session, theirs: Session, span: tuple[float, float]) -> tuple[NoiseDraw, ...]:
     """Draws of the matched-noise control. Gives up the candidate's weights, so it comes last."""
     profile = ours.setup.asked
-    if not profile.noise_draws or ours.loaded is theirs.loaded:
+    if not profile.noise_draws or ours.loaded.model is theirs.loaded.model:
         return ()
-    norms = changes(ours.loaded.model, theirs.loaded.model)
+    mine, other = ours.loaded.model, theirs.loaded.model
+    shared = ours.readout.vocabulary
+    norms = changes(mine, other, shared)
     if not any(norms.values()):
         return ()
+    rows = dict.fromkeys(unlike_rows(dict(mine.named_parameters()), dict(other.named_parameters())), shared)
     draws = []
     for draw in range(profile.noise_draws):
-        perturb(ours.loaded.model, theirs.loaded.model, norms, profile.seed, draw)
+        perturb(mine, other, norms, profile.seed, draw, rows)
         draws.append(noise_curves(theirs))
         ours.reporter.step("noise", draw + 1, profile.noise_draws, span)
     return tuple(draws)

@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 
 from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.tokenizer import known_ids
 from spinal.documents.editions import PRESENT, Edition
 from spinal.engine.anatomy import Anatomy, find_anatomy
 from spinal.engine.classes import tower_remarks
@@ -20,7 +21,7 @@ from spinal.engine.reporter import Reporter
 from spinal.engine.rotary import forget_lengths
 from spinal.engine.tokens import Batch, GatheredRows, Tokens, lens_rows, make_batches, tokenize
 from spinal.engine.transport import Readout
-from spinal.errors import TokenizerMismatch
+from spinal.errors import PairMismatch, TokenizerMismatch
 from spinal.profile import MeasurementProfile
 from spinal.prompts.sets import PromptSet
 
@@ -143,16 +144,24 @@ def open_session(checkpoint: Checkpoint, setup: Setup) -> Session:
 
 @fault_of_checkpoints
 def open_pair(reference: Checkpoint, candidate: Checkpoint, setup: Setup) -> tuple[Session, Session]:
-    """Both models of a pair that :func:`spinal.checkpoints.pair.check_pair` has passed; what they share is read once.
+    """Both models of a pair that :func:`spinal.checkpoints.pair.prepare_sides` has passed; what they share is read
+    once.
 
-    Raises what :func:`open_session` raises, and TokenizerMismatch where the prompts become different token ids.
+    Raises what :func:`open_session` raises, TokenizerMismatch where the prompts become different token ids, and
+    PairMismatch where the two are read up to different ids.
     """
     pair = load_pair(reference, candidate, setup.profile, setup.device, stream=setup.stream)
     ours, theirs = (_opened(loaded, setup) for loaded in pair)
-    if ours.tokens.digest != theirs.tokens.digest:
+    if (ours.tokens.ids, ours.tokens.continuations) != (theirs.tokens.ids, theirs.tokens.continuations):
         raise TokenizerMismatch(
             f"{reference.source} and {candidate.source} turn the prompts into different token ids",
-            hint="both checkpoints must share tokenizer.json and tokenizer_config.json",
+            hint="compare checkpoints whose tokenizers agree on these prompts, or name one for both: --tokenizer DIR",
+        )
+    if ours.readout.vocabulary != theirs.readout.vocabulary:
+        raise PairMismatch(
+            f"{reference.source} is read up to id {ours.readout.vocabulary - 1}, {candidate.source} up to id "
+            f"{theirs.readout.vocabulary - 1}",
+            hint="trace both sides in one comparison: they are then read up to the ids that they share",
         )
     apart = ours.lengths_apart or theirs.lengths_apart
     return replace(ours, lengths_apart=apart), replace(theirs, lengths_apart=apart)
@@ -163,8 +172,24 @@ def _opened(loaded: LoadedModel, setup: Setup) -> Session:
     follows_length = forget_lengths(loaded.model)
     anatomy = find_anatomy(loaded.model, _blocks(loaded), loaded.checkpoint.source, loaded.store)
     apart = check_probes(loaded, anatomy, tokens.ids, follows_length=follows_length)
-    readout = Readout(anatomy, min(loaded.tokenizer.vocabulary, anatomy.vocabulary))
+    readout = Readout(anatomy, _vocabulary(loaded.checkpoint, tokens, anatomy.vocabulary))
     return Session(setup, loaded, readout, tokens, lens_rows(tokens.ids, setup.asked.lens_positions), apart)
+
+
+def _vocabulary(checkpoint: Checkpoint, tokens: Tokens, rows: int) -> int:
+    """How many ids the next-token distributions hold: those that the tokenizer's files know, as far as the head has
+    rows, or as many as a comparison shares. Told from files, so that a submission knows it, too."""
+    highest = 1 + tokens.highest
+    if checkpoint.vocabulary is None:
+        # A token that only the tokenizer's settings name is known to no file, and read where a prompt holds it.
+        return min(max(known_ids(checkpoint.tokenizing), highest), rows)
+    if not highest <= checkpoint.vocabulary <= rows:
+        raise PairMismatch(
+            f"{checkpoint.source} shares {checkpoint.vocabulary} ids with the other side; it has {rows}, and the "
+            f"prompts go up to id {highest - 1}",
+            hint="leave the tokens out of the prompts that only one side knows",
+        )
+    return checkpoint.vocabulary
 
 
 def _blocks(loaded: LoadedModel) -> int | None:

@@ -40,6 +40,17 @@ class Tokens:
         return digest_of([list(ids) for ids in self.ids])
 
     @property
+    def continuation_digest(self) -> str | None:
+        """Identity of the ids of prompts with their own continuations; None where none has one."""
+        joined = [[index, list(ids), start] for index, (ids, start) in sorted(self.continuations.items())]
+        return digest_of(joined) if joined else None
+
+    @property
+    def highest(self) -> int:
+        """The largest id that is fed to the model."""
+        return max(max(ids) for ids in (*self.ids, *(ids for ids, _ in self.continuations.values())))
+
+    @property
     def total(self) -> int:
         """Tokens over all prompts."""
         return sum(len(ids) for ids in self.ids)

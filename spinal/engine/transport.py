@@ -54,12 +54,13 @@ class Readout:
 
 def readout_digest(readout: Readout) -> str:
     """sha256 over the values of final norm, head and post-processing, as float32: equal for equal read-outs, wherever
-    and in whatever dtype the same values are stored."""
+    and in whatever dtype the same values are stored. Rows of the head that are not read do not enter."""
     hasher = hashlib.sha256(repr((readout.anatomy.scale, readout.anatomy.softcap, readout.vocabulary)).encode())
     for module in (*readout.anatomy.readout, readout.anatomy.head):
         for name, tensor in sorted(module.state_dict().items()):
             hasher.update(name.encode())
-            for part in slices(tensor.detach()):
+            of_ids = module is readout.anatomy.head and tensor.shape[:1] == (readout.anatomy.vocabulary,)
+            for part in slices(tensor.detach()[: readout.vocabulary] if of_ids else tensor.detach()):
                 hasher.update(part.float().cpu().contiguous().numpy().data)
     return hasher.hexdigest()
 
@@ -71,6 +72,29 @@ def in_float32(module: torch.nn.Module, hidden: Tensor) -> Tensor:
         return module(hidden)
     state = {name: tensor.float() for name, tensor in module.state_dict(keep_vars=False).items()}
     return torch.func.functional_call(module, state, (hidden,))
+
+
+def mass_outside(readout: Readout, rows: Tensor, check: Callable[[], None]) -> Array:
+    """(K,) share of the probability of all rows of the head that ids beyond ``vocabulary`` hold, float64; for residuals
+    ``rows`` (K, d)."""
+    total = readout.anatomy.vocabulary
+    parts = []
+    for start in range(0, len(rows), TOKEN_BLOCK):
+        check()
+        normed = readout.normed(rows[start : start + TOKEN_BLOCK])
+        inside = _log_mass(readout, normed, 0, readout.vocabulary)
+        outside = _log_mass(readout, normed, readout.vocabulary, total)
+        parts.append(torch.sigmoid(outside - inside))
+    return torch.cat(parts).cpu().numpy()
+
+
+def _log_mass(readout: Readout, normed: Tensor, first: int, end: int) -> Tensor:
+    """(K,) log of the summed exponentials of the logits of ids first..end-1, float64."""
+    mass = torch.full((len(normed),), -torch.inf, dtype=torch.float64, device=normed.device)
+    for start in range(first, end, VOCABULARY_BLOCK):
+        logits = readout.logits(normed, start, min(start + VOCABULARY_BLOCK, end)).double()
+        mass = torch.logaddexp(mass, logits.logsumexp(-1))
+    return mass
 
 
 @dataclass(frozen=True, eq=False)

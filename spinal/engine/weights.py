@@ -1,7 +1,7 @@
 """Relative Frobenius change of parameters, block by block: no forward pass."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -9,11 +9,13 @@ import torch
 from torch import nn
 
 from spinal.engine.anatomy import Anatomy
-from spinal.engine.load import LoadedModel
+from spinal.engine.session import Session
 from spinal.engine.slices import slices
 from spinal.errors import PairMismatch
 
 Array = npt.NDArray[np.float64]
+Parameters = Mapping[str, torch.Tensor]
+"""Parameters of a module by name."""
 
 
 def squared_change(reference: torch.Tensor, candidate: torch.Tensor) -> float:
@@ -28,15 +30,18 @@ def squared_change(reference: torch.Tensor, candidate: torch.Tensor) -> float:
     return sum(float((moved.to(base.device).double() - base.double()).square().sum()) for base, moved in pairs)
 
 
-def relative_change(reference: Iterable[nn.Module], candidate: Iterable[nn.Module]) -> float:
+def relative_change(
+    reference: Iterable[nn.Module], candidate: Iterable[nn.Module], *, shared: int | None = None
+) -> float:
     """||theta_a - theta_b||_F / ||theta_b||_F over all parameters of the modules; 0 when bit-identical, infinity when
-    the reference's parameters are all 0 (``docs/method.md`` ("Where the change sits")).
+    the reference's parameters are all 0 (``docs/method.md`` ("Where the change sits")). Of parameters with a row for
+    each id only the first ``shared`` rows are compared, where the two sides have not equally many.
 
     Raises PairMismatch when the parameters do not pair up by name and shape.
     """
     difference = norm = 0.0
     for ours, theirs in zip(reference, candidate, strict=True):
-        mine, other = dict(ours.named_parameters()), dict(theirs.named_parameters())
+        mine, other = shared_rows(dict(ours.named_parameters()), dict(theirs.named_parameters()), shared)
         if {name: p.shape for name, p in mine.items()} != {name: p.shape for name, p in other.items()}:
             raise PairMismatch(
                 "the parameters of the two checkpoints differ in name or shape",
@@ -48,6 +53,23 @@ def relative_change(reference: Iterable[nn.Module], candidate: Iterable[nn.Modul
     if difference == 0.0:
         return 0.0
     return math.sqrt(difference / norm) if norm > 0.0 else math.inf
+
+
+def unlike_rows(mine: Parameters, other: Parameters) -> frozenset[str]:
+    """Names of the parameters of which two sides have not equally many rows."""
+    return frozenset(name for name in mine.keys() & other.keys() if mine[name].shape[:1] != other[name].shape[:1])
+
+
+def shared_rows(mine: Parameters, other: Parameters, shared: int | None) -> tuple[Parameters, Parameters]:
+    """Parameters of two sides by name; the first ``shared`` rows of those of which they have not equally many."""
+    if shared is None:
+        return mine, other
+    unlike = unlike_rows(mine, other)
+
+    def cut(side: Parameters) -> Parameters:
+        return {name: parameter[:shared] if name in unlike else parameter for name, parameter in side.items()}
+
+    return cut(mine), cut(other)
 
 
 def identical(reference: nn.Module, candidate: nn.Module) -> bool:
@@ -68,13 +90,13 @@ def block_changes(reference: Anatomy, candidate: Anatomy) -> Array:
     return np.array(found)
 
 
-def other_changes(reference: LoadedModel, candidate: LoadedModel, ours: Anatomy, theirs: Anatomy) -> dict[str, float]:
+def other_changes(ours: Session, theirs: Session) -> dict[str, float]:
     """:func:`relative_change` of ``embeddings`` (input), ``final_norm`` (and whatever lies between it and the head) and
-    ``head``. Raises PairMismatch."""
+    ``head``; of vocabularies of two sizes over the ids that are read. Raises PairMismatch."""
+    tables = [side.loaded.model.get_input_embeddings() for side in (ours, theirs)]
+    shared = ours.readout.vocabulary
     return {
-        "embeddings": relative_change(
-            [reference.model.get_input_embeddings()], [candidate.model.get_input_embeddings()]
-        ),
-        "final_norm": relative_change(ours.readout, theirs.readout),
-        "head": relative_change([ours.head], [theirs.head]),
+        "embeddings": relative_change(tables[:1], tables[1:], shared=shared),
+        "final_norm": relative_change(ours.anatomy.readout, theirs.anatomy.readout),
+        "head": relative_change([ours.anatomy.head], [theirs.anatomy.head], shared=shared),
     }

@@ -60,7 +60,7 @@ class TokenizerInvalid(SpinalError):
 
 
 class TokenizerMismatch(SpinalError):
-    code, title, status = "tokenizer_mismatch", "The pair does not share a tokenizer", 422
+    code, title, status = "tokenizer_mismatch", "The pair reads the prompts as different tokens", 422
 
 
 class PairMismatch(SpinalError):

@@ -267,10 +267,21 @@ def provenance_table(document: Comparison | Trace) -> Table:
         rows += [
             ("weights", document.model.weights_digest),
             ("prompts", f"{document.prompt_set.count}, {document.prompt_set.digest}"),
+            *_reading_rows(document),
         ]
     if source.command:
         rows.append(("command", " ".join(source.command)))
     return Table("Provenance", ("what", "value"), tuple(rows))
+
+
+def _reading_rows(trace: Trace) -> list[tuple[str, str]]:
+    rows = []
+    if trace.vocabulary is not None:
+        beyond = f"; beyond lies {number(trace.vocabulary.outside, 2)} of the probability"
+        rows.append(("ids read", f"{trace.vocabulary.ids} of {trace.model.vocab_size}{beyond}"))
+    if trace.reading.tokenizer is not None:
+        rows.append(("tokenizer, not its own", trace.reading.tokenizer))
+    return rows
 
 
 def tables(document: Comparison | Trace) -> list[Table]:

@@ -16,6 +16,7 @@ from spinal.engine import probes
 from spinal.engine.anatomy import find_anatomy
 from spinal.engine.load import LoadedModel, load
 from spinal.engine.stream import BlockStore
+from spinal.engine.tokenizer import Tokenizer
 from spinal.errors import ArchitectureUnsupported
 from spinal.profile import MeasurementProfile
 from tests.engine.architectures import build, config_of, sized

@@ -25,6 +25,7 @@ from safetensors.numpy import save_file
 
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.identity import weights_digest
+from spinal.checkpoints.pair import reading_of
 from spinal.documents.capture import capture_tensors
 from spinal.documents.editions import PRESENT, Edition
 from spinal.documents.evidence import PairEvidence
@@ -75,10 +76,17 @@ def _trace(checkpoint: Checkpoint, prompts: PromptSet, profile: MeasurementProfi
     weights = weights_digest(checkpoint)
     made = fabricated.trace(checkpoint.source, checkpoint.n_layers or 1, len(prompts), digest=prompts.digest)
     model = made.model.model_copy(update={"source": checkpoint.source, "weights_digest": weights})
-    digest = trace_digest(weights, prompts.digest, profile.fingerprint_under(edition.scheme), edition.engine)
+    reading = reading_of(checkpoint)
+    digest = trace_digest(weights, prompts.digest, profile.fingerprint_under(edition.scheme), edition.engine, reading)
     engine = made.engine.model_copy(update={"version": edition.engine})
     return made.model_copy(
-        update={"model": model, "digest": digest, "profile": stamp_profile(profile, edition), "engine": engine}
+        update={
+            "model": model,
+            "digest": digest,
+            "profile": stamp_profile(profile, edition),
+            "engine": engine,
+            "reading": reading,
+        }
     )
 
 

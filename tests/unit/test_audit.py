@@ -1,5 +1,7 @@
 """The procedure of an audit, with an engine that measures nothing: who is asked what, in which order."""
 
+import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,7 +22,7 @@ from spinal.audit import (
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.resolve import resolve_reference
 from spinal.documents.trace import Trace
-from spinal.errors import Cancelled, ModelChanged, TokenizerMismatch
+from spinal.errors import Cancelled, ModelChanged, PairMismatch
 from spinal.profile import MeasurementProfile
 from spinal.progress import ProgressSink
 from spinal.prompts.sets import PromptSet
@@ -131,15 +133,12 @@ def test_a_pair_that_does_not_fit_is_refused_before_the_engine_is_loaded(
     def never() -> Any:
         raise AssertionError("the engine was loaded")
 
-    other = tmp_path / "other"
-    other.mkdir()
-    for file in sides[1].path.iterdir():
-        (other / file.name).write_bytes(file.read_bytes())
-    tokenizer = (other / "tokenizer.json").read_text()
-    (other / "tokenizer.json").write_text(tokenizer.replace('"version":', '"revision":', 1))
+    other = Path(shutil.copytree(sides[1].path, tmp_path / "other"))
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 8}))
     mismatched = resolve_reference(str(other), roots=None)
     for pair, control in (((sides[0], mismatched), None), (sides, mismatched)):
-        with pytest.raises(TokenizerMismatch):
+        with pytest.raises(PairMismatch):
             audit_pair(*pair, PROMPTS, PROFILE, ports=replace(ports, engine=never), control=control)
 
 

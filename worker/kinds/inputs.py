@@ -11,7 +11,7 @@ from service.traces.store import StoredCapture
 from spinal.audit import measure_checkpoint
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.identity import content_snapshot, former_snapshot
-from spinal.checkpoints.resolve import resolve_reference
+from spinal.checkpoints.read_as import resolve_as
 from spinal.documents.editions import FORMER
 from spinal.documents.trace import Trace
 from spinal.errors import (
@@ -40,10 +40,10 @@ def require_version(what: str, asked: str, known: str) -> None:
 
 
 def submitted_checkpoint(job: Job, spec: dict[str, Any]) -> Checkpoint:
-    """The checkpoint of a trace specification; raises ModelChanged when its files are not those of the
-    submission, MissingHere when this worker does not find it at all."""
+    """The checkpoint of a trace specification, read as that says; raises ModelChanged when its files are not those
+    of the submission, MissingHere when this worker does not find it at all."""
     try:
-        checkpoint = resolve_reference(spec["model"], roots=job.model_roots)
+        checkpoint = resolve_as(spec["model"], spec.get("read", {}), roots=job.model_roots)
     except SpinalError as error:
         if isinstance(error.__cause__ or error, ModelNotFound | ModelPathRefused):
             raise MissingHere(error) from error

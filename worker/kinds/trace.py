@@ -4,6 +4,7 @@ from service.traces.snapshots import known_weights_digest, remember_weights_dige
 from service.traces.store import store_trace
 from spinal.checkpoints.held import Held, hold
 from spinal.checkpoints.identity import held_identity
+from spinal.checkpoints.pair import reading_of
 from spinal.documents.trace import trace_digest
 from spinal.profile import MeasurementProfile
 from worker.job import Job
@@ -27,7 +28,8 @@ def carry_out(job: Job) -> None:
         weights = _known_or_hashed(job, held)
         require_expected_weights(spec, held.checkpoint.source, weights)
         fingerprint = profile.fingerprint_under(job.edition.scheme)
-        expected = trace_digest(weights, prompts.digest, fingerprint, spec["engine_version"])
+        reading = reading_of(held.checkpoint)
+        expected = trace_digest(weights, prompts.digest, fingerprint, spec["engine_version"], reading)
         if may_be_shared(job, expected) and kept_capture(job, expected) is not None:
             held.require_unchanged()
             job.finish(expected)
