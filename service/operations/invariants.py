@@ -98,7 +98,7 @@ INVARIANTS: dict[str, str | Callable[[], str]] = {
         WHERE r.kind = 'trace' AND r.state = 'SUCCEEDED' AND r.spec ? 'files'
         GROUP BY r.spec->>'files' HAVING count(DISTINCT t.weights_digest) > 1""",
     "one content is one model": """
-        SELECT weights_digest FROM traces GROUP BY weights_digest, fingerprint, engine_version
+        SELECT weights_digest FROM traces GROUP BY weights_digest, fingerprint, engine_version, document->'reading'
         HAVING count(DISTINCT (document->'model') - 'source' - 'revision') > 1""",
     "ended rows are guarded": f"""
         SELECT guard FROM unnest(ARRAY{list(GUARDS)}) AS g(guard) WHERE NOT EXISTS (

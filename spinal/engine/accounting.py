@@ -41,8 +41,9 @@ def require_complete(missing: Collection[str], mismatched: Collection[str], left
 def account(model: PreTrainedModel, tensors: StoredTensors, used: Collection[str]) -> tuple[str, ...]:
     """Remarks on the stored tensors that were not ``used``. Raises WeightsCorrupt for one that has no harmless reason,
     for a weight of floats that is stored as whole numbers, and for one that is stored under two names."""
-    _check_floats(model, tensors, used)
-    _check_names(model, tensors)
+    weights = destinations(model, tensors)
+    _check_floats(model, tensors, weights)
+    _check_names(weights, tensors.source)
     reasons: dict[str, list[str]] = {}
     refused = []
     left = tensors.names - set(used)
@@ -80,23 +81,23 @@ def destinations(model: PreTrainedModel, tensors: StoredTensors) -> dict[str, tu
     return found
 
 
-def _check_floats(model: PreTrainedModel, tensors: StoredTensors, used: Collection[str]) -> None:
+def _check_floats(model: PreTrainedModel, tensors: StoredTensors, weights: dict[str, tuple[str, bool]]) -> None:
     asked = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
-    for name in sorted(used):
-        if not tensors.is_float(name) and (name not in asked or asked[name].is_floating_point()):
+    for name, (weight, _) in weights.items():
+        if not tensors.is_float(name) and (weight not in asked or asked[weight].is_floating_point()):
             raise WeightsCorrupt(
                 f"{tensors.source}: tensor {name} is stored as whole numbers, the model asks for floats",
                 hint="save the model in 16 or 32 bits",
             )
 
 
-def _check_names(model: PreTrainedModel, tensors: StoredTensors) -> None:
+def _check_names(weights: dict[str, tuple[str, bool]], source: str) -> None:
     first: dict[str, tuple[str, bool]] = {}
-    for name, (weight, converted) in destinations(model, tensors).items():
+    for name, (weight, converted) in weights.items():
         other, as_well = first.setdefault(weight, (name, converted))
         # Many tensors are converted into one weight, as experts are; but none beside one that is that weight already.
         if other != name and not (converted and as_well):
-            raise WeightsCorrupt(f"{tensors.source}: {other} and {name} are the same weight", hint="keep one of them")
+            raise WeightsCorrupt(f"{source}: {other} and {name} are the same weight", hint="keep one of them")
 
 
 def _reason(name: str, tensors: StoredTensors) -> str | None:
