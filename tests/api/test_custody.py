@@ -15,9 +15,14 @@ from sqlalchemy import text
 from service.database.unit_of_work import Ledger
 from service.operations.invariants import CAPTURES, violations
 from service.platform.artifacts import ArtifactStore
+from service.prompt_sets.store import store_prompt_set
+from service.runs.demand import find_or_create_run
 from service.settings import Settings, get_settings
-from spinal.checkpoints.identity import content_snapshot, host_identity, weights_digest
+from spinal.checkpoints.identity import content_snapshot, former_snapshot, host_identity, weights_digest
 from spinal.checkpoints.resolve import resolve_reference
+from spinal.documents.editions import FORMER
+from spinal.profile import MeasurementProfile
+from spinal.prompts.builtin import builtin_prompts
 from tests.api.conftest import clone
 from tests.support import engine_double
 from tests.support.waiting import until
@@ -327,6 +332,30 @@ def test_files_beside_a_checkpoint_are_named_to_whoever_named_it_and_to_nobody_e
     with ledger.read() as session:
         documents = session.execute(text("SELECT document FROM traces")).scalars().all()
     assert "model_ema" not in json.dumps(documents)
+
+
+@pytest.mark.parametrize(("stray", "ends"), [(None, "SUCCEEDED"), ("model_ema.safetensors", "FAILED")])
+def test_what_the_release_before_would_have_read_otherwise_is_not_carried_out_under_its_name(
+    api: TestClient, drain: Drain, models: Path, ledger: Ledger, stray: str | None, ends: str
+) -> None:
+    if stray is not None:
+        (models / "sft" / stray).write_bytes(b"x")
+    prompts = builtin_prompts(PROMPTS)
+    profile = MeasurementProfile()
+    spec = {
+        "kind": "trace", "model": "local:sft", "prompt_set": prompts.digest, "engine_version": FORMER.engine,
+        "snapshot": former_snapshot(resolve_reference("local:sft", roots=[models])),
+        "profile": profile.model_dump(mode="json", include={"name", *profile.knobs("trace")}),
+    }  # fmt: skip
+    with ledger.begin() as session:
+        store_prompt_set(session, prompts)
+        run = find_or_create_run(session, spec, queue="cpu")
+    drain()
+    with ledger.read() as session:
+        [found] = session.execute(
+            text("SELECT state, error->>'code' AS code FROM runs WHERE id = :r"), {"r": run}
+        ).all()
+    assert tuple(found) == (ends, None if stray is None else "version_retired")
 
 
 @pytest.mark.parametrize("name", [*FILES, "tokenizer_config.json"])

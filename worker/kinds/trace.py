@@ -2,10 +2,14 @@
 
 from service.traces.snapshots import known_weights_digest, remember_weights_digest
 from service.traces.store import store_trace
+from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.files import PICKLE_SUFFIXES
 from spinal.checkpoints.held import Held, hold
 from spinal.checkpoints.identity import held_identity
 from spinal.checkpoints.pair import reading_of
+from spinal.documents.editions import FORMER
 from spinal.documents.trace import trace_digest
+from spinal.errors import VersionRetired
 from spinal.profile import MeasurementProfile
 from worker.job import Job
 from worker.kinds.inputs import (
@@ -24,7 +28,13 @@ def carry_out(job: Job) -> None:
     spec = job.spec
     prompts = stored_prompts(job, spec)
     profile = MeasurementProfile.model_validate(spec["profile"])
-    with hold(submitted_checkpoint(job, spec)) as held:
+    checkpoint = submitted_checkpoint(job, spec)
+    if job.edition == FORMER and _read_otherwise(checkpoint):
+        raise VersionRetired(
+            f"accepted for engine version {FORMER.engine}, which reads more of {checkpoint.source} than belongs to it",
+            hint="submit the audit again: it is measured with the present version",
+        )
+    with hold(checkpoint) as held:
         weights = _known_or_hashed(job, held)
         require_expected_weights(spec, held.checkpoint.source, weights)
         fingerprint = profile.fingerprint_under(job.edition.scheme)
@@ -47,6 +57,13 @@ def carry_out(job: Job) -> None:
             capture_sha256=capture.sha256,
         ),
     )
+
+
+def _read_otherwise(checkpoint: Checkpoint) -> bool:
+    """Whether the release before may have read something else of the folder: it took every safetensors file, followed
+    every member of the configuration, and did not look at what came of an adapter."""
+    strays = any(name.endswith((".safetensors", *PICKLE_SUFFIXES)) for name in checkpoint.files.others)
+    return strays or checkpoint.files.more > 0 or bool(checkpoint.unfollowed) or checkpoint.base is not None
 
 
 def _known_or_hashed(job: Job, held: Held) -> str:
