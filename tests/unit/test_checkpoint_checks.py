@@ -203,7 +203,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         "model__safetensors__index__json": {"weight_map": {"w": "model-00001-of-00002.safetensors"}}
     },
     "another safetensors file, which is not read": {"model_ema__safetensors": b"x"},
-    "numbers that cannot be NaN": {"model__safetensors": safetensors({"w": np.full(4, -1, dtype=np.int64)})},
+    "numbers that cannot be NaN": {"model__safetensors": safetensors({"h.0.attn.bias": np.full(4, -1, dtype=np.int8)})},
     "pickle beside safetensors": {"pytorch_model__bin": b"x"},
 }
 
