@@ -1,8 +1,8 @@
 """Four properties of a model that every number rests on, tried on a prompt before anything is measured.
 
 *Causal*: a row may not depend on what follows it, since prompts are padded on the right without a mask. The probe is
-run again with its last token changed, with everything after the first changed, and padded beside another prompt, as
-the engine batches prompts; no earlier row may move.
+run again with its last token changed, with everything after the first changed, with padding, and with padding beside
+another prompt, as the engine batches prompts; no earlier row may move.
 
 *Replayed equals own*: blocks that run one at a time with recorded arguments, as they are measured, give bit for bit
 what the model's own forward gives.
@@ -110,6 +110,7 @@ def _made_of(probe: tuple[int, ...], shorter: int) -> list[tuple[tuple[tuple[int
     return [
         ((probe[:-1] + other[-1:],), len(probe) - 1, "with another last token"),
         ((probe[:1] + other[1:],), 1, "with other tokens after the first"),
+        ((padded,), shorter, "with padding after its first part"),
         ((padded, other), shorter, "padded beside a longer prompt"),
         ((probe[:shorter],), shorter, "alone"),
     ]
@@ -192,8 +193,8 @@ def _judge(variants: list[_Variant], float32: bool, source: str) -> bool:
         rounding = RESIZED if variant.resized else ROUNDED
         return variant.moved > (EXACT if float32 else rounding)
 
-    last, after_first, beside, alone = variants
-    for variant in (last, after_first):
+    *changed, beside, alone = variants
+    for variant in changed:
         if moved(variant):
             raise attends_later(source, f"{variant.said}, a prompt's earlier rows move {_by(variant)}")
     if moved(beside):

@@ -173,7 +173,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "hy_v4": ({}, STREAMS),
     "gemma3n_text": ({"num_kv_shared_layers": 0}, STREAMS),
     "mllama": ({"cross_attention_layers": [1]}, "a text alone passes"),
-    "blip-2": ({}, "cannot be run on token ids alone"),
-    "kosmos-2": ({}, "cannot be run on token ids alone"),
+    "blip-2": ({}, "fails on token ids alone"),
+    "kosmos-2": ({}, "fails on token ids alone"),
 }  # fmt: skip
 """By model type: what the configuration says beside ``SIZES``, and the reason that is given."""
