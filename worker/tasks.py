@@ -22,6 +22,7 @@ from service.runs.kinds import KINDS, UnknownKind, attempts_of
 from service.settings import Settings, get_settings
 from spinal.checkpoints.held import sweep_held
 from spinal.errors import Cancelled, DatabaseUnavailable, InternalError, LeaseLost, OutOfMemory, SpinalError
+from spinal.errors.faults import lacks_memory
 from worker.celery_app import TASK, app
 from worker.job import Job, MissingHere
 from worker.kinds import CarryOut, load_kind
@@ -163,12 +164,15 @@ def _attempt(carry_out: CarryOut, claim: transitions.Claim, lease: Lease, settin
     try:
         carry_out(Job(_ledger(), settings, claim, lease))
     except SpinalError as error:
+        if error.__cause__ is not None:
+            # Told to the caller in one line; whoever runs the service may need the rest.
+            log.warning("run failed", code=error.code, exc_info=error)
         return error
     except MissingHere:
         raise
-    except MemoryError:
-        return OutOfMemory("the worker ran out of memory", hint="lower batch_size, or use a larger machine")
     except Exception as error:
+        if lacks_memory(error):
+            return OutOfMemory("the worker ran out of memory", hint="lower batch_size, or use a larger machine")
         log.exception("run failed unexpectedly")
         hint = "the worker's log holds the traceback"
         return storage_problem(error) or InternalError(f"{type(error).__name__}: {error}", hint=hint)

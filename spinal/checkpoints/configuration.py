@@ -38,6 +38,7 @@ DTYPES = {
 }  # fmt: skip
 DTYPE_MEMBERS = ("dtype", "torch_dtype")
 
+MOST_NAME = 100
 MOST_BLOCKS = 4_096
 BLOCKS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers")
 LIMITS: dict[str, tuple[int, int]] = {
@@ -46,7 +47,7 @@ LIMITS: dict[str, tuple[int, int]] = {
     **dict.fromkeys(("intermediate_size", "moe_intermediate_size", "ffn_dim", "n_inner"), (0, 1 << 24)),
     **dict.fromkeys(("num_attention_heads", "num_key_value_heads", "n_head", "head_dim"), (1, 1 << 16)),
     **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "num_experts_per_tok"), (0, 1 << 16)),
-    **dict.fromkeys(("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"), (1, 1 << 27)),
+    **dict.fromkeys(("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"), (1, 1 << 24)),
     **dict.fromkeys(("num_nextn_predict_layers", "mtp_num_hidden_layers"), (0, MOST_BLOCKS)),
     "vocab_size": (1, 1 << 26),
 }  # fmt: skip
@@ -56,6 +57,7 @@ FRACTIONS = re.compile(
     r"(_eps|epsilon|_theta|_dropout|_pdrop|_range|_scale|_scaling|_multiplier|_factor|_softcapping)$"
 )
 """Endings of the names of numbers that some writers (YAML among them) leave as text: ``"1e-5"``."""
+SQUARE = frozenset({"gpt2", "gpt_neo", "gpt_bigcode", "openai-gpt", "imagegpt"})
 NUMBERED = re.compile(r"(?<![^.])\d{1,6}(?=\.)")
 
 
@@ -159,10 +161,10 @@ class _Reading:
 
 def _check_names(config: dict[str, Any], source: str) -> None:
     model_type = config.get("model_type")
-    if not isinstance(model_type, str) or not 0 < len(model_type) <= 100 or not model_type.isprintable():
+    if not _is_name(model_type):
         raise ConfigInvalid(f"{source}: config.json names no model_type", hint="save the model with save_pretrained()")
     names = config.get("architectures")
-    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+    if names is not None and not (isinstance(names, list) and all(map(_is_name, names))):
         raise ConfigInvalid(
             f"{source}: config.json's architectures is not a list of names", hint="give it as a list of one name"
         )
@@ -194,6 +196,9 @@ def check_against_headers(checkpoint: Checkpoint, headers: Iterable[Mapping[str,
     for name, size in (("hidden_size", checkpoint.hidden_size), ("vocab_size", checkpoint.vocab_size)):
         if size is not None and size not in extents:
             raise _contradiction(source, f"{name} {size:,}", "no tensor of that extent")
+    # Their masks are of positions by positions, and are built whatever the table of positions holds.
+    if checkpoint.config.get("model_type") in SQUARE and checkpoint.max_positions not in {None, *extents}:
+        raise _contradiction(source, f"{checkpoint.max_positions:,} positions", "no tensor of that extent")
     for name in ("num_experts", "num_local_experts", "n_routed_experts"):
         experts = config.get(name)
         if type(experts) is int and experts > max(blocks, 64) and experts not in extents:
@@ -205,6 +210,10 @@ def _contradiction(source: str, claimed: str, held: str) -> ConfigInvalid:
         f"{source}: config.json claims {claimed}, the weights hold {held}",
         hint="put the config.json that was saved with these weights beside them, or copy all shards",
     )
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MOST_NAME and value.isprintable()
 
 
 def _is_one_of(value: Any, values: frozenset[str | None]) -> bool:

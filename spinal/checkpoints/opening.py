@@ -16,7 +16,7 @@ class NotRegular(ValueError):
     """Why a file is not read, to be put behind its name."""
 
 
-def open_descriptor(path: Path) -> int:
+def _descriptor_of(path: Path) -> int:
     """A descriptor of the regular file at ``path``, which may be anything: nothing is waited for. Raises
     FileNotFoundError, NotRegular, and OSError where disk or system fail."""
     try:
@@ -56,7 +56,7 @@ def open_regular(
     used. Raises FileNotFoundError, ModelPathRefused, and what ``make`` makes.
     """
     try:
-        descriptor = open_descriptor(path)
+        descriptor = _descriptor_of(path)
     except NotRegular as error:
         raise make(f"{source}: {shown(path.name)} {error}") from error
     try:

@@ -1,7 +1,8 @@
-"""JSON that callers wrote, read within bounds: regular files only, so many bytes, so deep, so many values. No torch.
+"""JSON that callers wrote, read within bounds: so deep, so many values, such numbers. No torch.
 
-Nobody else in the product parses a caller's JSON. What comes back can be written as UTF-8, hashed, and walked by
-recursion; what cannot is refused in one line that starts with the name of what was read.
+Nobody else parses the JSON of a checkpoint; :mod:`spinal.checkpoints.opening` bounds the bytes. What comes back can be
+written as UTF-8, hashed, and walked by recursion; what cannot is refused in one line that starts with the name of what
+was read.
 """
 
 import json
@@ -9,12 +10,10 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from spinal.checkpoints.opening import NotRegular, open_descriptor, read_most
 from spinal.errors.faults import shown
 
 MOST_DEPTH = 64
@@ -24,7 +23,12 @@ MOST_VALUES = 8_000_000
 MOST_DIGITS = 100
 """Of one number: some tokenizers write their unlimited length, 10**30, in full."""
 PIECE = 1 << 20
-QUOTE, COMMA, OPENING, CLOSING = ord('"'), ord(","), b"[{", b"]}"
+QUOTE = ord('"')
+COMMA, OPENING, CLOSING = 1, 2, 3
+STEPS = np.array([0, 0, 1, -1], dtype=np.int8)
+"""What each mark adds to the depth."""
+MARKS = np.zeros(256, dtype=np.uint8)
+MARKS[list(b",")], MARKS[list(b"[{")], MARKS[list(b"]}")] = COMMA, OPENING, CLOSING
 ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 Number = TypeVar("Number", int, float)
 
@@ -32,16 +36,6 @@ Number = TypeVar("Number", int, float)
 class Unreadable(ValueError):
     """What a caller wrote is not what it should be. The text is one line, starts with the name of what was read, and
     holds no path."""
-
-
-def read_json(path: Path, what: str, *, most_bytes: int, most_values: int = MOST_VALUES, infinity: bool = False) -> Any:
-    """The JSON in a regular file of at most ``most_bytes``. Raises FileNotFoundError, Unreadable, and OSError where
-    disk or system fail."""
-    try:
-        raw = read_most(open_descriptor(path), most_bytes)
-    except NotRegular as error:
-        raise Unreadable(f"{what} {error}") from error
-    return parse_json(raw, what, most_values=most_values, infinity=infinity)
 
 
 def parse_json(raw: bytes | str, what: str, *, most_values: int = MOST_VALUES, infinity: bool = False) -> Any:
@@ -85,14 +79,15 @@ def _check_structure(data: bytes, what: str, most_values: int) -> None:
         piece = np.frombuffer(data, np.uint8, min(PIECE, len(data) - start), start)
         quoted = np.logical_xor.accumulate(piece == QUOTE) ^ inside
         inside = bool(quoted[-1])
-        bare = piece[~quoted]
-        opening, closing = np.isin(bare, list(OPENING)), np.isin(bare, list(CLOSING))
-        steps = opening[opening | closing].astype(np.int64) * 2 - 1
-        levels = depth + np.cumsum(steps)
+        marks = MARKS[piece]
+        marks[quoted] = 0
+        found = marks[marks != 0]
+        # A comma is a step of zero.
+        levels = depth + np.cumsum(STEPS[found], dtype=np.int64)
         if levels.size and int(levels.max()) > MOST_DEPTH:
             raise Unreadable(f"{what} is nested deeper than {MOST_DEPTH} brackets")
         depth = int(levels[-1]) if levels.size else depth
-        values += int(np.count_nonzero(opening)) + int(np.count_nonzero(bare == COMMA))
+        values += int(np.count_nonzero(found != CLOSING))
         if values > most_values:
             raise Unreadable(f"{what} holds more than {most_values:,} values")
 

@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.files import TOKENIZER_FILES, read_settings
 from spinal.checkpoints.tokenizer import TOKENIZER, read_tokenizer, tokenizer_file
 from spinal.checkpoints.unchanged import Unchanged
 from spinal.errors import TokenizerInvalid
@@ -23,10 +24,20 @@ _read_before = Unchanged(1024)
 
 
 def check_tokenizer_loads(checkpoint: Checkpoint) -> None:
-    """Load and try the tokenizer, unless that went well before with the file as it is. Where the library is not
-    installed only the added tokens are counted; a worker has it. Raises TokenizerInvalid."""
-    file = tokenizer_file(checkpoint)
-    _read_before.check(None, lambda: [file], lambda: _try(read_tokenizer(checkpoint), checkpoint.source))
+    """Read the tokenizer's files, load and try it, unless that went well before with the files as they are.
+
+    Where the library is not installed it is not tried; a worker has it. Raises TokenizerInvalid.
+    """
+    folder, where = tokenizer_file(checkpoint).parent, checkpoint.whole
+    names = [name for name in where.files.settings if name in TOKENIZER_FILES]
+
+    def look() -> None:
+        for name in names:
+            if name.endswith(".json"):
+                read_settings(folder, name, where.source, where.roots)
+        _try(read_tokenizer(checkpoint), checkpoint.source)
+
+    _read_before.check(None, lambda: [folder / name for name in names], look)
 
 
 def _try(tokenizer: dict[str, Any], source: str) -> None:

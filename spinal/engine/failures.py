@@ -4,13 +4,18 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import torch
 from safetensors import SafetensorError
 
-from spinal.errors import DeviceFailed, SpinalError, faults
+from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.errors import ArchitectureUnsupported, DeviceFailed, SpinalError, faults
 
+P = ParamSpec("P")
+Result = TypeVar("Result")
 SIGNS = ("CUDA error", "CUDA driver error", "cuDNN error", "CUBLAS_STATUS", "HIP error")
 
 
@@ -38,6 +43,26 @@ def callers_fault(make: Callable[[str], SpinalError]) -> Iterator[None]:
     passes."""
     with faults.callers_fault(make, ours=(torch.OutOfMemoryError,)), device_failures():
         yield
+
+
+def fault_of_checkpoints(work: Callable[P, Result]) -> Callable[P, Result]:
+    """For a function that loads the checkpoints among its arguments and runs them for the first time: what a library
+    raises there, and nobody has given a better name, is ArchitectureUnsupported."""
+
+    @wraps(work)
+    def guarded(*args: P.args, **members: P.kwargs) -> Result:
+        with callers_fault(lambda why: _not_runnable(args, why)):
+            return work(*args, **members)
+
+    return guarded
+
+
+def _not_runnable(args: tuple[object, ...], why: str) -> SpinalError:
+    sides = " or ".join(each.source for each in args if isinstance(each, Checkpoint))
+    return ArchitectureUnsupported(
+        f"{sides} cannot be loaded and run ({why})",
+        hint="load it with transformers and run one prompt: what fails there has to be mended first",
+    )
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.tokenizer import known_ids
 from spinal.documents.editions import PRESENT, Edition
 from spinal.engine.anatomy import Anatomy, find_anatomy
+from spinal.engine.failures import fault_of_checkpoints
 from spinal.engine.load import LoadedModel, load, load_pair
 from spinal.engine.reporter import Reporter
 from spinal.engine.tokens import Batch, GatheredRows, Tokens, lens_rows, make_batches, tokenize
@@ -105,6 +106,7 @@ class Session:
         return replace(self, tokens=replace(self.tokens, ids=ids), gathered=gathered)
 
 
+@fault_of_checkpoints
 def open_session(checkpoint: Checkpoint, setup: Setup) -> Session:
     """Load ``checkpoint``, which :func:`spinal.checkpoints.inspect.inspect` has passed, and find its parts.
 
@@ -124,6 +126,7 @@ def open_session(checkpoint: Checkpoint, setup: Setup) -> Session:
     return _opened(load(checkpoint, setup.profile, setup.device, stream=setup.stream), setup)
 
 
+@fault_of_checkpoints
 def open_pair(reference: Checkpoint, candidate: Checkpoint, setup: Setup) -> tuple[Session, Session]:
     """Both models of a pair that :func:`spinal.checkpoints.pair.prepare_sides` has passed; what they share is read
     once.

@@ -90,6 +90,7 @@ REFUSED: list[tuple[str, Any]] = [
     ("num_key_value_heads", 3), ("num_attention_heads", 10**9), ("max_position_embeddings", 2**62),
     ("max_position_embeddings", 1e300), ("intermediate_size", 10**12), ("num_local_experts", 10**9),
     ("architectures", {"0": "LlamaForCausalLM"}), ("architectures", "LlamaForCausalLM"), ("architectures", [7]),
+    ("architectures", ["x" * 101]), ("architectures", [""]),
     ("model_type", None), ("model_type", ["llama"]), ("model_type", ""), ("model_type", "x" * 101),
     ("model_type", "a\x1b[31m"), ("text_config", "llama"), ("text_config", ["llama"]),
     ("text_config", {"num_hidden_layers": 10**9}), ("vision_config", {"hidden_size": 10**12}),

@@ -1,5 +1,6 @@
 """A caller's JSON is read within bounds, or refused in one clean line."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -9,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spinal.checkpoints.reading import MOST_DEPTH, Unreadable, parse_json, read_json
+from spinal.checkpoints.opening import read_regular
+from spinal.checkpoints.reading import MOST_DEPTH, Unreadable, parse_json
+from spinal.errors import ConfigInvalid
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats(allow_nan=False, allow_infinity=False)
@@ -99,30 +102,45 @@ def test_infinity_is_read_where_it_is_expected_and_nan_nowhere() -> None:
         parse_json(b"[NaN]", "config.json", infinity=True)
 
 
+def read(path: Path, most_bytes: int) -> bytes:
+    return read_regular(path, "local:m", ConfigInvalid, most_bytes=most_bytes)
+
+
 def test_only_regular_files_are_read(tmp_path: Path) -> None:
     pipe, loop = tmp_path / "pipe", tmp_path / "loop"
     os.mkfifo(pipe)
     loop.symlink_to(loop)
     for path in (pipe, loop, tmp_path, Path("/dev/zero"), tmp_path / "a\0b", tmp_path / ("x" * 300)):
-        with pytest.raises(Unreadable) as caught:
-            read_json(path, "config.json", most_bytes=100)
-        assert str(tmp_path) not in str(caught.value)
+        with pytest.raises(ConfigInvalid, match=r"^local:m: ") as caught:
+            read(path, 100)
+        assert str(tmp_path) not in caught.value.detail
+        assert caught.value.detail.isprintable()
     with pytest.raises(FileNotFoundError):
-        read_json(tmp_path / "none", "config.json", most_bytes=100)
+        read(tmp_path / "none", 100)
 
 
 def test_a_file_is_read_up_to_its_bound_and_no_further(tmp_path: Path) -> None:
     file = tmp_path / "a.json"
-    file.write_text('"' + "x" * 98 + '"')
-    assert read_json(file, "a.json", most_bytes=100) == "x" * 98
-    with pytest.raises(Unreadable, match="larger than the 99 bytes"):
-        read_json(file, "a.json", most_bytes=99)
+    file.write_bytes(b"x" * 100)
+    assert read(file, 100) == b"x" * 100
+    with pytest.raises(ConfigInvalid, match=r"a.json is larger than the 99 bytes"):
+        read(file, 99)
     with file.open("r+b") as sparse:
         sparse.truncate(1 << 40)
-    with pytest.raises(Unreadable, match="larger than the 100 bytes"):
-        read_json(file, "a.json", most_bytes=100)
+    with pytest.raises(ConfigInvalid, match=r"larger than the 100 bytes"):
+        read(file, 100)
 
 
 def test_a_file_that_claims_no_size_is_read() -> None:
     # Of files of the kernel, and of some mounts, the size is not known before.
-    assert read_json(Path("/proc/sys/kernel/pid_max"), "pid_max", most_bytes=100) > 0
+    assert int(read(Path("/proc/sys/kernel/pid_max"), 100)) > 0
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ESTALE])
+def test_a_disk_that_fails_is_not_the_files_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def fails(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("spinal.checkpoints.opening.os.open", fails)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        read(tmp_path / "a", 100)
