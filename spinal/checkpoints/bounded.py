@@ -34,7 +34,7 @@ class Bounds:
 
     seconds: int = 45
     """Of the wall clock, for all checkpoints of one request. A tokenizer of 262,144 tokens, among the largest of today,
-    took 11 on a machine with five times the work that it has cores for."""
+    took 11 on two cores that five other processes kept busy."""
     megabytes: int = 2048
     """Of address space. That tokenizer took 730."""
     children: int = 4
