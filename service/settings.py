@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     max_wait_s: float = Field(default=60.0, ge=0.0)
     """Longest ``?wait=`` of a long poll."""
 
-    inspect_seconds: int = Field(default=20, ge=1)
+    inspect_seconds: int = Field(default=45, ge=1)
     """How long looking at the checkpoints of one request may take; each goes on in a process of its own."""
     inspect_memory_mb: int = Field(default=2048, ge=512)
     """How much address space such a process may take."""

@@ -13,7 +13,7 @@ from tests.support.malformed import KINDS, make_sound, malform
 
 SEEDS = range(5000, 5120)
 AT_MOST_S = 15.0
-"""For one answer, on a machine whose cores do other things too; the bound of an inspection is 20 s."""
+"""For one answer, on a machine whose cores do other things too; the bound of an inspection is 45 s."""
 
 
 @pytest.fixture
