@@ -28,7 +28,7 @@ def check_tokenizer_loads(checkpoint: Checkpoint) -> None:
 
     Where the library is not installed it is not tried; a worker has it. Raises TokenizerInvalid.
     """
-    folder, where = tokenizer_file(checkpoint).parent, checkpoint.whole
+    folder, where = tokenizer_file(checkpoint).parent, checkpoint.tokenizing
     names = [name for name in where.files.settings if name in TOKENIZER_FILES]
 
     def look() -> None:

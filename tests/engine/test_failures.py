@@ -81,7 +81,7 @@ def test_the_number_in_the_text_of_a_storage_error_becomes_its_type(tmp_path: Pa
 
 
 def test_hashing_says_how_far_it_is_and_stops_when_told(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spinal.checkpoints.identity.HASH_PIECE", 1000)
+    monkeypatch.setattr("spinal.checkpoints.held.HASH_PIECE", 1000)
     checkpoint = of(tiny("llama"))
     told: list[Progress] = []
     whole = weights_digest(checkpoint)

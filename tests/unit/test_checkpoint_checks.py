@@ -41,7 +41,7 @@ CONFIG: dict[str, Any] = {
 TOKENIZER: dict[str, Any] = {"version": "1.0", "model": {"vocab": {"a": 0}}}
 
 
-FRAME = {"layers.9.frame": np.zeros((7, 4, 1, 0), dtype=np.int8)}
+FRAME = {"layers.9.frame": np.zeros((7, 4, 1, 0), dtype=np.float32)}
 """No numbers, and the blocks and extents that the configurations here claim."""
 
 

@@ -52,7 +52,7 @@ def test_a_sound_header_is_returned_without_its_metadata(tmp_path: Path, name: s
 
 @pytest.mark.parametrize(("dtype", "size"), sorted(tensors.ITEM_BYTES.items()))
 def test_every_kind_of_number_has_its_size(tmp_path: Path, dtype: str, size: int) -> None:
-    bits = {"F64": 64, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "BOOL": 8}.get(dtype) or int(dtype[1:])
+    bits = {"F64": 64, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "BOOL": 8}.get(dtype) or int(dtype[1:])
     assert size * 8 == bits
     read_header(write(tmp_path / "w", {"a": tensor(0, 3 * size, 3, dtype=dtype)}, 3 * size), "local:m")
     with pytest.raises(WeightsCorrupt, match="size of a"):
