@@ -273,6 +273,7 @@ def test_what_was_read_is_known_for_a_while_and_then_read_again(
         return real(descriptor)
 
     monkeypatch.setattr(held, "_pieces", counted)
+    monkeypatch.setattr(held, "SETTLED_NS", 0)
     submit(api, "local:sft")
     drain()
     first = len(hashed)
@@ -289,6 +290,20 @@ def test_what_was_read_is_known_for_a_while_and_then_read_again(
     submit(api, "local:sft", expected_weights_digest="0" * 64)
     drain()
     assert len(hashed) == first
+
+
+def test_of_files_that_changed_a_moment_ago_nothing_is_remembered_and_nothing_is_said_to_have_changed(
+    api: TestClient, drain: Drain, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, models: Path
+) -> None:
+    from spinal.checkpoints import held
+
+    monkeypatch.setattr(held, "SETTLED_NS", 3600 * 10**9)
+    for expected in (None, content(models / "sft")):
+        audit = submit(api, "local:sft", expected_weights_digest=expected)
+        drain()
+        assert read(api, audit)["state"] == "SUCCEEDED"
+    with ledger.read() as session:
+        assert session.execute(text("SELECT count(*) FROM snapshots")).scalar() == 0
 
 
 def altered(path: Path) -> None:
