@@ -94,7 +94,8 @@ class Held:
             moved = True
         if moved or now[:-1] != file.stamp[:-1]:
             raise self._changed(file)
-        if now == file.stamp and file.settled:
+        if now == file.stamp and (file.settled or file.sha256 is None):
+            # Of what was never hashed nothing was said.
             return
         if file.sha256 is None or _sha256(file.descriptor) != file.sha256:
             raise self._changed(file)
