@@ -65,6 +65,11 @@ class Held:
         hashing = _Hashing(self._unread(), progress, cancelled)
         return self._digest(hashing)
 
+    @property
+    def settled(self) -> bool:
+        """Whether no file, base included, could have changed since it was opened and still have the times it has."""
+        return all(file.settled for file in self._files.values()) and (self._base is None or self._base.settled)
+
     def stamps(self) -> tuple[tuple[str, Stamp], ...]:
         """What this host says of every file, base included, as it was opened."""
         parts = [self] if self._base is None else [self, self._base]
@@ -150,12 +155,22 @@ def hold(checkpoint: Checkpoint) -> Iterator[Held]:
             raise
 
 
+@contextmanager
+def private_folder() -> Iterator[Path]:
+    """A temporary folder that libraries are pointed at, so that they find nothing else. :func:`sweep_held` removes what
+    a killed process left."""
+    folder = Path(tempfile.mkdtemp(prefix=f"{HELD}{os.getpid()}-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _opened(checkpoint: Checkpoint, stack: ExitStack) -> Held:
     base, lender = (None if part is None else _opened(part, stack) for part in (checkpoint.base, checkpoint.lender))
     if lender is not None:
         lender.digest()
-    folder = Path(tempfile.mkdtemp(prefix=f"{HELD}{os.getpid()}-"))
-    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    folder = stack.enter_context(private_folder())
     files = []
     for name in checkpoint.files.names:
         path = checkpoint.path / name
@@ -173,11 +188,13 @@ def _opened(checkpoint: Checkpoint, stack: ExitStack) -> Held:
 def _followed(checkpoint: Checkpoint, descriptor: int) -> dict[str, Any]:
     """The configuration in the open file as it is followed, which is what the engine finds in its place. Raises
     ModelChanged where the file is not the one that was resolved."""
+    # A descriptor of its own, so that this one stays at its beginning.
+    own = os.open(link_to(descriptor, checkpoint.path / CONFIG), os.O_RDONLY | os.O_CLOEXEC)
     try:
-        # A descriptor of its own, so that this one stays at its beginning.
-        raw = read_most(os.open(link_to(descriptor, checkpoint.path / CONFIG), os.O_RDONLY), most_bytes(CONFIG))
-        found = as_meant(parse_json(raw, CONFIG, infinity=True), checkpoint.source).config
-    except (ValueError, OSError, ConfigInvalid):
+        found = as_meant(
+            parse_json(read_most(own, most_bytes(CONFIG)), CONFIG, infinity=True), checkpoint.source
+        ).config
+    except (ValueError, ConfigInvalid):
         found = {}
     if found != checkpoint.config:
         raise ModelChanged(
@@ -198,7 +215,7 @@ def _open(checkpoint: Checkpoint, path: Path) -> int:
 
 
 def sweep_held() -> list[Path]:
-    """Remove the private folders of processes that are gone; returns what was removed. They hold links alone."""
+    """Remove the private folders of processes that are gone; returns what was removed."""
     removed = []
     for folder in sorted(Path(tempfile.gettempdir()).glob(f"{HELD}*")):
         process = folder.name.removeprefix(HELD).partition("-")[0]

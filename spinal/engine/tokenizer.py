@@ -6,12 +6,9 @@ would give other ids, a remark says so.
 """
 
 import json
-import os
-import re
 import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +18,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.files import CONFIG, TOKENIZER_FILES
-from spinal.checkpoints.held import HELD
+from spinal.checkpoints.held import private_folder
 from spinal.checkpoints.tokenizer import TOKENIZER_CONFIG, read_tokenizer, read_tokenizer_config
-from spinal.errors import PromptSetInvalid, SpinalError, TokenizerInvalid
+from spinal.engine.failures import callers_fault
+from spinal.errors import PromptSetInvalid, TokenizerInvalid
 from spinal.prompts.sets import Conversation
 
 ACTING = frozenset(
@@ -89,18 +87,17 @@ class Tokenizer:
                 hint="write the prompts out as text, or save the tokenizer with its chat template",
             )
         messages = [{"role": message.role, "content": message.content} for message in conversation]
-        try:
+        with callers_fault(lambda why: self._refusal(where, why)):
             text: str = self.wrapped.apply_chat_template(
                 messages, chat_template=SAME_DAY + template, tokenize=False, add_generation_prompt=True
             )
-        except (MemoryError, OSError):
-            raise
-        except Exception as error:  # a template is a program of the checkpoint: it may raise anything
-            raise PromptSetInvalid(
-                f"{where}: the chat template of {self.source} refuses it ({first_line(error)})",
-                hint="templates may want other roles, or roles that alternate",
-            ) from error
         return text
+
+    def _refusal(self, where: str, why: str) -> PromptSetInvalid:
+        return PromptSetInvalid(
+            f"{where}: the chat template of {self.source} refuses it ({why})",
+            hint="templates may want other roles, or roles that alternate",
+        )
 
     def reads_the_clock(self) -> bool:
         """Whether the chat template asks for today's date."""
@@ -131,8 +128,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     the chat template that lie beside it. Reads no other file. Raises TokenizerInvalid."""
     whole, source = checkpoint.whole, checkpoint.source
     written, config = read_tokenizer(whole), read_tokenizer_config(whole)
-    with tempfile.TemporaryDirectory(prefix=f"{HELD}{os.getpid()}-") as folder, _faults(source, "cannot be loaded"):
-        place = Path(folder)
+    with private_folder() as place, _faults(source, "cannot be loaded"):
         _lay_out(whole, place)
         _write_config(place, {name: value for name, value in config.items() if _acts(name, value)})
         wrapped = PreTrainedTokenizerFast.from_pretrained(place, local_files_only=True)
@@ -195,29 +191,9 @@ def auto_remark(tokenizer: Tokenizer, differing: int, count: int) -> str:
     )
 
 
-@contextmanager
-def _faults(source: str, what: str) -> Iterator[None]:
-    """Whatever a library raises on a caller's tokenizer is that tokenizer's fault; lack of memory or disk is not."""
-    try:
-        yield
-    except (SpinalError, MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise _invalid(source, what, error) from error
-    except BaseException as error:  # a panic of Rust is no Exception
-        raise _invalid(source, what, error) from error
-
-
-def _invalid(source: str, what: str, error: BaseException) -> TokenizerInvalid:
-    return TokenizerInvalid(
-        f"{source}: tokenizer {what} ({first_line(error)})", hint="save the fast tokenizer with the model"
+def _faults(source: str, what: str) -> AbstractContextManager[None]:
+    return callers_fault(
+        lambda why: TokenizerInvalid(
+            f"{source}: tokenizer {what} ({why})", hint="save the fast tokenizer with the model"
+        )
     )
-
-
-def first_line(error: BaseException) -> str:
-    """What an error of a library says, on one line, without folders of this machine."""
-    said = str(error).strip()
-    line = said.splitlines()[0][:300] if said else type(error).__name__
-    return re.sub(r"(?<!\S)['\"]?/\S*/", "", line)
