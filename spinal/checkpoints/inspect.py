@@ -12,7 +12,7 @@ from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.configuration import check_against_headers
 from spinal.checkpoints.files import CONFIG
 from spinal.checkpoints.shards import check_shards
-from spinal.checkpoints.stored import stored_tensors
+from spinal.checkpoints.stored import Header, stored_tensors
 from spinal.checkpoints.tensors import read_header, scan_non_finite
 from spinal.checkpoints.tokenizer import known_ids
 from spinal.checkpoints.unchanged import Unchanged
@@ -34,7 +34,7 @@ def inspect(checkpoint: Checkpoint) -> None:
     if checkpoint.base is not None:
         # The tokenizer that is read is the base's, unless another is lent.
         inspect(replace(checkpoint.base, lender=checkpoint.lender))
-    known = (checkpoint.base is None, checkpoint.files, json.dumps(checkpoint.config, sort_keys=True))
+    known = (checkpoint.base is None, checkpoint.files, checkpoint.roots, json.dumps(checkpoint.config, sort_keys=True))
     # The configuration was read when the checkpoint was resolved.
     paths = [checkpoint.path / name for name in checkpoint.files.names if name != CONFIG]
     _sound.check(known, lambda: paths, lambda: _inspect_files(checkpoint))
@@ -53,6 +53,10 @@ def _inspect_files(checkpoint: Checkpoint) -> None:
         check_against_headers(checkpoint, headers.values())
         tensors = {name: entry for header in headers.values() for name, entry in header.items()}
         stored_tensors(checkpoint.config, tensors, checkpoint.source)
-    if sum(file.stat().st_size for file in files) <= SCAN_BYTES:
+    if sum(_data_bytes(header) for header in headers.values()) <= SCAN_BYTES:
         for file, header in headers.items():
             scan_non_finite(file, header, checkpoint.source, checkpoint.roots)
+
+
+def _data_bytes(header: Header) -> int:
+    return max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
