@@ -273,6 +273,7 @@ def test_what_was_read_is_known_for_a_while_and_then_read_again(
         return real(descriptor)
 
     monkeypatch.setattr(held, "_pieces", counted)
+    monkeypatch.setattr(held, "SETTLED_NS", 0)
     submit(api, "local:sft")
     drain()
     first = len(hashed)
@@ -289,6 +290,21 @@ def test_what_was_read_is_known_for_a_while_and_then_read_again(
     submit(api, "local:sft", expected_weights_digest="0" * 64)
     drain()
     assert len(hashed) == first
+
+
+def test_the_content_of_files_that_are_too_new_is_not_remembered(
+    api: TestClient, drain: Drain, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, models: Path
+) -> None:
+    from spinal.checkpoints import held
+
+    monkeypatch.setattr(held, "SETTLED_NS", 3_600 * 10**9)
+    first = submit(api, "local:sft")
+    drain()
+    again = submit(api, "local:sft", expected_weights_digest=content(models / "sft"))
+    drain()
+    assert [read(api, audit)["state"] for audit in (first, again)] == ["SUCCEEDED"] * 2
+    with ledger.read() as session:
+        assert session.execute(text("SELECT count(*) FROM snapshots")).scalar() == 0
 
 
 def altered(path: Path) -> None:
