@@ -81,8 +81,8 @@ class Held:
         """Raise ModelChanged unless every file is still what it was when it was opened, and where it was.
 
         To be called after the last read. Where only the time of change of anything moved - somebody linked the file -
-        or a file was so new that it may have changed without a new time, it is read again, and equal content is no
-        change.
+        or a file was so new that it may have changed without a new time, it is hashed again, and equal content is no
+        change. Of a new file that nobody has hashed its times decide: no content was said to be its.
         """
         for file in self._files.values():
             self._require_same(file)
@@ -99,7 +99,7 @@ class Held:
             moved = True
         if moved or now[:-1] != file.stamp[:-1]:
             raise self._changed(file)
-        if now == file.stamp and file.settled:
+        if now == file.stamp and (file.settled or file.sha256 is None):
             return
         if file.sha256 is None or _sha256(file.descriptor) != file.sha256:
             raise self._changed(file)

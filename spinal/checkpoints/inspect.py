@@ -12,7 +12,7 @@ from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.configuration import check_against_headers
 from spinal.checkpoints.files import CONFIG
 from spinal.checkpoints.shards import check_shards
-from spinal.checkpoints.stored import Header, stored_tensors
+from spinal.checkpoints.stored import stored_tensors
 from spinal.checkpoints.tensors import read_header, scan_non_finite
 from spinal.checkpoints.tokenizer import known_ids
 from spinal.checkpoints.unchanged import Unchanged
@@ -53,10 +53,6 @@ def _inspect_files(checkpoint: Checkpoint) -> None:
         check_against_headers(checkpoint, headers.values())
         tensors = {name: entry for header in headers.values() for name, entry in header.items()}
         stored_tensors(checkpoint.config, tensors, checkpoint.source)
-    if sum(_data_bytes(header) for header in headers.values()) <= SCAN_BYTES:
+    if sum(file.stat().st_size for file in files) <= SCAN_BYTES:
         for file, header in headers.items():
             scan_non_finite(file, header, checkpoint.source, checkpoint.roots)
-
-
-def _data_bytes(header: Header) -> int:
-    return max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
