@@ -138,6 +138,18 @@ def test_a_file_that_changes_under_a_measurement_ends_it(
         assert api.get(f"/v1/traces/{digest}").json()["model"]["weights_digest"] in (before, content_of_sft(models))
 
 
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("act", ACTS, ids=lambda act: act.__name__)
+def test_a_file_that_changes_before_it_is_measured_ends_the_audit(
+    api: TestClient, drain: Drain, models: Path, act: Act, name: str
+) -> None:
+    audit = submit(api, "local:dpo-short")
+    act(models / "dpo-short" / name)
+    drain()
+    found = read(api, audit)
+    assert (found["state"], code(found)) == ("FAILED", "model_changed")
+
+
 def content_of_sft(models: Path) -> str:
     """Of the bundled checkpoint, whatever a test has done to its copy."""
     bundled = clone("sft", models / "untouched")
