@@ -108,10 +108,12 @@ class Tokenizer:
         if self.auto is None:
             return 0
         try:
-            theirs = self.auto(list(texts), add_special_tokens=special, padding=False, truncation=False)["input_ids"]
-        except (MemoryError, KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException:  # noqa: BLE001  # a panic of Rust is no Exception; it would give no ids at all
+            with _faults(self.source, "fails under AutoTokenizer"):
+                theirs = self.auto(list(texts), add_special_tokens=special, padding=False, truncation=False)[
+                    "input_ids"
+                ]
+        except TokenizerInvalid:
+            # It would give no ids at all.
             return len(texts)
         ours = self.encode(texts, special=special)
         return sum(list(mine) != list(other) for mine, other in zip(ours, theirs, strict=True))
@@ -142,7 +144,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
         if not ids:
             raise TokenizerInvalid(f"{source}: tokenizer.json holds no token", hint="save the tokenizer again")
         _write_config(place, {name: value for name, value in config.items() if name not in ELSEWHERE})
-        return Tokenizer(source, wrapped, max(ids) + 1, remarks, _auto(place))
+        return Tokenizer(source, wrapped, max(ids) + 1, remarks, _auto(source, place))
 
 
 def _acts(name: str, value: Any) -> bool:
@@ -172,12 +174,12 @@ def _remarks(written: dict[str, Any], config: dict[str, Any]) -> tuple[str, ...]
     return tuple(found)
 
 
-def _auto(place: Path) -> Any:
+def _auto(source: str, place: Path) -> Any:
     try:
-        made = AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
-    except (MemoryError, KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException:  # noqa: BLE001  # a panic of Rust is no Exception; the tokenizer at hand does not depend on it
+        with _faults(source, "cannot be loaded by AutoTokenizer"):
+            made = AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+    except TokenizerInvalid:
+        # The tokenizer at hand does not depend on it.
         return None
     return None if type(made) is PreTrainedTokenizerFast else made
 
