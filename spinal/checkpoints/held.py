@@ -55,6 +55,8 @@ class Held:
     ) -> None:
         self._files = {file.name: file for file in files}
         self._base, self._lender = base, lender
+        self.open = True
+        """Whether its descriptors are; their numbers may belong to other files afterwards."""
         inner, lent = (None if part is None else part.checkpoint for part in (base, lender))
         self.checkpoint: Checkpoint = replace(original, path=folder, base=inner, lender=lent, roots=None, held=self)
         """The same checkpoint, with paths that lead to the open files and to nothing else."""
@@ -141,6 +143,8 @@ def hold(checkpoint: Checkpoint) -> Iterator[Held]:
     64
     """
     if isinstance(checkpoint.held, Held):
+        if not checkpoint.held.open:
+            raise ValueError(f"{checkpoint.source} is not held any more")
         yield checkpoint.held
         return
     with ExitStack() as stack:
@@ -182,7 +186,9 @@ def _opened(checkpoint: Checkpoint, stack: ExitStack) -> Held:
             (folder / name).write_text(json.dumps(_followed(checkpoint, descriptor)), encoding="utf-8")
         else:
             (folder / name).symlink_to(link_to(descriptor, path))
-    return Held(checkpoint, folder, files, base, lender)
+    held = Held(checkpoint, folder, files, base, lender)
+    stack.callback(setattr, held, "open", False)
+    return held
 
 
 def _followed(checkpoint: Checkpoint, descriptor: int) -> dict[str, Any]:

@@ -214,3 +214,10 @@ def test_what_is_wrong_with_files_that_are_new_keeps_its_name(folder: Path, monk
         swap(folder / "config.json", b"silu", b"gelu")
         with pytest.raises(ModelChanged):
             opened.require_unchanged()
+
+
+def test_what_was_held_is_not_held_again_by_descriptors_that_may_be_others(folder: Path) -> None:
+    with hold(resolve_reference(str(folder), roots=None)) as opened, hold(opened.checkpoint) as again:
+        assert again is opened
+    with pytest.raises(ValueError, match="not held any more"), hold(opened.checkpoint):
+        pass
