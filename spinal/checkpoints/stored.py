@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from spinal.checkpoints.architecture import text_part
 from spinal.errors import ConfigInvalid, QuantizationUnsupported, WeightsCorrupt
 
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
@@ -108,8 +109,7 @@ def _check_names_and_types(tensors: Header, source: str) -> None:
 
 
 def _settings(config: Mapping[str, Any], source: str) -> Mapping[str, Any] | None:
-    text = config.get("text_config")
-    for holder in (config, text if isinstance(text, dict) else {}):
+    for holder in (config, text_part(config)):
         found = holder.get("quantization_config") or holder.get("compression_config")
         if isinstance(found, dict):
             return found
