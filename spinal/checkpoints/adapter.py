@@ -6,7 +6,7 @@ from typing import Any
 
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_config
-from spinal.checkpoints.stored import FLOATS
+from spinal.checkpoints.stored import FLOATS, NO_PATTERN
 from spinal.checkpoints.tensors import read_header
 from spinal.errors import AdapterInvalid
 
@@ -154,7 +154,7 @@ def _check_patterns(settings: Mapping[str, Any], checkpoint: Checkpoint) -> None
             raise AdapterInvalid(f"{source}: {name} is no pattern of at most {MOST_PATTERN} characters", hint=AGAIN)
         try:
             found = re.compile(pattern)
-        except (re.error, RecursionError, OverflowError) as error:
+        except NO_PATTERN as error:
             raise AdapterInvalid(f"{source}: {name} is no regular expression ({error})", hint=AGAIN) from error
         if not PLAIN.fullmatch(pattern):
             tried.append(found)
