@@ -79,6 +79,11 @@ class Held:
             (f"{depth}/{file.name}", file.stamp) for depth, part in enumerate(parts) for file in part._files.values()
         )
 
+    @property
+    def settled(self) -> bool:
+        """Whether what this host says of the files, base included, tells any later content of theirs apart."""
+        return all(file.settled for file in self._files.values()) and (self._base is None or self._base.settled)
+
     def require_unchanged(self) -> None:
         """Raise ModelChanged unless every file is still what it was when it was opened, and where it was.
 
@@ -88,9 +93,20 @@ class Held:
         """
         for file in self._files.values():
             self._require_same(file)
-        for part in (self._base, self._lender):
-            if part is not None:
-                part.require_unchanged()
+        for part in self._parts():
+            part.require_unchanged()
+
+    def require_no_change_seen(self) -> None:
+        """As :meth:`require_unchanged`, where something else was found wrong already: a file that is new, of which
+        nothing says that it changed and whose content was not read yet, is not said to have changed."""
+        for file in self._files.values():
+            if file.sha256 is not None or not _looks_same(file):
+                self._require_same(file)
+        for part in self._parts():
+            part.require_no_change_seen()
+
+    def _parts(self) -> list["Held"]:
+        return [part for part in (self._base, self._lender) if part is not None]
 
     def _require_same(self, file: _File) -> None:
         now = _stamp(os.fstat(file.descriptor))
@@ -156,7 +172,7 @@ def hold(checkpoint: Checkpoint) -> Iterator[Held]:
             raise
         except SpinalError:
             # Whatever was found wrong with a file that changed meanwhile, the change is what was wrong.
-            held.require_unchanged()
+            held.require_no_change_seen()
             raise
 
 
@@ -263,6 +279,13 @@ def _pieces(descriptor: int) -> Iterator[bytes]:
     while piece := os.pread(descriptor, HASH_PIECE, at):
         yield piece
         at += len(piece)
+
+
+def _looks_same(file: _File) -> bool:
+    try:
+        return _stamp(os.fstat(file.descriptor)) == file.stamp == _stamp(os.stat(file.path))
+    except OSError:
+        return False
 
 
 def _stamp(status: os.stat_result) -> Stamp:
