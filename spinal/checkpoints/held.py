@@ -79,11 +79,6 @@ class Held:
             (f"{depth}/{file.name}", file.stamp) for depth, part in enumerate(parts) for file in part._files.values()
         )
 
-    @property
-    def settled(self) -> bool:
-        """Whether what this host says of the files, base included, tells any later content of theirs apart."""
-        return all(file.settled for file in self._files.values()) and (self._base is None or self._base.settled)
-
     def require_unchanged(self) -> None:
         """Raise ModelChanged unless every file is still what it was when it was opened, and where it was.
 
