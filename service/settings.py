@@ -28,11 +28,8 @@ class Settings(BaseSettings):
     share_results: bool = False
     """Whether work that one tenant's audit needed is used for another's. Off, every tenant's checkpoints are measured
     for itself, and neither an answer nor its speed tells what others have audited."""
-
     remember_digest_s: float = Field(default=7 * 86400.0, gt=0)
     """How long the content of files that have not been touched is known without reading them again."""
-    missing_model_s: float = Field(default=600.0, ge=0)
-    """How long a run goes on being offered to workers while those that took it do not find its checkpoint."""
 
     # HTTP
     auth: Literal["required", "disabled"] = "required"
@@ -42,6 +39,7 @@ class Settings(BaseSettings):
     max_wait_s: float = Field(default=60.0, ge=0.0)
     """Longest ``?wait=`` of a long poll."""
 
+    # looking at checkpoints
     inspect_seconds: int = Field(default=45, ge=1)
     """How long looking at the checkpoints of one request may take; each goes on in a process of its own."""
     inspect_memory_mb: int = Field(default=2048, ge=512)
@@ -74,6 +72,8 @@ class Settings(BaseSettings):
     stuck_s: float = Field(default=90.0, ge=5.0)
     """A worker process in which no thread runs for this long is ended from outside its interpreter. Longer than a
     lease: a process that was only frozen for that long may go on with other work."""
+    missing_model_s: float = Field(default=600.0, ge=0)
+    """How long a run goes on being offered to workers while those that took it do not find its checkpoint."""
     outage_patience_s: float = Field(default=600.0, gt=0)
     """How long a worker goes on, and keeps a result it cannot store, while the database does not answer."""
 

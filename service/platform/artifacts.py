@@ -75,7 +75,7 @@ class ArtifactStore:
             with contextlib.suppress(FileNotFoundError):
                 self._fs.rm_file(partial)
         with local.open("rb") as stream:
-            return StoredFile(uri, local.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest())
+            return StoredFile(uri, local.stat().st_size, _sha256(stream))
 
     def sha256(self, uri: str) -> str | None:
         """Of a stored file's bytes as they are now; None when it is not there."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_config
+from spinal.checkpoints.stored import FLOATS, NO_PATTERN
 from spinal.checkpoints.tensors import read_header
 from spinal.errors import AdapterInvalid
 
@@ -44,7 +45,6 @@ STARTS = {
 }
 """Ways of init_lora_weights, or how they begin, after which the adapter alone does not say what it was trained on."""
 TASKS = (None, "CAUSAL_LM")
-FLOATS = ("F64", "F32", "F16", "BF16")
 WHOLE = ("I64", "U64", "I32", "U32", "I16", "U16", "U8")
 SIZES = ("r", "init_r", "target_r", "mini_r", "num_vectors", "vector_length", "n_frequency", "theta_d_length", "depth")
 """Settings that say how much memory is taken; what is stored has to bear them out."""
@@ -154,7 +154,7 @@ def _check_patterns(settings: Mapping[str, Any], checkpoint: Checkpoint) -> None
             raise AdapterInvalid(f"{source}: {name} is no pattern of at most {MOST_PATTERN} characters", hint=AGAIN)
         try:
             found = re.compile(pattern)
-        except (re.error, RecursionError, OverflowError) as error:
+        except NO_PATTERN as error:
             raise AdapterInvalid(f"{source}: {name} is no regular expression ({error})", hint=AGAIN) from error
         if not PLAIN.fullmatch(pattern):
             tried.append(found)

@@ -106,14 +106,12 @@ def _is_number(value: Any) -> bool:
 
 
 def check_architecture(config: Mapping[str, Any], source: str) -> None:
-    """Refuse a configuration that says of itself that it has no depth trace; ``source`` is what errors call it.
+    """Refuse a configuration that says of itself that it has no depth trace; ``source`` is what errors call it. Its
+    names were checked when it was read (:func:`spinal.checkpoints.configuration.as_meant`).
 
     Raises ConfigInvalid and ArchitectureUnsupported. What passes may still be refused once it is loaded.
     """
-    kind = config.get("model_type")
-    if not isinstance(kind, str):
-        raise ConfigInvalid(f"{source}: config.json names no model_type", hint="save the model with save_pretrained()")
-    name = architecture_of(config)
+    kind, name = config["model_type"], architecture_of(config)
     if config.get("is_encoder_decoder"):
         raise ArchitectureUnsupported(
             f"{source} is an encoder-decoder ({name or kind})",

@@ -105,6 +105,8 @@ class Inspectors:
                 return {"exceeded": "time"}
             except Closed:
                 self._end(child)
+                if last and not child.started:
+                    raise _no_inspector() from None
                 if last:
                     return {"exceeded": "memory"}
             except BaseException:
@@ -136,8 +138,13 @@ class Inspectors:
 
     def _take(self) -> "_Child":
         with self._lock:
-            # The latest first: it remembers most.
-            return self._idle.pop() if self._idle else _Child(self._bounds)
+            if self._idle:
+                # The latest first: it remembers most.
+                return self._idle.pop()
+        try:
+            return _Child(self._bounds)
+        except OSError as error:
+            raise _no_inspector() from error
 
     def _put_back(self, child: "_Child") -> None:
         with self._lock:
@@ -151,17 +158,23 @@ class Inspectors:
         child.end()
         with self._lock:
             self._ended = [each for each in [*self._ended, child] if not each.is_gone()]
-        self._put_back(_Child(self._bounds))
+        with suppress(OSError):
+            self._put_back(_Child(self._bounds))
 
     def close(self) -> None:
         """End all children. One that still works ends with its answer."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
+            ended = [*idle, *self._ended]
         for child in idle:
             child.end()
-        for child in [*idle, *self._ended]:
+        for child in ended:
             child.wait(END_S)
+
+
+def _no_inspector() -> NotReady:
+    return NotReady("no inspector could be started", hint="send the request again later")
 
 
 class _Child:
@@ -169,7 +182,9 @@ class _Child:
 
     def __init__(self, bounds: Bounds) -> None:
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | SINGLE | QUIET
-        environment["PYTHONPATH"] = str(Path(spinal.__file__).parents[1])
+        # What this process imports from, wherever that was said.
+        places = [str(Path(spinal.__file__).parents[1]), *filter(None, sys.path)]
+        environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(places))
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "spinal.checkpoints.child", str(bounds.seconds), str(bounds.megabytes)],
             stdin=subprocess.PIPE,
@@ -181,16 +196,16 @@ class _Child:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._questions, self._answers = self._process.stdin, self._process.stdout
-        self._started = False
+        self.started = False
 
     def ask(self, question: Message, seconds: float) -> Message:
         """Raises Closed when the child is dead, TimeoutError when it needs longer than ``seconds``."""
-        if not self._started:
+        if not self.started:
             try:
                 receive(self._answers.fileno(), time.monotonic() + START_S)
             except TimeoutError as error:
-                raise NotReady("no inspector could be started", hint="send the request again later") from error
-            self._started = True
+                raise _no_inspector() from error
+            self.started = True
         send(self._questions.fileno(), question)
         return receive(self._answers.fileno(), time.monotonic() + seconds)
 

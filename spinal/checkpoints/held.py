@@ -55,6 +55,8 @@ class Held:
     ) -> None:
         self._files = {file.name: file for file in files}
         self._base, self._lender = base, lender
+        self.open = True
+        """Whether its descriptors are; their numbers may belong to other files afterwards."""
         inner, lent = (None if part is None else part.checkpoint for part in (base, lender))
         self.checkpoint: Checkpoint = replace(original, path=folder, base=inner, lender=lent, roots=None, held=self)
         """The same checkpoint, with paths that lead to the open files and to nothing else."""
@@ -65,6 +67,11 @@ class Held:
         hashing = _Hashing(self._unread(), progress, cancelled)
         return self._digest(hashing)
 
+    @property
+    def settled(self) -> bool:
+        """Whether no file, base included, could have changed since it was opened and still have the times it has."""
+        return all(file.settled for file in self._files.values()) and (self._base is None or self._base.settled)
+
     def stamps(self) -> tuple[tuple[str, Stamp], ...]:
         """What this host says of every file, base included, as it was opened."""
         parts = [self] if self._base is None else [self, self._base]
@@ -72,17 +79,12 @@ class Held:
             (f"{depth}/{file.name}", file.stamp) for depth, part in enumerate(parts) for file in part._files.values()
         )
 
-    @property
-    def settled(self) -> bool:
-        """Whether what this host says of the files, base included, tells any later content of theirs apart."""
-        return all(file.settled for file in self._files.values()) and (self._base is None or self._base.settled)
-
     def require_unchanged(self) -> None:
         """Raise ModelChanged unless every file is still what it was when it was opened, and where it was.
 
         To be called after the last read. Where only the time of change of anything moved - somebody linked the file -
-        or a file was so new that it may have changed without a new time, it is read again, and equal content is no
-        change.
+        or a file was so new that it may have changed without a new time, it is hashed again, and equal content is no
+        change. Of a new file that nobody has hashed its times decide: no content was said to be its.
         """
         for file in self._files.values():
             self._require_same(file)
@@ -110,7 +112,8 @@ class Held:
             moved = True
         if moved or now[:-1] != file.stamp[:-1]:
             raise self._changed(file)
-        if now == file.stamp and file.settled:
+        if now == file.stamp and (file.settled or file.sha256 is None):
+            # Of what was never hashed nothing was said.
             return
         if file.sha256 is None or _sha256(file.descriptor) != file.sha256:
             raise self._changed(file)
@@ -152,6 +155,8 @@ def hold(checkpoint: Checkpoint) -> Iterator[Held]:
     64
     """
     if isinstance(checkpoint.held, Held):
+        if not checkpoint.held.open:
+            raise ValueError(f"{checkpoint.source} is not held any more")
         yield checkpoint.held
         return
     with ExitStack() as stack:
@@ -166,12 +171,22 @@ def hold(checkpoint: Checkpoint) -> Iterator[Held]:
             raise
 
 
+@contextmanager
+def private_folder() -> Iterator[Path]:
+    """A temporary folder that libraries are pointed at, so that they find nothing else. :func:`sweep_held` removes what
+    a killed process left."""
+    folder = Path(tempfile.mkdtemp(prefix=f"{HELD}{os.getpid()}-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _opened(checkpoint: Checkpoint, stack: ExitStack) -> Held:
     base, lender = (None if part is None else _opened(part, stack) for part in (checkpoint.base, checkpoint.lender))
     if lender is not None:
         lender.digest()
-    folder = Path(tempfile.mkdtemp(prefix=f"{HELD}{os.getpid()}-"))
-    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    folder = stack.enter_context(private_folder())
     files = []
     for name in checkpoint.files.names:
         path = checkpoint.path / name
@@ -183,17 +198,21 @@ def _opened(checkpoint: Checkpoint, stack: ExitStack) -> Held:
             (folder / name).write_text(json.dumps(_followed(checkpoint, descriptor)), encoding="utf-8")
         else:
             (folder / name).symlink_to(link_to(descriptor, path))
-    return Held(checkpoint, folder, files, base, lender)
+    held = Held(checkpoint, folder, files, base, lender)
+    stack.callback(setattr, held, "open", False)
+    return held
 
 
 def _followed(checkpoint: Checkpoint, descriptor: int) -> dict[str, Any]:
     """The configuration in the open file as it is followed, which is what the engine finds in its place. Raises
     ModelChanged where the file is not the one that was resolved."""
+    # A descriptor of its own, so that this one stays at its beginning.
+    own = os.open(link_to(descriptor, checkpoint.path / CONFIG), os.O_RDONLY | os.O_CLOEXEC)
     try:
-        # A descriptor of its own, so that this one stays at its beginning.
-        raw = read_most(os.open(link_to(descriptor, checkpoint.path / CONFIG), os.O_RDONLY), most_bytes(CONFIG))
-        found = as_meant(parse_json(raw, CONFIG, infinity=True), checkpoint.source).config
-    except (ValueError, OSError, ConfigInvalid):
+        found = as_meant(
+            parse_json(read_most(own, most_bytes(CONFIG)), CONFIG, infinity=True), checkpoint.source
+        ).config
+    except (ValueError, ConfigInvalid):
         found = {}
     if found != checkpoint.config:
         raise ModelChanged(
@@ -214,7 +233,7 @@ def _open(checkpoint: Checkpoint, path: Path) -> int:
 
 
 def sweep_held() -> list[Path]:
-    """Remove the private folders of processes that are gone; returns what was removed. They hold links alone."""
+    """Remove the private folders of processes that are gone; returns what was removed."""
     removed = []
     for folder in sorted(Path(tempfile.gettempdir()).glob(f"{HELD}*")):
         process = folder.name.removeprefix(HELD).partition("-")[0]

@@ -14,6 +14,7 @@ from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.files import file_error, most_bytes
 from spinal.checkpoints.held import Held, hold
 from spinal.checkpoints.opening import open_regular, read_regular
+from spinal.checkpoints.tensors import MOST_HEADER
 from spinal.checkpoints.unchanged import Remembered
 from spinal.documents.canonical import PYTHON_JSON, digest_of
 from spinal.errors import ModelChanged
@@ -21,7 +22,6 @@ from spinal.progress import CancelCheck, ProgressSink, ignore_progress, never_ca
 
 SAMPLES = 16
 SAMPLE_BYTES = 64 * 1024
-MOST_HEADER = 100 * 1024 * 1024
 
 _known: Remembered[str] = Remembered(1024)
 
@@ -85,7 +85,8 @@ def _former_files(folder: Path) -> list[Path]:
 def _snapshot(checkpoint: Checkpoint) -> str:
     """Of one folder; read again when the host says that a file changed."""
     paths = [checkpoint.path / name for name in checkpoint.files.names]
-    return _known.value((checkpoint.source, checkpoint.files), lambda: paths, lambda: _read_snapshot(checkpoint))
+    known = (checkpoint.source, checkpoint.files, checkpoint.roots)
+    return _known.value(known, lambda: paths, lambda: _read_snapshot(checkpoint))
 
 
 def _read_snapshot(checkpoint: Checkpoint) -> str:

@@ -34,7 +34,7 @@ def inspect(checkpoint: Checkpoint) -> None:
     if checkpoint.base is not None:
         # The tokenizer that is read is the base's, unless another is lent.
         inspect(replace(checkpoint.base, lender=checkpoint.lender))
-    known = (checkpoint.base is None, checkpoint.files, json.dumps(checkpoint.config, sort_keys=True))
+    known = (checkpoint.base is None, checkpoint.files, checkpoint.roots, json.dumps(checkpoint.config, sort_keys=True))
     # The configuration was read when the checkpoint was resolved.
     paths = [checkpoint.path / name for name in checkpoint.files.names if name != CONFIG]
     _sound.check(known, lambda: paths, lambda: _inspect_files(checkpoint))

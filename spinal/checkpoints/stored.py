@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from spinal.checkpoints.architecture import text_part
 from spinal.errors import ConfigInvalid, QuantizationUnsupported, WeightsCorrupt
 
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
@@ -41,6 +42,8 @@ GATHER = (
     "DeepSpeed ZeRO-3 left it so: gather the weights with zero_to_fp32.py, or train with "
     "stage3_gather_16bit_weights_on_model_save"
 )
+NO_PATTERN = (re.error, RecursionError, OverflowError)
+"""What compiling text that is no regular expression raises."""
 REMADE = frozenset({"bitnet", "fp_quant"})
 """Methods that change what a layer computes even where its weights are stored in 16 bits."""
 
@@ -122,8 +125,7 @@ def _check_names_and_types(tensors: Header, source: str) -> None:
 
 
 def _settings(config: Mapping[str, Any], source: str) -> Mapping[str, Any] | None:
-    text = config.get("text_config")
-    for holder in (config, text if isinstance(text, dict) else {}):
+    for holder in (config, text_part(config)):
         found = holder.get("quantization_config") or holder.get("compression_config")
         if isinstance(found, dict):
             return found
@@ -257,7 +259,7 @@ def _is_target(target: str, module: str, names: bool) -> bool:
         return target == module
     try:
         return re.match(target.removeprefix("re:"), module) is not None
-    except re.error:
+    except NO_PATTERN:
         return False
 
 
@@ -273,7 +275,7 @@ def _with_block(
     if strategy == "tensor":
         block = None
     elif strategy == "channel":
-        block = (1, columns)
+        block = (1, max(columns, 1))
     elif strategy == "group" and type(group) is int and group > 0:
         block = (1, group)
     elif strategy == "block":

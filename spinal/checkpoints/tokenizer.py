@@ -22,10 +22,6 @@ def has_tokenizer(checkpoint: Checkpoint) -> bool:
     return TOKENIZER in checkpoint.tokenizing.files.settings
 
 
-def tokenizer_file(checkpoint: Checkpoint) -> Path:
-    return checkpoint.tokenizing.path / TOKENIZER
-
-
 def read_tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:
     """What tokenizer.json says. Raises TokenizerInvalid."""
     where = checkpoint.tokenizing
@@ -44,7 +40,8 @@ def known_ids(checkpoint: Checkpoint) -> int:
 
     Raises TokenizerInvalid.
     """
-    return _known.value(checkpoint.tokenizing.source, lambda: _files(checkpoint), lambda: _count_ids(checkpoint))
+    where = checkpoint.tokenizing
+    return _known.value((where.source, where.roots), lambda: _files(checkpoint), lambda: _count_ids(checkpoint))
 
 
 def _files(checkpoint: Checkpoint) -> list[Path]:
@@ -108,4 +105,4 @@ def tokenizer_digest(checkpoint: Checkpoint) -> str:
             found[path.name] = hashlib.sha256(raw).hexdigest()
         return digest_of({"files": found})
 
-    return _digests.value(where.source, lambda: _files(checkpoint), digest)
+    return _digests.value((where.source, where.roots), lambda: _files(checkpoint), digest)

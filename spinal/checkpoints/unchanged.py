@@ -1,7 +1,6 @@
 """What was found sound once and has not changed since needs no second reading.
 
-A service checks the same checkpoints with every submission; reading a tokenizer of ten megabytes each time holds the
-interpreter for everybody else.
+A service checks the same checkpoints with every submission, and a tokenizer of ten megabytes takes a second to read.
 """
 
 import threading

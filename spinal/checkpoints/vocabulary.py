@@ -9,8 +9,8 @@ import json
 from typing import Any
 
 from spinal.checkpoints.checkpoint import Checkpoint
-from spinal.checkpoints.files import TOKENIZER_FILES, read_settings
-from spinal.checkpoints.tokenizer import TOKENIZER, read_tokenizer, tokenizer_file
+from spinal.checkpoints.files import TOKENIZER, TOKENIZER_FILES, read_settings
+from spinal.checkpoints.tokenizer import read_tokenizer
 from spinal.checkpoints.unchanged import Unchanged
 from spinal.errors import TokenizerInvalid
 from spinal.errors.faults import callers_fault
@@ -28,16 +28,16 @@ def check_tokenizer_loads(checkpoint: Checkpoint) -> None:
 
     Where the library is not installed it is not tried; a worker has it. Raises TokenizerInvalid.
     """
-    folder, where = tokenizer_file(checkpoint).parent, checkpoint.tokenizing
+    where = checkpoint.tokenizing
     names = [name for name in where.files.settings if name in TOKENIZER_FILES]
 
     def look() -> None:
         for name in names:
-            if name.endswith(".json"):
-                read_settings(folder, name, where.source, where.roots)
+            if name.endswith(".json") and name != TOKENIZER:
+                read_settings(where.path, name, where.source, where.roots)
         _try(read_tokenizer(checkpoint), checkpoint.source)
 
-    _read_before.check(None, lambda: [folder / name for name in names], look)
+    _read_before.check(where.roots, lambda: [where.path / name for name in names], look)
 
 
 def _try(tokenizer: dict[str, Any], source: str) -> None:

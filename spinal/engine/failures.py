@@ -72,20 +72,17 @@ def _not_runnable(args: tuple[object, ...], why: str) -> SpinalError:
 @contextmanager
 def architecture_failures(source: str) -> Iterator[None]:
     """Turn whatever a model's own code raises on a probe into ArchitectureUnsupported: it cannot be run on token ids
-    alone. Errors of ours, of the device, of memory and of the operating system pass."""
-    try:
-        yield
-    except (SpinalError, MemoryError, OSError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        if _of_device(error):
-            raise
-        first = f": {str(error).splitlines()[0][:200]}" if str(error) else ""
-        raise ArchitectureUnsupported(
-            f"{source}: its own code fails on token ids alone ({type(error).__name__}{first})",
+    alone. What :func:`callers_fault` lets pass passes."""
+
+    def unsupported(why: str) -> SpinalError:
+        return ArchitectureUnsupported(
+            f"{source}: its own code fails on token ids alone ({why})",
             hint="only models that continue a text, given nothing but the text, have a depth trace; where the message "
             "is about a dtype, try dtype float32",
-        ) from error
+        )
+
+    with callers_fault(unsupported):
+        yield
 
 
 @contextmanager

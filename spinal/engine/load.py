@@ -14,6 +14,7 @@ from spinal.checkpoints.held import Held
 from spinal.engine.accounting import SAVE, account, require_complete
 from spinal.engine.adapters import adapted_copy, merge_adapter
 from spinal.engine.classes import opening_class
+from spinal.engine.failures import callers_fault
 from spinal.engine.quiet import quiet
 from spinal.engine.slices import require_finite
 from spinal.engine.stored import FLOATS, Reading, StoredTensors
@@ -144,15 +145,21 @@ def _check_type_is_known(checkpoint: Checkpoint) -> None:
 def _load_config(checkpoint: Checkpoint) -> PretrainedConfig:
     """The configuration without what it says of quantization and of code: weights are read as floats, and run by
     transformers' own classes."""
-    try:
-        config = AutoConfig.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=False)
+    with callers_fault(lambda why: _unusable_config(checkpoint.source, why)):
+        config: PretrainedConfig = AutoConfig.from_pretrained(
+            checkpoint.path, local_files_only=True, trust_remote_code=False
+        )
         for holder in (config, config.get_text_config()):
             for name in ("quantization_config", "compression_config", "fusion_config"):
                 if hasattr(holder, name):
                     delattr(holder, name)
-    except Exception as error:
-        raise ConfigInvalid(f"{checkpoint.source}: config.json cannot be used ({_first_line(error)})") from error
     return config
+
+
+def _unusable_config(source: str, why: str) -> ConfigInvalid:
+    return ConfigInvalid(
+        f"{source}: config.json cannot be used ({why})", hint="save the model again with save_pretrained()"
+    )
 
 
 def _dtype(config: PretrainedConfig, tensors: StoredTensors, profile: MeasurementProfile) -> torch.dtype:
@@ -169,7 +176,13 @@ def _load_whole(
     """The model and remarks on stored tensors that it does not use. transformers converts, fuses and ties; it reads
     through ``tensors``, so that what it did not read is known."""
     reading = Reading(tensors)
-    try:
+
+    def unreadable(why: str) -> SpinalError:
+        if "conversion" in why:
+            why = "tensors that are fused or split when loaded are missing or of another shape than config.json says"
+        return WeightsCorrupt(f"{tensors.source}: weights cannot be loaded ({why})", hint=SAVE)
+
+    with callers_fault(unreadable), reading.own_failures():
         made: tuple[PreTrainedModel, dict[str, Any]] = chosen.from_pretrained(  # type: ignore[assignment]  # output_loading_info makes it a pair
             None,
             config=config,
@@ -179,20 +192,7 @@ def _load_whole(
             output_loading_info=True,
             local_files_only=True,
         )
-    except (SpinalError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        if reading.failures:
-            raise reading.failures[0] from error
-        why = _first_line(error)
-        if "conversion" in why:
-            why = "tensors that are fused or split when loaded are missing or of another shape than config.json says"
-        raise WeightsCorrupt(f"{tensors.source}: weights cannot be loaded ({why})", hint=SAVE) from error
     model, info = made
     mismatched = [str(item[0]) if isinstance(item, tuple) else str(item) for item in info["mismatched_keys"]]
     require_complete(info["missing_keys"], mismatched, tensors.names - reading.taken, tensors.source)
     return model, account(model, tensors, reading.taken)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

@@ -5,21 +5,21 @@ one block. It shares no code with :mod:`spinal.engine.stream`: names, dtypes and
 """
 
 import copy
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
 from torch import nn
 
+from spinal.checkpoints.held import private_folder
+from spinal.checkpoints.stored import FLOATS
 from spinal.checkpoints.tensors import read_header
 from spinal.engine.anatomy import Anatomy
+from spinal.engine.failures import callers_fault
 from spinal.engine.load import LoadedModel
 from spinal.engine.quiet import quiet
-from spinal.errors import ArchitectureUnsupported, SpinalError
+from spinal.errors import ArchitectureUnsupported
 
-FLOATS = {"F64", "F32", "F16", "BF16"}
-"""dtypes in safetensors headers of weights that need no scale."""
 WHOLE = "measure it without streaming"
 
 
@@ -35,25 +35,17 @@ def second_reading(loaded: LoadedModel, anatomy: Anatomy) -> Iterator[Anatomy | 
         yield None
         return
     name = next(name for name, module in loaded.model.named_modules() if module is anatomy.blocks)
-    with tempfile.TemporaryDirectory(prefix="spinal-second-") as folder:
-        try:
-            with quiet():
-                model = type(loaded.model).from_pretrained(
-                    checkpoint.path,
-                    config=copy.deepcopy(loaded.model.config),
-                    dtype=loaded.dtype,
-                    device_map={"": "disk"},
-                    offload_folder=folder,
-                    local_files_only=True,
-                    use_safetensors=True,
-                )
-        except (SpinalError, MemoryError, OSError):
-            raise
-        except Exception as error:
-            raise ArchitectureUnsupported(
-                f"{checkpoint.source}: transformers cannot leave its weights on disk ({type(error).__name__})",
-                hint=WHOLE,
-            ) from error
+    with private_folder() as folder:
+        with callers_fault(lambda why: _not_left_on_disk(checkpoint.source, why)), quiet():
+            model = type(loaded.model).from_pretrained(
+                checkpoint.path,
+                config=copy.deepcopy(loaded.model.config),
+                dtype=loaded.dtype,
+                device_map={"": "disk"},
+                offload_folder=str(folder),
+                local_files_only=True,
+                use_safetensors=True,
+            )
         blocks = model.eval().get_submodule(name)
         if not isinstance(blocks, nn.ModuleList):
             raise AssertionError("a module of one class has one type")
@@ -63,6 +55,10 @@ def second_reading(loaded: LoadedModel, anatomy: Anatomy) -> Iterator[Anatomy | 
 def _quantised(loaded: LoadedModel) -> bool:
     headers = (read_header(file, loaded.checkpoint.source) for file in loaded.checkpoint.weight_files())
     return any(entry["dtype"] not in FLOATS for header in headers for entry in header.values())
+
+
+def _not_left_on_disk(source: str, why: str) -> ArchitectureUnsupported:
+    return ArchitectureUnsupported(f"{source}: transformers cannot leave its weights on disk ({why})", hint=WHOLE)
 
 
 def not_the_same(source: str, block: int) -> ArchitectureUnsupported:

@@ -5,7 +5,8 @@ own memory: pages of a mapped file would count as this process's until unmapped.
 """
 
 import math
-from collections.abc import Set
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -147,7 +148,7 @@ class StoredTensors:
 
 
 class Reading:
-    """The stored tensors as a mapping that transformers loads from: each is read when it is asked for, and known."""
+    """The stored tensors as transformers loads them: each is read when it is asked for, and known."""
 
     def __init__(self, tensors: StoredTensors) -> None:
         self.taken: set[str] = set()
@@ -155,6 +156,16 @@ class Reading:
         self.failures: list[Exception] = []
         """What reading raised, which transformers passes on as text alone."""
         self.waiting = {name: _Unread(tensors, name, self) for name in sorted(tensors.names)}
+
+    @contextmanager
+    def own_failures(self) -> Iterator[None]:
+        """Give what reading raised its own type back."""
+        try:
+            yield
+        except Exception as error:
+            if self.failures and error is not self.failures[0]:
+                raise self.failures[0] from error
+            raise
 
 
 class _Unread:

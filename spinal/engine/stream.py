@@ -18,6 +18,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from spinal.engine.accounting import account, destinations
 from spinal.engine.classes import text_modules
+from spinal.engine.failures import callers_fault
 from spinal.engine.slices import require_finite
 from spinal.engine.stored import StoredTensors
 from spinal.errors import ConfigInvalid
@@ -113,12 +114,8 @@ def open_streamed(
     Raises NonFiniteWeights and WeightsCorrupt for tensors outside the blocks, which are read at once, ConfigInvalid
     where no model can be built.
     """
-    try:
-        with init_empty_weights(include_buffers=False):
-            model: PreTrainedModel = chosen._from_config(config, dtype=dtype)
-    except Exception as error:
-        why = next(iter(str(error).splitlines()), type(error).__name__)[:300]
-        raise ConfigInvalid(f"{tensors.source}: config.json describes no model that can be built ({why})") from error
+    with callers_fault(lambda why: _not_built(tensors.source, why)), init_empty_weights(include_buffers=False):
+        model: PreTrainedModel = chosen._from_config(config, dtype=dtype)
     if dtype != torch.float32 and getattr(model, "_keep_in_fp32_modules", None):
         return None
     found = _blocks(model, count)
@@ -152,6 +149,13 @@ def open_streamed(
                 module._buffers[name] = buffer.to(device)
     model.eval().requires_grad_(False)
     return model, BlockStore(blocks, prefix, reader), remarks
+
+
+def _not_built(source: str, why: str) -> ConfigInvalid:
+    return ConfigInvalid(
+        f"{source}: config.json describes no model that can be built ({why})",
+        hint="save the model again with save_pretrained()",
+    )
 
 
 def _untie(model: PreTrainedModel) -> None:

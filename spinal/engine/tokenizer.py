@@ -6,12 +6,8 @@ would give other ids, a remark says so.
 """
 
 import json
-import os
-import re
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +17,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.files import CONFIG, TOKENIZER_FILES
-from spinal.checkpoints.held import HELD
+from spinal.checkpoints.held import private_folder
 from spinal.checkpoints.tokenizer import TOKENIZER_CONFIG, read_tokenizer, read_tokenizer_config
-from spinal.errors import PromptSetInvalid, SpinalError, TokenizerInvalid
+from spinal.engine.failures import callers_fault
+from spinal.errors import PromptSetInvalid, TokenizerInvalid
 from spinal.prompts.sets import Conversation
 
 ACTING = frozenset(
@@ -89,18 +86,17 @@ class Tokenizer:
                 hint="write the prompts out as text, or save the tokenizer with its chat template",
             )
         messages = [{"role": message.role, "content": message.content} for message in conversation]
-        try:
+        with callers_fault(lambda why: self._refusal(where, why)):
             text: str = self.wrapped.apply_chat_template(
                 messages, chat_template=SAME_DAY + template, tokenize=False, add_generation_prompt=True
             )
-        except (MemoryError, OSError):
-            raise
-        except Exception as error:  # a template is a program of the checkpoint: it may raise anything
-            raise PromptSetInvalid(
-                f"{where}: the chat template of {self.source} refuses it ({first_line(error)})",
-                hint="templates may want other roles, or roles that alternate",
-            ) from error
         return text
+
+    def _refusal(self, where: str, why: str) -> PromptSetInvalid:
+        return PromptSetInvalid(
+            f"{where}: the chat template of {self.source} refuses it ({why})",
+            hint="templates may want other roles, or roles that alternate",
+        )
 
     def reads_the_clock(self) -> bool:
         """Whether the chat template asks for today's date."""
@@ -111,10 +107,12 @@ class Tokenizer:
         if self.auto is None:
             return 0
         try:
-            theirs = self.auto(list(texts), add_special_tokens=special, padding=False, truncation=False)["input_ids"]
-        except (MemoryError, KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException:  # noqa: BLE001  # a panic of Rust is no Exception; it would give no ids at all
+            with _faults(self.source, "fails under AutoTokenizer"):
+                theirs = self.auto(list(texts), add_special_tokens=special, padding=False, truncation=False)[
+                    "input_ids"
+                ]
+        except TokenizerInvalid:
+            # It would give no ids at all.
             return len(texts)
         ours = self.encode(texts, special=special)
         return sum(list(mine) != list(other) for mine, other in zip(ours, theirs, strict=True))
@@ -131,8 +129,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     the chat template that lie beside it. Reads no other file. Raises TokenizerInvalid."""
     whole, source = checkpoint.whole, checkpoint.source
     written, config = read_tokenizer(whole), read_tokenizer_config(whole)
-    with tempfile.TemporaryDirectory(prefix=f"{HELD}{os.getpid()}-") as folder, _faults(source, "cannot be loaded"):
-        place = Path(folder)
+    with private_folder() as place, _faults(source, "cannot be loaded"):
         _lay_out(whole, place)
         _write_config(place, {name: value for name, value in config.items() if _acts(name, value)})
         wrapped = PreTrainedTokenizerFast.from_pretrained(place, local_files_only=True)
@@ -146,7 +143,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
         if not ids:
             raise TokenizerInvalid(f"{source}: tokenizer.json holds no token", hint="save the tokenizer again")
         _write_config(place, {name: value for name, value in config.items() if name not in ELSEWHERE})
-        return Tokenizer(source, wrapped, max(ids) + 1, remarks, _auto(place))
+        return Tokenizer(source, wrapped, max(ids) + 1, remarks, _auto(source, place))
 
 
 def _acts(name: str, value: Any) -> bool:
@@ -154,10 +151,11 @@ def _acts(name: str, value: Any) -> bool:
 
 
 def _lay_out(checkpoint: Checkpoint, place: Path) -> None:
-    """Copies of what a tokenizer is read from, alone in a folder: a library finds nothing else there."""
+    """Links to what a tokenizer is read from, alone in a folder: a library finds nothing else there. Its settings are
+    written apart."""
     for name in (CONFIG, *TOKENIZER_FILES):
-        if (checkpoint.path / name).is_file():
-            shutil.copyfile(checkpoint.path / name, place / name)
+        if name != TOKENIZER_CONFIG and (checkpoint.path / name).is_file():
+            (place / name).symlink_to((checkpoint.path / name).absolute())
 
 
 def _write_config(place: Path, config: dict[str, Any]) -> None:
@@ -176,12 +174,12 @@ def _remarks(written: dict[str, Any], config: dict[str, Any]) -> tuple[str, ...]
     return tuple(found)
 
 
-def _auto(place: Path) -> Any:
+def _auto(source: str, place: Path) -> Any:
     try:
-        made = AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
-    except (MemoryError, KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException:  # noqa: BLE001  # a panic of Rust is no Exception; the tokenizer at hand does not depend on it
+        with _faults(source, "cannot be loaded by AutoTokenizer"):
+            made = AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+    except TokenizerInvalid:
+        # The tokenizer at hand does not depend on it.
         return None
     return None if type(made) is PreTrainedTokenizerFast else made
 
@@ -195,29 +193,9 @@ def auto_remark(tokenizer: Tokenizer, differing: int, count: int) -> str:
     )
 
 
-@contextmanager
-def _faults(source: str, what: str) -> Iterator[None]:
-    """Whatever a library raises on a caller's tokenizer is that tokenizer's fault; lack of memory or disk is not."""
-    try:
-        yield
-    except (SpinalError, MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise _invalid(source, what, error) from error
-    except BaseException as error:  # a panic of Rust is no Exception
-        raise _invalid(source, what, error) from error
-
-
-def _invalid(source: str, what: str, error: BaseException) -> TokenizerInvalid:
-    return TokenizerInvalid(
-        f"{source}: tokenizer {what} ({first_line(error)})", hint="save the fast tokenizer with the model"
+def _faults(source: str, what: str) -> AbstractContextManager[None]:
+    return callers_fault(
+        lambda why: TokenizerInvalid(
+            f"{source}: tokenizer {what} ({why})", hint="save the fast tokenizer with the model"
+        )
     )
-
-
-def first_line(error: BaseException) -> str:
-    """What an error of a library says, on one line, without folders of this machine."""
-    said = str(error).strip()
-    line = said.splitlines()[0][:300] if said else type(error).__name__
-    return re.sub(r"(?<!\S)['\"]?/\S*/", "", line)

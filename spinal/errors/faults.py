@@ -12,14 +12,16 @@ from contextlib import contextmanager
 from spinal.errors.base import SpinalError
 
 MOST_TEXT = 300
-SYSTEM = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM,
-    errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.ETIMEDOUT})  # fmt: skip
+SYSTEM = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE,
+    errno.ENOMEM, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.ETIMEDOUT})  # fmt: skip
 """Errors of disks, mounts and the machine: no fault of a file, and another attempt may succeed."""
 PANIC = "PanicException"
 """What Rust extensions raise when Rust code panics; each extension has a class of its own, below BaseException."""
 ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)")
 ABSOLUTE = re.compile(r"(?<![\w.:/~-])/(?:[^\s/'\"`,;:()\[\]{}<>]+/)+")
 """The folders of an absolute path; the last part stays."""
+TOLD_IN_TEXT = frozenset({"Exception", "RuntimeError", "SafetensorError", PANIC})
+"""Types in which libraries in Rust and C++ tell of disk and memory. In the text of others stand words of callers."""
 ALLOCATION = (
     "can't allocate memory",
     "not enough memory",
@@ -61,8 +63,7 @@ def is_of_the_system(error: BaseException) -> bool:
     """Whether disk, mount or memory failed. Libraries in Rust and C++ write that into the text of their own errors."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in SYSTEM
-    text = str(error)
-    named = re.search(r"os error (\d+)", text)
+    named = re.search(r"\(os error (\d+)\)", _told_by_library(error))
     return (named is not None and int(named[1]) in SYSTEM) or lacks_memory(error)
 
 
@@ -70,7 +71,11 @@ def lacks_memory(error: BaseException) -> bool:
     """Whether memory ran out, in Python or in a library."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
-    return any(sign in str(error) for sign in ALLOCATION)
+    return any(sign in _told_by_library(error) for sign in ALLOCATION)
+
+
+def _told_by_library(error: BaseException) -> str:
+    return str(error) if type(error).__name__ in TOLD_IN_TEXT else ""
 
 
 def reason(error: BaseException) -> str:

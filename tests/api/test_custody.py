@@ -138,6 +138,18 @@ def test_a_file_that_changes_under_a_measurement_ends_it(
         assert api.get(f"/v1/traces/{digest}").json()["model"]["weights_digest"] in (before, content_of_sft(models))
 
 
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("act", ACTS, ids=lambda act: act.__name__)
+def test_a_file_that_changes_before_it_is_measured_ends_the_audit(
+    api: TestClient, drain: Drain, models: Path, act: Act, name: str
+) -> None:
+    audit = submit(api, "local:dpo-short")
+    act(models / "dpo-short" / name)
+    drain()
+    found = read(api, audit)
+    assert (found["state"], code(found)) == ("FAILED", "model_changed")
+
+
 def content_of_sft(models: Path) -> str:
     """Of the bundled checkpoint, whatever a test has done to its copy."""
     bundled = clone("sft", models / "untouched")
@@ -292,16 +304,17 @@ def test_what_was_read_is_known_for_a_while_and_then_read_again(
     assert len(hashed) == first
 
 
-def test_of_files_that_changed_a_moment_ago_nothing_is_remembered_and_nothing_is_said_to_have_changed(
+def test_the_content_of_files_that_are_too_new_is_not_remembered(
     api: TestClient, drain: Drain, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, models: Path
 ) -> None:
     from spinal.checkpoints import held
 
-    monkeypatch.setattr(held, "SETTLED_NS", 3600 * 10**9)
-    for expected in (None, content(models / "sft")):
-        audit = submit(api, "local:sft", expected_weights_digest=expected)
-        drain()
-        assert read(api, audit)["state"] == "SUCCEEDED"
+    monkeypatch.setattr(held, "SETTLED_NS", 3_600 * 10**9)
+    first = submit(api, "local:sft")
+    drain()
+    again = submit(api, "local:sft", expected_weights_digest=content(models / "sft"))
+    drain()
+    assert [read(api, audit)["state"] for audit in (first, again)] == ["SUCCEEDED"] * 2
     with ledger.read() as session:
         assert session.execute(text("SELECT count(*) FROM snapshots")).scalar() == 0
 

@@ -141,6 +141,13 @@ def test_what_needs_more_memory_than_allowed_is_refused_for_that(tmp_path: Path)
         assert inspectors.survey({"candidate": "local:sft"}, [tmp_path]) == before
 
 
+@pytest.mark.parametrize("interpreter", ["/bin/false", "/no/such/interpreter"])
+def test_a_child_that_cannot_start_is_not_the_callers_fault(monkeypatch: pytest.MonkeyPatch, interpreter: str) -> None:
+    monkeypatch.setattr(sys, "executable", interpreter)
+    with Inspectors(Bounds(children=1)) as inspectors, pytest.raises(NotReady, match="started"):
+        inspectors.survey(PAIR, ROOTS)
+
+
 @pytest.mark.parametrize(
     ("answer", "error"),
     [({"system": "Input/output error", "ends": False}, StorageUnavailable),

@@ -29,7 +29,8 @@ def guarded(error: BaseException) -> None:
         ImportError("needs gptqmodel"), AttributeError("x"), AssertionError(), ZeroDivisionError("by zero"),
         RecursionError("deep"), KeyError("type"), SafetensorError("header"), OSError("not a folder"),
         OSError(errno.ENOENT, "none"), RuntimeError("size mismatch"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no"),
-        ExceptionGroup("many", [ValueError("one")]),
+        ExceptionGroup("many", [ValueError("one")]), KeyError("a tensor called (os error 28)"),
+        ValueError("no module Cannot allocate memory"),
     ],
     ids=lambda error: type(error).__name__,
 )  # fmt: skip

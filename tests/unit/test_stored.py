@@ -169,3 +169,17 @@ def mutated(entry: Any, junk: list[Any], draw: random.Random) -> Any:
         return draw.choice(junk)
     key = draw.choice(sorted(entry))
     return entry | {key: mutated(entry[key], junk, draw)}
+
+
+@pytest.mark.parametrize("target", ["re:(", "re:a{99999999999999999999}", "re:" + "(" * 5_000])
+def test_a_target_that_is_no_pattern_names_no_weight(target: str) -> None:
+    entry = ct(num_bits=8, type="float", strategy="channel")
+    entry["config_groups"]["g"]["targets"] = [target]
+    entry["config_groups"]["h"] = ct(num_bits=8, type="int")["config_groups"]["g"] | {"targets": [target]}
+    tensors, _ = READ["compressed, channels"]
+    with pytest.raises(QuantizationUnsupported, match="config_groups"):
+        of(tensors, entry)
+
+
+def test_a_weight_without_columns_is_refused_or_read_and_divides_by_nothing() -> None:
+    of({f"{M}.weight": ("F8_E4M3", 64, 0), f"{M}.weight_scale": ("BF16", 64, 0)}, CHANNEL)

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from spinal.checkpoints import held, unchanged
 from spinal.checkpoints import tokenizer as tokenizers
-from spinal.checkpoints import unchanged
 from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.held import hold
 from spinal.checkpoints.inspect import inspect
 from spinal.checkpoints.pair import prepare_sides
 from spinal.checkpoints.resolve import resolve_reference
 from spinal.checkpoints.unchanged import Unchanged
 from spinal.errors import (
     ArchitectureUnsupported,
+    ModelChanged,
     ModelNotFound,
     TokenizerInvalid,
     WeightsCorrupt,
@@ -198,3 +200,24 @@ def test_files_that_are_gone_are_never_known(tmp_path: Path) -> None:
     for _ in range(2):
         known.check(None, lambda: [tmp_path / "gone"], lambda: examined.append(1))
     assert examined == [1, 1]
+
+
+def test_what_is_wrong_with_files_that_are_new_keeps_its_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(held, "SETTLED_NS", 3_600 * 10**9)
+    checkpoint = resolve_reference(str(folder), roots=None)
+    with pytest.raises(WeightsCorrupt, match="what was wrong"), hold(checkpoint):
+        raise WeightsCorrupt("what was wrong")
+    with hold(checkpoint) as opened:
+        opened.require_unchanged()
+    with hold(checkpoint) as opened:
+        opened.digest()
+        swap(folder / "config.json", b"silu", b"gelu")
+        with pytest.raises(ModelChanged):
+            opened.require_unchanged()
+
+
+def test_what_was_held_is_not_held_again_by_descriptors_that_may_be_others(folder: Path) -> None:
+    with hold(resolve_reference(str(folder), roots=None)) as opened, hold(opened.checkpoint) as again:
+        assert again is opened
+    with pytest.raises(ValueError, match="not held any more"), hold(opened.checkpoint):
+        pass

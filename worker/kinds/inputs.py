@@ -49,7 +49,11 @@ def submitted_checkpoint(job: Job, spec: dict[str, Any]) -> Checkpoint:
             raise MissingHere(error) from error
         raise _changed(f"{spec['model']} is not what was submitted: {error.detail}") from error
     snapshot = former_snapshot if edition_of(spec) == FORMER else content_snapshot
-    if snapshot(checkpoint) != spec["snapshot"]:
+    try:
+        found = snapshot(checkpoint)
+    except SpinalError as error:
+        raise _changed(f"{checkpoint.source} is not what was submitted: {error.detail}") from error
+    if found != spec["snapshot"]:
         raise _changed(f"the files of {checkpoint.source} are not those that were submitted")
     return checkpoint
 

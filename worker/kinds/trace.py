@@ -67,8 +67,8 @@ def _read_otherwise(checkpoint: Checkpoint) -> bool:
 
 
 def _known_or_hashed(job: Job, held: Held) -> str:
-    """Digest of the weights, read from the disk once for as long as this host says that the files are untouched; of
-    files that are so new that it may not say so, read each time."""
+    """Digest of the weights, read from the disk once for as long as this host says that the files are untouched. Of
+    files that are too new it cannot say that."""
     if not held.settled:
         return held.digest(progress=job.report, cancelled=job.should_stop)
     files, latest_s = held_identity(held), job.settings.remember_digest_s
