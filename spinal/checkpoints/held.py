@@ -91,15 +91,6 @@ class Held:
         for part in self._parts():
             part.require_unchanged()
 
-    def require_no_change_seen(self) -> None:
-        """As :meth:`require_unchanged`, where something else was found wrong already: a file that is new, of which
-        nothing says that it changed and whose content was not read yet, is not said to have changed."""
-        for file in self._files.values():
-            if file.sha256 is not None or not _looks_same(file):
-                self._require_same(file)
-        for part in self._parts():
-            part.require_no_change_seen()
-
     def _parts(self) -> list["Held"]:
         return [part for part in (self._base, self._lender) if part is not None]
 
@@ -167,7 +158,7 @@ def hold(checkpoint: Checkpoint) -> Iterator[Held]:
             raise
         except SpinalError:
             # Whatever was found wrong with a file that changed meanwhile, the change is what was wrong.
-            held.require_no_change_seen()
+            held.require_unchanged()
             raise
 
 
@@ -274,13 +265,6 @@ def _pieces(descriptor: int) -> Iterator[bytes]:
     while piece := os.pread(descriptor, HASH_PIECE, at):
         yield piece
         at += len(piece)
-
-
-def _looks_same(file: _File) -> bool:
-    try:
-        return _stamp(os.fstat(file.descriptor)) == file.stamp == _stamp(os.stat(file.path))
-    except OSError:
-        return False
 
 
 def _stamp(status: os.stat_result) -> Stamp:
