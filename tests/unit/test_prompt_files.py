@@ -120,6 +120,12 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "YAML records": ("prompts", b"- prompt: how?\n- prompt: why?\n", "YAML"),
     "TOML": ("prompts", b'[[prompts]]\nprompt = "how?"\n', "TOML"),
     "a web page": ("p.txt", b"<!DOCTYPE html>\n<html>", "HTML"),
+    "elements": ("p.txt", b"<prompts>\n<p>how?</p>\n</prompts>\n\n", "HTML or XML"),
+    "an element with attributes": ("prompts", b'<set name="a">\n<p>how?</p>\n</set>', "HTML or XML"),
+    "elements by their name": ("p.xml", b"<p>how?</p>\n<p>why?</p>\n", "HTML or XML"),
+    "Markdown": ("p.md", b"# Prompts\n\n- how?\n- why?\n", "Markdown"),
+    "Python": ("p.py", b'prompts = [\n  "how?",\n]\n', "Python"),
+    "INI": ("p.ini", b"how = do I?\n", "INI"),
     "a spreadsheet": ("p.xlsx", b"PK\x03\x04rest", "zip"),
     "UTF-16": ("p.txt", "\ufeffhow do I?".encode("utf-16-le"), "UTF-16"),
     "Latin-1": ("p.txt", "wie geht das für dich?".encode("latin-1"), "not UTF-8"),
@@ -172,6 +178,8 @@ TEXTS = [
     "---\nhow do I?",
     "[section]\nhow do I?",
     "a\tb\nc\td",
+    "<think>\nhow do I?",
+    "<|user|>\nhow do I?\n</|user|>",
 ]
 
 

@@ -22,6 +22,14 @@ BINARY = {
     b"\xfe\xff": "UTF-16, not UTF-8",
 }
 """First bytes -> what the file is."""
+MARKUP, SECTIONS = "a page of HTML or XML", "TOML or INI"
+NAMED = {
+    ".yaml": "YAML", ".yml": "YAML", ".toml": SECTIONS, ".ini": SECTIONS, ".cfg": SECTIONS,
+    ".html": MARKUP, ".htm": MARKUP, ".xml": MARKUP, ".md": "Markdown", ".markdown": "Markdown",
+    ".rst": "reStructuredText", ".tex": "TeX", ".py": "Python",
+}  # fmt: skip
+"""End of a name -> what the file is."""
+ELEMENT = re.compile(r"<([A-Za-z][\w.:-]*)(\s[^<>]*)?>$")
 KEY = re.compile(r"\s*(- )?[A-Za-z_][\w-]*:(\s|$)")
 ITEM = re.compile(r"\s*- ")
 BARE_KEY = re.compile(r"[A-Za-z_][\w-]*:\s*([|>][+-]?)?$")
@@ -37,17 +45,24 @@ def _what(source: Source) -> str | None:
     for magic, what in BINARY.items():
         if source.raw.startswith(magic) and not (magic == b"BZh" and not source.raw[3:4].isdigit()):
             return what
-    if source.suffix in (".yaml", ".yml") or _is_yaml(source):
+    if source.suffix in NAMED:
+        return NAMED[source.suffix]
+    if _is_yaml(source):
         return "YAML"
-    if source.first.casefold().startswith(("<!doctype", "<html", "<?xml")):
-        return "a page of HTML or XML"
-    if source.suffix == ".toml" or _is_sections(source):
-        return "TOML or INI"
-    return None
+    if source.first.casefold().startswith(("<!doctype", "<html", "<?xml")) or _is_element(source):
+        return MARKUP
+    return SECTIONS if _is_sections(source) else None
 
 
 def _start(source: Source, count: int) -> list[str]:
     return [line for _, (_, line) in zip(range(count), source.significant(), strict=False)]
+
+
+def _is_element(source: Source) -> bool:
+    """Whether the first line opens what the last one closes."""
+    opened = ELEMENT.match(source.first.strip())
+    last = next((line for line in reversed(source.lines) if line.strip()), "")
+    return opened is not None and last.strip() == f"</{opened[1]}>"
 
 
 def _is_yaml(source: Source) -> bool:
