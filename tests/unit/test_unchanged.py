@@ -2,6 +2,9 @@
 
 import os
 import shutil
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -221,3 +224,19 @@ def test_what_was_held_is_not_held_again_by_descriptors_that_may_be_others(folde
         assert again is opened
     with pytest.raises(ValueError, match="not held any more"), hold(opened.checkpoint):
         pass
+
+
+def test_folders_of_killed_processes_are_removed_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    with held.private_folder() as living:
+        name = living.name.replace(f"-{os.getpid()}-", f"-{ended.pid}-")
+        left = tmp_path / name
+        elsewhere = tmp_path / name.replace(held.HELD, f"{held.HELD}1")
+        for folder in (left, elsewhere):
+            folder.mkdir()
+            (folder / "link").symlink_to("nowhere")
+        assert held.sweep_held() == [left]
+        assert sorted(tmp_path.iterdir()) == sorted([living, elsewhere])
+    assert list(tmp_path.iterdir()) == [elsewhere]
