@@ -23,10 +23,8 @@ MISMATCH = re.compile(r"size mismatch for (\S+): .*?torch\.Size\(\[(.*?)\]\).*?t
 
 
 def read_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """Name -> tensor of the adapter's file. Raises AdapterInvalid where there is none."""
+    """Name -> tensor of the adapter's file."""
     path = checkpoint.path / ADAPTER_WEIGHTS
-    if not path.is_file():
-        raise AdapterInvalid(f"{checkpoint.source} has no {ADAPTER_WEIGHTS}", hint=AGAIN)
     with system_errors(path):
         return load_file(path)
 
