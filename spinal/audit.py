@@ -57,6 +57,8 @@ class MeasuringEngine(Protocol):
         edition: Edition,
     ) -> Trace: ...
 
+    def check_same_ids(self, sides: Sequence[Checkpoint], prompts: PromptSet, profile: MeasurementProfile) -> None: ...
+
     def gather_evidence(
         self,
         reference: Checkpoint,
@@ -275,6 +277,7 @@ def audit_pair(
     with ExitStack() as stack:
         # From the first look to the last read: what is compared is what was traced.
         sides = [stack.enter_context(hold(s)).checkpoint if isinstance(s, Checkpoint) else s for s in given]
+        _check_ids(sides, found_prompts, profile, ports)
         traced = [
             side if isinstance(side, Traced) else trace_checkpoint(side, _needed(found_prompts), profile, ports=ports)
             for side in sides
@@ -288,6 +291,15 @@ def audit_pair(
             control=None if control is None else traced[2],
             started=started,
         )
+
+
+def _check_ids(
+    sides: Sequence[Checkpoint | Traced], prompts: PromptSet | None, profile: MeasurementProfile, ports: Ports
+) -> None:
+    """Other ids on the prompts end a comparison before anything is measured; against traces they are told later."""
+    checkpoints = [side for side in sides if isinstance(side, Checkpoint)]
+    if prompts is not None and len(checkpoints) > 1:
+        ports.engine().check_same_ids(checkpoints, prompts, profile)
 
 
 def prepare_audit(

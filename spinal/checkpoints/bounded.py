@@ -182,7 +182,9 @@ class _Child:
 
     def __init__(self, bounds: Bounds) -> None:
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | SINGLE | QUIET
-        environment["PYTHONPATH"] = str(Path(spinal.__file__).parents[1])
+        # What this process imports from, wherever that was said.
+        places = [str(Path(spinal.__file__).parents[1]), *filter(None, sys.path)]
+        environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(places))
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "spinal.checkpoints.child", str(bounds.seconds), str(bounds.megabytes)],
             stdin=subprocess.PIPE,

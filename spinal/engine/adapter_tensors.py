@@ -83,7 +83,7 @@ def fill(wrapped: Any, of_base: set[int], tensors: Mapping[str, Tensor], source:
     whole = {n: p for n, p in wrapped.named_parameters(remove_duplicate=False) if id(p) in of_base and n in tensors}
     for name, parameter in whole.items():
         _replace(parameter, tensors[name], name, source)
-    rest = {name: tensor for name, tensor in tensors.items() if name not in whole}
+    rest = {name: t for name, t in tensors.items() if name not in whole and not _is_said_twice(name, tensors)}
     try:
         found: Any = set_peft_model_state_dict(wrapped, rest)
     except KeyError as error:
@@ -103,6 +103,13 @@ def fill(wrapped: Any, of_base: set[int], tensors: Mapping[str, Tensor], source:
     for name in lacking:
         count = f"{len(lacking)} of {len(expected)}"
         raise AdapterInvalid(f"{source}: {count} tensors of the adapter are missing, first {name}", hint=AGAIN)
+
+
+def _is_said_twice(name: str, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether another name holds the same: where the vocabulary was resized, PEFT saves a table that is a module to
+    save for the second time under the name that it has inside its wrapper, and does not read that one."""
+    first = tensors.get(name.replace(".modules_to_save.", ".", 1))
+    return ".modules_to_save." in name and first is not None and torch.equal(first, tensors[name])
 
 
 def _replace(parameter: nn.Parameter, tensor: Tensor, name: str, source: str) -> None:

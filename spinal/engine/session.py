@@ -19,7 +19,7 @@ from spinal.engine.load import LoadedModel, load, load_pair
 from spinal.engine.probes import check_probes
 from spinal.engine.reporter import Reporter
 from spinal.engine.rotary import forget_lengths
-from spinal.engine.tokens import Batch, GatheredRows, Tokens, lens_rows, make_batches, tokenize
+from spinal.engine.tokens import AGREE, Batch, GatheredRows, Tokens, lens_rows, make_batches, tokenize
 from spinal.engine.transport import Readout
 from spinal.errors import PairMismatch, TokenizerMismatch
 from spinal.profile import MeasurementProfile
@@ -155,7 +155,7 @@ def open_pair(reference: Checkpoint, candidate: Checkpoint, setup: Setup) -> tup
     if (ours.tokens.ids, ours.tokens.continuations) != (theirs.tokens.ids, theirs.tokens.continuations):
         raise TokenizerMismatch(
             f"{reference.source} and {candidate.source} turn the prompts into different token ids",
-            hint="compare checkpoints whose tokenizers agree on these prompts, or name one for both: --tokenizer DIR",
+            hint=AGREE,
         )
     if ours.readout.vocabulary != theirs.readout.vocabulary:
         raise PairMismatch(

@@ -6,7 +6,6 @@ would give other ids, a remark says so.
 """
 
 import json
-import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -152,10 +151,11 @@ def _acts(name: str, value: Any) -> bool:
 
 
 def _lay_out(checkpoint: Checkpoint, place: Path) -> None:
-    """Copies of what a tokenizer is read from, alone in a folder: a library finds nothing else there."""
+    """Links to what a tokenizer is read from, alone in a folder: a library finds nothing else there. Its settings are
+    written apart."""
     for name in (CONFIG, *TOKENIZER_FILES):
-        if (checkpoint.path / name).is_file():
-            shutil.copyfile(checkpoint.path / name, place / name)
+        if name != TOKENIZER_CONFIG and (checkpoint.path / name).is_file():
+            (place / name).symlink_to((checkpoint.path / name).absolute())
 
 
 def _write_config(place: Path, config: dict[str, Any]) -> None:

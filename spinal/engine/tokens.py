@@ -1,6 +1,6 @@
 """Token ids, fixed batches, and the positions that are read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.documents.canonical import digest_of
 from spinal.engine.load import LoadedModel
-from spinal.engine.tokenizer import Tokenizer, auto_remark
-from spinal.errors import ContextExceeded, PromptSetInvalid, TokenizerInvalid
+from spinal.engine.tokenizer import Tokenizer, auto_remark, load_tokenizer
+from spinal.errors import ContextExceeded, PromptSetInvalid, TokenizerInvalid, TokenizerMismatch
 from spinal.profile import MeasurementProfile
 from spinal.prompts.sets import Prompt, PromptSet
 
@@ -20,6 +21,7 @@ IntArray = npt.NDArray[np.int64]
 
 
 Ids = tuple[int, ...]
+AGREE = "compare checkpoints whose tokenizers agree on these prompts, or name one for both: --tokenizer DIR"
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,22 @@ def tokenize(loaded: LoadedModel, prompts: PromptSet, profile: MeasurementProfil
     )
 
 
+def check_same_ids(sides: Sequence[Checkpoint], prompts: PromptSet, profile: MeasurementProfile) -> None:
+    """Raise TokenizerMismatch unless all ``sides`` turn the prompts into the ids of the first: told from tokenizers,
+    ahead of any weight. Raises TokenizerInvalid and PromptSetInvalid, too."""
+    first: list[list[int]] | None = None
+    for side in sides:
+        tokenizer = load_tokenizer(side.tokenizing)
+        rendered = [_rendered(tokenizer, prompt, number) for number, prompt in enumerate(prompts.prompts, start=1)]
+        ids = _ids_of(tokenizer, rendered, special=profile.add_special_tokens)
+        first = ids if first is None else first
+        different = next((n for n, (a, b) in enumerate(zip(first, ids, strict=True), start=1) if a != b), None)
+        if different is not None:
+            raise TokenizerMismatch(
+                f"{sides[0].source} and {side.source} turn prompt {different} into different token ids", hint=AGREE
+            )
+
+
 def _rendered(tokenizer: Tokenizer, prompt: Prompt, number: int) -> tuple[str, bool]:
     """Text of a prompt, and whether a template wrote it, special tokens included."""
     if isinstance(prompt, str):
@@ -103,8 +121,16 @@ def _rendered(tokenizer: Tokenizer, prompt: Prompt, number: int) -> tuple[str, b
 
 def _encode(tokenizer: Tokenizer, rendered: list[tuple[str, bool]], *, special: bool) -> tuple[list[list[int]], int]:
     """Ids of every text, and how many texts AutoTokenizer turns into others."""
-    encoded: list[list[int]] = [[] for _ in rendered]
     differing = 0
+    for templated in (False, True):
+        texts = [text for text, mine in rendered if mine == templated]
+        if texts:
+            differing += tokenizer.differs_from_auto(texts, special=special and not templated)
+    return _ids_of(tokenizer, rendered, special=special), differing
+
+
+def _ids_of(tokenizer: Tokenizer, rendered: list[tuple[str, bool]], *, special: bool) -> list[list[int]]:
+    encoded: list[list[int]] = [[] for _ in rendered]
     for templated in (False, True):
         places = [place for place, (_, mine) in enumerate(rendered) if mine == templated]
         if not places:
@@ -113,8 +139,7 @@ def _encode(tokenizer: Tokenizer, rendered: list[tuple[str, bool]], *, special: 
         texts, added = [rendered[place][0] for place in places], special and not templated
         for place, ids in zip(places, tokenizer.encode(texts, special=added), strict=True):
             encoded[place] = ids
-        differing += tokenizer.differs_from_auto(texts, special=added)
-    return encoded, differing
+    return encoded
 
 
 def _about(tokenizer: Tokenizer, prompts: PromptSet, encoded: list[list[int]], kept: list[int]) -> list[str]:

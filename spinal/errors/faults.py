@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from spinal.errors.base import SpinalError
 
 MOST_TEXT = 300
-SYSTEM = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM,
-    errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.ETIMEDOUT, errno.EFBIG})  # fmt: skip
+SYSTEM = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE,
+    errno.ENOMEM, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.ETIMEDOUT})  # fmt: skip
 """Errors of disks, mounts and the machine: no fault of a file, and another attempt may succeed."""
 PANIC = "PanicException"
 """What Rust extensions raise when Rust code panics; each extension has a class of its own, below BaseException."""

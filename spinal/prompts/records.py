@@ -1,6 +1,7 @@
 """Records: what one entry of a prompt file says, whichever format the file has."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -18,11 +19,19 @@ EXAMPLE = 'for example {"prompt": "How do I reset a password?"}'
 def parse_json(text: str, where: str) -> Any:
     """The JSON value in ``text``; raises PromptSetInvalid."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_object)
     except RecursionError as error:
         raise PromptSetInvalid(f"{where}: nested too deeply", hint="one JSON object a line") from error
     except ValueError as error:
         raise PromptSetInvalid(f"{where}: not JSON ({error})", hint="one JSON object a line") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"member {twice[:40]!r} occurs twice")
+    return found
 
 
 def read_entry(entry: Any, where: str) -> Pair | None:
@@ -72,6 +81,7 @@ def read_messages(entries: list[Any], where: str) -> Conversation:
 
 def _message(entry: Any, where: str) -> Message:
     if isinstance(entry, dict):
+        _require_text(entry, where)
         role = entry.get("role", entry.get("from"))
         content = _content(entry.get("content", entry.get("value")))
         if isinstance(role, str) and content is not None:
@@ -81,15 +91,34 @@ def _message(entry: Any, where: str) -> Message:
     )
 
 
+def _require_text(message: dict[str, Any], where: str) -> None:
+    """Refuse what a template would write out, or a model see, beside the text: without it another prompt is read."""
+    content = message.get("content")
+    parts = content if isinstance(content, list) else []
+    kinds = [part.get("type") for part in parts if isinstance(part, dict)]
+    other = next((kind for kind in kinds if kind != "text"), None)
+    if other is not None or message.get("tool_calls") or message.get("function_call"):
+        what = "calls a tool" if other is None else f"holds a part of type {str(other)[:40]!r}"
+        raise PromptSetInvalid(f"{where}: {what}, and only text is read", hint="write the whole prompt out as text")
+
+
 def _content(content: Any) -> str | None:
     """Text, or the text of parts that are all text."""
-    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
+    if (
+        isinstance(content, list)
+        and content
+        and all(isinstance(part, dict) and part.get("type") == "text" for part in content)
+    ):
         texts = [part.get("text") for part in content]
         return "".join(texts) if all(isinstance(text, str) for text in texts) else None
     return content if isinstance(content, str) else None
 
 
 def _record(record: dict[str, Any], where: str) -> Pair | None:
+    if record.get("tools"):
+        raise PromptSetInvalid(
+            f"{where}: a chat with 'tools', and only text is read", hint="write the whole prompt out as text"
+        )
     for members, read in RECORDS.items():
         if all(isinstance(record.get(member), str | list) for member in members):
             return read(record, where)
@@ -101,9 +130,12 @@ def _record(record: dict[str, Any], where: str) -> Pair | None:
 
 
 def _prompt(record: dict[str, Any], where: str) -> Pair:
-    continuation = record.get("continuation")
+    name = "continuation" if record.get("continuation") is not None else "completion"
+    continuation = record.get(name)
+    if isinstance(continuation, list) and len(continuation) == 1:
+        continuation = read_messages(continuation, f"{where}, {name}")[0].content
     if continuation is not None and not isinstance(continuation, str):
-        raise PromptSetInvalid(f"{where}: 'continuation' must be text")
+        raise PromptSetInvalid(f"{where}: {name!r} must be text")
     prompt = record["prompt"]
     return prompt if isinstance(prompt, str) else read_messages(prompt, where), continuation
 

@@ -90,7 +90,6 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         "architecture_unsupported",
     ),
     "BERT": ({"config__json": config(model_type="bert", architectures=["BertModel"])}, "architecture_unsupported"),
-    "no tokenizer": ({"tokenizer__json": None, "tokenizer_config__json": None}, "tokenizer_invalid"),
     "tokenizer is no JSON": ({"tokenizer__json": "{"}, "tokenizer_invalid"),
     "another depth": ({"config__json": config(num_hidden_layers=3)}, "pair_mismatch"),
 }
@@ -103,14 +102,6 @@ def test_broken_checkpoints(api: TestClient, models: Path, name: str) -> None:
     problem = refused(api.post("/v1/audits", json=PAIR | {"candidate": "local:broken"}), 422, code)
     assert "local:broken" in problem["detail"] or code == "pair_mismatch"
     assert str(models) not in json.dumps(problem), "an answer names no path of the server"
-
-
-def test_a_pair_without_a_common_tokenizer(api: TestClient, models: Path) -> None:
-    tokenizer = json.loads((BUNDLED / "sft" / "tokenizer.json").read_text())
-    tokenizer["model"]["merges"] = tokenizer["model"].get("merges", [])[:-1]
-    tokenizer["added_tokens"] = tokenizer["added_tokens"][:-1]
-    clone("dpo-short", models / "other", tokenizer__json=json.dumps(tokenizer))
-    refused(api.post("/v1/audits", json=PAIR | {"candidate": "local:other"}), 422, "tokenizer_mismatch")
 
 
 @pytest.mark.parametrize(

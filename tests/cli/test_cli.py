@@ -145,7 +145,9 @@ def test_a_mismatched_pair_is_refused_before_anything_is_measured(tmp_path: Path
     for file in Path(DPO).iterdir():
         (other / file.name).write_bytes(file.read_bytes())
     tokenizer = json.loads((other / "tokenizer.json").read_text())
-    tokenizer["added_tokens"] = tokenizer["added_tokens"][:-1]
+    vocabulary = tokenizer["model"]["vocab"]
+    e, t = vocabulary["e"], vocabulary["t"]
+    vocabulary |= {"e": t, "t": e}
     (other / "tokenizer.json").write_text(json.dumps(tokenizer))
     done = spinal("compare", SFT, str(other), "--json")
     assert json.loads(done.stderr)["code"] == "tokenizer_mismatch"

@@ -227,5 +227,5 @@ def test_a_read_that_fails_keeps_its_own_error(
 
 def test_a_model_type_without_a_causal_model_is_no_weight_s_fault(tiny: Tiny, tmp_path: Path) -> None:
     checkpoint = changed(tiny("llama"), tmp_path / "m", dict, {"model_type": "t5"})
-    with pytest.raises(ArchitectureUnsupported, match="no causal language model for model type 't5'"):
+    with pytest.raises(ArchitectureUnsupported, match="no causal language model of type 't5'"):
         load(checkpoint, PROFILE, "cpu")

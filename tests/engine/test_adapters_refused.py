@@ -252,6 +252,8 @@ RESIZED: dict[str, tuple[str, int, Callable[[], Any], dict[str, Any]]] = {
     "both saved as modules": ("llama", 1, lora(modules_to_save=TABLES), {}),
     "both saved as layers": ("llama", 64, lora(), SAVED),
     "both trained and saved": ("llama", 3, lora(target_modules=["q_proj", *TABLES]), SAVED),
+    "both as modules and as layers": ("llama", 1, lora(modules_to_save=TABLES), SAVED),
+    "tied, both as modules and as layers": ("llama-tied", 1, lora(modules_to_save=TABLES), SAVED),
     "tied and saved": ("llama-tied", 2, lora(), SAVED),
     "tied, both as modules": ("llama-tied", 2, lora(modules_to_save=TABLES), {}),
     "tied and kept tied": ("llama-tied", 2, lora(modules_to_save=["embed_tokens"], ensure_weight_tying=True), {}),
@@ -272,6 +274,13 @@ def test_a_base_is_resized_to_the_rows_of_its_adapter(name: str, tiny: Callable[
             # As for every adapter: one more rounding of the weights, and another order of sums.
             torch.testing.assert_close(model(input_ids=IDS).logits, expected, rtol=0.0, atol=1e-4)
         assert all(torch.equal(tensor, before[name]) for name, tensor in ours.model.state_dict().items())
+
+
+def test_a_table_that_is_saved_twice_must_be_one(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    folder = grown(tiny("llama"), tmp_path / "adapter", 1, lora(modules_to_save=TABLES), **SAVED)
+    rewrite(folder, lambda t: {name: v + ("lm_head.modules_to_save" in name) for name, v in t.items()})
+    with pytest.raises(AdapterInvalid, match=r"1 of .* match nothing .*lm_head\.modules_to_save"):
+        opened(folder)
 
 
 UNFILLED: dict[str, tuple[str, Callable[[], Any]]] = {

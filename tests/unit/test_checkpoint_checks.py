@@ -22,6 +22,7 @@ from spinal.errors import (
     ArchitectureUnsupported,
     Cancelled,
     ConfigInvalid,
+    ModelChanged,
     ModelNotFound,
     ModelPathRefused,
     ModelReferenceInvalid,
@@ -456,3 +457,22 @@ def test_hashing_says_how_far_it_is_and_can_be_stopped(tmp_path: Path, monkeypat
     with pytest.raises(Cancelled):
         weights_digest(lora, progress=steps.append, cancelled=lambda: len(steps) == 2)
     assert len(steps) == 2
+
+
+@pytest.mark.parametrize("changes", [True, False])
+@pytest.mark.parametrize("settled_after_s", [0, 3600])
+def test_an_error_is_its_own_whatever_the_age_of_the_files_unless_one_was_seen_to_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settled_after_s: int, changes: bool
+) -> None:
+    monkeypatch.setattr(held, "SETTLED_NS", settled_after_s * 10**9)
+    write(tmp_path / "base")
+    lora = resolve_reference(str(adapter(tmp_path / "lora", "../base")), roots=None)
+
+    def read() -> None:
+        with held.hold(lora):
+            if changes:
+                (tmp_path / "base" / "tokenizer.json").unlink()
+            raise WeightsCorrupt("found while it was read")
+
+    with pytest.raises(ModelChanged if changes else WeightsCorrupt):
+        read()

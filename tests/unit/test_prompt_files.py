@@ -336,3 +336,59 @@ def test_no_record_breaks_the_reader(entry: Any) -> None:
         return
     if pair is not None and pair[0]:
         PromptSet((pair[0],), (pair[1],))
+
+
+@pytest.mark.parametrize("name", ["p.txt", "p.csv", "p.jsonl", "p"])
+def test_lines_that_end_in_carriage_returns_are_lines(name: str) -> None:
+    written = {
+        "p.csv": table(",", ("prompt", "continuation"), *((prompt, "yes") for prompt in TWO)),
+        "p.jsonl": lines(*TWO),
+    }.get(name, "\n".join(TWO))
+    ends = [written.replace("\r\n", "\n").replace("\n", end) for end in ("\n", "\r\n", "\r")]
+    assert [parse_prompts(Source(name, each.encode())).prompts for each in ends] == [tuple(TWO)] * 3
+
+
+@pytest.mark.parametrize("name", ["p.txt", "p", "p.csv"])
+def test_a_cell_beyond_what_the_table_reader_takes_is_text_or_refused(name: str) -> None:
+    text = "river, stone " * 20_000
+    with contextlib.suppress(PromptSetInvalid):
+        assert parse_prompts(Source(name, text.encode())).prompts == (text,)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("p.csv", "prompt,prompt\na,b\n"),
+        ("p.csv", "id,Prompt,id, prompt \n1,a,2,b\n"),
+        ("p.jsonl", '{"prompt": "a", "prompt": "b"}\n'),
+        ("p.json", '[{"messages": [{"role": "user", "content": "a", "content": "b"}]}]'),
+    ],
+)
+def test_what_is_said_twice_is_refused(name: str, text: str) -> None:
+    with pytest.raises(PromptSetInvalid, match=r"more than once|twice"):
+        parse_prompts(Source(name, text.encode()))
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {
+            "messages": [
+                {"role": "assistant", "content": "", "tool_calls": [{"id": "1"}]},
+                {"role": "tool", "content": "r"},
+            ]
+        },
+        {"messages": [{"role": "assistant", "content": None, "function_call": {"name": "f"}}]},
+        {"messages": [{"role": "user", "content": "u"}], "tools": [{"type": "function"}]},
+        {"messages": [{"role": "user", "content": [{"type": "image", "url": "x"}, {"type": "text", "text": "u"}]}]},
+        {"prompt": [{"role": "user", "content": [{"type": "input_audio"}]}]},
+    ],
+)
+def test_a_chat_of_more_than_text_is_refused_by_what_it_holds(record: Any) -> None:
+    with pytest.raises(PromptSetInvalid, match="only text is read"):
+        read_entry(record, "record 1")
+
+
+@pytest.mark.parametrize("completion", ["Dig.", [{"role": "assistant", "content": "Dig."}]])
+def test_a_completion_is_a_continuation(completion: Any) -> None:
+    assert read_entry({"prompt": TWO[0], "completion": completion}, "record 1") == (TWO[0], "Dig.")

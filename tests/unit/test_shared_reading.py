@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save
 
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.pair import (
@@ -150,7 +151,7 @@ def based(folder: Path, named: str, shapes: dict[str, tuple[int, int]]) -> Path:
         tensors[f"base_model.model.{module}.lora_A.weight"] = np.ones((2, columns), np.float32)
         tensors[f"base_model.model.{module}.lora_B.weight"] = np.ones((rows, 2), np.float32)
     folder.mkdir()
-    (folder / "adapter_model.safetensors").write_bytes(safetensors(tensors))
+    (folder / "adapter_model.safetensors").write_bytes(save(tensors))
     (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": named, "peft_type": "LORA"}))
     return folder
 

@@ -23,11 +23,13 @@ class Source:
     def text(self) -> str:
         """Raises PromptSetInvalid for what is not UTF-8."""
         try:
-            return self.raw.decode("utf-8-sig")
+            text = self.raw.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise PromptSetInvalid(
                 f"{self.name} is not UTF-8 (byte {error.start})", hint="convert the file to UTF-8"
             ) from error
+        # Lines end in a lone carriage return in files of old spreadsheets.
+        return text if "\n" in text else text.replace("\r", "\n")
 
     @cached_property
     def lines(self) -> list[str]:

@@ -24,7 +24,7 @@ def _read(source: Source) -> Gathered:
         raise PromptSetInvalid(
             f"{source.name} is Parquet, and pyarrow, which reads it, is not installed", hint=install_hint("parquet")
         ) from error
-    wanted = {member for members in RECORDS for member in members} | {"continuation"}
+    wanted = {member for members in RECORDS for member in members} | {"continuation", "completion"}
     try:
         file = parquet.ParquetFile(io.BytesIO(source.raw))
         names = file.schema_arrow.names

@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 
@@ -42,7 +43,10 @@ def _knows(source: Source) -> bool:
 def _delimiter(source: Source) -> str | None:
     """The delimiter under which the header names what a record needs, and something more."""
     for delimiter in DELIMITERS:
-        cells = next(csv.reader([source.first], delimiter=delimiter), [])
+        try:
+            cells = next(csv.reader([source.first], delimiter=delimiter), [])
+        except csv.Error:
+            continue
         if len(cells) > 1 and names_a_record(_columns(cells)):
             return delimiter
     return None
@@ -74,6 +78,10 @@ def _read(source: Source) -> Gathered:
             f"{source.name}: the first line names no column 'prompt', nor 'chosen' and 'rejected'; it has "
             f"{', '.join(repr(column[:40]) for column in columns[:5])}",
             hint="give the table a header, for example: prompt,continuation",
+        )
+    if twice := [column for column, count in Counter(filter(None, columns)).items() if count > 1]:
+        raise PromptSetInvalid(
+            f"{source.name}: the first line names column {twice[0][:40]!r} more than once", hint="keep one of them"
         )
     found = Gathered()
     for number, cells in rows:
