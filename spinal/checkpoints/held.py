@@ -89,20 +89,9 @@ class Held:
         """
         for file in self._files.values():
             self._require_same(file)
-        for part in self._parts():
-            part.require_unchanged()
-
-    def require_no_change_seen(self) -> None:
-        """As :meth:`require_unchanged`, where something else was found wrong already: a file that is new, of which
-        nothing says that it changed and whose content was not read yet, is not said to have changed."""
-        for file in self._files.values():
-            if file.sha256 is not None or not _looks_same(file):
-                self._require_same(file)
-        for part in self._parts():
-            part.require_no_change_seen()
-
-    def _parts(self) -> list["Held"]:
-        return [part for part in (self._base, self._lender) if part is not None]
+        for part in (self._base, self._lender):
+            if part is not None:
+                part.require_unchanged()
 
     def _require_same(self, file: _File) -> None:
         now = _stamp(os.fstat(file.descriptor))
@@ -114,7 +103,6 @@ class Held:
         if moved or now[:-1] != file.stamp[:-1]:
             raise self._changed(file)
         if now == file.stamp and (file.settled or file.sha256 is None):
-            # Of what was never hashed nothing was said.
             return
         if file.sha256 is None or _sha256(file.descriptor) != file.sha256:
             raise self._changed(file)
@@ -168,7 +156,7 @@ def hold(checkpoint: Checkpoint) -> Iterator[Held]:
             raise
         except SpinalError:
             # Whatever was found wrong with a file that changed meanwhile, the change is what was wrong.
-            held.require_no_change_seen()
+            held.require_unchanged()
             raise
 
 
@@ -280,13 +268,6 @@ def _pieces(descriptor: int) -> Iterator[bytes]:
     while piece := os.pread(descriptor, HASH_PIECE, at):
         yield piece
         at += len(piece)
-
-
-def _looks_same(file: _File) -> bool:
-    try:
-        return _stamp(os.fstat(file.descriptor)) == file.stamp == _stamp(os.stat(file.path))
-    except OSError:
-        return False
 
 
 def _stamp(status: os.stat_result) -> Stamp:
