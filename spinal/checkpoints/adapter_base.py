@@ -18,7 +18,7 @@ def require_fit(adapter: Checkpoint, base: Checkpoint) -> None:
     matrices = _matrices(base)
     met = {module: matrices[_tail(module)] for module in pairs if _tail(module) in matrices}
     about = f"{adapter.source}: its base {adapter.base_named!r} is not at hand, and {base.source}"
-    hint = "say where the base lies that the adapter was trained on: --base DIR"
+    hint = "compare with the base that it was trained on, or, on the command line, say where it lies: --base DIR"
     if pairs and not met:
         raise AdapterInvalid(f"{about} has no {next(iter(pairs))}", hint=hint)
     for module, shapes in met.items():

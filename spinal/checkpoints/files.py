@@ -6,6 +6,7 @@ Everything that looks at a checkpoint - inspection, digests, the loader, streami
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -36,6 +37,15 @@ TOKENIZER_FILES = (
 )
 """Files of a tokenizer that may change what it does, in a checkpoint that has them."""
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+OF_TRAINERS = ("training_args.bin", "optimizer.*", "scheduler.*", "scaler.*", "rng_state*")
+"""Pickles that hold no weights."""
+ELSEWHERE = (
+    (("pytorch_model_fsdp_*", "*.distcp"), "shards of FSDP", "merge them first: accelerate merge-weights"),
+    (("zero_to_fp32.py", "zero_pp_rank_*", "global_step*"), "shards of DeepSpeed",
+     "merge them first: python zero_to_fp32.py FOLDER OUT --safe_serialization"),
+    (("*.gguf",), "GGUF", "give the safetensors checkpoint that it was made from"),
+)  # fmt: skip
+"""What a folder without weights holds -> how its weights are kept, and what to do about it."""
 UNREMARKABLE = frozenset({"generation_config.json", "README.md", "LICENSE", "LICENSE.txt", ".gitattributes", ".git"})
 """Files that say nothing about what a checkpoint computes, and that most checkpoints have."""
 MOST_ENTRIES = 1000
@@ -159,18 +169,26 @@ def _shards(folder: Path, source: str, roots: Sequence[Path] | None) -> list[str
 
 def _without_weights(folder: Path, source: str, name: str) -> SpinalError:
     found = sorted(entry.name for entry in _entries(folder))
-    pickles = [entry for entry in found if entry.endswith(PICKLE_SUFFIXES)]
+    pickles = [entry for entry in found if entry.endswith(PICKLE_SUFFIXES) and not _is_like(entry, OF_TRAINERS)]
+    for patterns, kept, remedy in ELSEWHERE:
+        # A pickle beside them may be the whole model.
+        if not pickles and any(_is_like(entry, patterns) for entry in found):
+            return WeightsMissing(f"{source} holds no {name}; it keeps its weights as {kept}", hint=remedy)
     if pickles:
         return PickleWeightsRefused(
             f"{source} holds its weights only as pickle ({shown(pickles[0])}), which can run code when read",
             hint="convert them where you trust them: load the model and call save_pretrained(safe_serialization=True)",
         )
-    strays = [entry for entry in found if entry.endswith((".safetensors", ".gguf"))]
+    strays = [entry for entry in found if entry.endswith(".safetensors")]
     beside = f"; it is not known how {shown(strays[0])} belongs to it" if strays else ""
     index = "" if name == ADAPTER_WEIGHTS else f" and no {INDEX}"
     return WeightsMissing(
         f"{source} holds no {name}{index}{beside}", hint="save it with save_pretrained(), the index included"
     )
+
+
+def _is_like(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

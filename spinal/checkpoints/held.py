@@ -89,9 +89,11 @@ class Held:
         """
         for file in self._files.values():
             self._require_same(file)
-        for part in (self._base, self._lender):
-            if part is not None:
-                part.require_unchanged()
+        for part in self._parts():
+            part.require_unchanged()
+
+    def _parts(self) -> list["Held"]:
+        return [part for part in (self._base, self._lender) if part is not None]
 
     def _require_same(self, file: _File) -> None:
         now = _stamp(os.fstat(file.descriptor))

@@ -12,7 +12,7 @@ from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.configuration import check_against_headers
 from spinal.checkpoints.files import CONFIG
 from spinal.checkpoints.shards import check_shards
-from spinal.checkpoints.stored import stored_tensors
+from spinal.checkpoints.stored import check_not_empty, stored_tensors
 from spinal.checkpoints.tensors import read_header, scan_non_finite
 from spinal.checkpoints.tokenizer import known_ids
 from spinal.checkpoints.unchanged import Unchanged
@@ -50,8 +50,9 @@ def _inspect_files(checkpoint: Checkpoint) -> None:
     if checkpoint.base is not None:
         check_adapter(checkpoint, headers[files[0]])
     else:
-        check_against_headers(checkpoint, headers.values())
         tensors = {name: entry for header in headers.values() for name, entry in header.items()}
+        check_not_empty(tensors, checkpoint.source)
+        check_against_headers(checkpoint, headers.values())
         stored_tensors(checkpoint.config, tensors, checkpoint.source)
     if sum(file.stat().st_size for file in files) <= SCAN_BYTES:
         for file, header in headers.items():

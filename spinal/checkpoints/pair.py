@@ -54,7 +54,7 @@ def lend_tokenizers(sides: Sequence[Checkpoint], tokenizer: Checkpoint | None = 
     if lender is None and len(sides) > 1:
         raise TokenizerInvalid(
             f"none of {', '.join(side.source for side in sides)} holds a tokenizer.json",
-            hint="save the fast tokenizer with one of them, or say where it lies: --tokenizer DIR",
+            hint="save the fast tokenizer with one of them, or, on the command line, name it: --tokenizer DIR",
         )
     if lender is None:
         return list(sides)

@@ -119,7 +119,8 @@ def _resolve_adapter(
             if instead is None or instead.base is not None:
                 raise AdapterInvalid(
                     f"{source}: its base model {shown(str(named))!r} was not found",
-                    hint="put the base beside the adapter, below the same model root, or say where it lies: --base DIR",
+                    hint="put the base beside the adapter, below the same model root, compare with the base itself, "
+                    "or, on the command line, say where it lies: --base DIR",
                 ) from error
             found = instead
     if found.base is not None:

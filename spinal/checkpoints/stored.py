@@ -36,6 +36,12 @@ WRAPPERS = {
 }
 """What trainers leave in front of names, and what to do about it."""
 DENSE = "dequantise it where it can be loaded (in transformers: model.dequantize()) and save a 16-bit copy"
+OF_MLX = "make a 16-bit copy: mlx_lm.convert --dequantize"
+UNNAMED = "unnamed"
+GATHER = (
+    "DeepSpeed ZeRO-3 left it so: gather the weights with zero_to_fp32.py, or train with "
+    "stage3_gather_16bit_weights_on_model_save"
+)
 NO_PATTERN = (re.error, RecursionError, OverflowError)
 """What compiling text that is no regular expression raises."""
 REMADE = frozenset({"bitnet", "fp_quant"})
@@ -90,6 +96,8 @@ def stored_tensors(config: Mapping[str, Any], tensors: Header, source: str) -> S
     signs = [name for name, tensor in tensors.items() if _is_sign(name, tensor)]
     if not signs:
         return Stored({}, remarks=() if settings is None else (_left_over(method),))
+    if method in (None, UNNAMED) and isinstance(config.get("quantization"), dict):
+        _refuse(source, f"weights are quantised as MLX does it ({_told(signs[0], tensors)})", OF_MLX)
     if settings is None:
         _refuse(
             source, f"{_told(signs[0], tensors)} is part of a quantised weight, and config.json names no quantization"
@@ -99,6 +107,12 @@ def stored_tensors(config: Mapping[str, Any], tensors: Header, source: str) -> S
         _refuse(source, f"weights are quantised by {method!r} ({_told(signs[0], tensors)})")
     coded = read(settings, tensors, source)
     return _accounted(coded, signs, tensors, method, source)
+
+
+def check_not_empty(tensors: Header, source: str) -> None:
+    """Raise WeightsCorrupt where every tensor holds nothing, which says more than that no extent fits."""
+    if tensors and all(tensor["shape"] == [0] for tensor in tensors.values()):
+        raise WeightsCorrupt(f"{source}: all {len(tensors)} tensors are empty", hint=GATHER)
 
 
 def _check_names_and_types(tensors: Header, source: str) -> None:
@@ -123,7 +137,7 @@ def _settings(config: Mapping[str, Any], source: str) -> Mapping[str, Any] | Non
 def _method(settings: Mapping[str, Any]) -> str:
     if settings.get("load_in_8bit") or settings.get("load_in_4bit"):
         return "bitsandbytes"
-    return str(settings.get("quant_method") or "unnamed")[:40]
+    return str(settings.get("quant_method") or UNNAMED)[:40]
 
 
 def _is_sign(name: str, tensor: Mapping[str, Any]) -> bool:
@@ -143,8 +157,8 @@ def _left_over(method: str | None) -> str:
     )
 
 
-def _refuse(source: str, what: str) -> NoReturn:
-    raise QuantizationUnsupported(f"{source}: {what}", hint=DENSE)
+def _refuse(source: str, what: str, hint: str = DENSE) -> NoReturn:
+    raise QuantizationUnsupported(f"{source}: {what}", hint=hint)
 
 
 def _accounted(coded: dict[str, Coded], signs: list[str], tensors: Header, method: str | None, source: str) -> Stored:

@@ -85,8 +85,8 @@ def _what_to_do(checkpoint: Checkpoint) -> str:
     if parts:
         return f"make it from {parts[0]}: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
     return (
-        "save the fast tokenizer with the model, compare with a reference that has one, or say where one lies: "
-        "--tokenizer DIR"
+        "save the fast tokenizer with the model, compare with a reference that has one, or, on the command line, say "
+        "where one lies: --tokenizer DIR"
     )
 
 

@@ -21,7 +21,10 @@ IntArray = npt.NDArray[np.int64]
 
 
 Ids = tuple[int, ...]
-AGREE = "compare checkpoints whose tokenizers agree on these prompts, or name one for both: --tokenizer DIR"
+AGREE = (
+    "compare checkpoints whose tokenizers agree on these prompts, or, on the command line, name one for both: "
+    "--tokenizer DIR"
+)
 
 
 @dataclass(frozen=True)

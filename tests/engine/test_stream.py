@@ -59,6 +59,15 @@ def test_a_streamed_trace_is_the_whole_one_bit_for_bit(family: str, dtype: str, 
         np.testing.assert_array_equal(array, piecewise[name], err_msg=name)
 
 
+def test_reading_in_pieces_brings_no_advice_of_others(
+    tiny: Tiny, few: PromptSet, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = resolve_reference(os.fspath(tiny("llama")), roots=None)
+    capfd.readouterr()
+    measure(checkpoint, few, PROFILE, capture_path=tmp_path / "a", stream=True)
+    assert (caplog.messages, *capfd.readouterr()) == ([], "", "")
+
+
 def test_a_streamed_comparison_is_the_whole_one_bit_for_bit(tiny: Tiny, few: PromptSet, tmp_path: Path) -> None:
     sides = [resolve_reference(os.fspath(tiny("gemma2", seed=seed)), roots=None) for seed in (0, 1)]
     for side, name in zip(sides, "ab", strict=True):

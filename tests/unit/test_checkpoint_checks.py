@@ -29,6 +29,7 @@ from spinal.errors import (
     NonFiniteWeights,
     PairMismatch,
     PickleWeightsRefused,
+    QuantizationUnsupported,
     SpinalError,
     TokenizerInvalid,
     WeightsCorrupt,
@@ -50,7 +51,7 @@ def safetensors(tensors: dict[str, np.ndarray]) -> bytes:
     header, data = {}, b""
     for name, values in (tensors | FRAME).items():
         raw = values.tobytes()
-        kind = {"float32": "F32", "float16": "F16", "int8": "I8"}[values.dtype.name]
+        kind = {"float32": "F32", "float16": "F16", "int8": "I8", "uint32": "U32"}[values.dtype.name]
         header[name] = {"dtype": kind, "shape": list(values.shape), "data_offsets": [len(data), len(data) + len(raw)]}
         data += raw
     packed = json.dumps(header).encode()
@@ -170,6 +171,48 @@ def test_a_checkpoint_with_one_thing_wrong_is_refused_for_that(tmp_path: Path, n
     files, error, said = REFUSED[name]
     with pytest.raises(error, match=said):
         look(write(tmp_path / "model", **files))
+
+
+NO_WEIGHTS: dict[str, Any] = {"leave_out": ("model.safetensors",)}
+OF_TRAINER: dict[str, Any] = {"training_args__bin": b"x", "optimizer__pt": b"x", "rng_state_0__pth": b"x"}
+EMPTY = {name: np.zeros(0, np.float32) for name in ("w", "model.layers.0.w", "model.layers.1.w")}
+WORDS = {"model.layers.1.w": np.zeros((7, 4), np.uint32)}
+LEFT: dict[str, tuple[dict[str, Any], type[SpinalError], str, str]] = {
+    "what a trainer resumes from": (NO_WEIGHTS | OF_TRAINER, WeightsMissing, "holds no", "save_pretrained"),
+    "shards of FSDP": (
+        NO_WEIGHTS | OF_TRAINER | {"pytorch_model_fsdp_0": b"x"}, WeightsMissing, "shards of FSDP", "merge-weights",
+    ),
+    "distributed shards": (NO_WEIGHTS | {"__0_0__distcp": b"x"}, WeightsMissing, "shards of FSDP", "merge-weights"),
+    "shards of DeepSpeed": (
+        NO_WEIGHTS | OF_TRAINER | {"global_step20": b"x", "zero_to_fp32__py": b"x"},
+        WeightsMissing, "shards of DeepSpeed", "zero_to_fp32.py FOLDER",
+    ),
+    "GGUF": (NO_WEIGHTS | {"model-q4__gguf": b"x"}, WeightsMissing, "as GGUF", "made from"),
+    "a pickle beside the shards": (
+        NO_WEIGHTS | {"pytorch_model__bin": b"x", "zero_to_fp32__py": b"x"},
+        PickleWeightsRefused, "pytorch_model.bin", "save_pretrained",
+    ),
+    "weights that ZeRO-3 left empty": (
+        {"model__safetensors": save(EMPTY)}, WeightsCorrupt, "all 3 tensors are empty", "zero_to_fp32.py",
+    ),
+    "MLX": (
+        {"config": changed(quantization={"bits": 4}), "model__safetensors": safetensors(WORDS)},
+        QuantizationUnsupported, "as MLX does it", "mlx_lm.convert",
+    ),
+    "MLX in both places": (
+        {"config": changed(quantization={"bits": 4}, quantization_config={"bits": 4}),
+         "model__safetensors": safetensors(WORDS)},
+        QuantizationUnsupported, "as MLX does it", "mlx_lm.convert",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_what_other_tools_leave_is_named_with_what_to_do(tmp_path: Path, name: str) -> None:
+    files, error, said, remedy = LEFT[name]
+    with pytest.raises(error, match=said) as refused:
+        look(write(tmp_path / "model", **files))
+    assert remedy in str(refused.value.hint)
 
 
 ACCEPTED: dict[str, dict[str, Any]] = {
