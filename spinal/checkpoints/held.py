@@ -72,20 +72,21 @@ class Held:
             (f"{depth}/{file.name}", file.stamp) for depth, part in enumerate(parts) for file in part._files.values()
         )
 
-    def require_unchanged(self) -> None:
-        """Raise ModelChanged unless every file is still what it was when it was opened, and where it was.
+    def require_unchanged(self, *, proven: bool = False) -> None:
+        """Raise ModelChanged unless every file is still what it was when it was opened, and where it was; with
+        ``proven``, only where it is certain that one is not.
 
         To be called after the last read. Where only the time of change of anything moved - somebody linked the file -
         or a file was so new that it may have changed without a new time, it is read again, and equal content is no
         change.
         """
         for file in self._files.values():
-            self._require_same(file)
+            self._require_same(file, proven)
         for part in (self._base, self._lender):
             if part is not None:
-                part.require_unchanged()
+                part.require_unchanged(proven=proven)
 
-    def _require_same(self, file: _File) -> None:
+    def _require_same(self, file: _File, proven: bool) -> None:
         now = _stamp(os.fstat(file.descriptor))
         try:
             there = os.stat(file.path)
@@ -95,6 +96,8 @@ class Held:
         if moved or now[:-1] != file.stamp[:-1]:
             raise self._changed(file)
         if now == file.stamp and file.settled:
+            return
+        if file.sha256 is None and proven:
             return
         if file.sha256 is None or _sha256(file.descriptor) != file.sha256:
             raise self._changed(file)
@@ -145,8 +148,9 @@ def hold(checkpoint: Checkpoint) -> Iterator[Held]:
         except Cancelled:
             raise
         except SpinalError:
-            # Whatever was found wrong with a file that changed meanwhile, the change is what was wrong.
-            held.require_unchanged()
+            # Whatever was found wrong with a file that changed meanwhile, the change is what was wrong. A file that was
+            # saved a moment ago, as trainers do, and was not hashed yet is no such file.
+            held.require_unchanged(proven=True)
             raise
 
 
