@@ -19,6 +19,8 @@ from spinal.errors import AdapterInvalid
 Tensor = torch.Tensor
 TABLES = ("weight", "base_layer.weight", "token_adapter.base_layer.weight")
 """Below the name of an embedding or a head: how PEFT calls the whole table when it saves it."""
+PUT_IN = ("default", "modules_to_save")
+"""What stands in the names of some releases and not of others."""
 MISMATCH = re.compile(r"size mismatch for (\S+): .*?torch\.Size\(\[(.*?)\]\).*?torch\.Size\(\[(.*?)\]\)")
 
 
@@ -82,6 +84,7 @@ def fill(wrapped: Any, of_base: set[int], tensors: Mapping[str, Tensor], source:
     """
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
+    _check_names(tensors, source)
     whole = {n: p for n, p in wrapped.named_parameters(remove_duplicate=False) if id(p) in of_base and n in tensors}
     for name, parameter in whole.items():
         _replace(parameter, tensors[name], name, source)
@@ -105,6 +108,15 @@ def fill(wrapped: Any, of_base: set[int], tensors: Mapping[str, Tensor], source:
     for name in lacking:
         count = f"{len(lacking)} of {len(expected)}"
         raise AdapterInvalid(f"{source}: {count} tensors of the adapter are missing, first {name}", hint=AGAIN)
+
+
+def _check_names(tensors: Mapping[str, Tensor], source: str) -> None:
+    """PEFT knows a tensor with and without the adapter's name inside; of two, it would take either."""
+    first: dict[str, str] = {}
+    for name in sorted(tensors):
+        other = first.setdefault(".".join(part for part in name.split(".") if part not in PUT_IN), name)
+        if other != name:
+            raise AdapterInvalid(f"{source}: {other} and {name} are the same tensor", hint=AGAIN)
 
 
 def _replace(parameter: nn.Parameter, tensor: Tensor, name: str, source: str) -> None:
