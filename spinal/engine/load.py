@@ -26,6 +26,7 @@ from spinal.errors import (
     SpinalError,
     WeightsCorrupt,
 )
+from spinal.errors.faults import reason
 from spinal.profile import MeasurementProfile
 
 
@@ -151,7 +152,7 @@ def _load_config(checkpoint: Checkpoint) -> PretrainedConfig:
                 if hasattr(holder, name):
                     delattr(holder, name)
     except Exception as error:
-        raise ConfigInvalid(f"{checkpoint.source}: config.json cannot be used ({_first_line(error)})") from error
+        raise ConfigInvalid(f"{checkpoint.source}: config.json cannot be used ({reason(error)})", hint=SAVE) from error
     return config
 
 
@@ -184,7 +185,9 @@ def _load_whole(
     except Exception as error:
         if reading.failures:
             raise reading.failures[0] from error
-        why = _first_line(error)
+        why = reason(error)
+        if "Meta tensors" in why:
+            why = "tensors that config.json ties are of other shapes than it says"
         if "conversion" in why:
             why = "tensors that are fused or split when loaded are missing or of another shape than config.json says"
         raise WeightsCorrupt(f"{tensors.source}: weights cannot be loaded ({why})", hint=SAVE) from error
@@ -192,7 +195,3 @@ def _load_whole(
     mismatched = [str(item[0]) if isinstance(item, tuple) else str(item) for item in info["mismatched_keys"]]
     require_complete(info["missing_keys"], mismatched, tensors.names - reading.taken, tensors.source)
     return model, account(model, tensors, reading.taken)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
