@@ -118,7 +118,10 @@ def open_streamed(
             model: PreTrainedModel = chosen._from_config(config, dtype=dtype)
     except Exception as error:
         why = next(iter(str(error).splitlines()), type(error).__name__)[:300]
-        raise ConfigInvalid(f"{tensors.source}: config.json describes no model that can be built ({why})") from error
+        raise ConfigInvalid(
+            f"{tensors.source}: config.json describes no model that can be built ({why})",
+            hint="put the config.json that was saved with these weights beside them",
+        ) from error
     if dtype != torch.float32 and getattr(model, "_keep_in_fp32_modules", None):
         return None
     found = _blocks(model, count)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,26 @@ def check(error: SpinalError, root: Path) -> None:
     assert error.detail.isprintable()
     assert str(root) not in error.detail
     assert len(error.detail) < 500
+
+
+OTHER_CODE: list[tuple[dict[str, Any], str]] = [
+    ({"architectures": ["MistralForCausalLM"]}, "'MistralForCausalLM'; .* LlamaForCausalLM"),
+    ({"architectures": ["LlamaForCausalLM", "MyForCausalLM"]}, "'MyForCausalLM'; .* LlamaForCausalLM"),
+    ({"auto_map": {"AutoModelForCausalLM": "modeling.MyLlama"}}, "code .* not run; LlamaForCausalLM"),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize(("members", "remark"), OTHER_CODE, ids=str)
+def test_a_class_that_the_checkpoint_does_not_name_is_remarked(
+    tmp_path: Path, sound: Trace, members: dict[str, Any], remark: str, stream: bool
+) -> None:
+    write_whole(tmp_path / "m")
+    (tmp_path / "m" / "config.json").write_text(json.dumps(CONFIG | members))
+    found = trace(tmp_path, "m", tmp_path, stream=stream)
+    assert found.layers == sound.layers
+    [said] = set(found.warnings) - set(sound.warnings)
+    assert re.search(remark, said)
 
 
 LISTED = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
