@@ -120,14 +120,6 @@ def test_a_tokenizer_of_a_hundred_megabytes_is_refused_unread(api: TestClient, m
     assert refused(api, "added") == "tokenizer_invalid"
 
 
-def test_a_tokenizer_that_makes_text_longer_without_bounds_is_refused(api: TestClient, models: Path) -> None:
-    tokenizer = json.loads((models / "sft" / "tokenizer.json").read_text())
-    tenfold = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 10}
-    tokenizer["normalizer"] = {"type": "Sequence", "normalizers": [tenfold] * 11}
-    clone("sft", models / "longer", tokenizer__json=json.dumps(tokenizer))
-    assert refused(api, "longer") == "inspection_exceeded"
-
-
 HEADERS: dict[str, Callable[[bytes], bytes]] = {
     "a million tensors": lambda entry: header(b"{" + b"".join(entry % n for n in range(1_000_000))[:-1] + b"}"),
     "700,000 tensors": lambda entry: header(b"{" + b"".join(entry % n for n in range(700_000))[:-1] + b"}"),
@@ -182,6 +174,14 @@ def hasty(api_settings: Settings) -> Iterator[TestClient]:
     settings = api_settings.model_copy(update={"inspect_seconds": 1, "inspect_children": 2})
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
         yield client
+
+
+def test_a_tokenizer_that_makes_text_longer_without_bounds_is_refused(hasty: TestClient, models: Path) -> None:
+    tokenizer = json.loads((models / "sft" / "tokenizer.json").read_text())
+    tenfold = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 10}
+    tokenizer["normalizer"] = {"type": "Sequence", "normalizers": [tenfold] * 11}
+    clone("sft", models / "longer", tokenizer__json=json.dumps(tokenizer))
+    assert refused(hasty, "longer") == "inspection_exceeded"
 
 
 def test_a_mount_that_hangs_costs_a_request_its_time_and_nobody_else_anything(hasty: TestClient) -> None:
