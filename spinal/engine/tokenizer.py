@@ -7,6 +7,7 @@ would give other ids, a remark says so.
 
 import json
 import os
+import random
 import re
 import shutil
 import tempfile
@@ -46,6 +47,10 @@ SAME_DAY = (
     "{%- endmacro -%}"
 )
 """Stands in for the clock of chat templates: the same prompts are the same ids on every day."""
+
+
+DRAWING = re.compile(r"\|\s*random\b|\blipsum\b")
+"""What templates of Jinja have of chance."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +95,10 @@ class Tokenizer:
             )
         messages = [{"role": message.role, "content": message.content} for message in conversation]
         try:
-            text: str = self.wrapped.apply_chat_template(
-                messages, chat_template=SAME_DAY + template, tokenize=False, add_generation_prompt=True
-            )
+            with _same_draws():
+                text: str = self.wrapped.apply_chat_template(
+                    messages, chat_template=SAME_DAY + template, tokenize=False, add_generation_prompt=True
+                )
         except (MemoryError, OSError):
             raise
         except Exception as error:  # a template is a program of the checkpoint: it may raise anything
@@ -105,6 +111,10 @@ class Tokenizer:
     def reads_the_clock(self) -> bool:
         """Whether the chat template asks for today's date."""
         return "strftime_now" in (self._template() or "")
+
+    def draws(self) -> bool:
+        """Whether the chat template asks for chance."""
+        return DRAWING.search(self._template() or "") is not None
 
     def differs_from_auto(self, texts: Sequence[str], *, special: bool) -> int:
         """How many of the texts ``AutoTokenizer`` would turn into other ids."""
@@ -124,6 +134,17 @@ class Tokenizer:
         if isinstance(template, dict):
             template = template.get("default")
         return template if isinstance(template, str) else None
+
+
+@contextmanager
+def _same_draws() -> Iterator[None]:
+    """Chat templates may draw at random: inside this context they draw the same on every day."""
+    before = random.getstate()
+    random.seed(0)
+    try:
+        yield
+    finally:
+        random.setstate(before)
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
