@@ -157,7 +157,8 @@ def hold(checkpoint: Checkpoint) -> Iterator[Held]:
         except Cancelled:
             raise
         except SpinalError:
-            # Whatever was found wrong with a file that changed meanwhile, the change is what was wrong.
+            # Whatever was found wrong with a file that changed meanwhile, the change is what was wrong. A file that was
+            # saved a moment ago, as trainers do, and was not hashed yet is no such file.
             held.require_unchanged()
             raise
 

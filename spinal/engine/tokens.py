@@ -168,7 +168,16 @@ def _about(tokenizer: Tokenizer, prompts: PromptSet, encoded: list[list[int]], k
             f"{len(doubled)} of {len(encoded)} prompts begin with two {tokenizer.token(doubled[0][0])}: the text holds "
             "it, and the tokenizer adds it (add_special_tokens=false leaves one)"
         )
-    if tokenizer.reads_the_clock() and not all(isinstance(prompt, str) for prompt in prompts.prompts):
+    same = len(kept) - len({tuple(encoded[place]) for place in kept})
+    if same:
+        found.append(
+            f"{same} of {len(encoded)} prompts have the very token ids of another one: where that is not what they "
+            "say, the chat template or the tokenizer leaves out what tells them apart"
+        )
+    chats = not all(isinstance(prompt, str) for prompt in prompts.prompts)
+    if chats and tokenizer.draws():
+        found.append("the chat template draws at random; the draws are fixed, so that ids never change")
+    if chats and tokenizer.reads_the_clock():
         found.append("the chat template asks for today's date; 26 July 2024 is given, so that ids never change")
     return found
 
