@@ -84,7 +84,7 @@ def trained_tokens(settings: Mapping[str, Any]) -> list[int]:
 def _check_type(settings: Mapping[str, Any], source: str) -> None:
     kind = settings.get("peft_type")
     if not isinstance(kind, str) or kind not in MEASURED:
-        why = REFUSED.get(kind, "is not known") if isinstance(kind, str) else "is missing"
+        why = "is missing" if kind is None else REFUSED.get(str(kind), "is not known")
         hint = "submit the model that it was trained on, without it" if why == VIRTUAL else MERGE_FIRST
         raise AdapterInvalid(f"{source}: adapter type {_shown(kind)} {why}", hint=hint)
     task = settings.get("task_type")

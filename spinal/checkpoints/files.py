@@ -201,4 +201,4 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 def _others(folder: Path, listed: set[str]) -> tuple[tuple[str, ...], int]:
     found = sorted(entry.name for entry in _entries(folder) if entry.name not in listed | UNREMARKABLE)
-    return tuple(found[:MOST_NAMED]), len(found[MOST_NAMED:])
+    return tuple(shown(name) for name in found[:MOST_NAMED]), len(found[MOST_NAMED:])

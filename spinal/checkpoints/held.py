@@ -28,7 +28,8 @@ from spinal.progress import CancelCheck, Progress, ProgressSink, ignore_progress
 
 HASH_PIECE = 16 * 1024 * 1024
 HELD = "spinal-held-"
-"""Prefix of private folders; the number of the process follows."""
+"""Prefix of private folders; the numbers of a name space of processes and of a process in it follow."""
+PROCESSES = Path("/proc/self/ns/pid")
 Stamp = tuple[int, int, int, int, int]
 """Device, inode, size, time of change of the content and of anything."""
 
@@ -104,7 +105,6 @@ class Held:
         if moved or now[:-1] != file.stamp[:-1]:
             raise self._changed(file)
         if now == file.stamp and (file.settled or file.sha256 is None):
-            # Of what was never hashed nothing was said.
             return
         if file.sha256 is None or _sha256(file.descriptor) != file.sha256:
             raise self._changed(file)
@@ -157,7 +157,8 @@ def hold(checkpoint: Checkpoint) -> Iterator[Held]:
         except Cancelled:
             raise
         except SpinalError:
-            # Whatever was found wrong with a file that changed meanwhile, the change is what was wrong.
+            # Whatever was found wrong with a file that changed meanwhile, the change is what was wrong. A file that was
+            # saved a moment ago, as trainers do, and was not hashed yet is no such file.
             held.require_unchanged()
             raise
 
@@ -166,7 +167,7 @@ def hold(checkpoint: Checkpoint) -> Iterator[Held]:
 def private_folder() -> Iterator[Path]:
     """A temporary folder that libraries are pointed at, so that they find nothing else. :func:`sweep_held` removes what
     a killed process left."""
-    folder = Path(tempfile.mkdtemp(prefix=f"{HELD}{os.getpid()}-"))
+    folder = Path(tempfile.mkdtemp(prefix=f"{HELD}{_name_space()}-{os.getpid()}-"))
     try:
         yield folder
     finally:
@@ -224,14 +225,19 @@ def _open(checkpoint: Checkpoint, path: Path) -> int:
 
 
 def sweep_held() -> list[Path]:
-    """Remove the private folders of processes that are gone; returns what was removed."""
+    """Remove the private folders of processes that are gone; returns what was removed. Whether a process of another
+    container lives, which may share the temporary folder, cannot be seen from here: its folders stay."""
     removed = []
-    for folder in sorted(Path(tempfile.gettempdir()).glob(f"{HELD}*")):
-        process = folder.name.removeprefix(HELD).partition("-")[0]
-        if process.isdigit() and not Path("/proc", process).exists() and Path("/proc/self").exists():
+    for folder in sorted(Path(tempfile.gettempdir()).glob(f"{HELD}{_name_space()}-*-*")):
+        process = folder.name.removeprefix(HELD).split("-")[1]
+        if PROCESSES.exists() and not Path("/proc", process).exists():
             shutil.rmtree(folder, ignore_errors=True)
             removed.append(folder)
     return removed
+
+
+def _name_space() -> int:
+    return PROCESSES.stat().st_ino if PROCESSES.exists() else 0
 
 
 class _Hashing:

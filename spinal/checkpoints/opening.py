@@ -59,6 +59,10 @@ def open_regular(
         descriptor = _descriptor_of(path)
     except NotRegular as error:
         raise make(f"{source}: {shown(path.name)} {error}") from error
+    except FileNotFoundError as error:
+        if path.is_symlink():
+            raise make(f"{source}: {shown(path.name)} is a link that leads nowhere") from error
+        raise
     try:
         if roots is not None and not _lies_below(descriptor, path, roots):
             raise ModelPathRefused(

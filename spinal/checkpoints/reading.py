@@ -54,7 +54,7 @@ def parse_json(raw: bytes | str, what: str, *, most_values: int = MOST_VALUES, i
     try:
         found = json.loads(
             text,
-            object_pairs_hook=_without_repetition,
+            object_pairs_hook=without_repetition,
             parse_constant=_infinite if infinity else _refused,
             parse_int=_short(int),
             parse_float=_short(float),
@@ -92,7 +92,8 @@ def _check_structure(data: bytes, what: str, most_values: int) -> None:
             raise Unreadable(f"{what} holds more than {most_values:,} values")
 
 
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A hook of ``json``: the object of ``pairs``; raises ValueError for a member that is there twice."""
     members = dict(pairs)
     if len(members) != len(pairs):
         twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]

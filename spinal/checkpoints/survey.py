@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.files import file_error
 from spinal.checkpoints.identity import content_snapshot, host_identity
 from spinal.checkpoints.pair import prepare_sides
 from spinal.checkpoints.read_as import read_member
 from spinal.checkpoints.resolve import resolve_reference
 from spinal.checkpoints.vocabulary import check_tokenizer_loads
+from spinal.errors.faults import shown
 
 REFERENCE = "reference"
 """The role of the checkpoint that all others of a request are compared with."""
@@ -36,7 +38,16 @@ class Surveyed:
 
 def survey(references: Mapping[str, str], roots: Sequence[Path] | None) -> dict[str, Surveyed]:
     """Resolve and inspect what each role refers to, and see how all can be read beside the reference, where there is
-    one. Raises the errors of ``resolve_reference``, ``prepare_sides`` and ``check_tokenizer_loads``."""
+    one. Raises the errors of ``resolve_reference``, ``prepare_sides`` and ``check_tokenizer_loads``, and the
+    error of a file that goes away meanwhile."""
+    try:
+        return _survey(references, roots)
+    except FileNotFoundError as error:
+        gone = Path(error.filename or "a file").name
+        raise file_error(gone)(f"{shown(gone)} is not there any more") from error
+
+
+def _survey(references: Mapping[str, str], roots: Sequence[Path] | None) -> dict[str, Surveyed]:
     roles = sorted(references, key=lambda role: role != REFERENCE)
     found: dict[str, Checkpoint] = {}
     for role in roles:

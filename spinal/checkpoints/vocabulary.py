@@ -6,6 +6,7 @@ so a service asks in a process with limits, before it accepts an audit.
 
 import importlib.util
 import json
+from contextlib import suppress
 from typing import Any
 
 from spinal.checkpoints.checkpoint import Checkpoint
@@ -18,6 +19,7 @@ from spinal.errors.faults import callers_fault
 MOST_ADDED = 200_000
 """Tokens that stand beside the vocabulary. Models that speak or draw add up to 66,000."""
 
+PROBE = "a river of stone, and 12 paper windows\n" * 4
 SAVE_AGAIN = "save the fast tokenizer again with save_pretrained(), and read it once with tokenizers"
 
 _read_before = Unchanged(1024)
@@ -54,4 +56,9 @@ def _try(tokenizer: dict[str, Any], source: str) -> None:
     with callers_fault(
         lambda why: TokenizerInvalid(f"{source}: {TOKENIZER} cannot be loaded ({why})", hint=SAVE_AGAIN)
     ):
-        Tokenizer.from_str(json.dumps(tokenizer)).encode("")
+        loaded = Tokenizer.from_str(json.dumps(tokenizer))
+        loaded.encode("")
+    # What it does to text may take any time and memory, which has to meet the bounds here. That it knows no token of
+    # this text is no fault: the prompts at hand may be others.
+    with suppress(TokenizerInvalid), callers_fault(TokenizerInvalid):
+        loaded.encode(PROBE)

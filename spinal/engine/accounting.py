@@ -5,7 +5,9 @@ not use means that another model was trained than the one measured. Either is re
 leftovers that change nothing, each with a remark.
 """
 
+import math
 import re
+from collections import defaultdict
 from collections.abc import Collection
 
 from transformers import PreTrainedModel
@@ -16,14 +18,21 @@ from spinal.checkpoints.stored import WRAPPERS
 from spinal.engine.stored import StoredTensors
 from spinal.errors import WeightsCorrupt
 
+MASKS = "causal masks"
+SCALES = "scales of activations or of the cache, for runtimes that round those"
 HARMLESS = (
-    (re.compile(r"rotary_emb\.(original_)?inv_freq$"), "frequencies that follow from the configuration"),
-    (re.compile(r"(^|\.)(attn|attention|self_attn|crossattention)\.(masked_)?bias$"), "causal masks"),
+    (
+        re.compile(r"rotary_emb\.(original_)?inv_freq$"),
+        "frequencies; those that follow from the configuration are used",
+    ),
+    (re.compile(r"(^|\.)(attn|attention|self_attn|crossattention)\.(masked_)?bias$"), MASKS),
     (re.compile(r"(^|\.)position_ids$"), "positions, counted up"),
+    (re.compile(r"(^|[._])(input_scale|[kqv]_scale|[kqv]_proj\.output_scale)$"), SCALES),
     (re.compile(r"^v_head\."), "the value head of reinforcement learning, which writes no text"),
 )
 """Names of tensors that may be left over, and what they are."""
 SAVE = "save the whole model with save_pretrained()"
+NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.")
 
 
@@ -44,6 +53,7 @@ def account(model: PreTrainedModel, tensors: StoredTensors, used: Collection[str
     weights = destinations(model, tensors)
     _check_floats(model, tensors, weights)
     _check_names(weights, tensors.source)
+    _check_numbers(weights, tensors.source)
     reasons: dict[str, list[str]] = {}
     refused = []
     left = tensors.names - set(used)
@@ -100,17 +110,47 @@ def _check_names(weights: dict[str, tuple[str, bool]], source: str) -> None:
             raise WeightsCorrupt(f"{source}: {other} and {name} are the same weight", hint="keep one of them")
 
 
+def _check_numbers(weights: dict[str, tuple[str, bool]], source: str) -> None:
+    """Parts of one weight, as experts are, are put together in order, whatever their numbers: one that is missing would
+    let those behind it take its place."""
+    parts: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for name, (weight, converted) in weights.items():
+        if converted:
+            parts[weight, NUMBER.sub("#", name)].append(name)
+    for (weight, _), names in parts.items():
+        for numbers in zip(*map(NUMBER.findall, names), strict=True):
+            if len(set(numbers)) > 1 and set(numbers) != {str(number) for number in range(len(names))}:
+                wrong = max(set(numbers) - {str(number) for number in range(len(names))}, key=len)
+                raise WeightsCorrupt(
+                    f"{source}: {weight} is made of {len(names)} parts, and their numbers are not those from 0 to "
+                    f"{len(names) - 1}, but also {wrong}",
+                    hint=SAVE,
+                )
+
+
 def _reason(name: str, tensors: StoredTensors) -> str | None:
     for pattern, reason in HARMLESS:
-        if pattern.search(name) and (reason != "causal masks" or _is_mask(name, tensors)):
+        if pattern.search(name) and (reason not in LOOKED_AT or LOOKED_AT[reason](name, tensors)):
             return reason
     return None
 
 
 def _is_mask(name: str, tensors: StoredTensors) -> bool:
-    """A square of positions, or the one number that fills it; a vector would be a bias that somebody trained."""
+    """A square of positions that are seen or not, or the one number that fills it; anything else would be a bias that
+    somebody trained."""
     shape = tensors.stored_shape(name) or ()
-    return len(shape) in (0, 4) or shape == (1,)
+    if len(shape) not in (0, 4) and shape != (1,):
+        return False
+    values = tensors.value(name)
+    return not values.is_floating_point() or bool(((values == 0) | (values == 1) | (values <= -1e4)).all())
+
+
+def _is_one_number(name: str, tensors: StoredTensors) -> bool:
+    return math.prod(tensors.stored_shape(name) or ()) == 1
+
+
+LOOKED_AT = {MASKS: _is_mask, SCALES: _is_one_number}
+"""Reasons that hold for some tensors of these names only."""
 
 
 def _known_to(model: PreTrainedModel, name: str, left: Collection[str]) -> str | None:

@@ -19,14 +19,14 @@ from spinal.errors import AdapterInvalid
 Tensor = torch.Tensor
 TABLES = ("weight", "base_layer.weight", "token_adapter.base_layer.weight")
 """Below the name of an embedding or a head: how PEFT calls the whole table when it saves it."""
+PUT_IN = ("default", "modules_to_save")
+"""What stands in the names of some releases and not of others."""
 MISMATCH = re.compile(r"size mismatch for (\S+): .*?torch\.Size\(\[(.*?)\]\).*?torch\.Size\(\[(.*?)\]\)")
 
 
 def read_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """Name -> tensor of the adapter's file. Raises AdapterInvalid where there is none."""
+    """Name -> tensor of the adapter's file."""
     path = checkpoint.path / ADAPTER_WEIGHTS
-    if not path.is_file():
-        raise AdapterInvalid(f"{checkpoint.source} has no {ADAPTER_WEIGHTS}", hint=AGAIN)
     with system_errors(path):
         return load_file(path)
 
@@ -82,6 +82,7 @@ def fill(wrapped: Any, of_base: set[int], tensors: Mapping[str, Tensor], source:
     """
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
+    _check_names(tensors, source)
     whole = {n: p for n, p in wrapped.named_parameters(remove_duplicate=False) if id(p) in of_base and n in tensors}
     for name, parameter in whole.items():
         _replace(parameter, tensors[name], name, source)
@@ -112,6 +113,17 @@ def _is_said_twice(name: str, tensors: Mapping[str, Tensor]) -> bool:
     save for the second time under the name that it has inside its wrapper, and does not read that one."""
     first = tensors.get(name.replace(".modules_to_save.", ".", 1))
     return ".modules_to_save." in name and first is not None and torch.equal(first, tensors[name])
+
+
+def _check_names(tensors: Mapping[str, Tensor], source: str) -> None:
+    """PEFT knows a tensor with and without the adapter's name inside; of two, it would take either."""
+    first: dict[str, str] = {}
+    for name in sorted(tensors):
+        if _is_said_twice(name, tensors):
+            continue
+        other = first.setdefault(".".join(part for part in name.split(".") if part not in PUT_IN), name)
+        if other != name:
+            raise AdapterInvalid(f"{source}: {other} and {name} are the same tensor", hint=AGAIN)
 
 
 def _replace(parameter: nn.Parameter, tensor: Tensor, name: str, source: str) -> None:

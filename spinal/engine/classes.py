@@ -1,5 +1,6 @@
 """Which of transformers' classes a checkpoint is opened with, and what of it a text prompt never reaches."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -42,6 +43,20 @@ def opening_class(
     found = next((one for one in known if one.__name__ == architecture), known[0])
     inner = config.sub_configs.get("text_config")
     return found, config.get_text_config() if inner is not None and found.config_class is inner else config
+
+
+def class_remarks(chosen: type[PreTrainedModel], config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Where a checkpoint names another class than the one that it was opened with, or code of its own."""
+    found, name = [], chosen.__name__
+    others = [str(other)[:100] for other in config.get("architectures") or () if other != name]
+    if others:
+        found.append(
+            f"config.json names the architecture {' and '.join(map(repr, others[:3]))}; what transformers makes of "
+            f"model_type {config.get('model_type')!r} was measured, {name}"
+        )
+    if config.get("auto_map"):
+        found.append(f"config.json names Python code of the checkpoint's own, which is not run; {name} was measured")
+    return tuple(found)
 
 
 def _classes(found: Any) -> tuple[type[PreTrainedModel], ...]:

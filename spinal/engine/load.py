@@ -13,7 +13,7 @@ from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.held import Held
 from spinal.engine.accounting import SAVE, account, require_complete
 from spinal.engine.adapters import adapted_copy, merge_adapter
-from spinal.engine.classes import opening_class
+from spinal.engine.classes import class_remarks, opening_class
 from spinal.engine.failures import callers_fault
 from spinal.engine.quiet import quiet
 from spinal.engine.slices import require_finite
@@ -64,17 +64,18 @@ def load(checkpoint: Checkpoint, profile: MeasurementProfile, device: str, *, st
         tokenizer = load_tokenizer(checkpoint.tokenizing)
         config, tensors = _load_config(base), StoredTensors(base)
         chosen, config = opening_class(config, base.architecture, base.source)
+        said = (*tensors.remarks, *class_remarks(chosen, base.config))
         dtype = _dtype(config, tensors, profile)
         if stream and checkpoint.base is None and base.n_layers is not None:
             streamed = open_streamed(chosen, config, tensors, base.n_layers, dtype, target)
             if streamed is not None:
                 model, store, remarks = streamed
-                return LoadedModel(checkpoint, model, tokenizer, target, store, (*tensors.remarks, *remarks))
+                return LoadedModel(checkpoint, model, tokenizer, target, store, (*said, *remarks))
         model, remarks = _load_whole(chosen, config, tensors, dtype)
         torch.nn.Module.to(model, target)
         if checkpoint.base is not None:
             model = merge_adapter(model, checkpoint)
-    return _ready(checkpoint, model, tokenizer, target, (*tensors.remarks, *remarks))
+    return _ready(checkpoint, model, tokenizer, target, (*said, *remarks))
 
 
 def load_pair(
@@ -178,6 +179,8 @@ def _load_whole(
     reading = Reading(tensors)
 
     def unreadable(why: str) -> SpinalError:
+        if "Meta tensors" in why:
+            why = "tensors that config.json ties are of other shapes than it says"
         if "conversion" in why:
             why = "tensors that are fused or split when loaded are missing or of another shape than config.json says"
         return WeightsCorrupt(f"{tensors.source}: weights cannot be loaded ({why})", hint=SAVE)

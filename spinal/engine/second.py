@@ -5,12 +5,16 @@ one block. It shares no code with :mod:`spinal.engine.stream`: names, dtypes and
 """
 
 import copy
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from torch import nn
 
+from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.files import INDEX
 from spinal.checkpoints.held import private_folder
 from spinal.checkpoints.stored import FLOATS
 from spinal.checkpoints.tensors import read_header
@@ -36,9 +40,10 @@ def second_reading(loaded: LoadedModel, anatomy: Anatomy) -> Iterator[Anatomy | 
         return
     name = next(name for name, module in loaded.model.named_modules() if module is anatomy.blocks)
     with private_folder() as folder:
+        whole = _lay_out(checkpoint, folder / "whole")
         with callers_fault(lambda why: _not_left_on_disk(checkpoint.source, why)), quiet():
             model = type(loaded.model).from_pretrained(
-                checkpoint.path,
+                whole,
                 config=copy.deepcopy(loaded.model.config),
                 dtype=loaded.dtype,
                 device_map={"": "disk"},
@@ -50,6 +55,20 @@ def second_reading(loaded: LoadedModel, anatomy: Anatomy) -> Iterator[Anatomy | 
         if not isinstance(blocks, nn.ModuleList):
             raise AssertionError("a module of one class has one type")
         yield replace(anatomy, blocks=blocks, store=None)
+
+
+def _lay_out(checkpoint: Checkpoint, folder: Path) -> Path:
+    """Links to the files, and an index of all that they hold: the loader finds no tensor that the checkpoint's
+    own index leaves out."""
+    folder.mkdir()
+    files = checkpoint.weight_files()
+    for name in checkpoint.files.names:
+        if name != INDEX:
+            (folder / name).symlink_to(checkpoint.path / name)
+    if INDEX in checkpoint.files.settings:
+        places = {name: file.name for file in files for name in read_header(file, checkpoint.source)}
+        (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": places}), encoding="utf-8")
+    return folder
 
 
 def _quantised(loaded: LoadedModel) -> bool:

@@ -6,8 +6,10 @@ would give other ids, a remark says so.
 """
 
 import json
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+import random
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,10 @@ SAME_DAY = (
     "{%- endmacro -%}"
 )
 """Stands in for the clock of chat templates: the same prompts are the same ids on every day."""
+
+
+DRAWING = re.compile(r"\|\s*random\b|\blipsum\b")
+"""What templates of Jinja have of chance."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +92,7 @@ class Tokenizer:
                 hint="write the prompts out as text, or save the tokenizer with its chat template",
             )
         messages = [{"role": message.role, "content": message.content} for message in conversation]
-        with callers_fault(lambda why: self._refusal(where, why)):
+        with callers_fault(lambda why: self._refusal(where, why)), _same_draws():
             text: str = self.wrapped.apply_chat_template(
                 messages, chat_template=SAME_DAY + template, tokenize=False, add_generation_prompt=True
             )
@@ -101,6 +107,10 @@ class Tokenizer:
     def reads_the_clock(self) -> bool:
         """Whether the chat template asks for today's date."""
         return "strftime_now" in (self._template() or "")
+
+    def draws(self) -> bool:
+        """Whether the chat template asks for chance."""
+        return DRAWING.search(self._template() or "") is not None
 
     def differs_from_auto(self, texts: Sequence[str], *, special: bool) -> int:
         """How many of the texts ``AutoTokenizer`` would turn into other ids."""
@@ -122,6 +132,17 @@ class Tokenizer:
         if isinstance(template, dict):
             template = template.get("default")
         return template if isinstance(template, str) else None
+
+
+@contextmanager
+def _same_draws() -> Iterator[None]:
+    """Chat templates may draw at random: inside this context they draw the same on every day."""
+    before = random.getstate()
+    random.seed(0)
+    try:
+        yield
+    finally:
+        random.setstate(before)
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:

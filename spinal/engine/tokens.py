@@ -79,13 +79,14 @@ def tokenize(loaded: LoadedModel, prompts: PromptSet, profile: MeasurementProfil
     tokenizer = loaded.tokenizer
     rendered = [_rendered(tokenizer, prompt, number) for number, prompt in enumerate(prompts.prompts, start=1)]
     encoded, differing = _encode(tokenizer, rendered, special=profile.add_special_tokens)
-    kept = [place for place, ids in enumerate(encoded) if min(len(ids), profile.max_tokens) >= 2]
+    read = [_read_of(prompt, profile) for prompt in encoded]
+    kept = [place for place, ids in enumerate(read) if ids]
     if not kept:
         raise PromptSetInvalid(
             f"prompt 1 has {len(encoded[0])} token(s), and no prompt has 2; the first is never read",
             hint="write the prompts out",
         )
-    ids = tuple(tuple(encoded[place][-profile.max_tokens :]) for place in kept)
+    ids = tuple(read[place] for place in kept)
     _check_context(loaded, ids, kept)
     _check_rows(loaded, [encoded[place] for place in kept], kept)
     said = [*tokenizer.remarks, *_about(tokenizer, prompts, encoded, kept)]
@@ -102,17 +103,24 @@ def tokenize(loaded: LoadedModel, prompts: PromptSet, profile: MeasurementProfil
 def check_same_ids(sides: Sequence[Checkpoint], prompts: PromptSet, profile: MeasurementProfile) -> None:
     """Raise TokenizerMismatch unless all ``sides`` turn the prompts into the ids of the first: told from tokenizers,
     ahead of any weight. Raises TokenizerInvalid and PromptSetInvalid, too."""
-    first: list[list[int]] | None = None
+    first: list[Ids] | None = None
     for side in sides:
         tokenizer = load_tokenizer(side.tokenizing)
         rendered = [_rendered(tokenizer, prompt, number) for number, prompt in enumerate(prompts.prompts, start=1)]
-        ids = _ids_of(tokenizer, rendered, special=profile.add_special_tokens)
+        encoded = _ids_of(tokenizer, rendered, special=profile.add_special_tokens)
+        ids = [_read_of(prompt, profile) for prompt in encoded]
         first = ids if first is None else first
         different = next((n for n, (a, b) in enumerate(zip(first, ids, strict=True), start=1) if a != b), None)
         if different is not None:
             raise TokenizerMismatch(
                 f"{sides[0].source} and {side.source} turn prompt {different} into different token ids", hint=AGREE
             )
+
+
+def _read_of(ids: list[int], profile: MeasurementProfile) -> Ids:
+    """What is read of a prompt: its last ``max_tokens``, or nothing where those are not two."""
+    found = tuple(ids[-profile.max_tokens :])
+    return found if len(found) > 1 else ()
 
 
 def _rendered(tokenizer: Tokenizer, prompt: Prompt, number: int) -> tuple[str, bool]:
@@ -160,7 +168,16 @@ def _about(tokenizer: Tokenizer, prompts: PromptSet, encoded: list[list[int]], k
             f"{len(doubled)} of {len(encoded)} prompts begin with two {tokenizer.token(doubled[0][0])}: the text holds "
             "it, and the tokenizer adds it (add_special_tokens=false leaves one)"
         )
-    if tokenizer.reads_the_clock() and not all(isinstance(prompt, str) for prompt in prompts.prompts):
+    same = len(kept) - len({tuple(encoded[place]) for place in kept})
+    if same:
+        found.append(
+            f"{same} of {len(encoded)} prompts have the very token ids of another one: where that is not what they "
+            "say, the chat template or the tokenizer leaves out what tells them apart"
+        )
+    chats = not all(isinstance(prompt, str) for prompt in prompts.prompts)
+    if chats and tokenizer.draws():
+        found.append("the chat template draws at random; the draws are fixed, so that ids never change")
+    if chats and tokenizer.reads_the_clock():
         found.append("the chat template asks for today's date; 26 July 2024 is given, so that ids never change")
     return found
 

@@ -1,10 +1,10 @@
 """Records: what one entry of a prompt file says, whichever format the file has."""
 
 import json
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from spinal.checkpoints.reading import without_repetition
 from spinal.errors import PromptSetInvalid
 from spinal.prompts.sets import Conversation, Message, Prompt, check_text
 
@@ -19,19 +19,11 @@ EXAMPLE = 'for example {"prompt": "How do I reset a password?"}'
 def parse_json(text: str, where: str) -> Any:
     """The JSON value in ``text``; raises PromptSetInvalid."""
     try:
-        return json.loads(text, object_pairs_hook=_object)
+        return json.loads(text, object_pairs_hook=without_repetition)
     except RecursionError as error:
         raise PromptSetInvalid(f"{where}: nested too deeply", hint="one JSON object a line") from error
     except ValueError as error:
         raise PromptSetInvalid(f"{where}: not JSON ({error})", hint="one JSON object a line") from error
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        raise ValueError(f"member {twice[:40]!r} occurs twice")
-    return found
 
 
 def read_entry(entry: Any, where: str) -> Pair | None:

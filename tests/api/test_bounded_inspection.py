@@ -176,6 +176,14 @@ def hasty(api_settings: Settings) -> Iterator[TestClient]:
         yield client
 
 
+def test_a_tokenizer_that_makes_text_longer_without_bounds_is_refused(hasty: TestClient, models: Path) -> None:
+    tokenizer = json.loads((models / "sft" / "tokenizer.json").read_text())
+    tenfold = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 10}
+    tokenizer["normalizer"] = {"type": "Sequence", "normalizers": [tenfold] * 11}
+    clone("sft", models / "longer", tokenizer__json=json.dumps(tokenizer))
+    assert refused(hasty, "longer") == "inspection_exceeded"
+
+
 def test_a_mount_that_hangs_costs_a_request_its_time_and_nobody_else_anything(hasty: TestClient) -> None:
     assert submitted(hasty, "sft").status_code == 202
     inspectors = hasty.app.state.inspectors  # type: ignore[attr-defined]

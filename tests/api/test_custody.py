@@ -319,6 +319,12 @@ def test_the_content_of_files_that_are_too_new_is_not_remembered(
         assert session.execute(text("SELECT count(*) FROM snapshots")).scalar() == 0
 
 
+def exchanged(one: Path, other: Path) -> None:
+    first, second = one.read_bytes(), other.read_bytes()
+    one.write_bytes(second)
+    other.write_bytes(first)
+
+
 def altered(path: Path) -> None:
     raw = bytearray(path.read_bytes())
     raw[-8:] = bytes(byte ^ 1 for byte in raw[-8:])
@@ -346,6 +352,25 @@ def test_an_altered_capture_is_seen_by_the_doctor_and_measured_again_before_it_i
     assert sorted(made) == ["compare", "measure"]
     with ledger.read() as session:
         assert violations(session, sha256_of=store.sha256) == {}
+
+
+def test_captures_that_were_exchanged_are_both_seen_and_both_made_again(
+    api: TestClient, drain: Drain, ledger: Ledger, api_settings: Settings, double: Path, models: Path
+) -> None:
+    submit(api, "local:dpo-short")
+    submit(api, "local:sft")
+    drain()
+    store = ArtifactStore(api_settings)
+    with ledger.read() as session:
+        kept = session.execute(text("SELECT digest, capture_uri FROM traces ORDER BY digest")).all()
+    exchanged(*(Path(api_settings.artifact_url.removeprefix("file://")) / uri for _, uri in kept))
+    with ledger.read() as session:
+        assert set(violations(session, sha256_of=store.sha256)[CAPTURES]) == {digest for digest, _ in kept}
+    before = len(engine_double.calls(double))
+    audit = submit(api, "local:dpo-short", "local:sft")
+    drain()
+    assert read(api, audit)["state"] == "SUCCEEDED"
+    assert sorted(what for _, what, _ in engine_double.calls(double)[before:]) == ["compare", "measure", "measure"]
 
 
 def test_files_beside_a_checkpoint_are_named_to_whoever_named_it_and_to_nobody_else(

@@ -95,3 +95,24 @@ def test_what_is_lent_may_not_change_before_it_is_used(
     audit = api.get(place).json()
     assert audit["state"] == "FAILED"
     assert audit["error"]["code"] == "model_changed"
+
+
+def test_one_checkpoint_under_two_tokenizers_or_two_vocabularies_is_several_traces(
+    api: TestClient, drain: Drain, models: Path
+) -> None:
+    clone("dpo-short", models / "bare", **BARE)
+    tokenizer = json.loads((models / "sft" / "tokenizer.json").read_text())
+    last = max(tokenizer["model"]["vocab"].values())
+    clone("sft", models / "lower", tokenizer__json=json.dumps(tokenizer | {"normalizer": {"type": "Lowercase"}}))
+    fewer = {text: index for text, index in tokenizer["model"]["vocab"].items() if index != last}
+    tokenizer["model"] |= {
+        "vocab": fewer,
+        "merges": [pair for pair in tokenizer["model"]["merges"] if "".join(pair) in fewer],
+    }
+    clone("sft", models / "fewer", tokenizer__json=json.dumps(tokenizer))
+    made = [
+        finished(api, drain, candidate="local:bare", reference=f"local:{name}") for name in ("sft", "lower", "fewer")
+    ]
+    traces = [trace(api, audit) for audit in made]
+    assert len({found["digest"] for found in traces}) == len({json.dumps(found["reading"]) for found in traces}) == 3
+    assert len({found["model"]["weights_digest"] for found in traces}) == 1

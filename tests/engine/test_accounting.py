@@ -117,6 +117,11 @@ HARMLESS: dict[str, tuple[str, dict[str, torch.Tensor]]] = {
         | {"transformer.h.0.attn.masked_bias": torch.tensor(-1e4)},
     ),
     "masks of floats": ("gpt_neox", {"gpt_neox.layers.0.attention.bias": torch.ones(1, 1, 8, 8)}),
+    "scales of the cache": (
+        "llama",
+        {f"model.layers.{i}.self_attn.{x}_scale": torch.ones(()) for i in range(3) for x in "kv"},
+    ),
+    "scales of activations": ("gpt2", {"transformer.h.0.mlp.c_fc.input_scale": torch.ones(1)}),
     "positions": ("opt", {"model.decoder.position_ids": torch.arange(9).reshape(1, 9)}),
     "value head": ("llama", {"v_head.summary.weight": torch.ones(1, 64), "v_head.summary.bias": torch.ones(1)}),
 }
@@ -139,6 +144,59 @@ def test_a_leftover_that_changes_nothing_is_measured_with_a_remark(
     [remark] = set(trace.warnings) - set(plain.warnings)
     assert min(more) in remark
     assert f"{len(more)} stored tensors" in remark
+
+
+UNLIKE = {
+    "a bias by positions": {"model.layers.0.attention.bias": torch.full((1, 1, 8, 8), 0.5)},
+    "a scale by heads": {"model.layers.0.self_attn.k_scale": torch.ones(4)},
+    "a scale of the weight's input": {"model.layers.0.self_attn.q_proj.pre_quant_scale": torch.ones(64)},
+}
+
+
+@WAYS
+@pytest.mark.parametrize("case", UNLIKE)
+def test_a_leftover_that_is_like_a_harmless_one_by_name_alone_is_refused(
+    case: str, stream: bool, tiny: Tiny, tmp_path: Path
+) -> None:
+    assert min(UNLIKE[case]) in str(refused(added(tiny("llama"), tmp_path / "m", UNLIKE[case]), stream))
+
+
+RENUMBERED = {"one is missing": {"2": "4"}, "one has another's number": {"3": "02"}, "counted from one": {"0": "4"}}
+
+
+@WAYS
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])
+@pytest.mark.parametrize("case", RENUMBERED)
+@pytest.mark.parametrize("place", ["", ".1."], ids=["in all blocks", "in one"])
+def test_experts_that_are_not_numbered_from_zero_are_refused(
+    place: str, case: str, family: str, stream: bool, tiny: Tiny, tmp_path: Path
+) -> None:
+    [(old, new)] = RENUMBERED[case].items()
+
+    def renumbered(tensors: Tensors) -> Tensors:
+        return {
+            name.replace(f".experts.{old}.", f".experts.{new}.") if place in name else name: tensor
+            for name, tensor in tensors.items()
+        }
+
+    error = refused(changed(tiny(family), tmp_path / "m", renumbered), stream)
+    assert "are not those from 0 to 3" in str(error)
+
+
+def test_an_index_that_leaves_a_tensor_out_is_streamed_like_the_whole(
+    tiny: Tiny, few: PromptSet, tmp_path: Path
+) -> None:
+    folder = tmp_path / "shards"
+    shutil.copytree(tiny("llama"), folder)
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").rename(folder / "one.safetensors")
+    weight_map = dict.fromkeys(sorted(tensors)[1:], "one.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    plain, trace = (
+        measure(of(each), few, PROFILE, capture_path=tmp_path / "capture", stream=True)
+        for each in (tiny("llama"), folder)
+    )
+    assert plain.layers == trace.layers
 
 
 @WAYS

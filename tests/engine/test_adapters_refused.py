@@ -105,6 +105,7 @@ SPOILT: dict[str, tuple[Callable[[Tensors], Tensors], str]] = {
     "all under another prefix": (renamed, r"12 of 12 .* match nothing .*model\.language_model\.layers\.0\.mlp"),
     "one of another model": (last_renamed, r"1 of 12 .* match nothing .*layers\.9"),
     "one too many": (one_more, r"1 of 13 .* match nothing .*v_proj"),
+    "one twice": (lambda t: t | {min(named_default(t)): t[min(t)] + 1}, "are the same tensor"),
     "half of them": (halved, r"6 of 12 .* missing, first base_model\.model\.model\.layers\.0\."),
     "all but one": (one_missing, r"1 of 12 .* missing, first .*layers\.2"),
     "one of another width": (wider, r"tensor .*lora_A.* has shape \(4, 97\).* has \(4, 96\) there"),

@@ -1,12 +1,16 @@
 """Whatever is wrong with a caller's file: the engine measures what was meant, or raises one error of ours."""
 
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.pair import prepare_sides
 from spinal.checkpoints.resolve import resolve_reference
 from spinal.checkpoints.survey import survey
 from spinal.documents.trace import Trace
@@ -75,12 +79,99 @@ def test_what_no_model_can_be_made_of_is_one_error_of_ours(
     check(caught.value, tmp_path)
 
 
+JUST_SAVED: list[tuple[str, dict[str, Any], str]] = [
+    ("a quantization that is not read", {"quantization_config": "fp8"}, "config_invalid"),
+    ("a tie that is no truth value", {"tie_word_embeddings": "false"}, "config_invalid"),
+    ("more blocks than there are", {"num_hidden_layers": 3}, "config_invalid"),
+    ("fewer blocks than there are", {"num_hidden_layers": 1}, "weights_corrupt"),
+]
+
+
+@pytest.mark.parametrize(("case", "members", "code"), JUST_SAVED)
+def test_what_is_wrong_with_files_of_a_moment_ago_is_told_as_what_it_is(
+    tmp_path: Path, case: str, members: dict[str, Any], code: str
+) -> None:
+    write_whole(tmp_path / "m")
+    (tmp_path / "m" / "config.json").write_text(json.dumps(CONFIG | members))
+    with pytest.raises(SpinalError) as caught:
+        trace(tmp_path, "m", tmp_path)
+    assert caught.value.code == code, case
+    assert caught.value.hint
+    assert not caught.value.detail.rstrip(")'").endswith(":")
+
+
 def check(error: SpinalError, root: Path) -> None:
     assert not error.retryable
     assert error.status == 422 or error.exit_code == 3, error.code
     assert error.detail.isprintable()
     assert str(root) not in error.detail
     assert len(error.detail) < 500
+
+
+OTHER_CODE: list[tuple[dict[str, Any], str]] = [
+    ({"architectures": ["MistralForCausalLM"]}, "'MistralForCausalLM'; .* LlamaForCausalLM"),
+    ({"architectures": ["LlamaForCausalLM", "MyForCausalLM"]}, "'MyForCausalLM'; .* LlamaForCausalLM"),
+    ({"auto_map": {"AutoModelForCausalLM": "modeling.MyLlama"}}, "code .* not run; LlamaForCausalLM"),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize(("members", "remark"), OTHER_CODE, ids=str)
+def test_a_class_that_the_checkpoint_does_not_name_is_remarked(
+    tmp_path: Path, sound: Trace, members: dict[str, Any], remark: str, stream: bool
+) -> None:
+    write_whole(tmp_path / "m")
+    (tmp_path / "m" / "config.json").write_text(json.dumps(CONFIG | members))
+    found = trace(tmp_path, "m", tmp_path, stream=stream)
+    assert found.layers == sound.layers
+    [said] = set(found.warnings) - set(sound.warnings)
+    assert re.search(remark, said)
+
+
+LISTED = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+          "chat_template.jinja")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_a_link_that_leads_nowhere_is_that_files_fault(tmp_path: Path, name: str) -> None:
+    write_whole(tmp_path / "m")
+    (tmp_path / "m" / name).unlink(missing_ok=True)
+    (tmp_path / "m" / name).symlink_to("nowhere")
+    with pytest.raises(SpinalError, match="leads nowhere") as caught:
+        survey({"candidate": "local:m"}, [tmp_path])
+    check(caught.value, tmp_path)
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_a_file_that_goes_away_while_it_is_looked_at_is_that_files_fault(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_whole(tmp_path / "m")
+    (tmp_path / "m" / name).touch()
+    if name.endswith("map.json"):
+        (tmp_path / "m" / name).write_text("{}")
+
+    def prepared(sides: list[Checkpoint]) -> list[Checkpoint]:
+        (tmp_path / "m" / name).unlink()
+        return prepare_sides(sides)
+
+    monkeypatch.setattr("spinal.checkpoints.survey.prepare_sides", prepared)
+    try:
+        survey({"candidate": "local:m"}, [tmp_path])
+    except SpinalError as error:
+        check(error, tmp_path)
+    else:
+        # It was read when it was resolved; who measures it holds it open, and finds it gone.
+        assert name == "config.json"
+
+
+def test_names_of_files_that_are_not_read_are_shown_in_print(tmp_path: Path) -> None:
+    write_whole(tmp_path / "m")
+    for raw in (b"\x1b[2Jx", b"a\nb", b"\xff\xfe", "\u202e".encode()):
+        Path(os.fsdecode(os.fsencode(tmp_path / "m") + b"/" + raw)).touch()
+    [remark] = survey({"candidate": "local:m"}, [tmp_path])["candidate"].remarks
+    assert remark.isprintable()
+    assert "not read" in remark
 
 
 @pytest.mark.parametrize("seed", range(2000, 2040))

@@ -347,6 +347,15 @@ def test_other_ids_of_the_prompts_are_no_pair(base: Path, tmp_path: Path) -> Non
     assert said(found, "candidate", "the tokenizer of local:base", "holds another one")
 
 
+def test_ids_that_are_cut_off_and_never_read_may_differ(base: Path, tmp_path: Path) -> None:
+    folder = copy(base, tmp_path / "other")
+    rewrite(folder / "tokenizer.json", post_processor=None)
+    long = QUICK | {"prompts": [f"{prompt} {prompt}" for prompt in PROMPTS], "max_tokens": 16}
+    assert exactly_zero(spinal.compare(base, folder, **long))
+    with pytest.raises(TokenizerMismatch, match="turn prompt 1 into"):
+        spinal.compare(base, folder, **(QUICK | {"max_tokens": 256}))
+
+
 def test_other_ids_of_the_continuations_are_no_pair(base: Path, tmp_path: Path, tokenizer: Any) -> None:
     from spinal.prompts.sets import PromptSet
 

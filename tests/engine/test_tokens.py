@@ -360,6 +360,21 @@ def test_a_template_gives_the_same_ids_on_every_day(folder: Path, traced: Traced
     assert any("26 July 2024" in warning for warning in trace.warnings)
 
 
+@pytest.mark.parametrize("drawn", ["{{ range(1000) | random }} ", "{{ lipsum(1, false) }} "])
+def test_a_template_that_draws_at_random_draws_the_same_every_time(drawn: str, folder: Path, traced: Traced) -> None:
+    drawing = with_template(folder, drawn + TEMPLATE)
+    first, again = (traced(drawing, read_prompts(CHATS))[0] for _ in range(2))
+    assert first.digest == again.digest
+    assert first.prompt_set.token_ids_digest == again.prompt_set.token_ids_digest
+    assert any("draws at random" in warning for warning in first.warnings)
+
+
+def test_prompts_that_a_template_makes_one_are_counted(folder: Path, traced: Traced) -> None:
+    trace, _ = traced(with_template(folder, "river stone light"), read_prompts(CHATS))
+    count = trace.prompt_set.count
+    assert any(f"{count - 1} of {count} prompts have the very token ids" in warning for warning in trace.warnings)
+
+
 def test_what_was_left_out_of_the_source_stands_in_the_trace(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "p.txt"
     path.write_text("\n\n".join(SENTENCES) + "\n")

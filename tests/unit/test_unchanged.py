@@ -2,6 +2,9 @@
 
 import os
 import shutil
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -202,11 +205,9 @@ def test_files_that_are_gone_are_never_known(tmp_path: Path) -> None:
     assert examined == [1, 1]
 
 
-def test_what_is_wrong_with_files_that_are_new_keeps_its_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_times_of_new_files_decide_until_they_are_hashed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(held, "SETTLED_NS", 3_600 * 10**9)
     checkpoint = resolve_reference(str(folder), roots=None)
-    with pytest.raises(WeightsCorrupt, match="what was wrong"), hold(checkpoint):
-        raise WeightsCorrupt("what was wrong")
     with hold(checkpoint) as opened:
         opened.require_unchanged()
     with hold(checkpoint) as opened:
@@ -221,3 +222,19 @@ def test_what_was_held_is_not_held_again_by_descriptors_that_may_be_others(folde
         assert again is opened
     with pytest.raises(ValueError, match="not held any more"), hold(opened.checkpoint):
         pass
+
+
+def test_folders_of_killed_processes_are_removed_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    with held.private_folder() as living:
+        name = living.name.replace(f"-{os.getpid()}-", f"-{ended.pid}-")
+        left = tmp_path / name
+        elsewhere = tmp_path / name.replace(held.HELD, f"{held.HELD}1")
+        for folder in (left, elsewhere):
+            folder.mkdir()
+            (folder / "link").symlink_to("nowhere")
+        assert held.sweep_held() == [left]
+        assert sorted(tmp_path.iterdir()) == sorted([living, elsewhere])
+    assert list(tmp_path.iterdir()) == [elsewhere]
