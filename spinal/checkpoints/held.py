@@ -65,6 +65,17 @@ class Held:
         hashing = _Hashing(self._unread(), progress, cancelled)
         return self._digest(hashing)
 
+    def hash_unsettled(self, *, cancelled: CancelCheck = never_cancelled) -> None:
+        """Hash whatever changed a moment ago, as a checkpoint that was just saved: its times would not tell another
+        change. Raises Cancelled."""
+        hashing = _Hashing(0, ignore_progress, cancelled)
+        for file in self._files.values():
+            if not file.settled and file.sha256 is None:
+                file.sha256 = hashing.sha256(file.descriptor)
+        for part in (self._base, self._lender):
+            if part is not None:
+                part.hash_unsettled(cancelled=cancelled)
+
     def stamps(self) -> tuple[tuple[str, Stamp], ...]:
         """What this host says of every file, base included, as it was opened."""
         parts = [self] if self._base is None else [self, self._base]
