@@ -73,6 +73,16 @@ class Held:
         """Whether no file, base included, could have changed since it was opened and still have the times it has."""
         return all(file.settled for file in self._files.values()) and (self._base is None or self._base.settled)
 
+    def hash_unsettled(self, *, cancelled: CancelCheck = never_cancelled) -> None:
+        """Hash whatever changed a moment ago, as a checkpoint that was just saved: its times would not tell another
+        change. Raises Cancelled."""
+        hashing = _Hashing(0, ignore_progress, cancelled)
+        for file in self._files.values():
+            if not file.settled and file.sha256 is None:
+                file.sha256 = hashing.sha256(file.descriptor)
+        for part in self._parts():
+            part.hash_unsettled(cancelled=cancelled)
+
     def stamps(self) -> tuple[tuple[str, Stamp], ...]:
         """What this host says of every file, base included, as it was opened."""
         parts = [self] if self._base is None else [self, self._base]

@@ -100,6 +100,8 @@ def gather_evidence(
         # Matched noise rewrites a whole model, so that pair is loaded whole.
         setup = Setup(prompts, profile, batch_size, device, stream and not profile.noise_draws, reporter)
         with torch.inference_mode(), hold(reference) as ours, hold(candidate) as theirs:
+            for side in (ours, theirs):
+                side.hash_unsettled(cancelled=cancelled)
             found = _gather(ours.checkpoint, theirs.checkpoint, (reference_capture, candidate_capture), setup)
             ours.require_unchanged()
             theirs.require_unchanged()

@@ -451,6 +451,7 @@ def test_a_tokenizer_that_changes_is_noticed(base: Path, tmp_path: Path) -> None
     side = resolve_reference(str(bare), roots=None)
     [lent] = lend_tokenizers([side], resolve_tokenizer(str(lender), roots=None))
     with hold(lent) as held:
+        held.hash_unsettled()
         assert sorted(p.name for p in held.checkpoint.tokenizing.path.iterdir()) == [
             "tokenizer.json", "tokenizer_config.json",
         ]  # fmt: skip
