@@ -239,7 +239,9 @@ class TraceRecord(Record):
     source: Mapped[str]
     n_layers: Mapped[int]
     document: Mapped[dict[str, Any]]
-    """``spinal.trace/1`` without ``layers``: those are rows of ``trace_layers``."""
+    """``spinal.trace/1`` without ``layers``, which are rows of ``trace_layers``, and the members in ``later``."""
+    later: Mapped[dict[str, Any]] = mapped_column(server_default=EMPTY)
+    """Members of the document that code from before does not know, and would refuse."""
     content_digest: Mapped[str]
     """sha256 of the whole document as JSON of the scheme ``python-json/1``: tells a torn or altered trace."""
     content_digest_rfc8785: Mapped[str | None]

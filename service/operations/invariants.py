@@ -98,7 +98,7 @@ INVARIANTS: dict[str, str | Callable[[], str]] = {
         WHERE r.kind = 'trace' AND r.state = 'SUCCEEDED' AND r.spec ? 'files'
         GROUP BY r.spec->>'files' HAVING count(DISTINCT t.weights_digest) > 1""",
     "one content is one model": """
-        SELECT weights_digest FROM traces GROUP BY weights_digest, fingerprint, engine_version, document->'reading'
+        SELECT weights_digest FROM traces GROUP BY weights_digest, fingerprint, engine_version, later->'reading'
         HAVING count(DISTINCT (document->'model') - 'source' - 'revision') > 1""",
     "ended rows are guarded": f"""
         SELECT guard FROM unnest(ARRAY{list(GUARDS)}) AS g(guard) WHERE NOT EXISTS (
@@ -155,7 +155,9 @@ def _recomputes(session: Session, row: Row[Any]) -> bool:
         if row.digest != trace_digest(*named, reading):
             return False
         present = row.content_digest_rfc8785 or content_digest(document)
-        return (content_digest(document, FORMER.scheme), content_digest(document)) == (row.content_digest, present)
+        # What the release before knows of it, by which its own doctor holds it.
+        former = content_digest(load_trace_document(session, row.digest, later=False), FORMER.scheme)
+        return (former, content_digest(document)) == (row.content_digest, present)
     except ValueError:
         # Not even JSON: a number that is not finite.
         return False

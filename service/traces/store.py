@@ -17,6 +17,9 @@ from spinal.errors import TraceNotFound
 
 COLUMNS = ("contraction", "contraction_se", "transport", "transport_se", "entropy", "effective_rank")
 """Members of a position object that are columns of ``trace_layers``; the others travel in ``detail``."""
+LATER = ("reading", "vocabulary")
+LATER_OF_PROMPTS = "continuation_ids_digest"
+"""Members of a trace, and one of its prompt set, that the release before does not know."""
 LARGEST_INTEGER = 2**53 - 1
 """RFC 8785 holds no larger one."""
 
@@ -46,14 +49,16 @@ def store_trace(
     but a lost capture's place."""
     trace = unnamed_trace(trace)
     document = trace.model_dump(mode="json", by_alias=True)
+    whole = content_digest(document)
     layers = document.pop("layers")
+    later = _without_later(document)
     inserted = session.execute(
         text("""INSERT INTO traces (digest, weights_digest, prompt_set_digest, fingerprint, engine_version, source,
                   n_layers, document, content_digest, content_digest_rfc8785, scheme, capture_uri, capture_bytes,
-                  capture_sha256)
+                  capture_sha256, later)
                 VALUES (:digest, :weights, :prompts, :fingerprint, :engine, :source, :layers,
                   CAST(:document AS jsonb), :former, :content, :scheme, :uri, :bytes,
-                  :sha256)
+                  :sha256, CAST(:later AS jsonb))
                 ON CONFLICT (digest) DO NOTHING RETURNING digest"""),
         {
             "digest": trace.digest,
@@ -65,7 +70,8 @@ def store_trace(
             "layers": trace.model.n_layers,
             "document": json.dumps(document),
             "former": content_digest({**document, "layers": layers}, FORMER.scheme),
-            "content": content_digest({**document, "layers": layers}),
+            "content": whole,
+            "later": json.dumps(later),
             "scheme": trace.scheme or PRESENT.scheme,
             "uri": capture_uri,
             "bytes": capture_bytes,
@@ -126,10 +132,21 @@ def stored_capture(session: Session, digest: str) -> StoredCapture | None:
     return None if row is None else StoredCapture(digest, row.capture_uri, row.capture_bytes, row.capture_sha256)
 
 
-def load_trace_document(session: Session, digest: str) -> dict[str, Any]:
-    """The whole ``spinal.trace/1`` document; raises TraceNotFound."""
-    head = session.execute(text("SELECT document FROM traces WHERE digest = :d"), {"d": digest}).scalar()
-    if head is None:
+def _without_later(document: dict[str, Any]) -> dict[str, Any]:
+    """Take out what the release before does not know; returns it."""
+    later = {name: document.pop(name) for name in LATER}
+    return later | {"prompt_set": {LATER_OF_PROMPTS: document["prompt_set"].pop(LATER_OF_PROMPTS)}}
+
+
+def _with_later(document: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    prompts = {} if "prompt_set" not in later else {"prompt_set": document["prompt_set"] | later["prompt_set"]}
+    return document | later | prompts
+
+
+def load_trace_document(session: Session, digest: str, *, later: bool = True) -> dict[str, Any]:
+    """The whole ``spinal.trace/1`` document, or what the release before knows of it; raises TraceNotFound."""
+    stored = session.execute(text("SELECT document, later FROM traces WHERE digest = :d"), {"d": digest}).one_or_none()
+    if stored is None:
         raise TraceNotFound(f"no trace {digest}", hint="list traces with GET /v1/traces")
     rows = session.execute(
         text("SELECT * FROM trace_layers WHERE trace_digest = :d ORDER BY layer, policy DESC"), {"d": digest}
@@ -138,6 +155,7 @@ def load_trace_document(session: Session, digest: str) -> dict[str, Any]:
     for row in rows:
         layer = layers.setdefault(row.layer, {"layer": row.layer, "depth": row.depth, "positions": {}})
         layer["positions"][row.policy] = {**{name: getattr(row, name) for name in COLUMNS}, **row.detail}
+    head = _with_later(stored.document, stored.later) if later else stored.document
     return {**head, "layers": list(layers.values())}
 
 

@@ -8,12 +8,12 @@ was read.
 import json
 import math
 import re
-from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
 
+from spinal.checkpoints.repetition import without_repetition
 from spinal.errors.faults import shown
 
 MOST_DEPTH = 64
@@ -90,15 +90,6 @@ def _check_structure(data: bytes, what: str, most_values: int) -> None:
         values += int(np.count_nonzero(found != CLOSING))
         if values > most_values:
             raise Unreadable(f"{what} holds more than {most_values:,} values")
-
-
-def without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A hook of ``json``: the object of ``pairs``; raises ValueError for a member that is there twice."""
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-        raise ValueError(f"member {shown(twice)!r} occurs twice")
-    return members
 
 
 def _refused(constant: str) -> float:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from spinal.checkpoints.reading import without_repetition
+from spinal.checkpoints.repetition import without_repetition
 from spinal.errors import PromptSetInvalid
 from spinal.prompts.sets import Conversation, Message, Prompt, check_text
 

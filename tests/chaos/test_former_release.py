@@ -104,14 +104,24 @@ def shown(api: httpx.Client, audit: str) -> dict[str, Any]:
     for name in ("scores", "report", "candidate_trace", "reference_trace"):
         if read["links"][name]:
             found[name] = api.get(read["links"][name]).json()
-            found[name].get("verdict", {}).pop("rules", None)
+            _without_later(found[name])
     if read["links"]["diff"]:
         found["diff"] = api.get(read["links"]["diff"]).json()
-        found["diff"]["comparison"]["verdict"].pop("rules", None)
+        _without_later(found["diff"]["comparison"])
     for shown_audit in (read, *found["listed"]):
-        shown_audit.pop("results", None)
+        for member in ("results", "weights"):
+            shown_audit.pop(member, None)
     unnamed: dict[str, Any] = without_names(found)
     return unnamed
+
+
+def _without_later(document: dict[str, Any]) -> None:
+    """Take out of a trace or a comparison what the former does not know."""
+    for member in ("rules", "weights"):
+        document.get("verdict", {}).pop(member, None)
+    for member in ("reading", "vocabulary"):
+        document.pop(member, None)
+    document.get("prompt_set", {}).pop("continuation_ids_digest", None)
 
 
 def without_names(value: Any) -> Any:

@@ -280,7 +280,7 @@ def test_a_base_is_resized_to_the_rows_of_its_adapter(name: str, tiny: Callable[
 def test_a_table_that_is_saved_twice_must_be_one(tiny: Callable[..., Path], tmp_path: Path) -> None:
     folder = grown(tiny("llama"), tmp_path / "adapter", 1, lora(modules_to_save=TABLES), **SAVED)
     rewrite(folder, lambda t: {name: v + ("lm_head.modules_to_save" in name) for name, v in t.items()})
-    with pytest.raises(AdapterInvalid, match=r"1 of .* match nothing .*lm_head\.modules_to_save"):
+    with pytest.raises(AdapterInvalid, match=r"lm_head.* are the same tensor"):
         opened(folder)
 
 
