@@ -2,6 +2,7 @@
 
 import sqlalchemy as sa
 from alembic import op
+from alembic.util import CommandError
 from sqlalchemy.dialects.postgresql import JSONB
 
 revision = "0011"
@@ -21,6 +22,16 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    otherwise = sa.text("SELECT count(*) FROM traces WHERE jsonb_strip_nulls(later->'reading') <> '{}'::jsonb")
+    found = op.get_bind().execute(otherwise).scalar()
+    if found:
+        raise CommandError(
+            f"{found} traces were read with another tokenizer or up to a shared vocabulary, which the release before "
+            "does not know: stay at this migration, or restore a backup from before they were made"
+        )
+    op.execute("DROP TRIGGER traces_immutable ON traces")
+    # It is over members that go; code from before then holds such a row to the digest that it knows.
+    op.execute("UPDATE traces SET content_digest_rfc8785 = NULL WHERE later <> '{}'::jsonb")
     _guard_traces(BEFORE)
     op.drop_column("traces", "later")
     op.drop_column("traces", "capture_sha256")
@@ -28,7 +39,7 @@ def downgrade() -> None:
 
 def _guard_traces(columns: str) -> None:
     old, new = (", ".join(f"{row}.{column}" for column in columns.split(", ")) for row in ("OLD", "NEW"))
-    op.execute("DROP TRIGGER traces_immutable ON traces")
+    op.execute("DROP TRIGGER IF EXISTS traces_immutable ON traces")
     op.execute(
         f"CREATE TRIGGER traces_immutable BEFORE UPDATE ON traces FOR EACH ROW WHEN (({old}) IS DISTINCT FROM ({new})) "
         "EXECUTE FUNCTION spinal_refuse()"

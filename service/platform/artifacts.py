@@ -93,12 +93,14 @@ class ArtifactStore:
             return None
 
     @contextlib.contextmanager
-    def local_copy(self, uri: str, sha256: str | None) -> Iterator[Path]:
+    def local_copy(self, uri: str, size: int, sha256: str | None) -> Iterator[Path]:
         """The stored file as a local path (no copy when it is local already), open until the end of the context. Raises
         CaptureMissing where it is gone, or its bytes are not those that were stored."""
         source = f"{self._root}/{uri}"
-        if not self._fs.exists(source):
-            raise CaptureMissing(f"{uri} is not in the artifact store", hint="it is measured again by the next attempt")
+        if self.size(uri) != size:
+            raise CaptureMissing(
+                f"{uri} is not in the artifact store, or cut off", hint="it is measured again by the next attempt"
+            )
         with contextlib.ExitStack() as stack:
             local = Path(source)
             if "file" not in (self._fs.protocol if isinstance(self._fs.protocol, tuple) else (self._fs.protocol,)):

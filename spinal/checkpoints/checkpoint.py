@@ -98,5 +98,5 @@ def _elsewhere(checkpoint: Checkpoint) -> Iterator[str]:
 
 def _unread(checkpoint: Checkpoint) -> str:
     files = checkpoint.files
-    more = f" and {files.more} more" if files.more else ""
+    more = f" and {'at least ' if files.uncounted else ''}{files.more} more" if files.more else ""
     return f"not part of {checkpoint.source} and not read: {', '.join(files.others)}{more}"

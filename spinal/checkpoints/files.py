@@ -69,6 +69,8 @@ class FileList:
     """Files beside them that are not read, as far as they are worth a remark."""
     more: int = 0
     """How many others are not named."""
+    uncounted: bool = False
+    """Whether the folder holds so many files that there may be more others than were counted."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -133,8 +135,15 @@ def list_files(folder: Path, source: str, roots: Sequence[Path] | None, *, adapt
             weights = _shards(folder, source, roots)
     if not weights:
         raise _without_weights(folder, source, ADAPTER_WEIGHTS if adapter else WEIGHTS)
-    others, more = _others(folder, {*settings, *weights})
-    return FileList(tuple(settings), tuple(weights), others, more)
+    entries = _entries(folder)
+    others = sorted(entry.name for entry in entries if entry.name not in {*settings, *weights} | UNREMARKABLE)
+    return FileList(
+        tuple(settings),
+        tuple(weights),
+        others=tuple(shown(name) for name in others[:MOST_NAMED]),
+        more=len(others[MOST_NAMED:]),
+        uncounted=len(entries) == MOST_ENTRIES,
+    )
 
 
 def list_tokenizer_files(folder: Path) -> FileList:
@@ -197,8 +206,3 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
             return list(islice(entries, MOST_ENTRIES))
     except OSError:
         return []
-
-
-def _others(folder: Path, listed: set[str]) -> tuple[tuple[str, ...], int]:
-    found = sorted(entry.name for entry in _entries(folder) if entry.name not in listed | UNREMARKABLE)
-    return tuple(shown(name) for name in found[:MOST_NAMED]), len(found[MOST_NAMED:])

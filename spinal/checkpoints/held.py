@@ -76,7 +76,7 @@ class Held:
     def hash_unsettled(self, *, cancelled: CancelCheck = never_cancelled) -> None:
         """Hash whatever changed a moment ago, as a checkpoint that was just saved: its times would not tell another
         change. Raises Cancelled."""
-        hashing = _Hashing(0, ignore_progress, cancelled)
+        hashing = _Hashing(cancelled=cancelled)
         for file in self._files.values():
             if not file.settled and file.sha256 is None:
                 file.sha256 = hashing.sha256(file.descriptor)
@@ -106,7 +106,7 @@ class Held:
         return [part for part in (self._base, self._lender) if part is not None]
 
     def _require_same(self, file: _File) -> None:
-        now = _stamp(os.fstat(file.descriptor))
+        now = stamp_of(os.fstat(file.descriptor))
         try:
             there = os.stat(file.path)
             moved = (there.st_dev, there.st_ino) != now[:2]
@@ -116,7 +116,7 @@ class Held:
             raise self._changed(file)
         if now == file.stamp and (file.settled or file.sha256 is None):
             return
-        if file.sha256 is None or _sha256(file.descriptor) != file.sha256:
+        if file.sha256 is None or _Hashing().sha256(file.descriptor) != file.sha256:
             raise self._changed(file)
         file.stamp = now
 
@@ -167,8 +167,7 @@ def hold(checkpoint: Checkpoint) -> Iterator[Held]:
         except Cancelled:
             raise
         except SpinalError:
-            # Whatever was found wrong with a file that changed meanwhile, the change is what was wrong. A file that was
-            # saved a moment ago, as trainers do, and was not hashed yet is no such file.
+            # Whatever was found wrong with a file that changed meanwhile, the change is what was wrong.
             held.require_unchanged()
             raise
 
@@ -194,7 +193,7 @@ def _opened(checkpoint: Checkpoint, stack: ExitStack) -> Held:
         path = checkpoint.path / name
         descriptor = _open(checkpoint, path)
         stack.callback(os.close, descriptor)
-        stamp = _stamp(os.fstat(descriptor))
+        stamp = stamp_of(os.fstat(descriptor))
         files.append(_File(name, path, descriptor, stamp, settled=max(stamp[3:]) <= time.time_ns() - SETTLED_NS))
         if name == CONFIG:
             (folder / name).write_text(json.dumps(_followed(checkpoint, descriptor)), encoding="utf-8")
@@ -253,7 +252,9 @@ def _name_space() -> int:
 class _Hashing:
     """Reads files in pieces, so that it can say how far it is and stop in between."""
 
-    def __init__(self, total: int, progress: ProgressSink, cancelled: CancelCheck) -> None:
+    def __init__(
+        self, total: int = 0, progress: ProgressSink = ignore_progress, cancelled: CancelCheck = never_cancelled
+    ) -> None:
         self._total, self._done = total, 0
         self._progress, self._cancelled = progress, cancelled
 
@@ -269,13 +270,6 @@ class _Hashing:
         return hasher.hexdigest()
 
 
-def _sha256(descriptor: int) -> str:
-    hasher = hashlib.sha256()
-    for piece in _pieces(descriptor):
-        hasher.update(piece)
-    return hasher.hexdigest()
-
-
 def _pieces(descriptor: int) -> Iterator[bytes]:
     at = 0
     while piece := os.pread(descriptor, HASH_PIECE, at):
@@ -283,5 +277,6 @@ def _pieces(descriptor: int) -> Iterator[bytes]:
         at += len(piece)
 
 
-def _stamp(status: os.stat_result) -> Stamp:
+def stamp_of(status: os.stat_result) -> Stamp:
+    """What a host says of a file."""
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

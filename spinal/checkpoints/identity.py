@@ -12,7 +12,7 @@ from typing import Any
 
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.files import file_error, most_bytes
-from spinal.checkpoints.held import Held, hold
+from spinal.checkpoints.held import Held, Stamp, hold, stamp_of
 from spinal.checkpoints.opening import open_regular, read_regular
 from spinal.checkpoints.tensors import MOST_HEADER
 from spinal.checkpoints.unchanged import Remembered
@@ -61,7 +61,7 @@ def held_identity(held: Held) -> str:
     return identity_of_stamps(held.stamps())
 
 
-def identity_of_stamps(stamps: tuple[tuple[str, tuple[int, ...]], ...]) -> str:
+def identity_of_stamps(stamps: tuple[tuple[str, Stamp], ...]) -> str:
     # Nanoseconds are more than RFC 8785 lets a number hold.
     return digest_of([[name, [str(number) for number in stamp]] for name, stamp in stamps])
 
@@ -122,12 +122,11 @@ def _sampled(checkpoint: Checkpoint, name: str) -> list[str]:
     return [str(size), hasher.hexdigest()]
 
 
-def _stamp(checkpoint: Checkpoint, name: str) -> tuple[int, ...]:
+def _stamp(checkpoint: Checkpoint, name: str) -> Stamp:
     try:
-        status = (checkpoint.path / name).stat()
+        return stamp_of((checkpoint.path / name).stat())
     except FileNotFoundError as error:
         raise _gone(checkpoint, error) from error
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _gone(checkpoint: Checkpoint, error: OSError) -> ModelChanged:

@@ -23,7 +23,6 @@ class Surveyed:
     """A checkpoint that passed every check of its files. All members are JSON values."""
 
     source: str
-    revision: str | None
     content_snapshot: str
     host_identity: str
     architecture: str
@@ -62,7 +61,6 @@ def _surveyed(checkpoint: Checkpoint) -> Surveyed:
     shape = checkpoint.whole
     return Surveyed(
         source=checkpoint.source,
-        revision=checkpoint.revision,
         content_snapshot=content_snapshot(checkpoint),
         host_identity=host_identity(checkpoint),
         architecture=shape.architecture,

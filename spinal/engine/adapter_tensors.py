@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -25,10 +25,10 @@ MISMATCH = re.compile(r"size mismatch for (\S+): .*?torch\.Size\(\[(.*?)\]\).*?t
 
 
 def read_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """Name -> tensor of the adapter's file."""
+    """Name -> tensor of the adapter's file, read whole: a mapped file that is cut off meanwhile ends the process."""
     path = checkpoint.path / ADAPTER_WEIGHTS
     with system_errors(path):
-        return load_file(path)
+        return load(path.read_bytes())
 
 
 def rows_of(model: PreTrainedModel) -> int:

@@ -331,13 +331,18 @@ def altered(path: Path) -> None:
     path.write_bytes(raw)
 
 
-def test_an_altered_capture_is_seen_by_the_doctor_and_measured_again_before_it_is_used(
-    api: TestClient, drain: Drain, ledger: Ledger, api_settings: Settings, double: Path, models: Path
-) -> None:
+def trace_both(api: TestClient, drain: Drain, settings: Settings) -> ArtifactStore:
+    """Trace both models; returns the store that has their captures."""
     submit(api, "local:dpo-short")
     submit(api, "local:sft")
     drain()
-    store = ArtifactStore(api_settings)
+    return ArtifactStore(settings)
+
+
+def test_an_altered_capture_is_seen_by_the_doctor_and_measured_again_before_it_is_used(
+    api: TestClient, drain: Drain, ledger: Ledger, api_settings: Settings, double: Path, models: Path
+) -> None:
+    store = trace_both(api, drain, api_settings)
     with ledger.read() as session:
         digest, uri = session.execute(text("SELECT digest, capture_uri FROM traces ORDER BY digest LIMIT 1")).one()
         assert violations(session, sha256_of=store.sha256) == {}
@@ -357,10 +362,7 @@ def test_an_altered_capture_is_seen_by_the_doctor_and_measured_again_before_it_i
 def test_captures_that_were_exchanged_are_both_seen_and_both_made_again(
     api: TestClient, drain: Drain, ledger: Ledger, api_settings: Settings, double: Path, models: Path
 ) -> None:
-    submit(api, "local:dpo-short")
-    submit(api, "local:sft")
-    drain()
-    store = ArtifactStore(api_settings)
+    store = trace_both(api, drain, api_settings)
     with ledger.read() as session:
         kept = session.execute(text("SELECT digest, capture_uri FROM traces ORDER BY digest")).all()
     exchanged(*(Path(api_settings.artifact_url.removeprefix("file://")) / uri for _, uri in kept))

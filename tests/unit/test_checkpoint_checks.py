@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from spinal.checkpoints import held
+from spinal.checkpoints import files, held
 from spinal.checkpoints import inspect as inspecting
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.identity import content_snapshot, host_identity, weights_digest
@@ -255,6 +255,19 @@ ACCEPTED: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", ACCEPTED)
 def test_a_checkpoint_with_nothing_wrong_passes(tmp_path: Path, name: str) -> None:
     look(write(tmp_path / "model", **ACCEPTED[name]))
+
+
+def test_a_folder_of_more_files_than_are_looked_at_says_at_least(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write(tmp_path / "model")
+    for number in range(8):
+        (folder / f"stray-{number}").touch()
+    [counted] = resolve_reference(str(folder), roots=None).remarks
+    assert counted.endswith(" and 3 more")
+    monkeypatch.setattr(files, "MOST_ENTRIES", 10)
+    [stopped] = resolve_reference(str(folder), roots=None).remarks
+    assert " and at least " in stopped
 
 
 def test_weights_are_scanned_up_to_a_size_and_no_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

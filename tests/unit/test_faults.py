@@ -84,7 +84,7 @@ def test_a_real_error_of_a_reader_is_told_without_the_path() -> None:
     ("text", "shown"),
     [
         ("no file named a.bin in directory /srv/models/acme/base", "no file named a.bin in directory base"),
-        ("open '/root/.cache/x/config.json'", "open 'config.json'"),
+        ("open '/home/x/.cache/config.json'", "open 'config.json'"),
         ("see https://huggingface.co/docs/x", "see https://huggingface.co/docs/x"),
         ("local:acme/base is damaged", "local:acme/base is damaged"),
         ("\x1b[2J\x1b]0;owned\x07bad\x1b[31m tensor\x9b", "bad tensor"),

@@ -3,28 +3,39 @@
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
+import structlog
 from sqlalchemy.orm import Session
 
 from service.runs.specs import SIDES, needs, spec_digest
 from service.runs.transitions import dependency_results
-from service.traces.store import StoredCapture, has_comparison, load_trace, replace_capture, store_comparison
+from service.traces.store import (
+    StoredCapture,
+    has_comparison,
+    load_trace,
+    replace_capture,
+    store_comparison,
+    stored_capture,
+)
 from spinal.analysis.compare import comparison_digest
 from spinal.audit import Traced, compare_traces
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.documents.trace import Trace
+from spinal.errors import CaptureMissing
 from spinal.profile import MeasurementProfile
 from spinal.prompts.sets import PromptSet
 from worker.job import Job
 from worker.kinds.inputs import (
-    kept_capture,
     may_be_shared,
     measure_and_put,
     require_version,
     stored_prompts,
     submitted_checkpoint,
 )
+
+log = structlog.get_logger(__name__)
 
 
 def carry_out(job: Job) -> None:
@@ -40,12 +51,11 @@ def carry_out(job: Job) -> None:
     traces = _traces_of(job, sides)
     known = _digest(traces, profile, job)
     if may_be_shared(job, known) and job.read(lambda session: has_comparison(session, known)):
-        # Its traces were just found to be those of the files as they are.
+        # A comparison follows from its traces alone, and it is these that the run has waited for.
         job.finish(known)
         return
-    kept = [_capture(job, trace, c, prompts) for trace, c in zip(traces, checkpoints, strict=True)]
     with ExitStack() as copies:
-        captures = [copies.enter_context(job.artifacts.local_copy(each.uri, each.sha256)) for each in kept]
+        captures = [_capture(job, copies, t, c, prompts) for t, c in zip(traces, checkpoints, strict=True)]
         sides_traced = [Traced(*side) for side in zip(traces, captures, checkpoints, strict=True)]
         comparison = compare_traces(
             sides_traced[0],
@@ -72,12 +82,19 @@ def _digest(traces: Sequence[Trace], profile: MeasurementProfile, job: Job) -> s
     return comparison_digest(reference, candidate, profile, *control, edition=job.edition)
 
 
-def _capture(job: Job, trace: Trace, checkpoint: Checkpoint, prompts: PromptSet) -> StoredCapture:
-    """The trace's capture; one that was deleted, cut off or altered is measured again, here."""
-    kept = kept_capture(job, trace.digest)
+def _capture(job: Job, copies: ExitStack, trace: Trace, checkpoint: Checkpoint, prompts: PromptSet) -> Path:
+    """The trace's capture, verified and open; one that was deleted, cut off or altered is measured again, here."""
+    kept = job.read(lambda session: stored_capture(session, trace.digest))
     if kept is not None:
-        return kept
+        try:
+            return _opened(job, copies, kept)
+        except CaptureMissing as error:
+            log.warning("a stored capture is measured again", digest=trace.digest, why=error.detail)
     require_version("engine", trace.engine.version, job.edition.engine)
     _, made = measure_and_put(job, checkpoint, prompts, trace.measurement_profile(), trace.digest)
     job.write_fenced(lambda session: replace_capture(session, made))
-    return made
+    return _opened(job, copies, made)
+
+
+def _opened(job: Job, copies: ExitStack, capture: StoredCapture) -> Path:
+    return copies.enter_context(job.artifacts.local_copy(capture.uri, capture.bytes, capture.sha256))
