@@ -14,7 +14,9 @@ from devstack.processes import (
     Child,
     StackError,
     as_unprivileged,
+    children_of,
     demotion,
+    end_all,
     entrance,
     free_port,
     new_password,
@@ -148,9 +150,12 @@ class PostgresServer:
     def kill(self) -> None:
         """kill -9 of the server and all its backends."""
         if self._child is not None:
-            # Backends live in sessions of their own: the postmaster's death ends them, its lock file stays.
+            # Backends live in sessions of their own, and one that outlives the postmaster for a moment keeps its shared
+            # memory, with which the next start would be refused.
+            backends = children_of(self.pid)
             self._child.kill()
             self._child = None
+            end_all(backends)
 
     def restart(self) -> None:
         self.stop()

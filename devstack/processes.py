@@ -88,6 +88,31 @@ class Child:
         self._out.close()
 
 
+def children_of(pid: int) -> list[int]:
+    """Processes whose parent is ``pid`` at this moment (Linux; elsewhere none)."""
+    folders = [folder for folder in Path("/proc").glob("[0-9]*") if _stat(int(folder.name))[1:2] == [str(pid)]]
+    return [int(folder.name) for folder in folders]
+
+
+def end_all(pids: Sequence[int], *, timeout: float = 10.0) -> None:
+    """kill -9 for processes that are no children of this one; returns once none of them runs."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + timeout
+    while any(_stat(pid)[:1] not in ([], ["Z"]) for pid in pids):
+        if time.monotonic() > deadline:
+            raise StackError(f"processes {', '.join(map(str, pids))} do not end")
+        time.sleep(0.01)
+
+
+def _stat(pid: int) -> list[str]:
+    """State and parent of a process, and what follows; nothing where there is none."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return []
+
+
 def _die_with_parent(number: int, parent: int) -> Callable[[], None] | None:
     if not sys.platform.startswith("linux"):
         return None

@@ -95,7 +95,7 @@ def fill(wrapped: Any, of_base: set[int], tensors: Mapping[str, Tensor], source:
         for name, theirs, ours in MISMATCH.findall(str(error)):
             raise _misfit(name, theirs, ours, source) from error
         raise
-    for name in found.unexpected_keys:
+    for name in sorted(found.unexpected_keys):  # PEFT goes through a set of names
         count = f"{len(found.unexpected_keys)} of {len(tensors)}"
         raise AdapterInvalid(
             f"{source}: {count} tensors of the adapter match nothing in its base, first {name}",
