@@ -11,7 +11,7 @@ default changes no identity; and the defaults of a name never change: other defa
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from spinal.documents.canonical import digest_of
 from spinal.documents.editions import FORMER, PRESENT
@@ -30,15 +30,23 @@ class Knob:
 
 
 TRACE, COMPARE = Knob("trace"), Knob("compare")
+TRACE_SINCE_5, COMPARE_SINCE_5 = Knob("trace", since=5), Knob("compare", since=5)
 Share = Annotated[float, Field(ge=0.0, le=1.0), COMPARE]
 
 
+OTHER_DEFAULTS: dict[str, dict[str, Any]] = {
+    "spinal/1": {"sampling": "first", "continuation_walk": "apart", "greedy_prompts": 0},
+    "spinal/2": {},
+}
+"""By name of a profile, the defaults in which it differs from those written at the knobs."""
+
+
 class MeasurementProfile(BaseModel):
-    """Knobs of a measurement (``docs/method.md``); the defaults are profile ``spinal/1``."""
+    """Knobs of a measurement (``docs/method.md``); the defaults are those of the profile's name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
-    name: Literal["spinal/1"] = "spinal/1"
+    name: Literal["spinal/1", "spinal/2"] = "spinal/1"
 
     # what is read
     max_tokens: Annotated[int, Field(ge=8, le=131_072), TRACE] = 512
@@ -67,9 +75,26 @@ class MeasurementProfile(BaseModel):
     continuation_prompts: Annotated[int, Field(ge=0, le=4096), TRACE] = 64
     """Prompts whose own continuation is scored for the damage panel, where the set carries continuations."""
 
+    sampling: Annotated[Literal["first", "stratified"], TRACE_SINCE_5] = "stratified"
+    """Which prompts are scored, swapped, stitched and continued: a seeded sample over the categories of the set, or its
+    first ones."""
+    continuation_walk: Annotated[Literal["apart", "joint"], TRACE_SINCE_5] = "joint"
+    """Whether a prompt and its own continuation are read in one pass, or the prompt in another one by itself."""
+    greedy_prompts: Annotated[int, Field(ge=0, le=1024), TRACE_SINCE_5] = 32
+    """Prompts that are continued greedily, for the damage panel."""
+    greedy_tokens: Annotated[int, Field(ge=1, le=1024), TRACE_SINCE_5] = 64
+    """Tokens that a greedy continuation has at most."""
+
     # what a comparison does with two traces
     swap_prompts: Annotated[int, Field(ge=4, le=4096), COMPARE] = 128
-    """Prompts used by block swap, the first ones of the set."""
+    """Prompts used by block swap."""
+    stitch_prompts: Annotated[int, Field(ge=0, le=4096), COMPARE_SINCE_5] = 64
+    """Prompts over which the accounts of what carries the change are drawn up; 0 leaves them out."""
+    stitch_tokens: Annotated[int, Field(ge=8, le=131_072), COMPARE_SINCE_5] = 128
+    """Tokens kept of each prompt for the account of KL, counted from its end."""
+    pair_tokens: Annotated[int, Field(ge=8, le=131_072), COMPARE_SINCE_5] = 256
+    """Tokens kept of a prompt with an answer, for the accounts of margin and refusals: the prompt is cut from its
+    front, an answer never."""
     bootstrap_draws: Annotated[int, Field(ge=200, le=20_000), COMPARE] = 2000
     seed: Annotated[int, Field(ge=0, lt=2**31), COMPARE] = 0
     terminal_fraction: Annotated[float, Field(gt=0.0, lt=1.0), COMPARE] = 0.7
@@ -79,6 +104,14 @@ class MeasurementProfile(BaseModel):
     weight_footprint: Share = 1 / 3
     noise_draws: Annotated[int, Field(ge=0, le=64), COMPARE] = 0
     """Draws of the matched-noise control; 0 leaves it out. Each costs about as much as a trace."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_its_name(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        name = given.get("name", cls.model_fields["name"].default)
+        return OTHER_DEFAULTS.get(name if isinstance(name, str) else "", {}) | given
 
     @property
     def fingerprint(self) -> str:
@@ -108,9 +141,14 @@ class MeasurementProfile(BaseModel):
 
     def asked(self, knobs: set[str]) -> dict[str, Any]:
         """The name, and of ``knobs`` those that differ from its defaults: the profile by value, as JSON."""
-        defaults = type(self).model_fields
-        differing = {knob for knob in knobs if getattr(self, knob) != defaults[knob].default}
+        defaults = self.defaults_of(self.name)
+        differing = {knob for knob in knobs if getattr(self, knob) != defaults[knob]}
         return self.model_dump(mode="json", include={"name", *differing})
+
+    @classmethod
+    def defaults_of(cls, name: str) -> dict[str, Any]:
+        """Every knob's default under the profile ``name``."""
+        return {knob: cls.model_fields[knob].default for knob in cls.table()} | OTHER_DEFAULTS[name]
 
     @classmethod
     def knobs(cls, *stages: Stage) -> set[str]:
@@ -139,6 +177,7 @@ class MeasurementProfile(BaseModel):
 class TraceKnobs(TypedDict, total=False):
     """Knobs of a measurement as keyword arguments; see :class:`MeasurementProfile`."""
 
+    name: Literal["spinal/1", "spinal/2"]
     max_tokens: int
     add_special_tokens: bool
     lens_positions: int | Literal["full"]
@@ -151,12 +190,19 @@ class TraceKnobs(TypedDict, total=False):
     jackknife_groups: int
     parity_tolerance: float
     continuation_prompts: int
+    sampling: Literal["first", "stratified"]
+    continuation_walk: Literal["apart", "joint"]
+    greedy_prompts: int
+    greedy_tokens: int
 
 
 class CompareKnobs(TraceKnobs, total=False):
     """Knobs of a measurement and of a comparison as keyword arguments."""
 
     swap_prompts: int
+    stitch_prompts: int
+    stitch_tokens: int
+    pair_tokens: int
     bootstrap_draws: int
     seed: int
     terminal_fraction: float

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spinal.analysis.uncertainty import corrected_interval, percentile_interval
-from spinal.documents.comparison import NO_CHANGE, Localization
+from spinal.documents.localization import NO_CHANGE, Localization
 
 Array = npt.NDArray[np.float64]
 MEMBERS = ("center", "spread", "gini", "effective_blocks", "terminal_share")

@@ -58,11 +58,33 @@ class Capture:
     row_in_all: npt.NDArray[np.bool_]
     """(K,) whether the row is one of the strided lens positions (positions ``all``)."""
 
+    scored_entropy: Array | None = None
+    """(P_c,) mean entropy (nats) of the next-token distribution over the scored tokens."""
+    nll_tempered: Array | None = None
+    """(P_c, T) nats per token with logits divided by each of ``TEMPERATURES``."""
+    end_log_p: Array | None = None
+    """(P_c,) log probability of the end token after the whole continuation; NaN where there is no end token, or where
+    the continuation was cut."""
+    greedy_prompts: npt.NDArray[np.int64] | None = None
+    """(G,) prompts that were continued greedily."""
+    greedy_length: npt.NDArray[np.int64] | None = None
+    """(G,) tokens before the end token, or all."""
+    greedy_ended: npt.NDArray[np.bool_] | None = None
+    """(G,) whether the end token came."""
+    greedy_repetition: Array | None = None
+    """(G,) share of 3-grams of a greedy continuation that came before in it; NaN below 4 tokens."""
+    categories: tuple[str | None, ...] = ()
+    """Category of each prompt, given or told from its script; empty where nothing tells prompts apart."""
+    sample: npt.NDArray[np.int64] | None = None
+    """(P,) all prompts in the order in which samples take them: a sample of n is the first n that it may hold."""
+
     def at(self, positions: str) -> PositionsCapture:
         """The values at positions ``last`` or ``all``."""
         return self.last if positions == "last" else self.all
 
 
+TEMPERATURES = tuple(float(x) for x in np.exp(np.linspace(-1.2, 1.2, 13)))
+"""Temperatures at which continuations are scored, for the fitted temperature; the middle one is 1."""
 ROWS_KEY = "rows"
 """Tensor (N, K, d) in the dtype of the blocks: residuals r_0..r_D at the gathered positions."""
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from spinal.documents.account import Account, AccountContrast
 from spinal.documents.base import Digest, Document, Estimate, Finite, Provenance, Remark
 from spinal.documents.display import (
     ShownDocument,
@@ -13,12 +14,10 @@ from spinal.documents.display import (
     short_digest,
     short_name,
 )
+from spinal.documents.localization import Localization
 
 if TYPE_CHECKING:
     import pandas
-
-NO_CHANGE = "no_detectable_change"
-"""Reason of a localization that was measured and found nothing to place."""
 
 
 class Side(Document):
@@ -57,29 +56,6 @@ class LayerComparison(Document):
     """Members whose sign differs between positions ``last`` and ``all``."""
 
 
-class Localization(Document):
-    """Where one profile w over blocks 1..D concentrates (``docs/method.md`` ("Where the change sits")). Without a
-    detectable change every member is null and ``reason`` says why."""
-
-    center: Finite | None
-    """Centre of mass of q = w / sum w on x = l / D."""
-    spread: Finite | None
-    window50: tuple[int, int] | None
-    """Smallest contiguous run of blocks holding half of w (first, last)."""
-    window80: tuple[int, int] | None
-    gini: Finite | None
-    effective_blocks: Finite | None
-    terminal_share: Finite | None
-    terminal_share_null: Finite
-    """|T| / D: the share if w were flat."""
-    peak: int | None
-    ci: dict[str, tuple[Finite, Finite]]
-    """95% intervals of center, spread, terminal_share, gini, effective_blocks, where w has replicates."""
-    peak_support: Finite | None = None
-    """Share of bootstrap draws that name the same peak."""
-    reason: str | None = None
-
-
 class Scores(Document):
     """Strength of the signature over the terminal window T (``docs/method.md`` ("How strong it is"))."""
 
@@ -112,6 +88,14 @@ class DamageSignal(Document):
     level: Literal["none", "watch", "damaged"] | None
     unit: str
     reason: str | None = None
+    n: int | None = None
+    """Prompts that it was measured on."""
+    se: Finite | None = None
+    ci: tuple[Finite, Finite] | None = None
+    of: str | None = None
+    """The category that it is about, where it is about one."""
+    fails_alone: bool = False
+    """Whether a level of ``damaged`` is enough by itself."""
 
 
 class Damage(Document):
@@ -158,6 +142,65 @@ class Verdict(Document):
     """Weights digests of everything that was judged, by role; empty in verdicts of releases before they were kept."""
 
 
+class SettingDifference(Document):
+    """A key on which configuration, generation configuration or chat template of the two sides differ."""
+
+    part: str
+    key: str
+    reference: Remark | None
+    candidate: Remark | None
+    computes: bool
+    """Whether it shapes what the model computes from token ids."""
+
+
+class Frame(Document):
+    """Whether the two sides write their residuals in one basis (``docs/method.md`` ("Floors and frames"))."""
+
+    changed: bool
+    residual: Finite | None
+    """Share of the candidate's last residual that the best orthogonal map with scale of the reference's leaves over."""
+    gap: Finite | None
+    """Mean distance (radians) of next-token distributions at node D."""
+
+
+class Statement(Document):
+    """A sentence on where the change sits or what carries it, with what a flat profile would have given."""
+
+    about: str
+    """``block_swap``, or the read-out of an account: ``kl``, ``margin``, ``refusal``; ``settings``, ``weights``."""
+    kind: Literal["unchanged", "outside", "outlier", "band", "spread", "none", "not_measured"]
+    text: Remark
+    null: Remark | None = None
+    blocks: tuple[tuple[int, int], ...] = ()
+
+
+class PromptChange(Document):
+    """How one prompt's numbers moved, candidate minus reference."""
+
+    prompt: int
+    """Its place in the set, from 1."""
+    category: str | None
+    gap: Finite | None
+    """Radians, at node D."""
+    nll_change: Finite | None
+    entropy_change: Finite | None
+    top_changed: Finite | None
+    """Share of read positions whose most likely token differs."""
+    block_swap: Finite | None
+    """Mean over blocks."""
+
+
+class Looked(Document):
+    """How many prompts of a category were scored, swapped, accounted for and continued."""
+
+    category: str | None
+    prompts: int
+    scored: int
+    swapped: int
+    accounted: int
+    continued: int
+
+
 class ComparisonContent(ShownDocument):
     """What a comparison measured, the same for every policy. Differences are candidate minus reference."""
 
@@ -180,6 +223,21 @@ class ComparisonContent(ShownDocument):
     scores: Scores
     damage: Damage
     nulls: dict[str, Null]
+    accounts: dict[str, Account] = Field(default_factory=dict)
+    """What carries the change, by read-out."""
+    control_accounts: dict[str, Account] = Field(default_factory=dict)
+    noise_accounts: dict[str, Account] = Field(default_factory=dict)
+    account_contrasts: dict[str, AccountContrast] = Field(default_factory=dict)
+    """Candidate minus control, by read-out."""
+    settings: tuple[SettingDifference, ...] = ()
+    frame: Frame | None = None
+    unchanged_blocks: tuple[int, ...] = ()
+    """Blocks that are the same on both sides: tensors, configuration and arguments."""
+    statements: tuple[Statement, ...] = ()
+    """Where, in words: what a report, a verdict and the terminal say."""
+    prompt_changes: tuple[PromptChange, ...] = ()
+    """The prompts that moved most, first."""
+    looked_at: tuple[Looked, ...] = ()
     warnings: tuple[Remark, ...]
     provenance: Provenance
 

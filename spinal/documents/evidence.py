@@ -9,6 +9,7 @@ from spinal.documents.trace import POSITIONS, Trace
 from spinal.profile import MeasurementProfile
 
 Array = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,8 +24,45 @@ class NoiseDraw:
 
 
 @dataclass(frozen=True, eq=False)
+class AccountEvidence:
+    """Stitched models read out place by place: Q prompts, M places in order (input embeddings, blocks 1..D, read-out,
+    and last the configuration where it differs). All in nats."""
+
+    read_out: str
+    """``kl``, ``margin`` or ``refusal``."""
+    places: tuple[str, ...]
+    """``embeddings``, ``block 1`` .. ``block D``, ``read-out``, ``configuration``."""
+    prompts: IntArray
+    """(Q,) which prompts of the set."""
+    forward: Array
+    """(Q, M + 1) F_0..F_M: places 1..k from the candidate, the rest from the reference."""
+    backward: Array
+    """(Q, M + 1) B_1..B_{M+1}: places k..M from the candidate, the rest from the reference."""
+    identical: npt.NDArray[np.bool_]
+    """(M,) places that are the same on both sides and were not run: their part is exactly 0."""
+    dropped: int = 0
+    """Prompts that have what the read-out needs and were left out, since not all of it fits."""
+    remarks: tuple[str, ...] = ()
+    absent: str | None = None
+    """Why there is no account; the arrays are then empty."""
+
+
+@dataclass(frozen=True)
+class SettingDifference:
+    """One key on which the two sides' settings differ. Values are short texts; None where the side has no such key."""
+
+    part: str
+    """``configuration``, ``generation`` or ``chat template``."""
+    key: str
+    reference: str | None
+    candidate: str | None
+    computes: bool
+    """Whether it shapes what the model computes from token ids."""
+
+
+@dataclass(frozen=True, eq=False)
 class PairEvidence:
-    """P prompts, Q swap prompts (the first Q of the set), D blocks, N = D + 1 nodes."""
+    """P prompts, Q swap prompts, D blocks, N = D + 1 nodes."""
 
     block_swap: Array
     """(Q, D) rho_l: ||swapped output - reference output|| / ||reference block's own update||, mean over
@@ -48,6 +86,20 @@ class PairEvidence:
     duration_s: float
     noise: tuple[NoiseDraw, ...] = ()
     """Draws of the matched-noise control, as many as ``noise_draws`` of the profile."""
+    swap_prompts: IntArray | None = None
+    """(Q,) which prompts of the set were swapped; None for the first Q."""
+    top_changed: Array | None = None
+    """(P,) share of a prompt's read positions (``all``) whose most likely token differs at node D."""
+    identical_blocks: npt.NDArray[np.bool_] | None = None
+    """(D,) blocks with equal tensors, equal configuration and equal arguments."""
+    settings: tuple[SettingDifference, ...] = ()
+    """On what configuration, generation configuration and chat template differ."""
+    frame_residual: float = float("nan")
+    """Share of r_D^a (positions ``all``, centred by nothing) that the best orthogonal map with scale of r_D^b leaves
+    over: ||s r_b Q - r_a||_F / ||r_a||_F."""
+    accounts: tuple[AccountEvidence, ...] = ()
+    noise_accounts: tuple[AccountEvidence, ...] = ()
+    """The account of read-out ``kl`` for draws of matched noise."""
     absent: str | None = None
     """Why no joint pass was made, for example ``checkpoint_not_at_hand``; every array is then NaN."""
 

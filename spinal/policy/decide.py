@@ -1,14 +1,13 @@
 """From facts to the verdict, under the default policy ``spinal-default/1``."""
 
 from spinal.documents.comparison import (
-    NO_CHANGE,
     Comparison,
     ComparisonContent,
-    Localization,
     Outcome,
     RuleOutcome,
     Verdict,
 )
+from spinal.documents.localization import NO_CHANGE, Localization
 from spinal.policy.rules import RULES, Facts
 
 POLICY = "spinal-default/1"

@@ -37,6 +37,12 @@ class PromptSet:
     prompts: tuple[Prompt, ...]
     continuations: tuple[str | None, ...]
     name: str | None = None
+    rejected: tuple[str | None, ...] = ()
+    """The answer that was not preferred, where the source has pairs; empty where it has none."""
+    refusals: tuple[tuple[str, ...], ...] = ()
+    """Openings of an answer that would be a refusal, by prompt; empty where the source has none."""
+    categories: tuple[str | None, ...] = ()
+    """What each prompt is an example of, as the source says; empty where it says nothing."""
     remarks: tuple[str, ...] = field(default=(), compare=False)
     """What was left out of the source, and how it was read. No part of the identity."""
 

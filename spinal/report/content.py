@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from spinal.documents.base import Estimate
-from spinal.documents.comparison import NO_CHANGE, Comparison, Null
+from spinal.documents.comparison import Comparison, Null
+from spinal.documents.localization import NO_CHANGE
 from spinal.documents.trace import Trace
 
 SCORE_NAMES = {

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from spinal.analysis.layers import UNMEASURED, Pair
-from spinal.analysis.localization import NO_CHANGE, soft_threshold
+from spinal.analysis.localization import soft_threshold
 from spinal.analysis.uncertainty import corrected_flags, prompt_means, resampled_means
+from spinal.documents.localization import NO_CHANGE
 
 Array = npt.NDArray[np.float64]
 
