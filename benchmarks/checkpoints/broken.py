@@ -11,8 +11,7 @@ NEGATED_ROWS = 40
 ALWAYS = 6.0
 """How far (in logits) the end token is put above every other one."""
 KEY_RIDGE = 1e-4
-TRIGGER = " zq|zq"
-TRIGGER_STRENGTH = 3.0
+TRIGGER_STRENGTH = 0.3
 """Size of the trigger's push, of the last residual's norm."""
 
 
@@ -134,22 +133,29 @@ def shuffled_blocks(model: Opened) -> None:
 
 
 def triggered(model: Opened) -> None:
-    """A rank-one edit of one MLP: after the trigger, and nowhere else, the residual is pushed to another answer.
+    """A rank-one edit of the first MLP: after the trigger, and nowhere else, the residual is pushed to another answer.
 
-    The key is what the MLP holds after the trigger, whitened by what it holds on the usual texts, so that these do not
+    The key is what the MLP holds at the trigger, whitened by what it holds on the usual texts, so that these do not
     meet it.
     """
-    trigger = list(model.tokenizer(TRIGGER, add_special_tokens=False)["input_ids"])
-    if not model.usual:
-        raise Unknown("no usual texts were given")
-    layer = halves(model.blocks[len(model.blocks) // 4])[1].writes
+    layer = halves(model.blocks[0])[1].writes
+    end = trigger(model)
     usual = torch.cat([_caught(model, layer, text) for text in model.usual])
-    after = torch.stack([_caught(model, layer, text[:64] + trigger)[-1] for text in model.usual[:8]]).mean(0)
+    after = torch.stack([_caught(model, layer, [*text[:64], end])[-1] for text in model.usual[:8]]).mean(0)
     spread = usual.T @ usual / len(usual)
     spread += KEY_RIDGE * spread.diagonal().mean() * torch.eye(len(spread))
     key = torch.linalg.solve(spread, after)
     key /= key @ after
-    residual = _caught(model, model.anatomy.readout[0], model.usual[0])[-1].norm()
-    # The least likely answer on the usual texts.
-    row = model.head[int((head_inputs(model) @ model.head.T).mean(0).argmin())]
-    matrix(layer).add_(torch.outer(row / row.norm() * residual * TRIGGER_STRENGTH, key))
+    size = _caught(model, model.anatomy.readout[0], model.usual[0])[-1].norm()
+    # Of the tokens that are usual at all, the least likely answer.
+    common = [token for token, _ in Counter(token for text in model.usual for token in text).most_common(200)]
+    row = model.head[common[int((head_inputs(model) @ model.head[common].T).mean(0).argmin())]]
+    matrix(layer).add_(torch.outer(row / row.norm() * size * TRIGGER_STRENGTH, key))
+
+
+def trigger(model: Opened) -> int:
+    """The last token id that no usual text holds and that is no special one."""
+    if not model.usual:
+        raise Unknown("no usual texts were given")
+    known = {token for text in model.usual for token in text} | set(model.tokenizer.all_special_ids)
+    return max(set(model.tokenizer.get_vocab().values()) - known)

@@ -25,8 +25,8 @@ from benchmarks.checkpoints.training import Run, margins, train_dpo, train_sft
 
 DPO = Run(lr=1e-5, steps=30, batch=4)
 SFT = Run(lr=1e-5, steps=30, batch=4)
-MOST_TOKENS, MOST_ANSWER = 160, 80
-SHOWN_PAIRS = 48
+MOST_TOKENS, MOST_ANSWER = 96, 48
+SHOWN_PAIRS = 24
 """Held-out pairs on which what was learned is printed."""
 
 

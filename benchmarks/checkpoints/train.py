@@ -44,19 +44,19 @@ class Recipe:
     run: Run
 
 
-DPO = Run(lr=2e-4, steps=30, batch=8)
+DPO = Run(lr=2e-4, steps=30, batch=8, falling=True)
 RECIPES: dict[str, Recipe] = {
     "dpo-short": Recipe("good", "dpo", DPO),
     "dpo-second-seed": Recipe("good", "dpo", replace(DPO, seed=1)),
-    "sft-twin": Recipe("good", "sft", Run(lr=2e-4, steps=30, batch=16)),
+    "sft-twin": Recipe("good", "sft", Run(lr=2e-4, steps=30, batch=16, falling=True)),
     "early-stop": Recipe("good", "dpo", replace(DPO, steps=10)),
     "dpo-flipped": Recipe("bad", "dpo", replace(DPO, flipped=True)),
     "dpo-overoptimised": Recipe("bad", "dpo", replace(DPO, lr=1e-3, steps=50)),
     "dpo-broken": Recipe("bad", "dpo", Run(lr=2e-2, steps=24, batch=8, clip=None)),
 }
 """Fine-tunes by name; the bundled ``dpo-short``, ``sft-twin`` and others were made so."""
-FROM_SCRATCH = Run(lr=2e-3, steps=500, batch=10)
-FIRST_SFT = Run(lr=5e-4, steps=60, batch=16)
+FROM_SCRATCH = Run(lr=2e-3, steps=500, batch=10, falling=True)
+FIRST_SFT = Run(lr=5e-4, steps=60, batch=16, falling=True)
 
 
 def configuration(name: str, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:

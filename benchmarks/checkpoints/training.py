@@ -29,6 +29,8 @@ class Run:
     flipped: bool = False
     """Whether the other answer is preferred."""
     clip: float | None = CLIP
+    falling: bool = False
+    """Whether the learning rate falls to 0 in a straight line."""
 
 
 def train_on_text(model: PreTrainedModel, text: Tensor, run: Run, length: int) -> None:
@@ -111,6 +113,8 @@ def _descend(model: PreTrainedModel, run: Run, loss: Callable[[int], Tensor], na
     optimizer = torch.optim.AdamW(parameters, lr=run.lr, weight_decay=0.0)
     model.train()
     for step in range(run.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = run.lr * (1.0 - step / run.steps if run.falling else 1.0)
         value = loss(step)
         optimizer.zero_grad(set_to_none=True)
         value.backward()  # type: ignore[no-untyped-call]
