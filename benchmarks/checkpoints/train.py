@@ -29,9 +29,9 @@ from benchmarks.checkpoints.training import Run, margins, train_dpo, train_on_te
 from spinal.engine.quiet import quiet
 
 BUNDLED = Path(__file__).resolve().parents[2] / "examples" / "checkpoints" / "sft"
-LENGTH = 160
+LENGTH = 128
 """Tokens of a stretch of text, and of a prompt with its longer answer."""
-MOST_ANSWER = 96
+MOST_ANSWER = 72
 SHOWN_PAIRS = 64
 
 
@@ -55,7 +55,7 @@ RECIPES: dict[str, Recipe] = {
     "dpo-broken": Recipe("bad", "dpo", Run(lr=2e-2, steps=24, batch=8, clip=None)),
 }
 """Fine-tunes by name; the bundled ``dpo-short``, ``sft-twin`` and others were made so."""
-FROM_SCRATCH = Run(lr=2e-3, steps=500, batch=10, falling=True)
+FROM_SCRATCH = Run(lr=3e-3, steps=300, batch=8, falling=True)
 FIRST_SFT = Run(lr=5e-4, steps=60, batch=16, falling=True)
 
 
