@@ -7,13 +7,13 @@ from spinal.documents.comparison import DamageSignal
 
 
 def sentence(name: str, signal: DamageSignal) -> str:
-    """For a signal with a value: ``predicts text 48 times worse: +3.87 nats/token [3.5, 4.2], limit 1``."""
+    """For a signal with a value: ``predicts text 48 times worse: +3.87 nats a token [3.5, 4.2], limit 1.0``."""
     value = signal.value
     if value is None:
         raise ValueError(f"{name} has no value to put in words")
     meaning = MEANINGS.get(name)
     means = f"{meaning(value, signal)}: " if meaning is not None else f"{name.replace('_', ' ')}: "
-    return f"{means}{_number(name, value)} {signal.unit}{_interval(signal)}{_limit(signal)}"
+    return f"{means}{_number(name, value)} {signal.unit.replace('/', ' a ')}{_interval(signal)}{_limit(signal)}"
 
 
 def _predicts(what: str) -> Callable[[float, DamageSignal], str]:
@@ -121,12 +121,10 @@ def _interval(signal: DamageSignal) -> str:
 
 
 def _limit(signal: DamageSignal) -> str:
-    if signal.level == "damaged" and signal.damaged is not None:
-        return f", limit {signal.damaged:.3g}"
-    if signal.watch is None:
-        return ""
-    failing = "" if signal.damaged is None else f", limit {signal.damaged:.3g}"
-    return f", worth a look from {signal.watch:.3g}{failing}"
+    failing = "" if signal.damaged is None else f", limit {round(signal.damaged, 3)}"
+    if signal.watch is None or signal.level == "damaged":
+        return failing
+    return f", worth a look from {round(signal.watch, 3)}{failing}"
 
 
 def _percent(share: float) -> str:

@@ -16,7 +16,7 @@ from spinal.analysis.damage.limits import MIN_PROMPTS
 from spinal.analysis.uncertainty import LEVEL, student_quantile
 
 Array = npt.NDArray[np.float64]
-HALVINGS = 60
+HALVINGS = 40
 """Of the range in which a cap is sought: far below rounding."""
 
 
