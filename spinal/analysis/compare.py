@@ -10,6 +10,7 @@ from spinal.analysis.layers import Pair, layer_comparisons
 from spinal.analysis.localization import terminal_window
 from spinal.analysis.locators import DepthProfile, depth_profiles, place
 from spinal.analysis.nulls import depth_null, self_null
+from spinal.analysis.prompt_changes import looked_at, prompt_changes
 from spinal.analysis.remarks import remarks
 from spinal.analysis.scores import floor_values, score
 from spinal.analysis.uncertainty import draw_shares
@@ -97,6 +98,8 @@ def compare(
         scores=scores,
         damage=damage,
         nulls=nulls,
+        prompt_changes=prompt_changes(pair),
+        looked_at=looked_at(pair),
         warnings=remarks(pair, layers, localization, scores, damage, nulls, control[0] if control else None),
         provenance=provenance,
     )
