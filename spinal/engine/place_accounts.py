@@ -1,0 +1,178 @@
+"""Which parts carry the change: stitched models of a pair, read out place by place, as arrays.
+
+``docs/method.md`` ("Which parts carry the change"). All read-outs share one sweep over the blocks.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from spinal.documents.evidence import AccountEvidence
+from spinal.engine.answers import Chosen, divergence, first_ones, margin, refusal
+from spinal.engine.hybrids import Hybrids, embedding_tensors, equal, fitting, readout_tensors, tensors_of
+from spinal.engine.read_outs import ReadOut, read_rows
+from spinal.engine.reporter import Reporter
+from spinal.engine.session import Session
+from spinal.engine.stitch import Mixture, Plan, sweep
+from spinal.engine.tokens import Batch
+from spinal.engine.transport import Readout
+
+Tensor = torch.Tensor
+Array = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+NON_FINITE = "non_finite_activations"
+BOOKKEEPING = {"_name_or_path", "transformers_version", "dtype", "vocab_size", "use_cache", "architectures",
+               "tie_word_embeddings", "bos_token_id", "eos_token_id", "pad_token_id"}  # fmt: skip
+NOTHING_FITS = "no_prompt_fits"
+
+
+def same_places(ours: Session, theirs: Session) -> tuple[BoolArray, BoolArray]:
+    """(D + 2,) each: places that hold the same tensors on both sides, and those whose tensors fit the other side's
+    modules. Raises the errors of reading a block from disk."""
+    shared = ours.readout.vocabulary
+    mine, other = ours.anatomy, theirs.anatomy
+    ends = [(embedding_tensors(mine), embedding_tensors(other)), (readout_tensors(mine), readout_tensors(other))]
+    found = [(equal(*pair, shared), fitting(*pair)) for pair in ends]
+    for index, blocks in enumerate(zip(mine.blocks, other.blocks, strict=True)):
+        with mine.resident(index), other.resident(index):
+            pair = tensors_of(blocks[0]), tensors_of(blocks[1])
+            found.insert(-1, (equal(*pair, shared), fitting(*pair)))
+    same, fits = np.array(found).T
+    return same, fits
+
+
+def compute_differently(ours: Session, theirs: Session) -> bool:
+    """Whether the two configurations say different things of the computation."""
+    mine, other = (
+        {k: v for k, v in side.loaded.model.config.get_text_config().to_dict().items() if k not in BOOKKEEPING}
+        for side in (ours, theirs)
+    )
+    return mine != other
+
+
+@dataclass(frozen=True, eq=False)
+class Accounting:
+    """How accounts of one pair are drawn up."""
+
+    hybrids: Hybrids
+    plan: Plan
+    span: tuple[float, float]
+    """The part of the whole that progress runs through."""
+    ordered: Chosen = first_ones
+
+    @property
+    def session(self) -> Session:
+        """The reference, whose tokens are read."""
+        return self.hybrids.reference
+
+    @property
+    def reporter(self) -> Reporter:
+        return self.session.reporter
+
+
+def account_of_pair(
+    ours: Session,
+    theirs: Session,
+    span: tuple[float, float],
+    *,
+    configuration: bool,
+    ordered: Chosen = first_ones,
+) -> tuple[AccountEvidence, ...]:
+    """Accounts of what the prompts allow: of ``kl`` always, of ``margin`` and ``refusal`` where there are answers.
+    ``ours`` is the reference; ``configuration`` says whether the two compute differently from equal tensors.
+
+    Raises ArchitectureUnsupported, Cancelled, and the errors of reading a block from disk.
+    """
+    if not ours.setup.asked.stitch_prompts:
+        return ()
+    made = Accounting(
+        Hybrids(ours, theirs, configuration),
+        Plan(*same_places(ours, theirs), configuration),
+        span,
+        ordered,
+    )
+    read = [divergence(ours, ordered), margin(ours, ordered), refusal(ours, ordered)]
+    return _drawn_up(made, [each for each in read if each is not None])
+
+
+def account_of_noise(ours: Session, perturbed: Session, span: tuple[float, float]) -> AccountEvidence:
+    """Account of ``kl`` for the reference with its tensors moved at random: under the reference's configuration,
+    whichever the model that holds them came with. Raises what :func:`account_of_pair` raises."""
+    plan = Plan(*same_places(ours, perturbed), configuration=False)
+    made = Accounting(Hybrids(ours, perturbed, crossed=True), plan, span)
+    return _drawn_up(made, [divergence(ours, first_ones)])[0]
+
+
+def _drawn_up(made: Accounting, read: Sequence[ReadOut]) -> tuple[AccountEvidence, ...]:
+    """One account for each read-out, from one sweep."""
+    batches = [made.session.batches(each.ids) if each.ids else [] for each in read]
+    owner = {id(batch): at for at, group in enumerate(batches) for batch in group}
+    values = [dict.fromkeys(made.plan.mixtures, np.full(0, np.nan)) for _ in read]
+    for each, kept in zip(read, values, strict=True):
+        kept.update({mixture: np.empty(len(each.sequence)) for mixture in made.plan.mixtures})
+
+    def finish(batch: Batch, states: dict[Mixture, Tensor]) -> None:
+        at = owner[id(batch)]
+        rows, found = _read_batch(made, read[at], batch, states)
+        for mixture, line in zip(made.plan.mixtures, found, strict=True):
+            values[at][mixture][rows] = line
+
+    def progress(done: int, total: int) -> None:
+        made.reporter.step("accounts", done, total, made.span)
+
+    sweeps = sweep(made.hybrids, made.plan, [batch for group in batches for batch in group], finish, progress)
+    said = (
+        f"the residuals of all prompts did not fit into memory at once: every block was read {sweeps} times",
+    ) if sweeps > 1 else ()  # fmt: skip
+    return tuple(_evidence(made.plan, each, kept, said) for each, kept in zip(read, values, strict=True))
+
+
+def _read_batch(
+    made: Accounting, read: ReadOut, batch: Batch, states: dict[Mixture, Tensor]
+) -> tuple[npt.NDArray[np.int64], Array]:
+    """Which of the read-out's rows lie in this batch (k,), and their values under every mixture (mixtures, k)."""
+    row_of = {member: row for row, member in enumerate(batch.members)}
+    rows = np.flatnonzero(np.isin(read.sequence, batch.members))
+    lines = torch.tensor([row_of[member] for member in read.sequence[rows].tolist()])
+    positions = torch.from_numpy(read.position[rows])
+    device = made.session.device
+    groups: list[tuple[Readout, list[Tensor]]] = []
+    order: list[Mixture] = []
+    for ending in dict.fromkeys((mixture[0], mixture[-1]) for mixture in made.plan.mixtures):
+        members = [mixture for mixture in made.plan.mixtures if (mixture[0], mixture[-1]) == ending]
+        gathered = [states[mixture[:-1]][lines, positions].to(device) for mixture in members]
+        groups.append((made.hybrids.readout(*ending), gathered))
+        order += members
+    targets = None if read.targets is None else torch.from_numpy(read.targets[rows]).to(device)
+    found = read_rows([(readout, torch.stack(part)) for readout, part in groups], targets, made.reporter.check)
+    return rows, found[[order.index(mixture) for mixture in made.plan.mixtures]]
+
+
+def _evidence(plan: Plan, read: ReadOut, values: dict[Mixture, Array], said: tuple[str, ...]) -> AccountEvidence:
+    folded = {mixture: read.fold(rows) for mixture, rows in values.items()}
+    forward, backward = (
+        np.stack([folded[mixture] for mixture in side], axis=-1) for side in (plan.forward, plan.backward)
+    )
+    finite = bool(np.isfinite(forward).all() and np.isfinite(backward).all())
+    absent = NOTHING_FITS if not len(read.prompts) else None if finite else NON_FINITE
+    empty = np.empty((0, len(plan.places) + 1))
+    last = (False,) if plan.configuration else ()
+    merged = [name for name, fits in zip(plan.places, plan.fits, strict=False) if not fits]
+    unlike = (
+        f"what the configuration carries holds {', '.join(merged)} too: tensors of one side do not fit the "
+        "configuration of the other",
+    ) if merged else ()  # fmt: skip
+    return AccountEvidence(
+        read.name,
+        plan.places,
+        read.prompts,
+        empty if absent else forward,
+        empty if absent else backward,
+        np.array([*plan.identical, *last]),
+        read.dropped,
+        (*read.remarks, *unlike, *said),
+        absent,
+    )
