@@ -160,5 +160,5 @@ def _answer_rows(made: Sequence[tuple[Ids, int]]) -> tuple[IntArray, IntArray, I
 def _sums(values: Array, owner: IntArray, count: int) -> Array:
     """Sums of values (..., K) by owner, (..., count)."""
     found = np.zeros((*values.shape[:-1], count))
-    np.add.at(found, (..., owner), values)
+    np.add.at(found.T, owner, values.T)
     return found

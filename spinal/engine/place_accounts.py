@@ -152,13 +152,14 @@ def _read_batch(
 
 
 def _evidence(plan: Plan, read: ReadOut, values: dict[Mixture, Array], said: tuple[str, ...]) -> AccountEvidence:
-    folded = {mixture: read.fold(rows) for mixture, rows in values.items()}
-    forward, backward = (
-        np.stack([folded[mixture] for mixture in side], axis=-1) for side in (plan.forward, plan.backward)
-    )
-    finite = bool(np.isfinite(forward).all() and np.isfinite(backward).all())
+    finite = all(np.isfinite(rows).all() for rows in values.values())
     absent = NOTHING_FITS if not len(read.prompts) else None if finite else NON_FINITE
-    empty = np.empty((0, len(plan.places) + 1))
+    forward = backward = np.empty((0, len(plan.places) + 1))
+    if absent is None:
+        folded = {mixture: read.fold(rows) for mixture, rows in values.items()}
+        forward, backward = (
+            np.stack([folded[mixture] for mixture in side], axis=-1) for side in (plan.forward, plan.backward)
+        )
     last = (False,) if plan.configuration else ()
     merged = [name for name, fits in zip(plan.places, plan.fits, strict=False) if not fits]
     unlike = (
@@ -169,8 +170,8 @@ def _evidence(plan: Plan, read: ReadOut, values: dict[Mixture, Array], said: tup
         read.name,
         plan.places,
         read.prompts,
-        empty if absent else forward,
-        empty if absent else backward,
+        forward,
+        backward,
         np.array([*plan.identical, *last]),
         read.dropped,
         (*read.remarks, *unlike, *said),
