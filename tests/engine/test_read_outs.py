@@ -70,7 +70,8 @@ def test_divergence_and_log_probability_are_those_of_whole_tables(
     tolerance = 1e-6 * max(1.0, 10 * size)
     np.testing.assert_allclose(found, expected, atol=tolerance, rtol=1e-5)
     np.testing.assert_allclose(scored, [each[np.arange(9), targets] for each in tables], atol=tolerance, rtol=1e-5)
-    assert (found[0] == 0.0).all() and (found[1:] > 0.0).all()
+    assert (found[0] == 0.0).all()
+    assert (found[1:] > 0.0).all()
 
 
 def test_equal_rows_are_apart_by_exactly_nothing_wherever_they_stand(states: torch.Tensor) -> None:
@@ -87,7 +88,8 @@ def test_a_small_change_is_told_from_none(states: torch.Tensor) -> None:
     expected = (np.exp(before) * (before - after)).sum(-1)
     with torch.inference_mode():
         found = read_rows([(readout, torch.cat([states[:1], nudged]))], None, never)[1]
-    assert 1e-10 < expected.min() and expected.max() < 1e-6
+    assert expected.min() > 1e-10
+    assert expected.max() < 1e-6
     np.testing.assert_allclose(found, expected, rtol=0.05)
 
 
@@ -139,7 +141,8 @@ def test_without_an_end_token_the_answers_end_open_and_that_is_said(tiny: Tiny) 
     session = session_of(tiny("llama"), pairs(), stitch_prompts=4)
     session.loaded.tokenizer.wrapped.eos_token = None
     read = margin(session, first_ones)
-    assert read is not None and read.targets is not None
+    assert read is not None
+    assert read.targets is not None
     (tail,) = session.loaded.tokenizer.encode([" yes"], special=False)
     assert read.targets[read.sequence == 0].tolist() == tail
     assert "no end token" in read.remarks[0]
@@ -147,17 +150,22 @@ def test_without_an_end_token_the_answers_end_open_and_that_is_said(tiny: Tiny) 
 
 def test_there_is_no_margin_without_pairs_and_no_refusal_without_openings(tiny: Tiny, few: PromptSet) -> None:
     session = session_of(tiny("llama"), few)
-    assert margin(session, first_ones) is None and refusal(session, first_ones) is None
+    assert margin(session, first_ones) is None
+    assert refusal(session, first_ones) is None
     none_whole = PromptSet(few.prompts[:2], (None, "x"), rejected=("y", None))
     read = margin(session_of(tiny("llama"), none_whole), first_ones)
-    assert read is not None and len(read.prompts) == 0 and read.dropped == 0
+    assert read is not None
+    assert len(read.prompts) == 0
+    assert read.dropped == 0
 
 
 def test_openings_that_another_begins_count_once(tiny: Tiny) -> None:
     given = ((" no", " no, never", " stone"), (), (), ("",))
     session = session_of(tiny("llama"), replace(pairs(), refusals=given), stitch_prompts=4)
     read = refusal(session, first_ones)
-    assert read is not None and read.prompts.tolist() == [0] and len(read.ids) == 2
+    assert read is not None
+    assert read.prompts.tolist() == [0]
+    assert len(read.ids) == 2
     each = np.log([0.5, 0.25])
     values = np.zeros(len(read.sequence))
     for place in range(2):
@@ -178,4 +186,6 @@ def test_prompts_are_read_in_the_order_of_the_sample_and_listed_in_that_of_the_s
     assert [len(ids) for ids in divergence(session, first_ones).ids] == [8, 8]
     assert read.ids == session.tokens.ids[2:4]
     found = margin(session, backwards)
-    assert found is not None and found.prompts.tolist() == [0, 1] and found.dropped == 1
+    assert found is not None
+    assert found.prompts.tolist() == [0, 1]
+    assert found.dropped == 1

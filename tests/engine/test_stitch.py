@@ -240,7 +240,8 @@ def test_residuals_that_do_not_fit_memory_go_in_several_sweeps_and_the_account_s
     for name, account in once.items():
         np.testing.assert_array_equal(account.forward, often[name].forward)
         np.testing.assert_array_equal(account.backward, often[name].backward)
-        assert account.remarks == () and "every block was read" in often[name].remarks[-1]
+        assert account.remarks == ()
+        assert "every block was read" in often[name].remarks[-1]
 
 
 def test_permuted_neurons_and_heads_carry_nothing_beyond_rounding(tiny: Tiny, asked: PromptSet, tmp_path: Path) -> None:
@@ -272,7 +273,8 @@ def test_a_stitched_model_that_overflows_is_no_account_and_no_error(
 ) -> None:
     other = changed(tiny("llama"), tmp_path / "other", lambda name, t: t * 1e30 if ".1.mlp." in name else t)
     for account in accounts(tiny("llama"), other, asked).values():
-        assert account.absent == "non_finite_activations" and account.forward.shape == (0, BLOCKS + 3)
+        assert account.absent == "non_finite_activations"
+        assert account.forward.shape == (0, BLOCKS + 3)
 
 
 def test_none_are_drawn_up_where_none_are_asked_for(tiny: Tiny, asked: PromptSet) -> None:
@@ -284,7 +286,8 @@ def test_progress_rises_and_a_cancelled_account_stops(tiny: Tiny, asked: PromptS
     told: list[Progress] = []
     accounts(tiny("llama"), tiny("llama", seed=1), asked, progress=told.append)
     fractions = [each.fraction for each in told]
-    assert fractions == sorted(fractions) and fractions[-1] == 1.0
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
     assert sum(each.phase == "accounts" for each in told) > BLOCKS
     told.clear()
     with pytest.raises(Cancelled, match="accounts"):
