@@ -12,6 +12,7 @@ from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.held import hold
 from spinal.checkpoints.inspect import inspect
 from spinal.checkpoints.pair import check_pair
+from spinal.checkpoints.settings import setting_differences
 from spinal.documents.capture import ROWS_KEY
 from spinal.documents.evidence import NoiseDraw, PairEvidence
 from spinal.documents.trace import POSITIONS
@@ -20,6 +21,7 @@ from spinal.engine.failures import device_failures
 from spinal.engine.memory import with_less_memory
 from spinal.engine.noise import changes, noise_curves, perturb
 from spinal.engine.reporter import Reporter
+from spinal.engine.same import settings_of
 from spinal.engine.session import Session, Setup, open_pair
 from spinal.engine.swap import block_swap
 from spinal.engine.tokens import GatheredRows
@@ -129,6 +131,7 @@ def _gather(reference: Checkpoint, candidate: Checkpoint, captures: tuple[Path, 
     hidden = _hidden_change(rows, ours)
     after_gap = 0.7 if setup.asked.noise_draws else 1.0
     reporter.step("gap", 1, 1, (0.5, after_gap))
+    configurations = settings_of(ours), settings_of(theirs)
     noise = _noise(ours, theirs, (after_gap, 1.0))
     return PairEvidence(
         block_swap=swapped.rho,
@@ -143,6 +146,8 @@ def _gather(reference: Checkpoint, candidate: Checkpoint, captures: tuple[Path, 
         dtype=ours.dtype,
         duration_s=time.monotonic() - started,
         noise=noise,
+        identical_blocks=swapped.identical,
+        settings=setting_differences(reference, candidate, configurations),
     )
 
 
