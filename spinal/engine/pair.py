@@ -12,6 +12,7 @@ from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.held import hold
 from spinal.checkpoints.inspect import inspect
 from spinal.checkpoints.pair import check_pair
+from spinal.checkpoints.settings import setting_differences
 from spinal.documents.capture import ROWS_KEY
 from spinal.documents.evidence import AccountEvidence, NoiseDraw, PairEvidence
 from spinal.documents.trace import POSITIONS
@@ -19,8 +20,9 @@ from spinal.engine.assemble import prompt_means, step_means
 from spinal.engine.failures import device_failures
 from spinal.engine.memory import with_less_memory
 from spinal.engine.noise import changes, noise_curves, perturb
-from spinal.engine.place_accounts import account_of_noise, account_of_pair, compute_differently
+from spinal.engine.place_accounts import account_of_noise, account_of_pair, alike
 from spinal.engine.reporter import Reporter
+from spinal.engine.same import settings_of
 from spinal.engine.session import Session, Setup, open_pair
 from spinal.engine.swap import block_swap
 from spinal.engine.tokens import GatheredRows
@@ -133,8 +135,9 @@ def _gather(reference: Checkpoint, candidate: Checkpoint, captures: tuple[Path, 
     hidden = _hidden_change(rows, ours)
     reporter.step("gap", 1, 1, (0.35, 0.5))
     before_noise = 0.75 if setup.asked.noise_draws else 1.0
-    accounts = account_of_pair(ours, theirs, (0.5, before_noise), configuration=compute_differently(ours, theirs))
+    accounts = account_of_pair(ours, theirs, swapped.places, (0.5, before_noise))
     reporter.step("accounts", 1, 1, (0.5, before_noise))
+    configurations = settings_of(ours), settings_of(theirs)
     noise, noise_accounts = _noise(ours, theirs, (before_noise, 1.0))
     return PairEvidence(
         block_swap=swapped.rho,
@@ -151,6 +154,8 @@ def _gather(reference: Checkpoint, candidate: Checkpoint, captures: tuple[Path, 
         noise=noise,
         accounts=accounts,
         noise_accounts=noise_accounts,
+        identical_blocks=swapped.identical,
+        settings=setting_differences(reference, candidate, configurations),
     )
 
 
@@ -179,6 +184,8 @@ def gather_accounts(
     >>> account.read_out, account.forward.shape, bool((account.forward[:, 0] == 0.0).all())
     ('kl', (2, 27), True)
     """
+    if not profile.stitch_prompts:
+        return ()
     reporter = Reporter(progress, cancelled)
 
     def attempt(batch_size: int) -> tuple[AccountEvidence, ...]:
@@ -191,7 +198,7 @@ def gather_accounts(
             inspect(second.checkpoint)
             check_pair(first.checkpoint, second.checkpoint)
             ours, theirs = open_pair(first.checkpoint, second.checkpoint, setup)
-            found = account_of_pair(ours, theirs, (0.1, 1.0), configuration=compute_differently(ours, theirs))
+            found = account_of_pair(ours, theirs, alike(ours, theirs), (0.1, 1.0))
             first.require_unchanged()
             second.require_unchanged()
             return found

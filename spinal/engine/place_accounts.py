@@ -15,42 +15,40 @@ from spinal.engine.answers import Chosen, divergence, first_ones, margin, refusa
 from spinal.engine.hybrids import Hybrids, embedding_tensors, equal, fitting, readout_tensors, tensors_of
 from spinal.engine.read_outs import ReadOut, read_rows
 from spinal.engine.reporter import Reporter
+from spinal.engine.same import identical_places
 from spinal.engine.session import Session
 from spinal.engine.stitch import Mixture, Plan, sweep
 from spinal.engine.tokens import Batch
 from spinal.engine.transport import Readout
+from spinal.engine.walk import prepare
 
 Tensor = torch.Tensor
 Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 NON_FINITE = "non_finite_activations"
-BOOKKEEPING = {"_name_or_path", "transformers_version", "dtype", "vocab_size", "use_cache", "architectures",
-               "tie_word_embeddings", "bos_token_id", "eos_token_id", "pad_token_id"}  # fmt: skip
 NOTHING_FITS = "no_prompt_fits"
 
 
-def same_places(ours: Session, theirs: Session) -> tuple[BoolArray, BoolArray]:
-    """(D + 2,) each: places that hold the same tensors on both sides, and those whose tensors fit the other side's
-    modules. Raises the errors of reading a block from disk."""
-    shared = ours.readout.vocabulary
+def alike(ours: Session, theirs: Session) -> BoolArray:
+    """(M,) places that are the same on both sides (:meth:`spinal.engine.same.Same.places`), told on the prompts of the
+    account. Raises the errors of reading a block from disk."""
+    batches = ours.narrowed(max(1, ours.setup.asked.stitch_prompts)).batches()
+    return identical_places(ours, theirs, *(prepare(side.anatomy, batches, side.source) for side in (ours, theirs)))
+
+
+def _fits(ours: Session, theirs: Session) -> BoolArray:
+    """(D + 2,) places whose tensors can stand in the other side's modules: told by names and shapes alone."""
     mine, other = ours.anatomy, theirs.anatomy
-    ends = [(embedding_tensors(mine), embedding_tensors(other)), (readout_tensors(mine), readout_tensors(other))]
-    found = [(equal(*pair, shared), fitting(*pair)) for pair in ends]
-    for index, blocks in enumerate(zip(mine.blocks, other.blocks, strict=True)):
-        with mine.resident(index), other.resident(index):
-            pair = tensors_of(blocks[0]), tensors_of(blocks[1])
-            found.insert(-1, (equal(*pair, shared), fitting(*pair)))
-    same, fits = np.array(found).T
-    return same, fits
+    blocks = [fitting(tensors_of(a), tensors_of(b)) for a, b in zip(mine.blocks, other.blocks, strict=True)]
+    ahead = fitting(embedding_tensors(mine), embedding_tensors(other))
+    return np.array([ahead, *blocks, fitting(readout_tensors(mine), readout_tensors(other))])
 
 
-def compute_differently(ours: Session, theirs: Session) -> bool:
-    """Whether the two configurations say different things of the computation."""
-    mine, other = (
-        {k: v for k, v in side.loaded.model.config.get_text_config().to_dict().items() if k not in BOOKKEEPING}
-        for side in (ours, theirs)
-    )
-    return mine != other
+def _plan(ours: Session, theirs: Session, same: BoolArray) -> Plan:
+    configuration = len(same) > len(ours.anatomy.blocks) + 2
+    # Without a configuration to run under, every block runs in its own module.
+    fits = _fits(ours, theirs) if configuration else np.ones_like(same)
+    return Plan(same[: len(fits)], fits, configuration)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +59,6 @@ class Accounting:
     plan: Plan
     span: tuple[float, float]
     """The part of the whole that progress runs through."""
-    ordered: Chosen = first_ones
 
     @property
     def session(self) -> Session:
@@ -74,26 +71,18 @@ class Accounting:
 
 
 def account_of_pair(
-    ours: Session,
-    theirs: Session,
-    span: tuple[float, float],
-    *,
-    configuration: bool,
-    ordered: Chosen = first_ones,
+    ours: Session, theirs: Session, same: BoolArray, span: tuple[float, float], ordered: Chosen = first_ones
 ) -> tuple[AccountEvidence, ...]:
     """Accounts of what the prompts allow: of ``kl`` always, of ``margin`` and ``refusal`` where there are answers.
-    ``ours`` is the reference; ``configuration`` says whether the two compute differently from equal tensors.
+    ``ours`` is the reference; ``same`` (M,) are the places that are the same on both sides, the configuration the last
+    of them where it differs.
 
     Raises ArchitectureUnsupported, Cancelled, and the errors of reading a block from disk.
     """
     if not ours.setup.asked.stitch_prompts:
         return ()
-    made = Accounting(
-        Hybrids(ours, theirs, configuration),
-        Plan(*same_places(ours, theirs), configuration),
-        span,
-        ordered,
-    )
+    plan = _plan(ours, theirs, same)
+    made = Accounting(Hybrids(ours, theirs, crossed=plan.configuration), plan, span)
     read = [divergence(ours, ordered), margin(ours, ordered), refusal(ours, ordered)]
     return _drawn_up(made, [each for each in read if each is not None])
 
@@ -101,7 +90,11 @@ def account_of_pair(
 def account_of_noise(ours: Session, perturbed: Session, span: tuple[float, float]) -> AccountEvidence:
     """Account of ``kl`` for the reference with its tensors moved at random: under the reference's configuration,
     whichever the model that holds them came with. Raises what :func:`account_of_pair` raises."""
-    plan = Plan(*same_places(ours, perturbed), configuration=False)
+    mine, other, shared = ours.anatomy, perturbed.anatomy, ours.readout.vocabulary
+    blocks = [equal(tensors_of(a), tensors_of(b), shared) for a, b in zip(mine.blocks, other.blocks, strict=True)]
+    ahead = equal(embedding_tensors(mine), embedding_tensors(other), shared)
+    same = np.array([ahead, *blocks, equal(readout_tensors(mine), readout_tensors(other), shared)])
+    plan = Plan(same, np.ones_like(same), configuration=False)
     made = Accounting(Hybrids(ours, perturbed, crossed=True), plan, span)
     return _drawn_up(made, [divergence(ours, first_ones)])[0]
 
