@@ -25,8 +25,6 @@ from spinal.engine.walk import prepare
 Tensor = torch.Tensor
 Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
-NON_FINITE = "non_finite_activations"
-NOTHING_FITS = "no_prompt_fits"
 
 
 def alike(ours: Session, theirs: Session) -> BoolArray:
@@ -75,7 +73,7 @@ def account_of_pair(
 ) -> tuple[AccountEvidence, ...]:
     """Accounts of what the prompts allow: of ``kl`` always, of ``margin`` and ``refusal`` where there are answers.
     ``ours`` is the reference; ``same`` (M,) are the places that are the same on both sides, the configuration the last
-    of them where it differs.
+    of them where it differs. Where a stitched model overflows, its values are NaN.
 
     Raises ArchitectureUnsupported, Cancelled, and the errors of reading a block from disk.
     """
@@ -145,14 +143,8 @@ def _read_batch(
 
 
 def _evidence(plan: Plan, read: ReadOut, values: dict[Mixture, Array], said: tuple[str, ...]) -> AccountEvidence:
-    finite = all(np.isfinite(rows).all() for rows in values.values())
-    absent = NOTHING_FITS if not len(read.prompts) else None if finite else NON_FINITE
-    forward = backward = np.empty((0, len(plan.places) + 1))
-    if absent is None:
+    with np.errstate(invalid="ignore"):  # a stitched model that overflows is told by what it gives
         folded = {mixture: read.fold(rows) for mixture, rows in values.items()}
-        forward, backward = (
-            np.stack([folded[mixture] for mixture in side], axis=-1) for side in (plan.forward, plan.backward)
-        )
     last = (False,) if plan.configuration else ()
     merged = [name for name, fits in zip(plan.places, plan.fits, strict=False) if not fits]
     unlike = (
@@ -163,10 +155,9 @@ def _evidence(plan: Plan, read: ReadOut, values: dict[Mixture, Array], said: tup
         read.name,
         plan.places,
         read.prompts,
-        forward,
-        backward,
+        np.stack([folded[mixture] for mixture in plan.forward], axis=-1),
+        np.stack([folded[mixture] for mixture in plan.backward], axis=-1),
         np.array([*plan.identical, *last]),
         read.dropped,
         (*read.remarks, *unlike, *said),
-        absent,
     )
