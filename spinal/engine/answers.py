@@ -3,7 +3,7 @@
 A prompt is cut from its front, an answer never: what does not fit whole is left out and counted.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,22 +14,14 @@ from spinal.engine.tokens import encode_prompts, lens_rows
 
 Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-Chosen = Callable[[Sequence[int], int], Sequence[int]]
-"""Which prompts are read: those that could be, in order, and how many are wanted."""
 LEAST_PROMPT = 2
 """Tokens of a prompt that stay in front of an answer: the first token of a text is never read."""
 
 
-def first_ones(eligible: Sequence[int], _count: int) -> Sequence[int]:
-    """In the order of the set."""
-    return eligible
-
-
-def divergence(session: Session, ordered: Chosen) -> ReadOut:
+def divergence(session: Session) -> ReadOut:
     """KL from the reference at the lens positions of the last ``stitch_tokens`` of a prompt, mean over a prompt's."""
     asked = session.setup.asked
-    order = ordered(range(session.prompts), asked.stitch_prompts)
-    chosen = sorted(order[: asked.stitch_prompts])
+    chosen = session.tokens.sampled(asked.stitch_prompts)
     ids = tuple(session.tokens.ids[place][-asked.stitch_tokens :] for place in chosen)
     rows = lens_rows(ids, asked.lens_positions)
     sequence, position = rows.prompt[rows.in_all], rows.position[rows.in_all]
@@ -45,7 +37,7 @@ def divergence(session: Session, ordered: Chosen) -> ReadOut:
     )
 
 
-def margin(session: Session, ordered: Chosen) -> ReadOut | None:
+def margin(session: Session) -> ReadOut | None:
     """log p(preferred answer) - log p(the other one), the end token of the session's tokenizer included; None where no
     prompt has both answers."""
     given = session.setup.prompts
@@ -59,7 +51,7 @@ def margin(session: Session, ordered: Chosen) -> ReadOut | None:
     }
     end, remarks = _end_token(session)
     answers = {row: [(*ids, *end) for ids in _encoded(session, pair)] for row, pair in pairs.items()}
-    chosen, made, dropped = _joined(session, [ids for _, ids in full], answers, ordered)
+    chosen, made, dropped = _joined(session, [ids for _, ids in full], answers)
     sequence, position, targets = _answer_rows(made)
 
     def fold(values: Array) -> Array:
@@ -70,7 +62,7 @@ def margin(session: Session, ordered: Chosen) -> ReadOut | None:
     return ReadOut("margin", chosen, ids, sequence, position, targets, fold, dropped, remarks)
 
 
-def refusal(session: Session, ordered: Chosen) -> ReadOut | None:
+def refusal(session: Session) -> ReadOut | None:
     """Log-odds that the answer begins with one of the prompt's refusals; None where no prompt has any."""
     given = session.setup.prompts
     if not any(given.refusals):
@@ -82,7 +74,7 @@ def refusal(session: Session, ordered: Chosen) -> ReadOut | None:
         if given.refusals[place]
     }
     openings = {row: found for row, found in openings.items() if found}
-    chosen, made, dropped = _joined(session, [ids for _, ids in full], openings, ordered)
+    chosen, made, dropped = _joined(session, [ids for _, ids in full], openings)
     sequence, position, targets = _answer_rows(made)
     owner = [at for at, row in enumerate(chosen.tolist()) for _ in openings[row]]
 
@@ -117,37 +109,34 @@ def _encoded(session: Session, texts: Sequence[str | None]) -> list[Ids]:
 
 def _end_token(session: Session) -> tuple[Ids, tuple[str, ...]]:
     """The id that ends an answer, where the tokenizer has one that is read, else what is said of that."""
-    end = session.loaded.tokenizer.wrapped.eos_token_id
-    if end is not None and int(end) < session.readout.vocabulary:
-        return (int(end),), ()
+    end = session.loaded.tokenizer.end()
+    if end is not None and end < session.readout.vocabulary:
+        return (end,), ()
     why = "has no end token" if end is None else "has an end token that is not among the ids that are read"
     return (), (f"the margin leaves out the end of an answer: the tokenizer of {session.source} {why}",)
 
 
 def _joined(
-    session: Session, prompts: Sequence[Sequence[int]], answers: dict[int, list[Ids]], ordered: Chosen
+    session: Session, prompts: Sequence[Sequence[int]], answers: dict[int, list[Ids]]
 ) -> tuple[IntArray, list[tuple[Ids, int]], int]:
-    """Prompts that are read, in ascending order, their ids with each answer and where that starts, and how many were
-    left out on the way: an answer that is too long, or holds an id that is not read."""
+    """Prompts that are read, in ascending order, their ids with each answer and where that starts, and how many have
+    answers and cannot be read: one is too long, empty, or holds an id that is not read."""
     asked = session.setup.asked
     limit = min(asked.pair_tokens, session.loaded.checkpoint.whole.max_positions or asked.pair_tokens)
-    chosen: list[int] = []
-    dropped = 0
-    for row in ordered(sorted(answers), asked.stitch_prompts):
-        if len(chosen) == asked.stitch_prompts:
-            break
-        # The last token of an answer is asked for and never fed.
-        room = limit + 1 - max(len(ids) for ids in answers[row])
-        read = all(token < session.readout.vocabulary for ids in answers[row] for token in ids)
-        if room < LEAST_PROMPT or not read or any(not ids for ids in answers[row]):
-            dropped += 1
-        else:
-            chosen.append(row)
+    # The last token of an answer is asked for and never fed.
+    room = {row: limit + 1 - max(len(ids) for ids in given) for row, given in answers.items()}
+    fitting = [
+        row
+        for row, given in answers.items()
+        if room[row] >= LEAST_PROMPT
+        and all(ids and max(ids) < session.readout.vocabulary for ids in given)
+    ]  # fmt: skip
+    chosen = session.tokens.sampled(asked.stitch_prompts, fitting)
     made = []
-    for row in sorted(chosen):
-        head = tuple(prompts[row][-(limit + 1 - max(len(ids) for ids in answers[row])) :])
+    for row in chosen:
+        head = tuple(prompts[row][-room[row] :])
         made += [((*head, *ids), len(head)) for ids in answers[row]]
-    return np.array(sorted(chosen), dtype=np.int64), made, dropped
+    return np.array(chosen, dtype=np.int64), made, len(answers) - len(fitting)
 
 
 def _answer_rows(made: Sequence[tuple[Ids, int]]) -> tuple[IntArray, IntArray, IntArray]:

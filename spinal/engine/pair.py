@@ -156,6 +156,7 @@ def _gather(reference: Checkpoint, candidate: Checkpoint, captures: tuple[Path, 
         noise_accounts=noise_accounts,
         identical_blocks=swapped.identical,
         settings=setting_differences(reference, candidate, configurations),
+        swap_prompts=swapped.prompts,
     )
 
 

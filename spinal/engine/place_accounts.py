@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from spinal.documents.evidence import AccountEvidence
-from spinal.engine.answers import Chosen, divergence, first_ones, margin, refusal
+from spinal.engine.answers import divergence, margin, refusal
 from spinal.engine.hybrids import Hybrids, embedding_tensors, equal, fitting, readout_tensors, tensors_of
 from spinal.engine.read_outs import ReadOut, read_rows
 from spinal.engine.reporter import Reporter
@@ -30,7 +30,7 @@ BoolArray = npt.NDArray[np.bool_]
 def alike(ours: Session, theirs: Session) -> BoolArray:
     """(M,) places that are the same on both sides (:meth:`spinal.engine.same.Same.places`), told on the prompts of the
     account. Raises the errors of reading a block from disk."""
-    batches = ours.narrowed(max(1, ours.setup.asked.stitch_prompts)).batches()
+    batches = ours.narrowed(ours.tokens.sampled(ours.setup.asked.stitch_prompts)).batches()
     return identical_places(ours, theirs, *(prepare(side.anatomy, batches, side.source) for side in (ours, theirs)))
 
 
@@ -69,7 +69,7 @@ class Accounting:
 
 
 def account_of_pair(
-    ours: Session, theirs: Session, same: BoolArray, span: tuple[float, float], ordered: Chosen = first_ones
+    ours: Session, theirs: Session, same: BoolArray, span: tuple[float, float]
 ) -> tuple[AccountEvidence, ...]:
     """Accounts of what the prompts allow: of ``kl`` always, of ``margin`` and ``refusal`` where there are answers.
     ``ours`` is the reference; ``same`` (M,) are the places that are the same on both sides, the configuration the last
@@ -81,7 +81,7 @@ def account_of_pair(
         return ()
     plan = _plan(ours, theirs, same)
     made = Accounting(Hybrids(ours, theirs, crossed=plan.configuration), plan, span)
-    read = [divergence(ours, ordered), margin(ours, ordered), refusal(ours, ordered)]
+    read = [divergence(ours), margin(ours), refusal(ours)]
     return _drawn_up(made, [each for each in read if each is not None])
 
 
@@ -94,7 +94,7 @@ def account_of_noise(ours: Session, perturbed: Session, span: tuple[float, float
     same = np.array([ahead, *blocks, equal(readout_tensors(mine), readout_tensors(other), shared)])
     plan = Plan(same, np.ones_like(same), configuration=False)
     made = Accounting(Hybrids(ours, perturbed, crossed=True), plan, span)
-    return _drawn_up(made, [divergence(ours, first_ones)])[0]
+    return _drawn_up(made, [divergence(ours)])[0]
 
 
 def _drawn_up(made: Accounting, read: Sequence[ReadOut]) -> tuple[AccountEvidence, ...]:

@@ -31,6 +31,8 @@ class SwapResult:
     """(Q, D), at least 0: mean over the prompt's positions but the first."""
     transport: Array
     """(Q, D) radians: how much longer the step into the block's node becomes, in -pi..pi."""
+    prompts: npt.NDArray[np.int64]
+    """(Q,) which prompts were swapped, ascending."""
     identical: npt.NDArray[np.bool_]
     """(D,) blocks with the same tensors, configuration and arguments, which were not run."""
     places: npt.NDArray[np.bool_]
@@ -47,14 +49,15 @@ class _Outputs:
 
 
 def block_swap(ours: Session, theirs: Session, span: tuple[float, float]) -> SwapResult:
-    """Swap every block once over the first ``swap_prompts`` prompts; blocks that are the same on both sides
+    """Swap every block once over a sample of ``swap_prompts`` prompts; blocks that are the same on both sides
     (:mod:`spinal.engine.same`) give exactly 0 without being run. The candidate's block is called as the candidate calls
     it, with its own masks and tables. ``ours`` is the reference, through whose read-out steps are read. Progress runs
     through ``span``.
 
     Raises NonFiniteActivations, ArchitectureUnsupported, Cancelled.
     """
-    ours = ours.narrowed(ours.profile.swap_prompts)
+    chosen = ours.tokens.sampled(ours.profile.swap_prompts)
+    ours = ours.narrowed(chosen)
     reference, candidate = ours.anatomy, theirs.anatomy
     batches = ours.batches()
     mine, other = (prepare(side.anatomy, batches, side.source) for side in (ours, theirs))
@@ -77,7 +80,7 @@ def block_swap(ours: Session, theirs: Session, span: tuple[float, float]) -> Swa
         hidden = after
         ours.reporter.step("swap", block + 1, depth, span)
     identical = np.array([same.block(block) for block in range(depth)])
-    return SwapResult(rho, transport, identical, same.places())
+    return SwapResult(rho, transport, np.array(chosen, dtype=np.int64), identical, same.places())
 
 
 def _inside(hidden: Tensor, batch: Batch) -> Tensor:

@@ -14,7 +14,7 @@ from torch import nn
 from spinal.checkpoints.resolve import resolve_reference
 from spinal.engine import read_outs
 from spinal.engine.anatomy import Anatomy
-from spinal.engine.answers import divergence, first_ones, margin, refusal
+from spinal.engine.answers import divergence, margin, refusal
 from spinal.engine.read_outs import log_odds, read_rows
 from spinal.engine.reporter import Reporter
 from spinal.engine.session import Session, Setup, open_session
@@ -118,7 +118,7 @@ def pairs(**more: Any) -> PromptSet:
 
 def test_a_pair_that_does_not_fit_is_dropped_and_counted_and_prompts_are_cut_from_the_front(tiny: Tiny) -> None:
     session = session_of(tiny("llama"), pairs(), pair_tokens=24, stitch_prompts=4)
-    read = margin(session, first_ones)
+    read = margin(session)
     assert read is not None
     assert (read.prompts.tolist(), read.dropped, read.remarks) == ([0, 1], 1, ())
     encode = session.loaded.tokenizer.encode
@@ -140,7 +140,7 @@ def test_a_pair_that_does_not_fit_is_dropped_and_counted_and_prompts_are_cut_fro
 def test_without_an_end_token_the_answers_end_open_and_that_is_said(tiny: Tiny) -> None:
     session = session_of(tiny("llama"), pairs(), stitch_prompts=4)
     session.loaded.tokenizer.wrapped.eos_token = None
-    read = margin(session, first_ones)
+    read = margin(session)
     assert read is not None
     assert read.targets is not None
     (tail,) = session.loaded.tokenizer.encode([" yes"], special=False)
@@ -150,19 +150,19 @@ def test_without_an_end_token_the_answers_end_open_and_that_is_said(tiny: Tiny) 
 
 def test_there_is_no_margin_without_pairs_and_no_refusal_without_openings(tiny: Tiny, few: PromptSet) -> None:
     session = session_of(tiny("llama"), few)
-    assert margin(session, first_ones) is None
-    assert refusal(session, first_ones) is None
+    assert margin(session) is None
+    assert refusal(session) is None
     none_whole = PromptSet(few.prompts[:2], (None, "x"), rejected=("y", None))
-    read = margin(session_of(tiny("llama"), none_whole), first_ones)
+    read = margin(session_of(tiny("llama"), none_whole))
     assert read is not None
     assert len(read.prompts) == 0
     assert read.dropped == 0
 
 
 def test_openings_that_another_begins_count_once(tiny: Tiny) -> None:
-    given = ((" no", " no, never", " stone"), (), (), ("",))
+    given = ((" no", " no, never", " stone"), (), (), ())
     session = session_of(tiny("llama"), replace(pairs(), refusals=given), stitch_prompts=4)
-    read = refusal(session, first_ones)
+    read = refusal(session)
     assert read is not None
     assert read.prompts.tolist() == [0]
     assert len(read.ids) == 2
@@ -173,19 +173,14 @@ def test_openings_that_another_begins_count_once(tiny: Tiny) -> None:
     np.testing.assert_allclose(read.fold(values), [np.log(3.0)], rtol=1e-12)
 
 
-def test_prompts_are_read_in_the_order_of_the_sample_and_listed_in_that_of_the_set(tiny: Tiny) -> None:
-    session = session_of(tiny("llama"), pairs(), stitch_prompts=4, stitch_tokens=8, pair_tokens=24)
-    session = replace(session, setup=replace(session.setup, asked=session.setup.asked.model_copy(
-        update={"stitch_prompts": 2})))  # fmt: skip
-
-    def backwards(eligible: Any, _count: int) -> Any:
-        return list(eligible)[::-1]
-
-    read = divergence(session, backwards)
+def test_prompts_are_those_of_the_sample_in_the_order_of_the_set(tiny: Tiny) -> None:
+    session = session_of(tiny("llama"), pairs(), stitch_prompts=2, stitch_tokens=8, pair_tokens=24)
+    backwards = replace(session, tokens=replace(session.tokens, order=(3, 2, 1, 0)))
+    assert [len(ids) for ids in divergence(session).ids] == [8, 8]
+    read = divergence(backwards)
     assert read.prompts.tolist() == [2, 3]
-    assert [len(ids) for ids in divergence(session, first_ones).ids] == [8, 8]
     assert read.ids == session.tokens.ids[2:4]
-    found = margin(session, backwards)
-    assert found is not None
-    assert found.prompts.tolist() == [0, 1]
-    assert found.dropped == 1
+    for each in (session, backwards):
+        found = margin(each)
+        assert found is not None
+        assert (found.prompts.tolist(), found.dropped) == ([0, 1], 1)
