@@ -51,7 +51,7 @@ def generated(folder: Path, session: Session, row: int, length: int = 12) -> tup
     """transformers' greedy continuation of one prompt by itself, over the ids that are read, up to its end."""
     import transformers
 
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder)
     ids, ends = session.tokens.ids[row], list(end_ids(session))
     beyond = list(range(session.readout.vocabulary, session.anatomy.vocabulary))
     out = model.generate(
@@ -98,7 +98,12 @@ def test_the_cache_proposes_right_so_that_one_pass_settles(
 ) -> None:
     passes: list[int] = []
     read = behaviour._most_likely
-    monkeypatch.setattr(behaviour, "_most_likely", lambda *args: passes.append(1) or read(*args))
+
+    def counting(*args: Any) -> Any:
+        passes.append(1)
+        return read(*args)
+
+    monkeypatch.setattr(behaviour, "_most_likely", counting)
     continued(opened(tiny(family), few))
     assert len(passes) == 1
 
@@ -233,7 +238,12 @@ def test_what_fits_is_walked_once_and_the_rest_as_before(
     monkeypatch.setattr(walk, "_prepare_one", counting)
     scored: list[int] = []
     apart = nll._continued
-    monkeypatch.setattr(nll, "_continued", lambda session, pairs: scored.append(len(pairs)) or apart(session, pairs))
+
+    def scoring(session: Session, pairs: Any) -> Any:
+        scored.append(len(pairs))
+        return apart(session, pairs)
+
+    monkeypatch.setattr(nll, "_continued", scoring)
     prompts = PromptSet(few.prompts[:6], (" so.", " yes." * 40, None, " no.", None, " it is."))
     folder = tiny("llama")
     session = opened(folder, prompts)
