@@ -46,7 +46,9 @@ class Ancestor:
     held_out: tuple[Pair, ...]
 
 
-def ancestor(name: str, work: Path, source: Path | None, usual: Callable[[Path], list[str]], foreign: list[str]) -> Ancestor:
+def ancestor(
+    name: str, work: Path, source: Path | None, usual: Callable[[Path], list[str]], foreign: list[str]
+) -> Ancestor:
     """Build ancestor ``name`` (``bundled``, ``gpt2``, ``neox`` or ``smollm2``) in the folder ``work``, where what was
     trained before is found again. ``usual`` gives the texts that an audit reads, for a tokenizer's folder."""
     _, held_out = read_pairs(source)
@@ -57,7 +59,10 @@ def ancestor(name: str, work: Path, source: Path | None, usual: Callable[[Path],
         Case(one, known.truth, lambda out, one=one: make(one, reference, out / one, texts, foreign))  # type: ignore[misc]  # bound now
         for one, known in KNOWN.items()
     ]
-    cases += [Case(one, truth, lambda _out, folder=folder: folder, temporary=False) for one, (truth, folder) in trained.items()]  # type: ignore[misc]  # bound now
+    cases += [
+        Case(one, truth, lambda _out, folder=folder: folder, temporary=False)
+        for one, (truth, folder) in trained.items()
+    ]  # type: ignore[misc]  # bound now
     healthy = [folder for one, (truth, folder) in trained.items() if one in ("dpo-short", "sft-twin")]
     if len(healthy) == 2:
         cases.append(Case("soup", "good", lambda out: soup(healthy[0], healthy[1:], out / "soup")))

@@ -3,21 +3,19 @@
 import gzip
 import json
 import random
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from spinal.prompts.builtin import builtin_prompts
-from spinal.prompts.records import ASSISTANT_TURN, split_pair
+from spinal.prompts.records import split_pair
 
 HELD_OUT = 512
 """Pairs of hh-rlhf harmless-base (test part) whose prompts ship with the package: never trained on where a file of
 pairs is given (the split of ``spinal/prompts/data/build_prompt_set.py``)."""
-HELD_OUT_BUNDLED = 128
-"""The last of the packaged prompts, which are left out of training where no file of pairs is given."""
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+HELD_OUT_PACKAGED = 64
+"""The last of the packaged pairs, which are left out of training where no file of pairs is given."""
 
 
 @dataclass(frozen=True)
@@ -41,35 +39,27 @@ class PairIds:
 def read_pairs(source: Path | None) -> tuple[list[Pair], list[Pair]]:
     """Pairs to train on, and held-out ones, in an order fixed by the published split.
 
-    ``source`` is a file of hh-rlhf records (``chosen``, ``rejected``; gzip accepted). The package holds the prompts
-    and chosen answers of its 512 held-out pairs and no others, so without a file the pairs are made of those: an
-    answer of several sentences, and its first sentence alone. They then are a preference about length and nothing
-    else, and 384 of the packaged prompts have been trained on.
+    ``source`` is a file of hh-rlhf records (``chosen``, ``rejected``; gzip accepted): its first 512 pairs in that order
+    are held out. The package holds none but held-out pairs, the set ``hh-shorter-256``: without a file all but its last
+    64 are trained on, so that an audit of such a checkpoint must not read those.
     """
     if source is None:
-        made = _sentences()
-        return made[:-HELD_OUT_BUNDLED], made[-HELD_OUT_BUNDLED:]
+        made = _packaged()
+        return made[:-HELD_OUT_PACKAGED], made[-HELD_OUT_PACKAGED:]
     packed = source.read_bytes()
     text = (gzip.decompress(packed) if packed[:2] == b"\x1f\x8b" else packed).decode("utf-8")
-    pairs = []
-    for record in map(json.loads, text.splitlines()):
-        found = split_pair(record["chosen"], record["rejected"])
-        if found is not None:
-            cut = record["chosen"].rfind(ASSISTANT_TURN) + len(ASSISTANT_TURN)
-            pairs.append(Pair(found[0], found[1], record["rejected"][cut:]))
+    records = map(json.loads, text.splitlines())
+    entries = [entry for record in records if (entry := split_pair(record["chosen"], record["rejected"])) is not None]
+    pairs = [Pair(str(entry.prompt), entry.continuation or "", entry.rejected or "") for entry in entries]
     order = list(range(len(pairs)))
     random.Random(0).shuffle(order)  # noqa: S311  the published split, not a secret
     return [pairs[i] for i in order[HELD_OUT:]], [pairs[i] for i in order[:HELD_OUT]]
 
 
-def _sentences() -> list[Pair]:
-    known = builtin_prompts("hh-harmless-512")
-    pairs = []
-    for prompt, answer in zip(known.prompts, known.continuations, strict=True):
-        if isinstance(prompt, str) and answer:
-            first = SENTENCE_END.split(answer.strip(), maxsplit=1)[0]
-            pairs.append(Pair(prompt, f" {first}", answer))
-    return pairs
+def _packaged() -> list[Pair]:
+    known = builtin_prompts("hh-shorter-256")
+    rows = zip(known.prompts, known.continuations, known.rejected, strict=True)
+    return [Pair(str(prompt), preferred or "", other or "") for prompt, preferred, other in rows]
 
 
 def shorter_answers(

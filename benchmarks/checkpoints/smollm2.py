@@ -102,7 +102,9 @@ def main() -> int:
 def report(name: str, change: torch.Tensor) -> None:
     """Print the held-out change of the margin."""
     se = change.std() / len(change) ** 0.5
-    print(f"{name}: margin {change.mean():+.2f} (se {se:.2f}), {(change > 0).float().mean():.2f} of pairs up", flush=True)
+    print(
+        f"{name}: margin {change.mean():+.2f} (se {se:.2f}), {(change > 0).float().mean():.2f} of pairs up", flush=True
+    )
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ trained from scratch on the texts of the pairs with the bundled tokenizer, then 
 ``bundled`` takes ``examples/checkpoints/sft``. From it come, in OUT, a DPO ("the shorter answer"), a second seed of it,
 an SFT twin, an early stop, and the bad ones: labels flipped, over-optimised, broken.
 
-Texts and pairs are those of ``--pairs`` (hh-rlhf records, the held-out 512 left out). The package holds the prompts and
-chosen answers of the held-out ones alone: without a file they are what is trained on, 384 of them, and "the shorter
-answer" is the first sentence of an answer (:func:`benchmarks.checkpoints.pairs.read_pairs`). What stands in OUT already
-is left as it is. Such models write dialogue-shaped nonsense; what they are good for is a known history.
+Texts and pairs are those of ``--pairs`` (hh-rlhf records, the held-out 512 left out). The package ships no pair that was
+trained on: without a file, 192 of its 256 held-out pairs are what is trained on, and the last 64 what is measured
+(:func:`benchmarks.checkpoints.pairs.read_pairs`). What stands in OUT already is left as it is.
+Such models write dialogue-shaped nonsense; what they are good for is a known history.
 """
 
 import argparse
