@@ -52,7 +52,7 @@ def read_pairs(source: Path | None) -> tuple[list[Pair], list[Pair]]:
     entries = [entry for record in records if (entry := split_pair(record["chosen"], record["rejected"])) is not None]
     pairs = [Pair(str(entry.prompt), entry.continuation or "", entry.rejected or "") for entry in entries]
     order = list(range(len(pairs)))
-    random.Random(0).shuffle(order)  # noqa: S311  the published split, not a secret
+    random.Random(0).shuffle(order)
     return [pairs[i] for i in order[HELD_OUT:]], [pairs[i] for i in order[:HELD_OUT]]
 
 

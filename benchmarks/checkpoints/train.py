@@ -7,8 +7,8 @@ trained from scratch on the texts of the pairs with the bundled tokenizer, then 
 ``bundled`` takes ``examples/checkpoints/sft``. From it come, in OUT, a DPO ("the shorter answer"), a second seed of it,
 an SFT twin, an early stop, and the bad ones: labels flipped, over-optimised, broken.
 
-Texts and pairs are those of ``--pairs`` (hh-rlhf records, the held-out 512 left out). The package ships no pair that was
-trained on: without a file, 192 of its 256 held-out pairs are what is trained on, and the last 64 what is measured
+Texts and pairs are those of ``--pairs`` (hh-rlhf records, the held-out 512 left out). The package ships no
+pair that was trained on: without a file 192 of its 256 held-out pairs are trained on, and the last 64 measured
 (:func:`benchmarks.checkpoints.pairs.read_pairs`). What stands in OUT already is left as it is.
 Such models write dialogue-shaped nonsense; what they are good for is a known history.
 """
@@ -21,8 +21,15 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPTNeoXConfig, PreTrainedModel
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    GPTNeoXConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from benchmarks.checkpoints.pairs import Pair, PairIds, read_pairs, shorter_answers
 from benchmarks.checkpoints.training import Run, margins, train_dpo, train_on_text, train_sft
@@ -137,7 +144,7 @@ def train_all(ancestor: str, out: Path, source: Path | None, only: Sequence[str]
             fine_tune(reference, recipe, out / name, training)
             change = learned(out / name, shown) - before
             se = float(change.std() / len(change) ** 0.5)
-            print(f"{ancestor} {name}: held-out margin {change.mean():+.2f} (se {se:.2f})", flush=True)  # noqa: T201  a command's output
+            print(f"{ancestor} {name}: held-out margin {change.mean():+.2f} (se {se:.2f})", flush=True)
     return reference
 
 
