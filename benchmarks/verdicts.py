@@ -2,8 +2,8 @@
 
 Builds good and bad checkpoints from ancestors of different size and architecture (``benchmarks/checkpoints``), audits
 each against its reference under the default policy, and prints the truth, the verdict and every signal with its
-interval; then misses and false alarms, with Wilson's intervals. ``--calibrate`` prints the largest value on good and the
-smallest on bad by signal and ancestor, and judges each ancestor by limits taken from the others.
+interval; then misses and false alarms, with Wilson's intervals. ``--calibrate`` prints the largest value on good and
+the smallest on bad by signal and ancestor, and judges each ancestor by limits taken from the others.
 
 ``bundled`` (2 M, Llama) and ``gpt2`` (2.7 M, learned positions) are trained in minutes; ``smollm2`` (135 M) needs what
 ``python -m benchmarks.checkpoints.smollm2`` wrote to WORK/smollm2, and about a minute for each of its checkpoints.
@@ -137,7 +137,7 @@ def main() -> int:
                 for row in judge(ancestor, Auditor(folder, PROFILE), folder, chosen.only):
                     show(row)
                     rows.append(row)
-            except Exception:
+            except Exception:  # noqa: BLE001  told, and the exit status says so
                 # The other ancestors are judged all the same.
                 traceback.print_exc()
                 failed = True
