@@ -143,6 +143,7 @@ def _gather(reference: Checkpoint, candidate: Checkpoint, captures: tuple[Path, 
         dtype=ours.dtype,
         duration_s=time.monotonic() - started,
         noise=noise,
+        swap_prompts=swapped.prompts,
     )
 
 

@@ -31,6 +31,8 @@ class SwapResult:
     """(Q, D), at least 0: mean over the prompt's positions but the first."""
     transport: Array
     """(Q, D) radians: how much longer the step into the block's node becomes, in -pi..pi."""
+    prompts: npt.NDArray[np.int64]
+    """(Q,) which prompts were swapped, ascending."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +45,13 @@ class _Outputs:
 
 
 def block_swap(ours: Session, theirs: Session, span: tuple[float, float]) -> SwapResult:
-    """Swap every block once over the first ``swap_prompts`` prompts; bit-identical blocks give exactly 0 without being
+    """Swap every block once over a sample of ``swap_prompts`` prompts; bit-identical blocks give exactly 0 and are not
     run. ``ours`` is the reference, through whose read-out steps are read. Progress runs through ``span``.
 
     Raises NonFiniteActivations, ArchitectureUnsupported, Cancelled.
     """
-    ours = ours.narrowed(ours.profile.swap_prompts)
+    chosen = ours.tokens.sampled(ours.profile.swap_prompts)
+    ours = ours.narrowed(chosen)
     reference, candidate = ours.anatomy, theirs.anatomy
     batches = ours.batches()
     mine, other = (prepare(anatomy, batches, theirs.source) for anatomy in (reference, candidate))
@@ -69,7 +72,7 @@ def block_swap(ours: Session, theirs: Session, span: tuple[float, float]) -> Swa
             transport[:, block] = _step_change(outputs, batches, ours)
         hidden = after
         ours.reporter.step("swap", block + 1, depth, span)
-    return SwapResult(rho, transport)
+    return SwapResult(rho, transport, np.array(chosen, dtype=np.int64))
 
 
 def _inside(hidden: Tensor, batch: Batch) -> Tensor:
