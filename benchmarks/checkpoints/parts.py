@@ -93,8 +93,8 @@ def untie(model: PreTrainedModel) -> None:
     """Give the head a matrix of its own, so that embeddings and unembedding can be changed apart."""
     head = model.get_output_embeddings()
     head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
-    model.config.tie_word_embeddings = False
-    model.config.get_text_config().tie_word_embeddings = False
+    for config in (model.config, model.config.get_text_config()):
+        config.update({"tie_word_embeddings": False})
 
 
 def write(model: Opened, out: Path) -> Path:
