@@ -62,7 +62,7 @@ def table(folder: Path, names: list[str]) -> int:
 
 def line(account: AccountEvidence) -> str:
     parts = 0.5 * (np.diff(account.forward, axis=1) - np.diff(account.backward, axis=1))
-    crossed = 0.5 * np.abs(np.diff(account.forward, axis=1) + np.diff(account.backward, axis=1)).mean(axis=0)
+    crossed = 0.5 * np.abs((np.diff(account.forward, axis=1) + np.diff(account.backward, axis=1)).mean(axis=0))
     total = parts.sum(axis=1)
     depth = sum(name.startswith("block ") for name in account.places)
     # T starts at block ceil(0.7 D).

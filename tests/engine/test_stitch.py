@@ -25,7 +25,7 @@ from spinal.engine.api import gather_accounts
 from spinal.engine.hybrids import embedding_tensors, tensors_of
 from spinal.engine.place_accounts import account_of_noise
 from spinal.engine.reporter import Reporter
-from spinal.engine.session import Setup, open_pair
+from spinal.engine.session import Session, Setup, open_pair
 from spinal.engine.tokens import lens_rows
 from spinal.errors import Cancelled
 from spinal.profile import MeasurementProfile
@@ -64,6 +64,13 @@ def accounts(reference: Path, candidate: Path, prompts: PromptSet, **more: Any) 
     sides = [resolve_reference(os.fspath(folder), roots=None) for folder in (reference, candidate)]
     found = gather_accounts(*sides, prompts=prompts, profile=more.pop("profile", PROFILE), **more)
     return {each.read_out: each for each in found}
+
+
+def sessions(reference: Path, candidate: Path, prompts: PromptSet) -> tuple[Session, Session]:
+    first, second = (resolve_reference(os.fspath(folder), roots=None) for folder in (reference, candidate))
+    return open_pair(
+        first, second, Setup(prompts, PROFILE, 4, "cpu", False, Reporter(ignore_progress, never_cancelled))
+    )
 
 
 def parts(account: AccountEvidence) -> np.ndarray:
@@ -289,7 +296,6 @@ def test_blocks_that_are_called_with_more_than_a_residual(family: str, tiny: Tin
     """F_1 .. F_{D+1} against the model's own forward pass with the tensors of those places: arguments that come from
     the embeddings follow them, whichever side's block takes them. Tolerance as above."""
     folders = tiny(family), tiny(family, seed=1)
-    sides = [resolve_reference(os.fspath(folder), roots=None) for folder in folders]
     prompts = PromptSet(asked.prompts[:2], asked.continuations[:2])
     found = accounts(*folders, prompts)["kl"]
     with torch.inference_mode():
@@ -322,10 +328,8 @@ def test_noise_runs_under_the_configuration_of_the_reference(tiny: Tiny, asked: 
     """Whatever configuration the model came with that now holds the noise: its account is that of its tensors."""
     relu = changed(tiny("llama", seed=1), tmp_path / "relu", lambda _, tensor: tensor, **SETTINGS["activation"])
     plain = accounts(tiny("llama"), tiny("llama", seed=1), asked)["kl"]
-    sides = [resolve_reference(os.fspath(folder), roots=None) for folder in (tiny("llama"), relu)]
     with torch.inference_mode():
-        pair = open_pair(*sides, Setup(asked, PROFILE, 4, "cpu", False, Reporter(ignore_progress, never_cancelled)))
-        noise = account_of_noise(*pair, (0.0, 1.0))
+        noise = account_of_noise(*sessions(tiny("llama"), relu, asked), (0.0, 1.0))
     assert noise.places == plain.places
     np.testing.assert_array_equal(noise.forward, plain.forward)
     np.testing.assert_array_equal(noise.backward, plain.backward)
