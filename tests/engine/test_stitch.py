@@ -68,9 +68,8 @@ def accounts(reference: Path, candidate: Path, prompts: PromptSet, **more: Any) 
 
 def sessions(reference: Path, candidate: Path, prompts: PromptSet) -> tuple[Session, Session]:
     first, second = (resolve_reference(os.fspath(folder), roots=None) for folder in (reference, candidate))
-    return open_pair(
-        first, second, Setup(prompts, PROFILE, 4, "cpu", False, Reporter(ignore_progress, never_cancelled))
-    )
+    reporter = Reporter(ignore_progress, never_cancelled)
+    return open_pair(first, second, Setup(prompts, PROFILE, 4, "cpu", False, reporter))
 
 
 def parts(account: AccountEvidence) -> np.ndarray:
@@ -299,9 +298,7 @@ def test_blocks_that_are_called_with_more_than_a_residual(family: str, tiny: Tin
     prompts = PromptSet(asked.prompts[:2], asked.continuations[:2])
     found = accounts(*folders, prompts)["kl"]
     with torch.inference_mode():
-        ours, theirs = open_pair(
-            *sides, Setup(prompts, PROFILE, 4, "cpu", False, Reporter(ignore_progress, never_cancelled))
-        )
+        ours, theirs = sessions(*folders, prompts)
         ids = [tokens[-PROFILE.stitch_tokens :] for tokens in ours.tokens.ids]
         rows = lens_rows(tuple(ids), PROFILE.lens_positions)
         where = [rows.position[(rows.prompt == place) & rows.in_all] for place in range(2)]
