@@ -18,6 +18,7 @@ from spinal.documents.evidence import NoiseDraw, PairEvidence
 from spinal.documents.trace import POSITIONS
 from spinal.engine.assemble import prompt_means, step_means
 from spinal.engine.failures import device_failures
+from spinal.engine.frame import frame_residual
 from spinal.engine.memory import with_less_memory
 from spinal.engine.noise import changes, noise_curves, perturb
 from spinal.engine.reporter import Reporter
@@ -129,6 +130,9 @@ def _gather(reference: Checkpoint, candidate: Checkpoint, captures: tuple[Path, 
     reporter.step("gap", 0, 1, (0.5, 0.5))
     gap, fixed = _through_lenses(ours, theirs, rows, moved=moved)
     hidden = _hidden_change(rows, ours)
+    every = ours.gathered.in_all
+    before, after = (side[-1][every].to(ours.device) for side in rows)
+    frame = frame_residual(before, after, ours.gathered.prompt[every])
     after_gap = 0.7 if setup.asked.noise_draws else 1.0
     reporter.step("gap", 1, 1, (0.5, after_gap))
     configurations = settings_of(ours), settings_of(theirs)
@@ -147,6 +151,7 @@ def _gather(reference: Checkpoint, candidate: Checkpoint, captures: tuple[Path, 
         duration_s=time.monotonic() - started,
         noise=noise,
         identical_blocks=swapped.identical,
+        frame_residual=frame,
         settings=setting_differences(reference, candidate, configurations),
     )
 
