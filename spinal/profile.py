@@ -114,6 +114,11 @@ class MeasurementProfile(BaseModel):
         return OTHER_DEFAULTS.get(name if isinstance(name, str) else "", {}) | given
 
     @property
+    def reads_behaviour(self) -> bool:
+        """Whether a trace keeps how the model goes on from its prompts: under ``spinal/1`` none does."""
+        return self.name != "spinal/1"
+
+    @property
     def fingerprint(self) -> str:
         """Identity of everything that can change a number in a trace."""
         return self.fingerprint_under(PRESENT.scheme)

@@ -4,6 +4,7 @@ A capture is one safetensors file beside the trace. The arrays here are numpy, s
 pair runs without torch; only the residual rows (``rows``, read by the engine through torch) stay in the file.
 """
 
+import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, cast
@@ -65,6 +66,8 @@ class Capture:
     end_log_p: Array | None = None
     """(P_c,) log probability of the end token after the whole continuation; NaN where there is no end token, or where
     the continuation was cut."""
+    end_ids: npt.NDArray[np.int64] | None = None
+    """(E,) ids after which text ends, ascending; empty where neither configuration nor tokenizer names one."""
     greedy_prompts: npt.NDArray[np.int64] | None = None
     """(G,) prompts that were continued greedily."""
     greedy_length: npt.NDArray[np.int64] | None = None
@@ -78,11 +81,45 @@ class Capture:
     sample: npt.NDArray[np.int64] | None = None
     """(P,) all prompts in the order in which samples take them: a sample of n is the first n that it may hold."""
 
+    def __post_init__(self) -> None:
+        scored, prompts, continued = (len(self.nll),), len(self.directness), _length(self.greedy_prompts)
+        expected = {
+            "scored_entropy": scored,
+            "nll_tempered": (*scored, len(TEMPERATURES)),
+            "end_log_p": scored,
+            "greedy_length": continued,
+            "greedy_ended": continued,
+            "greedy_repetition": continued,
+            "sample": (prompts,),
+        }
+        for name, shape in expected.items():
+            value = getattr(self, name)
+            if value is not None and value.shape != shape:
+                raise ValueError(f"{name} has the shape {value.shape} where {shape} was expected")
+        if self.categories and len(self.categories) != prompts:
+            raise ValueError(f"{len(self.categories)} categories of {prompts} prompts")
+
     def at(self, positions: str) -> PositionsCapture:
         """The values at positions ``last`` or ``all``."""
         return self.last if positions == "last" else self.all
 
 
+def _length(value: np.ndarray | None) -> tuple[int, ...] | None:
+    return None if value is None else (len(value),)
+
+
+OPTIONAL = (
+    "scored_entropy",
+    "nll_tempered",
+    "end_log_p",
+    "end_ids",
+    "greedy_prompts",
+    "greedy_length",
+    "greedy_ended",
+    "greedy_repetition",
+    "sample",
+)
+"""Arrays that captures of earlier releases, and of profile ``spinal/1``, do not have."""
 TEMPERATURES = tuple(float(x) for x in np.exp(np.linspace(-1.2, 1.2, 13)))
 """Temperatures at which continuations are scored, for the fitted temperature; the middle one is 1."""
 ROWS_KEY = "rows"
@@ -95,7 +132,10 @@ def capture_tensors(capture: Capture) -> tuple[dict[str, np.ndarray], dict[str, 
         name: np.ascontiguousarray(getattr(capture, name))
         for name in ("nll", "nll_prompts", "directness", "row_prompt", "row_is_last", "row_in_all")
     }
+    arrays |= {name: np.ascontiguousarray(value) for name in OPTIONAL if (value := getattr(capture, name)) is not None}
     metadata = {"schema": "spinal.capture/1", "trace_digest": capture.trace_digest}
+    if capture.categories:
+        metadata["categories"] = json.dumps(capture.categories)
     for positions in POSITIONS:
         part = capture.at(positions)
         metadata[f"{positions}.replicate_kind"] = part.replicate_kind
@@ -134,6 +174,8 @@ def load_capture(path: Path) -> Capture:
             row_prompt=arrays["row_prompt"],
             row_is_last=arrays["row_is_last"],
             row_in_all=arrays["row_in_all"],
+            categories=tuple(json.loads(metadata.get("categories", "[]"))),
+            **{name: arrays[name] for name in OPTIONAL if name in arrays},
         )
     except (KeyError, ValueError, OSError, SafetensorError) as error:
         raise DocumentInvalid(f"capture {path.name} is damaged: {error}", hint="trace the checkpoint again") from error

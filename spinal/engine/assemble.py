@@ -1,5 +1,9 @@
 """From lens values and spectra to the trace's layers and the capture. Plain numpy."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -45,10 +49,12 @@ def build_capture(
     lens: LensResult,
     spectra: dict[str, list[NodeSpectrum]],
     nll: dict[int, float] | None,
+    beside: Mapping[str, Any] = MappingProxyType({}),
 ) -> Capture:
     """The capture behind the trace ``digest``. The last pair of ``lens`` is (node 0, node D), the others are the
     steps; ``spectra`` hold one member for each node, by positions; ``nll`` is that of continuations by prompt, None
-    where the set has none: the lens's own targets then stand in."""
+    where the set has none: the lens's own targets then stand in; ``beside`` are the capture's members that not every
+    profile keeps."""
     parts = {positions: _positions_capture(gathered, lens, spectra[positions], positions) for positions in POSITIONS}
     ends = prompt_means(lens.distance[-1:], gathered, "all")[:, 0]
     path = parts["all"].transport[:, 1:].sum(axis=1)
@@ -63,6 +69,7 @@ def build_capture(
         row_prompt=gathered.prompt.astype(np.int64),
         row_is_last=gathered.is_last,
         row_in_all=gathered.in_all,
+        **beside,
     )
 
 

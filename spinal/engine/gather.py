@@ -1,12 +1,12 @@
 """Which residual rows are kept at a node, and picking them out of padded batches."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
 
 from spinal.engine.session import Session
-from spinal.engine.tokens import GatheredRows
+from spinal.engine.tokens import GatheredRows, Joined
 from spinal.engine.walk import Prepared, check_finite, node_residuals, prepare
 
 Tensor = torch.Tensor
@@ -18,7 +18,11 @@ class RowGatherer:
     N nodes, K gathered rows, width d, n eligible positions (every one but the first) over all prompts.
     """
 
-    def __init__(self, prepared: list[Prepared], gathered: GatheredRows, nodes: int) -> None:
+    def __init__(
+        self, prepared: list[Prepared], gathered: GatheredRows, nodes: int, joined: Mapping[int, Joined] | None = None
+    ) -> None:
+        """``joined`` are the prompts that were read with their continuation behind them: rows of continuations are
+        none of theirs, but for those kept at the last node."""
         slot = {(int(p), int(t)): k for k, (p, t) in enumerate(zip(gathered.prompt, gathered.position, strict=True))}
         by_prompt: dict[int, list[int]] = {}
         for p, t in slot:
@@ -35,6 +39,11 @@ class RowGatherer:
         """(P,) prompt of each of them."""
         self.all_prompt = torch.cat([prompt for _, _, _, prompt in self._select])
         """(n,) prompt of each row that :meth:`add` returns."""
+        self._batches = [item.batch for item in prepared]
+        self._joined = joined or {}
+        self.continued: dict[int, Tensor] = {}
+        """By prompt read with its continuation: residuals (t + 1, d) of the last node from the last token of the prompt
+        to the last of the t of the continuation."""
 
     def add(self, node: int, hidden: list[Tensor], source: str) -> Tensor:
         """Keep the rows of ``node`` from its residuals (one (B, T, d) per batch); returns every eligible row (n, d).
@@ -49,6 +58,12 @@ class RowGatherer:
                 self.rows = self.rows.to(torch.promote_types(flat.dtype, self.rows.dtype))
             self.rows[node, slots] = flat[keep].to(self.rows.dtype)
             everything.append(flat[eligible])
+        if node == len(self.rows) - 1:
+            for batch, residual in zip(self._batches, hidden, strict=True):
+                for row, member in enumerate(batch.members):
+                    if member in self._joined:
+                        ids, start = self._joined[member]
+                        self.continued[member] = residual[row, start - 1 : len(ids)].clone()
         pooled = torch.cat(everything)
         check_finite(pooled, node, source)
         return pooled
@@ -60,8 +75,10 @@ def gather_rows(session: Session, source: str) -> tuple[RowGatherer, Iterator[Te
 
     Raises ArchitectureUnsupported at once, NonFiniteActivations and NonFiniteWeights on the way.
     """
-    prepared = prepare(session.anatomy, session.batches(), source)
-    kept = RowGatherer(prepared, session.gathered, session.nodes)
+    joined = session.joined
+    ids = tuple(joined[row][0] if row in joined else own for row, own in enumerate(session.tokens.ids))
+    prepared = prepare(session.anatomy, session.batches(ids), source)
+    kept = RowGatherer(prepared, session.gathered, session.nodes, joined)
     nodes = enumerate(node_residuals(session.anatomy, prepared))
     return kept, (kept.add(node, hidden, source) for node, hidden in nodes)
 
@@ -75,11 +92,13 @@ def _selection(
     slots: list[int] = []
     eligible: list[int] = []
     prompt: list[int] = []
-    for row, (member, length) in enumerate(zip(item.batch.members, item.batch.lengths, strict=True)):
+    for row, member in enumerate(item.batch.members):
+        # The last position of a prompt is always kept; what stands behind it is no part of the prompt.
+        length = max(by_prompt[member]) + 1
         for position in by_prompt[member]:
             keep.append(row * width + position)
             slots.append(slot[(member, position)])
-        eligible.extend(range(row * width + 1, row * width + int(length)))
-        prompt.extend([member] * (int(length) - 1))
+        eligible.extend(range(row * width + 1, row * width + length))
+        prompt.extend([member] * (length - 1))
     device = item.embedded.device
     return tuple(torch.tensor(values, dtype=torch.long, device=device) for values in (keep, slots, eligible, prompt))  # type: ignore[return-value]  # four lists in, four tensors out

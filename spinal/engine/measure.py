@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from spinal.documents.trace import (
     trace_digest,
 )
 from spinal.engine.assemble import build_capture, build_layers, prompt_means
+from spinal.engine.behaviour import read_behaviour
 from spinal.engine.contraction import NodeSpectrum, node_spectrum, split_prompts
 from spinal.engine.failures import device_failures, system_errors
 from spinal.engine.gather import gather_rows
@@ -53,6 +55,8 @@ class Walked:
 
     rows: Tensor
     spectra: dict[str, list[NodeSpectrum]]
+    continued: dict[int, Tensor]
+    """By prompt read with its own continuation: residuals of the last node there (``RowGatherer.continued``)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +72,8 @@ class _Measured:
     nll: dict[int, float] | None
     """Nats per token of continuations by prompt; None where the set has none."""
     vocabulary: VocabularyRead
+    beside: dict[str, Any]
+    """Members of the capture that not every profile keeps."""
 
 
 @device_failures()
@@ -155,7 +161,7 @@ def _measure(held: Held, setup: Setup, capture_path: Path, command: Sequence[str
         content, setup.prompts.digest, fingerprint, setup.edition.engine, reading_of(session.loaded.checkpoint)
     )
     walked = measured.walked
-    capture = build_capture(digest, session.gathered, measured.lens, walked.spectra, measured.nll)
+    capture = build_capture(digest, session.gathered, measured.lens, walked.spectra, measured.nll, measured.beside)
     trace = _document(session, measured, capture, _provenance(session, command, started))
     _write_capture(capture, walked.rows, capture_path)
     reporter.step("store", 1, 1, (0.97, 1.0))
@@ -175,7 +181,11 @@ def _read(session: Session, content: str) -> _Measured:
         check=reporter.check,
     )
     reporter.step("lens", 1, 1, (0.75, 0.92))
-    return _Measured(content, walked, parity, lens, continuation_nll(session), _vocabulary_read(session, walked.rows))
+    vocabulary = _vocabulary_read(session, walked.rows)
+    if not session.profile.reads_behaviour:
+        return _Measured(content, walked, parity, lens, continuation_nll(session), vocabulary, {})
+    nll, beside = read_behaviour(session, walked.rows[-1], walked.continued)
+    return _Measured(content, walked, parity, lens, nll, vocabulary, beside)
 
 
 def _vocabulary_read(session: Session, rows: Tensor) -> VocabularyRead:
@@ -201,7 +211,7 @@ def walk(session: Session) -> Walked:
         for positions, rows, prompt in (("last", last, kept.last_prompt), ("all", pooled, kept.all_prompt)):
             spectra[positions].append(node_spectrum(rows, prompt, prompts, split, profile))
         session.reporter.step("walk", node, session.nodes - 1, (0.05, 0.75))
-    return Walked(kept.rows, spectra)
+    return Walked(kept.rows, spectra, kept.continued)
 
 
 def _document(session: Session, measured: _Measured, capture: Capture, provenance: Provenance) -> Trace:

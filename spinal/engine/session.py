@@ -4,9 +4,12 @@ A session belongs to one attempt. Where memory did not suffice the model is open
 candidate's weights, and nothing of the failed attempt may take up memory.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from spinal.checkpoints.checkpoint import Checkpoint
@@ -19,7 +22,7 @@ from spinal.engine.load import LoadedModel, load, load_pair
 from spinal.engine.probes import check_probes
 from spinal.engine.reporter import Reporter
 from spinal.engine.rotary import forget_lengths
-from spinal.engine.tokens import AGREE, Batch, GatheredRows, Tokens, lens_rows, make_batches, tokenize
+from spinal.engine.tokens import AGREE, Batch, GatheredRows, Joined, Tokens, lens_rows, make_batches, tokenize
 from spinal.engine.transport import Readout
 from spinal.errors import PairMismatch, TokenizerMismatch
 from spinal.profile import MeasurementProfile
@@ -110,16 +113,31 @@ class Session:
         """P."""
         return len(self.tokens.ids)
 
+    @cached_property
+    def joined(self) -> dict[int, Joined]:
+        """The prompts that one pass reads together with their continuation. Not where the length of a pass changes its
+        numbers, nor where the prompt was cut to make room: its own rows would be others."""
+        if self.profile.continuation_walk != "joint" or self.lengths_apart:
+            return {}
+        tokens = self.tokens
+        return {row: (ids, at) for row, (ids, at) in tokens.continuations.items() if ids[:at] == tokens.ids[row]}
+
     def batches(self, ids: tuple[tuple[int, ...], ...] | None = None) -> list[Batch]:
         """Batches of ``ids`` (those of the prompts where there are none) in the size that is worked with."""
         chosen = self.tokens.ids if ids is None else ids
         return make_batches(chosen, self.setup.batch_size, self.device, lengths_apart=self.lengths_apart)
 
-    def narrowed(self, prompts: int) -> "Session":
-        """The same model on the first so many prompts."""
-        ids = self.tokens.ids[:prompts]
-        gathered = lens_rows(ids, self.profile.lens_positions)
-        return replace(self, tokens=replace(self.tokens, ids=ids), gathered=gathered)
+    def narrowed(self, prompts: int | Sequence[int] | npt.NDArray[np.int64]) -> "Session":
+        """The same model on the first so many prompts, or on those named by their places, in that order. A prompt keeps
+        its continuation and its category; samples of what is left take it as it stands."""
+        places = range(min(prompts, self.prompts)) if isinstance(prompts, int) else [int(place) for place in prompts]
+        tokens = self.tokens
+        ids = tuple(tokens.ids[place] for place in places)
+        kept = {row: tokens.continuations[place] for row, place in enumerate(places) if place in tokens.continuations}
+        categories = tuple(tokens.categories[place] for place in places) if tokens.categories else ()
+        cut = frozenset(row for row, place in enumerate(places) if place in tokens.cut)
+        narrower = replace(tokens, ids=ids, continuations=kept, cut=cut, categories=categories, order=())
+        return replace(self, tokens=narrower, gathered=lens_rows(ids, self.profile.lens_positions))
 
 
 @fault_of_checkpoints

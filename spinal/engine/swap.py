@@ -31,8 +31,12 @@ class SwapResult:
     """(Q, D), at least 0: mean over the prompt's positions but the first."""
     transport: Array
     """(Q, D) radians: how much longer the step into the block's node becomes, in -pi..pi."""
+    prompts: npt.NDArray[np.int64]
+    """(Q,) which prompts were swapped, ascending."""
     identical: npt.NDArray[np.bool_]
     """(D,) blocks with the same tensors, configuration and arguments, which were not run."""
+    places: npt.NDArray[np.bool_]
+    """(M,) places of an account that are the same on both sides (:meth:`spinal.engine.same.Same.places`)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,14 +49,15 @@ class _Outputs:
 
 
 def block_swap(ours: Session, theirs: Session, span: tuple[float, float]) -> SwapResult:
-    """Swap every block once over the first ``swap_prompts`` prompts; blocks that are the same on both sides
+    """Swap every block once over a sample of ``swap_prompts`` prompts; blocks that are the same on both sides
     (:mod:`spinal.engine.same`) give exactly 0 without being run. The candidate's block is called as the candidate calls
     it, with its own masks and tables. ``ours`` is the reference, through whose read-out steps are read. Progress runs
     through ``span``.
 
     Raises NonFiniteActivations, ArchitectureUnsupported, Cancelled.
     """
-    ours = ours.narrowed(ours.profile.swap_prompts)
+    chosen = ours.tokens.sampled(ours.profile.swap_prompts)
+    ours = ours.narrowed(chosen)
     reference, candidate = ours.anatomy, theirs.anatomy
     batches = ours.batches()
     mine, other = (prepare(side.anatomy, batches, side.source) for side in (ours, theirs))
@@ -74,7 +79,8 @@ def block_swap(ours: Session, theirs: Session, span: tuple[float, float]) -> Swa
             transport[:, block] = _step_change(outputs, batches, ours)
         hidden = after
         ours.reporter.step("swap", block + 1, depth, span)
-    return SwapResult(rho, transport, np.array([same.block(block) for block in range(depth)]))
+    identical = np.array([same.block(block) for block in range(depth)])
+    return SwapResult(rho, transport, np.array(chosen, dtype=np.int64), identical, same.places())
 
 
 def _inside(hidden: Tensor, batch: Batch) -> Tensor:

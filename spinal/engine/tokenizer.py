@@ -82,6 +82,11 @@ class Tokenizer:
         declared = self.wrapped.bos_token_id
         return frozenset([*added, *([] if declared is None else [int(declared)])])
 
+    def end(self) -> int | None:
+        """The id of the declared end of text."""
+        declared = self.wrapped.eos_token_id
+        return None if declared is None else int(declared)
+
     def render(self, conversation: Conversation, where: str) -> str:
         """The conversation through the checkpoint's chat template, up to where the assistant speaks; the template
         writes the BOS itself. Raises PromptSetInvalid."""

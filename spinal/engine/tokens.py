@@ -1,7 +1,7 @@
 """Token ids, fixed batches, and the positions that are read."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 
@@ -15,12 +15,15 @@ from spinal.engine.load import LoadedModel
 from spinal.engine.tokenizer import Tokenizer, auto_remark, load_tokenizer
 from spinal.errors import ContextExceeded, PromptSetInvalid, TokenizerInvalid, TokenizerMismatch
 from spinal.profile import MeasurementProfile
+from spinal.prompts.sampling import categories_of, sample_order, take
 from spinal.prompts.sets import Prompt, PromptSet
 
 IntArray = npt.NDArray[np.int64]
 
 
 Ids = tuple[int, ...]
+Joined = tuple[Ids, int]
+"""Ids of a prompt with its own continuation, and where that starts."""
 AGREE = (
     "compare checkpoints whose tokenizers agree on these prompts, or, on the command line, name one for both: "
     "--tokenizer DIR"
@@ -34,10 +37,28 @@ class Tokens:
     ids: tuple[Ids, ...]
     truncated: int
     """Prompts that were longer."""
-    continuations: Mapping[int, tuple[Ids, int]] = field(default_factory=dict)
-    """By place in ``ids``: ids of a prompt with its own continuation, and where that starts."""
+    continuations: Mapping[int, Joined] = field(default_factory=dict)
+    """By place in ``ids``."""
+    cut: frozenset[int] = frozenset()
+    """Places of continuations that do not stand there to their end."""
     remarks: tuple[str, ...] = ()
     """What a reader of the measurement should know about its tokens."""
+    categories: tuple[str | None, ...] = ()
+    """Category of each prompt, where something tells them apart (:mod:`spinal.prompts.sampling`)."""
+    order: Ids = ()
+    """The prompts in the order in which samples take them; empty for the order in which they stand."""
+
+    def sampled(self, count: int, eligible: Collection[int] | None = None) -> list[int]:
+        """The sample of ``count`` prompts among those that are ``eligible`` (all where None), ascending.
+
+        Examples
+        --------
+        >>> Tokens(((5, 6), (7, 8), (9, 10)), 0, order=(2, 0, 1)).sampled(2)
+        [0, 2]
+        """
+        order = np.array(self.order or range(len(self.ids)), dtype=np.int64)
+        mask = None if eligible is None else np.isin(np.arange(len(self.ids)), list(eligible))
+        return take(order, mask, count).tolist()
 
     @cached_property
     def digest(self) -> str:
@@ -71,7 +92,7 @@ class Batch:
 
 
 def tokenize(loaded: LoadedModel, prompts: PromptSet, profile: MeasurementProfile) -> Tokens:
-    """Token ids of every prompt, and of the first ``continuation_prompts`` with their continuations.
+    """Token ids of every prompt, and of a sample of ``continuation_prompts`` with their continuations.
 
     Raises ContextExceeded when a prompt, after ``max_tokens``, is longer than the model's context, PromptSetInvalid
     when no prompt leaves two tokens or a chat has no template, and TokenizerInvalid when a token has no embedding.
@@ -92,12 +113,26 @@ def tokenize(loaded: LoadedModel, prompts: PromptSet, profile: MeasurementProfil
     said = [*tokenizer.remarks, *_about(tokenizer, prompts, encoded, kept)]
     if differing:
         said.append(auto_remark(tokenizer, differing, len(encoded)))
-    return Tokens(
+    mine = prompts.chosen(kept)
+    categories = categories_of(mine.prompts, mine.categories)
+    tokens = Tokens(
         ids,
         sum(len(encoded[place]) > profile.max_tokens for place in kept),
-        _continuations(loaded, prompts, profile, encoded, kept),
-        tuple(said),
+        remarks=tuple(said),
+        categories=categories,
+        order=tuple(sample_order(len(ids), categories, profile.sampling).tolist()),
     )
+    having = [row for row, text in enumerate(mine.continuations) if text]
+    chosen = tokens.sampled(profile.continuation_prompts, having)
+    joined, cut = _continuations(loaded, prompts, profile, encoded, kept, chosen)
+    return replace(tokens, continuations=joined, cut=cut)
+
+
+def encode_prompts(loaded: LoadedModel, prompts: PromptSet, profile: MeasurementProfile) -> list[tuple[int, list[int]]]:
+    """Place in the set and all ids, ahead of any cut, of every prompt that :func:`tokenize` keeps, in its order."""
+    rendered = [_rendered(loaded.tokenizer, prompt, number) for number, prompt in enumerate(prompts.prompts, start=1)]
+    encoded = _ids_of(loaded.tokenizer, rendered, special=profile.add_special_tokens)
+    return [(place, ids) for place, ids in enumerate(encoded) if _read_of(ids, profile)]
 
 
 def check_same_ids(sides: Sequence[Checkpoint], prompts: PromptSet, profile: MeasurementProfile) -> None:
@@ -183,23 +218,27 @@ def _about(tokenizer: Tokenizer, prompts: PromptSet, encoded: list[list[int]], k
 
 
 def _continuations(
-    loaded: LoadedModel, prompts: PromptSet, profile: MeasurementProfile, encoded: list[list[int]], kept: list[int]
-) -> dict[int, tuple[Ids, int]]:
-    """Ids of prompt + continuation and where the continuation starts, cut from the front to what is read: at least
-    half of it stays with the prompt."""
-    chosen = [row for row, place in enumerate(kept) if prompts.continuations[place]][: profile.continuation_prompts]
+    loaded: LoadedModel,
+    prompts: PromptSet,
+    profile: MeasurementProfile,
+    encoded: list[list[int]],
+    kept: list[int],
+    chosen: list[int],
+) -> tuple[dict[int, Joined], frozenset[int]]:
+    """Ids of prompt + continuation and where the continuation starts, by ``chosen`` place among the ``kept``; cut from
+    the front to what is read: at least half of it stays with the prompt. Second, the places of those that were cut."""
     if not chosen:
-        return {}
+        return {}, frozenset()
     tails = loaded.tokenizer.encode([prompts.continuations[kept[row]] or "" for row in chosen], special=False)
     _check_rows(loaded, tails, [kept[row] for row in chosen])
     limit = min(profile.max_tokens, loaded.checkpoint.whole.max_positions or profile.max_tokens)
-    joined = {}
-    for row, tail in zip(chosen, tails, strict=True):
-        if tail:
-            tail = tail[: max(1, limit // 2)]
+    joined, most = {}, max(1, limit // 2)
+    for row, whole in zip(chosen, tails, strict=True):
+        if whole:
+            tail = whole[:most]
             head = encoded[kept[row]][-(limit - len(tail)) :]
             joined[row] = ((*head, *tail), len(head))
-    return joined
+    return joined, frozenset(row for row, whole in zip(chosen, tails, strict=True) if len(whole) > most)
 
 
 def _check_context(loaded: LoadedModel, ids: tuple[Ids, ...], kept: list[int]) -> None:
