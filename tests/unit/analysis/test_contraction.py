@@ -189,8 +189,8 @@ def test_the_error_of_a_difference_is_its_spread(count: int, width: int, window:
             )
             found[blended].append(float(influence_se(second - first)) ** 2)
     ratio = {blended: math.sqrt(np.mean(squares)) / np.std(differences) for blended, squares in found.items()}
-    # Three hundred sets know a standard deviation to 4%; where few ranks are fitted a fifth too much is left of the half,
-    # or whole, that the derivative has too much.
+    # Three hundred sets know a standard deviation to 4%. With few ranks in the fit a fifth too much is left of the half
+    # that the derivative has too much.
     assert 0.9 <= ratio[True] <= 1.3
     assert ratio[False] > 1.3 * ratio[True]
 
