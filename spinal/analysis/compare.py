@@ -15,9 +15,9 @@ from spinal.analysis.frames import frame_of
 from spinal.analysis.layers import Pair, layer_comparisons
 from spinal.analysis.localization import terminal_window
 from spinal.analysis.locators import DepthProfile, depth_profiles, place
-from spinal.analysis.nulls import depth_null, self_null
+from spinal.analysis.nulls import depth_null, halves_null, self_null
 from spinal.analysis.remarks import remarks
-from spinal.analysis.scores import floor_values, score
+from spinal.analysis.scores import delta_align_draws, floor_values, score
 from spinal.analysis.uncertainty import draw_shares, shares_of
 from spinal.documents.account import Account, AccountContrast
 from spinal.documents.base import Provenance
@@ -31,6 +31,8 @@ from spinal.errors import TracesNotComparable
 from spinal.profile import MeasurementProfile
 
 Array = npt.NDArray[np.float64]
+PAIRED_FLOOR_SINCE = 5
+"""Since which edition the floor of Delta_align is paired over prompts."""
 
 
 def compare(
@@ -77,7 +79,7 @@ def compare(
     )
     layers = layer_comparisons(pair)
     profiles = depth_profiles(pair)
-    localization = place(profiles, pair.terminal)
+    localization = place(profiles, pair.terminal, edition)
     scores = score(pair, profiles)
     damage = assess(reference_capture, candidate_capture, evidence, candidate.non_finite, pair.terminal)
     nulls = _nulls(pair, profiles, scores, control)
@@ -213,9 +215,13 @@ def _account_contrasts(
 def _nulls(
     pair: Pair, profiles: dict[str, DepthProfile], scores: Scores, control: tuple[Trace, Capture] | None
 ) -> dict[str, Null]:
-    floor = floor_values(pair.reference_capture, pair.profile, pair.terminal)
+    if pair.edition.since >= PAIRED_FLOOR_SINCE:
+        floor = self_null(delta_align_draws(pair), scores.delta_align)
+    else:
+        halves = floor_values(pair.reference_capture, pair.profile, pair.terminal)
+        floor = halves_null(halves, scores.delta_align)
     nulls = {
-        "self": self_null(floor, scores.delta_align),
+        "self": floor,
         "depth": depth_null(profiles["block_swap"].weights, pair.terminal),
     }
     if pair.evidence.noise:

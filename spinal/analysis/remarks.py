@@ -114,8 +114,8 @@ def _of_controls(nulls: Mapping[str, Null]) -> Iterator[str]:
     floor = nulls["self"]
     if floor.percentile is not None and floor.percentile < 95:
         yield (
-            f"|delta_align| = {floor.observed:.4g} is within what two halves of the prompts differ by on the "
-            f"reference alone (percentile {floor.percentile:.0f}; the halves are unpaired, so this floor is high)"
+            f"|delta_align| = {floor.observed:.4g} is not beyond its floor (percentile {floor.percentile:.0f} of "
+            f"{len(floor.values)} values): {floor.note}"
         )
 
 
