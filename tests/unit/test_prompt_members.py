@@ -108,7 +108,8 @@ def test_any_record_may_have_a_category_and_refusals() -> None:
         found = read_entry(record | {"category": " a ", "refusal": ["I can't", "I can't", " ", "No"]}, "here")
         assert found is not None
         assert (found.category, found.refusals) == ("a", ("I can't", "No"))
-    made = read_prompts([kinds[0] | {"category": 3}, "how?"])
+    numbered: list[Any] = [kinds[0] | {"category": 3}, "how?"]
+    made = read_prompts(numbered)
     assert made.categories == ("3", None)
 
 
@@ -129,8 +130,9 @@ def test_any_record_may_have_a_category_and_refusals() -> None:
     ],
 )
 def test_what_is_not_clean_is_refused_by_its_place(further: dict[str, Any]) -> None:
+    given: list[Any] = ["how?", {"prompt": "why?"} | further]
     with pytest.raises(PromptSetInvalid, match="prompt 2"):
-        read_prompts(["how?", {"prompt": "why?"} | further])
+        read_prompts(given)
 
 
 def test_more_categories_than_are_told_apart_are_refused() -> None:
@@ -150,7 +152,8 @@ def test_members_that_say_nothing_leave_the_identity_as_it_was() -> None:
 
 
 def test_members_belong_to_their_prompts_through_duplicates_and_selections() -> None:
-    made = read_prompts([*RECORDS, {"prompt": "why?", "category": "later"}, {"prompt": " "}, "what?"])
+    given: list[Any] = [*RECORDS, {"prompt": "why?", "category": "later"}, {"prompt": " "}, "what?"]
+    made = read_prompts(given)
     assert made.categories == ("reasons", None, None)
     taken = made.chosen([2, 0], "two")
     assert taken == PromptSet(
