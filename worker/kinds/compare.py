@@ -30,6 +30,7 @@ from worker.job import Job
 from worker.kinds.inputs import (
     may_be_shared,
     measure_and_put,
+    profile_of,
     require_version,
     stored_prompts,
     submitted_checkpoint,
@@ -43,7 +44,7 @@ def carry_out(job: Job) -> None:
     started = time.monotonic()
     spec = job.spec
     require_version("scorer", spec["scorer_version"], job.edition.scorer)
-    profile = MeasurementProfile.model_validate(spec["profile"])
+    profile = profile_of(job)
     needed = needs(spec)
     sides = [needed[role] for role in SIDES if role in needed]
     prompts = stored_prompts(job, sides[0])

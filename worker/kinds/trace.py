@@ -10,12 +10,12 @@ from spinal.checkpoints.pair import reading_of
 from spinal.documents.editions import FORMER
 from spinal.documents.trace import trace_digest
 from spinal.errors import VersionRetired
-from spinal.profile import MeasurementProfile
 from worker.job import Job
 from worker.kinds.inputs import (
     kept_capture,
     may_be_shared,
     measure_and_put,
+    profile_of,
     require_expected_weights,
     require_version,
     stored_prompts,
@@ -27,7 +27,7 @@ def carry_out(job: Job) -> None:
     """Measure the checkpoint of the specification, unless the same content has been measured before."""
     spec = job.spec
     prompts = stored_prompts(job, spec)
-    profile = MeasurementProfile.model_validate(spec["profile"])
+    profile = profile_of(job)
     checkpoint = submitted_checkpoint(job, spec)
     if job.edition == FORMER and _read_otherwise(checkpoint):
         raise VersionRetired(
