@@ -139,9 +139,19 @@ class MeasurementProfile(BaseModel):
         if scheme != FORMER.scheme:
             return digest_of(self.asked(knobs), scheme)
         # The release before knew no defaults: every knob that it had stood in a fingerprint.
-        table = self.table()
-        known = {knob for knob in knobs if table[knob].since <= FORMER.since}
-        return digest_of(self.model_dump(mode="json", include={"name", *known}), scheme)
+        return digest_of(self.model_dump(mode="json", include={"name", *(knobs & self.known_before())}), scheme)
+
+    @classmethod
+    def known_before(cls) -> set[str]:
+        """Names of the knobs that the release before has."""
+        return {name for name, knob in cls.table().items() if knob.since <= FORMER.since}
+
+    def spelled_out(self) -> dict[str, Any]:
+        """The profile as the release before, asked for the same, would have written it: every knob that it knows, with
+        its own default where none was sent; and beside them whatever was sent, known or not."""
+        sent = self.model_dump(mode="json", exclude_unset=True)
+        before = type(self)(name="spinal/1")
+        return before.model_dump(mode="json", include={"name", *self.known_before()}) | sent
 
     def asked(self, knobs: set[str]) -> dict[str, Any]:
         """The name, and of ``knobs`` those that differ from its defaults: the profile by value, as JSON."""

@@ -16,6 +16,7 @@ from spinal.documents.comparison import Comparison, Damage, Localization, Null, 
 from spinal.profile import MeasurementProfile
 from spinal.prompts.builtin import DEFAULT_SET
 
+DEFAULT_PROFILE = MeasurementProfile().name
 State = Literal["QUEUED", "RUNNING", "SUCCEEDED", "FAILED", "CANCELLED"]
 
 
@@ -52,7 +53,8 @@ class AuditIn(BaseModel):
         "weights_digest_mismatch.",
     )
     profile: MeasurementProfile = Field(
-        default_factory=MeasurementProfile, description="Knobs that differ from profile spinal/1."
+        default_factory=MeasurementProfile,
+        description=f"Name of a profile and the knobs that differ from its defaults; without a name {DEFAULT_PROFILE}.",
     )
     labels: Labels = Field(default_factory=dict)
     priority: Annotated[int, Field(ge=-10, le=10, strict=True)] = 0
@@ -72,10 +74,10 @@ class AuditIn(BaseModel):
         return {} if self.expected_weights_digest is None else {"candidate": self.expected_weights_digest}
 
     def spelled_out(self) -> dict[str, Any]:
-        """Every member with its default; without those that came later and are not used, so that releases from before
-        know the request again."""
+        """Every member with the default that it had in the first release; without those that came later and are not
+        used, so that releases from before know the request again."""
         later = {"expected_weights_digest"} if self.expected_weights_digest is None else set()
-        return self.model_dump(mode="json", exclude=later)
+        return self.model_dump(mode="json", exclude=later) | {"profile": self.profile.spelled_out()}
 
 
 def _name_kinds(schema: dict[str, Any]) -> None:

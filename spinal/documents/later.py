@@ -51,7 +51,9 @@ def take_out(document: Any, unknown: Tree) -> dict[str, Any]:
 def put_back(document: Any, later: dict[str, Any]) -> Any:
     """The document with what was taken out of it; items that are not there any more are left out."""
     if isinstance(document, list):
-        return [put_back(item, later[str(place)]) if str(place) in later else item for place, item in enumerate(document)]
+        return [
+            put_back(item, later[str(place)]) if str(place) in later else item for place, item in enumerate(document)
+        ]
     whole = dict(document)
     for name, part in later.items():
         whole[name] = put_back(whole[name], part) if name in whole else part

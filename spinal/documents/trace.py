@@ -261,7 +261,7 @@ class Trace(ShownDocument):
 
 def stamp_profile(profile: MeasurementProfile, edition: Edition = PRESENT) -> dict[str, object]:
     """The profile as it is stored in documents: every knob that the edition knows, plus its fingerprint."""
-    unknown = {name for name, knob in profile.table().items() if edition == FORMER and knob.since > FORMER.since}
+    unknown = profile.table().keys() - profile.known_before() if edition == FORMER else set()
     return {
         **profile.model_dump(mode="json", exclude=unknown),
         "fingerprint": profile.fingerprint_under(edition.scheme),

@@ -70,8 +70,21 @@ def test_a_knob_that_is_set_asks_for_workers_that_know_it_and_one_left_alone_for
 
 
 def test_work_that_the_release_before_accepted_is_of_its_version() -> None:
-    trace = {"kind": "trace", "profile": MeasurementProfile().model_dump(mode="json")}
+    profile = MeasurementProfile(name="spinal/1")
+    trace = {"kind": "trace", "profile": profile.model_dump(mode="json", include={"name", *profile.known_before()})}
     assert spec_version(trace) == spec_version({"kind": "compare", "reference": trace, "candidate": trace}) == 3
+
+
+def test_workers_from_before_a_profile_has_its_name_leave_its_work_alone() -> None:
+    """Whatever release accepted it: also where a specification names no scheme."""
+    for name, version in (("spinal/1", 3), ("spinal/2", 5)):
+        assert spec_version({"kind": "trace", "profile": {"name": name}}) == version
+
+
+def test_prompts_that_the_release_before_would_read_in_part_are_read_by_workers_of_this_one_alone() -> None:
+    """Every specification of this release asks for a version that only its own workers know, whatever it reads."""
+    trace = trace_spec(model="m", snapshot="s", files="f", prompt_set="p", profile=MeasurementProfile(name="spinal/1"))
+    assert spec_version(trace) > UNRELEASED.since > FORMER.since
 
 
 def test_a_run_is_claimed_by_its_own_version_and_by_later_ones(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
