@@ -51,8 +51,8 @@ from spinal.sides import NOWHERE_ELSE, PathName, Places, find_checkpoint, find_s
 if TYPE_CHECKING:
     from spinal.cache import Cache
 
-Prompts = PathName | Sequence[str] | Sequence[Sequence[Mapping[str, str]]] | PromptSet
-"""A built-in set by name, a file, prompts as text or as the messages of chats, or a prompt set."""
+Prompts = PathName | Sequence[str | Mapping[str, Any]] | Sequence[Sequence[Mapping[str, str]]] | PromptSet
+"""A built-in set by name, a file, prompts as text, as records or as the messages of chats, or a prompt set."""
 CONDITIONS = "spinal.engine.conditions"
 THREADS = "spinal.engine.threads"
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -92,7 +92,7 @@ def trace(
     ----------
     model : str or path-like
         Folder of a checkpoint in Hugging Face layout with safetensors weights, or of a PEFT adapter beside its base.
-    prompts : str, path-like, sequence of str or of messages, or PromptSet, default "hh-harmless-512"
+    prompts : str, path-like, sequence of str, of records or of messages, or PromptSet, default "hh-harmless-512"
         A built-in set by name, a file (text, JSON, CSV with a header, Parquet; gzip accepted), or the prompts
         themselves, as text or as the messages of chats.
     base : str or path-like, optional
