@@ -8,15 +8,14 @@ from sqlalchemy.orm import Session
 
 from spinal.errors import PromptSetNotFound
 from spinal.prompts.builtin import is_builtin
-from spinal.prompts.sets import PromptSet, prompt_from_json, prompt_to_json
-
-FURTHER = ("rejected", "refusals", "categories")
-"""Members that not every set has. The release before would pass over them, and measure something else under the set's
-digest: of a set with any of them it finds no prompt (``tables.PromptSetRecord``), and refuses it."""
+from spinal.prompts.sets import FURTHER, PromptSet, prompt_from_json, prompt_to_json
 
 
 def store_prompt_set(session: Session, prompts: PromptSet) -> None:
-    """Insert the content of a prompt set, once. Content is shared by all tenants: only built-in sets have a name."""
+    """Insert the content of a prompt set, once. Content is shared by all tenants: only built-in sets have a name.
+
+    The release before would pass over the members that not every set has, and measure something else under the set's
+    digest: of a set with any of them it finds no prompt (``PromptSetRecord.later``), and refuses it."""
     members: dict[str, Any] = {
         "prompts": [prompt_to_json(prompt) for prompt in prompts.prompts],
         "continuations": prompts.continuations,
