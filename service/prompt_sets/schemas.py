@@ -1,13 +1,14 @@
 """Prompt sets on the wire."""
 
+from dataclasses import replace
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from service.http.fields import PRINTABLE, ModelName
 from spinal.documents.base import Digest
-from spinal.prompts.records import Entry, read_entry
-from spinal.prompts.sets import MAX_CATEGORY, MAX_REFUSAL, MAX_REFUSALS
+from spinal.prompts.records import Entry, read_entry, split_conversation
+from spinal.prompts.sets import MAX_CATEGORY, MAX_REFUSAL, MAX_REFUSALS, Message
 
 # NUL cannot be stored as JSON by Postgres; other control characters are legitimate in prompts.
 PromptText = Annotated[str, StringConstraints(min_length=1, max_length=200_000, pattern=r"^[^\x00]*$")]
@@ -77,14 +78,11 @@ class ChatIn(Described):
 
     def read(self) -> Entry | None:
         """The chat, and what is known of it; None where there is nothing before the continuation."""
-        messages = [message.model_dump() for message in self.messages]
-        if self.rejected is None:
-            return read_entry({"messages": messages} | self.further, "the request")
-        if len(messages) == 1:
+        found = split_conversation(tuple(Message(message.role, message.content) for message in self.messages))
+        said = read_entry({"prompt": "-", "continuation": found and found.continuation} | self.further, "the request")
+        if found is None or said is None:
             return None
-        return read_entry(
-            {"prompt": messages[:-1], "continuation": messages[-1]["content"]} | self.further, "the request"
-        )
+        return replace(found, rejected=said.rejected, refusals=said.refusals, category=said.category)
 
 
 class PromptSetIn(BaseModel):
