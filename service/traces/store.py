@@ -159,6 +159,9 @@ def store_comparison(session: Session, comparison: Comparison) -> None:
     document = stored_document(comparison)
     whole = content_digest(document)
     later = take_out(document, OF_COMPARISONS)
+    if comparison.scorer_version == FORMER.scorer:
+        # What was asked of the release before: no more than that would have made.
+        whole, later = content_digest(document), {}
     session.execute(
         text("""INSERT INTO comparisons (digest, reference_digest, candidate_digest, comparison_fingerprint, document,
                   later, content_digest_rfc8785, scheme)

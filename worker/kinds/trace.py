@@ -26,6 +26,7 @@ from worker.kinds.inputs import (
 def carry_out(job: Job) -> None:
     """Measure the checkpoint of the specification, unless the same content has been measured before."""
     spec = job.spec
+    require_version("engine", spec["engine_version"], job.edition.engine)
     prompts = stored_prompts(job, spec)
     profile = profile_of(job)
     checkpoint = submitted_checkpoint(job, spec)
@@ -44,7 +45,6 @@ def carry_out(job: Job) -> None:
             held.require_unchanged()
             job.finish(expected)
             return
-        require_version("engine", spec["engine_version"], job.edition.engine)
         trace, capture = measure_and_put(job, held.checkpoint, prompts, profile, expected)
         held.require_unchanged()
     job.finish(
