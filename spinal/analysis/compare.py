@@ -24,8 +24,9 @@ from spinal.documents.base import Provenance
 from spinal.documents.canonical import digest_of
 from spinal.documents.capture import Capture
 from spinal.documents.comparison import ComparisonContent, Frame, Null, Scores, SettingDifference, Side
-from spinal.documents.editions import PRESENT, Edition
+from spinal.documents.editions import FORMER, PRESENT, Edition
 from spinal.documents.evidence import AccountEvidence, PairEvidence
+from spinal.documents.evidence import SettingDifference as Difference
 from spinal.documents.trace import POSITIONS, Trace, stamp_profile
 from spinal.errors import TracesNotComparable
 from spinal.profile import MeasurementProfile
@@ -95,6 +96,7 @@ def compare(
             profile,
             control[0].digest if control else None,
             without_evidence=evidence.absent,
+            settings=evidence.settings,
             edition=edition,
         ),
         reference=_side(reference),
@@ -143,12 +145,16 @@ def comparison_digest(
     control_digest: str | None = None,
     *,
     without_evidence: str | None = None,
+    settings: Sequence[Difference] = (),
     edition: Edition = PRESENT,
 ) -> str:
     """Identity of a comparison: its traces, the scorer and every knob. One made ``without_evidence``, for that reason,
-    is another comparison than the whole one."""
+    is another comparison than the whole one. Of the ``settings`` on which both sides differ, those enter that their
+    weights digests do not hold: the same weights may lie beside other ones elsewhere."""
+    beside = [asdict(each) for each in settings if each.part != "configuration" and edition != FORMER]
     return digest_of(
         ({} if without_evidence is None else {"without_evidence": without_evidence})
+        | ({"settings": beside} if beside else {})
         | {
             "schema": "spinal.comparison/1",
             "reference": reference_digest,
