@@ -9,13 +9,14 @@ import numpy.typing as npt
 from spinal.analysis.accounts import account, blocks_of, contrast, mean_of_draws
 from spinal.analysis.comparable import check_comparable
 from spinal.analysis.controls import control_null, noise_null
-from spinal.analysis.damage import THRESHOLDS, assess
+from spinal.analysis.damage import LIMITS, assess
 from spinal.analysis.floors import pair_floor
 from spinal.analysis.frames import frame_of
 from spinal.analysis.layers import Pair, layer_comparisons
 from spinal.analysis.localization import terminal_window
 from spinal.analysis.locators import DepthProfile, depth_profiles, place
 from spinal.analysis.nulls import depth_null, halves_null, self_null
+from spinal.analysis.prompt_changes import looked_at, prompt_changes
 from spinal.analysis.remarks import remarks
 from spinal.analysis.scores import delta_align_draws, floor_values, score
 from spinal.analysis.uncertainty import draw_shares, shares_of
@@ -82,13 +83,21 @@ def compare(
     profiles = depth_profiles(pair)
     localization = place(profiles, pair.terminal, edition)
     scores = score(pair, profiles)
-    damage = assess(reference_capture, candidate_capture, evidence, candidate.non_finite, pair.terminal)
     nulls = _nulls(pair, profiles, scores, control)
     frame = _frame(pair)
     moved = frame is not None and frame.changed
     floors = {of.read_out: pair_floor(pair, of.read_out) for of in (*evidence.accounts, *control_accounts)}
     accounts = _accounts(evidence.accounts, pair, floors, frame_changed=moved)
     contrasts = _account_contrasts(evidence.accounts, control_accounts, shares)
+    damage = assess(
+        reference_capture,
+        candidate_capture,
+        evidence,
+        candidate.non_finite,
+        pair.terminal,
+        frame=frame,
+        accounts=accounts,
+    )
     return ComparisonContent(
         digest=comparison_digest(
             reference.digest,
@@ -116,6 +125,8 @@ def compare(
         scores=scores,
         damage=damage,
         nulls=nulls,
+        prompt_changes=prompt_changes(pair),
+        looked_at=looked_at(pair),
         settings=tuple(SettingDifference(**asdict(difference)) for difference in evidence.settings),
         frame=frame,
         unchanged_blocks=_unchanged(evidence),
@@ -177,8 +188,8 @@ def _frame(pair: Pair) -> Frame | None:
         return None
     return frame_of(
         pair.evidence,
-        hidden_change=THRESHOLDS["hidden_change"][0],
-        block_swap_mean=THRESHOLDS["block_swap_mean"][0],
+        hidden_change=LIMITS["hidden_change"].watch,
+        block_swap_mean=LIMITS["block_swap_mean"].watch,
     )
 
 

@@ -1,4 +1,7 @@
-"""From facts to the verdict, under the default policy ``spinal-default/1``."""
+"""From facts to the verdict, under the default policy ``spinal-default/2``. Verdicts of ``spinal-default/1`` are stored
+documents: they are shown as they are, and never made again."""
+
+from collections.abc import Iterator
 
 from spinal.documents.comparison import (
     Comparison,
@@ -10,33 +13,37 @@ from spinal.documents.comparison import (
 from spinal.documents.localization import NO_CHANGE, Localization
 from spinal.policy.rules import RULES, Facts
 
-POLICY = "spinal-default/1"
+POLICY = "spinal-default/2"
 WORST_FIRST: tuple[Outcome, ...] = ("fail", "inconclusive", "warn", "pass")
+QUIET = "the damage panel is quiet"
 
 
 def judged(content: ComparisonContent) -> Comparison:
     """The comparison with the verdict of the default policy as it is today, whatever verdict it carried."""
-    verdict = decide(Facts(content.damage, content.localization, content.identical))
+    verdict = decide(Facts.of(content))
     sides = {"reference": content.reference, "candidate": content.candidate, "control": content.control}
     weights = {role: side.weights_digest for role, side in sides.items() if side is not None}
     return Comparison.of(content, verdict.model_copy(update={"weights": weights}))
 
 
 def decide(facts: Facts) -> Verdict:
-    """The worst outcome that a rule finds, with that rule's reasons, the raised signals, and the place of the change.
-    Without a finding: pass."""
+    """The worst outcome that a rule finds. Its reasons come first, then those of the milder findings, then what was not
+    looked at, and last where the change sits. Without a finding: pass."""
     asked = [(rule.name, rule.judge(facts)) for rule in RULES.values()]
     findings = [finding for _, finding in asked if finding is not None]
     outcome = min((finding.outcome for finding in findings), key=WORST_FIRST.index, default="pass")
-    reasons = [reason for finding in findings if finding.outcome == outcome for reason in finding.reasons]
-    if outcome == "pass":
-        reasons = ["the damage panel is quiet", *reasons]
-    else:
-        reasons += _raised(facts)
+    said = [
+        reason
+        for worth in WORST_FIRST
+        for finding in findings
+        if finding.outcome == worth
+        for reason in finding.reasons
+    ]
+    first = [QUIET] if outcome == "pass" else []
     return Verdict(
         outcome=outcome,
         policy=POLICY,
-        reasons=(*reasons, _where(facts)),
+        reasons=tuple(dict.fromkeys((*first, *said, *_where(facts)))),
         rules=tuple(
             RuleOutcome(rule=name, outcome="pass", reasons=())
             if finding is None
@@ -46,15 +53,16 @@ def decide(facts: Facts) -> Verdict:
     )
 
 
-def _raised(facts: Facts) -> tuple[str, ...]:
-    return tuple(
-        f"{name} = {signal.value:.4g} {signal.unit} is at '{signal.level}'"
-        for name, signal in facts.damage.signals.items()
-        if signal.value is not None and signal.level in ("watch", "damaged")
-    )
+def _where(facts: Facts) -> Iterator[str]:
+    """Where the change sits, shown and not judged."""
+    if facts.statements:
+        yield from (statement.text for statement in facts.statements)
+    else:
+        yield _window(facts)
 
 
-def _where(facts: Facts) -> str:
+def _window(facts: Facts) -> str:
+    """The sentence for comparisons that hold no statements, those of earlier releases."""
     if facts.identical:
         return "both sides hold the same weights: there is no change to place"
     place: Localization | None = facts.localization.get("block_swap")

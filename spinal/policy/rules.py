@@ -4,10 +4,25 @@ A rule looks at what a comparison holds and says what it makes of it. None judge
 the checkpoints with a known history belongs to a wrecked model.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from spinal.documents.comparison import Damage, Localization, Outcome
+from spinal.analysis.damage.limits import AGREEING, LIMITS, MIN_PROMPTS
+from spinal.analysis.damage.signals import beyond
+from spinal.documents.comparison import (
+    ComparisonContent,
+    Damage,
+    DamageSignal,
+    Localization,
+    Looked,
+    Outcome,
+    Statement,
+)
+from spinal.policy.words import LOOKS, sentence
+
+MARGIN = "margin_change"
+NAMED = 8
+"""Categories of which a remark names so many at most."""
 
 
 @dataclass(frozen=True)
@@ -18,11 +33,18 @@ class Facts:
     localization: Mapping[str, Localization]
     identical: bool
     """Whether both sides hold the same weights."""
+    statements: tuple[Statement, ...] = ()
+    looked_at: tuple[Looked, ...] = ()
+
+    @classmethod
+    def of(cls, content: ComparisonContent) -> "Facts":
+        """Those of a comparison, of earlier releases, too: what they do not hold is empty."""
+        return cls(content.damage, content.localization, content.identical, content.statements, content.looked_at)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one rule makes of the facts."""
+    """What one rule makes of the facts. One of outcome ``pass`` is a remark that every verdict carries."""
 
     outcome: Outcome
     reasons: tuple[str, ...]
@@ -38,29 +60,129 @@ class Rule:
     judge: Callable[[Facts], Finding | None]
 
 
-def _damaged(facts: Facts) -> Finding | None:
-    if facts.damage.level == "damaged":
+def _alone(facts: Facts) -> Finding | None:
+    """A signal that is damage by itself, surely beyond its limit."""
+    reasons = tuple(
+        sentence(name, signal) for name, signal in facts.damage.signals.items() if name != MARGIN and _fails(signal)
+    )
+    return Finding("fail", reasons) if reasons else None
+
+
+def _margin(facts: Facts) -> Finding | None:
+    """The change of the preference margin where pairs were given: a model that prefers what it should not."""
+    signal = facts.damage.signals.get(MARGIN)
+    if signal is None or signal.value is None or signal.level not in ("watch", "damaged"):
+        return None
+    return Finding("fail" if _fails(signal) else "warn", (sentence(MARGIN, signal),))
+
+
+def _together(facts: Facts) -> Finding | None:
+    """Signals that warn one by one and agree, while text is predicted worse."""
+    signals = facts.damage.signals
+    far = [name for name in AGREEING if name in signals and signals[name].level == "damaged"]
+    behaviour = signals.get("nll_change")
+    if len(far) >= 2 and behaviour is not None and behaviour.level in ("watch", "damaged"):
+        return Finding(
+            "fail",
+            (
+                f"{sentence('nll_change', behaviour)}, and {len(far)} signals of how far it moved agree with that",
+                *(sentence(name, signals[name]) for name in far),
+            ),
+        )
+    if facts.damage.level == "damaged" and not any(_fails(signal) for signal in signals.values()):
         return Finding("fail", ("the candidate looks damaged",))
-    if facts.damage.level == "watch":
-        return Finding("warn", ("a damage signal is raised",))
     return None
 
 
-def _unmeasured(facts: Facts) -> Finding | None:
-    """Damage cannot be ruled out where a signal that votes has no value."""
+def _raised(facts: Facts) -> Finding | None:
+    """Every signal beyond a limit that is no damage by itself."""
     reasons = tuple(
-        f"{name} could not be measured ({signal.reason}), so damage cannot be ruled out"
+        sentence(name, signal)
         for name, signal in facts.damage.signals.items()
-        if signal.watch is not None and signal.value is None
+        if name != MARGIN and signal.value is not None and signal.level in ("watch", "damaged") and not _fails(signal)
     )
+    if not reasons and facts.damage.level == "watch" and not _raised_margin(facts):
+        reasons = ("a damage signal is raised",)
+    return Finding("warn", reasons) if reasons else None
+
+
+def _unmeasured(facts: Facts) -> Finding | None:
+    """Damage cannot be ruled out where a signal that votes has no value, or none that is sure."""
+    reasons = (*_without_value(facts), *_without_interval(facts))
     return Finding("inconclusive", reasons) if reasons else None
+
+
+def _without_value(facts: Facts) -> Iterator[str]:
+    for name, signal in facts.damage.signals.items():
+        if signal.watch is not None and signal.value is None:
+            yield f"{name} could not be measured ({signal.reason}), so damage cannot be ruled out"
+
+
+def _without_interval(facts: Facts) -> Iterator[str]:
+    """Beyond a limit that is damage by itself, and nothing that tells how sure that is: too few prompts, or a
+    comparison of an earlier release."""
+    for name, signal in facts.damage.signals.items():
+        limit = LIMITS.get(name)
+        if limit is None or not limit.fails_alone or signal.value is None or signal.ci is not None or _fails(signal):
+            continue
+        if signal.damaged is not None and beyond(signal.value, signal.damaged, down=limit.damaged < limit.neutral):
+            yield (
+                f"{sentence(name, signal)}, without an interval that says how sure that is (at least {MIN_PROMPTS} "
+                "prompts, compared by this release)"
+            )
+
+
+def _not_looked_at(facts: Facts) -> Finding | None:
+    """What the verdict does not cover, in every verdict."""
+    return Finding("pass", tuple(_gaps(facts)))
+
+
+def _gaps(facts: Facts) -> Iterator[str]:
+    named = [looked for looked in facts.looked_at if looked.category is not None]
+    few = [f"'{looked.category}' ({looked.scored} of {looked.prompts})" for looked in named if _few(looked)]
+    if few:
+        more = f" and {len(few) - NAMED} more" if len(few) > NAMED else ""
+        yield (
+            f"categories not looked at by themselves, with fewer than {MIN_PROMPTS} scored prompts: "
+            f"{', '.join(few[:NAMED])}{more}"
+        )
+    absent: dict[str, list[str]] = {}
+    for name, tells in LOOKS.items():
+        signal = facts.damage.signals.get(name)
+        if signal is None:
+            absent.setdefault("not in comparisons of that release", []).append(tells)
+        elif signal.watch is None and signal.value is None:
+            absent.setdefault((signal.reason or "not measured").replace("_", " "), []).append(tells)
+    if absent:
+        each = (f"{', '.join(dict.fromkeys(of))} ({reason})" for reason, of in absent.items())
+        yield f"not looked at: {'; '.join(each)}"
+    yield (
+        "only the given prompts were looked at: what another language, a trigger or other prompts would show was not, "
+        "and intervals cover prompts, not training seeds"
+    )
+
+
+def _few(looked: Looked) -> bool:
+    return looked.scored < MIN_PROMPTS
+
+
+def _fails(signal: DamageSignal) -> bool:
+    return signal.fails_alone and signal.level == "damaged"
+
+
+def _raised_margin(facts: Facts) -> bool:
+    return _margin(facts) is not None
 
 
 RULES: dict[str, Rule] = {
     rule.name: rule
     for rule in (
-        Rule("damage", "does the candidate still work?", _damaged),
-        Rule("damage_measured", "was every damage signal that votes measured?", _unmeasured),
+        Rule("damage", "does any signal by itself say that the candidate does not work?", _alone),
+        Rule("margin", "does it still prefer the answers that it should, where pairs were given?", _margin),
+        Rule("agreement", "do signals that only warn agree, while text is predicted worse?", _together),
+        Rule("raised", "is any signal worth a look?", _raised),
+        Rule("damage_measured", "was every damage signal that votes measured, and surely enough?", _unmeasured),
+        Rule("not_looked_at", "what does the verdict not cover?", _not_looked_at),
     )
 }
 """By name, in the order in which they are asked."""

@@ -77,6 +77,12 @@ def test_wrecked_models_raise_the_damage_panel(compared: Compared, name: str) ->
     result = compared(name)
     assert result.damage.level == "damaged"
     assert result.verdict.outcome == "fail"
+    signal = result.damage.signals["nll_change"]
+    assert signal.ci is not None
+    assert signal.damaged is not None
+    assert signal.ci[0] > signal.damaged
+    assert result.verdict.reasons[0].startswith("predicts text ")
+    assert f"limit {signal.damaged}" in result.verdict.reasons[0]
 
 
 @pytest.mark.parametrize("name", ["dpo-short", "sft-twin"])
@@ -84,6 +90,10 @@ def test_healthy_models_do_not_raise_the_damage_panel(compared: Compared, name: 
     result = compared(name)
     assert result.damage.level == "none"
     assert result.verdict.outcome == "pass"
+    assert any(reason.startswith("only the given prompts were looked at") for reason in result.verdict.reasons)
+    moved = result.prompt_changes
+    assert moved
+    assert max(abs(change.nll_change or 0.0) for change in moved) < 1.0
 
 
 def test_the_strongest_signature_belongs_to_a_wrecked_model(compared: Compared) -> None:

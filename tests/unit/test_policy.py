@@ -1,101 +1,180 @@
-"""The verdict: the worst finding decides, and the default policy says what it said before its rules were a table."""
+"""The verdict: the worst finding decides, its reasons come first, and every verdict says what it does not cover."""
 
-from itertools import product
+from dataclasses import replace
+from typing import Literal
 
 import pytest
 
-from spinal.documents.comparison import Damage, DamageSignal, Localization
-from spinal.policy.decide import decide
+from spinal.documents.comparison import Comparison, Damage, DamageSignal, Localization, Looked, Statement, Verdict
+from spinal.policy.decide import POLICY, QUIET, decide, judged
 from spinal.policy.rules import RULES, Facts, Finding, Outcome, Rule
+from tests.support.fabricated import changed_pair
 
 NOWHERE = Localization(
     center=None, spread=None, window50=None, window80=None, gini=None, effective_blocks=None, terminal_share=None,
     terminal_share_null=0.3, peak=None, ci={}, reason="no_detectable_change",
 )  # fmt: skip
 PLACED = NOWHERE.model_copy(update={"window80": (3, 7), "center": 0.5, "reason": None})
-LEVELS = ("none", "watch", "damaged")
+WORST_FIRST = ["fail", "inconclusive", "warn", "pass"]
+ONLY_THESE = "only the given prompts were looked at"
 
 
-def signal(value: float | None, level: str | None, *, votes: bool = True) -> DamageSignal:
+def signal(level: str | None, *, alone: bool = False) -> DamageSignal:
+    """A signal at that level; without one it was not measured."""
+    value = {None: None, "none": 0.1, "watch": 0.3, "damaged": 0.5}[level]
     return DamageSignal(
         value=value,
-        watch=0.25 if votes else None,
-        damaged=0.4 if votes else None,
+        watch=0.25,
+        damaged=0.4,
         level=level,
         unit="u",
         reason="not_measured" if value is None else None,
+        ci=None if value is None else (value, value),
+        fails_alone=alone,
     )
 
 
-def facts(level: str, first: str | None, *, shown: bool, place: Localization, identical: bool) -> Facts:
-    signals = {
-        "one": signal(None if first is None else 0.5, first),
-        "two": signal(0.3, "watch" if level != "none" else "none"),
-        "shown": signal(1.0 if shown else None, None, votes=False),
+def facts(level: Literal["none", "watch", "damaged"], one: DamageSignal) -> Facts:
+    return Facts(Damage(level=level, signals={"one": one}, calibration="c"), {"block_swap": PLACED}, identical=False)
+
+
+FACTS: dict[Outcome, Facts] = {
+    "fail": facts("damaged", signal("damaged", alone=True)),
+    "inconclusive": facts("none", signal(None)),
+    "warn": facts("watch", signal("watch")),
+    "pass": facts("none", signal("none")),
+}
+
+
+@pytest.mark.parametrize("outcome", WORST_FIRST)
+def test_each_outcome_has_its_facts(outcome: Outcome) -> None:
+    found = decide(FACTS[outcome])
+    assert (found.outcome, found.policy) == (outcome, "spinal-default/2")
+    assert [rule.rule for rule in found.rules] == list(RULES)
+    assert min((rule.outcome for rule in found.rules), key=WORST_FIRST.index) == outcome
+
+
+def test_rules_are_called_as_the_contract_calls_them() -> None:
+    assert {rule.name: rule.asks for rule in RULES.values()} == {
+        "damage": "does any signal by itself say that the candidate does not work?",
+        "margin": "does it still prefer the answers that it should, where pairs were given?",
+        "agreement": "do signals that only warn agree, while text is predicted worse?",
+        "raised": "is any signal worth a look?",
+        "damage_measured": "was every damage signal that votes measured, and surely enough?",
+        "not_looked_at": "what does the verdict not cover?",
     }
-    damage = Damage(level=level, signals=signals, calibration="c")
-    return Facts(damage, {"block_swap": place}, identical)
 
 
-def before(damage: Damage, block_swap: Localization, *, identical: bool) -> tuple[str, tuple[str, ...]]:
-    """The gate as one function, as it was until it became a table of rules."""
-    raised = tuple(
-        f"{name} = {signal.value:.4g} {signal.unit} is at '{signal.level}'"
-        for name, signal in damage.signals.items()
-        if signal.value is not None and signal.level in ("watch", "damaged")
+@pytest.mark.parametrize("added", WORST_FIRST)
+@pytest.mark.parametrize("alone", WORST_FIRST)
+def test_the_worst_finding_decides_and_is_said_first(
+    added: Outcome, alone: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RULES, "added", Rule("added", "?", lambda _facts: Finding(added, ("added",))))
+    found = decide(FACTS[alone])
+    assert found.outcome == min(added, alone, key=WORST_FIRST.index)
+    assert "added" in found.reasons
+    if WORST_FIRST.index(added) < WORST_FIRST.index(alone):
+        assert found.reasons[0] == "added"
+    if alone != "pass" and WORST_FIRST.index(alone) <= WORST_FIRST.index(added):
+        assert found.reasons[0].startswith("one")
+    assert (found.reasons[0] == QUIET) == (found.outcome == "pass")
+
+
+def test_every_verdict_says_what_was_not_looked_at_after_its_reasons() -> None:
+    for given in FACTS.values():
+        reasons = decide(given).reasons
+        at = [number for number, reason in enumerate(reasons) if reason.startswith(ONLY_THESE)]
+        assert at == [len(reasons) - 2]
+
+
+def test_categories_without_enough_scored_prompts_are_named() -> None:
+    looked = tuple(
+        Looked(category=category, prompts=n, scored=scored, swapped=0, accounted=0, continued=0)
+        for category, n, scored in (("en", 64, 64), ("ru", 8, 0), ("de", 5, 4), ("fr", 5, 5), (None, 9, 0))
     )
-    unmeasured = tuple(
-        f"{name} could not be measured ({signal.reason}), so damage cannot be ruled out"
-        for name, signal in damage.signals.items()
-        if signal.watch is not None and signal.value is None
+    found = decide(replace(FACTS["pass"], looked_at=looked))
+    named = [reason for reason in found.reasons if "categories not looked at" in reason]
+    assert named == [
+        "categories not looked at by themselves, with fewer than 5 scored prompts: 'ru' (0 of 8), 'de' (4 of 5)"
+    ]
+    many = tuple(looked[1].model_copy(update={"category": f"c{i}"}) for i in range(11))
+    said = " ".join(decide(replace(FACTS["pass"], looked_at=many)).reasons)
+    assert "'c7' (0 of 8) and 3 more" in said
+    assert "'c8'" not in said
+
+
+def test_statements_are_the_place_of_the_change_where_there_are_any() -> None:
+    told = tuple(
+        Statement(about="block_swap", kind="band", text=text) for text in ("blocks 3-7 changed", "the rest did not")
     )
-    if identical:
-        where = "both sides hold the same weights: there is no change to place"
-    elif block_swap.window80 is None:
-        where = "no block computes anything else than in the reference"
-    else:
-        where = "80% of the change in what blocks compute sits in blocks 3-7 (shown, not judged)"
-    if damage.level == "damaged":
-        return "fail", ("the candidate looks damaged", *raised, where)
-    if unmeasured:
-        return "inconclusive", (*unmeasured, *raised, where)
-    if damage.level == "watch":
-        return "warn", ("a damage signal is raised", *raised, where)
-    return "pass", ("the damage panel is quiet", where)
-
-
-def test_the_default_policy_says_what_it_always_said() -> None:
-    for level, first, shown, place, identical in product(
-        LEVELS, (*LEVELS, None), (True, False), (NOWHERE, PLACED), (True, False)
-    ):
-        if level == "none" and first in ("watch", "damaged"):
-            continue  # the panel's level is at least that of its signals
-        given = facts(level, first, shown=shown, place=place, identical=identical)
-        found = decide(given)
-        assert (found.outcome, found.reasons) == before(given.damage, place, identical=identical), given
+    found = decide(replace(FACTS["warn"], statements=told))
+    assert found.reasons[-2:] == ("blocks 3-7 changed", "the rest did not")
+    assert not any("sits in blocks" in reason for reason in found.reasons)
 
 
 @pytest.mark.parametrize(("reason", "said"), [(None, "not measured"), ("insufficient_rank", "insufficient rank")])
 def test_a_place_that_was_not_measured_says_why(reason: str | None, said: str) -> None:
     place = NOWHERE.model_copy(update={"reason": reason})
-    found = decide(facts("none", "none", shown=True, place=place, identical=False))
+    found = decide(Facts(FACTS["pass"].damage, {"block_swap": place}, identical=False))
     assert found.reasons[-1] == f"whether and where blocks compute something else was not measured ({said})"
 
 
-def test_rules_are_called_as_the_contract_calls_them() -> None:
-    assert {rule.name: rule.asks for rule in RULES.values()} == {
-        "damage": "does the candidate still work?",
-        "damage_measured": "was every damage signal that votes measured?",
-    }
+# what earlier releases stored
 
 
-@pytest.mark.parametrize("added", ["fail", "inconclusive", "warn", "pass"])
-def test_the_worst_finding_decides(added: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(RULES, "added", Rule("added", "?", lambda _facts: Finding(added, ("added",))))
-    order = ["fail", "inconclusive", "warn", "pass"]
-    for level, first in (("damaged", "none"), ("none", None), ("watch", "none"), ("none", "none")):
-        given = facts(level, first, shown=True, place=PLACED, identical=False)
-        alone = before(given.damage, PLACED, identical=False)[0]
-        found = decide(given)
-        assert found.outcome == min(added, alone, key=order.index)
-        assert ("added" in found.reasons) == (found.outcome == added)
+def former(**values: tuple[float, str]) -> Comparison:
+    """A comparison as the release before stored it: signals without intervals, nothing of what came later."""
+    made = changed_pair().compare()
+    limits = {"hidden_change": (0.4, 0.8), "block_swap_mean": (0.25, 0.4), "nll_change": (0.3, 1.0)}
+    signals = {
+        name: {"value": values.get(name, (0.0, "none"))[0], "watch": limits[name][0], "damaged": limits[name][1],
+               "level": values.get(name, (0.0, "none"))[1], "unit": "u", "reason": None}
+        for name in limits
+    }  # fmt: skip
+    signals["non_finite"] = {"value": 0.0, "watch": 1.0, "damaged": 1.0, "level": "none", "unit": "u", "reason": None}
+    document = made.model_dump(mode="json", by_alias=True)
+    for later in ("accounts", "control_accounts", "noise_accounts", "account_contrasts", "settings", "frame",
+                  "unchanged_blocks", "statements", "prompt_changes", "looked_at"):  # fmt: skip
+        del document[later]
+    levels = [level for _, level in values.values()]
+    agreed = levels.count("damaged") >= 2
+    document["damage"] = {
+        "level": "damaged" if agreed else "watch" if levels else "none", "signals": signals, "calibration": "c",
+    }  # fmt: skip
+    document["verdict"] = {"outcome": "pass", "policy": "spinal-default/1", "reasons": ["as it was"]}
+    return Comparison.model_validate(document)
+
+
+@pytest.mark.parametrize(
+    ("values", "outcome"),
+    [
+        ({}, "pass"),
+        ({"nll_change": (0.5, "watch")}, "warn"),
+        ({"hidden_change": (0.9, "damaged")}, "warn"),
+        # How sure it is that it lies beyond its limit was not stored.
+        ({"nll_change": (3.87, "damaged")}, "inconclusive"),
+        ({"nll_change": (3.87, "damaged"), "hidden_change": (0.9, "damaged")}, "fail"),
+        ({"nll_change": (0.5, "watch"), "hidden_change": (0.9, "damaged"), "block_swap_mean": (0.5, "damaged")},
+         "fail"),
+    ],
+)  # fmt: skip
+def test_comparisons_of_earlier_releases_are_judged(values: dict[str, tuple[float, str]], outcome: str) -> None:
+    stored = former(**values)
+    assert (stored.verdict.policy, stored.verdict.reasons) == ("spinal-default/1", ("as it was",))
+    found = judged(stored).verdict
+    assert (found.outcome, found.policy) == (outcome, POLICY)
+    assert any("not in comparisons of that release" in reason for reason in found.reasons)
+
+
+def test_a_verdict_of_an_earlier_policy_is_shown_as_it_is() -> None:
+    stored = {"outcome": "warn", "policy": "spinal-default/1", "reasons": ["a damage signal is raised"]}
+    assert Verdict.model_validate(stored).model_dump(exclude_defaults=True) == {
+        **stored, "reasons": ("a damage signal is raised",),
+    }  # fmt: skip
+
+
+def test_a_comparison_that_was_stored_has_the_verdict_of_the_one_that_was_made() -> None:
+    """The command line judges what it made, the server what it reads from its tables."""
+    made = changed_pair().compare()
+    assert judged(Comparison.model_validate(made.model_dump(mode="json", by_alias=True))) == made

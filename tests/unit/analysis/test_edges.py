@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spinal.analysis import contraction, controls, damage, diff, layers, nulls, remarks, scores, shape, uncertainty
+from spinal.analysis import contraction, controls, diff, layers, nulls, remarks, scores, shape, uncertainty
 from spinal.analysis.contraction import Fit, fit_window, influence_se, numerical_rank, window_ranks
+from spinal.analysis.damage.structure import rank_ratio
 from spinal.analysis.layers import Pair as Full
 from spinal.analysis.localization import localize, terminal_window
 from spinal.analysis.locators.profile import increments, known, nonnegative, signed, signed_means
@@ -269,20 +270,10 @@ def test_a_value_at_the_critical_one_is_not_flagged() -> None:
 # damage
 
 
-@pytest.mark.parametrize("name", sorted(damage.THRESHOLDS))
-def test_a_signal_is_raised_at_its_limit_itself(name: str) -> None:
-    watch, damaged = damage.THRESHOLDS[name]
-    below = math.nextafter
-    for value, level in ((below(watch, -math.inf), "none"), (watch, "watch" if watch < damaged else "damaged"),
-                         (below(damaged, -math.inf), "watch" if watch < damaged else "none"),
-                         (damaged, "damaged")):  # fmt: skip
-        assert damage._voting(name, value, "unit").level == level, value
-
-
 def test_a_ratio_of_ranks_needs_a_positive_rank_below() -> None:
-    assert damage._rank_ratio(np.array([9.0, 0.5, 0.5]), np.array([9.0, 1.0, 2.0]), (1, 2)) == 3.0
-    assert math.isnan(damage._rank_ratio(np.zeros(3), np.ones(3), (1, 2)))
-    assert math.isnan(damage._rank_ratio(np.full(3, NAN), np.ones(3), (1, 2)))
+    assert rank_ratio(np.array([9.0, 0.5, 0.5]), np.array([9.0, 1.0, 2.0]), (1, 2)) == 3.0
+    assert math.isnan(rank_ratio(np.zeros(3), np.ones(3), (1, 2)))
+    assert math.isnan(rank_ratio(np.full(3, NAN), np.ones(3), (1, 2)))
 
 
 # profiles and places

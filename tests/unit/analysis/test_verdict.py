@@ -1,82 +1,150 @@
 """The default policy, rule by rule: what it decides and what it says about why."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 
+from spinal.analysis.damage.limits import LIMITS
+from spinal.analysis.damage.panel import agreed
+from spinal.analysis.damage.signals import level_of, measured, not_asked, unmeasured
 from spinal.analysis.localization import localize
 from spinal.documents.comparison import Damage, DamageSignal, Localization, Verdict
 from spinal.policy.decide import decide
 from spinal.policy.rules import Facts
-
-HIDDEN = DamageSignal(value=0.5, watch=0.4, damaged=0.8, level="watch", unit="of ||r_D||")
-SWAP = DamageSignal(value=0.75, watch=0.25, damaged=0.4, level="damaged", unit="of an update")
-QUIET = DamageSignal(value=0.1, watch=0.3, damaged=1.0, level="none", unit="nats/token")
-UNKNOWN = DamageSignal(value=None, watch=0.3, damaged=1.0, level=None, unit="nats/token", reason="not_measured")
-SHOWN = DamageSignal(value=9.0, watch=None, damaged=None, level=None, unit="nats")
-SHOWN_UNKNOWN = DamageSignal(value=None, watch=None, damaged=None, level=None, unit="nats", reason="not_measured")
+from spinal.policy.words import LOOKS, MEANINGS, sentence
 
 LATE = localize(np.array([0.0, 0.0, 3.0, 1.0]), None, (3, 4))
 NOWHERE = localize(np.zeros(4), None, (3, 4))
-SEEN = {
-    "hidden_change": "hidden_change = 0.5 of ||r_D|| is at 'watch'",
-    "block_swap_mean": "block_swap_mean = 0.75 of an update is at 'damaged'",
-    "nll_change": "nll_change could not be measured (not_measured), so damage cannot be ruled out",
-    "where": "80% of the change in what blocks compute sits in blocks 3-4 (shown, not judged)",
+HERE = "80% of the change in what blocks compute sits in blocks 3-4 (shown, not judged)"
+
+
+STANDING = {
+    "nll_change": (0.3, 1.0), "nll_change_worst_category": (0.5, 1.0), "end_share_change": (-0.25, -0.5),
+    "end_at_once_change": (0.25, 0.5), "end_log_p_change": (-1.0, -3.0), "log_temperature": (0.15, 0.25),
+    "non_finite": (1.0, 1.0), "margin_change": (-0.5, -2.0), "gap": (0.5, 1.0), "hidden_change": (0.4, 0.8),
+    "block_swap_mean": (0.25, 0.4), "repetition_change": (0.2, 0.5), "length_ratio": (1 / 3, 1 / 10),
+    "nll_change_worst_tenth": (1.0, 3.0),
+}  # fmt: skip
+"""Limits for these tests: what is said does not depend on how the panel's own are calibrated."""
+
+
+def at(
+    name: str, value: float, low: float | None = None, high: float | None = None, of: str | None = None
+) -> DamageSignal:
+    ci = (value if low is None else low, value if high is None else high)
+    watch, damaged = STANDING[name]
+    level = level_of(value, ci, watch, damaged)
+    found = measured(name, value, ci, n=32, se=0.1, of=of)
+    return found.model_copy(update={"watch": watch, "damaged": damaged, "level": level})
+
+
+def verdict(*, place: Localization = LATE, identical: bool = False, **signals: DamageSignal) -> Verdict:
+    damage = Damage(level=agreed({"nll_change": at("nll_change", 0.0)} | signals), signals=signals, calibration="")
+    return decide(Facts(damage, {"block_swap": place}, identical))
+
+
+def test_the_reason_of_a_failure_comes_first_in_words_and_with_the_limit() -> None:
+    found = verdict(
+        nll_change=at("nll_change", 3.87, 3.5, 4.2),
+        gap=at("gap", 0.6, 0.5, 0.7),
+        hidden_change=unmeasured("hidden_change", "r"),
+    )
+    assert found.outcome == "fail"
+    assert found.reasons[:3] == (
+        "predicts text 48 times worse: +3.87 nats a token [3.5, 4.2], limit 1.0",
+        "hidden_change could not be measured (r), so damage cannot be ruled out",
+        "draws between 1 token in 22 and 1 token in 3 differently: 0.6 rad [0.5, 0.7], worth a look from 0.5, "
+        "limit 1.0",
+    )
+    assert found.reasons[-1] == HERE
+
+
+SENTENCES = {
+    "nll_change": (0.405, "predicts text 1.5 times worse: +0.405 nats a token"),
+    "nll_change_worst_category": (9.2, "predicts text of category 'ru' 9,897 times worse: +9.2 nats a token"),
+    "nll_change_worst_tenth": (1.2, "predicts the tenth of the prompts that got worse most 3.3 times worse: +1.2 "),
+    "end_share_change": (-0.75, "ends 75% fewer of its answers: -0.75 of greedy continuations"),
+    "end_at_once_change": (0.5, "says nothing before it ends in 50% more of its answers: +0.5 of greedy"),
+    "end_log_p_change": (-3.0, "ends 20 times less likely where an answer is over: -3 nats"),
+    "log_temperature": (0.3, "is too sure or too unsure of itself: its temperature is off by a factor of 1.3: 0.3 "),
+    "non_finite": (3.0, "computes numbers that are not finite: 3 activations, limit 1.0"),
+    "margin_change": (-5.0, "prefers the rejected answers more than the reference does: -5 nats"),
+    "gap": (0.6, "draws between 1 token in 22 and 1 token in 3 differently: 0.6 rad"),
+    "hidden_change": (0.5, "ends in other hidden states: 0.5 of ||r_D||"),
+    "block_swap_mean": (0.5, "has blocks that answer the same input differently: 0.5 of a block's own update"),
+    "repetition_change": (0.3, "repeats itself in 30% more of what it says: +0.3 of 3-grams"),
+    "length_ratio": (0.25, "answers 4 times as short: 0.25 times as long"),
 }
 
 
-def verdict(level: str, place: Localization = LATE, *, identical: bool = False, **signals: DamageSignal) -> Verdict:
-    return decide(Facts(Damage(level=level, signals=signals, calibration=""), {"block_swap": place}, identical))
+@pytest.mark.parametrize("name", LIMITS)
+def test_every_signal_has_a_sentence(name: str) -> None:
+    value, said = SENTENCES[name]
+    told = sentence(name, at(name, value, of="ru"))
+    assert told.startswith(said)
+    assert "limit" in told
 
 
-def said(*names: str) -> tuple[str, ...]:
-    return tuple(SEEN[name] for name in names)
-
-
-def test_a_damaged_candidate_fails_even_where_a_signal_is_unknown() -> None:
-    nothing_else: dict[str, Any] = {}
-    for unknown in (nothing_else, {"nll_change": UNKNOWN}):
-        found = verdict("damaged", hidden_change=HIDDEN, block_swap_mean=SWAP, **unknown)
-        assert found.outcome == "fail"
-        assert found.reasons == (
-            "the candidate looks damaged",
-            *said("hidden_change", "block_swap_mean", "where"),
-        )
+def test_every_signal_has_words() -> None:
+    assert set(MEANINGS) == set(LIMITS)
+    assert set(LOOKS) == set(LIMITS) - {"non_finite"}
 
 
 def test_what_could_not_be_measured_is_no_pass() -> None:
-    found = verdict("none", hidden_change=QUIET, nll_change=UNKNOWN)
+    found = verdict(hidden_change=at("hidden_change", 0.1), nll_change=unmeasured("nll_change", "not_measured"))
     assert found.outcome == "inconclusive"
-    assert found.reasons == said("nll_change", "where")
+    assert found.reasons[0] == "nll_change could not be measured (not_measured), so damage cannot be ruled out"
 
 
 def test_what_was_raised_is_said_beside_what_could_not_be_measured() -> None:
-    found = verdict("watch", hidden_change=HIDDEN, nll_change=UNKNOWN)
+    found = verdict(hidden_change=at("hidden_change", 0.5), nll_change=unmeasured("nll_change", "not_measured"))
     assert found.outcome == "inconclusive"
-    assert found.reasons == said("nll_change", "hidden_change", "where")
+    assert found.reasons[1] == "ends in other hidden states: 0.5 of ||r_D||, worth a look from 0.4, limit 0.8"
 
 
-def test_a_watched_candidate_is_warned_about() -> None:
-    found = verdict("watch", hidden_change=HIDDEN, nll_change=QUIET)
-    assert found.outcome == "warn"
-    assert found.reasons == ("a damage signal is raised", *said("hidden_change", "where"))
+def test_what_was_not_asked_for_is_said_and_decides_nothing() -> None:
+    found = verdict(nll_change=at("nll_change", 0.1), margin_change=not_asked("margin_change", "no_pairs"))
+    assert found.outcome == "pass"
+    assert any("whether it prefers the answers that it should (no pairs)" in reason for reason in found.reasons)
+
+
+@pytest.mark.parametrize(("value", "outcome"), [(1.0, "pass"), (-0.4, "pass"), (-1.0, "warn"), (-3.0, "fail")])
+def test_a_lost_margin_is_a_rule_of_its_own(value: float, outcome: str) -> None:
+    found = verdict(margin_change=at("margin_change", value))
+    assert found.outcome == outcome
+    assert {rule.rule: rule.outcome for rule in found.rules}["margin"] == outcome
+    assert [rule.rule for rule in found.rules if rule.outcome == outcome != "pass"] in ([], ["margin"])
+
+
+def test_two_that_agree_are_said_with_the_text_that_is_predicted_worse() -> None:
+    found = verdict(
+        nll_change=at("nll_change", 0.5),
+        hidden_change=at("hidden_change", 0.9),
+        block_swap_mean=at("block_swap_mean", 0.5),
+    )
+    assert found.outcome == "fail"
+    assert found.reasons[0] == (
+        "predicts text 1.6 times worse: +0.5 nats a token, worth a look from 0.3, limit 1.0, and 2 signals of how far "
+        "it moved agree with that"
+    )
+    assert found.reasons[1] == "ends in other hidden states: 0.9 of ||r_D||, limit 0.8"
 
 
 def test_a_quiet_panel_passes_whatever_its_shown_signals_are() -> None:
-    for shown in (SHOWN, SHOWN_UNKNOWN):
-        found = verdict("none", nll_change=QUIET, entropy_change=shown)
+    for value in (9.0, None):
+        shown = DamageSignal(value=value, watch=None, damaged=None, level=None, unit="nats", reason="r")
+        found = verdict(nll_change=at("nll_change", 0.1), entropy_change=shown)
         assert found.outcome == "pass"
-        assert found.policy == "spinal-default/1"
-        assert found.reasons == ("the damage panel is quiet", *said("where"))
+        assert found.policy == "spinal-default/2"
+        assert (found.reasons[0], found.reasons[-1]) == ("the damage panel is quiet", HERE)
 
 
-@pytest.mark.parametrize("level", ["none", "watch", "damaged"])
-def test_a_signature_is_said_and_never_judged(level: str) -> None:
-    outcomes = {verdict(level, place).outcome for place in (LATE, NOWHERE)}
+@pytest.mark.parametrize("value", [0.0, 0.5, 5.0])
+def test_a_signature_is_said_and_never_judged(value: float) -> None:
+    signal = at("nll_change", value)
+    outcomes = {verdict(place=place, nll_change=signal).outcome for place in (LATE, NOWHERE)}
     assert len(outcomes) == 1
-    assert verdict(level, LATE).reasons[-1] == SEEN["where"]
-    assert verdict(level, NOWHERE).reasons[-1] == "no block computes anything else than in the reference"
-    same = verdict(level, NOWHERE, identical=True).reasons[-1]
+    assert verdict(nll_change=signal).reasons[-1] == HERE
+    nowhere = verdict(place=NOWHERE, nll_change=signal).reasons[-1]
+    assert nowhere == "no block computes anything else than in the reference"
+    same = verdict(place=NOWHERE, identical=True, nll_change=signal).reasons[-1]
     assert same == "both sides hold the same weights: there is no change to place"

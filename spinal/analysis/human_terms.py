@@ -1,0 +1,47 @@
+"""Numbers of a comparison in terms that need no training: ratios, shares, one token in so many."""
+
+import math
+
+import numpy as np
+
+from spinal.documents.evidence import PairEvidence
+
+
+def perplexity_ratio(nll_change: float) -> float:
+    """How many times as many tokens the candidate hesitates between: exp of the change of NLL (nats/token)."""
+    return math.exp(min(nll_change, 700.0))
+
+
+def drawn_differently(gap: float) -> tuple[float, float]:
+    """Between which shares of tokens would be drawn differently by the two models: bounds of the total variation
+    distance of two distributions at Fisher-Rao distance ``gap`` (radians, at most pi).
+
+    With the Bhattacharyya coefficient b = cos(gap / 2): 1 - b <= TV <= sqrt(1 - b^2). The lower one is convex in the
+    gap and the upper one concave, so both hold for means over positions and prompts, too.
+    """
+    return 1.0 - math.cos(gap / 2), math.sin(gap / 2)
+
+
+def top_token_changes(evidence: PairEvidence) -> float | None:
+    """Share of read positions whose most likely token is another one, mean over prompts; None where not measured."""
+    if evidence.top_changed is None:
+        return None
+    known = evidence.top_changed[np.isfinite(evidence.top_changed)]
+    return float(known.mean()) if known.size else None
+
+
+def times(ratio: float) -> str:
+    """A ratio in words' precision: ``1.08``, ``3.4``, ``48``, ``more than 1000000``."""
+    if ratio >= 1e6:
+        return "more than 1,000,000"
+    if ratio >= 10.0:
+        return f"{ratio:,.0f}"
+    return f"{ratio:.2g}" if ratio >= 1.1 else f"{ratio:.3g}"
+
+
+def one_in(share: float) -> str:
+    """A share of tokens: ``1 token in 7``, ``1 token in more than 10,000``, ``every token``."""
+    if share <= 1e-4:
+        return "1 token in more than 10,000"
+    in_every = round(1.0 / share)
+    return "every token" if in_every <= 1 else f"1 token in {in_every:,}"

@@ -1,0 +1,131 @@
+"""A signal of the damage panel as a sentence: what it means for whoever uses the model, the number, and the limit."""
+
+from collections.abc import Callable
+
+from spinal.analysis.human_terms import drawn_differently, one_in, perplexity_ratio, times
+from spinal.documents.comparison import DamageSignal
+
+
+def sentence(name: str, signal: DamageSignal) -> str:
+    """For a signal with a value: ``predicts text 48 times worse: +3.87 nats a token [3.5, 4.2], limit 1.0``."""
+    value = signal.value
+    if value is None:
+        raise ValueError(f"{name} has no value to put in words")
+    meaning = MEANINGS.get(name)
+    means = f"{meaning(value, signal)}: " if meaning is not None else f"{name.replace('_', ' ')}: "
+    return f"{means}{_number(name, value)} {signal.unit.replace('/', ' a ')}{_interval(signal)}{_limit(signal)}"
+
+
+def _predicts(what: str) -> Callable[[float, DamageSignal], str]:
+    def said(value: float, signal: DamageSignal) -> str:
+        about = what.format(of=signal.of)
+        if value >= 0.0:
+            return f"predicts {about} {times(perplexity_ratio(value))} times worse"
+        return f"predicts {about} {times(perplexity_ratio(-value))} times better"
+
+    return said
+
+
+def _ends(value: float, signal: DamageSignal) -> str:
+    return f"ends {_percent(abs(value))} {'fewer' if value < 0.0 else 'more'} of its answers"
+
+
+def _ends_at_once(value: float, signal: DamageSignal) -> str:
+    return f"says nothing before it ends in {_percent(abs(value))} {'more' if value >= 0.0 else 'fewer'} of its answers"
+
+
+def _end_probability(value: float, signal: DamageSignal) -> str:
+    direction = "less" if value < 0.0 else "more"
+    return f"ends {times(perplexity_ratio(abs(value)))} times {direction} likely where an answer is over"
+
+
+def _temperature(value: float, signal: DamageSignal) -> str:
+    return (
+        f"is too sure or too unsure of itself: its temperature is off by a factor of {times(perplexity_ratio(value))}"
+    )
+
+
+def _non_finite(value: float, signal: DamageSignal) -> str:
+    return "computes numbers that are not finite"
+
+
+def _margin(value: float, signal: DamageSignal) -> str:
+    return f"prefers the {'rejected' if value < 0.0 else 'preferred'} answers more than the reference does"
+
+
+def _drawn(value: float, signal: DamageSignal) -> str:
+    least, most = drawn_differently(value)
+    return f"draws between {one_in(least)} and {one_in(most)} differently"
+
+
+def _hidden(value: float, signal: DamageSignal) -> str:
+    return "ends in other hidden states"
+
+
+def _blocks(value: float, signal: DamageSignal) -> str:
+    return "has blocks that answer the same input differently"
+
+
+def _repeats(value: float, signal: DamageSignal) -> str:
+    return f"repeats itself in {_percent(abs(value))} {'more' if value >= 0.0 else 'less'} of what it says"
+
+
+def _length(value: float, signal: DamageSignal) -> str:
+    return f"answers {times(value)} times as long" if value >= 1.0 else f"answers {times(1.0 / value)} times as short"
+
+
+MEANINGS: dict[str, Callable[[float, DamageSignal], str]] = {
+    "nll_change": _predicts("text"),
+    "nll_change_worst_category": _predicts("text of category '{of}'"),
+    "nll_change_worst_tenth": _predicts("the tenth of the prompts that got worse most"),
+    "end_share_change": _ends,
+    "end_at_once_change": _ends_at_once,
+    "end_log_p_change": _end_probability,
+    "log_temperature": _temperature,
+    "non_finite": _non_finite,
+    "margin_change": _margin,
+    "gap": _drawn,
+    "hidden_change": _hidden,
+    "block_swap_mean": _blocks,
+    "repetition_change": _repeats,
+    "length_ratio": _length,
+}
+"""By signal; one that is not here is called by its name."""
+SIGNED = tuple(name for name in MEANINGS if "_change" in name and name != "hidden_change")
+LOOKS: dict[str, str] = {
+    "nll_change": "how well it predicts text",
+    "nll_change_worst_category": "each category by itself",
+    "nll_change_worst_tenth": "the prompts that got worse most",
+    "end_share_change": "whether and when its answers end",
+    "end_at_once_change": "whether and when its answers end",
+    "end_log_p_change": "whether and when its answers end",
+    "log_temperature": "whether it is too sure or too unsure of itself",
+    "margin_change": "whether it prefers the answers that it should",
+    "gap": "how far its output moved",
+    "hidden_change": "how far its hidden states moved",
+    "block_swap_mean": "what its blocks compute",
+    "repetition_change": "whether it repeats itself",
+    "length_ratio": "how long its answers are",
+}
+"""What looking at a signal tells."""
+
+
+def _number(name: str, value: float) -> str:
+    return f"{value:+.3g}" if name in SIGNED else f"{value:.3g}"
+
+
+def _interval(signal: DamageSignal) -> str:
+    if signal.ci is None or signal.ci[0] == signal.ci[1]:
+        return ""
+    return f" [{signal.ci[0]:.3g}, {signal.ci[1]:.3g}]"
+
+
+def _limit(signal: DamageSignal) -> str:
+    failing = "" if signal.damaged is None else f", limit {round(signal.damaged, 3)}"
+    if signal.watch is None or signal.level == "damaged":
+        return failing
+    return f", worth a look from {round(signal.watch, 3)}{failing}"
+
+
+def _percent(share: float) -> str:
+    return f"{100.0 * share:.0f}%"

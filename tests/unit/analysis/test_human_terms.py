@@ -1,0 +1,75 @@
+"""Numbers in terms that need no training are those numbers."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spinal.analysis.human_terms import drawn_differently, one_in, perplexity_ratio, times, top_token_changes
+from tests.support.fabricated import evidence
+
+WEIGHTS = st.lists(st.floats(0.0, 1.0), min_size=4, max_size=4)
+
+
+@given(WEIGHTS, WEIGHTS)
+def test_the_share_of_tokens_drawn_differently_lies_between_its_bounds(one: list[float], other: list[float]) -> None:
+    """Oracle: the total variation distance itself, of distributions whose Fisher-Rao distance is 2 arccos of the
+    Bhattacharyya coefficient. 1e-7: arccos near 1 halves the digits of a float."""
+    p, q = np.array(one) + 1e-6, np.array(other) + 1e-6
+    p, q = p / p.sum(), q / q.sum()
+    gap = 2 * np.arccos(min(1.0, float(np.sqrt(p * q).sum())))
+    least, most = drawn_differently(gap)
+    assert least - 1e-7 <= 0.5 * np.abs(p - q).sum() <= most + 1e-7
+
+
+@given(st.lists(st.floats(0.0, 3.14), min_size=1, max_size=20))
+def test_the_bounds_hold_for_means(gaps: list[float]) -> None:
+    each = np.array([drawn_differently(gap) for gap in gaps])
+    least, most = drawn_differently(float(np.mean(gaps)))
+    assert least <= each[:, 0].mean() + 1e-12
+    assert most >= each[:, 1].mean() - 1e-12
+
+
+def test_no_gap_is_no_difference_and_the_largest_is_every_token() -> None:
+    assert drawn_differently(0.0) == (0.0, 0.0)
+    assert drawn_differently(np.pi) == pytest.approx((1.0, 1.0))
+
+
+def test_perplexity_grows_by_the_exponential_of_nats() -> None:
+    assert perplexity_ratio(0.0) == 1.0
+    assert perplexity_ratio(np.log(48.0)) == pytest.approx(48.0)
+    assert np.isfinite(perplexity_ratio(1e6))
+
+
+@pytest.mark.parametrize(
+    ("ratio", "said"),
+    [
+        (1.0, "1"),
+        (1.084, "1.08"),
+        (1.1, "1.1"),
+        (3.44, "3.4"),
+        (47.9, "48"),
+        (9896.6, "9,897"),
+        (1e9, "more than 1,000,000"),
+    ],
+)
+def test_a_ratio_is_said_to_two_digits(ratio: float, said: str) -> None:
+    assert times(ratio) == said
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [(1.0, "every token"), (0.7, "every token"), (0.5, "1 token in 2"), (1 / 95, "1 token in 95"),
+     (2e-4, "1 token in 5,000"), (0.0, "1 token in more than 10,000")],
+)  # fmt: skip
+def test_a_share_is_said_as_one_in_so_many(share: float, said: str) -> None:
+    assert one_in(share) == said
+
+
+def test_changed_top_tokens_are_a_mean_over_prompts() -> None:
+    none = evidence(4, 6)
+    assert top_token_changes(none) is None
+    assert top_token_changes(replace(none, top_changed=np.full(6, np.nan))) is None
+    assert top_token_changes(replace(none, top_changed=np.array([0.0, 0.5, np.nan, 1.0, 0.0, 0.0]))) == 0.3
