@@ -9,7 +9,8 @@ import numpy.typing as npt
 from spinal.analysis.accounts import account, blocks_of, contrast, mean_of_draws
 from spinal.analysis.comparable import check_comparable
 from spinal.analysis.controls import control_null, noise_null
-from spinal.analysis.damage import LIMITS, assess
+from spinal.analysis.damage import assess
+from spinal.analysis.damage.limits import LIMITS
 from spinal.analysis.floors import pair_floor
 from spinal.analysis.frames import frame_of
 from spinal.analysis.layers import Pair, layer_comparisons
