@@ -12,6 +12,7 @@ from spinal.analysis.locators import DepthProfile, depth_profiles, place
 from spinal.analysis.nulls import depth_null, self_null
 from spinal.analysis.remarks import remarks
 from spinal.analysis.scores import floor_values, score
+from spinal.analysis.statements import statements
 from spinal.analysis.uncertainty import draw_shares
 from spinal.documents.base import Provenance
 from spinal.documents.canonical import digest_of
@@ -71,7 +72,7 @@ def compare(
     scores = score(pair, profiles)
     damage = assess(reference_capture, candidate_capture, evidence, candidate.non_finite, pair.terminal)
     nulls = _nulls(pair, profiles, scores, control)
-    return ComparisonContent(
+    content = ComparisonContent(
         digest=comparison_digest(
             reference.digest,
             candidate.digest,
@@ -100,6 +101,7 @@ def compare(
         warnings=remarks(pair, layers, localization, scores, damage, nulls, control[0] if control else None),
         provenance=provenance,
     )
+    return content.model_copy(update={"statements": statements(content)})
 
 
 def comparison_digest(
