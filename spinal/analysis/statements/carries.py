@@ -19,6 +19,7 @@ from spinal.documents.account import (
     PlacePart,
 )
 from spinal.documents.comparison import ComparisonContent, Statement
+from spinal.documents.localization import NO_CHANGE
 
 PROMPTS_ALONE = "95% intervals cover prompts, not training seeds or other prompts"
 ALIKE = "the KL account looks alike for any fine-tune"
@@ -67,12 +68,12 @@ def _stands(account: Account) -> bool:
 
 
 def total_in_words(account: Account) -> str:
-    """``the change of the preference margin (+4.92 nats [3.7, 6.1], 64 pairs)``."""
+    """``the change of the preference margin, +4.92 nats [3.7, 6.1] over 64 pairs``."""
     name = READ_OUTS.get(account.read_out, account.read_out)
     of = "pairs" if account.read_out == "margin" else "prompts"
     if account.read_out == "kl":
-        return f"{name} ({nats(account.total, signed=False)}, {account.prompts} {of})"
-    return f"the change of {name} ({nats(account.total)}, {account.prompts} {of})"
+        return f"{name} = {nats(account.total, signed=False)} over {account.prompts} {of}"
+    return f"the change of {name}, {nats(account.total)} over {account.prompts} {of}"
 
 
 def _silent(account: Account) -> Statement:
@@ -80,10 +81,12 @@ def _silent(account: Account) -> Statement:
     total, reason = total_in_words(account), account.reason
     kind = "none"
     if reason == NOT_SIGNIFICANT:
-        text = f"{total} cannot be told from 0, so nothing is said of what carries it"
+        text = f"{total}, cannot be told from 0, so nothing is said of what carries it"
     elif reason == WITHIN_ROUNDING:
         floor = "" if account.floor is None else f", {account.floor:.2g} nats"
-        text = f"{total} lies within what rounding does{floor}, so nothing carries it"
+        text = f"{total}, lies within what rounding does{floor}, so nothing carries it"
+    elif reason == NO_CHANGE:
+        text = f"{READ_OUTS.get(account.read_out, account.read_out)} moves by exactly 0: no place carries anything"
     elif reason == FRAME_CHANGED:
         text = (
             "what carries the change cannot be told: the sides write their residuals in different bases, and parts of "
@@ -91,7 +94,7 @@ def _silent(account: Account) -> Statement:
         )
     elif reason == CANCELLING:
         pair = "" if account.cancelling is None else f", most of all {listed(list(map(_name, account.cancelling)))}"
-        text = f"places pull {total} in opposite directions and cancel{pair}: shares would mislead"
+        text = f"places pull {total}, in opposite directions and cancel{pair}: shares would mislead"
     else:
         name, kind = READ_OUTS.get(account.read_out, account.read_out), "not_measured"
         text = f"what carries {name} was not measured ({reason_in_words(reason)})"
@@ -113,8 +116,11 @@ def _outside(account: Account, content: ComparisonContent) -> Statement:
     if not blocks and len(moved) == 1:
         text = f"{_name(moved[0].place)} {_carry(moved)} all of {total}: nothing else changed"
     elif moved:
-        carried = [f"{_name(part.place)} {share_of(part.share)}" for part in moved]
-        text = f"of {total}, {listed(carried)} {_carried(moved)} outside the blocks"
+        carried = [
+            f"{_name(part.place)} {_carry(moved) if i == 0 else ''} {share_of(part.share)}".replace("  ", " ")
+            for i, part in enumerate(moved)
+        ]
+        text = f"of {total}, {listed(carried)}"
         if not blocks:
             text += "; no block changed"
     else:
@@ -124,10 +130,6 @@ def _outside(account: Account, content: ComparisonContent) -> Statement:
 
 def _carry(parts: list[PlacePart]) -> str:
     return "carry" if parts[0].place == "embeddings" else "carries"
-
-
-def _carried(parts: list[PlacePart]) -> str:
-    return "is carried" if len(parts) == 1 else "are carried"
 
 
 def _null(account: Account, content: ComparisonContent) -> str:

@@ -62,7 +62,9 @@ def percent(share: float) -> str:
     ('17%', '2.1%', '-0.4%', '0%')
     """
     value = 100 * share
-    return f"{value:.0f}%" if abs(value) >= 9.95 or value == 0 else f"{value:.2g}%"
+    if abs(value) < 0.05:
+        return "0%"
+    return f"{value:.0f}%" if abs(value) >= 9.95 else f"{value:.1f}%"
 
 
 def share_of(found: Estimate) -> str:
