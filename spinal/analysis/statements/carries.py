@@ -169,19 +169,22 @@ def _inside(account: Account, content: ComparisonContent, facts: Facts) -> Itera
     far = outliers(weights)
     # A place that cannot be told from 0 is no outlier, however far above the others it lies.
     sure = [i for i in far.places if parts[i].phi.significant is not False]
+    name = READ_OUTS.get(account.read_out, account.read_out)
     if sure:
         said = [f"{_name(parts[i].place)} ({share_of(parts[i].share)})" for i in sure]
         yield Statement(
             about=account.read_out,
             kind="outlier",
-            text=sentence(f"of all places, {listed(said)} {'stands' if len(said) == 1 else 'stand'} out"),
+            text=sentence(
+                f"of all places that carry {name}, {listed(said)} {'stands' if len(said) == 1 else 'stand'} out"
+            ),
             null=chance_in_words(far, len(parts), "places"),
             blocks=runs(parts[i].block or 0 for i in sure if parts[i].block is not None),
         )
     inside = [i for i in range(len(parts)) if parts[i].block is not None]
     blocks = [parts[i].block or 0 for i in inside]
     own = replace(facts, unchanged=tuple(block for block in range(1, facts.depth + 1) if block not in blocks))
-    what = f"what blocks carry of {READ_OUTS.get(account.read_out, account.read_out)}"
+    what = f"what blocks carry of {name}"
     if len(blocks) > 1:
         beside = [inside.index(i) for i in sure if i in inside]
         for made in beside_outliers(what, account.read_out, weights[inside], blocks, beside, own):

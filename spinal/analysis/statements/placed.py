@@ -51,7 +51,9 @@ def beside_outliers(
 
 def chance_in_words(far: Outliers, count: int, of: str) -> str:
     """What a flat profile and normal scatter would give."""
-    rarely = f"in {percent(far.chance)} of cases" if far.chance > 0.0 else f"in fewer than 1 of {CHANCE_DRAWS} cases"
+    rarely = (
+        f"in 1 of {round(1 / far.chance)} cases" if far.chance > 0.0 else f"in fewer than 1 of {CHANCE_DRAWS} cases"
+    )
     flat = percent(len(far.places) / count)
     return f"flat would be {flat}; normal scatter alone puts one of {count} {of} as far above the rest {rarely}"
 

@@ -88,7 +88,7 @@ def reason_in_words(reason: str | None) -> str:
 
 
 def settings_in_words(settings: Sequence[SettingDifference]) -> str:
-    """On what the sides differ: ``configuration differs in rope_theta: 10000.0 -> 500.0, and the chat template``."""
+    """``configuration differs in rope_theta: 10000.0 -> 500.0; the chat template differs``."""
     parts = []
     for part in dict.fromkeys(setting.part for setting in settings):
         name = PARTS.get(part, part)
@@ -100,7 +100,7 @@ def settings_in_words(settings: Sequence[SettingDifference]) -> str:
         keys = [f"{one.key}: {_value(one.reference)} -> {_value(one.candidate)}" for one in inside[:SHOWN_SETTINGS]]
         more = len(inside) - len(keys)
         parts.append(f"{name} differs in {', '.join(keys)}" + (f" and {more} more" if more else ""))
-    return listed(parts)
+    return "; ".join(parts)
 
 
 def _value(value: str | None) -> str:
