@@ -21,7 +21,9 @@ class Table:
         if not self.narrow:
             return self
         cells = tuple(tuple(row[i] for i in self.narrow) for row in self.rows)
-        return Table(self.title, tuple(self.header[i] for i in self.narrow), cells, self.note)
+        left = ", ".join(name for i, name in enumerate(self.header) if i not in self.narrow)
+        note = f"{self.note} Left out at this width: {left}.".strip()
+        return Table(self.title, tuple(self.header[i] for i in self.narrow), cells, note)
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -48,14 +48,14 @@ def _account_table(result: Comparison, account: Account) -> Table:
             estimate(account.total),
             DASH if account.reason else "100%",
             "",
-            *(estimate(of.total) + " nats" for name, of in beside.items() if of is not None and name in others),
+            *(DASH if of is None or of.reason else "100%" for name, of in beside.items() if name in others),
             *((estimate(contrast.total),) if contrast else ()),
         )
     )
     low, high = result.scores.terminal_window
     rows.append(
         (
-            f"blocks {low}-{high}, of the blocks' sum",
+            f"blocks {low}-{high} of blocks' sum",
             "",
             _percentage(account.blocks_terminal_share),
             "",
@@ -89,8 +89,13 @@ def _share_of_blocks(account: Account | None) -> str:
 def _percentage(found: Estimate) -> str:
     if found.value is None:
         return DASH
-    ends = "" if found.ci is None else f" [{100 * found.ci[0]:.0f}, {100 * found.ci[1]:.0f}]"
-    return f"{100 * found.value:.0f}%{ends}"
+    ends = "" if found.ci is None else f" [{_whole(found.ci[0])}, {_whole(found.ci[1])}]"
+    return f"{_whole(found.value)}%{ends}"
+
+
+def _whole(share: float) -> str:
+    """Per cent without digits, and never -0."""
+    return str(round(100 * share))
 
 
 def _over(account: Account) -> str:

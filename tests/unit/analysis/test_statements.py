@@ -164,7 +164,8 @@ PAIRS: dict[str, tuple[Comparison, list[str], list[str]]] = {
         content(np.full(DEPTH, 0.1), accounts={
             "margin": account({**parts(np.full(DEPTH, 0.1), 0.05, 0.5), "block 1": 1.0}),
             "kl": account(parts(np.full(DEPTH, 0.01)), read_out="kl")}),
-        ["Of the change of the preference margin, +3.85 nats", "Of all places that carry the preference margin, block 1 (26% [", "read-out (13% [",
+        ["Of the change of the preference margin, +3.85 nats", 
+         "Of all places that carry the preference margin, block 1 (26% [", "read-out (13% [",
          "stand out.",
          "The rest of what blocks carry of the preference margin is spread over the depth", "blocks 17-24 carry"],
         ["KL"],
