@@ -1,5 +1,5 @@
 """Where, in words: one builder of sentences for the report, the terminal, the API and the verdict
-(``docs/method.md`` ("Where: the sentence"))."""
+(``docs/method.md`` ("The sentence"))."""
 
 from spinal.analysis.statements.blocks import of_block_swap
 from spinal.analysis.statements.carries import of_accounts

@@ -1,5 +1,5 @@
-"""How a nonnegative profile lies over the places that changed: outliers, bands, spread (``docs/method.md`` ("Where: the
-sentence")). ``n`` places, in order."""
+"""How a nonnegative profile lies over the places that changed: outliers, bands, spread (``docs/method.md``
+("The sentence")). ``n`` places, in order."""
 
 import math
 from collections.abc import Sequence
