@@ -14,6 +14,7 @@ from spinal.documents.comparison import Statement
 from tests.support.contents import content
 
 EVEN = 0.05
+# The first example of a depth makes a whole comparison, so that none has a deadline.
 scatters = st.integers(0, 2**32 - 1).map(lambda seed: np.random.default_rng(seed).uniform(1 - EVEN, 1 + EVEN, 60))
 
 
@@ -39,7 +40,7 @@ def named_blocks(found: Statement) -> set[int]:
     return {block for low, high in found.blocks for block in range(low, high + 1)}
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(changed_sets(), arrays.arrays(np.float64, 40, elements=st.floats(0.0, 1e3, allow_subnormal=False)))
 def test_identical_blocks_are_never_named_and_80_percent_is_80_percent(
     which: tuple[int, list[int]], values: np.ndarray
@@ -60,7 +61,7 @@ def test_identical_blocks_are_never_named_and_80_percent_is_80_percent(
             assert held >= 0.8 * rest * (1 - 1e-9)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(2, 60), scatters)
 def test_a_flat_profile_has_neither_outlier_nor_band(depth: int, scatter: np.ndarray) -> None:
     found = of_block_swap(scatter[:depth], list(range(1, depth + 1)))
@@ -68,6 +69,7 @@ def test_a_flat_profile_has_neither_outlier_nor_band(depth: int, scatter: np.nda
     assert f"would need {flat_need(depth)} for 80%" in (found[0].null or "")
 
 
+@settings(deadline=None)
 @given(st.integers(5, 60), scatters, st.data())
 def test_outliers_are_those_that_were_planted(count: int, scatter: np.ndarray, data: st.DataObject) -> None:
     planted = data.draw(st.sets(st.integers(0, count - 1), max_size=(count - 1) // 4))
@@ -83,7 +85,7 @@ def test_among_fewer_than_five_places_nothing_stands_out(count: int, scatter: np
     assert outliers(profile).places == ()
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(1, 15), st.integers(2, 15), st.integers(1, 15), st.integers(0, 10), st.integers(0, 10), scatters)
 def test_two_runs_with_identical_blocks_between_are_two_bands(
     first: int, longer: int, gap: int, before: int, after: int, scatter: np.ndarray
@@ -121,6 +123,7 @@ def test_a_run_among_blocks_that_barely_change_is_a_band(depth: int, scatter: np
         assert high - low + 1 >= 0.8 * length * (1 - 2 * EVEN)
 
 
+@settings(deadline=None)
 @given(st.integers(5, 40), scatters, st.integers(-30, 30))
 def test_the_unit_of_a_profile_says_nothing(count: int, scatter: np.ndarray, exponent: int) -> None:
     profile = scatter[:count] ** 8

@@ -166,31 +166,38 @@ def _inside(account: Account, content: ComparisonContent, facts: Facts) -> Itera
     parts = [part for part in account.places if not part.identical]
     sign = -1.0 if (account.total.value or 0.0) < 0.0 else 1.0
     weights = np.array([max(0.0, sign * (part.phi.value or 0.0)) for part in parts])
-    far = outliers(weights)
-    # A place that cannot be told from 0 is no outlier, however far above the others it lies.
-    sure = [i for i in far.places if parts[i].phi.significant is not False]
+    significant = np.array([part.phi.significant is True for part in parts])
+    far = outliers(weights, significant)
     name = READ_OUTS.get(account.read_out, account.read_out)
-    if sure:
-        said = [f"{_name(parts[i].place)} ({share_of(parts[i].share)})" for i in sure]
+    if far.places:
+        said = [f"{_name(parts[i].place)} ({share_of(parts[i].share)})" for i in far.places]
+        stands = "stands" if len(said) == 1 else "stand"
         yield Statement(
             about=account.read_out,
             kind="outlier",
-            text=sentence(
-                f"of all places that carry {name}, {listed(said)} {'stands' if len(said) == 1 else 'stand'} out"
-            ),
+            text=sentence(f"of all places that carry {name}, {listed(said)} {stands} out"),
             null=chance_in_words(far, len(parts), "places"),
-            blocks=runs(parts[i].block or 0 for i in sure if parts[i].block is not None),
+            blocks=runs(parts[i].block or 0 for i in far.places if parts[i].block is not None),
         )
     inside = [i for i in range(len(parts)) if parts[i].block is not None]
     blocks = [parts[i].block or 0 for i in inside]
     own = replace(facts, unchanged=tuple(block for block in range(1, facts.depth + 1) if block not in blocks))
     what = f"what blocks carry of {name}"
     if len(blocks) > 1:
-        beside = [inside.index(i) for i in sure if i in inside]
+        beside = [inside.index(i) for i in far.places if i in inside]
+        sure = [parts[i].block or 0 for i in inside if significant[i] and i not in far.places]
         for made in beside_outliers(what, account.read_out, weights[inside], blocks, beside, own):
-            yield _with_terminal(made, account, content)
+            known = all(any(low <= block <= high for block in sure) for low, high in made.blocks)
+            yield _with_terminal(made, account, content) if known or made.kind != "band" else _not_told(made, what)
     elif blocks and weights[inside].any():
         yield from placed(what, account.read_out, weights[inside], blocks, own)
+
+
+def _not_told(made: Statement, what: str) -> Statement:
+    """In place of a band without a part that can be told from 0: noise has windows, too."""
+    rest = f"the rest of {what}" if " rest of " in made.text else what
+    text = f"{rest} has no sure place among them: its parts cannot be told from 0 one by one"
+    return Statement(about=made.about, kind="none", text=sentence(text), null=made.null)
 
 
 def _with_terminal(made: Statement, account: Account, content: ComparisonContent) -> Statement:

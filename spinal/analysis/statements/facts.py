@@ -13,6 +13,8 @@ class Facts:
     """What changed between the sides, before anything is measured on prompts."""
 
     depth: int
+    same_weights: bool
+    """Whether every tensor is the same on both sides, in the blocks and outside them."""
     unchanged: tuple[int, ...]
     """Blocks that are the same on both sides."""
     compared_settings: bool
@@ -60,13 +62,15 @@ def facts_of(content: ComparisonContent) -> Facts:
     equal = tuple(layer.layer for layer in blocks if layer.weight_change == 0.0)
     computing = tuple(one for one in content.settings if one.computes)
     recorded = bool(content.unchanged_blocks)
+    outside = {name: change for name, change in content.weight_change_other.items() if change > 0.0}
     return Facts(
         depth=len(blocks),
+        same_weights=content.identical or (len(equal) == len(blocks) and not outside),
         # Under another configuration equal tensors compute something else.
         unchanged=content.unchanged_blocks if recorded or computing else equal,
         compared_settings=recorded,
         same_tensors=equal,
-        outside={name: change for name, change in content.weight_change_other.items() if change > 0.0},
+        outside=outside,
         measured=any(layer.weight_change is not None for layer in blocks),
         computing=computing,
         other=tuple(one for one in content.settings if not one.computes),

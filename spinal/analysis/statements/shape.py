@@ -21,7 +21,10 @@ EVEN = 0.2
 """Scatter, relative to the median, that any profile is granted: what is not twice the median is no outlier, however
 even the rest is."""
 BY_CHANCE = 0.01
-"""Among few places normal scatter alone goes beyond ``FAR``; what it does more often than this is no outlier."""
+"""Among few places normal scatter alone goes beyond ``FAR``: an outlier lies where it does that more rarely than so."""
+HOLDS = 2.0
+"""An outlier holds at least this many times a flat profile's part: where nearly all lies in one place, the median of
+the others is next to nothing, and so would be an outlier above it."""
 CHANCE_DRAWS = 4000
 SPREAD = 0.8
 """A window is as good as the whole where it is this part of the flat profile's, or longer."""
@@ -64,20 +67,21 @@ def flat_need(count: int) -> int:
     return math.ceil(SHARE * count)
 
 
-def outliers(weights: Array) -> Outliers:
-    """Places of a profile (n,) above median + ``FAR`` MAD, at least ``FEWEST`` places."""
+def outliers(weights: Array, sure: npt.NDArray[np.bool_] | None = None) -> Outliers:
+    """Places of a profile (n,) above median + ``FAR`` MAD, at least ``FEWEST`` places. Only those that are ``sure``
+    (n,), where it is given: a place that cannot be told from 0 stands out of nothing."""
     nothing = Outliers((), 0.0, 1.0)
     if weights.size < FEWEST or not weights.any():
         return nothing
     middle = float(np.median(weights))
     scatter = max(float(np.median(np.abs(weights - middle))), EVEN * middle)
-    found = np.flatnonzero(weights > middle + FAR * scatter)
+    farthest = _farthest(weights.size)
+    far = weights > middle + max(FAR, float(np.quantile(farthest, 1 - BY_CHANCE))) * scatter
+    found = np.flatnonzero(far & (weights >= HOLDS * weights.mean()) & (True if sure is None else sure))
     if not found.size:
         return nothing
     distance = float((weights[found].min() - middle) / scatter) if scatter > 0.0 else math.inf
-    chance = float(np.mean(_farthest(weights.size) >= distance))
-    if chance > BY_CHANCE:
-        return nothing
+    chance = float(np.mean(farthest >= distance))
     return Outliers(tuple(int(i) for i in found), float(weights[found].sum() / weights.sum()), chance)
 
 

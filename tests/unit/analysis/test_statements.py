@@ -106,6 +106,18 @@ PAIRS: dict[str, tuple[Comparison, list[str], list[str]]] = {
          "the same weights compute something else", "spread over the depth", "The configuration carries all of"],
         ["there is no change to place", "bit-identical", "No block"],
     ),
+    "rope, as a checkpoint of its own": (
+        content(np.linspace(0.2, 0.4, DEPTH), settings=[ROPE]).model_copy(update={"layers": tuple(
+            layer.model_copy(update={
+                "weight_change": 0.0 if layer.layer else None,
+                "block_swap": Estimate(value=0.3) if layer.layer else layer.block_swap,
+            })
+            for layer in content().layers
+        )}),
+        ["Both sides hold the same weights", "configuration differs in rope_theta: 10000.0 -> 500.0",
+         "the same weights compute something else", "spread over the depth"],
+        ["there is no change to place", "bit-identical", "No block", "is exactly 0"],
+    ),
     "rope, where block swap was not measured so": (
         content(identical=True, settings=[ROPE], unchanged=()),
         ["No block computes anything else than in the reference; outside the blocks, "
@@ -169,6 +181,18 @@ PAIRS: dict[str, tuple[Comparison, list[str], list[str]]] = {
          "stand out.",
          "The rest of what blocks carry of the preference margin is spread over the depth", "blocks 17-24 carry"],
         ["KL"],
+    ),
+    "one block carries nearly all, beside noise": (
+        content(np.full(DEPTH, 0.1), accounts={"kl": account(
+            {**parts(0.001 * np.arange(DEPTH) ** 2 / DEPTH), "block 12": 1.0}, read_out="kl")}),
+        ["Of all places that carry KL(reference || candidate), block 12 (8", " stands out."],
+        ["block 23 (", "block 24 (", "the rest of what blocks carry"],
+    ),
+    "parts that cannot be told from 0 one by one": (
+        content(np.full(DEPTH, 0.1), accounts={"kl": account(
+            parts(profile((3, 9), of=0.01)), read_out="kl", error=0.2)}),
+        ["What blocks carry of KL(reference || candidate) has no sure place among them"],
+        ["3-8", "3-9", "stands out", "of what blocks carry of KL(reference || candidate) sits in"],
     ),
     "a margin that falls": (
         content(profile((12, 13)), unchanged=others((12, 13)), accounts={"margin": account(
