@@ -20,6 +20,7 @@ from spinal.analysis.nulls import depth_null, halves_null, self_null
 from spinal.analysis.prompt_changes import looked_at, prompt_changes
 from spinal.analysis.remarks import remarks
 from spinal.analysis.scores import delta_align_draws, floor_values, score
+from spinal.analysis.statements import statements
 from spinal.analysis.uncertainty import draw_shares, shares_of
 from spinal.documents.account import Account, AccountContrast
 from spinal.documents.base import Provenance
@@ -99,7 +100,7 @@ def compare(
         frame=frame,
         accounts=accounts,
     )
-    return ComparisonContent(
+    content = ComparisonContent(
         digest=comparison_digest(
             reference.digest,
             candidate.digest,
@@ -148,6 +149,7 @@ def compare(
         ),
         provenance=provenance,
     )
+    return content.model_copy(update={"statements": statements(content)})
 
 
 def comparison_digest(

@@ -20,12 +20,16 @@ from spinal.analysis.uncertainty import (
 )
 from spinal.documents.capture import Capture, PositionsCapture
 from spinal.documents.comparison import Scores
+from spinal.documents.editions import FORMER
 from spinal.documents.trace import WINDOWS
 from spinal.profile import MeasurementProfile
 
 Array = npt.NDArray[np.float64]
 Nodes = npt.NDArray[np.intp]
-FOOTPRINT_PROFILES = ("weights", "block_swap", "function")
+FOOTPRINT_PROFILES = ("block_swap", "function")
+"""Weight change is none of them: permuted neurons and folded gains move weights and leave the function as it was."""
+FORMER_FOOTPRINT_PROFILES = ("weights", *FOOTPRINT_PROFILES)
+"""Under the edition of the release before, which shares its documents with it."""
 CURVE_SCORES = ("contraction_rise", "transport_fall", "delta_align", "coherence_reference", "coherence")
 BIASED = ("coherence", "coherence_reference", "spinal_score")
 """Noise only ever lengthens an arc: see ``corrected_interval``."""
@@ -108,7 +112,7 @@ def score(pair: Pair, profiles: dict[str, DepthProfile]) -> Scores:
     before, after = both_curves(pair)
     nodes = terminal_nodes(pair.terminal)
     values, draws = curve_scores(before, after, nodes)
-    values["footprint"], draws["footprint"] = _footprint(profiles, pair.terminal, pair.shares.shape[0])
+    values["footprint"], draws["footprint"] = _footprint(pair, profiles)
     weights = {
         "delta_align": profile.weight_delta,
         "coherence": profile.weight_coherence,
@@ -141,11 +145,13 @@ def curve_scores(before: Curves, after: Curves, nodes: Nodes) -> tuple[dict[str,
     return {name: float(value[0]) for name, value in found.items()}, strength(*drawn, nodes, blocks)
 
 
-def _footprint(profiles: dict[str, DepthProfile], terminal: tuple[int, int], draws: int) -> tuple[float, Array]:
-    """Mean terminal share of the three profiles; a profile without replicates counts as known exactly."""
-    values = np.array([terminal_shares(profiles[name].weights[None, :], terminal)[0] for name in FOOTPRINT_PROFILES])
+def _footprint(pair: Pair, profiles: dict[str, DepthProfile]) -> tuple[float, Array]:
+    """Mean terminal share of the profiles; a profile without replicates counts as known exactly."""
+    terminal, draws = pair.terminal, pair.shares.shape[0]
+    names = FORMER_FOOTPRINT_PROFILES if pair.edition == FORMER else FOOTPRINT_PROFILES
+    values = np.array([terminal_shares(profiles[name].weights[None, :], terminal)[0] for name in names])
     replicates = []
-    for name, value in zip(FOOTPRINT_PROFILES, values, strict=True):
+    for name, value in zip(names, values, strict=True):
         drawn = profiles[name].replicates
         replicates.append(np.full(draws, value) if drawn is None else terminal_shares(drawn, terminal))
     return float(values.mean()), np.mean(replicates, axis=0)
