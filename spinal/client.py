@@ -100,7 +100,8 @@ class Client:
         prompt_set : str, optional
             Name of a built-in set, or digest of a stored one.
         profile : dict, optional
-            Knobs that differ from the defaults, for example ``{"max_tokens": 256}``.
+            Name of a profile and the knobs that differ from its defaults, for example
+            ``{"name": "spinal/1", "max_tokens": 256}``.
         labels : dict of str, optional
             Shown with the audit, and to filter by.
         priority : int, optional
@@ -194,12 +195,20 @@ class Client:
         return self._pages("/v1/audits", filters)
 
     def scores(self, audit_id: str) -> JsonObject:
-        """Localization, strength, damage, controls and verdict of an audit with a reference.
+        """What an audit with a reference found, without the layers.
+
+        Returns
+        -------
+        dict
+            ``accounts`` say what carries the change, ``localization`` what computes something else, ``statements`` both
+            in words; ``damage``, ``nulls`` and ``verdict`` whether the model still works (``ScoresOut`` of
+            openapi.yaml).
 
         Examples
         --------
-        >>> client.scores(audit_id)["verdict"]["outcome"]
-        'pass'
+        >>> found = client.scores(audit_id)
+        >>> found["verdict"]["outcome"], [statement["text"] for statement in found["statements"]]
+        ('pass', ['the preference margin is carried by blocks 1-8'])
         """
         return self._json("GET", f"/v1/audits/{audit_id}/scores")
 
@@ -266,8 +275,14 @@ class Client:
         """
         return self._pages("/v1/models", {})
 
-    def store_prompt_set(self, prompts: Sequence[str | list[dict[str, str]]], *, name: str | None = None) -> JsonObject:
-        """Store a prompt set of texts or of the messages of chats; its digest is what :meth:`submit` takes.
+    def store_prompt_set(
+        self, prompts: Sequence[str | list[dict[str, str]] | JsonObject], *, name: str | None = None
+    ) -> JsonObject:
+        """Store a prompt set of texts, of messages of chats, or of records; its digest is what :meth:`submit` takes.
+
+        A record is ``{"prompt": ...}`` or ``{"messages": ...}`` with what else is known of it: its own answer
+        (``continuation``), an answer that was not preferred to that (``rejected``), openings of an answer that refuses
+        (``refusal``), and its ``category``.
 
         Examples
         --------
@@ -341,7 +356,9 @@ class Client:
             pause = min(pause * 2, 5.0)
 
 
-def _prompt_in(prompt: str | list[dict[str, str]]) -> JsonObject:
+def _prompt_in(prompt: str | list[dict[str, str]] | JsonObject) -> JsonObject:
+    if isinstance(prompt, dict):
+        return prompt
     return {"prompt": prompt} if isinstance(prompt, str) else {"messages": prompt}
 
 

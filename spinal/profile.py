@@ -9,9 +9,9 @@ default changes no identity; and the defaults of a name never change: other defa
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, Self, TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 
 from spinal.documents.canonical import digest_of
 from spinal.documents.editions import FORMER, PRESENT
@@ -68,7 +68,7 @@ class MeasurementProfile(BaseModel):
     window_last: Annotated[Literal["bulk", "body", "wide", "tail"], TRACE] = "bulk"
     window_all: Annotated[Literal["bulk", "body", "wide", "tail"], TRACE] = "body"
     jackknife_groups: Annotated[int, Field(ge=4, le=256), TRACE] = 16
-    """Groups of the delete-group jackknife, used where rows do not outnumber dimensions."""
+    """Groups of the delete-group jackknife of engines before 4, where rows do not outnumber dimensions."""
     parity_tolerance: Annotated[float, Field(gt=0.0, le=0.1), TRACE] = 1e-3
     """Largest mean Fisher-Rao distance (radians) between lens(r_D) and the model's own output."""
 
@@ -105,13 +105,17 @@ class MeasurementProfile(BaseModel):
     noise_draws: Annotated[int, Field(ge=0, le=64), COMPARE] = 0
     """Draws of the matched-noise control; 0 leaves it out. Each costs about as much as a trace."""
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _defaults_of_its_name(cls, given: Any) -> Any:
+    def _defaults_of_its_name(cls, given: Any, build: ModelWrapValidatorHandler[Self]) -> Self:
         if not isinstance(given, dict):
-            return given
+            return build(given)
         name = given.get("name", cls.model_fields["name"].default)
-        return OTHER_DEFAULTS.get(name if isinstance(name, str) else "", {}) | given
+        others = OTHER_DEFAULTS.get(name if isinstance(name, str) else "", {})
+        made = build(others | given)
+        # What was sent says which request it was: a default is not sent, under any name.
+        made.model_fields_set.difference_update(others.keys() - given.keys())
+        return made
 
     @property
     def reads_behaviour(self) -> bool:
@@ -140,9 +144,19 @@ class MeasurementProfile(BaseModel):
         if scheme != FORMER.scheme:
             return digest_of(self.asked(knobs), scheme)
         # The release before knew no defaults: every knob that it had stood in a fingerprint.
-        table = self.table()
-        known = {knob for knob in knobs if table[knob].since <= FORMER.since}
-        return digest_of(self.model_dump(mode="json", include={"name", *known}), scheme)
+        return digest_of(self.model_dump(mode="json", include={"name", *(knobs & self.known_before())}), scheme)
+
+    @classmethod
+    def known_before(cls) -> set[str]:
+        """Names of the knobs that the release before has."""
+        return {name for name, knob in cls.table().items() if knob.since <= FORMER.since}
+
+    def spelled_out(self) -> dict[str, Any]:
+        """The profile as the release before, asked for the same, would have written it: every knob that it knows, with
+        its own default where none was sent; and beside them whatever was sent, known or not."""
+        sent = self.model_dump(mode="json", exclude_unset=True)
+        before = type(self)(name="spinal/1")
+        return before.model_dump(mode="json", include={"name", *self.known_before()}) | sent
 
     def asked(self, knobs: set[str]) -> dict[str, Any]:
         """The name, and of ``knobs`` those that differ from its defaults: the profile by value, as JSON."""

@@ -197,7 +197,8 @@ RESULT_ERRORS = (*ACCESS, errors.AuditNotFound, errors.AuditNotFinished, errors.
     responses=documented(*RESULT_ERRORS, errors.AuditHasNoScores),
 )
 async def scores(audit_id: UUID, reader: Reader) -> Response:
-    """Localization, strength, damage and controls, with intervals and minimum detectable effects."""
+    """What carries the change (``accounts``) beside what computes something else (``localization``), in words
+    (``statements``) and in numbers; strength, damage and controls, with intervals and minimum detectable effects."""
     return await reader.read(_scores, audit_id)
 
 

@@ -12,10 +12,25 @@ from service.runs.held import prompt_set_of, without_hosts
 from service.runs.kinds import KINDS
 from service.runs.lifecycle import IN_FLIGHT
 from service.runs.specs import SIDES
-from spinal.documents.comparison import Comparison, Damage, Localization, Null, Outcome, Scores, Verdict
+from spinal.documents.account import Account, AccountContrast
+from spinal.documents.comparison import (
+    Comparison,
+    Damage,
+    Frame,
+    Looked,
+    Null,
+    Outcome,
+    PromptChange,
+    Scores,
+    SettingDifference,
+    Statement,
+    Verdict,
+)
+from spinal.documents.localization import Localization
 from spinal.profile import MeasurementProfile
 from spinal.prompts.builtin import DEFAULT_SET
 
+DEFAULT_PROFILE = MeasurementProfile().name
 State = Literal["QUEUED", "RUNNING", "SUCCEEDED", "FAILED", "CANCELLED"]
 
 
@@ -52,7 +67,8 @@ class AuditIn(BaseModel):
         "weights_digest_mismatch.",
     )
     profile: MeasurementProfile = Field(
-        default_factory=MeasurementProfile, description="Knobs that differ from profile spinal/1."
+        default_factory=MeasurementProfile,
+        description=f"Name of a profile and the knobs that differ from its defaults; without a name {DEFAULT_PROFILE}.",
     )
     labels: Labels = Field(default_factory=dict)
     priority: Annotated[int, Field(ge=-10, le=10, strict=True)] = 0
@@ -72,10 +88,10 @@ class AuditIn(BaseModel):
         return {} if self.expected_weights_digest is None else {"candidate": self.expected_weights_digest}
 
     def spelled_out(self) -> dict[str, Any]:
-        """Every member with its default; without those that came later and are not used, so that releases from before
-        know the request again."""
+        """Every member with the default that it had in the first release; without those that came later and are not
+        used, so that releases from before know the request again."""
         later = {"expected_weights_digest"} if self.expected_weights_digest is None else set()
-        return self.model_dump(mode="json", exclude=later)
+        return self.model_dump(mode="json", exclude=later) | {"profile": self.profile.spelled_out()}
 
 
 def _name_kinds(schema: dict[str, Any]) -> None:
@@ -231,10 +247,26 @@ class ScoresOut(BaseModel):
     audit: UUID
     comparison: str
     verdict: Verdict
+    statements: list[Statement] = Field(description="Where the change sits and what carries it, in words.")
+    accounts: dict[str, Account] = Field(
+        description="What carries the change: by read-out, how much of it each part of the model carries."
+    )
+    control_accounts: dict[str, Account] = Field(description="The same of the control against the reference.")
+    noise_accounts: dict[str, Account] = Field(description="The same of matched random noise.")
+    account_contrasts: dict[str, AccountContrast] = Field(description="Candidate minus control, by read-out.")
+    localization: dict[str, Localization] = Field(
+        description="What computes something else: where each profile over the blocks concentrates."
+    )
     scores: Scores
-    localization: dict[str, Localization]
     damage: Damage
     nulls: dict[str, Null]
+    settings: list[SettingDifference] = Field(
+        description="Keys of configuration, generation configuration and chat template on which both sides differ."
+    )
+    frame: Frame | None = Field(description="Whether both sides write their residuals in one basis; null if not read.")
+    unchanged_blocks: list[int]
+    looked_at: list[Looked] = Field(description="How many prompts of each category were read, and for what.")
+    prompt_changes: list[PromptChange] = Field(description="The prompts that moved most, first.")
     warnings: list[str]
 
     @classmethod
@@ -243,9 +275,19 @@ class ScoresOut(BaseModel):
             audit=audit,
             comparison=comparison.digest,
             verdict=comparison.verdict,
-            scores=comparison.scores,
+            statements=list(comparison.statements),
+            accounts=comparison.accounts,
+            control_accounts=comparison.control_accounts,
+            noise_accounts=comparison.noise_accounts,
+            account_contrasts=comparison.account_contrasts,
             localization={str(name): place for name, place in comparison.localization.items()},
+            scores=comparison.scores,
             damage=comparison.damage,
             nulls=comparison.nulls,
+            settings=list(comparison.settings),
+            frame=comparison.frame,
+            unchanged_blocks=list(comparison.unchanged_blocks),
+            looked_at=list(comparison.looked_at),
+            prompt_changes=list(comparison.prompt_changes),
             warnings=list(comparison.warnings),
         )

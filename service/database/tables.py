@@ -104,6 +104,9 @@ class PromptSetRecord(Record):
     name: Mapped[str | None]
     prompts: Mapped[list[Any]]
     continuations: Mapped[list[Any]]
+    later: Mapped[dict[str, Any]] = mapped_column(server_default=EMPTY)
+    """All members of a set that has more than prompts and continuations, of which both columns are then empty: code
+    from before would read it without the others under its digest, and refuses an empty set."""
     count: Mapped[int]
     scheme: Mapped[str] = mapped_column(server_default=FORMER_SCHEME)
     """Under which its digests were made (``spinal.documents.canonical``)."""
@@ -286,6 +289,9 @@ class ComparisonRecord(Record):
     candidate_digest: Mapped[str] = mapped_column(ForeignKey("traces.digest"))
     comparison_fingerprint: Mapped[str]
     document: Mapped[dict[str, Any]]
+    """``spinal.comparison/1`` without the members in ``later``."""
+    later: Mapped[dict[str, Any]] = mapped_column(server_default=EMPTY)
+    """Members of the document that code from before does not know, and would refuse."""
     content_digest_rfc8785: Mapped[str | None]
     """sha256 of the whole document under RFC 8785; null in rows of code from before."""
     scheme: Mapped[str] = mapped_column(server_default=FORMER_SCHEME)

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from service.runs.kinds import KINDS
 from service.traces.store import content_digest, load_trace_document
 from spinal.documents.editions import FORMER
+from spinal.documents.later import put_back
 from spinal.documents.trace import Reading, trace_digest
 
 DIGESTS = "a trace's content recomputes to its digest"
@@ -166,9 +167,18 @@ def _recomputes(session: Session, row: Row[Any]) -> bool:
 def _unlike_their_digest(session: Session, last_s: float | None) -> list[str]:
     """Comparisons whose content is not that which was stored. Rows of code from before have no digest to hold it to."""
     stored = session.execute(
-        text("""SELECT digest, document, content_digest_rfc8785 FROM comparisons
+        text("""SELECT digest, document, later, content_digest_rfc8785 FROM comparisons
                 WHERE content_digest_rfc8785 IS NOT NULL AND (CAST(:last AS float8) IS NULL
                   OR created_at > now() - make_interval(secs => :last))"""),
         {"last": last_s},
     )
-    return [row.digest for row in stored if content_digest(row.document) != row.content_digest_rfc8785]
+    return [row.digest for row in stored if not _is_whole(row)]
+
+
+def _is_whole(row: Row[Any]) -> bool:
+    """Whether a comparison's document, with what stands apart from it, is that which was stored."""
+    try:
+        return content_digest(put_back(row.document, row.later)) == row.content_digest_rfc8785
+    except (ValueError, TypeError, AttributeError):
+        # Not even a document any more: its parts do not fit together.
+        return False

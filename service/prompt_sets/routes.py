@@ -22,7 +22,12 @@ router = APIRouter(prefix="/v1", tags=["catalog"])
     operation_id="storePromptSet",
     status_code=201,
     responses=documented(
-        *ACCESS, errors.BodyMalformed, errors.BodyTooLarge, errors.MediaTypeUnsupported, errors.PromptSetEmpty
+        *ACCESS,
+        errors.BodyMalformed,
+        errors.BodyTooLarge,
+        errors.MediaTypeUnsupported,
+        errors.PromptSetEmpty,
+        errors.PromptSetInvalid,
     ),
 )
 def store(body: PromptSetIn, ledger: LedgerDep, caller: Writer) -> PromptSetOut:

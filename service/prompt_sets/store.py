@@ -8,20 +8,31 @@ from sqlalchemy.orm import Session
 
 from spinal.errors import PromptSetNotFound
 from spinal.prompts.builtin import is_builtin
-from spinal.prompts.sets import PromptSet, prompt_from_json, prompt_to_json
+from spinal.prompts.sets import FURTHER, PromptSet, prompt_from_json, prompt_to_json
 
 
 def store_prompt_set(session: Session, prompts: PromptSet) -> None:
-    """Insert the content of a prompt set, once. Content is shared by all tenants: only built-in sets have a name."""
+    """Insert the content of a prompt set, once. Content is shared by all tenants: only built-in sets have a name.
+
+    The release before would pass over the members that not every set has, and measure something else under the set's
+    digest: of a set with any of them it finds no prompt (``PromptSetRecord.later``), and refuses it."""
+    members: dict[str, Any] = {
+        "prompts": [prompt_to_json(prompt) for prompt in prompts.prompts],
+        "continuations": prompts.continuations,
+    }
+    further = {name: getattr(prompts, name) for name in FURTHER if getattr(prompts, name)}
+    known, later = ({"prompts": [], "continuations": []}, members | further) if further else (members, {})
     session.execute(
-        text("""INSERT INTO prompt_sets (digest, name, prompts, continuations, count)
-                VALUES (:digest, :name, CAST(:prompts AS jsonb), CAST(:continuations AS jsonb), :count)
+        text("""INSERT INTO prompt_sets (digest, name, prompts, continuations, later, count)
+                VALUES (:digest, :name, CAST(:prompts AS jsonb), CAST(:continuations AS jsonb), CAST(:later AS jsonb),
+                  :count)
                 ON CONFLICT (digest) DO NOTHING"""),
         {
             "digest": prompts.digest,
             "name": prompts.name if is_builtin(prompts) else None,
-            "prompts": json.dumps([prompt_to_json(prompt) for prompt in prompts.prompts]),
-            "continuations": json.dumps(prompts.continuations),
+            "prompts": json.dumps(known["prompts"]),
+            "continuations": json.dumps(known["continuations"]),
+            "later": json.dumps(later),
             "count": len(prompts),
         },
     )
@@ -46,7 +57,7 @@ def find_prompt_set(session: Session, tenant: str, named: str) -> PromptSet:
 
     A set that nobody has is found by its digest: processes of the release before store sets without saying for whom."""
     row = session.execute(
-        text("""SELECT own.name, p.prompts, p.continuations FROM prompt_sets p
+        text("""SELECT own.name, p.prompts, p.continuations, p.later FROM prompt_sets p
                 LEFT JOIN tenant_prompt_sets own ON own.digest = p.digest AND own.tenant = :tenant
                 WHERE own.name = :named OR (p.digest = :named AND (own.tenant IS NOT NULL OR NOT EXISTS (
                   SELECT 1 FROM tenant_prompt_sets other WHERE other.digest = p.digest)))
@@ -61,7 +72,7 @@ def find_prompt_set(session: Session, tenant: str, named: str) -> PromptSet:
 def load_prompt_set(session: Session, digest: str) -> PromptSet:
     """The content that a run needs; raises PromptSetNotFound."""
     row = session.execute(
-        text("SELECT name, prompts, continuations FROM prompt_sets WHERE digest = :d"), {"d": digest}
+        text("SELECT name, prompts, continuations, later FROM prompt_sets WHERE digest = :d"), {"d": digest}
     ).one_or_none()
     if row is None:
         raise PromptSetNotFound(f"no prompt set {digest}", hint="POST it to /v1/prompt-sets first")
@@ -69,7 +80,15 @@ def load_prompt_set(session: Session, digest: str) -> PromptSet:
 
 
 def _made(row: Row[Any]) -> PromptSet:
-    return PromptSet(tuple(map(prompt_from_json, row.prompts)), tuple(row.continuations), row.name)
+    members = {"prompts": row.prompts, "continuations": row.continuations} | row.later
+    return PromptSet(
+        prompts=tuple(map(prompt_from_json, members["prompts"])),
+        continuations=tuple(members["continuations"]),
+        name=row.name,
+        rejected=tuple(members.get("rejected", ())),
+        refusals=tuple(tuple(openings or ()) for openings in members.get("refusals", ())),
+        categories=tuple(members.get("categories", ())),
+    )
 
 
 def list_prompt_sets(session: Session, tenant: str, limit: int) -> list[Row[tuple[str, str | None, int]]]:

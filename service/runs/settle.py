@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from service.runs.lifecycle import TERMINAL, State, audit_state
 from spinal.documents.comparison import Comparison, Verdict
+from spinal.documents.later import put_back
 from spinal.policy.decide import POLICY, judged
 
 UNREADABLE = "the comparison was written by newer code than that which settled the audit; submit it again"
@@ -83,16 +84,17 @@ def settle_audit(session: Session, audit_id: UUID, verdicts: dict[str, dict[str,
 def _verdict(session: Session, comparison: str) -> dict[str, Any] | None:
     """What today's default policy says of a stored comparison. One that this code cannot read, because newer code wrote
     it, keeps the verdict that it carries; where it carries none, nothing can be said."""
-    document: dict[str, Any] | None = session.execute(
-        text("SELECT document FROM comparisons WHERE digest = :comparison"), {"comparison": comparison}
-    ).scalar()
-    if document is None:
+    stored = session.execute(
+        text("SELECT document, later FROM comparisons WHERE digest = :comparison"), {"comparison": comparison}
+    ).one_or_none()
+    if stored is None:
         return None
     try:
+        document = put_back(stored.document, stored.later)
         return judged(Comparison.model_validate(document)).verdict.model_dump(mode="json")
     except ValidationError:
         unreadable = Verdict(outcome="inconclusive", policy=POLICY, reasons=(UNREADABLE,))
-        carried: dict[str, Any] = document.get("verdict") or unreadable.model_dump(mode="json")
+        carried: dict[str, Any] = stored.document.get("verdict") or unreadable.model_dump(mode="json")
         return carried
 
 

@@ -16,6 +16,9 @@ from spinal.profile import MeasurementProfile, Stage
 SIDES = ("reference", "candidate", "control")
 """Roles of a comparison's traces, in the order in which they are compared."""
 
+NAMES_SINCE = {"spinal/2": 5}
+"""Name of a profile -> the version of specifications that first knew it; the others are known ever since."""
+
 
 def newest_version() -> int:
     """The newest version of specifications that this code can carry out: that of its newest knob."""
@@ -25,9 +28,10 @@ def newest_version() -> int:
 def spec_version(spec: dict[str, Any]) -> int:
     """The version that a worker has to know to carry out ``spec``: a worker claims no run of a newer one than its own.
     It grows with the knobs that are set, so that older workers go on with what they can do."""
-    table = MeasurementProfile.table()
-    knobs = (table[knob].since for knob in spec.get("profile", {}) if knob in table)
-    return max([edition_of(spec).since, *knobs, *(spec_version(needed) for needed in needs(spec).values())])
+    table, profile = MeasurementProfile.table(), spec.get("profile", {})
+    named = NAMES_SINCE.get(profile.get("name"), FORMER.since)
+    knobs = (table[knob].since for knob in profile if knob in table)
+    return max([edition_of(spec).since, named, *knobs, *(spec_version(needed) for needed in needs(spec).values())])
 
 
 def edition_of(spec: dict[str, Any]) -> Edition:

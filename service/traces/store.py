@@ -11,15 +11,15 @@ from service.runs.settle import HELD, HOLDERS
 from spinal.documents.canonical import digest_of
 from spinal.documents.comparison import Comparison
 from spinal.documents.editions import FORMER, PRESENT
+from spinal.documents.later import OF_COMPARISONS, OF_TRACES, put_back, take_out
 from spinal.documents.names import unnamed_comparison, unnamed_trace
 from spinal.documents.trace import Trace
 from spinal.errors import TraceNotFound
 
 COLUMNS = ("contraction", "contraction_se", "transport", "transport_se", "entropy", "effective_rank")
 """Members of a position object that are columns of ``trace_layers``; the others travel in ``detail``."""
-LATER = ("reading", "vocabulary")
-LATER_OF_PROMPTS = "continuation_ids_digest"
-"""Members of a trace, and one of its prompt set, that the release before does not know."""
+VERDICT_OF_BEFORE = {"outcome", "policy", "reasons"}
+"""Members of a verdict that the release before reads. The whole one belongs to an audit."""
 LARGEST_INTEGER = 2**53 - 1
 """RFC 8785 holds no larger one."""
 
@@ -51,7 +51,7 @@ def store_trace(
     document = trace.model_dump(mode="json", by_alias=True)
     whole = content_digest(document)
     layers = document.pop("layers")
-    later = _without_later(document)
+    later = take_out(document, OF_TRACES)
     inserted = session.execute(
         text("""INSERT INTO traces (digest, weights_digest, prompt_set_digest, fingerprint, engine_version, source,
                   n_layers, document, content_digest, content_digest_rfc8785, scheme, capture_uri, capture_bytes,
@@ -132,17 +132,6 @@ def stored_capture(session: Session, digest: str) -> StoredCapture | None:
     return None if row is None else StoredCapture(digest, row.capture_uri, row.capture_bytes, row.capture_sha256)
 
 
-def _without_later(document: dict[str, Any]) -> dict[str, Any]:
-    """Take out what the release before does not know; returns it."""
-    later = {name: document.pop(name) for name in LATER}
-    return later | {"prompt_set": {LATER_OF_PROMPTS: document["prompt_set"].pop(LATER_OF_PROMPTS)}}
-
-
-def _with_later(document: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
-    prompts = {} if "prompt_set" not in later else {"prompt_set": document["prompt_set"] | later["prompt_set"]}
-    return document | later | prompts
-
-
 def load_trace_document(session: Session, digest: str, *, later: bool = True) -> dict[str, Any]:
     """The whole ``spinal.trace/1`` document, or what the release before knows of it; raises TraceNotFound."""
     stored = session.execute(text("SELECT document, later FROM traces WHERE digest = :d"), {"d": digest}).one_or_none()
@@ -155,7 +144,7 @@ def load_trace_document(session: Session, digest: str, *, later: bool = True) ->
     for row in rows:
         layer = layers.setdefault(row.layer, {"layer": row.layer, "depth": row.depth, "positions": {}})
         layer["positions"][row.policy] = {**{name: getattr(row, name) for name in COLUMNS}, **row.detail}
-    head = _with_later(stored.document, stored.later) if later else stored.document
+    head = put_back(stored.document, stored.later) if later else stored.document
     return {**head, "layers": list(layers.values())}
 
 
@@ -167,12 +156,17 @@ def load_trace(session: Session, digest: str) -> Trace:
 def store_comparison(session: Session, comparison: Comparison) -> None:
     """Insert a comparison, once, without anybody's names. Its verdict goes with it as the release before
     reads it: without rules and digests."""
-    unnamed = unnamed_comparison(comparison)
-    document = unnamed.model_dump(mode="json", by_alias=True, exclude={"verdict": {"rules", "weights"}})
+    document = stored_document(comparison)
+    whole = content_digest(document)
+    later = take_out(document, OF_COMPARISONS)
+    if comparison.scorer_version == FORMER.scorer:
+        # What was asked of the release before: no more than that would have made.
+        whole, later = content_digest(document), {}
     session.execute(
         text("""INSERT INTO comparisons (digest, reference_digest, candidate_digest, comparison_fingerprint, document,
-                  content_digest_rfc8785, scheme)
-                VALUES (:digest, :reference, :candidate, :fingerprint, CAST(:document AS jsonb), :content, :scheme)
+                  later, content_digest_rfc8785, scheme)
+                VALUES (:digest, :reference, :candidate, :fingerprint, CAST(:document AS jsonb),
+                  CAST(:later AS jsonb), :content, :scheme)
                 ON CONFLICT (digest) DO NOTHING"""),
         {
             "digest": comparison.digest,
@@ -180,10 +174,18 @@ def store_comparison(session: Session, comparison: Comparison) -> None:
             "candidate": comparison.candidate.digest,
             "fingerprint": comparison.profile["comparison_fingerprint"],
             "document": json.dumps(document),
-            "content": content_digest(document),
+            "later": json.dumps(later),
+            "content": whole,
             "scheme": FORMER.scheme if comparison.scorer_version == FORMER.scorer else PRESENT.scheme,
         },
     )
+
+
+def stored_document(comparison: Comparison) -> dict[str, Any]:
+    """What is stored of a comparison, as JSON: everything but names and the newer members of its verdict."""
+    document = unnamed_comparison(comparison).model_dump(mode="json", by_alias=True)
+    verdict = {name: value for name, value in document["verdict"].items() if name in VERDICT_OF_BEFORE}
+    return document | {"verdict": verdict}
 
 
 def has_comparison(session: Session, digest: str) -> bool:
@@ -193,12 +195,12 @@ def has_comparison(session: Session, digest: str) -> bool:
 
 def load_comparison_document(session: Session, digest: str, *, layers: bool = True) -> dict[str, Any] | None:
     """The ``spinal.comparison/1`` document, or None. Its layers are most of it, and can be left out."""
-    found: dict[str, Any] | None = session.execute(
-        text("""SELECT CASE WHEN :layers THEN document ELSE jsonb_set(document, '{layers}', '[]') END
+    found = session.execute(
+        text("""SELECT CASE WHEN :layers THEN document ELSE jsonb_set(document, '{layers}', '[]') END AS document, later
                 FROM comparisons WHERE digest = :d"""),
         {"d": digest, "layers": layers},
-    ).scalar()
-    return found
+    ).one_or_none()
+    return None if found is None else put_back(found.document, found.later)
 
 
 def tenant_has_result(session: Session, tenant: str, digest: str) -> bool:
@@ -243,11 +245,11 @@ def list_traces(session: Session, tenant: str, *, weights: str | None, after: st
 
 def stored_comparison(session: Session, tenant: str, reference: str, candidate: str) -> dict[str, Any] | None:
     """The newest comparison document of two traces that one of the tenant's audits made."""
-    found: dict[str, Any] | None = session.execute(
-        text(f"""SELECT c.document FROM comparisons c
+    found = session.execute(
+        text(f"""SELECT c.document, c.later FROM comparisons c
                 WHERE c.reference_digest = :reference AND c.candidate_digest = :candidate
                   AND EXISTS (SELECT 1 FROM {HOLDERS} WHERE runs.result_digest = c.digest AND {HELD})
                 ORDER BY c.created_at DESC LIMIT 1"""),  # noqa: S608  constants of this module
         {"tenant": tenant, "reference": reference, "candidate": candidate},
-    ).scalar()
-    return found
+    ).one_or_none()
+    return None if found is None else put_back(found.document, found.later)

@@ -1,6 +1,7 @@
 """Two traces and what a joint pass over the pair told -> one Comparison. Pure: no files, no clock, no torch."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 import numpy as np
 import numpy.typing as npt
@@ -9,26 +10,33 @@ from spinal.analysis.accounts import account, blocks_of, contrast, mean_of_draws
 from spinal.analysis.comparable import check_comparable
 from spinal.analysis.controls import control_null, noise_null
 from spinal.analysis.damage import assess
+from spinal.analysis.damage.limits import LIMITS
+from spinal.analysis.floors import pair_floor
+from spinal.analysis.frames import frame_of
 from spinal.analysis.layers import Pair, layer_comparisons
 from spinal.analysis.localization import terminal_window
 from spinal.analysis.locators import DepthProfile, depth_profiles, place
-from spinal.analysis.nulls import depth_null, self_null
+from spinal.analysis.nulls import depth_null, halves_null, self_null
 from spinal.analysis.prompt_changes import looked_at, prompt_changes
 from spinal.analysis.remarks import remarks
-from spinal.analysis.scores import floor_values, score
+from spinal.analysis.scores import delta_align_draws, floor_values, score
+from spinal.analysis.statements import statements
 from spinal.analysis.uncertainty import draw_shares, shares_of
 from spinal.documents.account import Account, AccountContrast
 from spinal.documents.base import Provenance
 from spinal.documents.canonical import digest_of
 from spinal.documents.capture import Capture
-from spinal.documents.comparison import ComparisonContent, Null, Scores, Side
-from spinal.documents.editions import PRESENT, Edition
+from spinal.documents.comparison import ComparisonContent, Frame, Null, Scores, SettingDifference, Side
+from spinal.documents.editions import FORMER, PRESENT, Edition
 from spinal.documents.evidence import AccountEvidence, PairEvidence
+from spinal.documents.evidence import SettingDifference as Difference
 from spinal.documents.trace import POSITIONS, Trace, stamp_profile
 from spinal.errors import TracesNotComparable
 from spinal.profile import MeasurementProfile
 
 Array = npt.NDArray[np.float64]
+PAIRED_FLOOR_SINCE = 5
+"""Since which edition the floor of Delta_align is paired over prompts."""
 
 
 def compare(
@@ -75,20 +83,31 @@ def compare(
     )
     layers = layer_comparisons(pair)
     profiles = depth_profiles(pair)
-    localization = place(profiles, pair.terminal)
+    localization = place(profiles, pair.terminal, edition)
     scores = score(pair, profiles)
-    damage = assess(reference_capture, candidate_capture, evidence, candidate.non_finite, pair.terminal)
     nulls = _nulls(pair, profiles, scores, control)
-    floors: dict[str, float] = {}
-    accounts = _accounts(evidence.accounts, pair, floors, frame_changed=False)
+    frame = _frame(pair)
+    moved = frame is not None and frame.changed
+    floors = {of.read_out: pair_floor(pair, of.read_out) for of in (*evidence.accounts, *control_accounts)}
+    accounts = _accounts(evidence.accounts, pair, floors, frame_changed=moved)
     contrasts = _account_contrasts(evidence.accounts, control_accounts, shares)
-    return ComparisonContent(
+    damage = assess(
+        reference_capture,
+        candidate_capture,
+        evidence,
+        candidate.non_finite,
+        pair.terminal,
+        frame=frame,
+        accounts=accounts,
+    )
+    content = ComparisonContent(
         digest=comparison_digest(
             reference.digest,
             candidate.digest,
             profile,
             control[0].digest if control else None,
             without_evidence=evidence.absent,
+            settings=evidence.settings,
             edition=edition,
         ),
         reference=_side(reference),
@@ -110,6 +129,9 @@ def compare(
         nulls=nulls,
         prompt_changes=prompt_changes(pair),
         looked_at=looked_at(pair),
+        settings=tuple(SettingDifference(**asdict(difference)) for difference in evidence.settings),
+        frame=frame,
+        unchanged_blocks=_unchanged(evidence),
         accounts=accounts,
         control_accounts=_accounts(control_accounts, pair, floors, frame_changed=False),
         noise_accounts=_accounts(_mean_draws(evidence.noise_accounts), pair, floors, frame_changed=False),
@@ -127,6 +149,7 @@ def compare(
         ),
         provenance=provenance,
     )
+    return content.model_copy(update={"statements": statements(content)})
 
 
 def comparison_digest(
@@ -136,12 +159,16 @@ def comparison_digest(
     control_digest: str | None = None,
     *,
     without_evidence: str | None = None,
+    settings: Sequence[Difference] = (),
     edition: Edition = PRESENT,
 ) -> str:
     """Identity of a comparison: its traces, the scorer and every knob. One made ``without_evidence``, for that reason,
-    is another comparison than the whole one."""
+    is another comparison than the whole one. Of the ``settings`` on which both sides differ, those enter that their
+    weights digests do not hold: the same weights may lie beside other ones elsewhere."""
+    beside = [asdict(each) for each in settings if each.part != "configuration" and edition != FORMER]
     return digest_of(
         ({} if without_evidence is None else {"without_evidence": without_evidence})
+        | ({"settings": beside} if beside else {})
         | {
             "schema": "spinal.comparison/1",
             "reference": reference_digest,
@@ -156,6 +183,23 @@ def comparison_digest(
 
 def _side(trace: Trace) -> Side:
     return Side(digest=trace.digest, source=trace.model.source, weights_digest=trace.model.weights_digest)
+
+
+def _frame(pair: Pair) -> Frame | None:
+    """None where no joint pass was made."""
+    if pair.evidence.absent is not None:
+        return None
+    return frame_of(
+        pair.evidence,
+        hidden_change=LIMITS["hidden_change"].watch,
+        block_swap_mean=LIMITS["block_swap_mean"].watch,
+    )
+
+
+def _unchanged(evidence: PairEvidence) -> tuple[int, ...]:
+    """Numbers from 1 of the blocks that are the same on both sides."""
+    same = evidence.identical_blocks
+    return () if same is None else tuple(int(index) + 1 for index in np.flatnonzero(same))
 
 
 def _swap_prompts(evidence: PairEvidence) -> npt.NDArray[np.int64]:
@@ -191,9 +235,13 @@ def _account_contrasts(
 def _nulls(
     pair: Pair, profiles: dict[str, DepthProfile], scores: Scores, control: tuple[Trace, Capture] | None
 ) -> dict[str, Null]:
-    floor = floor_values(pair.reference_capture, pair.profile, pair.terminal)
+    if pair.edition.since >= PAIRED_FLOOR_SINCE:
+        floor = self_null(delta_align_draws(pair), scores.delta_align)
+    else:
+        halves = floor_values(pair.reference_capture, pair.profile, pair.terminal)
+        floor = halves_null(halves, scores.delta_align)
     nulls = {
-        "self": self_null(floor, scores.delta_align),
+        "self": floor,
         "depth": depth_null(profiles["block_swap"].weights, pair.terminal),
     }
     if pair.evidence.noise:

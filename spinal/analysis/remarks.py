@@ -114,8 +114,8 @@ def _of_controls(nulls: Mapping[str, Null]) -> Iterator[str]:
     floor = nulls["self"]
     if floor.percentile is not None and floor.percentile < 95:
         yield (
-            f"|delta_align| = {floor.observed:.4g} is within what two halves of the prompts differ by on the "
-            f"reference alone (percentile {floor.percentile:.0f}; the halves are unpaired, so this floor is high)"
+            f"|delta_align| = {floor.observed:.4g} is not beyond its floor (percentile {floor.percentile:.0f} of "
+            f"{len(floor.values)} values): {floor.note}"
         )
 
 
@@ -160,20 +160,22 @@ def _of_swap(pair: Pair) -> Iterator[str]:
 
 
 def _of_place(localization: Mapping[str, Localization]) -> Iterator[str]:
-    for name in ("block_swap", "weights"):
-        share = localization[name].terminal_share
-        if share is not None and share > NEARLY_ALL:
-            yield (
-                f"terminal share of {name} is {share:.3f}: nothing earlier moved (frozen blocks or a late adapter give "
-                "this whatever was trained)"
-            )
-    centers = {name: place.center for name, place in localization.items() if place.center is not None}
+    share = localization["block_swap"].terminal_share
+    if share is not None and share > NEARLY_ALL:
+        yield (
+            f"terminal share of block_swap is {share:.3f}: nothing earlier moved (frozen blocks or a late adapter give "
+            "this whatever was trained)"
+        )
+    # Permuted neurons and folded gains move weights where the function stays: their place is shown and argues nothing.
+    centers = {
+        name: place.center for name, place in localization.items() if place.center is not None and name != "weights"
+    }
     if centers:
         low, high = min(centers, key=lambda n: centers[n] or 0.0), max(centers, key=lambda n: centers[n] or 0.0)
         if (centers[high] or 0.0) - (centers[low] or 0.0) > APART:
             yield (
                 f"the profiles disagree on the place: centre of {low} at depth {centers[low]:.2f}, of {high} at "
-                f"{centers[high]:.2f}; block_swap and weights are the ones validated on known places"
+                f"{centers[high]:.2f}; block_swap is the one validated on known places"
             )
 
 

@@ -20,12 +20,16 @@ from spinal.analysis.uncertainty import (
 )
 from spinal.documents.capture import Capture, PositionsCapture
 from spinal.documents.comparison import Scores
+from spinal.documents.editions import FORMER
 from spinal.documents.trace import WINDOWS
 from spinal.profile import MeasurementProfile
 
 Array = npt.NDArray[np.float64]
 Nodes = npt.NDArray[np.intp]
-FOOTPRINT_PROFILES = ("weights", "block_swap", "function")
+FOOTPRINT_PROFILES = ("block_swap", "function")
+"""Weight change is none of them: permuted neurons and folded gains move weights and leave the function as it was."""
+FORMER_FOOTPRINT_PROFILES = ("weights", *FOOTPRINT_PROFILES)
+"""Under the edition of the release before, which shares its documents with it."""
 CURVE_SCORES = ("contraction_rise", "transport_fall", "delta_align", "coherence_reference", "coherence")
 BIASED = ("coherence", "coherence_reference", "spinal_score")
 """Noise only ever lengthens an arc: see ``corrected_interval``."""
@@ -86,15 +90,29 @@ def _positive(means: Array) -> Array:
     return np.where(means > 0.0, means, np.nan)
 
 
+def delta_align_draws(pair: Pair) -> Array:
+    """(B,) bootstrap draws of Delta_align; none with a single prompt."""
+    if pair.shares.shape[1] < 2:
+        return np.empty(0)
+    before, after = both_curves(pair)
+    return curve_scores(before, after, terminal_nodes(pair.terminal))[1]["delta_align"]
+
+
+def both_curves(pair: Pair) -> tuple[Curves, Curves]:
+    """Curves of reference and candidate."""
+    window, seed = pair.window(MAIN_POSITIONS), pair.profile.seed
+    mine, theirs = pair.reference_capture.at(MAIN_POSITIONS), pair.candidate_capture.at(MAIN_POSITIONS)
+    return curves(mine, window, pair.shares, seed), curves(theirs, window, pair.shares, seed)
+
+
 def score(pair: Pair, profiles: dict[str, DepthProfile]) -> Scores:
     """All scores of a pair; ``profiles`` are its localization profiles. A score that cannot be had is null
     with an entry in ``reasons``; one without an interval has ``<score>.ci`` there."""
-    profile, window = pair.profile, pair.window(MAIN_POSITIONS)
-    before = curves(pair.reference_capture.at(MAIN_POSITIONS), window, pair.shares, profile.seed)
-    after = curves(pair.candidate_capture.at(MAIN_POSITIONS), window, pair.shares, profile.seed)
+    profile = pair.profile
+    before, after = both_curves(pair)
     nodes = terminal_nodes(pair.terminal)
     values, draws = curve_scores(before, after, nodes)
-    values["footprint"], draws["footprint"] = _footprint(profiles, pair.terminal, pair.shares.shape[0])
+    values["footprint"], draws["footprint"] = _footprint(pair, profiles)
     weights = {
         "delta_align": profile.weight_delta,
         "coherence": profile.weight_coherence,
@@ -127,11 +145,13 @@ def curve_scores(before: Curves, after: Curves, nodes: Nodes) -> tuple[dict[str,
     return {name: float(value[0]) for name, value in found.items()}, strength(*drawn, nodes, blocks)
 
 
-def _footprint(profiles: dict[str, DepthProfile], terminal: tuple[int, int], draws: int) -> tuple[float, Array]:
-    """Mean terminal share of the three profiles; a profile without replicates counts as known exactly."""
-    values = np.array([terminal_shares(profiles[name].weights[None, :], terminal)[0] for name in FOOTPRINT_PROFILES])
+def _footprint(pair: Pair, profiles: dict[str, DepthProfile]) -> tuple[float, Array]:
+    """Mean terminal share of the profiles; a profile without replicates counts as known exactly."""
+    terminal, draws = pair.terminal, pair.shares.shape[0]
+    names = FORMER_FOOTPRINT_PROFILES if pair.edition == FORMER else FOOTPRINT_PROFILES
+    values = np.array([terminal_shares(profiles[name].weights[None, :], terminal)[0] for name in names])
     replicates = []
-    for name, value in zip(FOOTPRINT_PROFILES, values, strict=True):
+    for name, value in zip(names, values, strict=True):
         drawn = profiles[name].replicates
         replicates.append(np.full(draws, value) if drawn is None else terminal_shares(drawn, terminal))
     return float(values.mean()), np.mean(replicates, axis=0)

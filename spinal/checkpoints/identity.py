@@ -38,8 +38,9 @@ def weights_digest(
 
 
 def content_snapshot(checkpoint: Checkpoint) -> str:
-    """Cheap identity between machines: names, sizes, sha256 of all files but the weights; of these the headers and
-    blocks at :data:`SAMPLES` places. The same for copies at other places, with other times. Raises ModelChanged where
+    """Cheap identity between machines: names, sizes, sha256 of all files but the weights, those that are only compared
+    included; of the weights the headers and blocks at :data:`SAMPLES` places. The same for copies at other places, with
+    other times. Raises ModelChanged where
     a file is gone, and a file's error."""
     return digest_of([_snapshot(part) for part in checkpoint.parts])
 
@@ -84,14 +85,15 @@ def _former_files(folder: Path) -> list[Path]:
 
 def _snapshot(checkpoint: Checkpoint) -> str:
     """Of one folder; read again when the host says that a file changed."""
-    paths = [checkpoint.path / name for name in checkpoint.files.names]
+    paths = [checkpoint.path / name for name in (*checkpoint.files.names, *checkpoint.files.beside)]
     known = (checkpoint.source, checkpoint.files, checkpoint.roots)
     return _known.value(known, lambda: paths, lambda: _read_snapshot(checkpoint))
 
 
 def _read_snapshot(checkpoint: Checkpoint) -> str:
     try:
-        settings = {name: _sha256_of_settings(checkpoint, name) for name in checkpoint.files.settings}
+        read = (*checkpoint.files.settings, *checkpoint.files.beside)
+        settings = {name: _sha256_of_settings(checkpoint, name) for name in read}
         weights = {name: _sampled(checkpoint, name) for name in checkpoint.files.weights}
     except FileNotFoundError as error:
         raise _gone(checkpoint, error) from error

@@ -1,14 +1,14 @@
 """Entry point of ``spinal``: commands, options, exit codes."""
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from spinal.checkpoints.sources import reference_forms
+from spinal.cli.knobs import profile_members, read_knobs
 from spinal.cli.operators import CommandsAndOperators
 from spinal.cli.output import check_outputs, emit, report_error, say, say_json
 from spinal.errors import DocumentInvalid, InternalError, SpinalError, UsageError
@@ -60,6 +60,20 @@ BatchSize = Annotated[int | None, typer.Option(help="Prompts per forward pass.",
 SwapPrompts = Annotated[
     int | None, typer.Option(help="Prompts used by block swap.", show_default=DEFAULTS["swap_prompts"])
 ]
+StitchPrompts = Annotated[
+    int | None,
+    typer.Option(
+        help="Prompts over which the accounts of what carries the change are drawn up; 0 leaves them out.",
+        show_default=DEFAULTS["stitch_prompts"],
+    ),
+]
+Profile = Annotated[
+    str | None,
+    typer.Option(
+        help='A profile by its name, for example spinal/1, or knobs as JSON, for example {"max_tokens": 256}.',
+        show_default=DEFAULTS["name"],
+    ),
+]
 NoiseDraws = Annotated[
     int | None,
     typer.Option(
@@ -91,6 +105,7 @@ def trace(
     lens_positions: LensPositions = None,
     dtype: Dtype = None,
     batch_size: BatchSize = None,
+    profile: Profile = None,
     stream: Stream = False,
     no_cache: NoCache = False,
 ) -> None:
@@ -99,7 +114,8 @@ def trace(
     from spinal.sides import Places
 
     check_outputs(output or [])
-    knobs = {"max_tokens": max_tokens, "lens_positions": lens_positions, "dtype": dtype, "batch_size": batch_size}
+    options = {"max_tokens": max_tokens, "lens_positions": lens_positions, "dtype": dtype, "batch_size": batch_size}
+    knobs = read_knobs(options, profile)
     found = local_trace(
         model, prompts, knobs, places=Places(base, tokenizer), device=device, threads=threads, stream=stream,
         cache=not no_cache,
@@ -123,8 +139,10 @@ def compare(
     dtype: Dtype = None,
     batch_size: BatchSize = None,
     swap_prompts: SwapPrompts = None,
+    stitch_prompts: StitchPrompts = None,
     noise_draws: NoiseDraws = None,
     seed: Seed = None,
+    profile: Profile = None,
     stream: Stream = False,
     control: Annotated[
         str | None, typer.Option(help="What to contrast the candidate with, for example an SFT twin.")
@@ -133,21 +151,25 @@ def compare(
 ) -> None:
     """Compare a candidate with its reference, here, without a server. Exit 0 when it could be computed.
 
+    Says what carries the change (an account of each part of the model) beside what computes something else, whether
+    the model still works, and the verdict.
     Two traces are compared without their checkpoints: what needs weights is then null, and the verdict inconclusive.
     """
     from spinal.cli.local import local_compare
     from spinal.sides import Places
 
     check_outputs(output or [])
-    knobs = {
+    options = {
         "max_tokens": max_tokens,
         "lens_positions": lens_positions,
         "dtype": dtype,
         "batch_size": batch_size,
         "swap_prompts": swap_prompts,
+        "stitch_prompts": stitch_prompts,
         "noise_draws": noise_draws,
         "seed": seed,
     }
+    knobs = read_knobs(options, profile)
     result = local_compare(
         reference, candidate, prompts, knobs, control=control, places=Places(base, tokenizer), device=device,
         threads=threads, stream=stream, cache=not no_cache,
@@ -165,7 +187,7 @@ def audit(
     api_key: Annotated[str | None, typer.Option(envvar="SPINAL_API_KEY", help="API key.")] = None,
     control: Annotated[str | None, typer.Option(help="Model reference of a checkpoint to contrast with.")] = None,
     prompt_set: Annotated[str | None, typer.Option(help="Built-in set, or digest of a stored one.")] = None,
-    profile: Annotated[str | None, typer.Option(help='Knobs as JSON, for example {"max_tokens": 256}.')] = None,
+    profile: Profile = None,
     label: Annotated[list[str] | None, typer.Option(help="key=value; may be repeated.")] = None,
     wait: Annotated[str | None, typer.Option(help="Wait so long for the end, for example 30m.")] = None,
     as_json: AsJson = False,
@@ -182,7 +204,7 @@ def audit(
     wait_s = None if wait is None else parse_duration(wait)
     with Client(server, api_key) as client:
         found, code = run_audit(
-            client, candidate, reference, control=control, prompt_set=prompt_set, profile=_json_object(profile),
+            client, candidate, reference, control=control, prompt_set=prompt_set, profile=profile_members(profile),
             labels=_labels(label), wait_s=wait_s, outputs=outputs,
         )  # fmt: skip
     if as_json or not sys.stdout.isatty():
@@ -209,18 +231,6 @@ def report(
     if isinstance(found, TraceDiff):
         raise DocumentInvalid(f"{document}: a {found.schema_} has no report", hint="give a trace or a comparison")
     emit(found, as_json=as_json, outputs=output or [])
-
-
-def _json_object(text: str | None) -> dict[str, Any]:
-    if text is None:
-        return {}
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"--profile is not JSON: {error}", hint='for example {"max_tokens": 256}') from error
-    if not isinstance(found, dict):
-        raise UsageError("--profile is not a JSON object", hint='for example {"max_tokens": 256}')
-    return found
 
 
 def _labels(given: list[str] | None) -> dict[str, str]:

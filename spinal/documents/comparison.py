@@ -68,7 +68,7 @@ class Scores(Document):
     """S: chord / arc of the candidate's curve over T, in (0, 1]."""
     coherence_reference: Finite | None
     footprint: Finite | None
-    """G: mean terminal share of the weight, block-swap and function profiles."""
+    """G: mean terminal share of the block-swap and function profiles."""
     spinal_score: Finite | None
     weights: dict[str, Finite]
     policy: Literal["last", "all"]

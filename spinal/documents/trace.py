@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, model_validator
 from spinal.documents.base import Digest, Document, Finite, Provenance, Remark
 from spinal.documents.canonical import SCHEMES, digest_of
 from spinal.documents.display import ShownDocument, data_frame, notebook_html, short_digest, short_name
-from spinal.documents.editions import PRESENT, Edition
+from spinal.documents.editions import FORMER, PRESENT, Edition
 from spinal.profile import MeasurementProfile
 
 if TYPE_CHECKING:
@@ -260,8 +260,12 @@ class Trace(ShownDocument):
 
 
 def stamp_profile(profile: MeasurementProfile, edition: Edition = PRESENT) -> dict[str, object]:
-    """The profile as it is stored in documents: every knob, plus its fingerprint."""
-    return {**profile.model_dump(mode="json"), "fingerprint": profile.fingerprint_under(edition.scheme)}
+    """The profile as it is stored in documents: every knob that the edition knows, plus its fingerprint."""
+    unknown = profile.table().keys() - profile.known_before() if edition == FORMER else set()
+    return {
+        **profile.model_dump(mode="json", exclude=unknown),
+        "fingerprint": profile.fingerprint_under(edition.scheme),
+    }
 
 
 def trace_digest(

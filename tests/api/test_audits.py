@@ -19,7 +19,6 @@ from service.audits.schemas import AuditIn
 from service.database.unit_of_work import Ledger
 from service.keys.store import create_key
 from service.settings import Settings
-from spinal.documents.canonical import digest_of
 from spinal.errors import NonFiniteWeights
 from tests.api.conftest import clone
 from tests.support.engine_double import calls
@@ -160,12 +159,41 @@ def test_what_a_caller_left_out_does_not_make_a_repeated_request_another_one(api
         assert session.execute(text("SELECT request FROM audits")).scalar_one() == PAIR
     spelled = api.post("/v1/audits", json=PAIR | {"priority": 0}, headers={"Idempotency-Key": "k"})
     assert (first.status_code, spelled.status_code) == (202, 422)
-    # A key that the first release kept: it told bodies apart with every default spelled out.
-    body = AuditIn.model_validate(PAIR).model_dump(mode="json")
-    with ledger.begin() as session:
-        session.execute(text("UPDATE idempotency_keys SET body_digest = :old"), {"old": digest_of(body)})
     again = api.post("/v1/audits", json=PAIR, headers={"Idempotency-Key": "k"})
     assert (again.status_code, again.json()["id"]) == (202, first.json()["id"])
+
+
+AS_SENT = {None: "27b3b4d9d5cfde4b4dcb27c7a2c07bfe46daeca2a242b51f66aca94c001fc7ac",
+           64: "bcd2ca0efa91e056d4ce05043ec7ce99ac38146c1fc55b766c13810dd97b99ed"}  # fmt: skip
+SPELLED_OUT = {None: "4673e72e348f07068f47bd3b52b817950685d852f4c5399bb8743c2545a13a58",
+               64: "17caa9179ce474d6db2dcca8fb173a32242f6cd69d702278f5f4805a0ae29928"}  # fmt: skip
+"""Digests of requests as e56491c and the release before it kept them (made with its code), by ``max_tokens``."""
+
+
+@pytest.mark.parametrize("kept", [AS_SENT, SPELLED_OUT])
+@pytest.mark.parametrize("tokens", [None, 64])
+def test_a_key_from_before_answers_the_same_request_whatever_the_defaults_are_today(
+    api: TestClient, ledger: Ledger, kept: dict[int | None, str], tokens: int | None
+) -> None:
+    body = PAIR | ({} if tokens is None else {"profile": {"seed": 3, "max_tokens": tokens}})
+    first = api.post("/v1/audits", json=body, headers={"Idempotency-Key": "k"})
+    with ledger.begin() as session:
+        session.execute(
+            text("UPDATE idempotency_keys SET body_digest = :old, body_digest_rfc8785 = NULL"), {"old": kept[tokens]}
+        )
+    again = api.post("/v1/audits", json=body, headers={"Idempotency-Key": "k"})
+    assert (again.status_code, again.json().get("id")) == (202, first.json()["id"]), again.text
+    # Neither a knob that the former did not have nor another profile is the same request.
+    for changes in ({"stitch_prompts": 64}, {"sampling": "first"}, {"name": "spinal/2"}):
+        other = body | {"profile": body.get("profile", {}) | changes}
+        answer = api.post("/v1/audits", json=other, headers={"Idempotency-Key": "k"})
+        assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_key_reused"), changes
+
+
+def test_defaults_of_the_profiles_name_are_no_part_of_what_was_sent() -> None:
+    for name in ({}, {"name": "spinal/1"}, {"name": "spinal/2"}):
+        body = AuditIn.model_validate(PAIR | {"profile": name | {"seed": 1}})
+        assert body.model_dump(mode="json", exclude_unset=True) == PAIR | {"profile": name | {"seed": 1}}
 
 
 def test_one_idempotency_key_is_one_audit(api: TestClient, drain: Drain) -> None:

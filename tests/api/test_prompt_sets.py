@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import text
 
 from service.database.unit_of_work import Ledger
-from service.prompt_sets.store import load_prompt_set
+from service.prompt_sets.store import find_prompt_set, load_prompt_set
 from spinal.local import read_prompts
 
 PAIR = {"candidate": "local:dpo-short", "reference": "local:sft"}
@@ -45,3 +46,65 @@ def test_what_is_neither_text_nor_a_chat_is_refused(item: object, api: TestClien
     answer = api.post("/v1/prompt-sets", json={"prompts": [item]})
     assert answer.status_code == 422
     assert answer.json()["code"] == "request_invalid"
+
+
+FURTHER: list[dict[str, Any]] = [
+    {"prompt": "why?", "continuation": " so.", "rejected": " no.", "refusal": " I will not", "category": "reasons"},
+    {"messages": ANSWERED, "rejected": " Never.", "refusal": [" No", " I cannot"], "category": "trees"},
+    {"messages": [{"role": "user", "content": "And water?"}]},
+    *({"prompt": f"question {n}"} for n in range(16)),
+]
+
+
+def test_what_is_known_of_a_prompt_beside_its_answer_is_stored_with_it_and_audited(
+    api: TestClient, ledger: Ledger, drain: Any
+) -> None:
+    stored = api.post("/v1/prompt-sets", json={"prompts": FURTHER, "name": "pairs"}).json()
+    assert stored["count"] == 19
+    with ledger.read() as session:
+        kept = load_prompt_set(session, stored["digest"])
+        mine = find_prompt_set(session, "default", "pairs")
+        [known] = session.execute(text("SELECT prompts, continuations, count FROM prompt_sets")).all()
+    assert (kept.digest, mine.digest) == (stored["digest"], stored["digest"])
+    assert kept.rejected[:3] == (" no.", " Never.", None)
+    assert kept.continuations[:3] == (" so.", " Dig.", None)
+    assert kept.refusals[:3] == ((" I will not",), (" No", " I cannot"), ())
+    assert kept.categories[:3] == ("reasons", "trees", None)
+    # The release before finds no prompt, and refuses that; it would have passed over the members that it does not know.
+    assert tuple(known) == ([], [], 19)
+    same = read_prompts([{"prompt": "why?", "continuation": " so."}, *FURTHER[3:]])
+    assert same.digest != kept.digest
+    assert api.post("/v1/audits", json=PAIR | {"prompt_set": "pairs"}).status_code == 202
+    assert drain() == 3
+    with ledger.read() as session:
+        assert session.execute(text("SELECT min(spec_version) FROM runs")).scalar_one() >= 5
+
+
+def test_a_set_without_any_of_them_is_stored_as_ever(api: TestClient, ledger: Ledger) -> None:
+    stored = api.post("/v1/prompt-sets", json={"prompts": [{"prompt": "why?", "refusal": [], "category": None}]})
+    assert stored.json()["digest"] == read_prompts(["why?"]).digest
+    with ledger.read() as session:
+        [kept] = session.execute(text("SELECT prompts, continuations, later FROM prompt_sets")).all()
+    assert tuple(kept) == (["why?"], [None], {})
+
+
+@pytest.mark.parametrize(
+    ("item", "code"),
+    [
+        ({"prompt": "a", "rejected": " b"}, "request_invalid"),
+        ({"messages": CHAT, "rejected": " b"}, "request_invalid"),
+        ({"prompt": "a", "refusal": ["x"] * 33}, "request_invalid"),
+        ({"prompt": "a", "refusal": "x" * 1001}, "request_invalid"),
+        ({"prompt": "a", "refusal": ["a\0"]}, "request_invalid"),
+        ({"prompt": "a", "refusal": [7]}, "request_invalid"),
+        ({"prompt": "a", "category": "x" * 101}, "request_invalid"),
+        ({"prompt": "a", "category": "a\nb"}, "request_invalid"),
+        ({"prompt": "a", "category": 7}, "request_invalid"),
+        ({"prompt": "a", "continuation": "b", "rejected": "x" * 200_001}, "request_invalid"),
+        ({"prompt": "a", "category": "a\u2028b"}, "prompt_set_invalid"),
+    ],
+)
+def test_what_is_said_of_a_prompt_has_limits(item: object, code: str, api: TestClient) -> None:
+    answer = api.post("/v1/prompt-sets", json={"prompts": [item]})
+    assert (answer.status_code, answer.json()["code"]) == (422, code)
+    assert answer.headers["content-type"] == "application/problem+json"

@@ -4,6 +4,7 @@ Both audit the same bytes and the same prompts under other names, so that whatev
 learn from are names, folders, hosts, ids, times, and how soon an answer comes.
 """
 
+import json
 import random
 import socket
 from collections import Counter
@@ -278,3 +279,55 @@ def test_an_audit_that_failed_tells_no_host_and_no_run(
             )
         said = shown.text + refused.text
         assert [name for name in (*known, socket.gethostname()) if name and name in said] == []
+
+
+SAID_IN_ITS_SETTINGS = {"ours": 0.25, "theirs": 0.75}
+
+
+@pytest.mark.parametrize("api_settings", [True], indirect=True)
+def test_what_lies_beside_shared_weights_is_told_to_its_own_tenant_alone(
+    call: Call, drain: Drain, api_settings: Settings, ledger: Ledger
+) -> None:
+    """The generation configuration is no part of what a checkpoint is: the same weights, another one beside them."""
+    found = {}
+    for tenant, temperature in SAID_IN_ITS_SETTINGS.items():
+        [root] = api_settings.roots_of(tenant)
+        (root / f"{tenant}-dpo-short" / "generation_config.json").write_text(json.dumps({"temperature": temperature}))
+        audit = prepare(call, tenant)
+        drain()
+        found[tenant] = call(tenant, "GET", f"/v1/audits/{audit}/scores").json()
+        again = call(tenant, "POST", "/v1/audits", json=pair(tenant) | {"control": f"{tenant}-model"})
+        assert again.status_code == 201
+    for tenant, temperature in SAID_IN_ITS_SETTINGS.items():
+        told = {each["key"]: each["candidate"] for each in found[tenant]["settings"] if each["part"] == "generation"}
+        assert told["temperature"] == str(temperature)
+    with ledger.read() as session:
+        # Whatever can be shared is: the traces are of the weights.
+        assert session.execute(text("SELECT count(*) FROM traces")).scalar_one() == 2
+        assert session.execute(text("SELECT count(*) FROM comparisons")).scalar_one() == 2
+
+
+@pytest.mark.parametrize("api_settings", [True], indirect=True)
+def test_settings_that_changed_after_an_audit_are_those_of_the_next(
+    call: Call, drain: Drain, api_settings: Settings
+) -> None:
+    [root] = api_settings.roots_of("ours")
+    told = []
+    for temperature in (0.25, 0.75):
+        (root / "ours-dpo-short" / "generation_config.json").write_text(json.dumps({"temperature": temperature}))
+        audit = prepare_pair(call, "ours")
+        drain()
+        found = call("ours", "GET", f"/v1/audits/{audit}/scores").json()
+        told += [each["candidate"] for each in found["settings"] if each["key"] == "temperature"]
+    assert told == ["0.25", "0.75"]
+
+
+def prepare_pair(call: Call, tenant: str) -> str:
+    body = {
+        "candidate": f"local:{tenant}-dpo-short",
+        "reference": f"local:{tenant}-sft",
+        "prompt_set": "hh-harmless-64",
+    }
+    accepted = call(tenant, "POST", "/v1/audits", json=body)
+    assert accepted.status_code == 202, accepted.text
+    return str(accepted.json()["id"])

@@ -11,6 +11,8 @@ import pytest
 from devstack.processes import HOST, free_port, wait_until
 from service.operations import migrate
 from service.settings import Settings
+from spinal.documents.editions import PRESENT
+from spinal.documents.later import OF_COMPARISONS, OF_TRACES, take_out
 from tests.support.fleet import Fleet
 from tests.support.former import APP, ENGINE, HEAD, NoHistory, environment_of, unpack
 from tests.support.waiting import until
@@ -116,12 +118,11 @@ def shown(api: httpx.Client, audit: str) -> dict[str, Any]:
 
 
 def _without_later(document: dict[str, Any]) -> None:
-    """Take out of a trace or a comparison what the former does not know."""
+    """Take out of a trace, a comparison or its scores what the former does not know."""
     for member in ("rules", "weights"):
         document.get("verdict", {}).pop(member, None)
-    for member in ("reading", "vocabulary"):
-        document.pop(member, None)
-    document.get("prompt_set", {}).pop("continuation_ids_digest", None)
+    for unknown in (OF_TRACES, OF_COMPARISONS):
+        take_out(document, unknown)
 
 
 def without_names(value: Any) -> Any:
@@ -178,7 +179,10 @@ def test_what_the_present_accepts_the_former_leaves_alone_and_reads(fleet: Fleet
     assert ended(apis["present"], later)["state"] == "SUCCEEDED"
     read = shown(apis["former"], later)
     assert read == shown(apis["present"], later)
-    assert (read["report"]["scorer_version"], read["candidate_trace"]["engine"]["version"]) == ("3", "3")
+    assert (read["report"]["scorer_version"], read["candidate_trace"]["engine"]["version"]) == (
+        PRESENT.scorer,
+        PRESENT.engine,
+    )
     # Names belong to who reads: the former finds none in what this release stored.
     assert names(apis["present"], later) == ["local:sft", "local:dpo-short"]
     assert {name.partition(":")[0] for name in names(apis["former"], later)} == {"weights"}

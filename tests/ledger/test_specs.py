@@ -37,12 +37,14 @@ def test_a_specification_is_as_deep_as_the_deepest_that_it_needs() -> None:
 
 
 # What e56491c accepted, with the digests that it gave (taken from its ledger).
+PROFILE_BEFORE = MeasurementProfile(name="spinal/1")
+KNOBS_BEFORE = {"name", *PROFILE_BEFORE.known_before()}
 FORMER_TRACE = {
     "kind": "trace",
     "model": "local:sft",
     "snapshot": "s",
     "prompt_set": "p",
-    "profile": PROFILE.model_dump(mode="json", include={"name", *PROFILE.knobs("trace")}),
+    "profile": PROFILE_BEFORE.model_dump(mode="json", include=KNOBS_BEFORE & {"name", *PROFILE_BEFORE.knobs("trace")}),
     "engine_version": "2",
 }
 FORMER_COMPARE = {
@@ -51,7 +53,7 @@ FORMER_COMPARE = {
     "candidate": FORMER_TRACE | {"model": "local:dpo"},
     "control": None,
     "scorer_version": "2",
-    "profile": PROFILE.model_dump(mode="json"),
+    "profile": PROFILE_BEFORE.model_dump(mode="json", include=KNOBS_BEFORE),
 }
 
 
@@ -68,11 +70,11 @@ def test_what_a_specification_asks_for() -> None:
     trace = trace_spec(model="m", snapshot="s", files="f", prompt_set="p", profile=profile, tenant="t")
     assert trace == {
         "scheme": "rfc8785/1", "kind": "trace", "model": "m", "snapshot": "s", "files": "f", "prompt_set": "p",
-        "profile": {"name": "spinal/1", "max_tokens": 64}, "engine_version": PRESENT.engine, "tenant": "t",
+        "profile": {"name": PROFILE.name, "max_tokens": 64}, "engine_version": PRESENT.engine, "tenant": "t",
     }  # fmt: skip
     assert compare_spec({"reference": trace}, profile=profile) == {
         "scheme": "rfc8785/1", "kind": "compare", "needs": {"reference": trace},
-        "scorer_version": PRESENT.scorer, "profile": {"name": "spinal/1", "max_tokens": 64, "seed": 3},
+        "scorer_version": PRESENT.scorer, "profile": {"name": PROFILE.name, "max_tokens": 64, "seed": 3},
     }  # fmt: skip
 
 

@@ -868,7 +868,8 @@ def test_what_a_needed_run_is_made_of(session: Session) -> None:
     for role, spec in SPECS.items():
         made = row(session, "runs", found[role])
         assert (made["kind"], made["spec"], made["spec_version"], made["spec_digest"], made["scheme"]) == (
-            spec["kind"], spec, 4 if "scheme" in spec else 3, spec_digest(spec), spec.get("scheme", "python-json/1"),
+            spec["kind"], spec, (PRESENT if "scheme" in spec else FORMER).since, spec_digest(spec),
+            spec.get("scheme", "python-json/1"),
         )  # fmt: skip
         assert (made["queue"], made["priority"], made["traceparent"]) == (f"of {spec['kind']}", 4, "00-x")
         assert (made["state"], made["attempt"], made["depth"]) == ("QUEUED", 0, int(role == "compare"))

@@ -18,6 +18,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from safetensors.numpy import save_file
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.identity import weights_digest
 from spinal.checkpoints.pair import reading_of
+from spinal.checkpoints.settings import setting_differences
 from spinal.documents.capture import capture_tensors
 from spinal.documents.editions import PRESENT, Edition
 from spinal.documents.evidence import AccountEvidence, PairEvidence
@@ -73,7 +75,8 @@ def gather_evidence(
 ) -> PairEvidence:
     with _call("compare", candidate.source):
         _work(progress, cancelled)
-    return fabricated.evidence(candidate.n_layers or 1, len(prompts))
+    made = fabricated.evidence(candidate.n_layers or 1, len(prompts))
+    return replace(made, settings=setting_differences(reference, candidate))
 
 
 def gather_accounts(

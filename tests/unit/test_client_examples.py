@@ -26,7 +26,10 @@ ANSWERS: dict[tuple[str, str], Any] = {
     ("GET", "/v1/audits"): {"items": [AUDIT], "next": None},
     ("GET", f"/v1/audits/{AUDIT_ID}"): AUDIT,
     ("POST", f"/v1/audits/{AUDIT_ID}/cancel"): AUDIT | {"state": "CANCELLED"},
-    ("GET", f"/v1/audits/{AUDIT_ID}/scores"): {"verdict": {"outcome": "pass"}},
+    ("GET", f"/v1/audits/{AUDIT_ID}/scores"): {
+        "verdict": {"outcome": "pass"},
+        "statements": [{"text": "the preference margin is carried by blocks 1-8"}],
+    },
     ("GET", f"/v1/audits/{AUDIT_ID}/report"): "# local:sft → local:dpo-short\n",
     ("GET", f"/v1/traces/{PAIR.reference.digest}"): PAIR.reference.model_dump(mode="json"),
     ("GET", "/v1/traces"): {"items": [{"source": "local:sft"}], "next": None},

@@ -22,6 +22,8 @@ from service.traces.store import (
 from spinal.analysis.compare import comparison_digest
 from spinal.audit import Traced, compare_traces
 from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.settings import setting_differences
+from spinal.documents.evidence import SettingDifference
 from spinal.documents.trace import Trace
 from spinal.errors import CaptureMissing
 from spinal.profile import MeasurementProfile
@@ -30,6 +32,7 @@ from worker.job import Job
 from worker.kinds.inputs import (
     may_be_shared,
     measure_and_put,
+    profile_of,
     require_version,
     stored_prompts,
     submitted_checkpoint,
@@ -43,15 +46,16 @@ def carry_out(job: Job) -> None:
     started = time.monotonic()
     spec = job.spec
     require_version("scorer", spec["scorer_version"], job.edition.scorer)
-    profile = MeasurementProfile.model_validate(spec["profile"])
+    profile = profile_of(job)
     needed = needs(spec)
     sides = [needed[role] for role in SIDES if role in needed]
     prompts = stored_prompts(job, sides[0])
     checkpoints = [submitted_checkpoint(job, side) for side in sides]
     traces = _traces_of(job, sides)
-    known = _digest(traces, profile, job)
+    known = _digest(traces, profile, job, setting_differences(checkpoints[0], checkpoints[1]))
     if may_be_shared(job, known) and job.read(lambda session: has_comparison(session, known)):
-        # A comparison follows from its traces alone, and it is these that the run has waited for.
+        # A comparison follows from its traces and what lies beside their weights, and it is these that the run has
+        # waited for.
         job.finish(known)
         return
     with ExitStack() as copies:
@@ -77,9 +81,11 @@ def _traces_of(job: Job, sides: Sequence[dict[str, Any]]) -> list[Trace]:
     return job.read(read)
 
 
-def _digest(traces: Sequence[Trace], profile: MeasurementProfile, job: Job) -> str:
+def _digest(
+    traces: Sequence[Trace], profile: MeasurementProfile, job: Job, settings: Sequence[SettingDifference]
+) -> str:
     reference, candidate, *control = (trace.digest for trace in traces)
-    return comparison_digest(reference, candidate, profile, *control, edition=job.edition)
+    return comparison_digest(reference, candidate, profile, *control, settings=settings, edition=job.edition)
 
 
 def _capture(job: Job, copies: ExitStack, trace: Trace, checkpoint: Checkpoint, prompts: PromptSet) -> Path:

@@ -39,6 +39,13 @@ def require_version(what: str, asked: str, known: str) -> None:
         )
 
 
+def profile_of(job: Job) -> MeasurementProfile:
+    """The knobs of a specification. Work that the release before accepted is done as that would have done it: it knew
+    no accounts of what carries a change."""
+    profile = MeasurementProfile.model_validate(job.spec["profile"])
+    return profile.model_copy(update={"stitch_prompts": 0}) if job.edition == FORMER else profile
+
+
 def submitted_checkpoint(job: Job, spec: dict[str, Any]) -> Checkpoint:
     """The checkpoint of a trace specification, read as that says; raises ModelChanged when its files are not those
     of the submission, MissingHere when this worker does not find it at all."""

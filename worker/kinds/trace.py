@@ -10,12 +10,12 @@ from spinal.checkpoints.pair import reading_of
 from spinal.documents.editions import FORMER
 from spinal.documents.trace import trace_digest
 from spinal.errors import VersionRetired
-from spinal.profile import MeasurementProfile
 from worker.job import Job
 from worker.kinds.inputs import (
     kept_capture,
     may_be_shared,
     measure_and_put,
+    profile_of,
     require_expected_weights,
     require_version,
     stored_prompts,
@@ -26,8 +26,9 @@ from worker.kinds.inputs import (
 def carry_out(job: Job) -> None:
     """Measure the checkpoint of the specification, unless the same content has been measured before."""
     spec = job.spec
+    require_version("engine", spec["engine_version"], job.edition.engine)
     prompts = stored_prompts(job, spec)
-    profile = MeasurementProfile.model_validate(spec["profile"])
+    profile = profile_of(job)
     checkpoint = submitted_checkpoint(job, spec)
     if job.edition == FORMER and _read_otherwise(checkpoint):
         raise VersionRetired(
@@ -44,7 +45,6 @@ def carry_out(job: Job) -> None:
             held.require_unchanged()
             job.finish(expected)
             return
-        require_version("engine", spec["engine_version"], job.edition.engine)
         trace, capture = measure_and_put(job, held.checkpoint, prompts, profile, expected)
         held.require_unchanged()
     job.finish(

@@ -4,7 +4,7 @@ import re
 
 from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace
-from spinal.report.content import Table, headline, tables, title
+from spinal.report.content import Table, headline, reasons, sections, title
 from spinal.report.formats.format import Format
 from spinal.text import visible
 
@@ -22,18 +22,25 @@ def render_markdown(document: Trace | Comparison) -> str:
     if isinstance(document, Comparison):
         parts += [f"**Verdict: {document.verdict.outcome}** (policy {escape(document.verdict.policy)})", ""]
         parts += [escape(headline(document)), ""]
-        parts += [f"- {escape(reason)}" for reason in document.verdict.reasons] + [""]
+        # The lead begins with the first reason, but for a pass.
+        others = reasons(document)[0 if document.verdict.outcome == "pass" else 1 :]
+        parts += [*(f"- {escape(reason)}" for reason in others), ""] if others else []
     if document.warnings:
         parts += ["## Read this first", "", *(f"- {escape(warning)}" for warning in document.warnings), ""]
-    for table in tables(document):
-        parts += _table(table)
+    for section in sections(document):
+        parts += [f"## {escape(section.title)}", ""]
+        if section.said:
+            parts += [
+                f"- {escape(one.text)}" + (f" *{escape(one.null)}*" if one.null else "") for one in section.said
+            ] + [""]
+        for table in section.tables:
+            parts += _table(table, heading=table.title != section.title)
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _table(table: Table) -> list[str]:
-    if not table.rows:
-        return []
-    lines = [f"## {escape(table.title)}", "", _row(table.header), _row(tuple("---" for _ in table.header), raw=True)]
+def _table(table: Table, *, heading: bool) -> list[str]:
+    lines = [f"### {escape(table.title)}", ""] if heading else []
+    lines += [_row(table.header), _row(tuple("---" for _ in table.header), raw=True)]
     lines += [_row(row) for row in table.rows]
     return [*lines, "", *([escape(table.note), ""] if table.note else [])]
 

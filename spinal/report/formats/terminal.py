@@ -2,14 +2,17 @@
 
 from rich.console import Console
 from rich.markup import escape as escape_markup
+from rich.padding import Padding
 from rich.table import Table as RichTable
 
 from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace
-from spinal.report.content import Table, headline, tables, title
+from spinal.report.content import Table, reasons, sections, title
 from spinal.text import visible
 
 COLOURS = {"pass": "green", "warn": "yellow", "fail": "red", "inconclusive": "magenta"}
+WIDE = 110
+"""Columns of a terminal below which tables keep only the columns that matter most."""
 
 
 def escape(text: str) -> str:
@@ -18,18 +21,31 @@ def escape(text: str) -> str:
 
 
 def print_document(document: Trace | Comparison, console: Console) -> None:
-    """Verdict and place first, then the tables."""
+    """Tables first, so that verdict, reasons and sentences stand last, where a reader of a terminal is."""
     console.print(f"[bold]{escape(title(document))}[/bold]")
-    for table in tables(document):
-        if table.rows and table.title != "Provenance":
-            console.print(_rich(table))
+    found = sections(document)
+    for section in found:
+        for table in section.tables:
+            if section.about != "provenance":
+                console.print()
+                console.print(_rich(table.narrowed() if console.width < WIDE else table))
+    if document.warnings:
+        console.print()
     for warning in document.warnings:
         console.print(f"[yellow]![/yellow] {escape(warning)}")
     if isinstance(document, Comparison):
         outcome = document.verdict.outcome
-        console.print(f"[bold {COLOURS[outcome]}]{outcome.upper()}[/] {escape(headline(document))}")
-        for reason in document.verdict.reasons:
-            console.print(f"  - {escape(reason)}")
+        first, *others = reasons(document) or ("",)
+        console.print(f"\n[bold {COLOURS[outcome]}]{outcome.upper()}[/] {escape(first)}")
+        for reason in others:
+            console.print(Padding(f"- {escape(reason)}", (0, 0, 0, 2)))
+    for section in found:
+        if section.said:
+            console.print(f"\n[bold]{escape(section.title)}[/bold]")
+        for one in section.said:
+            console.print(Padding(escape(one.text), (0, 0, 0, 2)))
+            if one.null:
+                console.print(Padding(f"[dim]{escape(one.null)}[/dim]", (0, 0, 0, 4)))
 
 
 def _rich(table: Table) -> RichTable:

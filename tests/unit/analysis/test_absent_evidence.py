@@ -135,7 +135,9 @@ CLAIMS = (
     "damage panel: none |",
     "every difference is exactly",
     "nothing earlier moved",
+    "the change in what blocks compute is spread",
     "of the change in what blocks compute sits",
+    "no block changed",
     "the reference's block adds nothing there",
     "is not beyond what random changes",
     "reads the candidate through the reference's read-out",
@@ -171,7 +173,7 @@ def test_the_same_sentences_are_said_where_they_were_measured() -> None:
     texts = " ".join(said(PAIRS[name].compare()) for name in ("identical", "changed"))
     assert "every difference is exactly" in texts
     assert "nothing earlier moved" in texts
-    assert "of the change in what blocks compute sits" in texts
+    assert "the change in what blocks compute is spread" in texts
     assert "the damage panel is quiet" in texts
     assert "among what was measured" not in texts
 

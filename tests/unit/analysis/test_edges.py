@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from spinal.analysis import contraction, controls, diff, layers, nulls, remarks, scores, shape, uncertainty
-from spinal.analysis.compare import _first_prompts
 from spinal.analysis.contraction import Fit, fit_window, influence_se, numerical_rank, window_ranks
 from spinal.analysis.damage.structure import rank_ratio
 from spinal.analysis.layers import Pair as Full
@@ -166,7 +165,7 @@ def test_more_swap_prompts_than_prompts_are_refused() -> None:
 def test_a_draw_without_any_swap_prompt_weighs_them_equally() -> None:
     shares = np.array([[0.0, 0.0, 0.0, 1.0], [0.5, 0.25, 0.0, 0.25], [0.0, 1.0, 0.0, 0.0]])
     expected = [[1 / 3, 1 / 3, 1 / 3], [2 / 3, 1 / 3, 0.0], [0.0, 1.0, 0.0]]
-    assert _first_prompts(shares, 3) == pytest.approx(np.array(expected), abs=1e-15)
+    assert uncertainty.shares_of(shares, np.arange(3)) == pytest.approx(np.array(expected), abs=1e-15)
 
 
 def test_noise_is_told_to_be_missing_where_it_was_asked_for_and_could_not_be_drawn() -> None:
@@ -190,7 +189,7 @@ def test_noise_is_compared_with_the_size_of_what_was_observed(observed: float) -
     full = Full(
         reference=pair.reference, candidate=pair.candidate, reference_capture=pair.reference_capture,
         candidate_capture=pair.candidate_capture, evidence=pair.evidence, profile=pair.profile, shares=shares,
-        swap_shares=_first_prompts(shares, 12), terminal=terminal_window(5, 0.55),
+        swap_shares=uncertainty.shares_of(shares, np.arange(12)), terminal=terminal_window(5, 0.55),
     )  # fmt: skip
     found = controls.noise_null(full, observed)
     assert found.observed == 0.3
@@ -416,7 +415,7 @@ def a_null(percentile: float | None) -> Null:
 )
 def test_a_size_is_beyond_chance_from_the_95th_percentile_on(percentile: float | None, said: bool) -> None:
     quiet = a_null(None)
-    assert remark(remarks._of_controls({"self": a_null(percentile)}), "two halves of the prompts") is said
+    assert remark(remarks._of_controls({"self": a_null(percentile)}), "not beyond its floor") is said
     noise = {"self": quiet, "matched_noise": a_null(percentile)}
     assert remark(remarks._of_controls(noise), "random changes of the same size") is said
 

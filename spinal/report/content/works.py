@@ -1,0 +1,134 @@
+"""Whether the candidate still works: the damage panel, the rules of the verdict, prompts that moved most."""
+
+import math
+
+from spinal.documents.comparison import Comparison, DamageSignal
+from spinal.report.content.cells import DASH, Table, interval, number
+
+MOST_PROMPTS = 12
+
+
+def damage_table(result: Comparison) -> Table:
+    rows = [_signal_row(name, signal) for name, signal in result.damage.signals.items()]
+    unknown = any(signal.watch is not None and signal.value is None for signal in result.damage.signals.values())
+    return Table(
+        f"Damage panel: {result.damage.level}{' among what was measured' if unknown else ''}",
+        ("signal", "value", "unit", "n", "se", "watch from", "damaged from", "level"),
+        tuple(rows),
+        result.damage.calibration,
+        narrow=(0, 1, 6, 7),
+    )
+
+
+def _signal_row(name: str, signal: DamageSignal) -> tuple[str, ...]:
+    level = signal.level or (signal.reason or "shown only").replace("_", " ")
+    return (
+        name.replace("_", " ") + (f" ({signal.of})" if signal.of else ""),
+        f"{number(signal.value)} {interval(signal.ci)}".strip(),
+        signal.unit,
+        DASH if signal.n is None else str(signal.n),
+        number(signal.se, 2),
+        number(signal.watch),
+        number(signal.damaged) + (", alone enough" if signal.fails_alone else ""),
+        level,
+    )
+
+
+def terms_table(result: Comparison) -> Table:
+    """The numbers that matter most in terms that need no training."""
+    rows = []
+    nll = result.damage.signals.get("nll_change")
+    if nll is not None and nll.value is not None:
+        ratio = perplexity_ratio(nll.value)
+        ends = (
+            "" if nll.ci is None else f" [{number(perplexity_ratio(nll.ci[0]))}, {number(perplexity_ratio(nll.ci[1]))}]"
+        )
+        rows.append(("perplexity of the same text, candidate over reference", f"{number(ratio)} times{ends}"))
+    gap = result.layers[-1].function_gap.all
+    if gap.value is not None:
+        least, most = drawn_differently(gap.value)
+        said = "none" if most == 0.0 else f"between {one_in(least)} and {one_in(most)}"
+        rows.append(("next tokens that would be drawn differently", said))
+    top = result.damage.signals.get("top_token_changes")
+    if top is not None and top.value is not None:
+        rows.append(("positions whose most likely token is another", f"{100 * top.value:.3g}%"))
+    return Table(
+        "In other words",
+        ("what", "value"),
+        tuple(rows),
+        "exp of the change of NLL; bounds of the total variation distance for a gap f: 1 - cos(f/2) to sin(f/2).",
+    )
+
+
+def perplexity_ratio(nll_change: float) -> float:
+    """exp of a change of NLL (nats a token)."""
+    return math.exp(min(nll_change, 700.0))
+
+
+def drawn_differently(gap: float) -> tuple[float, float]:
+    """Bounds of the total variation distance of two distributions at Fisher-Rao distance ``gap`` (radians)."""
+    return 1.0 - math.cos(gap / 2), math.sin(gap / 2)
+
+
+def one_in(share: float) -> str:
+    """A share of tokens as ``1 token in k``."""
+    if share <= 1e-4:
+        return "1 token in more than 10,000"
+    return "every token" if share > 2 / 3 else f"1 token in {round(1.0 / share):,}"
+
+
+def rules_table(result: Comparison) -> Table:
+    # Here, so that asking which formats there are loads no policy.
+    from spinal.policy.rules import RULES
+
+    rows = [
+        (RULES[rule.rule].asks if rule.rule in RULES else rule.rule, rule.outcome, "; ".join(rule.reasons) or DASH)
+        for rule in result.verdict.rules
+    ]
+    return Table(f"Rules of {result.verdict.policy}", ("question", "outcome", "why"), tuple(rows))
+
+
+def looked_table(result: Comparison) -> Table:
+    """How many prompts of each category every measurement took."""
+    looked = result.looked_at
+    rows = [
+        (
+            one.category or ("no category" if len(looked) > 1 else "all prompts"),
+            *map(str, (one.prompts, one.scored, one.swapped, one.accounted, one.continued)),
+        )
+        for one in looked
+    ]
+    unseen = [one.category for one in looked if one.category is not None and not (one.scored or one.continued)]
+    return Table(
+        "What was looked at",
+        ("category", "prompts", "scored", "swapped", "accounted for", "continued"),
+        tuple(rows),
+        (f"Not looked at: {', '.join(unseen)}. " if unseen else "")
+        + "Nothing here tells of prompts of other kinds: other languages, other tasks, a trigger that no prompt holds.",
+        narrow=(0, 1, 2, 4, 5),
+    )
+
+
+def prompts_table(result: Comparison) -> Table:
+    """The prompts that moved most, first."""
+    changes = result.prompt_changes
+    rows = [
+        (
+            str(one.prompt),
+            one.category or DASH,
+            number(one.gap),
+            number(one.nll_change),
+            number(one.entropy_change),
+            DASH if one.top_changed is None else f"{100 * one.top_changed:.0f}%",
+            number(one.block_swap),
+        )
+        for one in changes[:MOST_PROMPTS]
+    ]
+    more = f" The document names {len(changes)}." if len(changes) > MOST_PROMPTS else ""
+    return Table(
+        "Prompts that moved most",
+        ("prompt", "category", "gap (rad)", "d NLL", "d entropy", "top token changes", "block swap"),
+        tuple(rows),
+        f"Numbered from 1 in the order of the set; gap and entropy at the last layer.{more}",
+        narrow=(0, 1, 2, 3, 5),
+    )
