@@ -8,7 +8,7 @@ trained from scratch on the texts of the pairs with the bundled tokenizer, then 
 an SFT twin, an early stop, and the bad ones: labels flipped, over-optimised, broken.
 
 Texts and pairs are those of ``--pairs`` (hh-rlhf records, the held-out 512 left out). The package ships no
-pair that was trained on: without a file 192 of its 256 held-out pairs are trained on, and the last 64 measured
+pair that was trained on: without a file 192 of its 256 held-out pairs are trained on, and the first 64 measured
 (:func:`benchmarks.checkpoints.pairs.read_pairs`). What stands in OUT already is left as it is.
 Such models write dialogue-shaped nonsense; what they are good for is a known history.
 """
