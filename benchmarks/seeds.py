@@ -15,8 +15,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.checkpoints.ancestors import from_history
 from benchmarks.checkpoints.train import BUNDLED, train_all
-from examples.history_checkpoints import rebuild
 from spinal.checkpoints.resolve import resolve_reference
 from spinal.engine.api import gather_accounts
 from spinal.profile import MeasurementProfile
@@ -38,7 +38,7 @@ def main() -> int:
         work = chosen.work or Path(temporary) / "bundled"
         work.mkdir(parents=True, exist_ok=True)
         train_all("bundled", work, chosen.pairs, (SECOND,))
-        folders = {name: rebuild(name, Path(temporary)) for name in (SEED, CONTROL)} | {SECOND: work / SECOND}
+        folders = {name: from_history(name, Path(temporary)) for name in (SEED, CONTROL)} | {SECOND: work / SECOND}
         parts = {name: parts_of(folder, chosen.prompts) for name, folder in folders.items()}
     return report(parts)
 
