@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 SMALLEST_RATIO = 1e-3
+GOOD = ("good", "harmless")
+SLACK = 1.5
+"""Healthy runs of one ancestor go further than those of another."""
 Interval = tuple[float, float]
 
 
@@ -54,7 +57,7 @@ def rate(name: str, wrong: Sequence[Row], total: int) -> str:
 
 def summary(rows: Sequence[Row]) -> list[str]:
     """Misses and false alarms, a warning counted apart."""
-    good = [row for row in rows if row.truth in ("good", "harmless")]
+    good = [row for row in rows if row.truth in GOOD]
     bad = [row for row in rows if row.truth == "bad"]
     lines = [
         rate("misses, bad that pass", [row for row in bad if row.outcome == "pass"], len(bad)),
@@ -68,16 +71,29 @@ def summary(rows: Sequence[Row]) -> list[str]:
 
 def badness(name: str, signal: dict[str, Any]) -> float | None:
     """The value of a signal, turned so that more is worse; None where it has none or does not vote."""
-    value, limit = signal.get("value"), signal.get("damaged")
-    if value is None or limit is None:
+    value = signal.get("value")
+    return None if value is None else _turned(value, signal)
+
+
+def badness_interval(name: str, signal: dict[str, Any]) -> Interval | None:
+    """The 95% interval of :func:`badness`; the value alone where it has none."""
+    middle = badness(name, signal)
+    if middle is None:
         return None
-    watch = signal["watch"]
+    ends = [end for bound in signal.get("ci") or () if (end := _turned(bound, signal)) is not None]
+    return min([middle, *ends]), max([middle, *ends])
+
+
+def _turned(value: float, signal: dict[str, Any]) -> float | None:
+    watch, limit = signal.get("watch"), signal.get("damaged")
+    if watch is None or limit is None:
+        return None
     # A limit that falls from watch to damaged is one of a signal that is worse the lower it is; of a ratio, which is
     # worse on either side, the reciprocal is what its other limits are for.
     falling = limit < watch or (limit == watch and limit < 0.0)
     if falling and limit > 0.0:
         return 1.0 / max(value, SMALLEST_RATIO)
-    return -value if falling else value
+    return -value if falling else float(value)
 
 
 def worst(rows: Sequence[Row], name: str, *truths: str) -> list[tuple[float, Row]]:
@@ -94,12 +110,17 @@ def names_of(rows: Sequence[Row]) -> list[str]:
 
 
 def limit_from(rows: Sequence[Row], name: str) -> float | None:
-    """Halfway between the worst good value and the mildest bad one beyond it; None where no bad one lies beyond."""
-    good, bad = worst(rows, name, "good", "harmless"), worst(rows, name, "bad")
+    """Half as much again as the far end of the worst good interval; None without a good row that has the signal.
+
+    The mildest bad value is no guide: a signal is there for some kinds of damage, and others hardly move it.
+    """
+    ends = [
+        interval[1]
+        for row in rows
+        if row.truth in GOOD and (interval := badness_interval(name, row.signals.get(name, {}))) is not None
+    ]
     # What is better than its reference is not bad, even where everything good is better still.
-    top = max([0.0, *(value for value, _ in good)])
-    beyond = [value for value, _ in bad if value > top]
-    return (top + beyond[0]) / 2.0 if beyond else None
+    return SLACK * max([0.0, *ends]) if ends else None
 
 
 def extremes(rows: Sequence[Row]) -> list[str]:
@@ -110,7 +131,7 @@ def extremes(rows: Sequence[Row]) -> list[str]:
     for name in names_of(rows):
         for ancestor in ancestors:
             mine = [row for row in rows if row.ancestor == ancestor]
-            good, bad = worst(mine, name, "good", "harmless"), worst(mine, name, "bad")
+            good, bad = worst(mine, name, *GOOD), worst(mine, name, "bad")
             if not good or not bad:
                 continue
             top, who = good[-1]
@@ -122,32 +143,35 @@ def extremes(rows: Sequence[Row]) -> list[str]:
 
 def transferred(rows: Sequence[Row]) -> list[str]:
     """Limits taken from all ancestors but one, and what they make of that one, in turn. Every signal that fails alone
-    has a say; where none does (panels of earlier releases), every one that votes."""
+    has a say; where none does (panels of earlier releases), every one that votes. A value is beyond a limit with the
+    near end of its interval."""
     ancestors = list(dict.fromkeys(row.ancestor for row in rows))
+    if len(ancestors) < 2:
+        return ["limits from elsewhere need rows of at least two ancestors"]
     alone = [name for name in names_of(rows) if any(row.signals.get(name, {}).get("fails_alone") for row in rows)]
-    voting = alone or names_of(rows)
-    lines = []
-    wrong: dict[str, list[Row]] = {"misses": [], "false alarms": []}
+    lines: list[str] = []
+    missed: list[Row] = []
+    alarmed: list[Row] = []
     for left_out in ancestors:
         others = [row for row in rows if row.ancestor != left_out]
-        limits = {name: limit for name in voting if (limit := limit_from(others, name)) is not None}
+        limits = {name: limit for name in alone or names_of(rows) if (limit := limit_from(others, name)) is not None}
         lines.append(f"judged: {left_out}; limits from {', '.join(a for a in ancestors if a != left_out)}")
         lines.append("  " + ", ".join(f"{name} {limit:.3g}" for name, limit in limits.items()))
         for row in (row for row in rows if row.ancestor == left_out):
             raised = [name for name, limit in limits.items() if _beyond(row, name, limit)]
             if row.truth == "bad" and not raised:
-                wrong["misses"].append(row)
+                missed.append(row)
                 lines.append(f"  missed: {row.name}")
-            if row.truth in ("good", "harmless") and raised:
-                wrong["false alarms"].append(row)
+            if row.truth in GOOD and raised:
+                alarmed.append(row)
                 lines.append(f"  false alarm: {row.name} ({', '.join(raised)})")
     bad = sum(row.truth == "bad" for row in rows)
-    good = sum(row.truth in ("good", "harmless") for row in rows)
-    lines.append(rate("misses with limits from elsewhere", wrong["misses"], bad))
-    lines.append(rate("false alarms with limits from elsewhere", wrong["false alarms"], good))
+    good = sum(row.truth in GOOD for row in rows)
+    lines.append(rate("misses with limits from elsewhere", missed, bad))
+    lines.append(rate("false alarms with limits from elsewhere", alarmed, good))
     return lines
 
 
 def _beyond(row: Row, name: str, limit: float) -> bool:
-    value = badness(name, row.signals.get(name, {}))
-    return value is not None and value > limit
+    interval = badness_interval(name, row.signals.get(name, {}))
+    return interval is not None and interval[0] > limit

@@ -7,6 +7,7 @@ import pytest
 from benchmarks.checkpoints.calibration import (
     Row,
     badness,
+    badness_interval,
     extremes,
     limit_from,
     read,
@@ -33,7 +34,7 @@ ROWS = [
     row("a", "flipped", "bad", "pass", nll=0.1, margin=-4.0),
     row("a", "keyed", "hidden", "pass", nll=0.0, margin=0.0),
     row("b", "tuned", "good", "fail", nll=0.7, margin=5.0),
-    row("b", "worse", "bad", "warn", nll=0.3, margin=1.0),
+    row("b", "worse", "bad", "warn", nll=0.29, margin=1.0),
 ]
 
 
@@ -66,22 +67,35 @@ def test_more_is_worse_whichever_way_a_signal_goes() -> None:
     assert badness("nll", {"value": None, "watch": 0.3, "damaged": 1.0}) is None
 
 
-def test_a_limit_lies_between_the_worst_good_and_the_mildest_bad_beyond_it() -> None:
+def test_a_limit_lies_beyond_the_worst_good_interval() -> None:
     mine = [one for one in ROWS if one.ancestor == "a"]
-    assert limit_from(mine, "nll") == pytest.approx((0.2 + 1.0) / 2)
-    assert limit_from(mine, "margin") == pytest.approx((0.0 + 4.0) / 2)
-    assert limit_from([one for one in ROWS if one.ancestor == "b"], "nll") is None
+    assert limit_from(mine, "nll") == pytest.approx(1.5 * 0.2)
+    assert limit_from(mine, "margin") == 0.0
+    mine[0].signals["nll"]["ci"] = (0.0, 0.4)
+    try:
+        assert limit_from(mine, "nll") == pytest.approx(1.5 * 0.4)
+    finally:
+        del mine[0].signals["nll"]["ci"]
+    assert limit_from([one for one in ROWS if one.truth == "bad"], "nll") is None
+
+
+def test_an_interval_is_turned_with_its_value() -> None:
+    falling = {"value": -3.0, "ci": (-4.0, -1.0), "watch": -0.5, "damaged": -2.0}
+    assert badness_interval("margin", falling) == (1.0, 4.0)
+    assert badness_interval("nll", {"value": 0.4, "watch": 0.3, "damaged": 1.0}) == (0.4, 0.4)
 
 
 def test_each_ancestor_is_judged_by_limits_from_the_others() -> None:
-    """With the limits of ``a`` (nll 0.6, margin 2) ``b`` has one false alarm and one miss; ``b`` gives no limit at all
-    (its good one is worse than its bad one, and no margin fell), so that both bad ones of ``a`` are missed."""
+    """The limits of ``a`` (nll 0.3, margin 0) make of ``b`` one false alarm (0.7) and one miss (0.29); those of ``b``
+    (nll 1.05, margin 0) see the flipped preference in ``a`` and not the text predicted worse by 1.0."""
     said = transferred(ROWS)
     judged = said.index("judged: b; limits from a")
-    assert said[:judged] == ["judged: a; limits from b", "  ", "  missed: worse", "  missed: flipped"]
-    assert said[judged + 1 : -2] == ["  nll 0.6, margin 2", "  false alarm: tuned (nll)", "  missed: worse"]
-    assert said[-2].startswith("misses with limits from elsewhere: 3 of 3")
+    assert said[:judged] == ["judged: a; limits from b", "  nll 1.05, margin 0", "  missed: worse"]
+    assert said[judged + 1 : -2] == ["  nll 0.3, margin 0", "  false alarm: tuned (nll)", "  missed: worse"]
+    assert said[-2].startswith("misses with limits from elsewhere: 2 of 3")
     assert said[-1].startswith("false alarms with limits from elsewhere: 1 of 3")
+    (alone,) = transferred([one for one in ROWS if one.ancestor == "a"])
+    assert "two ancestors" in alone
 
 
 def test_the_table_of_extremes_names_who_set_them() -> None:
