@@ -22,7 +22,7 @@ from spinal.engine.frame import frame_residual
 from spinal.engine.memory import with_less_memory
 from spinal.engine.noise import changes, noise_curves, perturb
 from spinal.engine.reporter import Reporter
-from spinal.engine.same import settings_of
+from spinal.engine.same import routes, settings_of
 from spinal.engine.session import Session, Setup, open_pair
 from spinal.engine.swap import block_swap
 from spinal.engine.tokens import GatheredRows
@@ -152,6 +152,7 @@ def _gather(reference: Checkpoint, candidate: Checkpoint, captures: tuple[Path, 
         noise=noise,
         identical_blocks=swapped.identical,
         frame_residual=frame,
+        routed=any(map(routes, configurations)),
         settings=setting_differences(reference, candidate, configurations),
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from spinal.analysis.floors import ROUNDING, TIMES, floor_of
+from spinal.analysis.floors import ROUNDING, TIMES, floor_of, rounding_of
 from tests.engine.architectures import build
 from tests.support.equivalents import permuted, untied
 from tests.support.places import EXAMPLES
@@ -27,22 +27,22 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return request.param, folder
 
 
-def beyond(found: dict[str, float], dtype: str) -> dict[str, float]:
+def beyond(found: dict[str, float], dtype: str, *, routed: bool = False) -> dict[str, float]:
     """What of ``found`` is more than rounding may make."""
-    return {name: value for name, value in found.items() if value > ROUNDING[dtype][name]}
+    return {name: value for name, value in found.items() if value > rounding_of(name, dtype, routed=routed)}
 
 
 @pytest.mark.parametrize(
     ("family", "dtype"),
     [
         ("llama", "float32"), ("gemma2", "bfloat16"), ("mixtral", "float32"), ("mixtral", "bfloat16"),
-        ("gpt_neox", "float16"), ("gpt2", "float32"), ("gpt2", "bfloat16"),
+        ("mixtral", "float16"), ("gpt_neox", "float16"), ("gpt2", "float32"), ("gpt2", "bfloat16"),
     ],
 )  # fmt: skip
 def test_permutations_of_tiny_models_are_rounding(family: str, dtype: str, tmp_path: Path) -> None:
     original = build(family, tmp_path / family, seed=3, dtype=DTYPES[dtype])
     found = found_between(original, permuted(original, tmp_path / "permuted", SEED))
-    assert beyond(found, dtype) == {}
+    assert beyond(found, dtype, routed=family == "mixtral") == {}
     assert any(found.values()), "a permutation that rounds nothing otherwise is no permutation"
 
 
@@ -66,4 +66,6 @@ def test_floors_grow_with_depth_where_rounding_is_passed_on() -> None:
         of_one_block = name.startswith("block_swap")
         assert grown == pytest.approx(1.0 if of_one_block else 4.0 if name == "kl" else 2.0)
         assert floor_of(name, "float32", 3) == floor_of(name, "float32", 24)
+        assert floor_of(name, "bfloat16") < floor_of(name, "bfloat16", routed=True)
+        assert floor_of(name, "float32") == floor_of(name, "float32", routed=True)
         assert floor_of(name, "float8_e4m3fn") == floor_of(name, "bfloat16")

@@ -157,10 +157,11 @@ def test_only_what_holds_other_tensors_is_another_place(tiny: Tiny, tmp_path: Pa
         "lm_head.weight": 4,
     }
     for number, (name, place) in enumerate(moved.items()):
-        folder = with_weights(
-            tiny("llama"), tmp_path / str(number), lambda n, t, name=name: t * (1 + 1e-6) if n == name else t
-        )
-        _, places, _ = told(tiny("llama"), folder)
+
+        def change(each: str, tensor: torch.Tensor, name: str = name) -> torch.Tensor:
+            return tensor * (1 + 1e-6) if each == name else tensor
+
+        _, places, _ = told(tiny("llama"), with_weights(tiny("llama"), tmp_path / str(number), change))
         assert np.flatnonzero(~places).tolist() == [place], name
 
 
