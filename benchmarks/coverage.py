@@ -18,7 +18,8 @@ import numpy.typing as npt
 import torch
 from safetensors import safe_open
 
-from spinal.analysis.accounts import account, contrast
+from spinal.analysis.accounts import account
+from spinal.analysis.carried import contrast
 from spinal.analysis.localization import localize, terminal_window
 from spinal.analysis.locators.profile import increments, nonnegative, signed_means
 from spinal.analysis.uncertainty import alpha_estimates, draw_shares, mean_estimates

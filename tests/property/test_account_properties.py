@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from spinal.analysis.accounts import CANCELLING_FROM, account, contrast, parts
+from spinal.analysis.accounts import CANCELLING_FROM, account, parts
+from spinal.analysis.carried import contrast
 from spinal.analysis.uncertainty import draw_shares
 from spinal.documents.evidence import AccountEvidence
 

@@ -9,7 +9,8 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from spinal.analysis.accounts import account, contrast
+from spinal.analysis.accounts import account
+from spinal.analysis.carried import contrast
 from spinal.analysis.uncertainty import draw_shares
 from spinal.documents.account import Account, AccountContrast
 from spinal.documents.base import Estimate
