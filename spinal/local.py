@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 from pydantic import ValidationError
 
 from spinal.audit import (
-    ENGINE,
-    MeasuringEngine,
     Ports,
     Traced,
     Watch,
@@ -31,6 +29,7 @@ from spinal.audit import (
 from spinal.documents.comparison import Comparison
 from spinal.documents.display import short_digest
 from spinal.documents.trace import Trace
+from spinal.engine_port import ENGINE, MeasuringEngine
 from spinal.errors import (
     CaptureMissing,
     DocumentInvalid,
@@ -51,8 +50,8 @@ from spinal.sides import NOWHERE_ELSE, PathName, Places, find_checkpoint, find_s
 if TYPE_CHECKING:
     from spinal.cache import Cache
 
-Prompts = PathName | Sequence[str] | Sequence[Sequence[Mapping[str, str]]] | PromptSet
-"""A built-in set by name, a file, prompts as text or as the messages of chats, or a prompt set."""
+Prompts = PathName | Sequence[str | Mapping[str, Any]] | Sequence[Sequence[Mapping[str, str]]] | PromptSet
+"""A built-in set by name, a file, prompts as text, as records or as the messages of chats, or a prompt set."""
 CONDITIONS = "spinal.engine.conditions"
 THREADS = "spinal.engine.threads"
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -92,7 +91,7 @@ def trace(
     ----------
     model : str or path-like
         Folder of a checkpoint in Hugging Face layout with safetensors weights, or of a PEFT adapter beside its base.
-    prompts : str, path-like, sequence of str or of messages, or PromptSet, default "hh-harmless-512"
+    prompts : str, path-like, sequence of str, of records or of messages, or PromptSet, default "hh-harmless-512"
         A built-in set by name, a file (text, JSON, CSV with a header, Parquet; gzip accepted), or the prompts
         themselves, as text or as the messages of chats.
     base : str or path-like, optional

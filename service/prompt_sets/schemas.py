@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from service.http.fields import ModelName
 from spinal.documents.base import Digest
-from spinal.prompts.records import Pair, split_conversation
+from spinal.prompts.records import Entry, split_conversation
 from spinal.prompts.sets import Message
 
 # NUL cannot be stored as JSON by Postgres; other control characters are legitimate in prompts.
@@ -26,9 +26,9 @@ class PromptIn(BaseModel):
     prompt: PromptText
     continuation: PromptText | None = None
 
-    def read(self) -> Pair | None:
+    def read(self) -> Entry | None:
         """The prompt and its continuation."""
-        return self.prompt, self.continuation
+        return Entry(self.prompt, self.continuation)
 
 
 class ChatIn(BaseModel):
@@ -39,7 +39,7 @@ class ChatIn(BaseModel):
 
     messages: Annotated[list[MessageIn], Field(min_length=1, max_length=1_000)]
 
-    def read(self) -> Pair | None:
+    def read(self) -> Entry | None:
         """The chat and its continuation; None where there is nothing before the continuation."""
         return split_conversation(tuple(Message(message.role, message.content) for message in self.messages))
 

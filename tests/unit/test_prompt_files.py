@@ -21,7 +21,7 @@ from spinal.errors import PromptFileNotFound, PromptSetEmpty, PromptSetInvalid
 from spinal.prompts.builtin import BUILTIN_SETS, builtin_prompts
 from spinal.prompts.formats import Source, parse_prompts
 from spinal.prompts.load import load_prompts
-from spinal.prompts.records import read_entry
+from spinal.prompts.records import Entry, read_entry
 from spinal.prompts.sets import Message, PromptSet, prompt_from_json, prompt_to_json
 
 TWO = ["How, do I plant a tree?", 'Why is "it" blue?']
@@ -108,7 +108,7 @@ def test_digests_are_those_of_before_and_say_whether_a_prompt_is_a_chat() -> Non
     assert made.digest == digest_of({"prompts": ("a b", "c d"), "continuations": (None, " e")})
     assert PromptSet(((Message("user", "a b"),),), (None,)).digest != PromptSet(("a b",), (None,)).digest
     assert [builtin_prompts(name).digest[:12] for name in BUILTIN_SETS] == [
-        "3d72b6c1a5c3", "c5fc3da64d4b", "5e368e45e627", "30e69aa64fa4",
+        "3d72b6c1a5c3", "c5fc3da64d4b", "5e368e45e627", "30e69aa64fa4", "5fecd78708ed", "0d5c5edef475",
     ]  # fmt: skip
     assert builtin_prompts("hh-harmless-64").remarks == ()
 
@@ -324,7 +324,20 @@ JSON = st.recursive(
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.sampled_from(
-                ["prompt", "messages", "chosen", "rejected", "role", "content", "text", "type", "from", "value"]
+                [
+                    "prompt",
+                    "messages",
+                    "chosen",
+                    "rejected",
+                    "role",
+                    "content",
+                    "text",
+                    "type",
+                    "from",
+                    "value",
+                    "category",
+                    "refusal",
+                ]
             )
             | st.text(max_size=3),
             inner,
@@ -339,11 +352,17 @@ JSON = st.recursive(
 @given(entry=JSON)
 def test_no_record_breaks_the_reader(entry: Any) -> None:
     try:
-        pair = read_entry(entry, "here")
+        found = read_entry(entry, "here")
     except PromptSetInvalid:
         return
-    if pair is not None and pair[0]:
-        PromptSet((pair[0],), (pair[1],))
+    if found is not None and found.prompt:
+        PromptSet(
+            (found.prompt,),
+            (found.continuation,),
+            rejected=(found.rejected,),
+            refusals=(found.refusals,),
+            categories=(found.category,),
+        )
 
 
 @pytest.mark.parametrize("name", ["p.txt", "p.csv", "p.jsonl", "p"])
@@ -399,4 +418,4 @@ def test_a_chat_of_more_than_text_is_refused_by_what_it_holds(record: Any) -> No
 
 @pytest.mark.parametrize("completion", ["Dig.", [{"role": "assistant", "content": "Dig."}]])
 def test_a_completion_is_a_continuation(completion: Any) -> None:
-    assert read_entry({"prompt": TWO[0], "completion": completion}, "record 1") == (TWO[0], "Dig.")
+    assert read_entry({"prompt": TWO[0], "completion": completion}, "record 1") == Entry(TWO[0], "Dig.")

@@ -14,12 +14,15 @@ from spinal.analysis.locators.profile import DepthProfile, Locator
 from spinal.analysis.locators.weights import WEIGHTS
 from spinal.documents.account import WITHIN_ROUNDING
 from spinal.documents.comparison import Localization
+from spinal.documents.editions import PRESENT, Edition
 
 LOCATORS: dict[str, Locator] = {
     locator.name: locator
     for locator in (BLOCK_SWAP, WEIGHTS, BLOCK_SWAP_TRANSPORT, D_CONTRACTION, D_TRANSPORT, FUNCTION)
 }
 """By name, in the order of a report."""
+THRESHOLD_KNOWN_SINCE = 5
+"""Since which edition the interval of a thresholded profile's place reaches to its place without the threshold."""
 
 
 def depth_profiles(pair: Pair) -> dict[str, DepthProfile]:
@@ -43,9 +46,15 @@ def _above_rounding(pair: Pair, name: str, profile: DepthProfile) -> DepthProfil
     return profile if largest >= pair_floor(pair, name) else replace(profile, absent=WITHIN_ROUNDING)
 
 
-def place(profiles: dict[str, DepthProfile], terminal: tuple[int, int]) -> dict[str, Localization]:
-    """Localization of every profile; ``terminal`` is the first and last block of T."""
+def place(
+    profiles: dict[str, DepthProfile], terminal: tuple[int, int], edition: Edition = PRESENT
+) -> dict[str, Localization]:
+    """Localization of every profile; ``terminal`` is the first and last block of T. Before scorer 4 (``edition``)
+    intervals did not know what a threshold took off."""
+    knows = edition.since >= THRESHOLD_KNOWN_SINCE
     return {
-        name: localize(p.weights, p.replicates, terminal, absent=p.absent, clipped=p.clipped)
+        name: localize(
+            p.weights, p.replicates, terminal, absent=p.absent, clipped=p.clipped, plain=p.plain if knows else None
+        )
         for name, p in profiles.items()
     }

@@ -7,7 +7,7 @@ from spinal.extras import install_hint
 from spinal.prompts.formats.base import FileFormat, Source
 from spinal.prompts.formats.table import names_a_record
 from spinal.prompts.gathered import Gathered
-from spinal.prompts.records import RECORDS, read_entry
+from spinal.prompts.records import BESIDE, RECORDS, read_entry
 
 MAGIC = b"PAR1"
 
@@ -24,7 +24,7 @@ def _read(source: Source) -> Gathered:
         raise PromptSetInvalid(
             f"{source.name} is Parquet, and pyarrow, which reads it, is not installed", hint=install_hint("parquet")
         ) from error
-    wanted = {member for members in RECORDS for member in members} | {"continuation", "completion"}
+    wanted = {member for members in RECORDS for member in members} | set(BESIDE)
     try:
         file = parquet.ParquetFile(io.BytesIO(source.raw))
         names = file.schema_arrow.names
