@@ -151,12 +151,6 @@ class Same:
         return np.array([self.embedding_tensors, *tensors, self.readout_tensors, False])
 
 
-def same_blocks(ours: Session, theirs: Session, mine: Sequence[Prepared], other: Sequence[Prepared]) -> BoolArray:
-    """(D,) :meth:`Same.block` of every block. Raises the errors of reading a block from disk."""
-    same = Same(ours, theirs, mine, other).settled()
-    return np.array([same.block(index) for index in range(same.depth)])
-
-
 def identical_places(
     ours: Session, theirs: Session, mine_prepared: Sequence[Prepared], theirs_prepared: Sequence[Prepared]
 ) -> BoolArray:
