@@ -20,7 +20,7 @@ SQUARED = frozenset({"kl"})
 ROUNDING: dict[str, dict[str, float]] = {
     "float32": {
         "block_swap": 1e-6, "block_swap_transport": 2e-7, "d_transport": 3e-7, "d_contraction": 1e-7, "function": 2e-6,
-        "hidden_change": 2e-6, "kl": 1e-9, "margin": 5e-5, "refusal": 5e-5,
+        "hidden_change": 2e-6, "kl": 1e-10, "margin": 5e-5, "refusal": 5e-5,
     },
     "float16": {
         "block_swap": 1e-4, "block_swap_transport": 2e-6, "d_transport": 3e-5, "d_contraction": 3e-5, "function": 3e-4,

@@ -28,8 +28,9 @@ from tests.support.equivalents import (
 from tests.support.places import EXAMPLES
 
 PROFILE = MeasurementProfile(
-    max_tokens=48, lens_positions=8, swap_prompts=16, continuation_prompts=8, bootstrap_draws=200
-)
+    max_tokens=48, lens_positions=8, swap_prompts=16, continuation_prompts=8, bootstrap_draws=200, stitch_prompts=8,
+    stitch_tokens=48,
+)  # fmt: skip
 KNOWN = builtin_prompts("hh-harmless-64")
 PROMPTS = PromptSet(KNOWN.prompts[:48], KNOWN.continuations[:48])
 """A rotation of 96 dimensions is fitted on the rows of half of them."""
@@ -76,10 +77,16 @@ def placed(result: Comparison) -> dict[str, str | None]:
     return {name: where.reason for name, where in result.localization.items() if name != "weights"}
 
 
+def carrying(result: Comparison) -> list[str]:
+    """Places that carry anything of the change of KL."""
+    return [part.place for part in result.accounts["kl"].places if part.phi.value]
+
+
 def test_permuted_neurons_and_heads_have_no_place(sft: Path, audited: Audit, tmp_path: Path) -> None:
     result = audited(permuted(sft, tmp_path / "permuted", 5))
     assert set(placed(result).values()) <= {"within_rounding", "no_detectable_change"}
     assert placed(result)["block_swap"] == placed(result)["function"] == "within_rounding"
+    assert result.accounts["kl"].reason == "within_rounding"
     assert result.unchanged_blocks == (), "the tensors are others"
     assert result.frame is not None
     assert not result.frame.changed
@@ -98,8 +105,9 @@ def test_gains_that_are_made_up_for_change_nothing(sft: Path, audited: Audit, tm
     assert all(layer.block_swap.value in (None, 0.0) for layer in result.layers)
 
 
-@pytest.mark.parametrize("kind", ["twice", "rotated"])
-def test_another_frame_is_told_from_a_change(kind: str, sft: Path, audited: Audit, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "reason"), [("twice", "frame_changed"), ("rotated", "within_rounding")])
+def test_another_frame_is_told_from_a_change(kind: str, reason: str, sft: Path, audited: Audit, tmp_path: Path) -> None:
+    """A rotation is rounding; a larger stream makes the norms' epsilon count for less, which can be measured."""
     written = {"twice": lambda: with_residual_times(sft, tmp_path / kind, 2.0),
                "rotated": lambda: with_basis_rotated(sft, tmp_path / kind, 3)}[kind]()  # fmt: skip
     result = audited(written)
@@ -109,6 +117,7 @@ def test_another_frame_is_told_from_a_change(kind: str, sft: Path, audited: Audi
     assert result.frame.residual < 0.01
     assert result.frame.gap is not None
     assert result.frame.gap < 1e-2
+    assert result.accounts["kl"].reason == reason
     hidden = result.damage.signals["hidden_change"].value
     assert hidden is not None
     assert hidden > 0.9, "coordinates alone would call it wrecked"
@@ -122,16 +131,18 @@ def test_training_changes_no_frame(
     assert result.frame is not None
     assert not result.frame.changed
     assert placed(result)["block_swap"] is None
+    assert result.accounts["kl"].reason is None
 
 
-@pytest.mark.parametrize("part", ["embed_tokens", "lm_head"])
+@pytest.mark.parametrize(("part", "place"), [("embed_tokens", "embeddings"), ("lm_head", "read-out")])
 def test_a_change_outside_the_blocks_leaves_every_block_unchanged(
-    part: str, sft: Path, audited: Audit, tmp_path: Path
+    part: str, place: str, sft: Path, audited: Audit, tmp_path: Path
 ) -> None:
     result = audited(disturbed(sft, tmp_path / part, lambda name: part in name, 0.15))
     assert result.unchanged_blocks == EVERY
     assert placed(result)["block_swap"] == "no_detectable_change"
     assert result.settings == ()
+    assert carrying(result) == [place]
 
 
 @pytest.mark.parametrize(
@@ -149,6 +160,7 @@ def test_equal_weights_under_another_setting_are_another_model(
     assert placed(result)["block_swap"] is None
     assert all(layer.block_swap.value is not None and layer.block_swap.value > 0.01 for layer in result.layers[1:])
     assert [(each.key, each.computes) for each in result.settings] == [(key, True)]
+    assert carrying(result) == ["configuration"]
 
 
 def test_template_and_generation_are_named_and_compute_nothing(sft: Path, audited: Audit, tmp_path: Path) -> None:
