@@ -21,7 +21,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16"])
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """A type of numbers, and a folder with ``sft`` stored in it; a CPU is slow in float16, which tiny models stand for."""
+    """A type of numbers, and a folder with ``sft`` in it; a CPU is slow in float16, which tiny models stand for."""
     folder = tmp_path_factory.mktemp(request.param)
     untied(EXAMPLES / "checkpoints" / "sft", folder / "sft", DTYPES[request.param])
     return request.param, folder
