@@ -23,7 +23,7 @@ from spinal.engine.memory import with_less_memory
 from spinal.engine.noise import changes, noise_curves, perturb
 from spinal.engine.place_accounts import account_of_noise, account_of_pair, alike
 from spinal.engine.reporter import Reporter
-from spinal.engine.same import settings_of
+from spinal.engine.same import routes, settings_of
 from spinal.engine.session import Session, Setup, open_pair
 from spinal.engine.swap import block_swap
 from spinal.engine.tokens import GatheredRows
@@ -160,6 +160,7 @@ def _gather(reference: Checkpoint, candidate: Checkpoint, captures: tuple[Path, 
         noise_accounts=noise_accounts,
         identical_blocks=swapped.identical,
         frame_residual=frame,
+        routed=any(map(routes, configurations)),
         settings=setting_differences(reference, candidate, configurations),
         swap_prompts=swapped.prompts,
     )
