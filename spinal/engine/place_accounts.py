@@ -1,6 +1,6 @@
 """Which parts carry the change: stitched models of a pair, read out place by place, as arrays.
 
-``docs/method.md`` ("Which parts carry the change"). All read-outs share one sweep over the blocks.
+``docs/method.md`` ("What carries the change"). All read-outs share one sweep over the blocks.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """Stitched models: places 1..k from one checkpoint and the rest from the other, all of them in one sweep over blocks.
 
-``docs/method.md`` ("Which parts carry the change"). A stitched model is a mixture: for every place the side that it
+``docs/method.md`` ("What carries the change"). A stitched model is a mixture: for every place the side that it
 comes from. Mixtures with the same beginning share all that the beginning computes, and a place that is the same on
 both sides is no place to differ in, so that what would be the same model is one model and is run once. Every block is
 entered once, with the residuals of all mixtures waiting in host memory.

@@ -22,9 +22,14 @@ from spinal.checkpoints.resolve import resolve_reference
 from spinal.documents.evidence import AccountEvidence
 from spinal.engine import stitch
 from spinal.engine.api import gather_accounts
+from spinal.engine.hybrids import embedding_tensors, tensors_of
+from spinal.engine.place_accounts import account_of_noise
+from spinal.engine.reporter import Reporter
+from spinal.engine.session import Session, Setup, open_pair
+from spinal.engine.tokens import lens_rows
 from spinal.errors import Cancelled
 from spinal.profile import MeasurementProfile
-from spinal.progress import Progress
+from spinal.progress import Progress, ignore_progress, never_cancelled
 from spinal.prompts.sets import PromptSet
 from tests.engine.conftest import KNOBS
 from tests.engine.families import BLOCKS
@@ -59,6 +64,12 @@ def accounts(reference: Path, candidate: Path, prompts: PromptSet, **more: Any) 
     sides = [resolve_reference(os.fspath(folder), roots=None) for folder in (reference, candidate)]
     found = gather_accounts(*sides, prompts=prompts, profile=more.pop("profile", PROFILE), **more)
     return {each.read_out: each for each in found}
+
+
+def sessions(reference: Path, candidate: Path, prompts: PromptSet) -> tuple[Session, Session]:
+    first, second = (resolve_reference(os.fspath(folder), roots=None) for folder in (reference, candidate))
+    reporter = Reporter(ignore_progress, never_cancelled)
+    return open_pair(first, second, Setup(prompts, PROFILE, 4, "cpu", False, reporter))
 
 
 def parts(account: AccountEvidence) -> np.ndarray:
@@ -277,6 +288,48 @@ def test_a_stitched_model_that_overflows_is_not_a_number_and_no_error(
     for account in accounts(tiny("llama"), other, asked).values():
         assert np.isnan(account.forward[:, 3:]).all()
         assert np.isfinite(account.forward[:, :3]).all()
+
+
+@pytest.mark.parametrize("family", ["gemma4_text", "zamba2", "cohere", "opt-projected"])
+def test_blocks_that_are_called_with_more_than_a_residual(family: str, tiny: Tiny, asked: PromptSet) -> None:
+    """F_1 .. F_{D+1} against the model's own forward pass with the tensors of those places: arguments that come from
+    the embeddings follow them, whichever side's block takes them. Tolerance as above."""
+    folders = tiny(family), tiny(family, seed=1)
+    prompts = PromptSet(asked.prompts[:2], asked.continuations[:2])
+    found = accounts(*folders, prompts)["kl"]
+    with torch.inference_mode():
+        ours, theirs = sessions(*folders, prompts)
+        ids = [tokens[-PROFILE.stitch_tokens :] for tokens in ours.tokens.ids]
+        rows = lens_rows(tuple(ids), PROFILE.lens_positions)
+        where = [rows.position[(rows.prompt == place) & rows.in_all] for place in range(2)]
+
+        def read() -> list[torch.Tensor]:
+            model, vocabulary = ours.loaded.model, ours.readout.vocabulary
+            return [log_probabilities(model, each, vocabulary)[at] for each, at in zip(ids, where, strict=True)]
+
+        before = read()
+        parts = [(ours.anatomy.core, embedding_tensors(theirs.anatomy))]
+        parts += [(mine, tensors_of(b)) for mine, b in zip(ours.anatomy.blocks, theirs.anatomy.blocks, strict=True)]
+        for k, (module, tensors) in enumerate(parts, start=1):
+            own = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+            head = ours.anatomy.head_weight.clone()
+            for name, tensor in tensors.items():
+                own[name].data = tensor  # a tied head is put back below
+            ours.anatomy.head.weight = torch.nn.Parameter(head, requires_grad=False)
+            expected = [float((p.exp() * (p - q)).sum(-1).mean()) for p, q in zip(before, read(), strict=True)]
+            np.testing.assert_allclose(found.forward[:, k], expected, atol=1e-5, err_msg=str(k))
+            assert min(expected) > 1e-3
+
+
+def test_noise_runs_under_the_configuration_of_the_reference(tiny: Tiny, asked: PromptSet, tmp_path: Path) -> None:
+    """Whatever configuration the model came with that now holds the noise: its account is that of its tensors."""
+    relu = changed(tiny("llama", seed=1), tmp_path / "relu", lambda _, tensor: tensor, **SETTINGS["activation"])
+    plain = accounts(tiny("llama"), tiny("llama", seed=1), asked)["kl"]
+    with torch.inference_mode():
+        noise = account_of_noise(*sessions(tiny("llama"), relu, asked), (0.0, 1.0))
+    assert noise.places == plain.places
+    np.testing.assert_array_equal(noise.forward, plain.forward)
+    np.testing.assert_array_equal(noise.backward, plain.backward)
 
 
 def test_none_are_drawn_up_where_none_are_asked_for(tiny: Tiny, asked: PromptSet) -> None:
