@@ -126,9 +126,9 @@ def thresholded_interval(
 
     What the threshold takes off small blocks moves the statistic, and the same in every one of its draws (B, ...), so
     no draw tells by how much: .67-.95 of the intervals of :func:`corrected_interval` cover on real subsamples. Noise
-    moves it, too, which the draws do tell: their mean lies as far beyond the value as that beyond the truth. The interval
-    reaches from 1.96 standard errors below the lowest of the three (value, without the threshold, less the noise) to as
-    many above the highest.
+    moves it, too, which the draws do tell: their mean lies as far beyond the value as that beyond the truth. The
+    interval reaches from 1.96 standard errors below the lowest of the three (value, without the threshold, less the
+    noise) to as many above the highest.
     """
     ends = np.stack([values, plain, 2 * values - np.nanmean(replicates, axis=0)])
     reach = 1.96 * np.nanstd(replicates, axis=0, ddof=1)
