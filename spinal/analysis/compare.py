@@ -1,8 +1,11 @@
 """Two traces and what a joint pass over the pair told -> one Comparison. Pure: no files, no clock, no torch."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import numpy.typing as npt
 
+from spinal.analysis.accounts import account, blocks_of, contrast, mean_of_draws
 from spinal.analysis.comparable import check_comparable
 from spinal.analysis.controls import control_null, noise_null
 from spinal.analysis.damage import assess
@@ -13,13 +16,14 @@ from spinal.analysis.nulls import depth_null, self_null
 from spinal.analysis.prompt_changes import looked_at, prompt_changes
 from spinal.analysis.remarks import remarks
 from spinal.analysis.scores import floor_values, score
-from spinal.analysis.uncertainty import draw_shares
+from spinal.analysis.uncertainty import draw_shares, shares_of
+from spinal.documents.account import Account, AccountContrast
 from spinal.documents.base import Provenance
 from spinal.documents.canonical import digest_of
 from spinal.documents.capture import Capture
 from spinal.documents.comparison import ComparisonContent, Null, Scores, Side
 from spinal.documents.editions import PRESENT, Edition
-from spinal.documents.evidence import PairEvidence
+from spinal.documents.evidence import AccountEvidence, PairEvidence
 from spinal.documents.trace import POSITIONS, Trace, stamp_profile
 from spinal.errors import TracesNotComparable
 from spinal.profile import MeasurementProfile
@@ -37,12 +41,14 @@ def compare(
     provenance: Provenance,
     *,
     control: tuple[Trace, Capture] | None = None,
+    control_accounts: tuple[AccountEvidence, ...] = (),
     edition: Edition = PRESENT,
 ) -> ComparisonContent:
     """Everything known about the difference candidate - reference.
 
     ``profile`` must have the fingerprint of both traces; its comparison knobs (draws, seed, terminal
-    fraction, weights) apply. ``control`` is a checkpoint that the caller names as one, measured like the candidate.
+    fraction, weights) apply. ``control`` is a checkpoint that the caller names as one, measured like the candidate;
+    ``control_accounts`` are what carries its own change from the reference.
     Where ``evidence`` is absent, whatever rests on it is null with its reason, and the digest says so, too.
     ``edition`` is the one that the comparison is called by.
     Raises FingerprintMismatch or TracesNotComparable before anything is computed.
@@ -53,6 +59,7 @@ def compare(
         _check_capture(*control, profile)
     _check_belonging(reference, reference_capture, evidence, profile)
     _check_belonging(candidate, candidate_capture, evidence, profile)
+    _check_accounts(reference, (*evidence.accounts, *evidence.noise_accounts, *control_accounts))
     shares = draw_shares(reference.prompt_set.count, profile.bootstrap_draws, profile.seed)
     pair = Pair(
         reference=reference,
@@ -62,7 +69,7 @@ def compare(
         evidence=evidence,
         profile=profile,
         shares=shares,
-        swap_shares=_first_prompts(shares, evidence.block_swap.shape[0]),
+        swap_shares=shares_of(shares, _swap_prompts(evidence)),
         terminal=terminal_window(reference.model.n_layers, profile.terminal_fraction),
         edition=edition,
     )
@@ -72,6 +79,9 @@ def compare(
     scores = score(pair, profiles)
     damage = assess(reference_capture, candidate_capture, evidence, candidate.non_finite, pair.terminal)
     nulls = _nulls(pair, profiles, scores, control)
+    floors: dict[str, float] = {}
+    accounts = _accounts(evidence.accounts, pair, floors, frame_changed=False)
+    contrasts = _account_contrasts(evidence.accounts, control_accounts, shares)
     return ComparisonContent(
         digest=comparison_digest(
             reference.digest,
@@ -100,7 +110,21 @@ def compare(
         nulls=nulls,
         prompt_changes=prompt_changes(pair),
         looked_at=looked_at(pair),
-        warnings=remarks(pair, layers, localization, scores, damage, nulls, control[0] if control else None),
+        accounts=accounts,
+        control_accounts=_accounts(control_accounts, pair, floors, frame_changed=False),
+        noise_accounts=_accounts(_mean_draws(evidence.noise_accounts), pair, floors, frame_changed=False),
+        account_contrasts=contrasts,
+        warnings=remarks(
+            pair,
+            layers,
+            localization,
+            scores,
+            damage,
+            nulls,
+            control[0] if control else None,
+            accounts=accounts,
+            contrasts=contrasts,
+        ),
         provenance=provenance,
     )
 
@@ -134,12 +158,34 @@ def _side(trace: Trace) -> Side:
     return Side(digest=trace.digest, source=trace.model.source, weights_digest=trace.model.weights_digest)
 
 
-def _first_prompts(shares: Array, count: int) -> Array:
-    """(B, Q) the same draws restricted to the swap prompts, so that what is built from both stays paired.
-    A draw that holds none of them weighs them equally."""
-    part = shares[:, :count]
-    total = part.sum(axis=1, keepdims=True)
-    return np.where(total > 0.0, part / np.where(total > 0.0, total, 1.0), 1.0 / count)
+def _swap_prompts(evidence: PairEvidence) -> npt.NDArray[np.int64]:
+    """(Q,) which prompts of the set were swapped."""
+    return np.arange(evidence.block_swap.shape[0]) if evidence.swap_prompts is None else evidence.swap_prompts
+
+
+def _accounts(
+    given: Sequence[AccountEvidence], pair: Pair, floors: Mapping[str, float], *, frame_changed: bool
+) -> dict[str, Account]:
+    """An account of each read-out."""
+    return {
+        of.read_out: account(of, pair.shares, pair.terminal, floor=floors.get(of.read_out), frame_changed=frame_changed)
+        for of in given
+    }
+
+
+def _mean_draws(draws: Sequence[AccountEvidence]) -> list[AccountEvidence]:
+    """Draws of matched noise, averaged for each read-out."""
+    read_outs = dict.fromkeys(draw.read_out for draw in draws)
+    return [mean_of_draws([draw for draw in draws if draw.read_out == read_out]) for read_out in read_outs]
+
+
+def _account_contrasts(
+    mine: Sequence[AccountEvidence], theirs: Sequence[AccountEvidence], shares: Array
+) -> dict[str, AccountContrast]:
+    """Candidate minus control for each read-out that both have an account of."""
+    control = {of.read_out: of for of in theirs}
+    found = {of.read_out: contrast(of, control[of.read_out], shares) for of in mine if of.read_out in control}
+    return {read_out: one for read_out, one in found.items() if one is not None}
 
 
 def _nulls(
@@ -175,6 +221,15 @@ def _check_belonging(trace: Trace, capture: Capture, evidence: PairEvidence, pro
         ("block_swap_transport", evidence.block_swap_transport.shape, (swapped, nodes - 1)),
         ("weight_change", evidence.weight_change.shape, (nodes - 1,)),
     ]
+    if evidence.swap_prompts is not None:
+        checks += [
+            ("swap_prompts", evidence.swap_prompts.shape, (swapped,)),
+            ("swap_prompts", _belong(evidence.swap_prompts, prompts), True),
+        ]
+    if evidence.top_changed is not None:
+        checks.append(("top_changed", evidence.top_changed.shape, (prompts,)))
+    if evidence.identical_blocks is not None:
+        checks.append(("identical_blocks", evidence.identical_blocks.shape, (nodes - 1,)))
     for positions in POSITIONS:
         checks += [
             (f"function_gap ({positions})", evidence.function_gap[positions].shape, (prompts, nodes)),
@@ -182,6 +237,28 @@ def _check_belonging(trace: Trace, capture: Capture, evidence: PairEvidence, pro
         ]
     checks += [(f"noise draw {i}", draw.transport.shape, (prompts, nodes)) for i, draw in enumerate(evidence.noise)]
     _require_equal(checks)
+
+
+def _check_accounts(trace: Trace, accounts: Sequence[AccountEvidence]) -> None:
+    """Refuse accounts of other prompts or another depth."""
+    prompts, blocks = trace.prompt_set.count, trace.model.n_layers
+    checks: list[tuple[str, object, object]] = []
+    for of in (of for of in accounts if of.absent is None):
+        named = f"account of {of.read_out}"
+        path = (of.prompts.size, len(of.places) + 1)
+        checks += [
+            (f"blocks of the {named}", blocks_of(of.places), list(range(1, blocks + 1))),
+            (f"prompts of the {named}", _belong(of.prompts, prompts), True),
+            (f"forward path of the {named}", of.forward.shape, path),
+            (f"backward path of the {named}", of.backward.shape, path),
+            (f"identical places of the {named}", of.identical.shape, (len(of.places),)),
+        ]
+    _require_equal(checks)
+
+
+def _belong(chosen: npt.NDArray[np.int64], prompts: int) -> bool:
+    """Whether these are prompts of a set of that many, each at most once."""
+    return bool(((chosen >= 0) & (chosen < prompts)).all()) and np.unique(chosen).size == chosen.size
 
 
 def _check_capture(trace: Trace, capture: Capture, profile: MeasurementProfile) -> None:

@@ -31,6 +31,14 @@ def draw_shares(prompts: int, draws: int, seed: int) -> Array:
     return np.asarray(counts.reshape(draws, prompts) / prompts)
 
 
+def shares_of(shares: Array, prompts: npt.NDArray[np.int64]) -> Array:
+    """(B, Q) the draws ``shares`` (B, P) restricted to some ``prompts`` (Q,), so that what is built from both stays
+    paired. A draw that holds none of them weighs them equally."""
+    part = shares[:, prompts]
+    total = part.sum(axis=1, keepdims=True)
+    return np.where(total > 0.0, part / np.where(total > 0.0, total, 1.0), 1.0 / max(1, prompts.size))
+
+
 def prompt_means(values: Array) -> Array:
     """(N,) mean over prompts of (P, N), prompts without a value left out; NaN where none has one."""
     known = np.isfinite(values)

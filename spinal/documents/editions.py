@@ -23,6 +23,6 @@ class Edition:
     """The version of specifications (``service/runs/specs.py``) that first asks for it; grows with the others."""
 
 
-PRESENT = Edition(scheme=RFC_8785, engine="3", scorer="3", since=4)
+PRESENT = Edition(scheme=RFC_8785, engine="4", scorer="4", since=5)
 FORMER = Edition(scheme=PYTHON_JSON, engine="2", scorer="2", since=3)
 """The release before. Its traces hold the same numbers; its intervals of alpha rest on an approximate quantile."""
