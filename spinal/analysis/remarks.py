@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from spinal.analysis.accounts import pick
+from spinal.analysis.carried import Carried
 from spinal.analysis.contraction import window_ranks
 from spinal.analysis.layers import Pair
 from spinal.documents.account import NOT_SIGNIFICANT, Account, AccountContrast
@@ -27,10 +28,8 @@ def remarks(
     scores: Scores,
     damage: Damage,
     nulls: Mapping[str, Null],
+    carried: Carried,
     control: Trace | None = None,
-    *,
-    accounts: Mapping[str, Account],
-    contrasts: Mapping[str, AccountContrast],
 ) -> tuple[str, ...]:
     """Warnings in the order in which they should be read."""
     sides = {"reference": pair.reference, "candidate": pair.candidate} | ({"control": control} if control else {})
@@ -55,7 +54,7 @@ def remarks(
     return (
         *_of_damage(damage, scores),
         *_of_controls(nulls),
-        *_of_accounts(accounts, contrasts),
+        *_of_accounts(carried.accounts, carried.contrasts),
         *_of_swap(pair),
         *_of_place(localization),
         *_of_windows(pair, layers),
@@ -114,8 +113,8 @@ def _of_controls(nulls: Mapping[str, Null]) -> Iterator[str]:
     floor = nulls["self"]
     if floor.percentile is not None and floor.percentile < 95:
         yield (
-            f"|delta_align| = {floor.observed:.4g} is within what two halves of the prompts differ by on the "
-            f"reference alone (percentile {floor.percentile:.0f}; the halves are unpaired, so this floor is high)"
+            f"|delta_align| = {floor.observed:.4g} is not beyond its floor (percentile {floor.percentile:.0f} of "
+            f"{len(floor.values)} values): {floor.note}"
         )
 
 

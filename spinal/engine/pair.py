@@ -18,6 +18,7 @@ from spinal.documents.evidence import AccountEvidence, NoiseDraw, PairEvidence
 from spinal.documents.trace import POSITIONS
 from spinal.engine.assemble import prompt_means, step_means
 from spinal.engine.failures import device_failures
+from spinal.engine.frame import frame_residual
 from spinal.engine.memory import with_less_memory
 from spinal.engine.noise import changes, noise_curves, perturb
 from spinal.engine.place_accounts import account_of_noise, account_of_pair, alike
@@ -133,6 +134,9 @@ def _gather(reference: Checkpoint, candidate: Checkpoint, captures: tuple[Path, 
     reporter.step("gap", 0, 1, (0.35, 0.35))
     gap, fixed = _through_lenses(ours, theirs, rows, moved=moved)
     hidden = _hidden_change(rows, ours)
+    every = ours.gathered.in_all
+    before, after = (side[-1][every].to(ours.device) for side in rows)
+    frame = frame_residual(before, after, ours.gathered.prompt[every])
     reporter.step("gap", 1, 1, (0.35, 0.5))
     before_noise = 0.75 if setup.asked.noise_draws else 1.0
     accounts = account_of_pair(ours, theirs, swapped.places, (0.5, before_noise))
@@ -155,6 +159,7 @@ def _gather(reference: Checkpoint, candidate: Checkpoint, captures: tuple[Path, 
         accounts=accounts,
         noise_accounts=noise_accounts,
         identical_blocks=swapped.identical,
+        frame_residual=frame,
         settings=setting_differences(reference, candidate, configurations),
         swap_prompts=swapped.prompts,
     )

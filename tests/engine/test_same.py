@@ -100,8 +100,8 @@ def opened(reference: Path, candidate: Path, *, stream: bool = False, **knobs: A
     reporter = Reporter(ignore_progress, never_cancelled)
     profile = MeasurementProfile(**({"max_tokens": 40, "lens_positions": 4, "swap_prompts": 4} | knobs))
     setup = Setup(PROMPTS, profile, 4, "cpu", stream, reporter)
-    sides = (resolve_reference(str(folder), roots=None) for folder in (reference, candidate))
-    return open_pair(*sides, setup)
+    mine, other = (resolve_reference(str(folder), roots=None) for folder in (reference, candidate))
+    return open_pair(mine, other, setup)
 
 
 def told(reference: Path, candidate: Path, **knobs: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -15,7 +15,9 @@ from service.runs.specs import compare_spec, newest_version, spec_digest, spec_v
 from spinal.documents.editions import FORMER, PRESENT, Edition
 from spinal.profile import Knob, MeasurementProfile
 
-STANDS_FOR = {3: FORMER, 4: PRESENT}
+UNRELEASED = Edition(scheme="rfc8785/1", engine="3", scorer="3", since=4)
+"""Between the two: what it accepted ends as retired."""
+STANDS_FOR = {3: FORMER, 4: UNRELEASED, 5: PRESENT}
 """Version of specifications -> the edition that it began. Whoever changes an edition adds a line, and edits none."""
 MEMBERS = {
     "trace": {"scheme", "kind", "model", "snapshot", "files", "prompt_set", "profile", "engine_version"},
@@ -27,6 +29,7 @@ def test_an_edition_is_never_edited() -> None:
     assert {
         3: Edition(scheme="python-json/1", engine="2", scorer="2", since=3),
         4: Edition(scheme="rfc8785/1", engine="3", scorer="3", since=4),
+        5: Edition(scheme="rfc8785/1", engine="4", scorer="4", since=5),
     } == STANDS_FOR
     assert all(edition.since == version for version, edition in STANDS_FOR.items())
 
@@ -36,8 +39,8 @@ def test_a_specification_says_what_workers_know() -> None:
     trace = trace_spec(model="m", snapshot="s", files="f", prompt_set="p", profile=MeasurementProfile())
     compare = compare_spec({"reference": trace, "candidate": trace}, profile=MeasurementProfile())
     assert {"trace": set(trace), "compare": set(compare)} == MEMBERS
-    assert trace["profile"] == compare["profile"] == {"name": "spinal/1"}
-    assert spec_version(trace) == spec_version(compare) == 4
+    assert trace["profile"] == compare["profile"] == {"name": MeasurementProfile().name}
+    assert spec_version(trace) == spec_version(compare) == 5
     assert newest_version() == 5
 
 
@@ -61,14 +64,27 @@ def test_a_knob_that_is_set_asks_for_workers_that_know_it_and_one_left_alone_for
     # Nothing that is stored becomes another.
     after = made(Later(max_tokens=64, seed=2))
     assert [spec_digest(spec) for spec in after] == [spec_digest(spec) for spec in before]
-    assert [spec_version(spec) for spec in after] == [4, 4]
+    assert [spec_version(spec) for spec in after] == [5, 5]
     assert [spec_version(spec) for spec in made(Later(depth_of_field=1))] == [6, 6]
-    assert [spec_version(spec) for spec in made(Later(patience=0.1))] == [4, 7]
+    assert [spec_version(spec) for spec in made(Later(patience=0.1))] == [5, 7]
 
 
 def test_work_that_the_release_before_accepted_is_of_its_version() -> None:
-    trace = {"kind": "trace", "profile": MeasurementProfile().model_dump(mode="json")}
+    profile = MeasurementProfile(name="spinal/1")
+    trace = {"kind": "trace", "profile": profile.model_dump(mode="json", include={"name", *profile.known_before()})}
     assert spec_version(trace) == spec_version({"kind": "compare", "reference": trace, "candidate": trace}) == 3
+
+
+def test_workers_from_before_a_profile_has_its_name_leave_its_work_alone() -> None:
+    """Whatever release accepted it: also where a specification names no scheme."""
+    for name, version in (("spinal/1", 3), ("spinal/2", 5)):
+        assert spec_version({"kind": "trace", "profile": {"name": name}}) == version
+
+
+def test_prompts_that_the_release_before_would_read_in_part_are_read_by_workers_of_this_one_alone() -> None:
+    """Every specification of this release asks for a version that only its own workers know, whatever it reads."""
+    trace = trace_spec(model="m", snapshot="s", files="f", prompt_set="p", profile=MeasurementProfile(name="spinal/1"))
+    assert spec_version(trace) > UNRELEASED.since > FORMER.since
 
 
 def test_a_run_is_claimed_by_its_own_version_and_by_later_ones(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,11 +108,12 @@ def test_what_is_compared_is_held_and_is_no_part_of_what_a_checkpoint_is(copied:
     sides = [resolve_reference(str(folder), roots=None) for folder in (SFT, other)]
     assert weights_digest(sides[0]) == weights_digest(sides[1])
     assert content_snapshot(sides[0]) == content_snapshot(sides[1])
-    with hold(sides[1]) as held, pytest.raises(ModelChanged, match="generation_config.json"):
+    with hold(sides[1]) as held:
         new = other / "new"
         new.write_text("{}")
         new.replace(other / "generation_config.json")
-        held.require_unchanged()
+        with pytest.raises(ModelChanged, match="generation_config"):
+            held.require_unchanged()
 
 
 def test_a_file_that_comes_later_is_not_read(copied: Callable[..., Path]) -> None:
