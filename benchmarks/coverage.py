@@ -48,8 +48,16 @@ SPECTRA, NODES = 100, (6, 12, 18, 24)
 """Spectra are taken of fewer subsamples and at a few nodes: pooled over these they know a coverage to .011, too."""
 LOW, HIGH = 0.90, 0.99
 PROFILE = MeasurementProfile(
-    max_tokens=96, swap_prompts=512, stitch_prompts=512, stitch_tokens=96, continuation_prompts=512
+    name="spinal/1",
+    max_tokens=96,
+    swap_prompts=512,
+    stitch_prompts=512,
+    stitch_tokens=16,
+    pair_tokens=96,
+    continuation_prompts=512,
 )
+"""Short texts: what their length makes of an interval is not asked, and accounts of every prompt are most of the work.
+"""
 
 
 @dataclass(frozen=True)
@@ -227,6 +235,8 @@ def accounts_study(
     given = {of.read_out: of for of in accounts if of.absent is None}
     others = {of.read_out: of for of in control or () if of.absent is None}
     count = min(len(of.prompts) for of in given.values())
+    for name in given.keys() & others.keys():
+        assert np.array_equal(given[name].prompts, others[name].prompts)
 
     def told(chosen: IntArray) -> tuple[dict[str, Account], dict[str, list[Estimate]]]:
         shares = draw_shares(len(chosen), DRAWS, PROFILE.seed)

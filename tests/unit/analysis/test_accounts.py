@@ -313,7 +313,10 @@ def test_evidence_of_other_shapes_is_refused(changes: dict[str, Any]) -> None:
 def test_swapped_prompts_are_weighed_by_their_own_draws() -> None:
     """The first prompts by name are those without a name; others have the draws of their own."""
     pair = changed_pair(prompts=PROMPTS)
-    few = {"block_swap": pair.evidence.block_swap[:8], "block_swap_transport": pair.evidence.block_swap_transport[:8]}
+    few: dict[str, Any] = {
+        "block_swap": pair.evidence.block_swap[:8],
+        "block_swap_transport": pair.evidence.block_swap_transport[:8],
+    }
     plain, named, other = (
         replace(pair, evidence=replace(pair.evidence, **few, swap_prompts=chosen)).compare()
         for chosen in (None, np.arange(8), np.arange(20, 28))
