@@ -2,8 +2,8 @@
 
 Builds good and bad checkpoints from ancestors of different size and architecture (``benchmarks/checkpoints``), audits
 each against its reference under the default policy, and prints the truth, the verdict and every signal with its
-interval; then misses and false alarms, with Wilson's intervals. ``--calibrate`` prints the largest value on good and the
-smallest on bad by signal and ancestor, and judges each ancestor by limits taken from the others.
+interval; then misses and false alarms, with Wilson's intervals. ``--calibrate`` prints the largest value on good and
+the smallest on bad by signal and ancestor, and judges each ancestor by limits taken from the others.
 
 ``bundled`` (2 M, Llama) and ``gpt2`` (2.7 M, learned positions) are trained in minutes; ``smollm2`` (135 M) needs what
 ``python -m benchmarks.checkpoints.smollm2`` wrote to WORK/smollm2, and about a minute for each of its checkpoints.
@@ -34,10 +34,12 @@ PROFILE = MeasurementProfile(
     lens_positions=4,
     swap_prompts=32,
     continuation_prompts=96,
-    stitch_prompts=0,
     bootstrap_draws=500,
 )
-"""The defaults of the profile on fewer prompts, without the accounts: no rule of the policy reads them."""
+"""The defaults of the profile on fewer prompts."""
+STITCHED = {"smollm2": 0}
+"""Pairs over which the margin is told where ``--stitch`` does not say; for the large one it costs far more than all
+else."""
 
 
 class Auditor:
@@ -121,6 +123,9 @@ def main() -> int:
     parser.add_argument("--work", type=Path, help="where what was trained is kept and found again, by ancestor")
     parser.add_argument("--pairs", type=Path, help="hh-rlhf pairs to train on and to hold out [those of the package]")
     parser.add_argument("--english", type=int, default=ENGLISH, help="English prompts of the set [%(default)s]")
+    parser.add_argument(
+        "--stitch", type=int, help="pairs over which the margin is told, 0 for none [24; smollm2: 0, and no margin]"
+    )
     parser.add_argument("--calibrate", action="store_true")
     parser.add_argument("--save", type=Path)
     parser.add_argument("--rows", type=Path, nargs="+")
@@ -134,10 +139,12 @@ def main() -> int:
                 ancestor = prepare(name, work, chosen.pairs, chosen.english)
                 folder = Path(temporary) / f"audits-{name}"
                 folder.mkdir()
-                for row in judge(ancestor, Auditor(folder, PROFILE), folder, chosen.only):
+                stitched = STITCHED.get(name, 24) if chosen.stitch is None else chosen.stitch
+                profile = PROFILE.model_copy(update={"stitch_prompts": stitched, "stitch_tokens": 64})
+                for row in judge(ancestor, Auditor(folder, profile), folder, chosen.only):
                     show(row)
                     rows.append(row)
-            except Exception:
+            except Exception:  # noqa: BLE001  told, and the exit status says so
                 # The other ancestors are judged all the same.
                 traceback.print_exc()
                 failed = True

@@ -58,8 +58,8 @@ class Ancestor:
 
 def prepare(name: str, work: Path, source: Path | None, english: int) -> Ancestor:
     """Ancestor ``name`` with its trained checkpoints in the folder ``work``, where those that stand there already are
-    found again; ``source`` is a file of pairs (:func:`benchmarks.checkpoints.pairs.read_pairs`). Raises FileNotFoundError
-    where SmolLM2 was not unpacked."""
+    found again; ``source`` is a file of pairs (:func:`benchmarks.checkpoints.pairs.read_pairs`). Raises
+    FileNotFoundError where SmolLM2 was not unpacked."""
     trained = _fine_tunes(name, work, source)
     original = train.BUNDLED if name == "bundled" else work / ("instruct" if name == "smollm2" else "sft")
     untied = work / "untied"

@@ -7,13 +7,16 @@ The model (30 blocks, hidden 576, 49,152 ids; Apache 2.0) ships as a GGUF file i
 
 transformers needs ``gguf`` to dequantise it; nothing else here does. Writes OUT/instruct (float32), then
 ``dpo-short`` ("the shorter answer", 30 steps of 4 pairs, lr 1e-5, beta .1) and ``sft-twin`` (on the preferred answers
-of the same pairs), each stored in float32, and ``dpo-short-bf16``, what is left of the first after rounding to bf16.
-About half an hour for each on two cores. What exists in OUT already is left as it is.
+of the same pairs), stored in float32, and ``dpo-short-bf16``, what is left of the first after rounding to bf16; with
+``--only`` also two bad ones, of flipped labels and over-optimised (lr 2e-4). Ten minutes for each on two cores that
+nobody else uses. What exists in OUT already is left as it is.
 """
 
 import argparse
 import sys
 import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,8 +26,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTr
 from benchmarks.checkpoints.pairs import PairIds, read_pairs, shorter_answers
 from benchmarks.checkpoints.training import Run, margins, train_dpo, train_sft
 
+Train = Callable[[PreTrainedModel, Sequence[PairIds], Run], None]
 DPO = Run(lr=1e-5, steps=30, batch=4)
-SFT = Run(lr=1e-5, steps=30, batch=4)
+RUNS: dict[str, tuple[Train, Run]] = {
+    "dpo-short": (train_dpo, DPO),
+    "sft-twin": (train_sft, DPO),
+    "dpo-flipped": (train_dpo, replace(DPO, flipped=True)),
+    "dpo-overoptimised": (train_dpo, replace(DPO, lr=2e-4)),
+}
+ROUNDED = "dpo-short"
+"""The fine-tune that is stored in bf16 as well."""
 MOST_TOKENS, MOST_ANSWER = 96, 48
 SHOWN_PAIRS = 24
 """Held-out pairs on which what was learned is printed."""
@@ -70,9 +81,8 @@ def main() -> int:
     parser.add_argument("out", type=Path)
     parser.add_argument("--wheel", type=Path, help="the package's file; needed where OUT/instruct does not exist yet")
     parser.add_argument("--pairs", type=Path, help="hh-rlhf pairs [made of the packaged answers]")
-    parser.add_argument("--only", choices=("instruct", "dpo-short", "sft-twin"), action="append")
+    parser.add_argument("--only", nargs="+", choices=tuple(RUNS), default=["dpo-short", "sft-twin"])
     chosen = parser.parse_args()
-    wanted = chosen.only or ["instruct", "dpo-short", "sft-twin"]
     instruct = chosen.out / "instruct"
     if not instruct.exists():
         if chosen.wheel is None:
@@ -85,14 +95,15 @@ def main() -> int:
     shown = shorter_answers(held_out, tokenizer, **limits)[:SHOWN_PAIRS]
     print(f"{len(pairs)} pairs to train on; margins on {len(shown)} held-out ones")
     before = learned(opened(instruct)[0], shown)
-    for name, train, run in (("dpo-short", train_dpo, DPO), ("sft-twin", train_sft, SFT)):
-        if name not in wanted or (chosen.out / name).exists():
+    for name in chosen.only:
+        if (chosen.out / name).exists():
             continue
+        train, run = RUNS[name]
         model, _ = opened(instruct)
         train(model, pairs, run)
         write(model, tokenizer, chosen.out / name)
         report(name, learned(model, shown) - before)
-        if name == "dpo-short":
+        if name == ROUNDED:
             rounded = model.to(torch.bfloat16)
             write(rounded, tokenizer, chosen.out / f"{name}-bf16")
             report(f"{name}-bf16", learned(rounded.float(), shown) - before)

@@ -62,7 +62,7 @@ RECIPES: dict[str, Recipe] = {
     "dpo-broken": Recipe("bad", "dpo", Run(lr=2e-2, steps=24, batch=8, clip=None)),
 }
 """Fine-tunes by name; the bundled ``dpo-short``, ``sft-twin`` and others were made so."""
-FROM_SCRATCH = Run(lr=3e-3, steps=300, batch=8, falling=True)
+FROM_SCRATCH = Run(lr=2e-3, steps=400, batch=8, falling=True, warm=40)
 FIRST_SFT = Run(lr=5e-4, steps=60, batch=16, falling=True)
 
 

@@ -31,6 +31,13 @@ class Run:
     clip: float | None = CLIP
     falling: bool = False
     """Whether the learning rate falls to 0 in a straight line."""
+    warm: int = 0
+    """Steps over which the learning rate rises from 0 first."""
+
+    def lr_at(self, step: int) -> float:
+        """The learning rate of a step, from 0."""
+        rising = min(1.0, (step + 1) / self.warm) if self.warm else 1.0
+        return self.lr * rising * (1.0 - step / self.steps if self.falling else 1.0)
 
 
 def train_on_text(model: PreTrainedModel, text: Tensor, run: Run, length: int) -> None:
@@ -114,7 +121,7 @@ def _descend(model: PreTrainedModel, run: Run, loss: Callable[[int], Tensor], na
     model.train()
     for step in range(run.steps):
         for group in optimizer.param_groups:
-            group["lr"] = run.lr * (1.0 - step / run.steps if run.falling else 1.0)
+            group["lr"] = run.lr_at(step)
         value = loss(step)
         optimizer.zero_grad(set_to_none=True)
         value.backward()  # type: ignore[no-untyped-call]

@@ -2,10 +2,6 @@
 
 import math
 
-import numpy as np
-
-from spinal.documents.evidence import PairEvidence
-
 
 def perplexity_ratio(nll_change: float) -> float:
     """How many times as many tokens the candidate hesitates between: exp of the change of NLL (nats/token)."""
@@ -20,14 +16,6 @@ def drawn_differently(gap: float) -> tuple[float, float]:
     gap and the upper one concave, so both hold for means over positions and prompts, too.
     """
     return 1.0 - math.cos(gap / 2), math.sin(gap / 2)
-
-
-def top_token_changes(evidence: PairEvidence) -> float | None:
-    """Share of read positions whose most likely token is another one, mean over prompts; None where not measured."""
-    if evidence.top_changed is None:
-        return None
-    known = evidence.top_changed[np.isfinite(evidence.top_changed)]
-    return float(known.mean()) if known.size else None
 
 
 def times(ratio: float) -> str:

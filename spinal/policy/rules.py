@@ -81,7 +81,7 @@ def _together(facts: Facts) -> Finding | None:
     signals = facts.damage.signals
     far = [name for name in AGREEING if name in signals and signals[name].level == "damaged"]
     behaviour = signals.get("nll_change")
-    if len(far) >= 2 and behaviour is not None and behaviour.level in ("watch", "damaged"):
+    if len(far) >= 2 and behaviour is not None and behaviour.level in ("watch", "damaged") and not _fails(behaviour):
         return Finding(
             "fail",
             (

@@ -27,11 +27,11 @@ def _predicts(what: str) -> Callable[[float, DamageSignal], str]:
 
 
 def _ends(value: float, signal: DamageSignal) -> str:
-    return f"ends {_percent(abs(value))} {'fewer' if value < 0.0 else 'more'} of its answers"
+    return f"{'no longer ends' if value < 0.0 else 'now ends'} {_percent(abs(value))} of its answers"
 
 
 def _ends_at_once(value: float, signal: DamageSignal) -> str:
-    return f"says nothing before it ends in {_percent(abs(value))} {'more' if value >= 0.0 else 'fewer'} of its answers"
+    return f"{'now says' if value >= 0.0 else 'no longer says'} nothing in {_percent(abs(value))} of its answers"
 
 
 def _end_probability(value: float, signal: DamageSignal) -> str:

@@ -66,7 +66,7 @@ def behaviour_signals(
         "nll_change_worst_tenth": worst_tenth(both.change),
         **dict(_endings(reference, candidate)),
         "end_log_p_change": _end_log_p(both, reference, candidate),
-        "log_temperature": _temperature(both, reference, candidate),
+        "log_temperature": temperature_change(both, reference, candidate),
         "non_finite": _non_finite(non_finite, reference, candidate),
         "margin_change": _margin(margin),
     }
@@ -127,8 +127,25 @@ def _endings(reference: Capture, candidate: Capture) -> Iterator[tuple[str, Dama
     if not mine.size:
         yield from ((name, not_asked(name, NONE_CONTINUED)) for name in names)
         return
+    length = _of(reference.greedy_length, mine), _of(candidate.greedy_length, theirs)
+    if reference.end_ids is not None and not reference.end_ids.size:
+        yield from ((name, not_asked(name, NO_END_TOKEN)) for name in names[:2])
+    else:
+        yield from _ends(reference, candidate, mine, theirs, length)
+    repeated = _of(candidate.greedy_repetition, theirs) - _of(reference.greedy_repetition, mine)
+    repeated = repeated[np.isfinite(repeated)]
+    yield (
+        "repetition_change",
+        mean_signal("repetition_change", repeated) if repeated.size else not_asked("repetition_change", TOO_SHORT),
+    )
+    yield "length_ratio", _length_ratio(*length)
+
+
+def _ends(
+    reference: Capture, candidate: Capture, mine: IntArray, theirs: IntArray, length: tuple[Array, Array]
+) -> Iterator[tuple[str, DamageSignal]]:
+    """Whether continuations end, and at once. A candidate that names no end token never ends."""
     ended = _of(reference.greedy_ended, mine).astype(bool), _of(candidate.greedy_ended, theirs).astype(bool)
-    length = _of(reference.greedy_length, mine).astype(float), _of(candidate.greedy_length, theirs).astype(float)
     at_once = tuple(side & (tokens <= AT_ONCE) for side, tokens in zip(ended, length, strict=True))
     for name, (before, after) in (("end_share_change", ended), ("end_at_once_change", at_once)):
         change = after.astype(float) - before
@@ -138,13 +155,6 @@ def _endings(reference: Capture, candidate: Capture) -> Iterator[tuple[str, Dama
                 name, float(change.mean()), share_interval(before, after), n=change.size, se=standard_error(change)
             ),
         )
-    repeated = _of(candidate.greedy_repetition, theirs) - _of(reference.greedy_repetition, mine)
-    repeated = repeated[np.isfinite(repeated)]
-    yield (
-        "repetition_change",
-        mean_signal("repetition_change", repeated) if repeated.size else not_asked("repetition_change", TOO_SHORT),
-    )
-    yield "length_ratio", _length_ratio(*length)
 
 
 def _length_ratio(before: Array, after: Array) -> DamageSignal:
@@ -173,7 +183,7 @@ def _end_log_p(both: Scored, reference: Capture, candidate: Capture) -> DamageSi
     return mean_signal(name, theirs - mine)
 
 
-def _temperature(both: Scored, reference: Capture, candidate: Capture) -> DamageSignal:
+def temperature_change(both: Scored, reference: Capture, candidate: Capture) -> DamageSignal:
     """|log tau_a - log tau_b| of the temperatures that fit the scored text best, with its jackknife over prompts."""
     name = "log_temperature"
     if reference.nll_tempered is None or candidate.nll_tempered is None:
@@ -195,19 +205,18 @@ def _temperature(both: Scored, reference: Capture, candidate: Capture) -> Damage
 
 
 def _fitted_change(before: Array, after: Array) -> Array:
-    return fitted_log_temperature(after) - fitted_log_temperature(before)
+    return _within_grid(after) - _within_grid(before)
 
 
-def fitted_log_temperature(nll: Array) -> Array:
-    """(m,) logarithm of the temperature at which each row of (m, T) over ``TEMPERATURES`` is smallest: the vertex of
-    the parabola through the smallest and its neighbours, at most the ends of the grid."""
-    grid = np.log(TEMPERATURES)
-    middle = np.clip(nll.argmin(axis=1), 1, grid.size - 2)
-    row = np.arange(nll.shape[0])
-    left, here, right = (nll[row, middle + step] for step in (-1, 0, 1))
-    bend = left - 2.0 * here + right
-    step = np.where(bend > 0.0, 0.5 * (left - right) / np.where(bend > 0.0, bend, 1.0), 0.0)
-    return np.clip(grid[middle] + step * (grid[1] - grid[0]), grid[0], grid[-1])
+def _within_grid(curves: Array) -> Array:
+    """(m,) log of the fitted temperature of each of (m, T) curves. One that lies beyond the grid is taken at its end: a
+    model that is that far off must not count as unmeasured."""
+    # Its splines take long to import, and only comparisons of captures need them.
+    from spinal.analysis.temperature import fitted_log_temperature
+
+    found = fitted_log_temperature(curves)
+    ends = np.log(TEMPERATURES)[curves.argmin(axis=1)]
+    return np.where(np.isfinite(found), found, ends)
 
 
 def _non_finite(count: int, reference: Capture, candidate: Capture) -> DamageSignal:

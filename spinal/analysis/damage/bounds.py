@@ -82,4 +82,4 @@ def share_interval(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) 
     value = (gained - lost) / n
     reach = 1.96 * math.sqrt(max(gained + lost - n * value**2, 0.0)) / n
     observed = float(after.mean() - before.mean())
-    return min(value - reach, observed), max(value + reach, observed)
+    return max(min(value - reach, observed), -1.0), min(max(value + reach, observed), 1.0)

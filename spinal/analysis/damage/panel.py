@@ -26,7 +26,7 @@ def assess(
     ``frame`` changed, what compares coordinates has no vote; ``accounts`` tell the change of the preference margin."""
     margin = (accounts or {}).get("margin")
     found = behaviour_signals(reference, candidate, non_finite, margin) | structural_signals(evidence, frame)
-    signals = {name: found[name] for name in LIMITS} | shown_signals(reference, candidate, terminal)
+    signals = {name: found[name] for name in LIMITS} | shown_signals(reference, candidate, evidence, terminal)
     return Damage(level=agreed(signals), signals=signals, calibration=calibration())
 
 

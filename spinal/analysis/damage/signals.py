@@ -109,9 +109,12 @@ def without_vote(signal: DamageSignal, reason: str) -> DamageSignal:
     return signal.model_copy(update={"watch": None, "damaged": None, "level": None, "reason": reason})
 
 
-def shown(value: float, unit: str, reason: str) -> DamageSignal:
-    """A number without a vote; ``reason`` is why it is absent where it is not finite."""
+def shown(value: float, unit: str, reason: str, over: Array | None = None) -> DamageSignal:
+    """A number without a vote; ``reason`` is why it is absent where it is not finite. ``over`` are its values by
+    prompt, where it is a mean of some."""
     known = bool(np.isfinite(value))
+    values = np.empty(0) if over is None or not known else over[np.isfinite(over)]
+    ci = interval(values)
     return DamageSignal(
         value=value if known else None,
         watch=None,
@@ -119,6 +122,9 @@ def shown(value: float, unit: str, reason: str) -> DamageSignal:
         level=None,
         unit=unit,
         reason=None if known else reason,
+        n=values.size or None,
+        se=standard_error(values),
+        ci=None if ci is None else (min(ci[0], value), max(ci[1], value)),
     )
 
 

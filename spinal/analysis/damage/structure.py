@@ -33,14 +33,18 @@ def structural_signals(evidence: PairEvidence, frame: Frame | None) -> dict[str,
     return found
 
 
-def shown_signals(reference: Capture, candidate: Capture, terminal: tuple[int, int]) -> dict[str, DamageSignal]:
+def shown_signals(
+    reference: Capture, candidate: Capture, evidence: PairEvidence, terminal: tuple[int, int]
+) -> dict[str, DamageSignal]:
     """What stands beside the panel and has no vote. ``terminal`` is the first and last block of T."""
     mine, theirs = reference.at(MAIN_POSITIONS), candidate.at(MAIN_POSITIONS)
     entropy = float(prompt_means(theirs.entropy[:, -1:])[0] - prompt_means(mine.entropy[:, -1:])[0])
     ratio = rank_ratio(mine.effective_rank, theirs.effective_rank, terminal)
+    top = np.empty(0) if evidence.top_changed is None else evidence.top_changed
     return {
-        "entropy_change": shown(entropy, "nats", UNMEASURED),
+        "entropy_change": shown(entropy, "nats", UNMEASURED, over=theirs.entropy[:, -1] - mine.entropy[:, -1]),
         "effective_rank_ratio": shown(ratio, "ratio in T", UNMEASURED),
+        "top_token_changes": shown(mean_or_nan(top), "of read positions", evidence.absent or UNMEASURED, over=top),
     }
 
 

@@ -1,14 +1,11 @@
 """Numbers in terms that need no training are those numbers."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spinal.analysis.human_terms import drawn_differently, one_in, perplexity_ratio, times, top_token_changes
-from tests.support.fabricated import evidence
+from spinal.analysis.human_terms import drawn_differently, one_in, perplexity_ratio, times
 
 WEIGHTS = st.lists(st.floats(0.0, 1.0), min_size=4, max_size=4)
 
@@ -66,10 +63,3 @@ def test_a_ratio_is_said_to_two_digits(ratio: float, said: str) -> None:
 )  # fmt: skip
 def test_a_share_is_said_as_one_in_so_many(share: float, said: str) -> None:
     assert one_in(share) == said
-
-
-def test_changed_top_tokens_are_a_mean_over_prompts() -> None:
-    none = evidence(4, 6)
-    assert top_token_changes(none) is None
-    assert top_token_changes(replace(none, top_changed=np.full(6, np.nan))) is None
-    assert top_token_changes(replace(none, top_changed=np.array([0.0, 0.5, np.nan, 1.0, 0.0, 0.0]))) == 0.3
