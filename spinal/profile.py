@@ -168,11 +168,11 @@ class MeasurementProfile(BaseModel):
         }
 
     def differing_knobs(self, other: "MeasurementProfile") -> dict[str, tuple[Any, Any]]:
-        """Trace-level knobs on which two profiles differ, as ``{knob: (mine, theirs)}``."""
+        """Trace-level knobs on which two profiles differ, as ``{knob: (mine, theirs)}``; their names, too, since a
+        name says what a trace keeps."""
         mine, theirs = self.model_dump(mode="json"), other.model_dump(mode="json")
-        return {
-            knob: (mine[knob], theirs[knob]) for knob in sorted(self.knobs("trace")) if mine[knob] != theirs.get(knob)
-        }
+        compared = ["name", *sorted(self.knobs("trace"))]
+        return {knob: (mine[knob], theirs[knob]) for knob in compared if mine[knob] != theirs.get(knob)}
 
     def window_for(self, positions: str) -> str:
         """Name of the default fit window at positions ``last`` or ``all``."""
