@@ -46,7 +46,7 @@ class MeasurementProfile(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
-    name: Literal["spinal/1", "spinal/2"] = "spinal/1"
+    name: Literal["spinal/1", "spinal/2"] = "spinal/2"
 
     # what is read
     max_tokens: Annotated[int, Field(ge=8, le=131_072), TRACE] = 512

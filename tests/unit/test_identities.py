@@ -45,9 +45,11 @@ def test_the_defaults_of_a_name_never_change(name: Any) -> None:
     assert MeasurementProfile(name=name).fingerprint == digest_of({"name": name})
 
 
-def test_every_name_has_its_defaults_on_record() -> None:
+def test_every_name_has_its_defaults_on_record_and_the_newest_is_what_is_measured_with() -> None:
     names = MeasurementProfile.model_fields["name"].annotation
     assert set(get_args(names)) == set(DEFAULTS)
+    assert MeasurementProfile() == MeasurementProfile(name="spinal/2")
+    assert MeasurementProfile().name == "spinal/2"
 
 
 def test_fingerprints_on_record() -> None:
@@ -80,7 +82,7 @@ def test_a_stored_profile_without_later_knobs_is_the_first_one() -> None:
         trace = made.model_copy(update={"profile": stored | {"fingerprint": "0" * 64}})
         assert trace.measurement_profile() == MeasurementProfile(name="spinal/1")
         assert not trace.measurement_profile().reads_behaviour
-    assert MeasurementProfile(name="spinal/2").reads_behaviour
+    assert MeasurementProfile().reads_behaviour
 
 
 def test_a_name_with_the_knobs_of_another_is_not_that_other() -> None:
