@@ -93,7 +93,7 @@ def trace(
         Folder of a checkpoint in Hugging Face layout with safetensors weights, or of a PEFT adapter beside its base.
     prompts : str, path-like, sequence of str, of records or of messages, or PromptSet, default "hh-harmless-512"
         A built-in set by name, a file (text, JSON, CSV with a header, Parquet; gzip accepted), or the prompts
-        themselves, as text or as the messages of chats.
+        themselves, as text, as records (``prompt``, ``continuation``, ``category`` ..) or as the messages of chats.
     base : str or path-like, optional
         Folder of the base of an adapter, whatever its configuration names.
     tokenizer : str or path-like, optional
