@@ -323,7 +323,11 @@ def test_settings_that_changed_after_an_audit_are_those_of_the_next(
 
 
 def prepare_pair(call: Call, tenant: str) -> str:
-    body = {"candidate": f"local:{tenant}-dpo-short", "reference": f"local:{tenant}-sft", "prompt_set": "hh-harmless-64"}
+    body = {
+        "candidate": f"local:{tenant}-dpo-short",
+        "reference": f"local:{tenant}-sft",
+        "prompt_set": "hh-harmless-64",
+    }
     accepted = call(tenant, "POST", "/v1/audits", json=body)
     assert accepted.status_code == 202, accepted.text
     return str(accepted.json()["id"])

@@ -110,6 +110,9 @@ REFUSED: dict[str, tuple[tuple[str, ...], int, str]] = {
     "no folder": (("trace", SFT, "-o", "no/such/x.json"), 2, "usage"),
     "bad knob": (("trace", SFT, "--max-tokens", "1"), 2, "profile_invalid"),
     "bad lens": (("trace", SFT, "--lens-positions", "some"), 2, "profile_invalid"),
+    "no such profile": (("trace", SFT, "--profile", "spinal/0"), 2, "profile_invalid"),
+    "bad profile": (("compare", SFT, DPO, "--profile", "quick"), 2, "usage"),
+    "profile of no kind": (("audit", "local:x", "--profile", "[1]"), 2, "usage"),
     "bad document": (("report", "pyproject.toml"), 2, "document_invalid"),
     "bad duration": (("audit", "local:x", "--wait", "soon"), 2, "usage"),
 }
