@@ -19,7 +19,7 @@ def test_chats_are_stored_as_chats_and_audited(api: TestClient, ledger: Ledger, 
     chats = [ANSWERED, [*CHAT, {"role": "assistant", "content": "Why?"}, {"role": "user", "content": "For shade."}]]
     sent = [{"messages": chat} for chat in chats] + [{"prompt": f"question {n}"} for n in range(16)]
     stored = api.post("/v1/prompt-sets", json={"prompts": sent}).json()
-    made = read_prompts(sent)  # type: ignore[arg-type]  # records, as in a file
+    made = read_prompts(sent)
     assert (stored["digest"], stored["count"], stored["remarks"]) == (made.digest, 18, [])
     with ledger.read() as session:
         kept = load_prompt_set(session, made.digest)
