@@ -9,10 +9,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol, cast
+from typing import Protocol
 
 from spinal.analysis.compare import compare
 from spinal.checkpoints.checkpoint import Checkpoint
@@ -22,9 +21,10 @@ from spinal.checkpoints.pair import prepare_sides, reading_of
 from spinal.documents.capture import load_capture
 from spinal.documents.comparison import Comparison
 from spinal.documents.editions import PRESENT, Edition
-from spinal.documents.evidence import PairEvidence, absent_evidence
+from spinal.documents.evidence import AccountEvidence, PairEvidence, absent_evidence
 from spinal.documents.provenance import make_provenance
 from spinal.documents.trace import Trace, stamp_profile, trace_digest
+from spinal.engine_port import MeasuringEngine, load_engine
 from spinal.errors import ModelChanged
 from spinal.policy.decide import judged
 from spinal.profile import MeasurementProfile
@@ -32,52 +32,12 @@ from spinal.progress import CancelCheck, Progress, ProgressSink, ignore_progress
 from spinal.prompts.load import load_prompts
 from spinal.prompts.sets import PromptSet
 
-ENGINE = "spinal.engine.api"
 NO_CHECKPOINT = "checkpoint_not_at_hand"
 """Reason of every value that only the weights of both sides could have given."""
+PAIR_SHARE = 0.7
+"""Of the work on a pair and the account of a control, the pair's."""
 Watch = Callable[[str], AbstractContextManager[ProgressSink]]
 """What somebody watching gives for a piece of work by its name: where its progress goes, for as long as it takes."""
-
-
-class MeasuringEngine(Protocol):
-    """What is needed of an engine module (``spinal.engine.api``)."""
-
-    def measure(
-        self,
-        checkpoint: Checkpoint,
-        prompts: PromptSet,
-        profile: MeasurementProfile,
-        *,
-        capture_path: Path,
-        device: str,
-        stream: bool,
-        progress: ProgressSink,
-        cancelled: CancelCheck,
-        command: Sequence[str] | None,
-        edition: Edition,
-    ) -> Trace: ...
-
-    def check_same_ids(self, sides: Sequence[Checkpoint], prompts: PromptSet, profile: MeasurementProfile) -> None: ...
-
-    def gather_evidence(
-        self,
-        reference: Checkpoint,
-        candidate: Checkpoint,
-        *,
-        reference_capture: Path,
-        candidate_capture: Path,
-        prompts: PromptSet,
-        profile: MeasurementProfile,
-        device: str,
-        stream: bool,
-        progress: ProgressSink,
-        cancelled: CancelCheck,
-    ) -> PairEvidence: ...
-
-
-def load_engine(name: str = ENGINE) -> MeasuringEngine:
-    """The engine module ``name``; importing it brings torch into this process."""
-    return cast(MeasuringEngine, import_module(name))
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,15 +183,18 @@ def compare_traces(
     """Everything known about candidate minus reference, with the verdict of the default policy.
 
     Where both checkpoints are at hand the engine gathers evidence on them, for which it needs their ``prompts``. Where
-    one is not, all that rests on weights is null with reason ``checkpoint_not_at_hand``. ``started``
-    (``time.monotonic``) is when the work began, if that was before this call.
+    one is not, all that rests on weights is null with reason ``checkpoint_not_at_hand``. What carries the control's own
+    change is accounted for where its checkpoint is at hand. ``started`` (``time.monotonic``) is when the work began, if
+    that was before this call.
 
-    Raises ValueError without prompts that are needed, and what the engine's ``gather_evidence``, ``load_capture`` and
-    ``compare`` raise.
+    Raises ValueError without prompts that are needed, and what the engine's ``gather_evidence`` and
+    ``gather_accounts``, ``load_capture`` and ``compare`` raise.
     """
     started = time.monotonic() if started is None else started
     with ports.watch("comparing") as show:
-        evidence = _evidence(reference, candidate, profile, ports, prompts, show)
+        first, second = (show, show) if control is None else _shared(show, PAIR_SHARE)
+        evidence = _evidence(reference, candidate, profile, ports, prompts, first)
+        accounts = () if control is None else _control_accounts(reference, control, profile, ports, prompts, second)
         show(Progress("statistics", 0, 1, 1.0))
         content = compare(
             reference.trace,
@@ -250,6 +213,7 @@ def compare_traces(
                 edition=ports.edition,
             ),
             control=None if control is None else (control.trace, load_capture(control.capture)),
+            control_accounts=accounts,
             edition=ports.edition,
         )
         return judged(content)
@@ -380,6 +344,44 @@ def _evidence(
         ours.require_unchanged()
         theirs.require_unchanged()
         return found
+
+
+def _control_accounts(
+    reference: Traced,
+    control: Traced,
+    profile: MeasurementProfile,
+    ports: Ports,
+    prompts: PromptSet | str | None,
+    show: ProgressSink,
+) -> tuple[AccountEvidence, ...]:
+    """What carries the control's change from the reference; nothing where a checkpoint is not at hand."""
+    if reference.checkpoint is None or control.checkpoint is None or not profile.stitch_prompts:
+        return ()
+    with hold(reference.checkpoint) as ours, hold(control.checkpoint) as theirs:
+        for held, side in ((ours, reference), (theirs, control)):
+            _require_traced(held, side.trace, ports, show)
+        found = ports.engine().gather_accounts(
+            ours.checkpoint,
+            theirs.checkpoint,
+            prompts=find_prompts(_needed(prompts), ports),
+            profile=profile,
+            device=ports.device,
+            stream=ports.stream,
+            progress=show,
+            cancelled=ports.cancelled,
+        )
+        ours.require_unchanged()
+        theirs.require_unchanged()
+        return found
+
+
+def _shared(show: ProgressSink, share: float) -> tuple[ProgressSink, ProgressSink]:
+    """Two sinks for two pieces of work, of which the first takes ``share`` of the whole."""
+
+    def part(low: float, size: float) -> ProgressSink:
+        return lambda told: show(replace(told, fraction=low + size * told.fraction))
+
+    return part(0.0, share), part(share, 1.0 - share)
 
 
 def _require_traced(held: Held, trace: Trace, ports: Ports, show: ProgressSink) -> None:

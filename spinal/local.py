@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 from pydantic import ValidationError
 
 from spinal.audit import (
-    ENGINE,
-    MeasuringEngine,
     Ports,
     Traced,
     Watch,
@@ -31,6 +29,7 @@ from spinal.audit import (
 from spinal.documents.comparison import Comparison
 from spinal.documents.display import short_digest
 from spinal.documents.trace import Trace
+from spinal.engine_port import ENGINE, MeasuringEngine
 from spinal.errors import (
     CaptureMissing,
     DocumentInvalid,

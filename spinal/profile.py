@@ -68,7 +68,7 @@ class MeasurementProfile(BaseModel):
     window_last: Annotated[Literal["bulk", "body", "wide", "tail"], TRACE] = "bulk"
     window_all: Annotated[Literal["bulk", "body", "wide", "tail"], TRACE] = "body"
     jackknife_groups: Annotated[int, Field(ge=4, le=256), TRACE] = 16
-    """Groups of the delete-group jackknife, used where rows do not outnumber dimensions."""
+    """Groups of the delete-group jackknife of engines before 4, where rows do not outnumber dimensions."""
     parity_tolerance: Annotated[float, Field(gt=0.0, le=0.1), TRACE] = 1e-3
     """Largest mean Fisher-Rao distance (radians) between lens(r_D) and the model's own output."""
 

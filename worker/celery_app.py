@@ -71,7 +71,7 @@ def _logs(**_: Any) -> None:
 def _warm_up(**_: Any) -> None:
     """Import the engine beside everything else, so that the first run does not pay for it; with it comes torch, so the
     child's GPU is settled before. A child that waits for one is not up yet: it is given no work."""
-    from spinal.audit import load_engine
+    from spinal.engine_port import load_engine
 
     settings = get_settings()
     own_one(settings)

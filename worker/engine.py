@@ -1,7 +1,7 @@
 """The measuring engine of a worker: that of its settings, held to their number of threads."""
 
 from service.settings import Settings
-from spinal.audit import MeasuringEngine, load_engine
+from spinal.engine_port import MeasuringEngine, load_engine
 
 
 def engine_with_threads(settings: Settings) -> MeasuringEngine:

@@ -15,8 +15,9 @@ from service.runs import transitions
 from service.runs.kinds import Reach, kind_named
 from service.runs.specs import edition_of
 from service.settings import Settings
-from spinal.audit import MeasuringEngine, Ports
+from spinal.audit import Ports
 from spinal.documents.editions import Edition
+from spinal.engine_port import MeasuringEngine
 from spinal.errors import SpinalError
 from spinal.progress import Progress
 from worker.engine import engine_with_threads

@@ -6,6 +6,8 @@ from dataclasses import asdict
 import numpy as np
 import numpy.typing as npt
 
+from spinal.analysis.belonging import check_accounts, check_belonging, check_capture
+from spinal.analysis.carried import what_carries
 from spinal.analysis.comparable import check_comparable
 from spinal.analysis.controls import control_null, noise_null
 from spinal.analysis.damage import THRESHOLDS, assess
@@ -13,22 +15,23 @@ from spinal.analysis.frames import frame_of
 from spinal.analysis.layers import Pair, layer_comparisons
 from spinal.analysis.localization import terminal_window
 from spinal.analysis.locators import DepthProfile, depth_profiles, place
-from spinal.analysis.nulls import depth_null, self_null
+from spinal.analysis.nulls import depth_null, halves_null, self_null
 from spinal.analysis.remarks import remarks
-from spinal.analysis.scores import floor_values, score
-from spinal.analysis.uncertainty import draw_shares
+from spinal.analysis.scores import delta_align_draws, floor_values, score
+from spinal.analysis.uncertainty import draw_shares, shares_of
 from spinal.documents.base import Provenance
 from spinal.documents.canonical import digest_of
 from spinal.documents.capture import Capture
 from spinal.documents.comparison import ComparisonContent, Frame, Null, Scores, SettingDifference, Side
 from spinal.documents.editions import FORMER, PRESENT, Edition
-from spinal.documents.evidence import PairEvidence
+from spinal.documents.evidence import AccountEvidence, PairEvidence
 from spinal.documents.evidence import SettingDifference as Difference
-from spinal.documents.trace import POSITIONS, Trace, stamp_profile
-from spinal.errors import TracesNotComparable
+from spinal.documents.trace import Trace, stamp_profile
 from spinal.profile import MeasurementProfile
 
 Array = npt.NDArray[np.float64]
+PAIRED_FLOOR_SINCE = 5
+"""Since which edition the floor of Delta_align is paired over prompts."""
 
 
 def compare(
@@ -41,12 +44,14 @@ def compare(
     provenance: Provenance,
     *,
     control: tuple[Trace, Capture] | None = None,
+    control_accounts: tuple[AccountEvidence, ...] = (),
     edition: Edition = PRESENT,
 ) -> ComparisonContent:
     """Everything known about the difference candidate - reference.
 
     ``profile`` must have the fingerprint of both traces; its comparison knobs (draws, seed, terminal
-    fraction, weights) apply. ``control`` is a checkpoint that the caller names as one, measured like the candidate.
+    fraction, weights) apply. ``control`` is a checkpoint that the caller names as one, measured like the candidate;
+    ``control_accounts`` are what carries its own change from the reference.
     Where ``evidence`` is absent, whatever rests on it is null with its reason, and the digest says so, too.
     ``edition`` is the one that the comparison is called by.
     Raises FingerprintMismatch or TracesNotComparable before anything is computed.
@@ -54,9 +59,10 @@ def compare(
     check_comparable(reference, candidate)
     if control is not None:
         check_comparable(reference, control[0])
-        _check_capture(*control, profile)
-    _check_belonging(reference, reference_capture, evidence, profile)
-    _check_belonging(candidate, candidate_capture, evidence, profile)
+        check_capture(*control, profile)
+    check_belonging(reference, reference_capture, evidence, profile)
+    check_belonging(candidate, candidate_capture, evidence, profile)
+    check_accounts(reference, (*evidence.accounts, *evidence.noise_accounts, *control_accounts))
     shares = draw_shares(reference.prompt_set.count, profile.bootstrap_draws, profile.seed)
     pair = Pair(
         reference=reference,
@@ -66,16 +72,18 @@ def compare(
         evidence=evidence,
         profile=profile,
         shares=shares,
-        swap_shares=_first_prompts(shares, evidence.block_swap.shape[0]),
+        swap_shares=shares_of(shares, _swap_prompts(evidence)),
         terminal=terminal_window(reference.model.n_layers, profile.terminal_fraction),
         edition=edition,
     )
     layers = layer_comparisons(pair)
     profiles = depth_profiles(pair)
-    localization = place(profiles, pair.terminal)
+    localization = place(profiles, pair.terminal, edition)
     scores = score(pair, profiles)
     damage = assess(reference_capture, candidate_capture, evidence, candidate.non_finite, pair.terminal)
     nulls = _nulls(pair, profiles, scores, control)
+    frame = _frame(pair)
+    carried = what_carries(pair, control_accounts, frame)
     return ComparisonContent(
         digest=comparison_digest(
             reference.digest,
@@ -103,10 +111,14 @@ def compare(
         scores=scores,
         damage=damage,
         nulls=nulls,
+        accounts=carried.accounts,
+        control_accounts=carried.control,
+        noise_accounts=carried.noise,
+        account_contrasts=carried.contrasts,
         settings=tuple(SettingDifference(**asdict(difference)) for difference in evidence.settings),
-        frame=_frame(pair),
+        frame=frame,
         unchanged_blocks=_unchanged(evidence),
-        warnings=remarks(pair, layers, localization, scores, damage, nulls, control[0] if control else None),
+        warnings=remarks(pair, layers, localization, scores, damage, nulls, carried, control[0] if control else None),
         provenance=provenance,
     )
 
@@ -144,6 +156,11 @@ def _side(trace: Trace) -> Side:
     return Side(digest=trace.digest, source=trace.model.source, weights_digest=trace.model.weights_digest)
 
 
+def _swap_prompts(evidence: PairEvidence) -> npt.NDArray[np.int64]:
+    """(Q,) which prompts of the set were swapped."""
+    return np.arange(evidence.block_swap.shape[0]) if evidence.swap_prompts is None else evidence.swap_prompts
+
+
 def _frame(pair: Pair) -> Frame | None:
     """None where no joint pass was made."""
     if pair.evidence.absent is not None:
@@ -161,20 +178,16 @@ def _unchanged(evidence: PairEvidence) -> tuple[int, ...]:
     return () if same is None else tuple(int(index) + 1 for index in np.flatnonzero(same))
 
 
-def _first_prompts(shares: Array, count: int) -> Array:
-    """(B, Q) the same draws restricted to the swap prompts, so that what is built from both stays paired.
-    A draw that holds none of them weighs them equally."""
-    part = shares[:, :count]
-    total = part.sum(axis=1, keepdims=True)
-    return np.where(total > 0.0, part / np.where(total > 0.0, total, 1.0), 1.0 / count)
-
-
 def _nulls(
     pair: Pair, profiles: dict[str, DepthProfile], scores: Scores, control: tuple[Trace, Capture] | None
 ) -> dict[str, Null]:
-    floor = floor_values(pair.reference_capture, pair.profile, pair.terminal)
+    if pair.edition.since >= PAIRED_FLOOR_SINCE:
+        floor = self_null(delta_align_draws(pair), scores.delta_align)
+    else:
+        halves = floor_values(pair.reference_capture, pair.profile, pair.terminal)
+        floor = halves_null(halves, scores.delta_align)
     nulls = {
-        "self": self_null(floor, scores.delta_align),
+        "self": floor,
         "depth": depth_null(profiles["block_swap"].weights, pair.terminal),
     }
     if pair.evidence.noise:
@@ -190,42 +203,3 @@ def _nulls(
     if control is not None:
         nulls["control"] = control_null(pair, control[1], control[0].model.source)
     return nulls
-
-
-def _check_belonging(trace: Trace, capture: Capture, evidence: PairEvidence, profile: MeasurementProfile) -> None:
-    """Refuse captures, evidence or a profile that belong to other traces: their arrays might still add up."""
-    _check_capture(trace, capture, profile)
-    prompts, nodes = trace.prompt_set.count, trace.model.n_layers + 1
-    swapped = evidence.block_swap.shape[0]
-    checks: list[tuple[str, object, object]] = [
-        ("block_swap", evidence.block_swap.shape, (max(1, min(swapped, prompts)), nodes - 1)),
-        ("block_swap_transport", evidence.block_swap_transport.shape, (swapped, nodes - 1)),
-        ("weight_change", evidence.weight_change.shape, (nodes - 1,)),
-    ]
-    for positions in POSITIONS:
-        checks += [
-            (f"function_gap ({positions})", evidence.function_gap[positions].shape, (prompts, nodes)),
-            (f"hidden_change ({positions})", evidence.hidden_change[positions].shape, (prompts, nodes)),
-        ]
-    checks += [(f"noise draw {i}", draw.transport.shape, (prompts, nodes)) for i, draw in enumerate(evidence.noise)]
-    _require_equal(checks)
-
-
-def _check_capture(trace: Trace, capture: Capture, profile: MeasurementProfile) -> None:
-    shape = (trace.prompt_set.count, trace.model.n_layers + 1)
-    _require_equal(
-        [
-            ("profile fingerprint", profile.fingerprint, trace.measurement_profile().fingerprint),
-            (f"capture of {trace.model.source}", capture.trace_digest, trace.digest),
-            *((f"transport ({positions})", capture.at(positions).transport.shape, shape) for positions in POSITIONS),
-        ]
-    )
-
-
-def _require_equal(checks: list[tuple[str, object, object]]) -> None:
-    for what, found, expected in checks:
-        if found != expected:
-            raise TracesNotComparable(
-                f"{what} does not belong to this pair: {found} where {expected} was expected",
-                hint="trace both checkpoints and gather the evidence again with one profile",
-            )

@@ -87,20 +87,47 @@ def fit_windows(singular_values: Array, rank: int, *, min_ranks: int) -> dict[st
     }
 
 
-def alpha_influence(energies: Array, eigenvalues: Array, fit: Fit) -> Array:
+def alpha_influence(energies: Array, eigenvalues: Array, fit: Fit, *, rows: int | None) -> Array:
     """Infinitesimal jackknife of alpha over prompts, (P,), mean zero.
 
     ``energies`` (P, r): sum over the prompt's centred rows of (h . v_k)^2; ``eigenvalues`` (r,): sums of
     squares along v_k, so that energies sum to them over prompts. IF_p = P/2 sum_k c_k energies_pk / lambda_k,
     centred (``docs/method.md`` ("Uncertainty")); se^2 = mean IF^2 / (P - 1).
+
+    ``rows``, how many gave the spectrum, blends directions that so few cannot tell apart (:func:`blended_weights`).
+    None gives the derivative alone, which holds for changes smaller than the distance of neighbouring eigenvalues:
+    the errors of traces before engine 4, for differences too wide by a tenth to a half.
     """
     prompts = energies.shape[0]
     if fit.alpha is None:
         return np.full(prompts, np.nan)
-    window = slice(fit.k_min - 1, fit.k_max)
-    weights = slope_weights(fit.k_min, fit.k_max) / eigenvalues[window]
-    influence = 0.5 * prompts * (energies[:, window] @ weights)
+    if rows is None:
+        window = slice(fit.k_min - 1, fit.k_max)
+        weights = slope_weights(fit.k_min, fit.k_max) / eigenvalues[window]
+        influence = 0.5 * prompts * (energies[:, window] @ weights)
+    else:
+        influence = 0.5 * prompts * (energies @ blended_weights(eigenvalues, fit, rows))
     return np.asarray(influence - influence.mean())
+
+
+def blended_weights(eigenvalues: Array, fit: Fit, rows: int) -> Array:
+    """(r,) weight of the energy along each direction in alpha's influence: c_k / lambda_k, spread over neighbours.
+
+    Sampling n rows turns v_k towards v_j by an angle of variance lambda_k lambda_j / (n (lambda_k - lambda_j)^2), which
+    for neighbours is about 1: which of them is called the k-th is chance, and so is a prompt's energy along it. alpha
+    does not move by that, but the derivative does, most of all at the ends of the window, beyond which the weight
+    falls to 0. So each weight is spread with shares proportional to
+    lambda_k lambda_j / (lambda_k lambda_j + 2 n (lambda_k - lambda_j)^2), a saturated form of that variance.
+    On real subsamples the error is then 0.99 to 1.04 of the spread of differences, instead of 1.04 to 1.26.
+    """
+    inside = slice(fit.k_min - 1, fit.k_max)
+    # Relative to the largest: squares of tiny eigenvalues must not vanish.
+    scaled = eigenvalues / eigenvalues[0]
+    product = scaled[inside, None] * scaled[None, :]
+    spread = product / (product + 2 * rows * (scaled[inside, None] - scaled[None, :]) ** 2)
+    spread /= spread.sum(axis=1, keepdims=True)
+    moved = slope_weights(fit.k_min, fit.k_max) @ spread
+    return np.where(eigenvalues > 0.0, moved / np.where(eigenvalues > 0.0, eigenvalues, 1.0), 0.0)
 
 
 def influence_se(influence: Array) -> Array:

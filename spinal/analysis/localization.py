@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from spinal.analysis.uncertainty import corrected_interval, percentile_interval
+from spinal.analysis.uncertainty import corrected_interval, percentile_interval, thresholded_interval
 from spinal.documents.localization import NO_CHANGE, Localization
 
 Array = npt.NDArray[np.float64]
@@ -40,9 +40,11 @@ def localize(
     *,
     absent: str | None = None,
     clipped: bool = False,
+    plain: Array | None = None,
 ) -> Localization:
     """Place of a nonnegative profile (D,); ``replicates`` (B, D) give intervals. ``clipped`` says that the profile
-    was made nonnegative by clipping or thresholding.
+    was made nonnegative by clipping or thresholding; ``plain`` (D,) is what it was before a threshold took something
+    off every block.
 
     ``absent`` names why there is nothing to place although the profile may hold noise; an all-zero profile
     has no place either. Raises ValueError for negative or non-finite weights.
@@ -66,7 +68,11 @@ def localize(
         terminal_share=share,
         terminal_share_null=share_null,
         peak=int(np.argmax(profile)) + 1,
-        ci={} if replicates is None else _intervals(scaled, replicates / largest, terminal, clipped=clipped),
+        ci={}
+        if replicates is None
+        else _intervals(
+            scaled, replicates / largest, terminal, clipped=clipped, plain=None if plain is None else plain / largest
+        ),
         peak_support=None if replicates is None else _peak_support(replicates, int(np.argmax(profile))),
     )
 
@@ -110,21 +116,24 @@ def _moments(profiles: Array, terminal: tuple[int, int]) -> Array:
 
 
 def _intervals(
-    profile: Array, replicates: Array, terminal: tuple[int, int], *, clipped: bool
+    profile: Array, replicates: Array, terminal: tuple[int, int], *, clipped: bool, plain: Array | None
 ) -> dict[str, tuple[float, float]]:
     values, moments = _moments(profile[None, :], terminal)[:, 0], _moments(replicates, terminal)
     if not np.isfinite(moments).any(axis=1).all():
         return {}
-    plain = percentile_interval(moments.T)
+    usual = percentile_interval(moments.T)
     blocks = float(profile.size)
     floor = np.array([1.0 if name == "effective_blocks" else 0.0 for name in MEMBERS])
     ceiling = np.array([blocks if name == "effective_blocks" else 1.0 for name in MEMBERS])
-    corrected = corrected_interval(values, moments.T, floor, ceiling)
+    if plain is None:
+        corrected = corrected_interval(values, moments.T, floor, ceiling)
+    else:
+        corrected = thresholded_interval(values, _moments(plain[None, :], terminal)[:, 0], moments.T, floor, ceiling)
     found = {}
     for i, name in enumerate(MEMBERS):
         if clipped and name not in THRESHOLDED:
             continue
-        low, high = (corrected if clipped or name in BIASED else plain)[:, i]
+        low, high = (corrected if clipped or name in BIASED else usual)[:, i]
         found[name] = (float(low), float(high))
     return found
 

@@ -9,6 +9,8 @@ from spinal.analysis.localization import terminal_shares
 from spinal.documents.comparison import Null
 
 Array = npt.NDArray[np.float64]
+KEPT = 200
+"""Draws that a comparison holds of the floor: a percentile in steps of half a percent."""
 SPLITS = 64
 """Random halves behind the floor; enough for a percentile in steps of 1.6."""
 
@@ -33,8 +35,32 @@ def split_shares(prompts: int, seed: int) -> tuple[Array, Array]:
     return first, second
 
 
-def self_null(values: Array, observed: float | None) -> Null:
-    """The floor: |Delta_align| between two halves of the reference's own prompts, (K,) signed values."""
+def self_null(draws: Array, observed: float | None) -> Null:
+    """The floor: what the choice of prompts makes of |Delta_align| where the candidate is no other than the reference.
+
+    ``draws`` (B,) are bootstrap draws of Delta_align on the same prompts for both sides, ``observed`` its value. A
+    reference against itself on the same prompts differs by exactly 0, which is no floor for a candidate that differs
+    from prompt to prompt and not on average. That one's Delta_align scatters around 0 as the draws scatter around the
+    observed value, so their deviations from it are what it would have been. Two halves of the prompts, the floor before
+    scorer 4, differ in prompts as well, by more than a healthy DPO changes.
+    """
+    known = draws[np.isfinite(draws)][:KEPT]
+    size = None if observed is None else abs(observed)
+    sizes = [] if observed is None else [float(abs(draw - observed)) for draw in known]
+    return Null(
+        statistic="|delta_align|",
+        values=tuple(sizes),
+        observed=size,
+        percentile=percentile_of(size, sizes),
+        note=(
+            "what the choice of prompts makes of it where there is no change on average: deviations of bootstrap "
+            "draws, the same prompts for both sides"
+        ),
+    )
+
+
+def halves_null(values: Array, observed: float | None) -> Null:
+    """The floor before scorer 4: |Delta_align| between two halves of the reference's own prompts, (K,) signed."""
     sizes = [float(abs(value)) for value in values if np.isfinite(value)]
     size = None if observed is None else abs(observed)
     return Null(

@@ -4,11 +4,16 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from spinal.analysis.accounts import pick
+from spinal.analysis.carried import Carried
+from spinal.analysis.contraction import window_ranks
 from spinal.analysis.layers import Pair
+from spinal.documents.account import NOT_SIGNIFICANT, Account, AccountContrast
 from spinal.documents.comparison import Damage, LayerComparison, Localization, Null, Scores
 from spinal.documents.names import by_role
 from spinal.documents.trace import NOTABLE, POSITIONS, Trace
 
+INSUFFICIENT_RANK = "insufficient_rank"
 FEW_PROMPTS = 20
 """Below this many prompts bootstrap intervals are known to be too short."""
 NEARLY_ALL = 0.95
@@ -23,6 +28,7 @@ def remarks(
     scores: Scores,
     damage: Damage,
     nulls: Mapping[str, Null],
+    carried: Carried,
     control: Trace | None = None,
 ) -> tuple[str, ...]:
     """Warnings in the order in which they should be read."""
@@ -48,6 +54,7 @@ def remarks(
     return (
         *_of_damage(damage, scores),
         *_of_controls(nulls),
+        *_of_accounts(carried.accounts, carried.contrasts),
         *_of_swap(pair),
         *_of_place(localization),
         *_of_windows(pair, layers),
@@ -106,8 +113,38 @@ def _of_controls(nulls: Mapping[str, Null]) -> Iterator[str]:
     floor = nulls["self"]
     if floor.percentile is not None and floor.percentile < 95:
         yield (
-            f"|delta_align| = {floor.observed:.4g} is within what two halves of the prompts differ by on the "
-            f"reference alone (percentile {floor.percentile:.0f}; the halves are unpaired, so this floor is high)"
+            f"|delta_align| = {floor.observed:.4g} is not beyond its floor (percentile {floor.percentile:.0f} of "
+            f"{len(floor.values)} values): {floor.note}"
+        )
+
+
+def _of_accounts(accounts: Mapping[str, Account], contrasts: Mapping[str, AccountContrast]) -> Iterator[str]:
+    """What an account of what carries the change cannot tell."""
+    told = pick(accounts)
+    if told == "kl" and accounts["kl"].reason is None:
+        margin = accounts.get("margin")
+        yield (
+            "what carries the change is told by KL to the reference, whose account looks alike for any fine-tune (a "
+            "seed and a control agree with Spearman .84, two seeds with .90): it does not tell what carries a "
+            "preference; "
+            + (
+                "give pairs of preferred and rejected answers for that"
+                if margin is None
+                else "the account of the margin does not either "
+                f"({(margin.reason or NOT_SIGNIFICANT).replace('_', ' ')})"
+            )
+        )
+    for read_out, contrast in contrasts.items():
+        if contrast.total.significant is False and contrast.total.ci is not None:
+            yield (
+                f"the total of {read_out} cannot be told from that of the control: they differ by "
+                f"{contrast.total.value:+.4g} nats, 95% interval {contrast.total.ci[0]:+.4g} to "
+                f"{contrast.total.ci[1]:+.4g}"
+            )
+    if told is not None and not contrasts:
+        yield (
+            "no account of a control stands beside: whether ordinary fine-tuning would have its change carried by the "
+            "same places cannot be told"
         )
 
 
@@ -182,6 +219,13 @@ def _of_traces(pair: Pair) -> Iterator[str]:
     count = pair.reference.prompt_set.count
     if count < FEW_PROMPTS:
         yield f"only {count} prompts: intervals are too short below {FEW_PROMPTS}, and absent with one"
+    if count > 1:
+        yield (
+            "intervals say how much other prompts of the same kind would change a number; they cover neither another "
+            "seed of the training nor prompts of another kind"
+        )
+    for positions in POSITIONS:
+        yield from _of_ranks(pair, positions)
     for positions in POSITIONS:
         ends = (pair.reference.layers[-1], pair.candidate.layers[-1])
         if any(
@@ -191,6 +235,41 @@ def _of_traces(pair: Pair) -> Iterator[str]:
                 f"contraction under '{positions}' is underdetermined (fewer rows than twice the dimensions): its "
                 "differences are attenuated or inflated by x1.03-1.26; give more prompts"
             )
+
+
+def _of_ranks(pair: Pair, positions: str) -> Iterator[str]:
+    """Where too few rows, whatever they hold, leave every layer without a contraction: how many prompts would do."""
+    found = [
+        {str(name): position for name, position in layer.positions.items()}[positions]
+        for trace in (pair.reference, pair.candidate)
+        for layer in trace.layers[1:]
+    ]
+    if any(position.contraction_reason != INSUFFICIENT_RANK for position in found):
+        return
+    count, width, window = (
+        pair.reference.prompt_set.count,
+        pair.reference.model.hidden_size,
+        pair.profile.window_for(positions),
+    )
+    rows, needed = max(position.rows for position in found), max(3, pair.profile.min_window_ranks)
+
+    def held(rank: int) -> int:
+        first, last = window_ranks(rank)[window]
+        return last - first + 1
+
+    ranks = min(rows - 1, width)
+    if held(ranks) >= needed:
+        return
+    enough = next((rank for rank in range(ranks + 1, width + 1) if held(rank) >= needed), None)
+    yield (
+        f"no layer can have a contraction under '{positions}': {count} prompts give at most {ranks} ranks, of which "
+        f"window '{window}' holds {held(ranks)} where a fit takes {needed}; "
+        + (
+            f"{width} dimensions are too few for it"
+            if enough is None
+            else f"from {-(-(enough + 1) * count // rows)} prompts on there can be one"
+        )
+    )
 
 
 def _of_sides(sides: Mapping[str, Trace]) -> Iterator[str]:

@@ -86,12 +86,26 @@ def _positive(means: Array) -> Array:
     return np.where(means > 0.0, means, np.nan)
 
 
+def delta_align_draws(pair: Pair) -> Array:
+    """(B,) bootstrap draws of Delta_align; none with a single prompt."""
+    if pair.shares.shape[1] < 2:
+        return np.empty(0)
+    before, after = both_curves(pair)
+    return curve_scores(before, after, terminal_nodes(pair.terminal))[1]["delta_align"]
+
+
+def both_curves(pair: Pair) -> tuple[Curves, Curves]:
+    """Curves of reference and candidate."""
+    window, seed = pair.window(MAIN_POSITIONS), pair.profile.seed
+    mine, theirs = pair.reference_capture.at(MAIN_POSITIONS), pair.candidate_capture.at(MAIN_POSITIONS)
+    return curves(mine, window, pair.shares, seed), curves(theirs, window, pair.shares, seed)
+
+
 def score(pair: Pair, profiles: dict[str, DepthProfile]) -> Scores:
     """All scores of a pair; ``profiles`` are its localization profiles. A score that cannot be had is null
     with an entry in ``reasons``; one without an interval has ``<score>.ci`` there."""
-    profile, window = pair.profile, pair.window(MAIN_POSITIONS)
-    before = curves(pair.reference_capture.at(MAIN_POSITIONS), window, pair.shares, profile.seed)
-    after = curves(pair.candidate_capture.at(MAIN_POSITIONS), window, pair.shares, profile.seed)
+    profile = pair.profile
+    before, after = both_curves(pair)
     nodes = terminal_nodes(pair.terminal)
     values, draws = curve_scores(before, after, nodes)
     values["footprint"], draws["footprint"] = _footprint(profiles, pair.terminal, pair.shares.shape[0])

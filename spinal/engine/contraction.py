@@ -1,9 +1,9 @@
 """Contraction of one node: the spectrum of its rows, the fits of alpha and their replicates.
 
 Formulas: ``docs/method.md`` ("Contraction alpha"); replicates and their error: ``docs/method.md`` ("Uncertainty").
-Singular values come from the float64 Gram matrix of the smaller side of the column-centred rows. With more
-rows than dimensions the uncertainty is an infinitesimal jackknife over prompts (one extra pass over the rows);
-otherwise a delete-group jackknife.
+Singular values come from the float64 Gram matrix of the smaller side of the column-centred rows. Uncertainty is an
+infinitesimal jackknife over prompts: one extra pass over the rows where they outnumber the dimensions, and none
+otherwise, since the eigenvectors of their inner products hold it.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ import torch
 
 from spinal.analysis import contraction as fits
 from spinal.documents.capture import ReplicateKind
+from spinal.documents.editions import PRESENT, Edition
 from spinal.documents.trace import WINDOWS
 from spinal.profile import MeasurementProfile
 
@@ -24,6 +25,8 @@ SPLIT_SEED = 20260106
 CHUNK_ROWS = 1024
 FLOAT32_SPREAD = 1e4
 """Up to this sigma_1 / sigma_k a float32 projection on v_k is good to about a thousandth: enough for an error bar."""
+BLENDED_SINCE = 5
+"""Since which edition influences blend directions that the rows cannot tell apart."""
 CONSTANT = 1e-12
 """Centred energy below this share of the raw energy is rounding: the node does not vary."""
 
@@ -88,11 +91,18 @@ def split_prompts(count: int, groups: int) -> PromptSplit:
 
 
 def node_spectrum(
-    rows: Tensor, prompt: Tensor, prompts: int, split: PromptSplit, profile: MeasurementProfile
+    rows: Tensor,
+    prompt: Tensor,
+    prompts: int,
+    split: PromptSplit,
+    profile: MeasurementProfile,
+    edition: Edition = PRESENT,
 ) -> NodeSpectrum:
     """Spectrum of ``rows`` (n, d) of residuals, row i belonging to prompt ``prompt[i]`` (n,) of ``prompts``.
 
     ``split`` is :func:`split_prompts` of them; of ``profile``, ``rank_tolerance`` and ``min_window_ranks`` count.
+    Before engine 4 (``edition``) influences were not blended, and rows that do not outnumber the dimensions had a
+    delete-group jackknife.
 
     Examples
     --------
@@ -109,7 +119,8 @@ def node_spectrum(
     True
     """
     count, dimensions = rows.shape
-    kind: ReplicateKind = "influence" if count > dimensions else "groups"
+    blended = edition.since >= BLENDED_SINCE
+    kind: ReplicateKind = "influence" if blended or count > dimensions else "groups"
     mean = _mean(rows)
     chosen = split.half.to(rows.device)[prompt]
     gram, half = _both_grams(rows, mean, chosen)
@@ -119,9 +130,14 @@ def node_spectrum(
         eigenvalues, vectors = torch.linalg.eigh(gram)
         sigma = _sigma(eigenvalues)
         fitted = _fit(sigma, count, profile)
-        energies = _energies(rows, mean, vectors.flip(1), prompt, prompts, exact=_needs_float64(sigma, fitted))
-        replicates = np.stack([fits.alpha_influence(energies, sigma**2, fitted[w]) for w in WINDOWS])
-        half_alphas = _half_alphas(half, rows, mean, chosen, profile)
+        if count > dimensions:
+            energies = _energies(rows, mean, vectors.flip(1), prompt, prompts, exact=_needs_float64(sigma, fitted))
+            half_alphas = _half_alphas(half, rows, mean, chosen, profile)
+        else:
+            energies = _inner_energies(eigenvalues.flip(0), vectors.flip(1), prompt, prompts)
+            half_alphas = _inner_alphas(gram, chosen, profile)
+        told_apart = count if blended else None
+        replicates = np.stack([fits.alpha_influence(energies, sigma**2, fitted[w], rows=told_apart) for w in WINDOWS])
     else:
         sigma = _sigma(torch.linalg.eigvalsh(gram))
         fitted = _fit(sigma, count, profile)
@@ -249,6 +265,14 @@ def _needs_float64(sigma: Array, fitted: dict[str, fits.Fit]) -> bool:
     """Whether some fitted direction is so weak that a float32 projection on it would be noise."""
     weakest = max((fit.k_max for fit in fitted.values() if fit.alpha is not None), default=1)
     return bool(sigma[0] > FLOAT32_SPREAD * sigma[weakest - 1])
+
+
+def _inner_energies(eigenvalues: Tensor, vectors: Tensor, prompt: Tensor, prompts: int) -> Array:
+    """(P, n): per prompt the summed squared projections of its centred rows on the directions of their spectrum, from
+    the eigenvalues (n,) and eigenvectors (n, n) of the rows' inner products, of which row i is one row's."""
+    projected = vectors.square() * eigenvalues.clamp(min=0.0)
+    energies = torch.zeros(prompts, vectors.shape[1], dtype=projected.dtype, device=projected.device)
+    return energies.index_add_(0, prompt, projected).cpu().numpy()
 
 
 def _energies(rows: Tensor, mean: Tensor, vectors: Tensor, prompt: Tensor, prompts: int, *, exact: bool) -> Array:

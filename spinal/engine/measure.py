@@ -192,14 +192,14 @@ def _vocabulary_read(session: Session, rows: Tensor) -> VocabularyRead:
 def walk(session: Session) -> Walked:
     """All prompts through one block at a time, gathering rows and spectra at every node; raises
     NonFiniteActivations, ArchitectureUnsupported, Cancelled."""
-    profile, prompts = session.profile, session.prompts
+    profile, prompts, edition = session.profile, session.prompts, session.setup.edition
     kept, pooled_rows = gather_rows(session, session.source)
     split = split_prompts(prompts, profile.jackknife_groups)
     spectra: dict[str, list[NodeSpectrum]] = {positions: [] for positions in POSITIONS}
     for node, pooled in enumerate(pooled_rows):
         last = kept.rows[node, kept.last]
         for positions, rows, prompt in (("last", last, kept.last_prompt), ("all", pooled, kept.all_prompt)):
-            spectra[positions].append(node_spectrum(rows, prompt, prompts, split, profile))
+            spectra[positions].append(node_spectrum(rows, prompt, prompts, split, profile, edition))
         session.reporter.step("walk", node, session.nodes - 1, (0.05, 0.75))
     return Walked(kept.rows, spectra)
 

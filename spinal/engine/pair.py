@@ -14,15 +14,16 @@ from spinal.checkpoints.inspect import inspect
 from spinal.checkpoints.pair import check_pair
 from spinal.checkpoints.settings import setting_differences
 from spinal.documents.capture import ROWS_KEY
-from spinal.documents.evidence import NoiseDraw, PairEvidence
+from spinal.documents.evidence import AccountEvidence, NoiseDraw, PairEvidence
 from spinal.documents.trace import POSITIONS
 from spinal.engine.assemble import prompt_means, step_means
 from spinal.engine.failures import device_failures
 from spinal.engine.frame import frame_residual
 from spinal.engine.memory import with_less_memory
 from spinal.engine.noise import changes, noise_curves, perturb
+from spinal.engine.place_accounts import account_of_noise, account_of_pair, alike
 from spinal.engine.reporter import Reporter
-from spinal.engine.same import settings_of
+from spinal.engine.same import routes, settings_of
 from spinal.engine.session import Session, Setup, open_pair
 from spinal.engine.swap import block_swap
 from spinal.engine.tokens import GatheredRows
@@ -34,6 +35,8 @@ from spinal.progress import CancelCheck, ProgressSink, ignore_progress, never_ca
 from spinal.prompts.sets import PromptSet
 
 Array = npt.NDArray[np.float64]
+NOISE_ACCOUNTS = 2
+"""Draws of matched noise that are accounted for, at most: as many as show by how much draws differ."""
 
 
 @device_failures()
@@ -72,7 +75,8 @@ def gather_evidence(
     -------
     PairEvidence
         Block swap (a ratio) and its change of L (radians), weight changes (ratios), the gap and the transport through
-        a fixed lens (radians), the change of residuals (a ratio), draws of matched noise.
+        a fixed lens (radians), the change of residuals (a ratio), accounts of what carries the change (nats), draws of
+        matched noise.
 
     Raises
     ------
@@ -124,19 +128,21 @@ def _gather(reference: Checkpoint, candidate: Checkpoint, captures: tuple[Path, 
     reporter.step("weights", 0, 1, (0.05, 0.05))
     weight_change = block_changes(ours.anatomy, theirs.anatomy)
     other = other_changes(ours, theirs)
-    swapped = block_swap(ours, theirs, (0.1, 0.5))
+    swapped = block_swap(ours, theirs, (0.1, 0.35))
     moved = readout_digest(ours.readout) != readout_digest(theirs.readout)
     rows = (_read_rows(captures[0], ours.gathered), _read_rows(captures[1], ours.gathered))
-    reporter.step("gap", 0, 1, (0.5, 0.5))
+    reporter.step("gap", 0, 1, (0.35, 0.35))
     gap, fixed = _through_lenses(ours, theirs, rows, moved=moved)
     hidden = _hidden_change(rows, ours)
     every = ours.gathered.in_all
     before, after = (side[-1][every].to(ours.device) for side in rows)
     frame = frame_residual(before, after, ours.gathered.prompt[every])
-    after_gap = 0.7 if setup.asked.noise_draws else 1.0
-    reporter.step("gap", 1, 1, (0.5, after_gap))
+    reporter.step("gap", 1, 1, (0.35, 0.5))
+    before_noise = 0.75 if setup.asked.noise_draws else 1.0
+    accounts = account_of_pair(ours, theirs, swapped.places, (0.5, before_noise))
+    reporter.step("accounts", 1, 1, (0.5, before_noise))
     configurations = settings_of(ours), settings_of(theirs)
-    noise = _noise(ours, theirs, (after_gap, 1.0))
+    noise, noise_accounts = _noise(ours, theirs, (before_noise, 1.0))
     return PairEvidence(
         block_swap=swapped.rho,
         block_swap_transport=swapped.transport,
@@ -150,29 +156,85 @@ def _gather(reference: Checkpoint, candidate: Checkpoint, captures: tuple[Path, 
         dtype=ours.dtype,
         duration_s=time.monotonic() - started,
         noise=noise,
+        accounts=accounts,
+        noise_accounts=noise_accounts,
         identical_blocks=swapped.identical,
         frame_residual=frame,
+        routed=any(map(routes, configurations)),
         settings=setting_differences(reference, candidate, configurations),
     )
 
 
-def _noise(ours: Session, theirs: Session, span: tuple[float, float]) -> tuple[NoiseDraw, ...]:
-    """Draws of the matched-noise control. Gives up the candidate's weights, so it comes last."""
+@device_failures()
+def gather_accounts(
+    reference: Checkpoint,
+    candidate: Checkpoint,
+    *,
+    prompts: PromptSet,
+    profile: MeasurementProfile,
+    device: str = "cpu",
+    stream: bool = False,
+    progress: ProgressSink = ignore_progress,
+    cancelled: CancelCheck = never_cancelled,
+) -> tuple[AccountEvidence, ...]:
+    """The accounts alone of a pair, as :func:`gather_evidence` draws them up; nothing is traced for them.
+
+    Raises what :func:`gather_evidence` raises but for what has to do with captures.
+
+    Examples
+    --------
+    >>> from spinal.checkpoints.resolve import resolve_reference
+    >>> sides = [resolve_reference(f"examples/checkpoints/{name}", roots=None) for name in ("sft", "dpo-short")]
+    >>> prompts = PromptSet(("How do I plant a tree?", "Why is it blue?"), (None, None))
+    >>> (account,) = gather_accounts(*sides, prompts=prompts, profile=MeasurementProfile())
+    >>> account.read_out, account.forward.shape, bool((account.forward[:, 0] == 0.0).all())
+    ('kl', (2, 27), True)
+    """
+    if not profile.stitch_prompts:
+        return ()
+    reporter = Reporter(progress, cancelled)
+
+    def attempt(batch_size: int) -> tuple[AccountEvidence, ...]:
+        setup = Setup(prompts, profile, batch_size, device, stream, reporter)
+        with torch.inference_mode(), hold(reference) as first, hold(candidate) as second:
+            for side in (first, second):
+                side.hash_unsettled(cancelled=cancelled)
+            reporter.step("load", 0, 1, (0.0, 0.0))
+            inspect(first.checkpoint)
+            inspect(second.checkpoint)
+            check_pair(first.checkpoint, second.checkpoint)
+            ours, theirs = open_pair(first.checkpoint, second.checkpoint, setup)
+            found = account_of_pair(ours, theirs, alike(ours, theirs), (0.1, 1.0))
+            first.require_unchanged()
+            second.require_unchanged()
+            return found
+
+    return with_less_memory(attempt, profile, device)
+
+
+def _noise(
+    ours: Session, theirs: Session, span: tuple[float, float]
+) -> tuple[tuple[NoiseDraw, ...], tuple[AccountEvidence, ...]]:
+    """Draws of the matched-noise control, and accounts of the first of them. Gives up the candidate's weights, so it
+    comes last."""
     profile = ours.setup.asked
     if not profile.noise_draws or ours.loaded.model is theirs.loaded.model:
-        return ()
+        return (), ()
     mine, other = ours.loaded.model, theirs.loaded.model
     shared = ours.readout.vocabulary
     norms = changes(mine, other, shared)
     if not any(norms.values()):
-        return ()
+        return (), ()
     rows = dict.fromkeys(unlike_rows(dict(mine.named_parameters()), dict(other.named_parameters())), shared)
-    draws = []
+    draws, accounts = [], []
     for draw in range(profile.noise_draws):
+        low, high = (span[0] + (span[1] - span[0]) * share / profile.noise_draws for share in (draw, draw + 1))
         perturb(mine, other, norms, profile.seed, draw, rows)
         draws.append(noise_curves(theirs))
+        if draw < NOISE_ACCOUNTS and profile.stitch_prompts:
+            accounts.append(account_of_noise(ours, theirs, ((low + high) / 2, high)))
         ours.reporter.step("noise", draw + 1, profile.noise_draws, span)
-    return tuple(draws)
+    return tuple(draws), tuple(accounts)
 
 
 def _read_rows(path: Path, gathered: GatheredRows) -> torch.Tensor:
@@ -210,7 +272,7 @@ def _through_lenses(
         check=reporter.check,
     )
     gap = {positions: prompt_means(same.distance, gathered, positions) for positions in POSITIONS}
-    reporter.step("gap", 1, 2, (0.5, 0.65))
+    reporter.step("gap", 1, 2, (0.35, 0.45))
     if not moved:
         return gap, None
     fixed = read_lens([(ours.readout, after)], steps(nodes), check=reporter.check)

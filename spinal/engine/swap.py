@@ -33,6 +33,8 @@ class SwapResult:
     """(Q, D) radians: how much longer the step into the block's node becomes, in -pi..pi."""
     identical: npt.NDArray[np.bool_]
     """(D,) blocks with the same tensors, configuration and arguments, which were not run."""
+    places: npt.NDArray[np.bool_]
+    """(M,) places of an account that are the same on both sides (:meth:`spinal.engine.same.Same.places`)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +76,8 @@ def block_swap(ours: Session, theirs: Session, span: tuple[float, float]) -> Swa
             transport[:, block] = _step_change(outputs, batches, ours)
         hidden = after
         ours.reporter.step("swap", block + 1, depth, span)
-    return SwapResult(rho, transport, np.array([same.block(block) for block in range(depth)]))
+    identical = np.array([same.block(block) for block in range(depth)])
+    return SwapResult(rho, transport, identical, same.places())
 
 
 def _inside(hidden: Tensor, batch: Batch) -> Tensor:

@@ -100,6 +100,13 @@ def tokenize(loaded: LoadedModel, prompts: PromptSet, profile: MeasurementProfil
     )
 
 
+def encode_prompts(loaded: LoadedModel, prompts: PromptSet, profile: MeasurementProfile) -> list[tuple[int, list[int]]]:
+    """Place in the set and all ids, ahead of any cut, of every prompt that :func:`tokenize` keeps, in its order."""
+    rendered = [_rendered(loaded.tokenizer, prompt, number) for number, prompt in enumerate(prompts.prompts, start=1)]
+    encoded = _ids_of(loaded.tokenizer, rendered, special=profile.add_special_tokens)
+    return [(place, ids) for place, ids in enumerate(encoded) if _read_of(ids, profile)]
+
+
 def check_same_ids(sides: Sequence[Checkpoint], prompts: PromptSet, profile: MeasurementProfile) -> None:
     """Raise TokenizerMismatch unless all ``sides`` turn the prompts into the ids of the first: told from tokenizers,
     ahead of any weight. Raises TokenizerInvalid and PromptSetInvalid, too."""

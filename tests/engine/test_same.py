@@ -100,8 +100,8 @@ def opened(reference: Path, candidate: Path, *, stream: bool = False, **knobs: A
     reporter = Reporter(ignore_progress, never_cancelled)
     profile = MeasurementProfile(**({"max_tokens": 40, "lens_positions": 4, "swap_prompts": 4} | knobs))
     setup = Setup(PROMPTS, profile, 4, "cpu", stream, reporter)
-    sides = (resolve_reference(str(folder), roots=None) for folder in (reference, candidate))
-    return open_pair(*sides, setup)
+    mine, other = (resolve_reference(str(folder), roots=None) for folder in (reference, candidate))
+    return open_pair(mine, other, setup)
 
 
 def told(reference: Path, candidate: Path, **knobs: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -157,10 +157,11 @@ def test_only_what_holds_other_tensors_is_another_place(tiny: Tiny, tmp_path: Pa
         "lm_head.weight": 4,
     }
     for number, (name, place) in enumerate(moved.items()):
-        folder = with_weights(
-            tiny("llama"), tmp_path / str(number), lambda n, t, name=name: t * (1 + 1e-6) if n == name else t
-        )
-        _, places, _ = told(tiny("llama"), folder)
+
+        def change(each: str, tensor: torch.Tensor, name: str = name) -> torch.Tensor:
+            return tensor * (1 + 1e-6) if each == name else tensor
+
+        _, places, _ = told(tiny("llama"), with_weights(tiny("llama"), tmp_path / str(number), change))
         assert np.flatnonzero(~places).tolist() == [place], name
 
 

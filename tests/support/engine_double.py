@@ -30,7 +30,7 @@ from spinal.checkpoints.pair import reading_of
 from spinal.checkpoints.settings import setting_differences
 from spinal.documents.capture import capture_tensors
 from spinal.documents.editions import PRESENT, Edition
-from spinal.documents.evidence import PairEvidence
+from spinal.documents.evidence import AccountEvidence, PairEvidence
 from spinal.documents.trace import Trace, stamp_profile, trace_digest
 from spinal.errors import Cancelled, all_errors
 from spinal.profile import MeasurementProfile
@@ -77,6 +77,19 @@ def gather_evidence(
         _work(progress, cancelled)
     made = fabricated.evidence(candidate.n_layers or 1, len(prompts))
     return replace(made, settings=setting_differences(reference, candidate))
+
+
+def gather_accounts(
+    _reference: Checkpoint,
+    candidate: Checkpoint,
+    *,
+    progress: ProgressSink = ignore_progress,
+    cancelled: CancelCheck = never_cancelled,
+    **_: Any,
+) -> tuple[AccountEvidence, ...]:
+    with _call("account", candidate.source):
+        _work(progress, cancelled)
+    return ()
 
 
 def _trace(checkpoint: Checkpoint, prompts: PromptSet, profile: MeasurementProfile, edition: Edition) -> Trace:

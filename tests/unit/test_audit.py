@@ -85,6 +85,7 @@ def test_a_pair_is_traced_side_by_side_and_compared_once(
         ("measure", "local:dpo-short"),
         ("measure", "local:sft"),
         ("compare", "local:dpo-short"),
+        ("account", "local:sft"),
     ]
     assert (result.reference.source, result.candidate.source) == ("local:sft", "local:dpo-short")
     assert result.control is not None

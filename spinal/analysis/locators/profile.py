@@ -27,6 +27,8 @@ class DepthProfile:
     absent: str | None = None
     clipped: bool = False
     """Whether signed values were clipped or thresholded to make the weights."""
+    plain: Array | None = None
+    """(D,) the weights before a threshold, where there was one."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ def signed(values: Array, deviations: Array, se: Array) -> DepthProfile:
         soft_threshold(values + deviations, se),
         None if detectable else NO_CHANGE,
         clipped=True,
+        plain=np.nan_to_num(np.abs(values)),
     )
 
 

@@ -256,7 +256,9 @@ def spectra() -> dict[str, Any]:
         rank = numerical_rank(sigma, rows, tolerance)
         fits = fit_windows(sigma, rank, min_ranks=6)
         energies = generator.uniform(0.5, 1.5, (8, max(1, rank)))
-        influences = {w: alpha_influence(energies, sigma[: max(1, rank)] ** 2, fit) for w, fit in fits.items()}
+        influences = {
+            w: alpha_influence(energies, sigma[: max(1, rank)] ** 2, fit, rows=rows) for w, fit in fits.items()
+        }
         found[f"{rows} x {width}"] = {
             "sigma": sigma.tolist(),
             "rank": rank,

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from spinal.analysis import contraction, controls, damage, diff, layers, nulls, remarks, scores, shape, uncertainty
-from spinal.analysis.compare import _first_prompts
 from spinal.analysis.contraction import Fit, fit_window, influence_se, numerical_rank, window_ranks
 from spinal.analysis.layers import Pair as Full
 from spinal.analysis.localization import localize, terminal_window
@@ -165,7 +164,7 @@ def test_more_swap_prompts_than_prompts_are_refused() -> None:
 def test_a_draw_without_any_swap_prompt_weighs_them_equally() -> None:
     shares = np.array([[0.0, 0.0, 0.0, 1.0], [0.5, 0.25, 0.0, 0.25], [0.0, 1.0, 0.0, 0.0]])
     expected = [[1 / 3, 1 / 3, 1 / 3], [2 / 3, 1 / 3, 0.0], [0.0, 1.0, 0.0]]
-    assert _first_prompts(shares, 3) == pytest.approx(np.array(expected), abs=1e-15)
+    assert uncertainty.shares_of(shares, np.arange(3)) == pytest.approx(np.array(expected), abs=1e-15)
 
 
 def test_noise_is_told_to_be_missing_where_it_was_asked_for_and_could_not_be_drawn() -> None:
@@ -189,7 +188,7 @@ def test_noise_is_compared_with_the_size_of_what_was_observed(observed: float) -
     full = Full(
         reference=pair.reference, candidate=pair.candidate, reference_capture=pair.reference_capture,
         candidate_capture=pair.candidate_capture, evidence=pair.evidence, profile=pair.profile, shares=shares,
-        swap_shares=_first_prompts(shares, 12), terminal=terminal_window(5, 0.55),
+        swap_shares=uncertainty.shares_of(shares, np.arange(12)), terminal=terminal_window(5, 0.55),
     )  # fmt: skip
     found = controls.noise_null(full, observed)
     assert found.observed == 0.3
@@ -425,7 +424,7 @@ def a_null(percentile: float | None) -> Null:
 )
 def test_a_size_is_beyond_chance_from_the_95th_percentile_on(percentile: float | None, said: bool) -> None:
     quiet = a_null(None)
-    assert remark(remarks._of_controls({"self": a_null(percentile)}), "two halves of the prompts") is said
+    assert remark(remarks._of_controls({"self": a_null(percentile)}), "not beyond its floor") is said
     noise = {"self": quiet, "matched_noise": a_null(percentile)}
     assert remark(remarks._of_controls(noise), "random changes of the same size") is said
 
@@ -470,6 +469,38 @@ def test_contraction_is_told_to_be_underdetermined_by_the_last_node_of_either_si
     changed = tuple(one.model_copy(update={"positions": positions}) if one.layer == layer else one for one in of.layers)
     made = replace(pair, **{side: of.model_copy(update={"layers": changed})}).compare()
     assert remark(made.warnings, "underdetermined") is (layer == 10)
+
+
+def without_alpha(prompts: int, width: int, *, layers: int = 10) -> Pair:
+    """A pair whose last ``layers`` layers have too few ranks for an alpha under 'last', one row for each prompt."""
+    pair = changed_pair(prompts=prompts)
+    sides = {}
+    for side in ("reference", "candidate"):
+        of = getattr(pair, side)
+        short = {"contraction": None, "contraction_reason": "insufficient_rank", "rows": prompts}
+        changed = [
+            one.model_copy(
+                update={"positions": one.positions | {"last": one.positions["last"].model_copy(update=short)}}
+            )
+            for one in of.layers[-layers:]
+        ]
+        model = of.model.model_copy(update={"hidden_size": width})
+        sides[side] = of.model_copy(update={"model": model, "layers": (*of.layers[:-layers], *changed)})
+    return replace(pair, **sides)
+
+
+def test_prompts_that_are_too_few_for_any_contraction_are_told_how_many_would_do() -> None:
+    """64 prompts give 63 ranks at most, of which the default window holds 4..18: 15, and a fit takes 16."""
+    said = [w for w in without_alpha(64, 96).compare().warnings if "no layer can have a contraction" in w]
+    assert len(said) == 1
+    assert "64 prompts give at most 63 ranks, of which window 'bulk' holds 15 where a fit takes 16" in said[0]
+    enough = int(said[0].split("from ")[1].split(" prompts")[0])
+    held = [last - first + 1 for first, last in (window_ranks(enough - k)["bulk"] for k in (1, 2))]
+    assert held[0] >= 16 > held[1]
+    assert remark(without_alpha(32, 40).compare().warnings, "40 dimensions are too few")
+    # With enough ranks, or an alpha somewhere, it is not the number of prompts.
+    for pair in (without_alpha(96, 96), without_alpha(64, 96, layers=3)):
+        assert not remark(pair.compare().warnings, "no layer can have a contraction")
 
 
 @pytest.mark.parametrize("significant", [True, False])

@@ -56,7 +56,7 @@ def test_an_edition_decides_on_the_quantile() -> None:
     ratio = student_quantile(groups - 1) / approximate_student_quantile(groups - 1)
     assert reach[0] / reach[1] == pytest.approx(ratio, rel=1e-9)
     assert ratio != 1.0
-    assert (now.scorer_version, then.scorer_version) == ("3", "2")
+    assert (now.scorer_version, then.scorer_version) == ("4", "2")
     assert now.digest != then.digest
 
 
