@@ -80,6 +80,20 @@ def test_what_is_known_of_a_prompt_beside_its_answer_is_stored_with_it_and_audit
         assert session.execute(text("SELECT min(spec_version) FROM runs")).scalar_one() >= 5
 
 
+@pytest.mark.parametrize("change", ["later - 'rejected'", "later || '{\"categories\": null}'", "'{}'"])
+def test_prompts_that_are_not_those_of_their_digest_are_not_measured(
+    api: TestClient, ledger: Ledger, drain: Any, change: str
+) -> None:
+    api.post("/v1/prompt-sets", json={"prompts": FURTHER, "name": "pairs"})
+    audit = api.post("/v1/audits", json=PAIR | {"prompt_set": "pairs"}).json()
+    with ledger.begin() as session:
+        session.execute(text(f"UPDATE prompt_sets SET later = {change}"))
+    drain()
+    ended = api.get(f"/v1/audits/{audit['id']}").json()
+    assert ended["state"] == "FAILED"
+    assert ended["error"]["code"] in ("document_invalid", "prompt_set_empty")
+
+
 def test_a_set_without_any_of_them_is_stored_as_ever(api: TestClient, ledger: Ledger) -> None:
     stored = api.post("/v1/prompt-sets", json={"prompts": [{"prompt": "why?", "refusal": [], "category": None}]})
     assert stored.json()["digest"] == read_prompts(["why?"]).digest
