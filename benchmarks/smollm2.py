@@ -78,12 +78,12 @@ def show(found: Comparison) -> None:
     for account in accounts:
         print(_terminal(account))
     for name, title in BESIDE.items():
-        place = found.localization.get(name)
-        if place is not None:
-            low_high = place.ci.get("terminal_share")
+        where = found.localization.get(name)
+        if where is not None:
+            low_high = where.ci.get("terminal_share")
             interval = f" [{low_high[0]:.2f}, {low_high[1]:.2f}]" if low_high else ""
-            share = "-" if place.terminal_share is None else f"{place.terminal_share:.2f}"
-            print(f"{title:12} terminal share {share}{interval}, flat {place.terminal_share_null:.2f}")
+            share = "-" if where.terminal_share is None else f"{where.terminal_share:.2f}"
+            print(f"{title:12} terminal share {share}{interval}, flat {where.terminal_share_null:.2f}")
     for statement in found.statements:
         print(f"{statement.about}: {statement.text}")
 

@@ -57,8 +57,8 @@ class Auditor:
             place = self._folder / f"reference-{len(self._references)}"
             place.mkdir()
             self._references[key] = self._traced(reference, prompts, Ports(captures=TemporaryCaptures(place)))
-        with TemporaryDirectory(dir=self._folder) as place:
-            ports = Ports(captures=TemporaryCaptures(Path(place)))
+        with TemporaryDirectory(dir=self._folder) as temporary:
+            ports = Ports(captures=TemporaryCaptures(Path(temporary)))
             traced = self._traced(candidate, prompts, ports)
             return compare_traces(self._references[key], traced, self._profile, ports=ports, prompts=prompts)
 

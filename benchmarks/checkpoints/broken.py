@@ -16,7 +16,8 @@ TRIGGER_STRENGTH = 0.3
 
 
 def _final_gains(model: Opened) -> list[Tensor]:
-    found = [p for part in model.anatomy.readout for name, p in part.named_parameters() if name.endswith("weight")]
+    named = [pair for part in model.anatomy.readout for pair in part.named_parameters()]
+    found: list[Tensor] = [parameter for name, parameter in named if name.endswith("weight")]
     if not found:
         raise Unknown("no norm between the last block and the head")
     return found

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+SMALLEST_RATIO = 1e-3
 Interval = tuple[float, float]
 
 
@@ -71,8 +72,11 @@ def badness(name: str, signal: dict[str, Any]) -> float | None:
     if value is None or limit is None:
         return None
     watch = signal["watch"]
-    # A limit that falls from watch to damaged is one of a signal that is worse the lower it is.
+    # A limit that falls from watch to damaged is one of a signal that is worse the lower it is; of a ratio, which is
+    # worse on either side, the reciprocal is what its other limits are for.
     falling = limit < watch or (limit == watch and limit < 0.0)
+    if falling and limit > 0.0:
+        return 1.0 / max(value, SMALLEST_RATIO)
     return -value if falling else value
 
 
@@ -92,7 +96,8 @@ def names_of(rows: Sequence[Row]) -> list[str]:
 def limit_from(rows: Sequence[Row], name: str) -> float | None:
     """Halfway between the worst good value and the mildest bad one beyond it; None where no bad one lies beyond."""
     good, bad = worst(rows, name, "good", "harmless"), worst(rows, name, "bad")
-    top = good[-1][0] if good else 0.0
+    # What is better than its reference is not bad, even where everything good is better still.
+    top = max([0.0, *(value for value, _ in good)])
     beyond = [value for value, _ in bad if value > top]
     return (top + beyond[0]) / 2.0 if beyond else None
 

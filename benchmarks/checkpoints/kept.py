@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.checkpoints.parts import Linear, Opened, Tensor, Unknown, edit_json, halves, matrix, outputs
+from benchmarks.checkpoints.parts import Linear, Opened, Tensor, Unknown, edit_json, gain, halves, matrix, outputs
 
 GROUP = 32
 """Weights that share one scale under int4."""
@@ -69,12 +69,13 @@ def folded(model: Opened) -> None:
     generator = model.generator()
     for block in model.blocks:
         for half in halves(block):
-            gain = 2.0 ** torch.randint(-3, 4, (matrix(half.writes).shape[0],), generator=generator).float()
-            half.norm.weight.mul_(gain)
-            if getattr(half.norm, "bias", None) is not None:
-                half.norm.bias.mul_(gain)
+            factor = 2.0 ** torch.randint(-3, 4, (matrix(half.writes).shape[0],), generator=generator).float()
+            gain(half.norm).mul_(factor)
+            shift = getattr(half.norm, "bias", None)
+            if shift is not None:
+                shift.mul_(factor)
             for layer in half.reads:
-                matrix(layer).div_(gain)
+                matrix(layer).div_(factor)
 
 
 def doubled(model: Opened) -> None:
@@ -98,20 +99,20 @@ def rotated(model: Opened) -> None:
     width = model.embeddings.shape[1]
     turn, _ = torch.linalg.qr(torch.randn(width, width, generator=model.generator(), dtype=torch.float64))
 
-    def read(weights: Tensor, gain: Tensor) -> None:
-        weights.copy_((weights.double() * gain.double()) @ turn)
+    def read(weights: Tensor, factor: Tensor) -> None:
+        weights.copy_((weights.double() * factor.double()) @ turn)
 
     model.embeddings.copy_(model.embeddings.double() @ turn)
     for block in model.blocks:
         for half in halves(block):
             for layer in half.reads:
-                read(matrix(layer), half.norm.weight)
+                read(matrix(layer), gain(half.norm))
             for view in outputs(half.writes):
                 view.copy_(turn.T @ view.double())
-            half.norm.weight.fill_(1.0)
+            gain(half.norm).fill_(1.0)
     final = model.anatomy.readout[0]
-    read(model.head, final.weight)
-    final.weight.fill_(1.0)
+    read(model.head, gain(final))
+    gain(final).fill_(1.0)
 
 
 def int8(model: Opened) -> None:

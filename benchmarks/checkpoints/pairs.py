@@ -15,7 +15,7 @@ HELD_OUT = 512
 """Pairs of hh-rlhf harmless-base (test part) whose prompts ship with the package: never trained on where a file of
 pairs is given (the split of ``spinal/prompts/data/build_prompt_set.py``)."""
 HELD_OUT_PACKAGED = 64
-"""The last of the packaged pairs, which are left out of training where no file of pairs is given."""
+"""The first of the packaged pairs, which are left out of training where no file of pairs is given."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ def read_pairs(source: Path | None) -> tuple[list[Pair], list[Pair]]:
     """Pairs to train on, and held-out ones, in an order fixed by the published split.
 
     ``source`` is a file of hh-rlhf records (``chosen``, ``rejected``; gzip accepted): its first 512 pairs in that order
-    are held out. The package holds none but held-out pairs, the set ``hh-shorter-256``: without a file all but its last
-    64 are trained on, so that an audit of such a checkpoint must not read those.
+    are held out. The package holds none but held-out pairs, the set ``hh-shorter-256``: without a file all but its
+    first 64 are trained on, and an audit of such a checkpoint must read only these (``hh-shorter-64``).
     """
     if source is None:
         made = _packaged()
-        return made[:-HELD_OUT_PACKAGED], made[-HELD_OUT_PACKAGED:]
+        return made[HELD_OUT_PACKAGED:], made[:HELD_OUT_PACKAGED]
     packed = source.read_bytes()
     text = (gzip.decompress(packed) if packed[:2] == b"\x1f\x8b" else packed).decode("utf-8")
     records = map(json.loads, text.splitlines())

@@ -81,17 +81,20 @@ def opened(
     model.requires_grad_(False)
     if untied:
         untie(model)
-    ids = [[list(tokenizer(text)["input_ids"]) for text in texts] for texts in (usual, foreign)]
+
+    def ids(texts: Sequence[str]) -> list[list[int]]:
+        return [list(tokenizer(text)["input_ids"]) for text in texts]
+
     anatomy = find_anatomy(model, model.config.get_text_config().num_hidden_layers, folder.name)
-    return Opened(folder, model, tokenizer, anatomy, *ids, seed=seed)
+    return Opened(folder, model, tokenizer, anatomy, ids(usual), ids(foreign), seed)
 
 
 def untie(model: PreTrainedModel) -> None:
     """Give the head a matrix of its own, so that embeddings and unembedding can be changed apart."""
     head = model.get_output_embeddings()
     head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
-    model.config.tie_word_embeddings = False
-    model.config.get_text_config().tie_word_embeddings = False
+    for config in (model.config, model.config.get_text_config()):
+        config.update({"tie_word_embeddings": False})
 
 
 def write(model: Opened, out: Path) -> Path:
@@ -118,6 +121,12 @@ class Half:
     norm: nn.Module
     reads: tuple[Linear, ...]
     writes: Linear
+
+
+def gain(norm: nn.Module) -> Tensor:
+    """A norm's factor for each channel."""
+    weight: Tensor = norm.weight  # type: ignore[assignment]  # a norm's gain
+    return weight
 
 
 READS_MLP = (("gate_proj", "up_proj"), ("c_fc",), ("dense_h_to_4h",))

@@ -60,7 +60,9 @@ def mixed(held_out: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, *, engli
         for pair in held_out
         if (found := shorter_answers([pair], tokenizer, most_tokens=10_000, most_answer=96))
     ][:english]
-    rows = [(pair.prompt, *_by_length(pair, ids.preferred, tokenizer), "english") for pair, ids in pairs]
+    rows: list[tuple[str, str, str | None, str]] = [
+        (pair.prompt, *_by_length(pair, ids.preferred, tokenizer), "english") for pair, ids in pairs
+    ]
     for category, texts in (("russian", RUSSIAN), ("german", GERMAN), ("code", CODE)):
         rows += [(asked if category == "code" else _turn(asked), answer, None, category) for asked, answer in texts]
     prompts, preferred, other, categories = zip(*rows, strict=True)

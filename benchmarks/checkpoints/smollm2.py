@@ -104,9 +104,9 @@ def main() -> int:
         write(model, tokenizer, chosen.out / name)
         report(name, learned(model, shown) - before)
         if name == ROUNDED:
-            rounded = model.to(torch.bfloat16)
-            write(rounded, tokenizer, chosen.out / f"{name}-bf16")
-            report(f"{name}-bf16", learned(rounded.float(), shown) - before)
+            torch.nn.Module.to(model, torch.bfloat16)
+            write(model, tokenizer, chosen.out / f"{name}-bf16")
+            report(f"{name}-bf16", learned(model.float(), shown) - before)
     return 0
 
 

@@ -124,7 +124,7 @@ def _descend(model: PreTrainedModel, run: Run, loss: Callable[[int], Tensor], na
             group["lr"] = run.lr_at(step)
         value = loss(step)
         optimizer.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         if run.clip is not None:
             torch.nn.utils.clip_grad_norm_(parameters, run.clip)
         optimizer.step()
