@@ -1,11 +1,14 @@
 """Two traces and what a joint pass over the pair told -> one Comparison. Pure: no files, no clock, no torch."""
 
+from dataclasses import asdict
+
 import numpy as np
 import numpy.typing as npt
 
 from spinal.analysis.comparable import check_comparable
 from spinal.analysis.controls import control_null, noise_null
-from spinal.analysis.damage import assess
+from spinal.analysis.damage import THRESHOLDS, assess
+from spinal.analysis.frames import frame_of
 from spinal.analysis.layers import Pair, layer_comparisons
 from spinal.analysis.localization import terminal_window
 from spinal.analysis.locators import DepthProfile, depth_profiles, place
@@ -17,7 +20,7 @@ from spinal.analysis.uncertainty import draw_shares
 from spinal.documents.base import Provenance
 from spinal.documents.canonical import digest_of
 from spinal.documents.capture import Capture
-from spinal.documents.comparison import ComparisonContent, Null, Scores, Side
+from spinal.documents.comparison import ComparisonContent, Frame, Null, Scores, SettingDifference, Side
 from spinal.documents.editions import PRESENT, Edition
 from spinal.documents.evidence import PairEvidence
 from spinal.documents.trace import POSITIONS, Trace, stamp_profile
@@ -98,6 +101,9 @@ def compare(
         scores=scores,
         damage=damage,
         nulls=nulls,
+        settings=tuple(SettingDifference(**asdict(difference)) for difference in evidence.settings),
+        frame=_frame(pair),
+        unchanged_blocks=_unchanged(evidence),
         warnings=remarks(pair, layers, localization, scores, damage, nulls, control[0] if control else None),
         provenance=provenance,
     )
@@ -131,6 +137,23 @@ def comparison_digest(
 
 def _side(trace: Trace) -> Side:
     return Side(digest=trace.digest, source=trace.model.source, weights_digest=trace.model.weights_digest)
+
+
+def _frame(pair: Pair) -> Frame | None:
+    """None where no joint pass was made."""
+    if pair.evidence.absent is not None:
+        return None
+    return frame_of(
+        pair.evidence,
+        hidden_change=THRESHOLDS["hidden_change"][0],
+        block_swap_mean=THRESHOLDS["block_swap_mean"][0],
+    )
+
+
+def _unchanged(evidence: PairEvidence) -> tuple[int, ...]:
+    """Numbers from 1 of the blocks that are the same on both sides."""
+    same = evidence.identical_blocks
+    return () if same is None else tuple(int(index) + 1 for index in np.flatnonzero(same))
 
 
 def _first_prompts(shares: Array, count: int) -> Array:

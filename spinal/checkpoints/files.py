@@ -36,6 +36,10 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
 )
 """Files of a tokenizer that may change what it does, in a checkpoint that has them."""
+GENERATION_CONFIG, PROCESSOR_TEMPLATE = "generation_config.json", "chat_template.json"
+BESIDE = (GENERATION_CONFIG, PROCESSOR_TEMPLATE)
+"""Files that say how a model is used and change nothing that is measured: held while they are read, and no part of what
+a checkpoint is."""
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 OF_TRAINERS = ("training_args.bin", "optimizer.*", "scheduler.*", "scaler.*", "rng_state*")
 """Pickles that hold no weights."""
@@ -46,7 +50,7 @@ ELSEWHERE = (
     (("*.gguf",), "GGUF", "give the safetensors checkpoint that it was made from"),
 )  # fmt: skip
 """What a folder without weights holds -> how its weights are kept, and what to do about it."""
-UNREMARKABLE = frozenset({"generation_config.json", "README.md", "LICENSE", "LICENSE.txt", ".gitattributes", ".git"})
+UNREMARKABLE = frozenset({GENERATION_CONFIG, "README.md", "LICENSE", "LICENSE.txt", ".gitattributes", ".git"})
 """Files that say nothing about what a checkpoint computes, and that most checkpoints have."""
 MOST_ENTRIES = 1000
 """So many entries of a folder are looked at for the remark on what is not read."""
@@ -71,10 +75,12 @@ class FileList:
     """How many others are not named."""
     uncounted: bool = False
     """Whether the folder holds so many files that there may be more others than were counted."""
+    beside: tuple[str, ...] = ()
+    """Files of ``BESIDE``, which are only compared."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All files that are read."""
+        """All files that make the checkpoint what it is."""
         return (*self.settings, *self.weights)
 
 
@@ -82,7 +88,7 @@ def file_error(name: str) -> Callable[[str], SpinalError]:
     """The error of a listed file that cannot be used."""
     if name.startswith("adapter_"):
         return lambda detail: AdapterInvalid(detail, hint="save the adapter with save_pretrained()")
-    if name == CONFIG:
+    if name in (CONFIG, *BESIDE):
         return lambda detail: ConfigInvalid(detail, hint="save the model with save_pretrained()")
     if name in TOKENIZER_FILES:
         return lambda detail: TokenizerInvalid(detail, hint="save the fast tokenizer with the model")
@@ -136,10 +142,12 @@ def list_files(folder: Path, source: str, roots: Sequence[Path] | None, *, adapt
     if not weights:
         raise _without_weights(folder, source, ADAPTER_WEIGHTS if adapter else WEIGHTS)
     entries = _entries(folder)
-    others = sorted(entry.name for entry in entries if entry.name not in {*settings, *weights} | UNREMARKABLE)
+    beside = () if adapter else tuple(name for name in BESIDE if (folder / name).is_file())
+    others = sorted(entry.name for entry in entries if entry.name not in {*settings, *weights, *beside} | UNREMARKABLE)
     return FileList(
         tuple(settings),
         tuple(weights),
+        beside=beside,
         others=tuple(shown(name) for name in others[:MOST_NAMED]),
         more=len(others[MOST_NAMED:]),
         uncounted=len(entries) == MOST_ENTRIES,

@@ -44,6 +44,8 @@ class _File:
     stamp: Stamp
     settled: bool
     """Whether it had been as it is for long enough that another change has another time."""
+    beside: bool
+    """Whether it is no part of what the checkpoint is."""
     sha256: str | None = None
 
 
@@ -54,7 +56,8 @@ class Held:
     def __init__(
         self, original: Checkpoint, folder: Path, files: list[_File], base: "Held | None", lender: "Held | None"
     ) -> None:
-        self._files = {file.name: file for file in files}
+        self._all = files
+        self._files = {file.name: file for file in files if not file.beside}
         self._base, self._lender = base, lender
         self.open = True
         """Whether its descriptors are; their numbers may belong to other files afterwards."""
@@ -77,7 +80,7 @@ class Held:
         """Hash whatever changed a moment ago, as a checkpoint that was just saved: its times would not tell another
         change. Raises Cancelled."""
         hashing = _Hashing(cancelled=cancelled)
-        for file in self._files.values():
+        for file in self._all:
             if not file.settled and file.sha256 is None:
                 file.sha256 = hashing.sha256(file.descriptor)
         for part in self._parts():
@@ -97,7 +100,7 @@ class Held:
         or a file was so new that it may have changed without a new time, it is hashed again, and equal content is no
         change. Of a new file that nobody has hashed its times decide: no content was said to be its.
         """
-        for file in self._files.values():
+        for file in self._all:
             self._require_same(file)
         for part in self._parts():
             part.require_unchanged()
@@ -189,12 +192,13 @@ def _opened(checkpoint: Checkpoint, stack: ExitStack) -> Held:
         lender.digest()
     folder = stack.enter_context(private_folder())
     files = []
-    for name in checkpoint.files.names:
+    for name in (*checkpoint.files.names, *checkpoint.files.beside):
         path = checkpoint.path / name
         descriptor = _open(checkpoint, path)
         stack.callback(os.close, descriptor)
         stamp = stamp_of(os.fstat(descriptor))
-        files.append(_File(name, path, descriptor, stamp, settled=max(stamp[3:]) <= time.time_ns() - SETTLED_NS))
+        settled = max(stamp[3:]) <= time.time_ns() - SETTLED_NS
+        files.append(_File(name, path, descriptor, stamp, settled, beside=name in checkpoint.files.beside))
         if name == CONFIG:
             (folder / name).write_text(json.dumps(_followed(checkpoint, descriptor)), encoding="utf-8")
         else:

@@ -12,14 +12,17 @@ from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.held import hold
 from spinal.checkpoints.inspect import inspect
 from spinal.checkpoints.pair import check_pair
+from spinal.checkpoints.settings import setting_differences
 from spinal.documents.capture import ROWS_KEY
 from spinal.documents.evidence import NoiseDraw, PairEvidence
 from spinal.documents.trace import POSITIONS
 from spinal.engine.assemble import prompt_means, step_means
 from spinal.engine.failures import device_failures
+from spinal.engine.frame import frame_residual
 from spinal.engine.memory import with_less_memory
 from spinal.engine.noise import changes, noise_curves, perturb
 from spinal.engine.reporter import Reporter
+from spinal.engine.same import settings_of
 from spinal.engine.session import Session, Setup, open_pair
 from spinal.engine.swap import block_swap
 from spinal.engine.tokens import GatheredRows
@@ -127,8 +130,12 @@ def _gather(reference: Checkpoint, candidate: Checkpoint, captures: tuple[Path, 
     reporter.step("gap", 0, 1, (0.5, 0.5))
     gap, fixed = _through_lenses(ours, theirs, rows, moved=moved)
     hidden = _hidden_change(rows, ours)
+    every = ours.gathered.in_all
+    before, after = (side[-1][every].to(ours.device) for side in rows)
+    frame = frame_residual(before, after, ours.gathered.prompt[every])
     after_gap = 0.7 if setup.asked.noise_draws else 1.0
     reporter.step("gap", 1, 1, (0.5, after_gap))
+    configurations = settings_of(ours), settings_of(theirs)
     noise = _noise(ours, theirs, (after_gap, 1.0))
     return PairEvidence(
         block_swap=swapped.rho,
@@ -143,6 +150,9 @@ def _gather(reference: Checkpoint, candidate: Checkpoint, captures: tuple[Path, 
         dtype=ours.dtype,
         duration_s=time.monotonic() - started,
         noise=noise,
+        identical_blocks=swapped.identical,
+        frame_residual=frame,
+        settings=setting_differences(reference, candidate, configurations),
     )
 
 

@@ -13,11 +13,11 @@ import numpy.typing as npt
 import torch
 
 from spinal.engine.assemble import prompt_means
+from spinal.engine.same import Same
 from spinal.engine.session import Session
 from spinal.engine.tokens import Batch, GatheredRows
 from spinal.engine.transport import read_lens
 from spinal.engine.walk import check_finite, prepare, run_block
-from spinal.engine.weights import identical
 
 Array = npt.NDArray[np.float64]
 Tensor = torch.Tensor
@@ -25,12 +25,14 @@ Tensor = torch.Tensor
 
 @dataclass(frozen=True, eq=False)
 class SwapResult:
-    """Q prompts, D blocks; 0 where a block is bit-identical on both sides."""
+    """Q prompts, D blocks; 0 where a block is the same on both sides."""
 
     rho: Array
     """(Q, D), at least 0: mean over the prompt's positions but the first."""
     transport: Array
     """(Q, D) radians: how much longer the step into the block's node becomes, in -pi..pi."""
+    identical: npt.NDArray[np.bool_]
+    """(D,) blocks with the same tensors, configuration and arguments, which were not run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,15 +45,18 @@ class _Outputs:
 
 
 def block_swap(ours: Session, theirs: Session, span: tuple[float, float]) -> SwapResult:
-    """Swap every block once over the first ``swap_prompts`` prompts; bit-identical blocks give exactly 0 without being
-    run. ``ours`` is the reference, through whose read-out steps are read. Progress runs through ``span``.
+    """Swap every block once over the first ``swap_prompts`` prompts; blocks that are the same on both sides
+    (:mod:`spinal.engine.same`) give exactly 0 without being run. The candidate's block is called as the candidate calls
+    it, with its own masks and tables. ``ours`` is the reference, through whose read-out steps are read. Progress runs
+    through ``span``.
 
     Raises NonFiniteActivations, ArchitectureUnsupported, Cancelled.
     """
     ours = ours.narrowed(ours.profile.swap_prompts)
     reference, candidate = ours.anatomy, theirs.anatomy
     batches = ours.batches()
-    mine, other = (prepare(anatomy, batches, theirs.source) for anatomy in (reference, candidate))
+    mine, other = (prepare(side.anatomy, batches, side.source) for side in (ours, theirs))
+    same = Same(ours, theirs, mine, other)
     depth, count = len(reference.blocks), ours.prompts
     rho, transport = np.zeros((count, depth)), np.zeros((count, depth))
     hidden = [item.embedded for item in mine]
@@ -59,7 +64,7 @@ def block_swap(ours: Session, theirs: Session, span: tuple[float, float]) -> Swa
         swapped: list[Tensor] = []
         with reference.resident(block), candidate.resident(block):
             after = [run_block(reference, block, hidden[i], item.calls[block]) for i, item in enumerate(mine)]
-            if not identical(reference.blocks[block], candidate.blocks[block]):
+            if not same.block(block):
                 swapped = [run_block(candidate, block, hidden[i], item.calls[block]) for i, item in enumerate(other)]
         if swapped:
             for index, out in enumerate(swapped):
@@ -69,7 +74,7 @@ def block_swap(ours: Session, theirs: Session, span: tuple[float, float]) -> Swa
             transport[:, block] = _step_change(outputs, batches, ours)
         hidden = after
         ours.reporter.step("swap", block + 1, depth, span)
-    return SwapResult(rho, transport)
+    return SwapResult(rho, transport, np.array([same.block(block) for block in range(depth)]))
 
 
 def _inside(hidden: Tensor, batch: Batch) -> Tensor:

@@ -72,15 +72,6 @@ def shared_rows(mine: Parameters, other: Parameters, shared: int | None) -> tupl
     return cut(mine), cut(other)
 
 
-def identical(reference: nn.Module, candidate: nn.Module) -> bool:
-    """Whether two modules hold bit for bit the same parameters and buffers."""
-    mine, other = reference.state_dict(), candidate.state_dict()
-    return mine.keys() == other.keys() and all(
-        tensor.dtype == other[name].dtype and torch.equal(tensor, other[name].to(tensor.device))
-        for name, tensor in mine.items()
-    )
-
-
 def block_changes(reference: Anatomy, candidate: Anatomy) -> Array:
     """(D,) :func:`relative_change` of each block. Raises PairMismatch, and the errors of reading a block from disk."""
     found = []
