@@ -3,8 +3,8 @@
 Trains ``dpo-short`` of the bundled pair once more with another seed (minutes; found again in DIR), draws up the
 accounts of margin and KL of both and of the control ``sft-twin`` over the 64 held-out pairs of ``hh-shorter-64``, and
 prints Spearman's correlation of the places' parts between seeds and between seed and control, with bootstrap intervals
-over prompts, and candidate minus control of the total. Exit 1 where the margin's seeds agree less than .8, or less than .2
-better than seed and control, or where candidate minus control of its total is not surely positive.
+over prompts, and candidate minus control of the total. Exit 1 where the margin's seeds agree less than .8, or less than
+.2 better than seed and control, or where candidate minus control of its total is not surely positive.
 """
 
 import argparse

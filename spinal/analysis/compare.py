@@ -79,6 +79,18 @@ def compare(
         terminal=terminal_window(reference.model.n_layers, profile.terminal_fraction),
         edition=edition,
     )
+    content = _content(pair, provenance, control, control_accounts)
+    return content.model_copy(update={"statements": statements(content)})
+
+
+def _content(
+    pair: Pair,
+    provenance: Provenance,
+    control: tuple[Trace, Capture] | None,
+    control_accounts: tuple[AccountEvidence, ...],
+) -> ComparisonContent:
+    """All but the statements, which are made from it."""
+    reference, candidate, evidence, edition = pair.reference, pair.candidate, pair.evidence, pair.edition
     layers = layer_comparisons(pair)
     profiles = depth_profiles(pair)
     localization = place(profiles, pair.terminal, edition)
@@ -87,19 +99,19 @@ def compare(
     frame = _frame(pair)
     carried = what_carries(pair, control_accounts, frame)
     damage = assess(
-        reference_capture,
-        candidate_capture,
+        pair.reference_capture,
+        pair.candidate_capture,
         evidence,
         candidate.non_finite,
         pair.terminal,
         frame=frame,
         accounts=carried.accounts,
     )
-    content = ComparisonContent(
+    return ComparisonContent(
         digest=comparison_digest(
             reference.digest,
             candidate.digest,
-            profile,
+            pair.profile,
             control[0].digest if control else None,
             without_evidence=evidence.absent,
             settings=evidence.settings,
@@ -108,10 +120,10 @@ def compare(
         reference=_side(reference),
         candidate=_side(candidate),
         control=_side(control[0]) if control else None,
-        fingerprint=profile.fingerprint_under(edition.scheme),
+        fingerprint=pair.profile.fingerprint_under(edition.scheme),
         profile={
-            **stamp_profile(profile, edition),
-            "comparison_fingerprint": profile.comparison_fingerprint_under(edition.scheme),
+            **stamp_profile(pair.profile, edition),
+            "comparison_fingerprint": pair.profile.comparison_fingerprint_under(edition.scheme),
         },
         scorer_version=edition.scorer,
         identical=pair.identical,
@@ -134,7 +146,6 @@ def compare(
         warnings=remarks(pair, layers, localization, scores, damage, nulls, carried, control[0] if control else None),
         provenance=provenance,
     )
-    return content.model_copy(update={"statements": statements(content)})
 
 
 def comparison_digest(
