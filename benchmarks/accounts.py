@@ -47,7 +47,7 @@ def main() -> int:
 
 def table(folder: Path, names: list[str]) -> int:
     reference = resolve_reference(str(rebuild("sft", folder)), roots=None)
-    prompts = builtin_prompts("hh-shorter-64")
+    prompts = builtin_prompts("hh-shorter-256")
     for name in names:
         candidate = resolve_reference(str(rebuild(name, folder)), roots=None)
         started = time.perf_counter()
