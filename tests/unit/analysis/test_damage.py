@@ -261,6 +261,19 @@ def test_what_is_shown_has_its_interval_and_no_vote() -> None:
     assert pair.compare().damage.signals["top_token_changes"].reason == "not_measured"
 
 
+def test_a_margin_that_noise_may_have_lowered_raises_nothing() -> None:
+    limit = LIMITS["margin_change"]
+    pair, total = pair_of(Given()), 1.5 * limit.watch
+    levels = []
+    for se in (abs(total) / 1.9, abs(total) / 2.0):
+        found = assess(
+            pair.reference_capture, pair.candidate_capture, pair.evidence, 0, TERMINAL,
+            accounts={"margin": account(total, se)},
+        )  # fmt: skip
+        levels.append(found.signals["margin_change"].level)
+    assert levels == ["none", "watch"]
+
+
 # value and bound
 
 
