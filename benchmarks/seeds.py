@@ -3,8 +3,8 @@
 Trains ``dpo-short`` of the bundled pair once more with another seed (minutes; found again in DIR), draws up the
 accounts of margin and KL of both and of the control ``sft-twin`` over the 64 held-out pairs of ``hh-shorter-64``, and
 prints Spearman's correlation of the places' parts between seeds and between seed and control, with bootstrap intervals
-over prompts, and candidate minus control of the total. Exit 1 where the margin's seeds agree less than .8, or less than
-.2 better than seed and control, or where candidate minus control of its total is not surely positive.
+over prompts, and candidate minus control of the total. Exit 1 where the margin's seeds agree less than .8, or less
+than .2 better than seed and control, or where candidate minus control of its total is not surely positive.
 """
 
 import argparse
@@ -15,8 +15,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.checkpoints.ancestors import from_history
 from benchmarks.checkpoints.train import BUNDLED, train_all
-from examples.history_checkpoints import rebuild
 from spinal.checkpoints.resolve import resolve_reference
 from spinal.engine.api import gather_accounts
 from spinal.profile import MeasurementProfile
@@ -38,7 +38,7 @@ def main() -> int:
         work = chosen.work or Path(temporary) / "bundled"
         work.mkdir(parents=True, exist_ok=True)
         train_all("bundled", work, chosen.pairs, (SECOND,))
-        folders = {name: rebuild(name, Path(temporary)) for name in (SEED, CONTROL)} | {SECOND: work / SECOND}
+        folders = {name: from_history(name, Path(temporary)) for name in (SEED, CONTROL)} | {SECOND: work / SECOND}
         parts = {name: parts_of(folder, chosen.prompts) for name, folder in folders.items()}
     return report(parts)
 

@@ -97,11 +97,16 @@ def _fine_tunes(name: str, work: Path, source: Path | None) -> dict[str, Truth]:
     if name != "bundled":
         train.train_all(name, work, source)
         return {one: recipe.truth for one, recipe in train.RECIPES.items()}
+    for one in HISTORY:
+        if not (work / one).exists():
+            from_history(one, work)
+    train.train_all(name, work, source, BESIDE_HISTORY)
+    return HISTORY | {one: train.RECIPES[one].truth for one in BESIDE_HISTORY}
+
+
+def from_history(name: str, out: Path) -> Path:
+    """Write a checkpoint of ``examples/history`` below ``out``; its folder."""
     sys.path.insert(0, str(ROOT / "examples"))
     from history_checkpoints import rebuild
 
-    for one in HISTORY:
-        if not (work / one).exists():
-            rebuild(one, work)
-    train.train_all(name, work, source, BESIDE_HISTORY)
-    return HISTORY | {one: train.RECIPES[one].truth for one in BESIDE_HISTORY}
+    return rebuild(name, out)
