@@ -327,7 +327,7 @@ def test_swapped_prompts_are_weighed_by_their_own_draws() -> None:
 
 
 def test_a_comparison_takes_floors_and_the_frame_from_the_pair() -> None:
-    small = pair_with(made(LATE * 1e-9, read_out="kl"), made(LATE * 1e-5))
+    small = pair_with(made(LATE * 1e-10, read_out="kl"), made(LATE * 1e-5))
     found = small.compare().accounts
     assert {name: of.reason for name, of in found.items()} == {"kl": "within_rounding", "margin": "within_rounding"}
     assert all(

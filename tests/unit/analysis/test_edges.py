@@ -437,7 +437,7 @@ def test_profiles_disagree_when_their_centres_are_further_apart_than_the_limit(a
     for apart, said in ((0.0, False), (remarks.APART / 2, False), (remarks.APART * 1.01, True)):
         of = {
             "block_swap": place(at, 0.5),
-            "weights": place(at + direction * apart, 0.5),
+            "function": place(at + direction * apart, 0.5),
             "d_transport": place(None, None),
         }
         assert remark(remarks._of_place(of), "disagree on the place") is said
