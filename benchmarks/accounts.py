@@ -20,8 +20,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import numpy.typing as npt
 
-from examples.history_checkpoints import rebuild
 from spinal.audit import Ports, audit_pair, temporary_captures
+from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.resolve import resolve_reference
 from spinal.documents.evidence import AccountEvidence
 from spinal.engine.api import gather_accounts
@@ -33,6 +33,7 @@ Array = npt.NDArray[np.float64]
 PAIRS = ("dpo-short", "sft-twin", "dpo-blocks-1-7", "dpo-blocks-9-15", "dpo-blocks-18-24", "dpo-overoptimised")
 DRAWS, SEED = 2000, 0
 BAR = 2.0
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> int:
@@ -45,11 +46,19 @@ def main() -> int:
         return cost(Path(folder), chosen.rounds) if chosen.cost else table(Path(folder), chosen.only)
 
 
+def rebuilt(name: str, folder: Path) -> Checkpoint:
+    """A checkpoint of ``examples/history``, written into ``folder``."""
+    sys.path.insert(0, str(ROOT / "examples"))
+    from history_checkpoints import rebuild
+
+    return resolve_reference(str(rebuild(name, folder)), roots=None)
+
+
 def table(folder: Path, names: list[str]) -> int:
-    reference = resolve_reference(str(rebuild("sft", folder)), roots=None)
-    prompts = builtin_prompts("hh-shorter-64")
+    reference = rebuilt("sft", folder)
+    prompts = builtin_prompts("hh-shorter-256")
     for name in names:
-        candidate = resolve_reference(str(rebuild(name, folder)), roots=None)
+        candidate = rebuilt(name, folder)
         started = time.perf_counter()
         found = gather_accounts(reference, candidate, prompts=prompts, profile=MeasurementProfile())
         took = time.perf_counter() - started
@@ -94,7 +103,7 @@ def with_pairs() -> PromptSet:
 
 
 def cost(folder: Path, rounds: int) -> int:
-    sides = [resolve_reference(str(rebuild(name, folder)), roots=None) for name in ("sft", "dpo-short")]
+    sides = [rebuilt(name, folder) for name in ("sft", "dpo-short")]
     plain, paired = builtin_prompts("hh-harmless-512"), with_pairs()
     with_accounts = MeasurementProfile()
     without = with_accounts.model_copy(update={"stitch_prompts": 0})

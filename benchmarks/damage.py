@@ -1,7 +1,7 @@
 """False alarms and misses of the damage panel on checkpoints of known condition: ``python -m benchmarks.damage``.
 
-Measures ``sft`` against every checkpoint of ``examples/history`` and prints each panel, with what the thresholds of
-``spinal/analysis/damage.py`` made of it. Deterministic; a minute on two cores.
+Measures ``sft`` against every checkpoint of ``examples/history`` and prints each panel, with what the limits of
+``spinal/analysis/damage/limits.py`` made of it. Deterministic; a minute on two cores.
 """
 
 import sys

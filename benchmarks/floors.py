@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from spinal.analysis.floors import ROUNDING, TIMES
+from spinal.analysis.floors import floor_of, rounding_of
 from tests.engine.architectures import build
 from tests.support.equivalents import permuted, untied
 from tests.support.places import EXAMPLES
@@ -44,11 +44,11 @@ def _measured(folder: Path, dtype: torch.dtype, seeds: int) -> tuple[dict[str, d
 
 def _print(dtype: str, largest: dict[str, dict[str, float]], real: dict[str, float]) -> None:
     names = list(largest)
-    print(f"\n{dtype:22}" + "".join(f"{name:>10}" for name in names) + f"{'bound':>10}{'floor':>10}{'dpo-short':>11}")
+    print(f"\n{dtype:22}" + "".join(f"{name:>10}" for name in [*names, "bound", "routed", "floor", "dpo-short"]))
     for quantity, change in real.items():
-        bound = ROUNDING[dtype][quantity]
-        row = "".join(f"{largest[name][quantity]:10.1e}" for name in names)
-        print(f"{quantity:22}{row}{bound:10.1e}{TIMES * bound:10.1e}{change:11.1e}")
+        bound, routed = (rounding_of(quantity, dtype, routed=routed) for routed in (False, True))
+        row = [*(largest[name][quantity] for name in names), bound, routed, floor_of(quantity, dtype), change]
+        print(f"{quantity:22}" + "".join(f"{value:10.1e}" for value in row))
 
 
 if __name__ == "__main__":

@@ -93,7 +93,8 @@ def trace(
         Folder of a checkpoint in Hugging Face layout with safetensors weights, or of a PEFT adapter beside its base.
     prompts : str, path-like, sequence of str, of records or of messages, or PromptSet, default "hh-harmless-512"
         A built-in set by name, a file (text, JSON, CSV with a header, Parquet; gzip accepted), or the prompts
-        themselves, as text or as the messages of chats.
+        themselves, as text, as the messages of chats, or as records with ``prompt`` and what else is known of it
+        (``continuation``, ``rejected``, ``refusal``, ``category``).
     base : str or path-like, optional
         Folder of the base of an adapter, whatever its configuration names.
     tokenizer : str or path-like, optional
@@ -174,13 +175,16 @@ def compare(
         As for :func:`trace`, for every side that is not a trace.
     **knobs
         Fields of :class:`spinal.profile.MeasurementProfile`, those of comparisons included, for example
-        ``swap_prompts=64``. Where a side is a trace, knobs of the measurement are those it was measured with.
+        ``swap_prompts=64``, ``stitch_prompts=0`` (no accounts) or ``name="spinal/1"``. Where a side is a trace, knobs
+        of the measurement are those it was measured with.
 
     Returns
     -------
     Comparison
-        Every difference layer by layer with 95% intervals over prompts, where it sits, how strong it is, the damage
-        panel, controls and a verdict. See ``docs/method.md``.
+        Every difference layer by layer with 95% intervals over prompts; what carries the change, part by part
+        (``accounts``), beside where blocks compute something else (``localization``), both in words (``statements``);
+        the damage panel, controls and a verdict. See ``docs/method.md``. With preference pairs among the prompts there
+        is an account of the preference margin, with refusals one of these.
 
     Raises
     ------

@@ -46,7 +46,7 @@ class MeasurementProfile(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
-    name: Literal["spinal/1", "spinal/2"] = "spinal/1"
+    name: Literal["spinal/1", "spinal/2"] = "spinal/2"
 
     # what is read
     max_tokens: Annotated[int, Field(ge=8, le=131_072), TRACE] = 512
@@ -182,11 +182,11 @@ class MeasurementProfile(BaseModel):
         }
 
     def differing_knobs(self, other: "MeasurementProfile") -> dict[str, tuple[Any, Any]]:
-        """Trace-level knobs on which two profiles differ, as ``{knob: (mine, theirs)}``."""
+        """Trace-level knobs on which two profiles differ, as ``{knob: (mine, theirs)}``; their names, too, since a
+        name says what a trace keeps."""
         mine, theirs = self.model_dump(mode="json"), other.model_dump(mode="json")
-        return {
-            knob: (mine[knob], theirs[knob]) for knob in sorted(self.knobs("trace")) if mine[knob] != theirs.get(knob)
-        }
+        compared = ["name", *sorted(self.knobs("trace"))]
+        return {knob: (mine[knob], theirs[knob]) for knob in compared if mine[knob] != theirs.get(knob)}
 
     def window_for(self, positions: str) -> str:
         """Name of the default fit window at positions ``last`` or ``all``."""

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
-from spinal.errors import PromptSetNotFound
+from spinal.errors import DocumentInvalid, PromptSetNotFound
 from spinal.prompts.builtin import is_builtin
 from spinal.prompts.sets import FURTHER, PromptSet, prompt_from_json, prompt_to_json
 
@@ -70,13 +70,17 @@ def find_prompt_set(session: Session, tenant: str, named: str) -> PromptSet:
 
 
 def load_prompt_set(session: Session, digest: str) -> PromptSet:
-    """The content that a run needs; raises PromptSetNotFound."""
+    """The content that a run needs; raises PromptSetNotFound, and DocumentInvalid where the row holds other prompts
+    than its digest says: what is measured on them would go by the name of these."""
     row = session.execute(
         text("SELECT name, prompts, continuations, later FROM prompt_sets WHERE digest = :d"), {"d": digest}
     ).one_or_none()
     if row is None:
         raise PromptSetNotFound(f"no prompt set {digest}", hint="POST it to /v1/prompt-sets first")
-    return _made(row)
+    made = _made(row)
+    if made.digest != digest:
+        raise DocumentInvalid(f"the stored prompts of {digest} are not those", hint="restore them from a backup")
+    return made
 
 
 def _made(row: Row[Any]) -> PromptSet:
@@ -85,9 +89,9 @@ def _made(row: Row[Any]) -> PromptSet:
         prompts=tuple(map(prompt_from_json, members["prompts"])),
         continuations=tuple(members["continuations"]),
         name=row.name,
-        rejected=tuple(members.get("rejected", ())),
-        refusals=tuple(tuple(openings or ()) for openings in members.get("refusals", ())),
-        categories=tuple(members.get("categories", ())),
+        rejected=tuple(members.get("rejected") or ()),
+        refusals=tuple(tuple(openings or ()) for openings in members.get("refusals") or ()),
+        categories=tuple(members.get("categories") or ()),
     )
 
 

@@ -19,7 +19,6 @@ from spinal.documents.account import (
     NOT_SIGNIFICANT,
     WITHIN_ROUNDING,
     Account,
-    AccountContrast,
     PlacePart,
     ReadOut,
 )
@@ -56,7 +55,7 @@ def account(
     ``frame_changed`` says that the two sides write their residuals in different bases: one side's residual then means
     nothing to the other's blocks, and no part is given.
     """
-    used, lost = _finite(evidence)
+    used, lost = finite(evidence)
     remarks = evidence.remarks
     if lost:
         of = lost + used.prompts.size
@@ -68,10 +67,10 @@ def account(
     drawn = shares_of(shares, used.prompts)
     means, draws = phi.mean(axis=0), drawn @ phi
     several = used.prompts.size > 1
-    total = _sum_estimate(means, draws if several else None)
+    total = sum_estimate(means, draws if several else None)
     reason = _why_no_shares(total, means, evidence.read_out, floor, frame_changed=frame_changed)
     # A total that is never negative is told from rounding, not from 0.
-    significant = abs(_known(total)) > (floor or 0.0) if evidence.read_out in NEVER_NEGATIVE else _beyond_zero(total)
+    significant = abs(_known(total)) > (floor or 0.0) if evidence.read_out in NEVER_NEGATIVE else beyond_zero(total)
     of_blocks = np.array([_block(place) is not None for place in evidence.places])
     carried = (means[of_blocks], draws[:, of_blocks] if several else None, terminal, reason)
     return Account(
@@ -94,55 +93,6 @@ def parts(evidence: AccountEvidence) -> Array:
     1/2 [(F_M - F_0) + (B_1 - B_{M+1})], the change of the read-out, on every prompt."""
     forward, backward = _both_paths(evidence)
     return (forward + backward) / 2
-
-
-def contrast(candidate: AccountEvidence, control: AccountEvidence, shares: Array) -> AccountContrast | None:
-    """Candidate minus control, paired over the prompts that both accounts hold; None where they share none.
-
-    A place that only one side has, since its configuration differs from the reference's, carries nothing of the other.
-    """
-    if candidate.absent is not None or control.absent is not None:
-        return None
-    sides = [_finite(side)[0] for side in (candidate, control)]
-    common, mine, theirs = np.intersect1d(sides[0].prompts, sides[1].prompts, return_indices=True)
-    if not common.size:
-        return None
-    places = tuple(dict.fromkeys((*candidate.places, *control.places)))
-    phi = _aligned(sides[0], places)[mine] - _aligned(sides[1], places)[theirs]
-    drawn = shares_of(shares, common)
-    total = _sum_estimate(phi.mean(axis=0), drawn @ phi if common.size > 1 else None)
-    estimates = mean_estimates(phi, drawn, reasons=[NO_PROMPTS] * len(places), test=True)
-    return AccountContrast(
-        read_out=cast(ReadOut, candidate.read_out),
-        prompts=common.size,
-        total=total.model_copy(update={"significant": _beyond_zero(total)}),
-        places=dict(zip(places, estimates, strict=True)),
-    )
-
-
-def mean_of_draws(draws: Sequence[AccountEvidence]) -> AccountEvidence:
-    """Evidence of the mean account of several draws of matched noise of one read-out and the same places, paired over
-    the prompts that all of them hold. Draws without an account, or that overflowed on every prompt, are left out."""
-    usable = [_finite(draw)[0] for draw in draws if draw.absent is None]
-    held = [draw for draw in usable if draw.prompts.size]
-    if not held:
-        return replace(draws[0], absent=next((draw.absent for draw in draws if draw.absent), OVERFLOWED))
-    common = held[0].prompts
-    for draw in held[1:]:
-        common = np.intersect1d(common, draw.prompts)
-    rows = [np.intersect1d(draw.prompts, common, return_indices=True)[1] for draw in held]
-    lost = len(draws) - len(held)
-    said = f"mean of {len(held)} draws: its interval covers prompts, not other draws"
-    return AccountEvidence(
-        read_out=held[0].read_out,
-        places=held[0].places,
-        prompts=np.unique(common),
-        forward=np.mean([draw.forward[row] for draw, row in zip(held, rows, strict=True)], axis=0),
-        backward=np.mean([draw.backward[row] for draw, row in zip(held, rows, strict=True)], axis=0),
-        identical=np.all([draw.identical for draw in held], axis=0),
-        dropped=held[0].dropped,
-        remarks=(said + (f"; {lost} more overflowed or gave no account" if lost else ""),),
-    )
 
 
 def pick(accounts: Mapping[str, Account]) -> str | None:
@@ -184,7 +134,7 @@ def _mean_ranks(values: Array) -> Array:
     return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[group])
 
 
-def _finite(evidence: AccountEvidence) -> tuple[AccountEvidence, int]:
+def finite(evidence: AccountEvidence) -> tuple[AccountEvidence, int]:
     """The evidence over the prompts on which every stitched model is finite, and how many are not: parts add up to the
     total only where all of them are known."""
     if evidence.absent is not None or not evidence.prompts.size:
@@ -206,23 +156,15 @@ def _both_paths(evidence: AccountEvidence) -> tuple[Array, Array]:
     return forward, np.where(changed, -np.diff(evidence.backward, axis=1), 0.0)
 
 
-def _aligned(evidence: AccountEvidence, places: tuple[str, ...]) -> Array:
-    """(Q, len(places)) parts, 0 at places that the evidence does not have."""
-    phi = parts(evidence)
-    columns = dict(zip(evidence.places, phi.T, strict=True))
-    nothing = np.zeros(phi.shape[0])
-    return np.stack([columns.get(place, nothing) for place in places], axis=1)
-
-
 def _known(estimate: Estimate) -> float:
     return 0.0 if estimate.value is None else estimate.value
 
 
-def _beyond_zero(estimate: Estimate) -> bool | None:
+def beyond_zero(estimate: Estimate) -> bool | None:
     return None if estimate.ci is None else not estimate.ci[0] <= 0.0 <= estimate.ci[1]
 
 
-def _sum_estimate(means: Array, draws: Array | None) -> Estimate:
+def sum_estimate(means: Array, draws: Array | None) -> Estimate:
     """Sum over places of ``means`` (M,), with the interval of the same sum over ``draws`` (B, M)."""
     value = float(means.sum())
     return Estimate(value=value) if draws is None else _estimate(value, draws.sum(axis=1))
@@ -251,7 +193,7 @@ def _why_no_shares(
         return FRAME_CHANGED
     if read_out not in NEVER_NEGATIVE and total.ci is None:
         return ONE_PROMPT
-    if read_out not in NEVER_NEGATIVE and not _beyond_zero(total):
+    if read_out not in NEVER_NEGATIVE and not beyond_zero(total):
         return NOT_SIGNIFICANT
     return CANCELLING if _cancel(means) else None
 
@@ -318,7 +260,7 @@ def _blocks_terminal_share(
     own tests: the blocks' sum may be nothing, or cancel, where the total does not."""
     if reason is None and not means.any():
         reason = NO_CHANGE
-    elif reason is None and draws is not None and not _beyond_zero(_sum_estimate(means, draws)):
+    elif reason is None and draws is not None and not beyond_zero(sum_estimate(means, draws)):
         reason = BLOCKS_NOT_SIGNIFICANT
     elif reason is None and _cancel(means):
         reason = CANCELLING

@@ -1,17 +1,17 @@
 """Two traces and what a joint pass over the pair told -> one Comparison. Pure: no files, no clock, no torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
 import numpy.typing as npt
 
-from spinal.analysis.accounts import account, blocks_of, contrast, mean_of_draws
+from spinal.analysis.belonging import check_accounts, check_belonging, check_capture
+from spinal.analysis.carried import what_carries
 from spinal.analysis.comparable import check_comparable
 from spinal.analysis.controls import control_null, noise_null
 from spinal.analysis.damage import assess
 from spinal.analysis.damage.limits import LIMITS
-from spinal.analysis.floors import pair_floor
 from spinal.analysis.frames import frame_of
 from spinal.analysis.layers import Pair, layer_comparisons
 from spinal.analysis.localization import terminal_window
@@ -22,7 +22,6 @@ from spinal.analysis.remarks import remarks
 from spinal.analysis.scores import delta_align_draws, floor_values, score
 from spinal.analysis.statements import statements
 from spinal.analysis.uncertainty import draw_shares, shares_of
-from spinal.documents.account import Account, AccountContrast
 from spinal.documents.base import Provenance
 from spinal.documents.canonical import digest_of
 from spinal.documents.capture import Capture
@@ -30,8 +29,7 @@ from spinal.documents.comparison import ComparisonContent, Frame, Null, Scores, 
 from spinal.documents.editions import FORMER, PRESENT, Edition
 from spinal.documents.evidence import AccountEvidence, PairEvidence
 from spinal.documents.evidence import SettingDifference as Difference
-from spinal.documents.trace import POSITIONS, Trace, stamp_profile
-from spinal.errors import TracesNotComparable
+from spinal.documents.trace import Trace, stamp_profile
 from spinal.profile import MeasurementProfile
 
 Array = npt.NDArray[np.float64]
@@ -64,10 +62,10 @@ def compare(
     check_comparable(reference, candidate)
     if control is not None:
         check_comparable(reference, control[0])
-        _check_capture(*control, profile)
-    _check_belonging(reference, reference_capture, evidence, profile)
-    _check_belonging(candidate, candidate_capture, evidence, profile)
-    _check_accounts(reference, (*evidence.accounts, *evidence.noise_accounts, *control_accounts))
+        check_capture(*control, profile)
+    check_belonging(reference, reference_capture, evidence, profile)
+    check_belonging(candidate, candidate_capture, evidence, profile)
+    check_accounts(reference, (*evidence.accounts, *evidence.noise_accounts, *control_accounts))
     shares = draw_shares(reference.prompt_set.count, profile.bootstrap_draws, profile.seed)
     pair = Pair(
         reference=reference,
@@ -81,30 +79,39 @@ def compare(
         terminal=terminal_window(reference.model.n_layers, profile.terminal_fraction),
         edition=edition,
     )
+    content = _content(pair, provenance, control, control_accounts)
+    return content.model_copy(update={"statements": statements(content)})
+
+
+def _content(
+    pair: Pair,
+    provenance: Provenance,
+    control: tuple[Trace, Capture] | None,
+    control_accounts: tuple[AccountEvidence, ...],
+) -> ComparisonContent:
+    """All but the statements, which are made from it."""
+    reference, candidate, evidence, edition = pair.reference, pair.candidate, pair.evidence, pair.edition
     layers = layer_comparisons(pair)
     profiles = depth_profiles(pair)
     localization = place(profiles, pair.terminal, edition)
     scores = score(pair, profiles)
     nulls = _nulls(pair, profiles, scores, control)
     frame = _frame(pair)
-    moved = frame is not None and frame.changed
-    floors = {of.read_out: pair_floor(pair, of.read_out) for of in (*evidence.accounts, *control_accounts)}
-    accounts = _accounts(evidence.accounts, pair, floors, frame_changed=moved)
-    contrasts = _account_contrasts(evidence.accounts, control_accounts, shares)
+    carried = what_carries(pair, control_accounts, frame)
     damage = assess(
-        reference_capture,
-        candidate_capture,
+        pair.reference_capture,
+        pair.candidate_capture,
         evidence,
         candidate.non_finite,
         pair.terminal,
         frame=frame,
-        accounts=accounts,
+        accounts=carried.accounts,
     )
-    content = ComparisonContent(
+    return ComparisonContent(
         digest=comparison_digest(
             reference.digest,
             candidate.digest,
-            profile,
+            pair.profile,
             control[0].digest if control else None,
             without_evidence=evidence.absent,
             settings=evidence.settings,
@@ -113,10 +120,10 @@ def compare(
         reference=_side(reference),
         candidate=_side(candidate),
         control=_side(control[0]) if control else None,
-        fingerprint=profile.fingerprint_under(edition.scheme),
+        fingerprint=pair.profile.fingerprint_under(edition.scheme),
         profile={
-            **stamp_profile(profile, edition),
-            "comparison_fingerprint": profile.comparison_fingerprint_under(edition.scheme),
+            **stamp_profile(pair.profile, edition),
+            "comparison_fingerprint": pair.profile.comparison_fingerprint_under(edition.scheme),
         },
         scorer_version=edition.scorer,
         identical=pair.identical,
@@ -129,27 +136,16 @@ def compare(
         nulls=nulls,
         prompt_changes=prompt_changes(pair),
         looked_at=looked_at(pair),
+        accounts=carried.accounts,
+        control_accounts=carried.control,
+        noise_accounts=carried.noise,
+        account_contrasts=carried.contrasts,
         settings=tuple(SettingDifference(**asdict(difference)) for difference in evidence.settings),
         frame=frame,
         unchanged_blocks=_unchanged(evidence),
-        accounts=accounts,
-        control_accounts=_accounts(control_accounts, pair, floors, frame_changed=False),
-        noise_accounts=_accounts(_mean_draws(evidence.noise_accounts), pair, floors, frame_changed=False),
-        account_contrasts=contrasts,
-        warnings=remarks(
-            pair,
-            layers,
-            localization,
-            scores,
-            damage,
-            nulls,
-            control[0] if control else None,
-            accounts=accounts,
-            contrasts=contrasts,
-        ),
+        warnings=remarks(pair, layers, localization, scores, damage, nulls, carried, control[0] if control else None),
         provenance=provenance,
     )
-    return content.model_copy(update={"statements": statements(content)})
 
 
 def comparison_digest(
@@ -185,6 +181,11 @@ def _side(trace: Trace) -> Side:
     return Side(digest=trace.digest, source=trace.model.source, weights_digest=trace.model.weights_digest)
 
 
+def _swap_prompts(evidence: PairEvidence) -> npt.NDArray[np.int64]:
+    """(Q,) which prompts of the set were swapped."""
+    return np.arange(evidence.block_swap.shape[0]) if evidence.swap_prompts is None else evidence.swap_prompts
+
+
 def _frame(pair: Pair) -> Frame | None:
     """None where no joint pass was made."""
     if pair.evidence.absent is not None:
@@ -200,36 +201,6 @@ def _unchanged(evidence: PairEvidence) -> tuple[int, ...]:
     """Numbers from 1 of the blocks that are the same on both sides."""
     same = evidence.identical_blocks
     return () if same is None else tuple(int(index) + 1 for index in np.flatnonzero(same))
-
-
-def _swap_prompts(evidence: PairEvidence) -> npt.NDArray[np.int64]:
-    """(Q,) which prompts of the set were swapped."""
-    return np.arange(evidence.block_swap.shape[0]) if evidence.swap_prompts is None else evidence.swap_prompts
-
-
-def _accounts(
-    given: Sequence[AccountEvidence], pair: Pair, floors: Mapping[str, float], *, frame_changed: bool
-) -> dict[str, Account]:
-    """An account of each read-out."""
-    return {
-        of.read_out: account(of, pair.shares, pair.terminal, floor=floors.get(of.read_out), frame_changed=frame_changed)
-        for of in given
-    }
-
-
-def _mean_draws(draws: Sequence[AccountEvidence]) -> list[AccountEvidence]:
-    """Draws of matched noise, averaged for each read-out."""
-    read_outs = dict.fromkeys(draw.read_out for draw in draws)
-    return [mean_of_draws([draw for draw in draws if draw.read_out == read_out]) for read_out in read_outs]
-
-
-def _account_contrasts(
-    mine: Sequence[AccountEvidence], theirs: Sequence[AccountEvidence], shares: Array
-) -> dict[str, AccountContrast]:
-    """Candidate minus control for each read-out that both have an account of."""
-    control = {of.read_out: of for of in theirs}
-    found = {of.read_out: contrast(of, control[of.read_out], shares) for of in mine if of.read_out in control}
-    return {read_out: one for read_out, one in found.items() if one is not None}
 
 
 def _nulls(
@@ -257,73 +228,3 @@ def _nulls(
     if control is not None:
         nulls["control"] = control_null(pair, control[1], control[0].model.source)
     return nulls
-
-
-def _check_belonging(trace: Trace, capture: Capture, evidence: PairEvidence, profile: MeasurementProfile) -> None:
-    """Refuse captures, evidence or a profile that belong to other traces: their arrays might still add up."""
-    _check_capture(trace, capture, profile)
-    prompts, nodes = trace.prompt_set.count, trace.model.n_layers + 1
-    swapped = evidence.block_swap.shape[0]
-    checks: list[tuple[str, object, object]] = [
-        ("block_swap", evidence.block_swap.shape, (max(1, min(swapped, prompts)), nodes - 1)),
-        ("block_swap_transport", evidence.block_swap_transport.shape, (swapped, nodes - 1)),
-        ("weight_change", evidence.weight_change.shape, (nodes - 1,)),
-    ]
-    if evidence.swap_prompts is not None:
-        checks += [
-            ("swap_prompts", evidence.swap_prompts.shape, (swapped,)),
-            ("swap_prompts", _belong(evidence.swap_prompts, prompts), True),
-        ]
-    if evidence.top_changed is not None:
-        checks.append(("top_changed", evidence.top_changed.shape, (prompts,)))
-    if evidence.identical_blocks is not None:
-        checks.append(("identical_blocks", evidence.identical_blocks.shape, (nodes - 1,)))
-    for positions in POSITIONS:
-        checks += [
-            (f"function_gap ({positions})", evidence.function_gap[positions].shape, (prompts, nodes)),
-            (f"hidden_change ({positions})", evidence.hidden_change[positions].shape, (prompts, nodes)),
-        ]
-    checks += [(f"noise draw {i}", draw.transport.shape, (prompts, nodes)) for i, draw in enumerate(evidence.noise)]
-    _require_equal(checks)
-
-
-def _check_accounts(trace: Trace, accounts: Sequence[AccountEvidence]) -> None:
-    """Refuse accounts of other prompts or another depth."""
-    prompts, blocks = trace.prompt_set.count, trace.model.n_layers
-    checks: list[tuple[str, object, object]] = []
-    for of in (of for of in accounts if of.absent is None):
-        named = f"account of {of.read_out}"
-        path = (of.prompts.size, len(of.places) + 1)
-        checks += [
-            (f"blocks of the {named}", blocks_of(of.places), list(range(1, blocks + 1))),
-            (f"prompts of the {named}", _belong(of.prompts, prompts), True),
-            (f"forward path of the {named}", of.forward.shape, path),
-            (f"backward path of the {named}", of.backward.shape, path),
-            (f"identical places of the {named}", of.identical.shape, (len(of.places),)),
-        ]
-    _require_equal(checks)
-
-
-def _belong(chosen: npt.NDArray[np.int64], prompts: int) -> bool:
-    """Whether these are prompts of a set of that many, each at most once."""
-    return bool(((chosen >= 0) & (chosen < prompts)).all()) and np.unique(chosen).size == chosen.size
-
-
-def _check_capture(trace: Trace, capture: Capture, profile: MeasurementProfile) -> None:
-    shape = (trace.prompt_set.count, trace.model.n_layers + 1)
-    _require_equal(
-        [
-            ("profile fingerprint", profile.fingerprint, trace.measurement_profile().fingerprint),
-            (f"capture of {trace.model.source}", capture.trace_digest, trace.digest),
-            *((f"transport ({positions})", capture.at(positions).transport.shape, shape) for positions in POSITIONS),
-        ]
-    )
-
-
-def _require_equal(checks: list[tuple[str, object, object]]) -> None:
-    for what, found, expected in checks:
-        if found != expected:
-            raise TracesNotComparable(
-                f"{what} does not belong to this pair: {found} where {expected} was expected",
-                hint="trace both checkpoints and gather the evidence again with one profile",
-            )

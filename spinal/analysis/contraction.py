@@ -118,7 +118,7 @@ def blended_weights(eigenvalues: Array, fit: Fit, rows: int) -> Array:
     does not move by that, but the derivative does, most of all at the ends of the window, beyond which the weight
     falls to 0. So each weight is spread with shares proportional to
     lambda_k lambda_j / (lambda_k lambda_j + 2 n (lambda_k - lambda_j)^2), a saturated form of that variance.
-    On real subsamples the error is then 0.98 to 1.04 of the spread of differences, instead of 1.04 to 1.26.
+    On real subsamples the error is then 0.99 to 1.04 of the spread of differences, instead of 1.04 to 1.26.
     """
     inside = slice(fit.k_min - 1, fit.k_max)
     # Relative to the largest: squares of tiny eigenvalues must not vanish.

@@ -20,7 +20,7 @@ SQUARED = frozenset({"kl"})
 ROUNDING: dict[str, dict[str, float]] = {
     "float32": {
         "block_swap": 1e-6, "block_swap_transport": 2e-7, "d_transport": 3e-7, "d_contraction": 1e-7, "function": 2e-6,
-        "hidden_change": 2e-6, "kl": 1e-9, "margin": 5e-5, "refusal": 5e-5,
+        "hidden_change": 2e-6, "kl": 1e-10, "margin": 5e-5, "refusal": 5e-5,
     },
     "float16": {
         "block_swap": 1e-4, "block_swap_transport": 2e-6, "d_transport": 3e-5, "d_contraction": 3e-5, "function": 3e-4,
@@ -34,14 +34,25 @@ ROUNDING: dict[str, dict[str, float]] = {
 """By type of numbers: the largest weight of the locator of that name over the blocks (rho, a ratio; changes of L and
 rises of the gap, radians; d alpha), the hidden change at node D (a ratio), the mean of KL and the mean change of a
 margin over prompts (nats). A margin is a sum over some fifty tokens."""
+ROUTED: dict[str, float] = {
+    "block_swap": 3e-3, "block_swap_transport": 1.5e-3, "d_transport": 1.5e-3, "d_contraction": 2e-3, "function": 6e-3,
+    "hidden_change": 6e-3, "kl": 2e-4, "margin": 0.15, "refusal": 0.15,
+}  # fmt: skip
+"""The same in 16 bits where blocks choose among experts: a position at which two are nearly tied takes another one."""
 COARSEST = "bfloat16"
 FLOORED = frozenset(ROUNDING[COARSEST])
 """What has a floor."""
 
 
-def floor_of(quantity: str, dtype: str, blocks: int = DEPTH) -> float:
-    """``TIMES`` what rounding can make of ``quantity`` (a name in :data:`ROUNDING`) in a model of ``blocks`` blocks
-    that runs in ``dtype``, as documents name it; of a type that is not known, the bound of the coarsest.
+def rounding_of(quantity: str, dtype: str, *, routed: bool = False) -> float:
+    """The bound of ``quantity``, a name in :data:`ROUNDING`, for models that run in ``dtype``, as documents name it; of
+    a type that is not known, that of the coarsest. ``routed`` says that blocks choose among experts."""
+    dense = ROUNDING.get(dtype, ROUNDING[COARSEST])[quantity]
+    return max(dense, ROUTED[quantity]) if routed and dtype != "float32" else dense
+
+
+def floor_of(quantity: str, dtype: str, blocks: int = DEPTH, *, routed: bool = False) -> float:
+    """``TIMES`` :func:`rounding_of`, in a model of ``blocks`` blocks: above it there is something to place.
 
     Examples
     --------
@@ -50,11 +61,12 @@ def floor_of(quantity: str, dtype: str, blocks: int = DEPTH) -> float:
     """
     deeper = max(1.0, blocks / DEPTH)
     grown = 1.0 if quantity in OF_ONE_BLOCK else deeper if quantity in SQUARED else math.sqrt(deeper)
-    return TIMES * ROUNDING.get(dtype, ROUNDING[COARSEST])[quantity] * grown
+    return TIMES * rounding_of(quantity, dtype, routed=routed) * grown
 
 
 def pair_floor(pair: Pair, quantity: str) -> float:
     """:func:`floor_of` for two models that may run in two types: the larger one."""
     return max(
-        floor_of(quantity, trace.engine.dtype, trace.model.n_layers) for trace in (pair.reference, pair.candidate)
+        floor_of(quantity, trace.engine.dtype, trace.model.n_layers, routed=pair.evidence.routed)
+        for trace in (pair.reference, pair.candidate)
     )

@@ -24,6 +24,9 @@ Array = npt.NDArray[np.float64]
 NO_STEP = "no_step_into_layer_0"
 NO_BLOCK = "no_block_at_layer_0"
 UNMEASURED = "not_measured"
+SAME_FOR_EVERY_PROMPT = "same_for_every_prompt"
+CONSTANT = 2e-6
+"""Spread over prompts (radians or nats) that is rounding of one value."""
 MAIN_POSITIONS = "all"
 """What scores, places and the damage panel read: every position but the first. There the rows outnumber the
 dimensions, so that alpha and its error can be trusted."""
@@ -119,9 +122,22 @@ def _differences(pair: Pair, positions: str) -> dict[str, list[Estimate]]:
         "d_transport_fixed_lens": mean_estimates(
             fixed - mine.transport, pair.shares, reasons=[NO_STEP, *jointly[1:]], test=True
         ),
-        "d_entropy": mean_estimates(theirs.entropy - mine.entropy, pair.shares, reasons=anywhere, test=True),
-        "function_gap": mean_estimates(pair.evidence.function_gap[positions], pair.shares, reasons=jointly, test=False),
+        "d_entropy": _embedded_alike(theirs.entropy - mine.entropy, pair.shares, reasons=anywhere, test=True),
+        "function_gap": _embedded_alike(
+            pair.evidence.function_gap[positions], pair.shares, reasons=jointly, test=False
+        ),
     }
+
+
+def _embedded_alike(values: Array, shares: Array, *, reasons: list[str], test: bool) -> list[Estimate]:
+    """:func:`mean_estimates` of values (P, N) at nodes. Where every prompt ends with the same token, node 0 under
+    ``last`` is the embedding of that token: one value, which another draw of prompts does not move, so that an interval
+    over prompts says nothing of it."""
+    found = mean_estimates(values, shares, reasons=reasons, test=test)
+    first, alone = found[0], values[:, 0]
+    if first.value and first.ci is not None and float(np.ptp(alone[np.isfinite(alone)])) <= CONSTANT:
+        found[0] = Estimate(value=first.value, reason=SAME_FOR_EVERY_PROMPT)
+    return found
 
 
 def _contraction_reason(reference: LayerTrace, candidate: LayerTrace, positions: str) -> str:

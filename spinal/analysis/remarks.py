@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from spinal.analysis.accounts import pick
+from spinal.analysis.carried import Carried
 from spinal.analysis.contraction import window_ranks
 from spinal.analysis.layers import Pair
 from spinal.documents.account import NOT_SIGNIFICANT, Account, AccountContrast
@@ -27,10 +28,8 @@ def remarks(
     scores: Scores,
     damage: Damage,
     nulls: Mapping[str, Null],
+    carried: Carried,
     control: Trace | None = None,
-    *,
-    accounts: Mapping[str, Account],
-    contrasts: Mapping[str, AccountContrast],
 ) -> tuple[str, ...]:
     """Warnings in the order in which they should be read."""
     sides = {"reference": pair.reference, "candidate": pair.candidate} | ({"control": control} if control else {})
@@ -55,7 +54,7 @@ def remarks(
     return (
         *_of_damage(damage, scores),
         *_of_controls(nulls),
-        *_of_accounts(accounts, contrasts),
+        *_of_accounts(carried.accounts, carried.contrasts),
         *_of_swap(pair),
         *_of_place(localization),
         *_of_windows(pair, layers),

@@ -41,9 +41,3 @@ def fitted_log_temperature(curves: Array) -> Array:
         shift = 0.5 * (before - after) / (before - 2.0 * here + after)
     exact = FINE[at] + np.where(np.isfinite(shift), np.clip(shift, -1.0, 1.0), 0.0) * (FINE[1] - FINE[0])
     return np.asarray(np.where(inside, exact, np.nan))
-
-
-def log_temperatures(nll_tempered: Array, shares: Array) -> Array:
-    """(B,) :func:`fitted_log_temperature` of the mean curve under each draw: ``nll_tempered`` (C, T) of a capture,
-    ``shares`` (B, C) of each of its prompts in a draw, or (C,) for one mean, which gives a single value."""
-    return fitted_log_temperature(shares @ nll_tempered)

@@ -97,6 +97,8 @@ class PairEvidence:
     frame_residual: float = float("nan")
     """Share of r_D^a (positions ``all``, centred by nothing) that the best orthogonal map with scale of r_D^b leaves
     over: ||s r_b Q - r_a||_F / ||r_a||_F."""
+    routed: bool = False
+    """Whether blocks choose among experts: rounding may then choose another one."""
     accounts: tuple[AccountEvidence, ...] = ()
     noise_accounts: tuple[AccountEvidence, ...] = ()
     """The account of read-out ``kl`` for draws of matched noise."""

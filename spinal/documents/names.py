@@ -4,11 +4,13 @@ A trace or a comparison is called by its content. Who asked for it, what the che
 it was measured belongs to one reader. Required members keep a neutral value.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeVar
 
+from spinal.documents.account import Account
 from spinal.documents.base import Provenance
 from spinal.documents.comparison import ComparisonContent, Side
 from spinal.documents.trace import Trace
@@ -79,22 +81,47 @@ def named_comparison(
 ) -> Found:
     """The comparison for a reader who calls the checkpoints ``sources``, by role, with what is to be said of that
     reader's files. A role without a name is nameless."""
-    updates: dict[str, object] = {
-        "provenance": _on(comparison.provenance, occasion),
-        "warnings": (*comparison.warnings, *by_role(remarks)),
-    }
+    updates: dict[str, object] = {"provenance": _on(comparison.provenance, occasion)}
+    names: dict[str, str] = {}
     for role in ("reference", "candidate", "control"):
         side: Side | None = getattr(comparison, role)
         if side is not None:
             source = sources.get(role, nameless(side.weights_digest))
             updates[role] = side.model_copy(update={"source": source})
-    control = comparison.control
-    if control is not None and "control" in comparison.nulls:
-        null = comparison.nulls["control"]
-        named = sources.get("control", nameless(control.weights_digest))
-        note = null.note.replace(control.source, named)
-        updates["nulls"] = comparison.nulls | {"control": null.model_copy(update={"note": note})}
+            # Two roles with one name hold one checkpoint, but for their reader's names the weights may be one, too.
+            names.setdefault(side.source, source)
+    said = _Renaming(names)
+    updates["nulls"] = {
+        name: null.model_copy(update={"note": said.text(null.note)}) for name, null in comparison.nulls.items()
+    }
+    updates["statements"] = tuple(
+        each.model_copy(update={"text": said.text(each.text), "null": each.null and said.text(each.null)})
+        for each in comparison.statements
+    )
+    for member in ("accounts", "control_accounts", "noise_accounts"):
+        accounts: dict[str, Account] = getattr(comparison, member)
+        updates[member] = {
+            name: account.model_copy(update={"remarks": said.texts(account.remarks)})
+            for name, account in accounts.items()
+        }
+    updates["warnings"] = (*said.texts(comparison.warnings), *by_role(remarks))
     return comparison.model_copy(update=updates)
+
+
+class _Renaming:
+    """Texts with other names for the checkpoints that they name."""
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self._names = names
+        # The longest first: one name may begin another. All at once: a new name may be another's old one.
+        ways = sorted(map(re.escape, names), key=len, reverse=True)
+        self._old = re.compile("|".join(ways)) if ways else None
+
+    def text(self, text: str) -> str:
+        return text if self._old is None else self._old.sub(lambda found: self._names[found[0]], text)
+
+    def texts(self, texts: Sequence[str]) -> tuple[str, ...]:
+        return tuple(map(self.text, texts))
 
 
 def _on(provenance: Provenance, occasion: Occasion) -> Provenance:

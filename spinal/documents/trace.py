@@ -253,10 +253,9 @@ class Trace(ShownDocument):
         return next((name for name in SCHEMES if profile.fingerprint_under(name) == self.fingerprint), None)
 
     def measurement_profile(self) -> MeasurementProfile:
-        """The stored knobs as a profile value."""
-        return MeasurementProfile.model_validate(
-            {knob: value for knob, value in self.profile.items() if knob != "fingerprint"}
-        )
+        """The stored knobs as a profile value. What names no profile is of the first one, whatever is the default."""
+        stored = {knob: value for knob, value in self.profile.items() if knob != "fingerprint"}
+        return MeasurementProfile.model_validate({"name": "spinal/1"} | stored)
 
 
 def stamp_profile(profile: MeasurementProfile, edition: Edition = PRESENT) -> dict[str, object]:

@@ -96,11 +96,8 @@ def prefix_free(openings: Iterable[Ids]) -> list[Ids]:
     >>> prefix_free([(1, 2), (1, 2, 3), (4,), (1, 2), ()])
     [(1, 2), (4,)]
     """
-    found: list[Ids] = []
-    for ids in sorted(dict.fromkeys(openings), key=len):
-        if ids and not any(ids[: len(kept)] == kept for kept in found):
-            found.append(ids)
-    return found
+    given = [ids for ids in dict.fromkeys(openings) if ids]
+    return [ids for ids in given if not any(ids != other and ids[: len(other)] == other for other in given)]
 
 
 def _encoded(session: Session, texts: Sequence[str | None]) -> list[Ids]:

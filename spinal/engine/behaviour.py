@@ -10,7 +10,6 @@ moved) costs time and never an answer.
 
 import contextlib
 import inspect
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -137,7 +136,8 @@ def _settled(session: Session, prompts: list[Ids], steps: int, ends: frozenset[i
     on what came before alone, and none undoes what another settled.
     """
     found = _proposed(session, prompts, [()] * len(prompts), steps, ends)
-    for turn in itertools.count(1):
+    # After the last proposal every pass settles a token; accelerators that add up in any order may undo one.
+    for turn in range(1, PROPOSALS + steps + 1):
         counting = [ids[: _before_end(ids, ends) + 1] for ids in found]
         read = _most_likely(session, prompts, counting if turn == 1 else found)
         known: dict[int, Ids] = {}

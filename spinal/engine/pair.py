@@ -1,6 +1,7 @@
 """What only a joint pass over two checkpoints can tell: block swap, weight change, gap, fixed-lens transport."""
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from spinal.engine.memory import with_less_memory
 from spinal.engine.noise import changes, noise_curves, perturb
 from spinal.engine.place_accounts import account_of_noise, account_of_pair, alike
 from spinal.engine.reporter import Reporter
-from spinal.engine.same import settings_of
+from spinal.engine.same import routes, settings_of
 from spinal.engine.session import Session, Setup, open_pair
 from spinal.engine.swap import block_swap
 from spinal.engine.tokens import GatheredRows
@@ -132,7 +133,7 @@ def _gather(reference: Checkpoint, candidate: Checkpoint, captures: tuple[Path, 
     moved = readout_digest(ours.readout) != readout_digest(theirs.readout)
     rows = (_read_rows(captures[0], ours.gathered), _read_rows(captures[1], ours.gathered))
     reporter.step("gap", 0, 1, (0.35, 0.35))
-    gap, fixed = _through_lenses(ours, theirs, rows, moved=moved)
+    seen = _through_lenses(ours, theirs, rows, moved=moved)
     hidden = _hidden_change(rows, ours)
     every = ours.gathered.in_all
     before, after = (side[-1][every].to(ours.device) for side in rows)
@@ -148,8 +149,9 @@ def _gather(reference: Checkpoint, candidate: Checkpoint, captures: tuple[Path, 
         block_swap_transport=swapped.transport,
         weight_change=weight_change,
         weight_change_other=other,
-        function_gap=gap,
-        fixed_lens_transport=fixed,
+        function_gap=seen.gap,
+        fixed_lens_transport=seen.fixed,
+        top_changed=seen.top_changed,
         hidden_change=hidden,
         readout_moved=moved,
         device=setup.device,
@@ -160,6 +162,7 @@ def _gather(reference: Checkpoint, candidate: Checkpoint, captures: tuple[Path, 
         noise_accounts=noise_accounts,
         identical_blocks=swapped.identical,
         frame_residual=frame,
+        routed=any(map(routes, configurations)),
         settings=setting_differences(reference, candidate, configurations),
         swap_prompts=swapped.prompts,
     )
@@ -254,11 +257,19 @@ def _read_rows(path: Path, gathered: GatheredRows) -> torch.Tensor:
     return rows
 
 
-def _through_lenses(
-    ours: Session, theirs: Session, rows: tuple[torch.Tensor, torch.Tensor], *, moved: bool
-) -> tuple[dict[str, Array], dict[str, Array] | None]:
-    """Same-node gap through each side's own lens; candidate's transport through the reference's lens if the
-    read-out moved."""
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """The pair through lenses, P prompts and N nodes."""
+
+    gap: dict[str, Array]
+    """positions -> (P, N) radians, each side through its own lens."""
+    top_changed: Array
+    """(P,) share of positions ``all`` whose most likely token differs at node D."""
+    fixed: dict[str, Array] | None
+    """positions -> (P, N) radians: the candidate's transport through the reference's lens, where the read-out moved."""
+
+
+def _through_lenses(ours: Session, theirs: Session, rows: tuple[torch.Tensor, torch.Tensor], *, moved: bool) -> _Seen:
     gathered, reporter = ours.gathered, ours.reporter
     before, after = rows[0].to(ours.device), rows[1].to(ours.device)
     if before.shape != after.shape:
@@ -272,11 +283,14 @@ def _through_lenses(
         check=reporter.check,
     )
     gap = {positions: prompt_means(same.distance, gathered, positions) for positions in POSITIONS}
+    other = (same.argmax[nodes - 1] != same.argmax[-1]).astype(np.float64)
+    top_changed = prompt_means(other[None], gathered, "all")[:, 0]
     reporter.step("gap", 1, 2, (0.35, 0.45))
     if not moved:
-        return gap, None
+        return _Seen(gap, top_changed, None)
     fixed = read_lens([(ours.readout, after)], steps(nodes), check=reporter.check)
-    return gap, {positions: step_means(fixed.distance, gathered, positions) for positions in POSITIONS}
+    through_ours = {positions: step_means(fixed.distance, gathered, positions) for positions in POSITIONS}
+    return _Seen(gap, top_changed, through_ours)
 
 
 def _hidden_change(rows: tuple[torch.Tensor, torch.Tensor], session: Session) -> dict[str, Array]:

@@ -1,4 +1,4 @@
-"""Which parts carry the change: stitched models of a pair, read out place by place, as arrays.
+"""What carries the change: stitched models of a pair, read out place by place, as arrays.
 
 ``docs/method.md`` ("What carries the change"). All read-outs share one sweep over the blocks.
 """

@@ -4,7 +4,7 @@ Only what is the same in all three computes the same, and is not run (``docs/met
 weights under another rotary base, activation, window or multiplier are another block.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -151,12 +151,6 @@ class Same:
         return np.array([self.embedding_tensors, *tensors, self.readout_tensors, False])
 
 
-def same_blocks(ours: Session, theirs: Session, mine: Sequence[Prepared], other: Sequence[Prepared]) -> BoolArray:
-    """(D,) :meth:`Same.block` of every block. Raises the errors of reading a block from disk."""
-    same = Same(ours, theirs, mine, other).settled()
-    return np.array([same.block(index) for index in range(same.depth)])
-
-
 def identical_places(
     ours: Session, theirs: Session, mine_prepared: Sequence[Prepared], theirs_prepared: Sequence[Prepared]
 ) -> BoolArray:
@@ -173,6 +167,11 @@ def _arguments(prepared: Prepared, index: int) -> tuple[Any, ...]:
 def settings_of(session: Session) -> dict[str, Any]:
     """The configuration of the part that reads text, completed with its defaults, as JSON values."""
     return dict(session.loaded.model.config.get_text_config().to_dict())
+
+
+def routes(settings: Mapping[str, Any]) -> bool:
+    """Whether a configuration gives a block several experts to choose among."""
+    return any("experts" in name and isinstance(value, int) and value > 1 for name, value in settings.items())
 
 
 def _ahead_of_blocks(session: Session) -> dict[str, torch.Tensor]:

@@ -1,8 +1,6 @@
 """From facts to the verdict, under the default policy ``spinal-default/2``. Verdicts of ``spinal-default/1`` are stored
 documents: they are shown as they are, and never made again."""
 
-from collections.abc import Iterator
-
 from spinal.documents.comparison import (
     Comparison,
     ComparisonContent,
@@ -10,7 +8,6 @@ from spinal.documents.comparison import (
     RuleOutcome,
     Verdict,
 )
-from spinal.documents.localization import NO_CHANGE, Localization
 from spinal.policy.rules import RULES, Facts
 
 POLICY = "spinal-default/2"
@@ -43,7 +40,7 @@ def decide(facts: Facts) -> Verdict:
     return Verdict(
         outcome=outcome,
         policy=POLICY,
-        reasons=tuple(dict.fromkeys((*first, *said, *_where(facts)))),
+        reasons=tuple(dict.fromkeys((*first, *said, *(statement.text for statement in facts.statements)))),
         rules=tuple(
             RuleOutcome(rule=name, outcome="pass", reasons=())
             if finding is None
@@ -51,25 +48,3 @@ def decide(facts: Facts) -> Verdict:
             for name, finding in asked
         ),
     )
-
-
-def _where(facts: Facts) -> Iterator[str]:
-    """Where the change sits, shown and not judged."""
-    if facts.statements:
-        yield from (statement.text for statement in facts.statements)
-    else:
-        yield _window(facts)
-
-
-def _window(facts: Facts) -> str:
-    """The sentence for comparisons that hold no statements, those of earlier releases."""
-    if facts.identical:
-        return "both sides hold the same weights: there is no change to place"
-    place: Localization | None = facts.localization.get("block_swap")
-    if place is None or (place.window80 is None and place.reason != NO_CHANGE):
-        why = ((place and place.reason) or "not_measured").replace("_", " ")
-        return f"whether and where blocks compute something else was not measured ({why})"
-    if place.window80 is None:
-        return "no block computes anything else than in the reference"
-    first, last = place.window80
-    return f"80% of the change in what blocks compute sits in blocks {first}-{last} (shown, not judged)"

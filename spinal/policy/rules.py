@@ -4,16 +4,16 @@ A rule looks at what a comparison holds and says what it makes of it. None judge
 the checkpoints with a known history belongs to a wrecked model.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from spinal.analysis.damage.limits import AGREEING, LIMITS, MIN_PROMPTS
 from spinal.analysis.damage.signals import beyond
+from spinal.analysis.statements import said
 from spinal.documents.comparison import (
     ComparisonContent,
     Damage,
     DamageSignal,
-    Localization,
     Looked,
     Outcome,
     Statement,
@@ -30,16 +30,14 @@ class Facts:
     """What rules may look at."""
 
     damage: Damage
-    localization: Mapping[str, Localization]
-    identical: bool
-    """Whether both sides hold the same weights."""
     statements: tuple[Statement, ...] = ()
+    """Where the change sits, in words: shown, and not judged."""
     looked_at: tuple[Looked, ...] = ()
 
     @classmethod
     def of(cls, content: ComparisonContent) -> "Facts":
         """Those of a comparison, of earlier releases, too: what they do not hold is empty."""
-        return cls(content.damage, content.localization, content.identical, content.statements, content.looked_at)
+        return cls(content.damage, said(content), content.looked_at)
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ MAX_FILE_BYTES = 256 * 1024 * 1024
 
 def load_prompts(source: str) -> PromptSet:
     """A built-in set by name, or a file: text (one prompt a line), JSON lines or a JSON list of prompts, records
-    (``prompt`` and optionally ``continuation``), chats (``messages``) or hh-rlhf pairs (``chosen``/``rejected``), a
-    table with a header, Parquet; gzip accepted.
+    (``prompt`` and optionally ``continuation``), chats (``messages``) or pairs (``chosen``/``rejected``, with a
+    ``prompt`` beside them or as its own beginning), a table with a header, Parquet; gzip accepted. Any record may have
+    a ``category`` and, in ``refusal``, openings of an answer that would be a refusal.
 
     Raises PromptFileNotFound, PromptSetInvalid, PromptSetEmpty.
     """

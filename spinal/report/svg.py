@@ -94,8 +94,8 @@ def _bar(scale: _Scale, style: str, x: float, low: float, high: float) -> str:
 
 
 def _round_values(low: float, high: float) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten between two values, three to seven of them."""
-    size = (high - low) / 4
+    """Multiples of 1, 2 or 5 times a power of ten between two values, three to eight of them."""
+    size = (high - low) / 7
     power = 10.0 ** math.floor(math.log10(size)) if size > 0.0 else 1.0
     step = next((factor * power for factor in (1, 2, 5) if factor * power >= size), 10 * power)
     return [k * step for k in range(math.ceil(low / step), math.floor(high / step) + 1)]

@@ -175,7 +175,7 @@ SPELLED_OUT = {None: "4673e72e348f07068f47bd3b52b817950685d852f4c5399bb8743c2545
 def test_a_key_from_before_answers_the_same_request_whatever_the_defaults_are_today(
     api: TestClient, ledger: Ledger, kept: dict[int | None, str], tokens: int | None
 ) -> None:
-    body = PAIR | ({} if tokens is None else {"profile": {"seed": 3, "max_tokens": tokens}})
+    body: dict[str, Any] = PAIR | ({} if tokens is None else {"profile": {"seed": 3, "max_tokens": tokens}})
     first = api.post("/v1/audits", json=body, headers={"Idempotency-Key": "k"})
     with ledger.begin() as session:
         session.execute(

@@ -19,7 +19,7 @@ def test_chats_are_stored_as_chats_and_audited(api: TestClient, ledger: Ledger, 
     chats = [ANSWERED, [*CHAT, {"role": "assistant", "content": "Why?"}, {"role": "user", "content": "For shade."}]]
     sent = [{"messages": chat} for chat in chats] + [{"prompt": f"question {n}"} for n in range(16)]
     stored = api.post("/v1/prompt-sets", json={"prompts": sent}).json()
-    made = read_prompts(sent)  # type: ignore[arg-type]  # records, as in a file
+    made = read_prompts(sent)
     assert (stored["digest"], stored["count"], stored["remarks"]) == (made.digest, 18, [])
     with ledger.read() as session:
         kept = load_prompt_set(session, made.digest)
@@ -78,6 +78,20 @@ def test_what_is_known_of_a_prompt_beside_its_answer_is_stored_with_it_and_audit
     assert drain() == 3
     with ledger.read() as session:
         assert session.execute(text("SELECT min(spec_version) FROM runs")).scalar_one() >= 5
+
+
+@pytest.mark.parametrize("change", ["later - 'rejected'", "later || '{\"categories\": null}'", "'{}'"])
+def test_prompts_that_are_not_those_of_their_digest_are_not_measured(
+    api: TestClient, ledger: Ledger, drain: Any, change: str
+) -> None:
+    api.post("/v1/prompt-sets", json={"prompts": FURTHER, "name": "pairs"})
+    audit = api.post("/v1/audits", json=PAIR | {"prompt_set": "pairs"}).json()
+    with ledger.begin() as session:
+        session.execute(text(f"UPDATE prompt_sets SET later = {change}"))
+    drain()
+    ended = api.get(f"/v1/audits/{audit['id']}").json()
+    assert ended["state"] == "FAILED"
+    assert ended["error"]["code"] in ("document_invalid", "prompt_set_empty")
 
 
 def test_a_set_without_any_of_them_is_stored_as_ever(api: TestClient, ledger: Ledger) -> None:

@@ -186,6 +186,13 @@ def test_what_the_present_accepts_the_former_leaves_alone_and_reads(fleet: Fleet
     # Names belong to who reads: the former finds none in what this release stored.
     assert names(apis["present"], later) == ["local:sft", "local:dpo-short"]
     assert {name.partition(":")[0] for name in names(apis["former"], later)} == {"weights"}
+    # Prompts of which the former knows only a part it refuses, instead of reading that part under their name.
+    pairs = [{"prompt": f"question {n}", "continuation": " yes", "rejected": " no"} for n in range(32)]
+    stored = apis["present"].post("/v1/prompt-sets", json={"name": "pairs", "prompts": pairs}).json()
+    for named in ("pairs", stored["digest"]):
+        refused = apis["former"].post("/v1/audits", json=body(3, prompt_set=named))
+        assert refused.json()["code"] in ("prompt_set_empty", "prompt_set_not_found"), refused.text
+    assert ended(apis["present"], submitted(apis["present"], 3, prompt_set=stored["digest"]))["state"] == "SUCCEEDED"
     # A replayed key is the same request, whichever release kept it.
     assert [submitted(apis[release], seed) for seed in (1, 2) for release in RELEASES] == [later, later, theirs, theirs]
 

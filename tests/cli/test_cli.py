@@ -76,6 +76,25 @@ def test_compare_finds_a_model_equal_to_itself(prompts: str) -> None:
 
 
 @pytest.mark.model
+@pytest.mark.parametrize(
+    ("profile", "options", "expected"),
+    [
+        ("spinal/1", ("--stitch-prompts", "0"), {"name": "spinal/1", "sampling": "first", "stitch_prompts": 0}),
+        ('{"name": "spinal/2", "greedy_prompts": 0, "swap_prompts": 4}', ("--swap-prompts", "8"),
+         {"name": "spinal/2", "sampling": "stratified", "greedy_prompts": 0, "swap_prompts": 8}),
+    ],
+)  # fmt: skip
+def test_a_profile_is_named_or_written_out_and_options_go_before_it(
+    prompts: str, profile: str, options: tuple[str, ...], expected: dict[str, object]
+) -> None:
+    done = spinal("compare", SFT, SFT, "--prompts", prompts, "--json", *QUICK, "--profile", profile, *options)
+    assert done.returncode == 0, done.stderr
+    told = Comparison.model_validate_json(done.stdout).profile
+    assert {knob: told[knob] for knob in expected} == expected
+    assert told["max_tokens"] == 32
+
+
+@pytest.mark.model
 def test_controls_stand_beside_the_scores(prompts: str) -> None:
     done = spinal("compare", SFT, DPO, "--prompts", prompts, "--json", *QUICK, "--swap-prompts", "8", "--control", SFT,
                   "--noise-draws", "2")  # fmt: skip
@@ -110,6 +129,9 @@ REFUSED: dict[str, tuple[tuple[str, ...], int, str]] = {
     "no folder": (("trace", SFT, "-o", "no/such/x.json"), 2, "usage"),
     "bad knob": (("trace", SFT, "--max-tokens", "1"), 2, "profile_invalid"),
     "bad lens": (("trace", SFT, "--lens-positions", "some"), 2, "profile_invalid"),
+    "no such profile": (("trace", SFT, "--profile", "spinal/0"), 2, "profile_invalid"),
+    "bad profile": (("compare", SFT, DPO, "--profile", "quick"), 2, "usage"),
+    "profile of no kind": (("audit", "local:x", "--profile", "[1]"), 2, "usage"),
     "bad document": (("report", "pyproject.toml"), 2, "document_invalid"),
     "bad duration": (("audit", "local:x", "--wait", "soon"), 2, "usage"),
 }

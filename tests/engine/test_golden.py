@@ -41,8 +41,9 @@ def tokens_known(folder: Path) -> int:
     return int(Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size(with_added_tokens=True))
 
 
-def test_transport_and_entropy_of_every_layer(family: Path, few: PromptSet, traced: Traced) -> None:
-    trace, _ = traced(family, few, lens_positions="full")
+@pytest.mark.parametrize("name", ["spinal/1", "spinal/2"])
+def test_transport_and_entropy_of_every_layer(family: Path, name: str, few: PromptSet, traced: Traced) -> None:
+    trace, _ = traced(family, few, lens_positions="full", name=name, greedy_prompts=0)
     known, steps, entropies, lasts = tokens_known(family), [], [], []
     for ids in encoded(family, few, 40):
         p = softmax(logits(family, residuals(family, ids)[:, 1:])[..., :known])

@@ -132,6 +132,35 @@ def test_the_spectrum_does_not_see_a_rotation_or_a_scale() -> None:
         assert scaled.fits[window].alpha == pytest.approx(fit.alpha, abs=1e-6), window
 
 
+@pytest.mark.parametrize(("count", "width"), [(60, 24), (24, 60)])
+def test_influences_are_those_of_the_singular_vectors_whichever_side_is_the_smaller(count: int, width: int) -> None:
+    from spinal.analysis.contraction import alpha_influence, fit_windows
+    from spinal.documents.editions import FORMER
+    from spinal.engine.contraction import node_spectrum, split_prompts
+
+    generator = torch.Generator().manual_seed(5)
+    rows = torch.randn(count, width, generator=generator, dtype=torch.float64) * torch.arange(1, width + 1) ** -0.7
+    owner, split, profile = (
+        torch.arange(count) // 3,
+        split_prompts(count // 3, 4),
+        MeasurementProfile(min_window_ranks=4),
+    )
+    found = node_spectrum(rows, owner, count // 3, split, profile)
+    centred = (rows - rows.mean(0)).numpy()
+    _, sigma, directions = np.linalg.svd(centred, full_matrices=False)
+    rank = min(count - 1, width)
+    energies = ((centred @ directions.T) ** 2).reshape(count // 3, 3, -1).sum(axis=1)
+    for i, window in enumerate(("bulk", "body", "wide", "tail")):
+        fit = fit_windows(sigma, rank, min_ranks=4)[window]
+        expected = alpha_influence(energies, sigma**2, fit, rows=count)
+        # Projections on directions of a spread below FLOAT32_SPREAD are taken in float32.
+        assert found.replicates[i] == pytest.approx(expected, rel=1e-4, abs=1e-4), window
+    assert found.kind == "influence"
+    before = node_spectrum(rows, owner, count // 3, split, profile, FORMER)
+    assert before.kind == ("influence" if count > width else "groups")
+    assert not np.array_equal(before.replicates[:, :4], found.replicates[:, :4])
+
+
 def test_a_measurement_is_the_same_twice_bit_for_bit(tiny: Tiny, traced: Traced, few: PromptSet) -> None:
     first, second = (traced(tiny("gemma2"), few) for _ in range(2))
     assert first[0].layers == second[0].layers

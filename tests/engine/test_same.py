@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from spinal.checkpoints.resolve import resolve_reference
 from spinal.engine.reporter import Reporter
-from spinal.engine.same import Same, identical_places, same_blocks
+from spinal.engine.same import Same, identical_places
 from spinal.engine.session import Session, Setup, open_pair
 from spinal.engine.swap import block_swap
 from spinal.engine.walk import prepare
@@ -109,7 +109,9 @@ def told(reference: Path, candidate: Path, **knobs: Any) -> tuple[np.ndarray, np
     with torch.inference_mode():
         ours, theirs = opened(reference, candidate, **knobs)
         prepared = [prepare(side.anatomy, side.batches(), side.source) for side in (ours, theirs)]
-        blocks, places = same_blocks(ours, theirs, *prepared), identical_places(ours, theirs, *prepared)
+        same = Same(ours, theirs, *prepared).settled()
+        blocks = np.array([same.block(index) for index in range(same.depth)])
+        places = identical_places(ours, theirs, *prepared)
         swapped = block_swap(ours, theirs, (0.0, 1.0))
     np.testing.assert_array_equal(swapped.identical, blocks)
     return blocks, places, swapped.rho
@@ -157,10 +159,11 @@ def test_only_what_holds_other_tensors_is_another_place(tiny: Tiny, tmp_path: Pa
         "lm_head.weight": 4,
     }
     for number, (name, place) in enumerate(moved.items()):
-        folder = with_weights(
-            tiny("llama"), tmp_path / str(number), lambda n, t, name=name: t * (1 + 1e-6) if n == name else t
-        )
-        _, places, _ = told(tiny("llama"), folder)
+
+        def change(each: str, tensor: torch.Tensor, name: str = name) -> torch.Tensor:
+            return tensor * (1 + 1e-6) if each == name else tensor
+
+        _, places, _ = told(tiny("llama"), with_weights(tiny("llama"), tmp_path / str(number), change))
         assert np.flatnonzero(~places).tolist() == [place], name
 
 

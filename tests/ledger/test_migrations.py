@@ -306,3 +306,64 @@ def test_on_the_way_back_what_only_this_release_could_do_ends_and_the_rest_goes_
     ]  # fmt: skip
     assert [(str(each.id)[0], *each[1:]) for each in audits] == [("1", *gone), ("2", *gone), ("4", *left), ("5", *left)]
     assert attempts == ["failed", "succeeded", None]
+
+
+KEPT_APART = """
+    INSERT INTO traces (digest, weights_digest, prompt_set_digest, fingerprint, engine_version, source, n_layers,
+      document, content_digest) VALUES ('d', 'w', 'p', 'f', '4', 's', 0, '{}', 'c');
+    INSERT INTO comparisons (digest, reference_digest, candidate_digest, comparison_fingerprint, document, later,
+      content_digest_rfc8785)
+      VALUES ('whole', 'd', 'd', 'f', '{"a": 1}', '{"accounts": 2}', 'x'), ('plain', 'd', 'd', 'f', '{}', '{}', 'y');
+    INSERT INTO prompt_sets (digest, prompts, continuations, later, count)
+      VALUES ('pairs', '[]', '[]', '{"prompts": ["why?"], "rejected": [" no."]}', 1)
+"""
+
+
+@pytest.mark.parametrize("back_to", ["0011", "0004"])
+def test_what_older_code_does_not_know_of_comparisons_and_prompts_is_there_again_after_a_way_back(
+    empty: Settings, back_to: str
+) -> None:
+    migrate.upgrade(empty)
+    engine = create_engine(empty.database_url.get_secret_value())
+    with engine.begin() as connection:
+        for statement in KEPT_APART.split(";\n"):
+            connection.execute(text(statement))
+    migrate.downgrade(empty, back_to)
+    with engine.begin() as connection:
+        # As older code reads, and as it writes.
+        assert connection.execute(text("SELECT prompts, continuations FROM prompt_sets")).one() == ([], [])
+        connection.execute(
+            text("INSERT INTO prompt_sets (digest, prompts, continuations, count) VALUES ('n','[]','[]',0)")
+        )
+        with pytest.raises(exc.DBAPIError), connection.begin_nested():
+            connection.execute(text("UPDATE comparisons SET document = '{}'"))
+    if back_to == "0011":
+        with engine.connect() as connection:
+            digests = connection.execute(
+                text("SELECT digest, content_digest_rfc8785 FROM comparisons ORDER BY digest")
+            ).all()
+        # It is over members that older code does not read.
+        assert [tuple(each) for each in digests] == [("plain", "y"), ("whole", None)]
+    migrate.upgrade(empty)
+    with engine.connect() as connection:
+        found = connection.execute(text("SELECT digest, document, later FROM comparisons ORDER BY digest")).all()
+        sets = connection.execute(text("SELECT digest, later FROM prompt_sets ORDER BY digest")).all()
+    engine.dispose()
+    assert [tuple(each) for each in found] == [("plain", {}, {}), ("whole", {"a": 1}, {"accounts": 2})]
+    assert [tuple(each) for each in sets] == [("n", {}), ("pairs", {"prompts": ["why?"], "rejected": [" no."]})]
+
+
+def test_on_the_way_back_to_main_before_accounts_only_their_work_ends(empty: Settings) -> None:
+    migrate.upgrade(empty)
+    engine = create_engine(empty.database_url.get_secret_value())
+    with engine.begin() as connection:
+        for statement in LATER.split(";\n"):
+            connection.execute(text(statement.replace("('2', 4, 'RUNNING')", "('2', 5, 'RUNNING')")))
+    migrate.downgrade(empty, "0011")
+    with engine.connect() as connection:
+        runs = connection.execute(text("SELECT spec_digest, state, error->>'code' FROM runs ORDER BY 1")).all()
+    engine.dispose()
+    assert [tuple(run) for run in runs] == [
+        ("1", "QUEUED", None), ("2", "FAILED", "version_retired"), ("3", "SUCCEEDED", None), ("4", "QUEUED", None),
+        ("5", "RUNNING", None),
+    ]  # fmt: skip

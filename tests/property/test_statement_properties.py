@@ -10,8 +10,9 @@ from hypothesis.extra import numpy as arrays
 from spinal.analysis.statements import statements
 from spinal.analysis.statements.shape import bands, flat_need, outliers
 from spinal.analysis.statements.words import runs
-from spinal.documents.comparison import Statement
-from tests.support.contents import content
+from spinal.documents.account import CANCELLING, FRAME_CHANGED, NOT_SIGNIFICANT, WITHIN_ROUNDING
+from spinal.documents.comparison import Comparison, Frame, Statement
+from tests.support.contents import account, content, parts, setting
 
 EVEN = 0.05
 # The first example of a depth makes a whole comparison, so that none has a deadline.
@@ -78,6 +79,22 @@ def test_outliers_are_those_that_were_planted(count: int, scatter: np.ndarray, d
     assert set(outliers(profile).places) == planted
 
 
+@given(st.integers(8, 40), scatters)
+def test_what_is_little_more_than_nothing_stands_out_of_nothing(count: int, scatter: np.ndarray) -> None:
+    profile = 1e-4 * scatter[:count]
+    profile[[0, 3]] = 1.0, 0.03
+    assert outliers(profile).places == (0,)
+
+
+@given(st.integers(20, 40), scatters)
+def test_a_dip_parts_no_bands(depth: int, scatter: np.ndarray) -> None:
+    profile = scatter[:depth].copy()
+    profile[8:12] *= 0.2
+    found = bands(profile, range(1, depth + 1), [(1, depth)])
+    assert len(found.windows) == 1
+    assert found.spread
+
+
 @given(st.integers(1, 4), scatters)
 def test_among_fewer_than_five_places_nothing_stands_out(count: int, scatter: np.ndarray) -> None:
     profile = scatter[:count].copy()
@@ -138,3 +155,73 @@ def test_runs_hold_the_blocks_and_no_other(blocks: set[int]) -> None:
     found = runs(blocks)
     assert {block for low, high in found for block in range(low, high + 1)} == blocks
     assert all(high + 1 < low for (_, high), (low, _) in pairwise(found))
+
+
+SETTINGS = (
+    setting("rope_theta", "10000.0", "500.0"),
+    setting("new_key", None, "x" * 500),
+    setting("temperature", "0.7", "1.0", "generation", computes=False),
+    setting("chat_template", "a", "b", "chat template", computes=False),
+)
+OUTSIDE = {"embeddings": "input embeddings", "final_norm": "final norm", "head": "unembedding"}
+REASONS = (None, None, None, CANCELLING, FRAME_CHANGED, NOT_SIGNIFICANT, WITHIN_ROUNDING, "one_prompt", "not_measured")
+
+
+@st.composite
+def pairs(draw: st.DrawFn) -> Comparison:
+    """Any comparison: each kind of change, with or without accounts, for any reason that there is none."""
+    depth, changed = draw(changed_sets())
+    identical = draw(st.booleans())
+    values = np.array(draw(st.lists(st.sampled_from([0.0, 1e-7, 0.01, 1.0, 30.0]), min_size=depth, max_size=depth)))
+    values[[block - 1 for block in range(1, depth + 1) if identical or block not in changed]] = 0.0
+    unchanged = [block for block in range(1, depth + 1) if identical or block not in changed]
+    phi = np.where(values > 0.0, values * draw(st.sampled_from([-1.0, 0.001, 1.0])), 0.0)
+    more = {"configuration": 0.2} if draw(st.booleans()) else {}
+    accounts = {
+        name: account(
+            parts(phi, draw(st.sampled_from([0.0, 0.3])), draw(st.sampled_from([0.0, 0.3])), **more),
+            read_out=name,
+            identical=[f"block {block}" for block in unchanged],
+            reason=draw(st.sampled_from(REASONS)),
+            cancelling=("block 1", "block 2"),
+        )
+        for name in ("kl", "margin", "refusal")
+        if draw(st.booleans())
+    }
+    return content(
+        values,
+        unchanged=unchanged if draw(st.booleans()) else (),
+        outside=draw(
+            st.dictionaries(st.sampled_from(["embeddings", "final_norm", "head"]), st.sampled_from([0.0, 0.1]))
+        ),
+        settings=draw(st.lists(st.sampled_from(SETTINGS), unique=True)),
+        accounts=accounts,
+        control_accounts=accounts if draw(st.booleans()) else {},
+        noise_accounts=accounts if draw(st.booleans()) else {},
+        reason=draw(st.sampled_from([None, None, None, WITHIN_ROUNDING, FRAME_CHANGED, "checkpoint_not_at_hand"])),
+        frame=draw(st.sampled_from([None, Frame(changed=True, residual=0.01, gap=None)])),
+        identical=identical,
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(pairs())
+def test_of_any_pair_something_is_said_and_nothing_is_left_out(pair: Comparison) -> None:
+    found = statements(pair)
+    assert found
+    whole = " ".join(f"{one.text} {one.null or ''}" for one in found)
+    assert "None" not in whole
+    assert "nan" not in whole.split()
+    for one in found:
+        assert one.text[0] == one.text[0].upper()
+        assert one.text.endswith(".")
+        assert one.null or one.kind not in ("outlier", "band", "spread")
+    for key in pair.settings:
+        assert key.part != "configuration" or key.key in whole, "a setting that differs is never silent"
+    for name, words in OUTSIDE.items():
+        if pair.weight_change_other.get(name) and not pair.identical:
+            assert whole.count(f"the {words} (by") == 1
+    if pair.settings or any(pair.weight_change_other.values()):
+        assert "no change to place" not in whole
+        assert not [one for one in found if one.text.startswith("No block") and "outside the blocks" not in one.text]
+    assert "validated" not in whole

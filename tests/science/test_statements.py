@@ -67,6 +67,11 @@ EDITS: dict[str, tuple[Edit, list[str], list[str]]] = {
         ["a flat profile over the"],
         ["identical", "hold the same tensors"],
     ),
+    "permuted": (
+        permuted(),
+        ["blocks compute the same within rounding"],
+        ["sits in", "spread over", "stands out", "identical", "no block"],
+    ),
     "permuted and block 12": (
         each([permuted(), noisy(0.1, in_blocks((12, 12)), seed=1)]),
         ["block 12 stands out and holds 100%"],
@@ -75,8 +80,14 @@ EDITS: dict[str, tuple[Edit, list[str], list[str]]] = {
 }
 
 
+SETTINGS: dict[str, tuple[dict[str, object], str]] = {
+    "rotary base": ({"rope_parameters": {"rope_theta": 500.0, "rope_type": "default"}}, "rope_theta: 10000.0 -> 500.0"),
+    "activation": ({"hidden_act": "relu"}, "hidden_act: silu -> relu"),
+}
+
+
 @pytest.fixture(scope="module")
-def edited(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Edit], Comparison]:
+def edited(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Comparison]:
     root: Path = tmp_path_factory.mktemp("edited")
     ports = Ports(captures=TemporaryCaptures(root))
     known = builtin_prompts("hh-harmless-64")
@@ -88,15 +99,15 @@ def edited(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Edit], Compari
 
     reference = trace(save(root / "reference", tensors))
 
-    def run(edit: Edit) -> Comparison:
-        candidate = trace(save(root / f"candidate-{len(list(root.iterdir()))}", edit(tensors)))
+    def run(edit: Edit, settings: dict[str, object] | None = None) -> Comparison:
+        candidate = trace(save(root / f"candidate-{len(list(root.iterdir()))}", edit(tensors), settings))
         return compare_traces(reference, candidate, PROFILE, ports=ports, prompts=prompts)
 
     return run
 
 
 @pytest.mark.parametrize("name", EDITS)
-def test_an_edit_of_known_place_is_told_as_it_was_made(name: str, edited: Callable[[Edit], Comparison]) -> None:
+def test_an_edit_of_known_place_is_told_as_it_was_made(name: str, edited: Callable[..., Comparison]) -> None:
     edit, must, never = EDITS[name]
     found = edited(edit).statements
     where = " ".join(
@@ -106,3 +117,15 @@ def test_an_edit_of_known_place_is_told_as_it_was_made(name: str, edited: Callab
         assert expected.lower() in where.lower(), where
     for wrong in never:
         assert wrong.lower() not in where.lower(), where
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_equal_weights_under_other_settings_are_told_so(name: str, edited: Callable[..., Comparison]) -> None:
+    settings, key = SETTINGS[name]
+    result = edited(dict, settings)
+    told = next(one.text for one in result.statements if one.about == "settings")
+    assert told.startswith("Both sides hold the same weights; configuration differs in ")
+    assert key in told
+    assert result.localization["block_swap"].center is not None
+    assert not any("No block" in one.text or "no change to place" in one.text for one in result.statements)
+    assert [one.kind for one in result.statements if one.about == "block_swap"]

@@ -25,12 +25,14 @@ from spinal.checkpoints.sources import SOURCES, Pinned
 from spinal.checkpoints.survey import survey
 from spinal.cli.main import main
 from spinal.documents.comparison import Comparison
+from spinal.documents.editions import PRESENT
 from spinal.documents.trace import Trace
 from spinal.policy.rules import RULES, Facts, Finding, Rule
 from spinal.profile import Knob, MeasurementProfile
 from spinal.prompts.formats import FILE_FORMATS, FileFormat
 from spinal.prompts.gathered import Gathered
 from spinal.prompts.load import load_prompts
+from spinal.prompts.records import Entry
 from spinal.report.formats import FORMATS, Format
 from tests.conftest import EXAMPLES
 from tests.support.fabricated import changed_pair
@@ -172,7 +174,7 @@ def test_a_document_with_a_locator_of_another_release_is_read(stored: Path, spin
 @pytest.fixture
 def suspicion(monkeypatch: pytest.MonkeyPatch) -> None:
     def judge(facts: Facts) -> Finding | None:
-        return None if facts.identical else Finding("warn", ("something changed at all",))
+        return None if facts.damage.level == "damaged" else Finding("warn", ("something changed at all",))
 
     monkeypatch.setitem(RULES, "suspicion", Rule("suspicion", "did anything change?", judge))
 
@@ -252,7 +254,7 @@ def test_a_knob_a_rule_and_a_role_more_make_no_trace_comparison_or_audit_another
     knob = AuditRequest(models=request.models, prompt_set=request.prompt_set, profile=Later(patience=0.1))
     changed = resolve.resolve_request(ledger, settings, inspectors, "default", knob)
     assert {role: specs.spec_version(spec) for role, spec in changed.specs.items()} == {
-        "candidate": 4, "reference": 4, "compare": 9,
+        "candidate": PRESENT.since, "reference": PRESENT.since, "compare": 9,
     }  # fmt: skip
 
 
@@ -303,7 +305,7 @@ def test_a_format_of_prompt_files_is_tried_before_plain_text(monkeypatch: pytest
     numbered = FileFormat(
         "numbered",
         lambda source: source.first.startswith("1. "),
-        lambda source: Gathered([(line.partition(". ")[2], None) for line in source.lines if line]),
+        lambda source: Gathered([Entry(line.partition(". ")[2]) for line in source.lines if line]),
     )
     plain = FILE_FORMATS["text"]
     monkeypatch.delitem(FILE_FORMATS, "text")

@@ -80,13 +80,15 @@ def gather_evidence(
 
 
 def gather_accounts(
-    _reference: Checkpoint,
+    reference: Checkpoint,
     candidate: Checkpoint,
     *,
     progress: ProgressSink = ignore_progress,
     cancelled: CancelCheck = never_cancelled,
     **_: Any,
 ) -> tuple[AccountEvidence, ...]:
+    """No account; ``reference`` is only what another engine would compare with."""
+    del reference
     with _call("account", candidate.source):
         _work(progress, cancelled)
     return ()

@@ -50,7 +50,7 @@ def test_the_version_is_that_of_the_package() -> None:
 
 
 def test_knobs_as_keywords_are_the_fields_of_the_profile() -> None:
-    knobs = set(MeasurementProfile.model_fields) - {"name"}
+    knobs = set(MeasurementProfile.model_fields)
     assert set(CompareKnobs.__annotations__) | set(TraceKnobs.__annotations__) == knobs
     assert set(TraceKnobs.__annotations__) == knobs - MeasurementProfile.knobs("compare")
 

@@ -1,6 +1,6 @@
 """Identities follow from values: equal values have equal digests, under schemes that never change."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import pytest
 from hypothesis import given
@@ -15,15 +15,20 @@ from spinal.errors import FingerprintMismatch
 from spinal.profile import Knob, MeasurementProfile
 from tests.support import fabricated
 
-SPINAL_1 = {
+BEFORE = {
     "max_tokens": 512, "add_special_tokens": True, "lens_positions": 16, "dtype": "float32", "batch_size": 16,
     "rank_tolerance": 1e-7, "min_window_ranks": 16, "window_last": "bulk", "window_all": "body",
     "jackknife_groups": 16, "parity_tolerance": 1e-3, "continuation_prompts": 64, "swap_prompts": 128,
     "bootstrap_draws": 2000, "seed": 0, "terminal_fraction": 0.7, "weight_delta": 1 / 3, "weight_coherence": 1 / 3,
     "weight_footprint": 1 / 3, "noise_draws": 0,
 }  # fmt: skip
-"""The defaults of the name spinal/1. They never change: a fingerprint holds only what differs from them. A new knob
-adds a line, with the default under which the numbers stay what they were."""
+SINCE = {"greedy_tokens": 64, "stitch_prompts": 64, "stitch_tokens": 128, "pair_tokens": 256}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "spinal/1": BEFORE | SINCE | {"sampling": "first", "continuation_walk": "apart", "greedy_prompts": 0},
+    "spinal/2": BEFORE | SINCE | {"sampling": "stratified", "continuation_walk": "joint", "greedy_prompts": 32},
+}
+"""The defaults of each name. They never change: a fingerprint holds only what differs from them. A new knob adds a
+line, with the default under which the numbers stay what they were."""
 
 TEXTS = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.text(),
@@ -32,13 +37,26 @@ TEXTS = st.recursive(
 )
 
 
-def test_the_defaults_of_a_name_never_change() -> None:
-    assert MeasurementProfile().model_dump(exclude={"name"}) == SPINAL_1
-    assert set(SPINAL_1) == set(MeasurementProfile.table())
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_the_defaults_of_a_name_never_change(name: Any) -> None:
+    assert MeasurementProfile(name=name).model_dump() == DEFAULTS[name] | {"name": name}
+    assert MeasurementProfile.defaults_of(name) == DEFAULTS[name]
+    assert set(DEFAULTS[name]) == set(MeasurementProfile.table())
+    assert MeasurementProfile(name=name).fingerprint == digest_of({"name": name})
+
+
+def test_every_name_has_its_defaults_on_record_and_the_newest_is_what_is_measured_with() -> None:
+    names = MeasurementProfile.model_fields["name"].annotation
+    assert set(get_args(names)) == set(DEFAULTS)
+    assert MeasurementProfile() == MeasurementProfile(name="spinal/2")
+    assert MeasurementProfile().name == "spinal/2"
 
 
 def test_fingerprints_on_record() -> None:
-    plain, other = MeasurementProfile(), MeasurementProfile(max_tokens=64, seed=3, weight_delta=0.5)
+    other = MeasurementProfile(name="spinal/2", sampling="first", greedy_tokens=32, stitch_prompts=8)
+    assert other.fingerprint == digest_of({"name": "spinal/2", "sampling": "first", "greedy_tokens": 32})
+    plain = MeasurementProfile(name="spinal/1")
+    other = MeasurementProfile(name="spinal/1", max_tokens=64, seed=3, weight_delta=0.5)
     assert plain.fingerprint == plain.comparison_fingerprint == digest_of({"name": "spinal/1"})
     assert other.fingerprint == digest_of({"name": "spinal/1", "max_tokens": 64})
     assert other.comparison_fingerprint == digest_of(
@@ -55,6 +73,23 @@ def test_fingerprints_on_record() -> None:
         other.comparison_fingerprint_under(PYTHON_JSON)
         == "6e1e31b5ad8fd88f987e5889ba85af63654bf907cb756424a0badc55a3650d04"
     )
+
+
+def test_a_stored_profile_without_later_knobs_is_the_first_one() -> None:
+    """As documents of the release before hold it, and those of before profiles had a name."""
+    made = fabricated.trace("local:a", 4, 8)
+    for stored in (BEFORE | {"name": "spinal/1"}, BEFORE):
+        trace = made.model_copy(update={"profile": stored | {"fingerprint": "0" * 64}})
+        assert trace.measurement_profile() == MeasurementProfile(name="spinal/1")
+        assert not trace.measurement_profile().reads_behaviour
+    assert MeasurementProfile().reads_behaviour
+
+
+def test_a_name_with_the_knobs_of_another_is_not_that_other() -> None:
+    """What a trace keeps goes by the name, too."""
+    dressed = MeasurementProfile(name="spinal/1", sampling="stratified", continuation_walk="joint", greedy_prompts=32)
+    assert dressed.differing_knobs(MeasurementProfile(name="spinal/2")) == {"name": ("spinal/1", "spinal/2")}
+    assert dressed.fingerprint != MeasurementProfile(name="spinal/2").fingerprint
 
 
 class Later(MeasurementProfile):

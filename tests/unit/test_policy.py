@@ -5,16 +5,12 @@ from typing import Literal
 
 import pytest
 
-from spinal.documents.comparison import Comparison, Damage, DamageSignal, Localization, Looked, Statement, Verdict
+from spinal.documents.comparison import Comparison, Damage, DamageSignal, Looked, Statement, Verdict
 from spinal.policy.decide import POLICY, QUIET, decide, judged
 from spinal.policy.rules import RULES, Facts, Finding, Outcome, Rule
 from tests.support.fabricated import changed_pair
 
-NOWHERE = Localization(
-    center=None, spread=None, window50=None, window80=None, gini=None, effective_blocks=None, terminal_share=None,
-    terminal_share_null=0.3, peak=None, ci={}, reason="no_detectable_change",
-)  # fmt: skip
-PLACED = NOWHERE.model_copy(update={"window80": (3, 7), "center": 0.5, "reason": None})
+SAID = Statement(about="block_swap", kind="band", text="blocks 3-7 compute something else")
 WORST_FIRST = ["fail", "inconclusive", "warn", "pass"]
 ONLY_THESE = "only the given prompts were looked at"
 
@@ -35,7 +31,7 @@ def signal(level: str | None, *, alone: bool = False) -> DamageSignal:
 
 
 def facts(level: Literal["none", "watch", "damaged"], one: DamageSignal) -> Facts:
-    return Facts(Damage(level=level, signals={"one": one}, calibration="c"), {"block_swap": PLACED}, identical=False)
+    return Facts(Damage(level=level, signals={"one": one}, calibration="c"), (SAID,))
 
 
 FACTS: dict[Outcome, Facts] = {
@@ -111,13 +107,6 @@ def test_statements_are_the_place_of_the_change_where_there_are_any() -> None:
     found = decide(replace(FACTS["warn"], statements=told))
     assert found.reasons[-2:] == ("blocks 3-7 changed", "the rest did not")
     assert not any("sits in blocks" in reason for reason in found.reasons)
-
-
-@pytest.mark.parametrize(("reason", "said"), [(None, "not measured"), ("insufficient_rank", "insufficient rank")])
-def test_a_place_that_was_not_measured_says_why(reason: str | None, said: str) -> None:
-    place = NOWHERE.model_copy(update={"reason": reason})
-    found = decide(Facts(FACTS["pass"].damage, {"block_swap": place}, identical=False))
-    assert found.reasons[-1] == f"whether and where blocks compute something else was not measured ({said})"
 
 
 # what earlier releases stored

@@ -27,6 +27,7 @@ from spinal.report import render
 from spinal.report.content import headline, reasons, sections
 from spinal.report.content.works import drawn_differently, one_in
 from spinal.report.formats.terminal import print_document
+from spinal.report.svg import _round_values
 from tests.support.contents import DEPTH, account, content, parts, setting
 from tests.support.fabricated import changed_pair, identical_pair, trace
 
@@ -171,7 +172,7 @@ def test_everything_that_was_measured_is_shown(format: str) -> None:
         "What carries the change", "What computes something else", "What changed", "Does it still work",
         "Change of the preference margin over 64 pairs, 3 left out", "KL(reference", "share, control", "share, noise",
         "minus control (nats)", "Against the control", "rope_theta" if format == "html" else "rope _theta",
-        "leaves 31%", "48 times", "alone enough", "37", "Rules of spinal-default/2", "does the candidate still work?",
+        "leaves 31%", "48 times", "alone enough", "37", "Rules of spinal-default/2", "does any signal by itself say",
         "Not looked at: code.", "41", "50%", "1 token in", "The document names 20.",
     ):  # fmt: skip
         assert expected in text, expected
@@ -248,3 +249,13 @@ def test_the_bounds_of_what_is_drawn_differently_hold_for_known_pairs() -> None:
         assert least - 1e-12 <= 0.5 * np.abs(p - q).sum() <= most + 1e-12
     assert one_in(0.25) == "1 token in 4"
     assert one_in(0.9) == "every token"
+
+
+def test_axes_have_round_values_few_enough_to_read() -> None:
+    for low in (0.0, -0.1, -1.7):
+        for high in np.geomspace(0.013, 900.0, 200):
+            values = _round_values(low, float(high))
+            assert 3 <= len(values) <= 8
+            assert all(low <= value <= high for value in values)
+            # Multiples of the step, so that 0 is one of them; 1e-9 of the range for rounding.
+            assert min(abs(value) for value in values) <= 1e-9 * (high - low)

@@ -30,6 +30,8 @@ class Limit:
     """The value of a candidate that is its reference."""
     both: bool = False
     """Of a ratio: whether the reciprocals are as bad."""
+    watch_if_sure: bool = False
+    """Whether ``watch`` needs an interval beyond ``neutral``, too: of what is the worst of many, or is noisy."""
 
     def on_the_side_of(self, value: float) -> tuple[float, float]:
         """(watch, damaged) of the side on which ``value`` lies."""
@@ -41,7 +43,7 @@ class Limit:
 LIMITS: dict[str, Limit] = {
     # How well it predicts: damage by itself.
     "nll_change": Limit(0.3, 1.0, "nats/token", fails_alone=True),
-    "nll_change_worst_category": Limit(0.5, 1.0, "nats/token", fails_alone=True),
+    "nll_change_worst_category": Limit(0.5, 1.0, "nats/token", fails_alone=True, watch_if_sure=True),
     # Whether it ends: never any more, or at once.
     "end_share_change": Limit(-0.25, -0.5, "of greedy continuations", fails_alone=True),
     "end_at_once_change": Limit(0.25, 0.5, "of greedy continuations", fails_alone=True),
@@ -50,7 +52,7 @@ LIMITS: dict[str, Limit] = {
     "log_temperature": Limit(0.12, 0.2, "|log| of fitted temperatures", fails_alone=True),
     "non_finite": Limit(1.0, 1.0, "activations", fails_alone=True),
     # Whether it prefers what it should.
-    "margin_change": Limit(-0.5, -2.0, "nats", fails_alone=True),
+    "margin_change": Limit(-0.5, -2.0, "nats", fails_alone=True, watch_if_sure=True),
     # How far it moved: a long healthy fine-tune goes far, too, so these warn only.
     "gap": Limit(0.5, 1.0, "rad"),
     "hidden_change": Limit(0.4, 0.8, "of ||r_D||"),
@@ -81,7 +83,9 @@ def calibration() -> str:
 
 def _listed(wanted: Iterable[bool]) -> str:
     return ", ".join(
-        f"{name} {limit.watch:g} / {limit.damaged:g}" + (" (or its reciprocal)" if limit.both else "")
+        f"{name} {limit.watch:g} / {limit.damaged:g}"
+        + (" (or its reciprocal)" if limit.both else "")
+        + (" (watch only where its interval is beyond 0)" if limit.watch_if_sure else "")
         for (name, limit), chosen in zip(LIMITS.items(), wanted, strict=True)
         if chosen
     )

@@ -33,7 +33,7 @@ def measured(
         value=value,
         watch=watch,
         damaged=damaged,
-        level=level_of(value, ci, watch, damaged),
+        level=level_of(value, ci, watch, damaged, surely_beyond=limit.neutral if limit.watch_if_sure else None),
         unit=limit.unit,
         n=n,
         se=se,
@@ -60,13 +60,16 @@ def normal_interval(value: float, se: float, reach: float) -> tuple[float, float
     return value - reach * se, value + reach * se
 
 
-def level_of(value: float, ci: Interval, watch: float, damaged: float) -> Level:
+def level_of(value: float, ci: Interval, watch: float, damaged: float, *, surely_beyond: float | None = None) -> Level:
     """``damaged`` where the near end of the interval is beyond that limit, ``watch`` where the value is beyond the
-    other. Bad is down where ``damaged`` lies below ``watch``."""
+    other, and the near end beyond ``surely_beyond``, where that is given. Bad is down where ``damaged`` lies below
+    ``watch``."""
     down = damaged < watch
     near = None if ci is None else ci[1] if down else ci[0]
     if near is not None and beyond(near, damaged, down=down):
         return "damaged"
+    if near is not None and surely_beyond is not None and not beyond(near, surely_beyond, down=down):
+        return "none"
     return "watch" if beyond(value, watch, down=down) else "none"
 
 

@@ -25,7 +25,8 @@ def statements(content: ComparisonContent) -> tuple[Statement, ...]:
     # A checkpoint is called by its configuration, too: other settings make another one of the same weights.
     if facts.same_weights:
         equal = tuple(of_equal_weights(content, facts))
-        if not facts.computing:
+        place = content.localization.get("block_swap")
+        if not facts.computing and (place is None or place.center is None):
             return equal
         return (*equal, *of_block_swap(content, facts), *of_accounts(content, facts))
     swapped = tuple(of_block_swap(content, facts))

@@ -61,13 +61,14 @@ def facts_of(content: ComparisonContent) -> Facts:
     blocks = content.layers[1:]
     equal = tuple(layer.layer for layer in blocks if layer.weight_change == 0.0)
     computing = tuple(one for one in content.settings if one.computes)
+    # Where a block computes something else, equal tensors do not make it the same.
+    still = tuple(layer.layer for layer in blocks if layer.layer in equal and not layer.block_swap.value)
     recorded = bool(content.unchanged_blocks)
     outside = {name: change for name, change in content.weight_change_other.items() if change > 0.0}
     return Facts(
         depth=len(blocks),
         same_weights=content.identical or (len(equal) == len(blocks) and not outside),
-        # Under another configuration equal tensors compute something else.
-        unchanged=content.unchanged_blocks if recorded or computing else equal,
+        unchanged=content.unchanged_blocks if recorded or computing else still,
         compared_settings=recorded,
         same_tensors=equal,
         outside=outside,

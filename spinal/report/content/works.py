@@ -1,7 +1,6 @@
 """Whether the candidate still works: the damage panel, the rules of the verdict, prompts that moved most."""
 
-import math
-
+from spinal.analysis.human_terms import drawn_differently, one_in, perplexity_ratio
 from spinal.documents.comparison import Comparison, DamageSignal
 from spinal.report.content.cells import DASH, Table, interval, number
 
@@ -58,23 +57,6 @@ def terms_table(result: Comparison) -> Table:
         tuple(rows),
         "exp of the change of NLL; bounds of the total variation distance for a gap f: 1 - cos(f/2) to sin(f/2).",
     )
-
-
-def perplexity_ratio(nll_change: float) -> float:
-    """exp of a change of NLL (nats a token)."""
-    return math.exp(min(nll_change, 700.0))
-
-
-def drawn_differently(gap: float) -> tuple[float, float]:
-    """Bounds of the total variation distance of two distributions at Fisher-Rao distance ``gap`` (radians)."""
-    return 1.0 - math.cos(gap / 2), math.sin(gap / 2)
-
-
-def one_in(share: float) -> str:
-    """A share of tokens as ``1 token in k``."""
-    if share <= 1e-4:
-        return "1 token in more than 10,000"
-    return "every token" if share > 2 / 3 else f"1 token in {round(1.0 / share):,}"
 
 
 def rules_table(result: Comparison) -> Table:

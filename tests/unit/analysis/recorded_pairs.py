@@ -218,7 +218,8 @@ def pair_of(sort: Sort) -> tuple[Pair, tuple[Trace, Capture] | None]:
     """The pair, and the control where there is one."""
     generator = np.random.default_rng(sort.seed)
     knobs = {"bootstrap_draws": 200, "terminal_fraction": 0.55, "noise_draws": sort.noise}
-    profile = MeasurementProfile(**knobs | sort.knobs)
+    # What is on record was made under the first profile.
+    profile = MeasurementProfile(name="spinal/1", **knobs | sort.knobs)
     reference = _side(sort, profile, "reference", generator)
     candidate = reference if sort.identical else _side(sort, profile, "candidate", generator)
     mine = _capture(sort, reference, generator, kind=sort.kinds[0], near=None)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from spinal.analysis.accounts import account, agreement, contrast, mean_of_draws, parts, pick, spearman
+from spinal.analysis.accounts import account, agreement, parts, pick, spearman
+from spinal.analysis.carried import contrast, mean_of_draws
 from spinal.analysis.uncertainty import draw_shares
 from spinal.documents.account import Account
 from spinal.documents.evidence import AccountEvidence
@@ -312,7 +313,10 @@ def test_evidence_of_other_shapes_is_refused(changes: dict[str, Any]) -> None:
 def test_swapped_prompts_are_weighed_by_their_own_draws() -> None:
     """The first prompts by name are those without a name; others have the draws of their own."""
     pair = changed_pair(prompts=PROMPTS)
-    few = {"block_swap": pair.evidence.block_swap[:8], "block_swap_transport": pair.evidence.block_swap_transport[:8]}
+    few: dict[str, Any] = {
+        "block_swap": pair.evidence.block_swap[:8],
+        "block_swap_transport": pair.evidence.block_swap_transport[:8],
+    }
     plain, named, other = (
         replace(pair, evidence=replace(pair.evidence, **few, swap_prompts=chosen)).compare()
         for chosen in (None, np.arange(8), np.arange(20, 28))
@@ -320,3 +324,24 @@ def test_swapped_prompts_are_weighed_by_their_own_draws() -> None:
     assert plain == named
     intervals = [found.layers[9].block_swap.ci for found in (named, other)]
     assert intervals[0] != intervals[1]
+
+
+def test_a_comparison_takes_floors_and_the_frame_from_the_pair() -> None:
+    small = pair_with(made(LATE * 1e-10, read_out="kl"), made(LATE * 1e-5))
+    found = small.compare().accounts
+    assert {name: of.reason for name, of in found.items()} == {"kl": "within_rounding", "margin": "within_rounding"}
+    assert all(
+        of.floor is not None and of.total.value is not None and of.total.value < of.floor for of in found.values()
+    )
+    pair = pair_with(made(LATE))
+    turned = replace(
+        pair.evidence,
+        frame_residual=0.01,
+        hidden_change={name: values * 0 + 1.0 for name, values in pair.evidence.hidden_change.items()},
+        function_gap={name: values * 0.01 for name, values in pair.evidence.function_gap.items()},
+    )
+    told_ = replace(pair, evidence=turned).compare(control_accounts=(made(LATE / 2),))
+    assert told_.frame is not None
+    assert told_.frame.changed
+    assert told_.accounts["margin"].reason == "frame_changed"
+    assert (told_.control_accounts["margin"].reason, told_.account_contrasts) == (None, {})

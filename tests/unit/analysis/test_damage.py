@@ -27,7 +27,7 @@ SHOWN = ("entropy_change", "effective_rank_ratio", "top_token_changes")
 
 @dataclass(frozen=True)
 class Given:
-    """Values of the signals, candidate against a reference of which 24 of 32 greedy continuations end after 100 tokens.
+    """Values of the signals, candidate against a reference of which 30 of 32 greedy continuations end after 100 tokens.
     Each is the same for all prompts."""
 
     gap: float = 0.0
@@ -35,7 +35,7 @@ class Given:
     swap: float = 0.0
     nll: float | None = 0.0
     non_finite: int = 0
-    ended: int = 24
+    ended: int = 30
     at_once: int = 0
     length: float = 100.0
     repetition: float = 0.1
@@ -141,7 +141,7 @@ def test_a_level_begins_at_its_limit(name: str, which: str) -> None:
 BEYOND: dict[str, dict[str, Any]] = {
     "nll_change": {"nll": 1.2},
     "end_share_change": {"ended": 0},
-    "end_at_once_change": {"at_once": 24},
+    "end_at_once_change": {"at_once": 30},
     "end_log_p_change": {"end_log_p": -9.0},
     "log_temperature": {"log_temperature": 0.5},
     "non_finite": {"non_finite": 1},
@@ -182,7 +182,7 @@ def lying(member: str, where: str) -> Any:
     if member == "length":
         return 100.0 * value
     if member in ("ended", "at_once"):
-        return round(min(max(getattr(Given(), member) + PROMPTS * value, 0), PROMPTS if member == "ended" else 24))
+        return round(min(max(getattr(Given(), member) + PROMPTS * value, 0), PROMPTS if member == "ended" else 30))
     return getattr(Given(), member) + value
 
 
@@ -259,6 +259,19 @@ def test_what_is_shown_has_its_interval_and_no_vote() -> None:
     assert ci is not None
     assert ci[0] < 0.5 < ci[1]
     assert pair.compare().damage.signals["top_token_changes"].reason == "not_measured"
+
+
+def test_a_margin_that_noise_may_have_lowered_raises_nothing() -> None:
+    limit = LIMITS["margin_change"]
+    pair, total = pair_of(Given()), 1.5 * limit.watch
+    levels = []
+    for se in (abs(total) / 1.9, abs(total) / 2.0):
+        found = assess(
+            pair.reference_capture, pair.candidate_capture, pair.evidence, 0, TERMINAL,
+            accounts={"margin": account(total, se)},
+        )  # fmt: skip
+        levels.append(found.signals["margin_change"].level)
+    assert levels == ["none", "watch"]
 
 
 # value and bound
@@ -483,10 +496,10 @@ def test_the_calibration_names_every_limit() -> None:
 
 WORSE = {
     "gap": (0.0, 3.0), "hidden": (0.0, 5.0), "swap": (0.0, 3.0), "nll": (0.0, 5.0), "repetition": (0.0, 1.0),
-    "at_once": (0, 24), "log_temperature": (0.0, 1.1), "non_finite": (0, 3),
+    "at_once": (0, 30), "log_temperature": (0.0, 1.1), "non_finite": (0, 3),
 }  # fmt: skip
 """Members of ``Given`` of which more is worse."""
-BETTER = {"ended": (0, 24), "end_log_p": (-9.0, -0.1)}
+BETTER = {"ended": (0, 30), "end_log_p": (-9.0, -0.1)}
 WORST_FIRST = ("fail", "inconclusive", "warn", "pass")
 
 

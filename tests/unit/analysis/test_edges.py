@@ -437,7 +437,7 @@ def test_profiles_disagree_when_their_centres_are_further_apart_than_the_limit(a
     for apart, said in ((0.0, False), (remarks.APART / 2, False), (remarks.APART * 1.01, True)):
         of = {
             "block_swap": place(at, 0.5),
-            "weights": place(at + direction * apart, 0.5),
+            "function": place(at + direction * apart, 0.5),
             "d_transport": place(None, None),
         }
         assert remark(remarks._of_place(of), "disagree on the place") is said
@@ -460,6 +460,38 @@ def test_contraction_is_told_to_be_underdetermined_by_the_last_node_of_either_si
     changed = tuple(one.model_copy(update={"positions": positions}) if one.layer == layer else one for one in of.layers)
     made = replace(pair, **{side: of.model_copy(update={"layers": changed})}).compare()
     assert remark(made.warnings, "underdetermined") is (layer == 10)
+
+
+def without_alpha(prompts: int, width: int, *, layers: int = 10) -> Pair:
+    """A pair whose last ``layers`` layers have too few ranks for an alpha under 'last', one row for each prompt."""
+    pair = changed_pair(prompts=prompts)
+    sides = {}
+    for side in ("reference", "candidate"):
+        of = getattr(pair, side)
+        short = {"contraction": None, "contraction_reason": "insufficient_rank", "rows": prompts}
+        changed = [
+            one.model_copy(
+                update={"positions": one.positions | {"last": one.positions["last"].model_copy(update=short)}}
+            )
+            for one in of.layers[-layers:]
+        ]
+        model = of.model.model_copy(update={"hidden_size": width})
+        sides[side] = of.model_copy(update={"model": model, "layers": (*of.layers[:-layers], *changed)})
+    return replace(pair, **sides)
+
+
+def test_prompts_that_are_too_few_for_any_contraction_are_told_how_many_would_do() -> None:
+    """64 prompts give 63 ranks at most, of which the default window holds 4..18: 15, and a fit takes 16."""
+    said = [w for w in without_alpha(64, 96).compare().warnings if "no layer can have a contraction" in w]
+    assert len(said) == 1
+    assert "64 prompts give at most 63 ranks, of which window 'bulk' holds 15 where a fit takes 16" in said[0]
+    enough = int(said[0].split("from ")[1].split(" prompts")[0])
+    held = [last - first + 1 for first, last in (window_ranks(enough - k)["bulk"] for k in (1, 2))]
+    assert held[0] >= 16 > held[1]
+    assert remark(without_alpha(32, 40).compare().warnings, "40 dimensions are too few")
+    # With enough ranks, or an alpha somewhere, it is not the number of prompts.
+    for pair in (without_alpha(96, 96), without_alpha(64, 96, layers=3)):
+        assert not remark(pair.compare().warnings, "no layer can have a contraction")
 
 
 @pytest.mark.parametrize("significant", [True, False])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from spinal.analysis.localization import localize, smallest_window, soft_threshold, terminal_window
+from spinal.analysis.uncertainty import thresholded_interval
 
 
 @pytest.mark.parametrize(
@@ -96,3 +97,24 @@ def test_intervals_hold_the_value_and_the_peak_has_support() -> None:
 def test_soft_thresholding_takes_one_error_off_either_sign() -> None:
     found = soft_threshold(np.array([0.5, -0.5, 0.1, np.nan]), np.array([0.2, 0.2, 0.2, 0.2]))
     assert found == pytest.approx([0.3, 0.3, 0.0, 0.0])
+
+
+def test_the_interval_of_a_thresholded_place_reaches_to_the_place_without_the_threshold() -> None:
+    generator = np.random.default_rng(4)
+    noise = 0.01 * generator.standard_normal((400, 1))
+    drawn = 0.5 + noise - noise.mean()
+    low, high = thresholded_interval(np.array([0.5]), np.array([0.6]), drawn, 0.0, 0.61)
+    se = float(drawn.std(ddof=1))
+    assert (low[0], high[0]) == (pytest.approx(0.5 - 1.96 * se), pytest.approx(min(0.6 + 1.96 * se, 0.61)))
+    # Draws that lie .03 below the value tell of a truth as far above it.
+    low, high = thresholded_interval(np.array([0.5]), np.array([0.5]), drawn - 0.03, 0.0, 1.0)
+    assert (low[0], high[0]) == (pytest.approx(0.5 - 1.96 * se), pytest.approx(0.53 + 1.96 * se))
+    profile, plain = np.array([0.0, 1.0, 0.2, 0.0]), np.array([0.3, 1.3, 0.5, 0.3])
+    replicates = np.maximum(profile + 0.05 * generator.standard_normal((400, 4)), 0.0)
+    place, apart = (localize(profile, replicates, (3, 4), clipped=True, plain=known) for known in (plain, None))
+    truth = localize(plain, None, (3, 4))
+    for member in ("center", "terminal_share"):
+        without = getattr(truth, member)
+        assert place.ci[member][0] <= without <= place.ci[member][1]
+        assert not apart.ci[member][0] <= without <= apart.ci[member][1]
+        assert place.ci[member][0] <= getattr(place, member) <= place.ci[member][1]

@@ -82,9 +82,11 @@ def test_every_category_is_counted_by_measurement() -> None:
         )
         for side in (pair.reference_capture, pair.candidate_capture)
     ]
+    places = ("embeddings", *(f"block {block + 1}" for block in range(BLOCKS)), "read-out")
+    path = np.zeros((3, len(places) + 1))
     account = AccountEvidence(
-        read_out="kl", places=(), prompts=np.array([0, 31, 32]), forward=np.empty((3, 1)), backward=np.empty((3, 1)),
-        identical=np.empty(0, dtype=bool),
+        read_out="kl", places=places, prompts=np.array([0, 31, 32]), forward=path, backward=path,
+        identical=np.zeros(len(places), dtype=bool),
     )  # fmt: skip
     evidence = replace(pair.evidence, accounts=(account,))
     result = replace(pair, reference_capture=sides[0], candidate_capture=sides[1], evidence=evidence).compare()

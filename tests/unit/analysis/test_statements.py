@@ -118,6 +118,18 @@ PAIRS: dict[str, tuple[Comparison, list[str], list[str]]] = {
          "the same weights compute something else", "spread over the depth"],
         ["there is no change to place", "bit-identical", "No block", "is exactly 0"],
     ),
+    "equal tensors that are called otherwise, by no setting that is known": (
+        content(profile((3, 9))).model_copy(update={"layers": tuple(
+            layer.model_copy(update={
+                "weight_change": 0.0 if layer.layer else None,
+                "block_swap": Estimate(value=0.3 * (3 <= layer.layer <= 9)) if layer.layer else layer.block_swap,
+            })
+            for layer in content().layers
+        )}),
+        ["Both sides hold the same weights",
+         "The change in what blocks compute is spread over the changed blocks, 3-9"],
+        ["there is no change to place", "bit-identical", "No block", "is exactly 0"],
+    ),
     "rope, where block swap was not measured so": (
         content(identical=True, settings=[ROPE], unchanged=()),
         ["No block computes anything else than in the reference; outside the blocks, "

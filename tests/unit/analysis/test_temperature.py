@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pytest
 from scipy.optimize import minimize_scalar
 
-from spinal.analysis.temperature import LOG_TAU, fitted_log_temperature, log_temperatures
+from spinal.analysis.temperature import LOG_TAU, fitted_log_temperature
 from spinal.documents.capture import TEMPERATURES
 
 Array = npt.NDArray[np.float64]
@@ -67,8 +67,8 @@ def test_draws_are_means_over_their_prompts() -> None:
     curves = np.stack([1.0 + (LOG_TAU - 0.2) ** 2, 3.0 + 2.0 * (LOG_TAU + 0.4) ** 2])
     shares = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
     # Of the two parabolas together: (0.2 * 1 - 0.4 * 2) / 3.
-    np.testing.assert_allclose(log_temperatures(curves, shares), [0.2, -0.4, -0.2], atol=1e-9)
-    assert float(log_temperatures(curves, shares[2])) == pytest.approx(-0.2, abs=1e-9)
+    np.testing.assert_allclose(fitted_log_temperature(shares @ curves), [0.2, -0.4, -0.2], atol=1e-9)
+    assert float(fitted_log_temperature(shares[2] @ curves)) == pytest.approx(-0.2, abs=1e-9)
 
 
 def test_the_grid_is_even_and_holds_the_models_own_temperature() -> None:

@@ -1,20 +1,17 @@
 """The default policy, rule by rule: what it decides and what it says about why."""
 
-import numpy as np
 import pytest
 
 from spinal.analysis.damage.limits import LIMITS
 from spinal.analysis.damage.panel import agreed
 from spinal.analysis.damage.signals import level_of, measured, not_asked, unmeasured
-from spinal.analysis.localization import localize
-from spinal.documents.comparison import Damage, DamageSignal, Localization, Verdict
+from spinal.documents.comparison import Damage, DamageSignal, Statement, Verdict
 from spinal.policy.decide import decide
 from spinal.policy.rules import Facts
 from spinal.policy.words import LOOKS, MEANINGS, sentence
 
-LATE = localize(np.array([0.0, 0.0, 3.0, 1.0]), None, (3, 4))
-NOWHERE = localize(np.zeros(4), None, (3, 4))
-HERE = "80% of the change in what blocks compute sits in blocks 3-4 (shown, not judged)"
+HERE = "blocks 3-4 compute something else"
+SAID = Statement(about="block_swap", kind="band", text=HERE)
 
 
 STANDING = {
@@ -37,9 +34,9 @@ def at(
     return found.model_copy(update={"watch": watch, "damaged": damaged, "level": level})
 
 
-def verdict(*, place: Localization = LATE, identical: bool = False, **signals: DamageSignal) -> Verdict:
+def verdict(*, said: tuple[Statement, ...] = (SAID,), **signals: DamageSignal) -> Verdict:
     damage = Damage(level=agreed({"nll_change": at("nll_change", 0.0)} | signals), signals=signals, calibration="")
-    return decide(Facts(damage, {"block_swap": place}, identical))
+    return decide(Facts(damage, said))
 
 
 def test_the_reason_of_a_failure_comes_first_in_words_and_with_the_limit() -> None:
@@ -141,10 +138,5 @@ def test_a_quiet_panel_passes_whatever_its_shown_signals_are() -> None:
 @pytest.mark.parametrize("value", [0.0, 0.5, 5.0])
 def test_a_signature_is_said_and_never_judged(value: float) -> None:
     signal = at("nll_change", value)
-    outcomes = {verdict(place=place, nll_change=signal).outcome for place in (LATE, NOWHERE)}
-    assert len(outcomes) == 1
+    assert len({verdict(said=said, nll_change=signal).outcome for said in ((SAID,), ())}) == 1
     assert verdict(nll_change=signal).reasons[-1] == HERE
-    nowhere = verdict(place=NOWHERE, nll_change=signal).reasons[-1]
-    assert nowhere == "no block computes anything else than in the reference"
-    same = verdict(place=NOWHERE, identical=True, nll_change=signal).reasons[-1]
-    assert same == "both sides hold the same weights: there is no change to place"
