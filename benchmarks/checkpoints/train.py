@@ -57,7 +57,7 @@ RECIPES: dict[str, Recipe] = {
     "dpo-second-seed": Recipe("good", "dpo", replace(DPO, seed=1)),
     "sft-twin": Recipe("good", "sft", Run(lr=2e-4, steps=30, batch=16, falling=True)),
     "early-stop": Recipe("good", "dpo", replace(DPO, steps=10)),
-    "dpo-flipped": Recipe("bad", "dpo", replace(DPO, flipped=True, falling=False)),
+    "dpo-flipped": Recipe("bad", "dpo", Run(lr=5e-4, steps=40, batch=8, flipped=True)),
     "dpo-overoptimised": Recipe("bad", "dpo", replace(DPO, lr=1e-3, steps=50)),
     "dpo-broken": Recipe("bad", "dpo", Run(lr=2e-2, steps=24, batch=8, clip=None)),
 }
