@@ -182,9 +182,8 @@ def compare(
     -------
     Comparison
         Every difference layer by layer with 95% intervals over prompts; what carries the change, part by part
-        (``accounts``), beside where blocks compute something else (``localization``), both in words (``statements``);
-        the damage panel, controls and a verdict. See ``docs/method.md``. With preference pairs among the prompts there
-        is an account of the preference margin, with refusals one of these.
+        (``accounts``; of the margin, too, with preference pairs), beside what computes something else
+        (``localization``), both in words (``statements``); damage, controls, a verdict. See ``docs/method.md``.
 
     Raises
     ------
@@ -201,10 +200,8 @@ def compare(
     >>> prompts = [f"Human: how do I plant tree number {n}?" for n in range(24)]
     >>> pair = "examples/checkpoints/sft", "examples/checkpoints/dpo-short"
     >>> found = spinal.compare(*pair, prompts=prompts, max_tokens=16, lens_positions=2, swap_prompts=8)
-    >>> found.identical, len(found.layers)
-    (False, 25)
-    >>> low, high = found.layers[24].block_swap.ci
-    >>> low <= found.layers[24].block_swap.value <= high
+    >>> swapped = found.layers[24].block_swap
+    >>> swapped.ci[0] <= swapped.value <= swapped.ci[1]
     True
 
     Two traces, without the checkpoints:

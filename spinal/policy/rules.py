@@ -16,13 +16,16 @@ from spinal.documents.comparison import (
     DamageSignal,
     Looked,
     Outcome,
+    SettingDifference,
     Statement,
 )
 from spinal.policy.words import LOOKS, sentence
 
 MARGIN = "margin_change"
 NAMED = 8
-"""Categories of which a remark names so many at most."""
+"""Categories or settings of which a reason names so many at most."""
+SAME_OUTPUT = 5e-3
+"""Radians at node D within which two models say the same: what rounding in 16 bits makes of one model."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,12 @@ class Facts:
     statements: tuple[Statement, ...] = ()
     """Where the change sits, in words: shown, and not judged."""
     looked_at: tuple[Looked, ...] = ()
+    settings: tuple[SettingDifference, ...] = ()
 
     @classmethod
     def of(cls, content: ComparisonContent) -> "Facts":
         """Those of a comparison, of earlier releases, too: what they do not hold is empty."""
-        return cls(content.damage, said(content), content.looked_at)
+        return cls(content.damage, said(content), content.looked_at, content.settings)
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,18 @@ def _raised(facts: Facts) -> Finding | None:
     if not reasons and facts.damage.level == "watch" and not _raised_margin(facts):
         reasons = ("a damage signal is raised",)
     return Finding("warn", reasons) if reasons else None
+
+
+def _settings(facts: Facts) -> Finding | None:
+    """Another configuration that computes something else: whoever changed it, it was not trained."""
+    gap = facts.damage.signals.get("gap")
+    if gap is None or gap.value is None or gap.value <= SAME_OUTPUT:
+        return None
+    named = [f"{s.key}: {s.reference} -> {s.candidate}" for s in facts.settings if s.computes]
+    more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
+    return (
+        Finding("warn", (f"computes under another configuration: {', '.join(named[:NAMED])}{more}",)) if named else None
+    )
 
 
 def _unmeasured(facts: Facts) -> Finding | None:
@@ -179,6 +195,7 @@ RULES: dict[str, Rule] = {
         Rule("margin", "does it still prefer the answers that it should, where pairs were given?", _margin),
         Rule("agreement", "do signals that only warn agree, while text is predicted worse?", _together),
         Rule("raised", "is any signal worth a look?", _raised),
+        Rule("settings", "does it compute under the configuration of the reference?", _settings),
         Rule("damage_measured", "was every damage signal that votes measured, and surely enough?", _unmeasured),
         Rule("not_looked_at", "what does the verdict not cover?", _not_looked_at),
     )

@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 
-from spinal.documents.comparison import Comparison, Damage, DamageSignal, Looked, Statement, Verdict
+from spinal.documents.comparison import Comparison, Damage, DamageSignal, Looked, SettingDifference, Statement, Verdict
 from spinal.policy.decide import POLICY, QUIET, decide, judged
 from spinal.policy.rules import RULES, Facts, Finding, Outcome, Rule
 from tests.support.fabricated import changed_pair
@@ -56,6 +56,7 @@ def test_rules_are_called_as_the_contract_calls_them() -> None:
         "margin": "does it still prefer the answers that it should, where pairs were given?",
         "agreement": "do signals that only warn agree, while text is predicted worse?",
         "raised": "is any signal worth a look?",
+        "settings": "does it compute under the configuration of the reference?",
         "damage_measured": "was every damage signal that votes measured, and surely enough?",
         "not_looked_at": "what does the verdict not cover?",
     }
@@ -98,6 +99,27 @@ def test_categories_without_enough_scored_prompts_are_named() -> None:
     said = " ".join(decide(replace(FACTS["pass"], looked_at=many)).reasons)
     assert "'c7' (0 of 8) and 3 more" in said
     assert "'c8'" not in said
+
+
+def of_gap(gap: float | None, *, computes: bool) -> Facts:
+    one = signal("none").model_copy(update={"value": gap})
+    rope = SettingDifference(
+        part="configuration", key="rope_theta", reference="10000.0", candidate="500.0", computes=computes
+    )
+    return Facts(Damage(level="none", signals={"gap": one}, calibration="c"), (SAID,), settings=(rope,))
+
+
+@pytest.mark.parametrize(
+    ("gap", "computes", "outcome"),
+    [(0.29, True, "warn"), (0.29, False, "pass"), (0.001, True, "pass"), (None, True, "pass")],
+)
+def test_another_configuration_that_computes_something_else_is_worth_a_look(
+    gap: float | None, computes: bool, outcome: str
+) -> None:
+    found = RULES["settings"].judge(of_gap(gap, computes=computes))
+    assert (found.outcome if found else "pass") == outcome
+    if found is not None:
+        assert found.reasons == ("computes under another configuration: rope_theta: 10000.0 -> 500.0",)
 
 
 def test_statements_are_the_place_of_the_change_where_there_are_any() -> None:
