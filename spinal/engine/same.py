@@ -26,7 +26,8 @@ class Same:
     """What two sessions share, told on ``mine`` and ``other``: both sides' :func:`spinal.engine.walk.prepare` of the
     same batches. D blocks; nothing is run twice.
 
-    Members that look at a block need it resident on both sides; :meth:`settled` looks at all of them.
+    Members that look at a block need it resident on both sides, the first time: :meth:`look_at` looks at all that is
+    asked of one, :meth:`settled` at all blocks.
     """
 
     def __init__(self, ours: Session, theirs: Session, mine: Sequence[Prepared], other: Sequence[Prepared]) -> None:
@@ -124,8 +125,13 @@ class Same:
         ours, theirs = self._ours.anatomy, self._theirs.anatomy
         for index in range(self.depth):
             with ours.resident(index), theirs.resident(index):
-                self.block_tensors(index), self.block_settings(index), self.block_arguments(index)
+                self.look_at(index)
         return self
+
+    def look_at(self, index: int) -> None:
+        """Settle all that is asked of block ``index`` (from 0), resident on both sides."""
+        for tell in (self.block_tensors, self.block_settings, self.block_arguments):
+            tell(index)
 
     @property
     def configuration(self) -> bool:

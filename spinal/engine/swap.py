@@ -69,6 +69,8 @@ def block_swap(ours: Session, theirs: Session, span: tuple[float, float]) -> Swa
         swapped: list[Tensor] = []
         with reference.resident(block), candidate.resident(block):
             after = [run_block(reference, block, hidden[i], item.calls[block]) for i, item in enumerate(mine)]
+            # Whether the configurations differ asks for all of it, when a streamed block is gone.
+            same.look_at(block)
             if not same.block(block):
                 swapped = [run_block(candidate, block, hidden[i], item.calls[block]) for i, item in enumerate(other)]
         if swapped:

@@ -15,7 +15,7 @@ from spinal.checkpoints.resolve import resolve_reference
 from spinal.engine.reporter import Reporter
 from spinal.engine.same import Same, identical_places
 from spinal.engine.session import Session, Setup, open_pair
-from spinal.engine.swap import block_swap
+from spinal.engine.swap import SwapResult, block_swap
 from spinal.engine.walk import prepare
 from spinal.profile import MeasurementProfile
 from spinal.progress import ignore_progress, never_cancelled
@@ -201,3 +201,24 @@ def test_a_model_is_the_same_as_itself_without_a_look(tiny: Tiny) -> None:
         prepared = [prepare(side.anatomy, side.batches(), side.source) for side in (ours, theirs)]
         same = Same(ours, theirs, *prepared).settled()
     assert same.places().tolist() == [True] * (BLOCKS + 2)
+
+
+def test_streamed_blocks_of_other_weights_and_settings_are_told_while_they_are_in_memory(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    """Whether the configurations differ in what they compute is told by running blocks, which a stream lets go of."""
+    moved = with_weights(tiny("llama"), tmp_path / "moved", lambda name, t: t * 1.01 if ".layers." in name else t)
+    # Keys that only say something of blocks or of nothing: neither embeddings nor read-outs settle the question.
+    for number, (key, value) in enumerate((("hidden_act", "relu"), ("attention_bias_note", "x"))):
+        other = tmp_path / f"other-{number}"
+        shutil.copytree(moved, other)
+        config = json.loads((other / "config.json").read_text()) | {key: value}
+        (other / "config.json").write_text(json.dumps(config))
+        whole, streamed = (swapped(tiny("llama"), other, stream=stream) for stream in (False, True))
+        assert whole.places.tolist() == streamed.places.tolist()
+        np.testing.assert_array_equal(whole.rho, streamed.rho)
+
+
+def swapped(reference: Path, candidate: Path, **knobs: Any) -> SwapResult:
+    with torch.inference_mode():
+        return block_swap(*opened(reference, candidate, **knobs), (0.0, 1.0))
