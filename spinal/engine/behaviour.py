@@ -135,11 +135,15 @@ def _settled(session: Session, prompts: list[Ids], steps: int, ends: frozenset[i
     The first pass reads proposals to their ends only. All later ones are of one shape, so that rounding, too, depends
     on what came before alone, and none undoes what another settled.
     """
-    found = _proposed(session, prompts, [()] * len(prompts), steps, ends)
+    # From a stream the cache would read the whole model once for every token, and so does a pass over all prompts.
+    proposals = PROPOSALS if session.anatomy.store is None else 0
+    found: list[Ids] = [(0,) * steps] * len(prompts)
+    if proposals:
+        found = _proposed(session, prompts, [()] * len(prompts), steps, ends)
     # After the last proposal every pass settles a token; accelerators that add up in any order may undo one.
     for turn in range(1, PROPOSALS + steps + 1):
         counting = [ids[: _before_end(ids, ends) + 1] for ids in found]
-        read = _most_likely(session, prompts, counting if turn == 1 else found)
+        read = _most_likely(session, prompts, counting if turn == 1 and proposals else found)
         known: dict[int, Ids] = {}
         for row, (mine, best) in enumerate(zip(counting, read, strict=True)):
             wrong = next((place for place, (a, b) in enumerate(zip(mine, best, strict=False)) if a != b), None)
@@ -148,7 +152,7 @@ def _settled(session: Session, prompts: list[Ids], steps: int, ends: frozenset[i
                 found[row] = (*best, *found[row][len(best) :])
         if not known:
             break
-        if turn < PROPOSALS:
+        if turn < proposals:
             again = _proposed(session, [prompts[row] for row in known], list(known.values()), steps, ends)
             for row, proposed in zip(known, again, strict=True):
                 found[row] = proposed

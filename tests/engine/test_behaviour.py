@@ -19,6 +19,7 @@ from spinal.engine.behaviour import Greedy, continue_greedily
 from spinal.engine.ending import end_ids
 from spinal.engine.reporter import Reporter
 from spinal.engine.session import Session, Setup, open_session
+from spinal.engine.stream import BlockStore
 from spinal.profile import MeasurementProfile
 from spinal.progress import ignore_progress, never_cancelled
 from spinal.prompts.sets import PromptSet
@@ -263,6 +264,23 @@ def test_streamed_is_whole(tiny: Tiny, few: PromptSet) -> None:
     folder = tiny("llama")
     whole, streamed = (continued(opened(folder, few, stream=stream)) for stream in (False, True))
     assert whole.tokens == streamed.tokens
+
+
+def test_from_a_stream_no_more_than_one_read_of_the_model_is_made_for_a_token(
+    tiny: Tiny, few: PromptSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many batches the prompts make: with a cache every batch would read the whole model for every token."""
+    session = opened(tiny("llama"), few, stream=True, batch_size=2)
+    entered: list[int] = []
+    original = BlockStore.resident
+
+    def counting(store: BlockStore, index: int) -> Any:
+        entered.append(index)
+        return original(store, index)
+
+    monkeypatch.setattr(BlockStore, "resident", counting)
+    assert len(continued(session).tokens) == session.profile.greedy_prompts > 2
+    assert 0 < entered.count(0) <= session.profile.greedy_tokens + 1
 
 
 def test_a_capture_keeps_all_of_it(tiny: Tiny, few: PromptSet, traced: Traced) -> None:
