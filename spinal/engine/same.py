@@ -14,7 +14,7 @@ import torch
 from spinal.checkpoints.settings import differing_keys
 from spinal.engine.classes import text_modules
 from spinal.engine.session import Session
-from spinal.engine.values import same_settings, same_tensors, same_value
+from spinal.engine.values import same_rows, same_settings, same_tensors, same_value
 from spinal.engine.walk import Prepared, run_block
 
 BoolArray = npt.NDArray[np.bool_]
@@ -89,7 +89,7 @@ class Same:
         mine, other = (_ahead_of_blocks(side) for side in (self._ours, self._theirs))
         return self._one_model or (
             mine.keys() == other.keys()
-            and all(_same_rows(mine[name], other[name], shared) for name in mine)
+            and all(same_rows(mine[name], other[name], shared) for name in mine)
             and same_tensors(*(side.loaded.model.get_input_embeddings() for side in self._sides), shared=shared)
         )
 
@@ -186,9 +186,3 @@ def _ahead_of_blocks(session: Session) -> dict[str, torch.Tensor]:
     later = {id(p) for part in (anatomy.blocks, *anatomy.readout, anatomy.head) for p in part.parameters()}
     text = {id(p) for module in text_modules(model) for p in module.parameters(recurse=False)}
     return {name: p for name, p in model.named_parameters() if id(p) in text - later}
-
-
-def _same_rows(mine: torch.Tensor, other: torch.Tensor, shared: int) -> bool:
-    if mine.shape[:1] != other.shape[:1]:
-        mine, other = mine[:shared], other[:shared]
-    return mine.dtype == other.dtype and torch.equal(mine, other.to(mine.device))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import PreTrainedConfig
@@ -80,6 +81,8 @@ def _named(function: Any) -> tuple[str, str]:
 
 
 def _same_object(mine: Any, other: Any, seen: frozenset[tuple[int, int]]) -> bool:
+    if isinstance(mine, np.ndarray):
+        return mine.dtype == other.dtype and np.array_equal(mine, other)
     if mine == other:
         return True
     return bool(getattr(mine, "__dict__", None)) and same_value(vars(mine), vars(other), seen)
@@ -89,10 +92,11 @@ def same_tensors(mine: nn.Module, other: nn.Module, *, shared: int | None = None
     """Whether two modules hold bit for bit the same parameters and stored buffers; of those of which they have not
     equally many rows, the first ``shared``."""
     ours, theirs = mine.state_dict(), other.state_dict()
-    return ours.keys() == theirs.keys() and all(_same_rows(ours[name], theirs[name], shared) for name in ours)
+    return ours.keys() == theirs.keys() and all(same_rows(ours[name], theirs[name], shared) for name in ours)
 
 
-def _same_rows(mine: torch.Tensor, other: torch.Tensor, shared: int | None) -> bool:
+def same_rows(mine: torch.Tensor, other: torch.Tensor, shared: int | None) -> bool:
+    """Whether two tensors are the same, bit for bit; where they have not equally many rows, their first ``shared``."""
     if shared is not None and mine.shape[:1] != other.shape[:1]:
         mine, other = mine[:shared], other[:shared]
     return mine.dtype == other.dtype and torch.equal(mine, other.to(mine.device))

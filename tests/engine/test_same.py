@@ -16,6 +16,7 @@ from spinal.engine.reporter import Reporter
 from spinal.engine.same import Same, identical_places
 from spinal.engine.session import Session, Setup, open_pair
 from spinal.engine.swap import SwapResult, block_swap
+from spinal.engine.values import same_value
 from spinal.engine.walk import prepare
 from spinal.profile import MeasurementProfile
 from spinal.progress import ignore_progress, never_cancelled
@@ -217,6 +218,13 @@ def test_streamed_blocks_of_other_weights_and_settings_are_told_while_they_are_i
         whole, streamed = (swapped(tiny("llama"), other, stream=stream) for stream in (False, True))
         assert whole.places.tolist() == streamed.places.tolist()
         np.testing.assert_array_equal(whole.rho, streamed.rho)
+
+
+def test_arrays_that_a_module_carries_are_compared_by_what_they_hold() -> None:
+    """``==`` of arrays is no yes or no."""
+    assert same_value({"slopes": np.arange(3.0)}, {"slopes": np.arange(3.0)})
+    for other in (np.arange(1.0, 4.0), np.arange(2.0), np.arange(3), [0.0, 1.0, 2.0]):
+        assert not same_value({"slopes": np.arange(3.0)}, {"slopes": other})
 
 
 def swapped(reference: Path, candidate: Path, **knobs: Any) -> SwapResult:
