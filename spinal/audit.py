@@ -353,10 +353,12 @@ def _control_accounts(
     ports: Ports,
     prompts: PromptSet | str | None,
     show: ProgressSink,
-) -> tuple[AccountEvidence, ...]:
-    """What carries the control's change from the reference; nothing where a checkpoint is not at hand."""
-    if reference.checkpoint is None or control.checkpoint is None or not profile.stitch_prompts:
+) -> tuple[AccountEvidence, ...] | None:
+    """What carries the control's change from the reference; None where a checkpoint is not at hand."""
+    if not profile.stitch_prompts:
         return ()
+    if reference.checkpoint is None or control.checkpoint is None:
+        return None
     with hold(reference.checkpoint) as ours, hold(control.checkpoint) as theirs:
         for held, side in ((ours, reference), (theirs, control)):
             _require_traced(held, side.trace, ports, show)

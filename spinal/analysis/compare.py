@@ -47,15 +47,15 @@ def compare(
     provenance: Provenance,
     *,
     control: tuple[Trace, Capture] | None = None,
-    control_accounts: tuple[AccountEvidence, ...] = (),
+    control_accounts: tuple[AccountEvidence, ...] | None = (),
     edition: Edition = PRESENT,
 ) -> ComparisonContent:
     """Everything known about the difference candidate - reference.
 
     ``profile`` must have the fingerprint of both traces; its comparison knobs (draws, seed, terminal
     fraction, weights) apply. ``control`` is a checkpoint that the caller names as one, measured like the candidate;
-    ``control_accounts`` are what carries its own change from the reference.
-    Where ``evidence`` is absent, whatever rests on it is null with its reason, and the digest says so, too.
+    ``control_accounts`` are what carries its own change from the reference, None where its checkpoint is not at hand.
+    Where ``evidence`` is absent, whatever rests on it is null with its reason. What is absent, the digest says, too.
     ``edition`` is the one that the comparison is called by.
     Raises FingerprintMismatch or TracesNotComparable before anything is computed.
     """
@@ -65,7 +65,7 @@ def compare(
         check_capture(*control, profile)
     check_belonging(reference, reference_capture, evidence, profile)
     check_belonging(candidate, candidate_capture, evidence, profile)
-    check_accounts(reference, (*evidence.accounts, *evidence.noise_accounts, *control_accounts))
+    check_accounts(reference, (*evidence.accounts, *evidence.noise_accounts, *(control_accounts or ())))
     shares = draw_shares(reference.prompt_set.count, profile.bootstrap_draws, profile.seed)
     pair = Pair(
         reference=reference,
@@ -87,7 +87,7 @@ def _content(
     pair: Pair,
     provenance: Provenance,
     control: tuple[Trace, Capture] | None,
-    control_accounts: tuple[AccountEvidence, ...],
+    control_accounts: tuple[AccountEvidence, ...] | None,
 ) -> ComparisonContent:
     """All but the statements, which are made from it."""
     reference, candidate, evidence, edition = pair.reference, pair.candidate, pair.evidence, pair.edition
@@ -97,7 +97,7 @@ def _content(
     scores = score(pair, profiles)
     nulls = _nulls(pair, profiles, scores, control)
     frame = _frame(pair)
-    carried = what_carries(pair, control_accounts, frame)
+    carried = what_carries(pair, control_accounts or (), frame)
     damage = assess(
         pair.reference_capture,
         pair.candidate_capture,
@@ -114,6 +114,7 @@ def _content(
             pair.profile,
             control[0].digest if control else None,
             without_evidence=evidence.absent,
+            without_control_accounts=control_accounts is None,
             settings=evidence.settings,
             edition=edition,
         ),
@@ -155,15 +156,17 @@ def comparison_digest(
     control_digest: str | None = None,
     *,
     without_evidence: str | None = None,
+    without_control_accounts: bool = False,
     settings: Sequence[Difference] = (),
     edition: Edition = PRESENT,
 ) -> str:
     """Identity of a comparison: its traces, the scorer and every knob. One made ``without_evidence``, for that reason,
-    is another comparison than the whole one. Of the ``settings`` on which both sides differ, those enter that their
-    weights digests do not hold: the same weights may lie beside other ones elsewhere."""
+    or ``without_control_accounts`` is another comparison than the whole one. Of the ``settings`` on which both sides
+    differ, those enter that their weights digests do not hold: the same weights may lie beside other ones elsewhere."""
     beside = [asdict(each) for each in settings if each.part != "configuration" and edition != FORMER]
     return digest_of(
         ({} if without_evidence is None else {"without_evidence": without_evidence})
+        | ({"without_control_accounts": True} if without_control_accounts else {})
         | ({"settings": beside} if beside else {})
         | {
             "schema": "spinal.comparison/1",

@@ -91,6 +91,22 @@ def test_a_pair_is_traced_side_by_side_and_compared_once(
     assert result.control is not None
 
 
+def test_a_control_whose_checkpoint_is_not_at_hand_makes_another_comparison(
+    ports: Ports, sides: tuple[Checkpoint, Checkpoint], asked: Callable[[], list[tuple[str, str]]]
+) -> None:
+    """What carries its change is missing then, and two documents of one digest would differ."""
+    reference, candidate = trace_both(sides, ports)
+    digests = {}
+    for knobs in ({}, {"stitch_prompts": 0}):
+        profile = PROFILE.model_copy(update=knobs)
+        for control in (reference, replace(reference, checkpoint=None)):
+            found = compare_traces(reference, candidate, profile, ports=ports, prompts=PROMPTS, control=control)
+            digests[len(digests)] = found.digest
+    assert digests[0] != digests[1]
+    assert digests[2] == digests[3], "no accounts were asked for"
+    assert [what for what, _ in asked()].count("account") == 1
+
+
 def test_a_kept_trace_is_not_measured_again_and_carries_the_names_of_today(
     ports: Ports, sides: tuple[Checkpoint, Checkpoint], asked: Callable[[], list[tuple[str, str]]], tmp_path: Path
 ) -> None:

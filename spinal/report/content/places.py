@@ -114,7 +114,9 @@ def _account_note(result: Comparison, account: Account) -> str:
             f"{100 * account.localization.terminal_share_null:.0f}% of the blocks' sum. "
         )
     )
-    floor = "" if account.floor is None else f"Rounding reaches {number(account.floor, 2)} nats. "
+    floor = (
+        "" if account.floor is None else f"Placed from {number(account.floor, 2)} nats, ten times what rounding does. "
+    )
     remarks = " ".join(remark[:1].upper() + remark[1:].removesuffix(".") + "." for remark in account.remarks)
     return (
         f"{why}phi: what a place carries of the total when it is exchanged, mean of both orders of exchange; the parts "
