@@ -127,18 +127,18 @@ def _read_batch(
     """Which of the read-out's rows lie in this batch (k,), and their values under every mixture (mixtures, k)."""
     row_of = {member: row for row, member in enumerate(batch.members)}
     rows = np.flatnonzero(np.isin(read.sequence, batch.members))
-    lines = torch.tensor([row_of[member] for member in read.sequence[rows].tolist()])
+    lines = torch.tensor([row_of[member] for member in read.sequence[rows].tolist()], dtype=torch.long)
     positions = torch.from_numpy(read.position[rows])
-    device = made.session.device
-    groups: list[tuple[Readout, list[Tensor]]] = []
+    groups: list[tuple[Readout, Tensor]] = []
     order: list[Mixture] = []
     for ending in dict.fromkeys((mixture[0], mixture[-1]) for mixture in made.plan.mixtures):
         members = [mixture for mixture in made.plan.mixtures if (mixture[0], mixture[-1]) == ending]
-        gathered = [states[mixture[:-1]][lines, positions].to(device) for mixture in members]
+        # Answers of a batch under all mixtures are too much for some accelerators: they stay where states wait.
+        gathered = torch.stack([states[mixture[:-1]][lines, positions] for mixture in members])
         groups.append((made.hybrids.readout(*ending), gathered))
         order += members
-    targets = None if read.targets is None else torch.from_numpy(read.targets[rows]).to(device)
-    found = read_rows([(readout, torch.stack(part)) for readout, part in groups], targets, made.reporter.check)
+    targets = None if read.targets is None else torch.from_numpy(read.targets[rows]).to(made.session.device)
+    found = read_rows(groups, targets, made.reporter.check)
     return rows, found[[order.index(mixture) for mixture in made.plan.mixtures]]
 
 

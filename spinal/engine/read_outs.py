@@ -48,13 +48,14 @@ class ReadOut:
 def read_rows(groups: Sequence[tuple[Readout, Tensor]], targets: Tensor | None, check: Callable[[], None]) -> Array:
     """(S, K) of residuals (S_g, K, d) seen through their read-outs, states numbered over all groups in order: the
     log-probability of ``targets`` (K,), or without them KL(state 0 || state) in nats. A state that is bit for bit state
-    0 under its read-out has a KL of exactly 0. ``check`` is called between pieces, and leaves by raising."""
+    0 under its read-out has a KL of exactly 0. Residuals may lie in host memory: those of a piece are moved to where
+    the heads are. ``check`` is called between pieces, and leaves by raising."""
     states, rows = sum(part.shape[0] for _, part in groups), groups[0][1].shape[1]
-    at_once = max(1, ROWS_AT_ONCE // states)
+    at_once, device = max(1, ROWS_AT_ONCE // states), groups[0][0].anatomy.head_weight.device
     pieces = []
     for start in range(0, rows, at_once):
         check()
-        piece = [(readout, part[:, start : start + at_once]) for readout, part in groups]
+        piece = [(readout, part[:, start : start + at_once].to(device)) for readout, part in groups]
         pieces.append(_read_piece(piece, None if targets is None else targets[start : start + at_once]))
     return torch.cat(pieces, dim=1).cpu().numpy() if pieces else np.empty((states, 0))
 

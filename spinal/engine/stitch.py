@@ -155,6 +155,8 @@ def _passed(
     device = hybrids.reference.device
     after = {}
     for end in ends:
+        # A block of a large model under all mixtures takes minutes.
+        hybrids.reference.reporter.check()
         call = prepared[end[:2]][at].calls[index]
         hidden = before[end[:-1]].to(device)
         after[end] = hybrids.run(end[0], end[-1], index, hidden, call).cpu()

@@ -22,7 +22,7 @@ from spinal.checkpoints.resolve import resolve_reference
 from spinal.documents.evidence import AccountEvidence
 from spinal.engine import stitch
 from spinal.engine.api import gather_accounts
-from spinal.engine.hybrids import embedding_tensors, tensors_of
+from spinal.engine.hybrids import Hybrids, embedding_tensors, tensors_of
 from spinal.engine.place_accounts import account_of_noise
 from spinal.engine.reporter import Reporter
 from spinal.engine.session import Session, Setup, open_pair
@@ -353,6 +353,22 @@ def test_progress_rises_and_a_cancelled_account_stops(tiny: Tiny, asked: PromptS
     assert sum(each.phase == "accounts" for each in told) == 1
 
 
+def test_a_block_is_left_before_all_mixtures_have_passed_it(
+    tiny: Tiny, asked: PromptSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed: list[int] = []
+    original = Hybrids.run
+
+    def counting(hybrids: Hybrids, configuration: str, tensors: str, index: int, *rest: Any) -> torch.Tensor:
+        passed.append(index)
+        return original(hybrids, configuration, tensors, index, *rest)
+
+    monkeypatch.setattr(Hybrids, "run", counting)
+    with pytest.raises(Cancelled, match="accounts"):
+        accounts(tiny("llama"), tiny("llama", seed=1), asked, cancelled=lambda: bool(passed))
+    assert passed == [0]
+
+
 def test_a_control_is_accounted_for_beside_the_candidate(tiny: Tiny, asked: PromptSet, tmp_path: Path) -> None:
     folders = [tiny("llama"), changed(tiny("llama"), tmp_path / "a", noisy(r"\.2\.")),
                changed(tiny("llama"), tmp_path / "c", noisy(r"\.0\."))]  # fmt: skip
@@ -367,5 +383,5 @@ def test_a_control_is_accounted_for_beside_the_candidate(tiny: Tiny, asked: Prom
         assert kl.total.value is not None
         places[role] = [part.place for part in kl.places if part.phi.value != 0.0]
     assert places == {"candidate": ["block 3"], "control": ["block 1"]}
-    compared = [each.fraction for each in told if each.phase not in ("walk", "lens", "load", "hash", "store")]
+    compared = [each.fraction for each in told if each.phase not in ("walk", "lens", "greedy", "load", "hash", "store")]
     assert compared == sorted(compared)

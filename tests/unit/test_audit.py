@@ -96,7 +96,7 @@ def test_a_control_whose_checkpoint_is_not_at_hand_makes_another_comparison(
 ) -> None:
     """What carries its change is missing then, and two documents of one digest would differ."""
     reference, candidate = trace_both(sides, ports)
-    digests = {}
+    digests: dict[int, str] = {}
     for knobs in ({}, {"stitch_prompts": 0}):
         profile = PROFILE.model_copy(update=knobs)
         for control in (reference, replace(reference, checkpoint=None)):
