@@ -158,7 +158,8 @@ class Frame(Document):
 
     changed: bool
     residual: Finite | None
-    """Share of the candidate's last residual that the best orthogonal map with scale of the reference's leaves over."""
+    """Share of the candidate's last residual that the best orthogonal map with scale of the reference's leaves over;
+    null where the gap is too large for another basis to be the reason."""
     gap: Finite | None
     """Mean distance (radians) of next-token distributions at node D."""
 

@@ -96,7 +96,8 @@ class PairEvidence:
     """On what configuration, generation configuration and chat template differ."""
     frame_residual: float = float("nan")
     """Share of r_D^a (positions ``all``, centred by nothing) that the best orthogonal map with scale of r_D^b leaves
-    over: ||s r_b Q - r_a||_F / ||r_a||_F."""
+    over: ||s r_b Q - r_a||_F / ||r_a||_F. NaN where the outputs at node D lie too far apart for a mere change of basis,
+    and where there are too few rows."""
     routed: bool = False
     """Whether blocks choose among experts: rounding may then choose another one."""
     accounts: tuple[AccountEvidence, ...] = ()

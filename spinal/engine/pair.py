@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
 
+from spinal.analysis.frames import SAME_FUNCTION_RAD
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.held import hold
 from spinal.checkpoints.inspect import inspect
@@ -135,9 +136,7 @@ def _gather(reference: Checkpoint, candidate: Checkpoint, captures: tuple[Path, 
     reporter.step("gap", 0, 1, (0.35, 0.35))
     seen = _through_lenses(ours, theirs, rows, moved=moved)
     hidden = _hidden_change(rows, ours)
-    every = ours.gathered.in_all
-    before, after = (side[-1][every].to(ours.device) for side in rows)
-    frame = frame_residual(before, after, ours.gathered.prompt[every])
+    frame = _frame_residual(rows, seen, ours)
     reporter.step("gap", 1, 1, (0.35, 0.5))
     before_noise = 0.75 if setup.asked.noise_draws else 1.0
     accounts = account_of_pair(ours, theirs, swapped.places, (0.5, before_noise))
@@ -291,6 +290,16 @@ def _through_lenses(ours: Session, theirs: Session, rows: tuple[torch.Tensor, to
     fixed = read_lens([(ours.readout, after)], steps(nodes), check=reporter.check)
     through_ours = {positions: step_means(fixed.distance, gathered, positions) for positions in POSITIONS}
     return _Seen(gap, top_changed, through_ours)
+
+
+def _frame_residual(rows: tuple[torch.Tensor, torch.Tensor], seen: _Seen, session: Session) -> float:
+    """:func:`spinal.engine.frame.frame_residual` at node D; NaN where the outputs lie so far apart that another basis
+    is not the reason: the fit takes minutes in wide models."""
+    if not float(np.nanmean(seen.gap["all"][:, -1])) < SAME_FUNCTION_RAD:
+        return float("nan")
+    every = session.gathered.in_all
+    before, after = (side[-1][every].to(session.device) for side in rows)
+    return frame_residual(before, after, session.gathered.prompt[every], session.reporter.check)
 
 
 def _hidden_change(rows: tuple[torch.Tensor, torch.Tensor], session: Session) -> dict[str, Array]:

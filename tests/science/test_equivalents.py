@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from spinal.analysis.frames import SAME_FUNCTION_RAD
 from spinal.audit import Ports, Traced, compare_traces, trace_checkpoint
 from spinal.checkpoints.resolve import resolve_reference
 from spinal.documents.comparison import Comparison
@@ -130,6 +131,9 @@ def test_training_changes_no_frame(
     result = audited(untied(history_checkpoint(name), tmp_path / name))
     assert result.frame is not None
     assert not result.frame.changed
+    assert result.frame.gap is not None
+    # Outputs that lie apart are no matter of the basis: no map is looked for.
+    assert (result.frame.residual is None) == (result.frame.gap >= SAME_FUNCTION_RAD)
     assert placed(result)["block_swap"] is None
     assert result.accounts["kl"].reason is None
 
