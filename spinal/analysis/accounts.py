@@ -109,31 +109,6 @@ def blocks_of(places: Sequence[str]) -> list[int]:
     return [block for block in map(_block, places) if block is not None]
 
 
-def agreement(one: Account, other: Account) -> float:
-    """Spearman correlation of two accounts' parts over the places that both give, in -1..1: whether the same places
-    carry the two changes. NaN below three places, or where one account is flat."""
-    theirs = {place.place: place.phi.value for place in other.places}
-    both = [
-        (place.phi.value, theirs[place.place])
-        for place in one.places
-        if place.phi.value is not None and theirs.get(place.place) is not None
-    ]
-    return spearman(*np.array(both, dtype=np.float64).T) if len(both) > 2 else float("nan")
-
-
-def spearman(x: Array, y: Array) -> float:
-    """Spearman's rank correlation of two vectors, ties at their mean rank; NaN where one is constant."""
-    ranks = [_mean_ranks(values) for values in (x, y)]
-    a, b = (rank - rank.mean() for rank in ranks)
-    scale = float(np.sqrt(np.dot(a, a) * np.dot(b, b)))
-    return float(np.dot(a, b)) / scale if scale > 0.0 else float("nan")
-
-
-def _mean_ranks(values: Array) -> Array:
-    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[group])
-
-
 def finite(evidence: AccountEvidence) -> tuple[AccountEvidence, int]:
     """The evidence over the prompts on which every stitched model is finite, and how many are not: parts add up to the
     total only where all of them are known."""

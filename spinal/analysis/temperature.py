@@ -5,9 +5,10 @@ cubic spline through the mean curve gives its minimum between them (within .001 
 exact curve). A minimum at the end of the grid is not determined: the curve still falls there.
 """
 
+from functools import cache
+
 import numpy as np
 import numpy.typing as npt
-from scipy.interpolate import CubicSpline
 
 from spinal.documents.capture import TEMPERATURES
 
@@ -16,8 +17,15 @@ LOG_TAU = np.log(np.array(TEMPERATURES))
 STEPS = 40
 """Points between two temperatures at which the spline is looked at, before a parabola through the lowest three."""
 FINE = np.linspace(LOG_TAU[0], LOG_TAU[-1], STEPS * (len(LOG_TAU) - 1) + 1)
-SPLINE: Array = CubicSpline(LOG_TAU, np.eye(len(LOG_TAU)))(FINE)
-"""(F, T) the spline as a linear map of the values at the grid."""
+
+
+@cache
+def _spline() -> Array:
+    """(F, T) the spline as a linear map of the values at the grid."""
+    # Here: it takes a second to import, and most of what imports this fits no temperature.
+    from scipy.interpolate import CubicSpline
+
+    return np.asarray(CubicSpline(LOG_TAU, np.eye(len(LOG_TAU)))(FINE))
 
 
 def fitted_log_temperature(curves: Array) -> Array:
@@ -32,7 +40,7 @@ def fitted_log_temperature(curves: Array) -> Array:
     >>> float(fitted_log_temperature(-LOG_TAU))
     nan
     """
-    values = np.asarray(curves, dtype=np.float64) @ SPLINE.T
+    values = np.asarray(curves, dtype=np.float64) @ _spline().T
     lowest = np.where(np.isfinite(values).all(axis=-1), np.nan_to_num(values).argmin(axis=-1), 0)
     inside = (lowest > 0) & (lowest < len(FINE) - 1)
     at = np.clip(lowest, 1, len(FINE) - 2)

@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy import stats
 
-from spinal.analysis.accounts import account, agreement, parts, pick, spearman
+from spinal.analysis.accounts import account, parts, pick
 from spinal.analysis.carried import contrast, mean_of_draws
 from spinal.analysis.uncertainty import draw_shares
 from spinal.documents.account import Account
@@ -239,16 +238,6 @@ def test_draws_of_noise_are_averaged_over_the_prompts_of_all() -> None:
     assert "3 draws" in mean.remarks[0]
     assert "1 more" in mean.remarks[0]
     assert mean_of_draws([overflowed]).absent == "not_finite"
-
-
-def test_agreement_is_the_rank_correlation_over_places() -> None:
-    generator = np.random.default_rng(8)
-    x, y = np.round(generator.standard_normal((2, 30)), 1)
-    # Two implementations of one formula, ties included.
-    assert spearman(x, y) == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
-    one, other = told(made(LATE)), told(made(LATE**2))
-    assert agreement(one, other) == pytest.approx(1.0)
-    assert np.isnan(agreement(one, told(made(LATE, count=0))))
 
 
 def pair_with(*accounts: AccountEvidence, **changes: Any) -> Pair:
