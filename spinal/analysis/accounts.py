@@ -4,7 +4,7 @@ B bootstrap draws, P prompts of a comparison, Q of them in an account, M places,
 candidate minus reference.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -93,15 +93,6 @@ def parts(evidence: AccountEvidence) -> Array:
     1/2 [(F_M - F_0) + (B_1 - B_{M+1})], the change of the read-out, on every prompt."""
     forward, backward = _both_paths(evidence)
     return (forward + backward) / 2
-
-
-def pick(accounts: Mapping[str, Account]) -> str | None:
-    """The read-out whose account a sentence is about: the margin where its total can be told from 0, else KL; None
-    where neither has a total."""
-    margin, kl = accounts.get("margin"), accounts.get("kl")
-    if margin is not None and margin.total.significant:
-        return "margin"
-    return "kl" if kl is not None and kl.total.value is not None else None
 
 
 def blocks_of(places: Sequence[str]) -> list[int]:

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from spinal.analysis.accounts import pick
 from spinal.analysis.carried import Carried
 from spinal.analysis.contraction import window_ranks
 from spinal.analysis.layers import Pair
+from spinal.analysis.statements.carries import speaking
 from spinal.documents.account import NOT_SIGNIFICANT, Account, AccountContrast
 from spinal.documents.comparison import Damage, LayerComparison, Localization, Null, Scores
 from spinal.documents.names import by_role
@@ -118,10 +118,11 @@ def _of_controls(nulls: Mapping[str, Null]) -> Iterator[str]:
         )
 
 
-def _of_accounts(accounts: Mapping[str, Account], contrasts: Mapping[str, AccountContrast]) -> Iterator[str]:
+def _of_accounts(accounts: dict[str, Account], contrasts: Mapping[str, AccountContrast]) -> Iterator[str]:
     """What an account of what carries the change cannot tell."""
-    told = pick(accounts)
-    if told == "kl" and accounts["kl"].reason is None:
+    told = speaking(accounts)
+    placed = told is not None and told.reason is None
+    if placed and told is accounts.get("kl"):
         margin = accounts.get("margin")
         yield (
             "what carries the change is told by KL to the reference, whose account looks alike for any fine-tune (a "
@@ -141,7 +142,7 @@ def _of_accounts(accounts: Mapping[str, Account], contrasts: Mapping[str, Accoun
                 f"{contrast.total.value:+.4g} nats, 95% interval {contrast.total.ci[0]:+.4g} to "
                 f"{contrast.total.ci[1]:+.4g}"
             )
-    if told is not None and not contrasts:
+    if placed and not contrasts:
         yield (
             "no account of a control stands beside: whether ordinary fine-tuning would have its change carried by the "
             "same places cannot be told"

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spinal.analysis.accounts import account, parts, pick
+from spinal.analysis.accounts import account, parts
 from spinal.analysis.carried import contrast, mean_of_draws
+from spinal.analysis.statements.carries import speaking
 from spinal.analysis.uncertainty import draw_shares
 from spinal.documents.account import Account
 from spinal.documents.evidence import AccountEvidence
@@ -189,16 +190,19 @@ def test_an_account_that_was_not_drawn_up_says_why() -> None:
         )
     )
     assert (found.reason, found.total.reason, found.places, found.dropped) == ("no_pairs", "no_pairs", (), 7)
-    assert pick({"margin": found}) is None
+    assert speaking({"margin": found}) is found, "it says why it is silent"
 
 
-def test_a_sentence_takes_the_margin_where_it_is_significant_and_kl_else() -> None:
+def test_the_margin_speaks_where_it_is_significant_and_has_shares_and_kl_else() -> None:
     sure, unsure = told(made(LATE)), told(made(LATE, spread=20.0))
+    cancelling = told(made(np.where(np.arange(LATE.size) % 2, 1.0, -0.9)))
+    assert cancelling.reason == "cancelling"
     kl = told(made(LATE, read_out="kl"))
-    assert pick({"margin": sure, "kl": kl}) == "margin"
-    assert pick({"margin": unsure, "kl": kl}) == "kl"
-    assert pick({"margin": unsure}) is None
-    assert pick({}) is None
+    assert speaking({"margin": sure, "kl": kl}) is sure
+    assert speaking({"margin": unsure, "kl": kl}) is kl
+    assert speaking({"margin": cancelling, "kl": kl}) is kl
+    assert speaking({"margin": unsure}) is unsure
+    assert speaking({}) is None
 
 
 def test_a_contrast_is_paired_over_common_prompts() -> None:
@@ -334,3 +338,4 @@ def test_a_comparison_takes_floors_and_the_frame_from_the_pair() -> None:
     assert told_.frame.changed
     assert told_.accounts["margin"].reason == "frame_changed"
     assert (told_.control_accounts["margin"].reason, told_.account_contrasts) == (None, {})
+    assert not any("no account of a control" in warning for warning in told_.warnings), "there is one"
