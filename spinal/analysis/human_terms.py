@@ -19,7 +19,7 @@ def drawn_differently(gap: float) -> tuple[float, float]:
 
 
 def times(ratio: float) -> str:
-    """A ratio in words' precision: ``1.08``, ``3.4``, ``48``, ``more than 1000000``."""
+    """A ratio in words' precision: ``1.08``, ``3.4``, ``48``, ``more than 1,000,000``."""
     if ratio >= 1e6:
         return "more than 1,000,000"
     if ratio >= 10.0:

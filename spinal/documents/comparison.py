@@ -179,7 +179,7 @@ class PromptChange(Document):
     """How one prompt's numbers moved, candidate minus reference."""
 
     prompt: int
-    """Its place in the set, from 1."""
+    """Its place among the prompts that were read, from 1: those of fewer than two tokens are not counted."""
     category: str | None
     gap: Finite | None
     """Radians, at node D."""
