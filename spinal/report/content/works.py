@@ -111,6 +111,7 @@ def prompts_table(result: Comparison) -> Table:
         "Prompts that moved most",
         ("prompt", "category", "gap (rad)", "d NLL", "d entropy", "top token changes", "block swap"),
         tuple(rows),
-        f"Numbered from 1 in the order of the set, without prompts that were dropped; gap and entropy at the last layer.{more}",
+        "Numbered from 1 in the order of the set, without prompts that were dropped; gap and entropy at the last "
+        f"layer.{more}",
         narrow=(0, 1, 2, 3, 5),
     )
