@@ -2,7 +2,7 @@
 profiles after ``spinal/1`` with what else the damage panel asks of the same tokens."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ class Scored:
     prompts: npt.NDArray[np.int64]
     """(C,) places of the prompts."""
     nll: Array
-    """(C,) nats per token."""
+    """(C,) nats per token; infinite where the model's numbers are not finite."""
     entropy: Array
     """(C,) nats."""
     tempered: Array
@@ -86,7 +86,9 @@ def score_continuations(session: Session, continued: Mapping[int, Tensor], ends:
     after = found.end_log_p[lasts]
     after[[index in session.tokens.cut for index in prompts]] = np.nan
     owner = np.repeat(np.arange(len(prompts)), [len(tail) for tail in following])
-    return _means(found, owner, np.array(prompts, dtype=np.int64), _has(targets), after)
+    scored = _means(found, owner, np.array(prompts, dtype=np.int64), _has(targets), after)
+    # A continuation on which the model overflows was looked at: it has no probability, and is not left out.
+    return replace(scored, nll=np.where(np.isnan(scored.nll), np.inf, scored.nll))
 
 
 def score_prompts(session: Session, rows: Tensor) -> Scored:

@@ -17,6 +17,7 @@ from spinal.documents.trace import Trace
 from spinal.engine import behaviour
 from spinal.engine.behaviour import Greedy, continue_greedily
 from spinal.engine.ending import end_ids
+from spinal.engine.nll import score_continuations
 from spinal.engine.reporter import Reporter
 from spinal.engine.session import Session, Setup, open_session
 from spinal.engine.stream import BlockStore
@@ -281,6 +282,21 @@ def test_from_a_stream_no_more_than_one_read_of_the_model_is_made_for_a_token(
     monkeypatch.setattr(BlockStore, "resident", counting)
     assert len(continued(session).tokens) == session.profile.greedy_prompts > 2
     assert 0 < entered.count(0) <= session.profile.greedy_tokens + 1
+
+
+@torch.inference_mode()
+def test_a_continuation_on_which_the_model_overflows_has_no_probability(tiny: Tiny, few: PromptSet) -> None:
+    """It is no continuation that was not scored: the panel counts it."""
+    session = opened(tiny("llama"), few)
+    whole = score_continuations(session, {}, end_ids(session))
+    assert whole is not None
+    prompt = int(whole.prompts[1])
+    ids, start = session.tokens.continuations[prompt]
+    overflowed = torch.full((len(ids) - start + 1, session.anatomy.head_weight.shape[1]), torch.nan)
+    found = score_continuations(session, {prompt: overflowed}, end_ids(session))
+    assert found is not None
+    assert found.nll[1] == np.inf
+    np.testing.assert_allclose(np.delete(found.nll, 1), np.delete(whole.nll, 1), rtol=1e-6)  # other batches
 
 
 def test_a_capture_keeps_all_of_it(tiny: Tiny, few: PromptSet, traced: Traced) -> None:
