@@ -326,12 +326,11 @@ def _evidence(
 ) -> PairEvidence:
     if reference.checkpoint is None or candidate.checkpoint is None:
         return absent_evidence(reference.trace, candidate.trace, profile, NO_CHECKPOINT)
-    with hold(reference.checkpoint) as ours, hold(candidate.checkpoint) as theirs:
-        for held, side in ((ours, reference), (theirs, candidate)):
-            _require_traced(held, side.trace, ports, show)
-        found = ports.engine().gather_evidence(
-            ours.checkpoint,
-            theirs.checkpoint,
+    sides = ((reference.checkpoint, reference.trace), (candidate.checkpoint, candidate.trace))
+    with _as_traced(sides, ports, show) as (ours, theirs):
+        return ports.engine().gather_evidence(
+            ours,
+            theirs,
             reference_capture=reference.capture,
             candidate_capture=candidate.capture,
             prompts=find_prompts(_needed(prompts), ports),
@@ -341,9 +340,6 @@ def _evidence(
             progress=show,
             cancelled=ports.cancelled,
         )
-        ours.require_unchanged()
-        theirs.require_unchanged()
-        return found
 
 
 def _control_accounts(
@@ -359,12 +355,11 @@ def _control_accounts(
         return ()
     if reference.checkpoint is None or control.checkpoint is None:
         return None
-    with hold(reference.checkpoint) as ours, hold(control.checkpoint) as theirs:
-        for held, side in ((ours, reference), (theirs, control)):
-            _require_traced(held, side.trace, ports, show)
-        found = ports.engine().gather_accounts(
-            ours.checkpoint,
-            theirs.checkpoint,
+    sides = ((reference.checkpoint, reference.trace), (control.checkpoint, control.trace))
+    with _as_traced(sides, ports, show) as (ours, theirs):
+        return ports.engine().gather_accounts(
+            ours,
+            theirs,
             prompts=find_prompts(_needed(prompts), ports),
             profile=profile,
             device=ports.device,
@@ -372,9 +367,21 @@ def _control_accounts(
             progress=show,
             cancelled=ports.cancelled,
         )
-        ours.require_unchanged()
-        theirs.require_unchanged()
-        return found
+
+
+@contextmanager
+def _as_traced(
+    sides: Sequence[tuple[Checkpoint, Trace]], ports: Ports, show: ProgressSink
+) -> Iterator[list[Checkpoint]]:
+    """The checkpoints, held, and what their traces were measured on from the first read to the last; raises
+    ModelChanged."""
+    with ExitStack() as stack:
+        held = [stack.enter_context(hold(checkpoint)) for checkpoint, _ in sides]
+        for each, (_, trace) in zip(held, sides, strict=True):
+            _require_traced(each, trace, ports, show)
+        yield [each.checkpoint for each in held]
+        for each in held:
+            each.require_unchanged()
 
 
 def _shared(show: ProgressSink, share: float) -> tuple[ProgressSink, ProgressSink]:
