@@ -102,7 +102,7 @@ def row_of(ancestor: str, case: Case, found: Comparison) -> Row:
 def show(row: Row) -> None:
     """Print one row: the verdict, its reasons, and the signals."""
     print(f"{row.ancestor:8} {row.name:18} {row.truth:9} -> {row.outcome}", flush=True)
-    for text in (*row.reasons, *row.statements):
+    for text in dict.fromkeys((*row.reasons, *row.statements)):
         print(f"    {text}")
     print("    " + "; ".join(_signal(name, DamageSignal(**held)) for name, held in row.signals.items()), flush=True)
 

@@ -62,6 +62,9 @@ RECIPES: dict[str, Recipe] = {
     "dpo-broken": Recipe("bad", "dpo", Run(lr=2e-2, steps=24, batch=8, clip=None)),
 }
 """Fine-tunes by name; the bundled ``dpo-short``, ``sft-twin`` and others were made so."""
+SLOWER = {"gpt2": 0.25, "neox": 0.25}
+"""Factor on every learning rate above for an ancestor that takes larger steps: at the rates of the bundled one a DPO of
+``gpt2`` raises NLL by .8 nats a token, which is no healthy fine-tune any more."""
 FROM_SCRATCH = Run(lr=2e-3, steps=400, batch=8, falling=True, warm=40)
 FIRST_SFT = Run(lr=5e-4, steps=60, batch=16, falling=True)
 
@@ -149,7 +152,8 @@ def train_all(ancestor: str, out: Path, source: Path | None, only: Sequence[str]
         for name, recipe in RECIPES.items():
             if (out / name).exists() or (only and name not in only):
                 continue
-            fine_tune(reference, recipe, out / name, training)
+            run = replace(recipe.run, lr=recipe.run.lr * SLOWER.get(ancestor, 1.0))
+            fine_tune(reference, replace(recipe, run=run), out / name, training)
             change = learned(out / name, shown) - before
             se = float(change.std() / len(change) ** 0.5)
             print(f"{ancestor} {name}: held-out margin {change.mean():+.2f} (se {se:.2f})", flush=True)

@@ -8,8 +8,8 @@ import torch
 import transformers
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from tests.conftest import EXAMPLES
 from tests.engine.families import FAMILIES, KINDS, MORE, REFUSED, SEEING, SIZES, TOWERS
+from tests.support.places import EXAMPLES
 
 AUTO = (
     transformers.AutoModelForImageTextToText,
