@@ -189,3 +189,28 @@ def test_a_comparison_that_was_stored_has_the_verdict_of_the_one_that_was_made()
     """The command line judges what it made, the server what it reads from its tables."""
     made = changed_pair().compare()
     assert judged(Comparison.model_validate(made.model_dump(mode="json", by_alias=True))) == made
+
+
+def settings_facts(*settings: SettingDifference, carries: bool | None) -> Facts:
+    """Of a candidate whose output moved, and whose configuration carries part of that, or none, or nobody knows."""
+    moved = {"gap": signal("none")}
+    return Facts(Damage(level="none", signals=moved, calibration="c"), (), (), settings, carries)
+
+
+@pytest.mark.parametrize(("carries", "outcome"), [(True, "warn"), (None, "warn"), (False, "pass")])
+def test_a_setting_is_worth_a_look_unless_it_was_seen_to_compute_nothing(carries: bool | None, outcome: str) -> None:
+    longer = SettingDifference(
+        part="configuration", key="max_position_embeddings", reference="512", candidate="4096", computes=True
+    )
+    found = decide(settings_facts(longer, carries=carries))
+    assert found.outcome == outcome
+    assert any("another configuration" in reason for reason in found.reasons) == (outcome == "warn")
+
+
+@pytest.mark.parametrize(("key", "named"), [("eos_token_id", True), ("stop_strings", True), ("temperature", False)])
+def test_another_end_in_use_is_named(key: str, named: bool) -> None:
+    """The measurement ends answers by configuration and tokenizer: it says so where use would end them elsewhere."""
+    other = SettingDifference(part="generation", key=key, reference="0", candidate="5", computes=False)
+    found = decide(settings_facts(other, carries=False))
+    assert found.outcome == "pass"
+    assert any(f"differs in {key}: 0 -> 5" in reason for reason in found.reasons) is named

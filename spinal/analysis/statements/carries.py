@@ -44,6 +44,16 @@ def of_accounts(content: ComparisonContent, facts: Facts) -> Iterator[Statement]
         if not content.identical:
             yield Statement(about="kl", kind="not_measured", text=sentence(NO_ACCOUNT))
         return
+    if facts.perhaps_another_basis:
+        yield Statement(
+            about=account.read_out,
+            kind="not_measured",
+            text=sentence(
+                f"what carries {total_in_words(account)}, cannot be told: the sides may write their residuals in "
+                "different bases, and parts of one then do not fit the other"
+            ),
+        )
+        return
     margin = content.accounts.get("margin")
     if margin is not None and margin is not account:
         yield _silent(margin)
@@ -86,7 +96,8 @@ def _silent(account: Account) -> Statement:
         floor = "" if account.floor is None else f", {account.floor:.2g} nats"
         text = f"{total}, lies within what rounding does{floor}, so nothing carries it"
     elif reason == NO_CHANGE:
-        text = f"{READ_OUTS.get(account.read_out, account.read_out)} moves by exactly 0: no place carries anything"
+        name = READ_OUTS.get(account.read_out, account.read_out)
+        text = f"{name} moves by exactly 0 on the prompts that were read: no place carries anything there"
     elif reason == FRAME_CHANGED:
         text = (
             "what carries the change cannot be told: the sides write their residuals in different bases, and parts of "
