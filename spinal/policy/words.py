@@ -27,7 +27,9 @@ def _predicts(what: str) -> Callable[[float, DamageSignal], str]:
 
 
 def _ends(value: float, signal: DamageSignal) -> str:
-    return f"{'no longer ends' if value < 0.0 else 'now ends'} {_percent(abs(value))} of its answers"
+    # One that goes on may end later: it was stopped at a number of tokens.
+    change = "no longer ends" if value < 0.0 else "now ends"
+    return f"{change} {_percent(abs(value))} of its answers within the tokens that it was given"
 
 
 def _ends_at_once(value: float, signal: DamageSignal) -> str:

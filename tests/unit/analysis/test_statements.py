@@ -244,6 +244,21 @@ PAIRS: dict[str, tuple[Comparison, list[str], list[str]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(("read_out", "own", "none"), [
+    # The floor is 1e-6: beside a KL of 0.02 rounding moves it by up to 2 sqrt(0.02 * 1e-6) = 2.8e-4, a margin by 1e-6.
+    ("kl", 1e-4, True), ("kl", 1e-3, False), ("margin", 1e-7, True), ("margin", 1e-4, False),
+])  # fmt: skip
+def test_rounding_in_blocks_has_no_place_beside_a_change_elsewhere(read_out: str, own: float, none: bool) -> None:
+    """Permuted blocks under other embeddings: what they carry is rounding, however surely it is measured."""
+    blocks = own * np.where(np.arange(DEPTH) < 6, 1.0, 0.01) / 6.18
+    made = account(parts(blocks, 0.02), read_out=read_out, error=0.0)  # type: ignore[arg-type]  # parametrised
+    found = [one for one in statements(content(outside={"embeddings": 0.1}, accounts={read_out: made}))
+             if one.about == read_out]  # fmt: skip
+    assert any("no more than rounding makes of it" in one.text for one in found) is none
+    assert any("sits in blocks 1-" in one.text for one in found) is not none
+    assert "The input embeddings carry" in text(tuple(found)) or "the input embeddings carry" in text(tuple(found))
+
+
 def in_a_frame(*, residual: float, hidden: float) -> tuple[Statement, ...]:
     """What is said of a pair whose outputs differ, whose last residuals differ by ``hidden`` of their length, and of
     which a rotation and scale leaves ``residual`` over."""

@@ -59,7 +59,7 @@ SENTENCES = {
     "nll_change": (0.405, "predicts text 1.5 times worse: +0.405 nats a token"),
     "nll_change_worst_category": (9.2, "predicts text of category 'ru' 9,897 times worse: +9.2 nats a token"),
     "nll_change_worst_tenth": (1.2, "predicts the tenth of the prompts that got worse most 3.3 times worse: +1.2 "),
-    "end_share_change": (-0.75, "no longer ends 75% of its answers: -0.75 of greedy continuations"),
+    "end_share_change": (-0.75, "no longer ends 75% of its answers within the tokens that it was given: -0.75 of"),
     "end_at_once_change": (0.5, "now says nothing in 50% of its answers: +0.5 of greedy"),
     "end_log_p_change": (-3.0, "ends 20 times less likely where an answer is over: -3 nats"),
     "log_temperature": (0.3, "is too sure or too unsure of itself: its temperature is off by a factor of 1.3: 0.3 "),
