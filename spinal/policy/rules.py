@@ -43,13 +43,26 @@ class Facts:
     settings: tuple[SettingDifference, ...] = ()
     configuration_carries: bool | None = None
     """Whether they compute something else on the prompts that were read; None where that was not measured."""
+    unseen: bool = False
+    """Whether weights differ and no output on the given prompts does."""
 
     @classmethod
     def of(cls, content: ComparisonContent) -> "Facts":
         """Those of a comparison, of earlier releases, too: what they do not hold is empty."""
         return cls(
-            content.damage, said(content), content.looked_at, content.settings, configuration_carries(content.accounts)
+            content.damage,
+            said(content),
+            content.looked_at,
+            content.settings,
+            configuration_carries(content.accounts),
+            _unseen(content),
         )
+
+
+def _unseen(content: ComparisonContent) -> bool:
+    gap = content.damage.signals.get("gap")
+    changes = (*(layer.weight_change for layer in content.layers), *content.weight_change_other.values())
+    return gap is not None and gap.value == 0.0 and any(change for change in changes)
 
 
 @dataclass(frozen=True)
@@ -167,6 +180,11 @@ def _gaps(facts: Facts) -> Iterator[str]:
         yield (
             f"categories not looked at by themselves, with fewer than {MIN_PROMPTS} scored prompts: "
             f"{', '.join(few[:NAMED])}{more}"
+        )
+    if facts.unseen:
+        yield (
+            "weights differ and nothing that was read of the given prompts does: if the difference does anything, "
+            "these prompts do not show it"
         )
     ends = [f"{s.key}: {s.reference} -> {s.candidate}" for s in facts.settings if s.part == GENERATION and _ends(s)]
     if ends:

@@ -8,7 +8,7 @@ import pytest
 from spinal.documents.comparison import Comparison, Damage, DamageSignal, Looked, SettingDifference, Statement, Verdict
 from spinal.policy.decide import POLICY, QUIET, decide, judged
 from spinal.policy.rules import RULES, Facts, Finding, Outcome, Rule
-from tests.support.fabricated import changed_pair
+from tests.support.fabricated import changed_pair, identical_pair
 
 SAID = Statement(about="block_swap", kind="band", text="blocks 3-7 compute something else")
 WORST_FIRST = ["fail", "inconclusive", "warn", "pass"]
@@ -214,3 +214,19 @@ def test_another_end_in_use_is_named(key: str, named: bool) -> None:
     found = decide(settings_facts(other, carries=False))
     assert found.outcome == "pass"
     assert any(f"differs in {key}: 0 -> 5" in reason for reason in found.reasons) is named
+
+
+@pytest.mark.parametrize(("gap", "change", "unseen"), [(0.0, 0.04, True), (0.01, 0.04, False), (0.0, 0.0, False)])
+def test_a_difference_that_no_prompt_shows_is_said_to_be_unseen(gap: float, change: float, unseen: bool) -> None:
+    """Rows of the embeddings, or experts, that no prompt meets: a quiet panel says nothing of them."""
+    made = identical_pair().compare()
+    signals = dict(made.damage.signals)
+    signals["gap"] = signals["gap"].model_copy(update={"value": gap})
+    made = made.model_copy(
+        update={
+            "damage": made.damage.model_copy(update={"signals": signals}),
+            "weight_change_other": {"embeddings": change},
+        }
+    )
+    found = judged(made).verdict
+    assert any("these prompts do not show it" in reason for reason in found.reasons) is unseen

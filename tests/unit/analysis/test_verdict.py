@@ -8,7 +8,7 @@ from spinal.analysis.damage.signals import level_of, measured, not_asked, unmeas
 from spinal.documents.comparison import Damage, DamageSignal, Statement, Verdict
 from spinal.policy.decide import decide
 from spinal.policy.rules import Facts
-from spinal.policy.words import LOOKS, MEANINGS, sentence
+from spinal.policy.words import FARTHEST, LOOKS, MEANINGS, sentence
 
 HERE = "blocks 3-4 compute something else"
 SAID = Statement(about="block_swap", kind="band", text=HERE)
@@ -140,3 +140,9 @@ def test_a_signature_is_said_and_never_judged(value: float) -> None:
     signal = at("nll_change", value)
     assert len({verdict(said=said, nll_change=signal).outcome for said in ((SAID,), ())}) == 1
     assert verdict(nll_change=signal).reasons[-1] == HERE
+
+
+@pytest.mark.parametrize(("value", "least"), [(0.3, False), (0.9 * FARTHEST, False), (FARTHEST, True), (1.4, True)])
+def test_a_temperature_beyond_those_that_are_tried_is_a_bound(value: float, least: bool) -> None:
+    found = sentence("log_temperature", measured("log_temperature", value, (value, value)))
+    assert ("off by a factor of at least" in found) is least
