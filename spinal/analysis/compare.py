@@ -92,11 +92,11 @@ def _content(
     """All but the statements, which are made from it."""
     reference, candidate, evidence, edition = pair.reference, pair.candidate, pair.evidence, pair.edition
     layers = layer_comparisons(pair)
-    profiles = depth_profiles(pair)
+    frame = _frame(pair)
+    profiles = depth_profiles(pair, frame)
     localization = place(profiles, pair.terminal, edition)
     scores = score(pair, profiles)
     nulls = _nulls(pair, profiles, scores, control)
-    frame = _frame(pair)
     carried = what_carries(pair, control_accounts or (), frame)
     damage = assess(
         pair.reference_capture,

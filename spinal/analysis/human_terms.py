@@ -28,8 +28,12 @@ def times(ratio: float) -> str:
 
 
 def one_in(share: float) -> str:
-    """A share of tokens: ``1 token in 7``, ``1 token in more than 10,000``, ``every token``."""
+    """A share of tokens: ``1 token in 7``, ``1 token in more than 10,000``, ``7 tokens in 10``, ``nearly every
+    token``."""
     if share <= 1e-4:
         return "1 token in more than 10,000"
-    in_every = round(1.0 / share)
-    return "every token" if in_every <= 1 else f"1 token in {in_every:,}"
+    if share < 0.5:
+        return f"1 token in {round(1.0 / share):,}"
+    # From a half on the reciprocal is too coarse: of 2 tokens in 3 it would make every one.
+    tenths = round(10.0 * share)
+    return "nearly every token" if tenths == 10 else "1 token in 2" if tenths == 5 else f"{tenths} tokens in 10"

@@ -146,9 +146,12 @@ def curve_scores(before: Curves, after: Curves, nodes: Nodes) -> tuple[dict[str,
 
 
 def _footprint(pair: Pair, profiles: dict[str, DepthProfile]) -> tuple[float, Array]:
-    """Mean terminal share of the profiles; a profile without replicates counts as known exactly."""
+    """Mean terminal share of the profiles; a profile without replicates counts as known exactly. NaN where one of them
+    has no place: rounding, another basis and what lies outside the blocks leave weights there, too."""
     terminal, draws = pair.terminal, pair.shares.shape[0]
     names = FORMER_FOOTPRINT_PROFILES if pair.edition == FORMER else FOOTPRINT_PROFILES
+    if pair.edition != FORMER and any(profiles[name].absent is not None for name in names):
+        return float("nan"), np.full(draws, np.nan)
     values = np.array([terminal_shares(profiles[name].weights[None, :], terminal)[0] for name in names])
     replicates = []
     for name, value in zip(names, values, strict=True):

@@ -1,6 +1,7 @@
 """What carries a change: the account of a read-out over the places of a model (``docs/method.md`` ("What carries the
 change"))."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from spinal.documents.base import Document, Estimate, Finite, Remark
@@ -11,6 +12,8 @@ CANCELLING = "cancelling"
 WITHIN_ROUNDING = "within_rounding"
 NOT_SIGNIFICANT = "total_not_significant"
 FRAME_CHANGED = "frame_changed"
+CONFIGURATION = "configuration"
+"""The place of an account that other settings make, and their part among settings."""
 
 
 class PlacePart(Document):
@@ -61,3 +64,10 @@ class AccountContrast(Document):
     total: Estimate
     places: dict[str, Estimate]
     """phi by place, candidate minus control."""
+
+
+def configuration_carries(accounts: Mapping[str, Account]) -> bool | None:
+    """Whether settings that differ compute something else on the prompts of the accounts; None where no account was
+    drawn up. An account has the configuration among its places only where it does."""
+    drawn = [account for account in accounts.values() if account.places]
+    return any(part.place == CONFIGURATION for account in drawn for part in account.places) if drawn else None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from spinal.analysis.damage.limits import AGREEING, LIMITS, MIN_PROMPTS
 from spinal.analysis.damage.signals import beyond
 from spinal.analysis.statements import said
+from spinal.documents.account import configuration_carries
 from spinal.documents.comparison import (
     ComparisonContent,
     Damage,
@@ -24,6 +25,9 @@ from spinal.policy.words import LOOKS, sentence
 MARGIN = "margin_change"
 NAMED = 8
 """Categories or settings of which a reason names so many at most."""
+GENERATION = "generation"
+ENDING = ("eos_token_id", "stop_strings", "max_new_tokens", "max_length", "min_new_tokens", "min_length")
+"""Settings of generation that say where an answer ends."""
 SAME_OUTPUT = 5e-3
 """Radians at node D within which two models say the same: what rounding in 16 bits makes of one model."""
 
@@ -37,11 +41,28 @@ class Facts:
     """Where the change sits, in words: shown, and not judged."""
     looked_at: tuple[Looked, ...] = ()
     settings: tuple[SettingDifference, ...] = ()
+    configuration_carries: bool | None = None
+    """Whether they compute something else on the prompts that were read; None where that was not measured."""
+    unseen: bool = False
+    """Whether weights differ and no output on the given prompts does."""
 
     @classmethod
     def of(cls, content: ComparisonContent) -> "Facts":
         """Those of a comparison, of earlier releases, too: what they do not hold is empty."""
-        return cls(content.damage, said(content), content.looked_at, content.settings)
+        return cls(
+            content.damage,
+            said(content),
+            content.looked_at,
+            content.settings,
+            configuration_carries(content.accounts),
+            _unseen(content),
+        )
+
+
+def _unseen(content: ComparisonContent) -> bool:
+    gap = content.damage.signals.get("gap")
+    changes = (*(layer.weight_change for layer in content.layers), *content.weight_change_other.values())
+    return gap is not None and gap.value == 0.0 and any(change for change in changes)
 
 
 @dataclass(frozen=True)
@@ -111,7 +132,7 @@ def _raised(facts: Facts) -> Finding | None:
 def _settings(facts: Facts) -> Finding | None:
     """Another configuration that computes something else: whoever changed it, it was not trained."""
     gap = facts.damage.signals.get("gap")
-    if gap is None or gap.value is None or gap.value <= SAME_OUTPUT:
+    if facts.configuration_carries is False or gap is None or gap.value is None or gap.value <= SAME_OUTPUT:
         return None
     named = [f"{s.key}: {s.reference} -> {s.candidate}" for s in facts.settings if s.computes]
     more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
@@ -160,6 +181,17 @@ def _gaps(facts: Facts) -> Iterator[str]:
             f"categories not looked at by themselves, with fewer than {MIN_PROMPTS} scored prompts: "
             f"{', '.join(few[:NAMED])}{more}"
         )
+    if facts.unseen:
+        yield (
+            "weights differ and nothing that was read of the given prompts does: if the difference does anything, "
+            "these prompts do not show it"
+        )
+    ends = [f"{s.key}: {s.reference} -> {s.candidate}" for s in facts.settings if s.part == GENERATION and _ends(s)]
+    if ends:
+        yield (
+            f"answers were ended by configuration and tokenizer; the generation configuration, which ends them in use, "
+            f"differs in {', '.join(ends)}"
+        )
     absent: dict[str, list[str]] = {}
     for name, tells in LOOKS.items():
         signal = facts.damage.signals.get(name)
@@ -174,6 +206,11 @@ def _gaps(facts: Facts) -> Iterator[str]:
         "only the given prompts were looked at: what another language, a trigger or other prompts would show was not, "
         "and intervals cover prompts, not training seeds"
     )
+
+
+def _ends(setting: SettingDifference) -> bool:
+    """Whether a setting of generation says where an answer ends."""
+    return setting.key in ENDING
 
 
 def _few(looked: Looked) -> bool:

@@ -1,9 +1,14 @@
 """A signal of the damage panel as a sentence: what it means for whoever uses the model, the number, and the limit."""
 
+import math
 from collections.abc import Callable
 
 from spinal.analysis.human_terms import drawn_differently, one_in, perplexity_ratio, times
+from spinal.documents.capture import TEMPERATURES
 from spinal.documents.comparison import DamageSignal
+
+FARTHEST = 0.85 * min(-math.log(TEMPERATURES[0]), math.log(TEMPERATURES[-1]))
+"""|log| of a temperature near the end of those that are tried: the reference's own, which is taken off, is not 1."""
 
 
 def sentence(name: str, signal: DamageSignal) -> str:
@@ -27,7 +32,9 @@ def _predicts(what: str) -> Callable[[float, DamageSignal], str]:
 
 
 def _ends(value: float, signal: DamageSignal) -> str:
-    return f"{'no longer ends' if value < 0.0 else 'now ends'} {_percent(abs(value))} of its answers"
+    # One that goes on may end later: it was stopped at a number of tokens.
+    change = "no longer ends" if value < 0.0 else "now ends"
+    return f"{change} {_percent(abs(value))} of its answers within the tokens that it was given"
 
 
 def _ends_at_once(value: float, signal: DamageSignal) -> str:
@@ -40,9 +47,10 @@ def _end_probability(value: float, signal: DamageSignal) -> str:
 
 
 def _temperature(value: float, signal: DamageSignal) -> str:
-    return (
-        f"is too sure or too unsure of itself: its temperature is off by a factor of {times(perplexity_ratio(value))}"
-    )
+    # One beyond the temperatures that are tried is taken at their end.
+    least = "at least " if value >= FARTHEST else ""
+    factor = times(perplexity_ratio(value))
+    return f"is too sure or too unsure of itself: its temperature is off by a factor of {least}{factor}"
 
 
 def _non_finite(value: float, signal: DamageSignal) -> str:

@@ -8,7 +8,7 @@ import pytest
 from spinal.documents.comparison import Comparison, Damage, DamageSignal, Looked, SettingDifference, Statement, Verdict
 from spinal.policy.decide import POLICY, QUIET, decide, judged
 from spinal.policy.rules import RULES, Facts, Finding, Outcome, Rule
-from tests.support.fabricated import changed_pair
+from tests.support.fabricated import changed_pair, identical_pair
 
 SAID = Statement(about="block_swap", kind="band", text="blocks 3-7 compute something else")
 WORST_FIRST = ["fail", "inconclusive", "warn", "pass"]
@@ -189,3 +189,44 @@ def test_a_comparison_that_was_stored_has_the_verdict_of_the_one_that_was_made()
     """The command line judges what it made, the server what it reads from its tables."""
     made = changed_pair().compare()
     assert judged(Comparison.model_validate(made.model_dump(mode="json", by_alias=True))) == made
+
+
+def settings_facts(*settings: SettingDifference, carries: bool | None) -> Facts:
+    """Of a candidate whose output moved, and whose configuration carries part of that, or none, or nobody knows."""
+    moved = {"gap": signal("none")}
+    return Facts(Damage(level="none", signals=moved, calibration="c"), (), (), settings, carries)
+
+
+@pytest.mark.parametrize(("carries", "outcome"), [(True, "warn"), (None, "warn"), (False, "pass")])
+def test_a_setting_is_worth_a_look_unless_it_was_seen_to_compute_nothing(carries: bool | None, outcome: str) -> None:
+    longer = SettingDifference(
+        part="configuration", key="max_position_embeddings", reference="512", candidate="4096", computes=True
+    )
+    found = decide(settings_facts(longer, carries=carries))
+    assert found.outcome == outcome
+    assert any("another configuration" in reason for reason in found.reasons) == (outcome == "warn")
+
+
+@pytest.mark.parametrize(("key", "named"), [("eos_token_id", True), ("stop_strings", True), ("temperature", False)])
+def test_another_end_in_use_is_named(key: str, named: bool) -> None:
+    """The measurement ends answers by configuration and tokenizer: it says so where use would end them elsewhere."""
+    other = SettingDifference(part="generation", key=key, reference="0", candidate="5", computes=False)
+    found = decide(settings_facts(other, carries=False))
+    assert found.outcome == "pass"
+    assert any(f"differs in {key}: 0 -> 5" in reason for reason in found.reasons) is named
+
+
+@pytest.mark.parametrize(("gap", "change", "unseen"), [(0.0, 0.04, True), (0.01, 0.04, False), (0.0, 0.0, False)])
+def test_a_difference_that_no_prompt_shows_is_said_to_be_unseen(gap: float, change: float, unseen: bool) -> None:
+    """Rows of the embeddings, or experts, that no prompt meets: a quiet panel says nothing of them."""
+    made = identical_pair().compare()
+    signals = dict(made.damage.signals)
+    signals["gap"] = signals["gap"].model_copy(update={"value": gap})
+    made = made.model_copy(
+        update={
+            "damage": made.damage.model_copy(update={"signals": signals}),
+            "weight_change_other": {"embeddings": change},
+        }
+    )
+    found = judged(made).verdict
+    assert any("these prompts do not show it" in reason for reason in found.reasons) is unseen

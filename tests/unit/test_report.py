@@ -248,7 +248,7 @@ def test_the_bounds_of_what_is_drawn_differently_hold_for_known_pairs() -> None:
         # 1e-12: doubles.
         assert least - 1e-12 <= 0.5 * np.abs(p - q).sum() <= most + 1e-12
     assert one_in(0.25) == "1 token in 4"
-    assert one_in(0.9) == "every token"
+    assert one_in(0.9) == "9 tokens in 10"
 
 
 def test_axes_have_round_values_few_enough_to_read() -> None:

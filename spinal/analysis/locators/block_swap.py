@@ -9,4 +9,6 @@ def weigh(pair: Pair) -> DepthProfile:
     return nonnegative(pair.evidence.block_swap, pair.swap_shares)
 
 
-BLOCK_SWAP = Locator("block_swap", "block swap (what each block computes)", weigh, rests_on_evidence=True)
+BLOCK_SWAP = Locator(
+    "block_swap", "block swap (what each block computes)", weigh, rests_on_evidence=True, compares_coordinates=True
+)

@@ -9,4 +9,6 @@ def weigh(pair: Pair) -> DepthProfile:
     return signed_means(pair.evidence.block_swap_transport, pair.swap_shares)
 
 
-BLOCK_SWAP_TRANSPORT = Locator("block_swap_transport", "step change under block swap", weigh, rests_on_evidence=True)
+BLOCK_SWAP_TRANSPORT = Locator(
+    "block_swap_transport", "step change under block swap", weigh, rests_on_evidence=True, compares_coordinates=True
+)

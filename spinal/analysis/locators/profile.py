@@ -42,6 +42,8 @@ class Locator:
     weigh: Callable[[Pair], DepthProfile]
     rests_on_evidence: bool
     """Whether it reads the joint pass over the pair, so that it knows nothing where that was not made."""
+    compares_coordinates: bool = False
+    """Whether it means nothing where the two sides write their residuals in different bases."""
 
 
 def known(values: Array) -> DepthProfile:

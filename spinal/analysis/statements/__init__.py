@@ -3,7 +3,7 @@
 
 from spinal.analysis.statements.blocks import of_block_swap
 from spinal.analysis.statements.carries import of_accounts
-from spinal.analysis.statements.changed import of_blocks, of_equal_weights, of_outside
+from spinal.analysis.statements.changed import moved, of_blocks, of_equal_weights, of_outside
 from spinal.analysis.statements.facts import facts_of
 from spinal.documents.comparison import ComparisonContent, Statement
 
@@ -26,7 +26,7 @@ def statements(content: ComparisonContent) -> tuple[Statement, ...]:
     if facts.same_weights:
         equal = tuple(of_equal_weights(content, facts))
         place = content.localization.get("block_swap")
-        if not facts.computing and (place is None or place.center is None):
+        if (not facts.computing or not moved(content, facts)) and (place is None or place.center is None):
             return equal
         return (*equal, *of_block_swap(content, facts), *of_accounts(content, facts))
     swapped = tuple(of_block_swap(content, facts))

@@ -12,6 +12,7 @@ from spinal.documents.comparison import ComparisonContent, Statement
 from spinal.documents.localization import NO_CHANGE
 
 WHAT = "the change in what blocks compute"
+ON_PROMPTS = " on the prompts that were read"
 
 
 def of_block_swap(content: ComparisonContent, facts: Facts) -> Iterator[Statement]:
@@ -20,11 +21,13 @@ def of_block_swap(content: ComparisonContent, facts: Facts) -> Iterator[Statemen
     reason = None if place is None else place.reason
     if (content.frame is not None and content.frame.changed) or reason == FRAME_CHANGED:
         yield _nothing(_other_frame(content))
+    elif facts.perhaps_another_basis:
+        yield _nothing(_perhaps_other_frame(content), kind="not_measured")
     elif reason == WITHIN_ROUNDING:
         beside = _beside(facts)
         yield _nothing(
-            "blocks compute the same within rounding: block swap shows no more than reordered sums give, which has no "
-            "place" + beside,
+            f"blocks compute the same within rounding{ON_PROMPTS}: block swap shows no more than reordered "
+            "sums give, which has no place" + beside,
             kind="outside" if beside else "none",
         )
     elif place is None or (place.center is None and reason != NO_CHANGE):
@@ -55,7 +58,7 @@ def _no_block(facts: Facts) -> Statement:
     if facts.measured and not facts.changed:
         text = f"no block changed: all {facts.depth} {facts.alike(facts.depth)}"
     else:
-        text = f"no block computes anything else than in the reference{_though(facts)}"
+        text = f"no block computes anything else than in the reference{ON_PROMPTS}{_though(facts)}"
     return _nothing(text + beside, kind="outside" if beside else "none")
 
 
@@ -82,6 +85,15 @@ def _other_frame(content: ComparisonContent) -> str:
     return (
         f"the two sides write their residuals in different bases{why}: block swap compares coordinates, so it places "
         "nothing here"
+    )
+
+
+def _perhaps_other_frame(content: ComparisonContent) -> str:
+    frame = content.frame
+    left = "" if frame is None or frame.residual is None else f" ({percent(frame.residual)} is left over)"
+    return (
+        f"one rotation and scale makes up for most of what the last residuals differ by{left}, and outputs differ as "
+        "well: which blocks compute something else, and which only write in another basis, cannot be told"
     )
 
 

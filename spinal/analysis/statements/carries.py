@@ -1,5 +1,6 @@
 """Sentences on what carries the change: the account of the read-out that speaks."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -44,6 +45,16 @@ def of_accounts(content: ComparisonContent, facts: Facts) -> Iterator[Statement]
         if not content.identical:
             yield Statement(about="kl", kind="not_measured", text=sentence(NO_ACCOUNT))
         return
+    if facts.perhaps_another_basis:
+        yield Statement(
+            about=account.read_out,
+            kind="not_measured",
+            text=sentence(
+                f"what carries {total_in_words(account)}, cannot be told: the sides may write their residuals in "
+                "different bases, and parts of one then do not fit the other"
+            ),
+        )
+        return
     margin = content.accounts.get("margin")
     if margin is not None and margin is not account:
         yield _silent(margin)
@@ -86,7 +97,8 @@ def _silent(account: Account) -> Statement:
         floor = "" if account.floor is None else f", {account.floor:.2g} nats"
         text = f"{total}, lies within what rounding does{floor}, so nothing carries it"
     elif reason == NO_CHANGE:
-        text = f"{READ_OUTS.get(account.read_out, account.read_out)} moves by exactly 0: no place carries anything"
+        name = READ_OUTS.get(account.read_out, account.read_out)
+        text = f"{name} moves by exactly 0 on the prompts that were read: no place carries anything there"
     elif reason == FRAME_CHANGED:
         text = (
             "what carries the change cannot be told: the sides write their residuals in different bases, and parts of "
@@ -171,7 +183,7 @@ def _inside(account: Account, content: ComparisonContent, facts: Facts) -> Itera
     name = READ_OUTS.get(account.read_out, account.read_out)
     if far.places:
         said = [f"{_name(parts[i].place)} ({share_of(parts[i].share)})" for i in far.places]
-        stands = "stands" if len(said) == 1 else "stand"
+        stands = "stands" if len(said) == 1 and parts[far.places[0]].place != "embeddings" else "stand"
         yield Statement(
             about=account.read_out,
             kind="outlier",
@@ -183,7 +195,10 @@ def _inside(account: Account, content: ComparisonContent, facts: Facts) -> Itera
     blocks = [parts[i].block or 0 for i in inside]
     own = replace(facts, unchanged=tuple(block for block in range(1, facts.depth + 1) if block not in blocks))
     what = f"what blocks carry of {name}"
-    if len(blocks) > 1:
+    if blocks and float(np.abs([parts[i].phi.value or 0.0 for i in inside]).sum()) < _rounding_beside(account):
+        text = f"{what} is no more than rounding makes of it beside the rest, so it has no place among them"
+        yield Statement(about=account.read_out, kind="none", text=sentence(text))
+    elif len(blocks) > 1:
         beside = [inside.index(i) for i in far.places if i in inside]
         sure = [parts[i].block or 0 for i in inside if significant[i] and i not in far.places]
         for made in beside_outliers(what, account.read_out, weights[inside], blocks, beside, own):
@@ -191,6 +206,15 @@ def _inside(account: Account, content: ComparisonContent, facts: Facts) -> Itera
             yield _with_terminal(made, account, content) if known or made.kind != "band" else _not_told(made, what)
     elif blocks and weights[inside].any():
         yield from placed(what, account.read_out, weights[inside], blocks, own)
+
+
+def _rounding_beside(account: Account) -> float:
+    """What rounding in some places makes of a read-out that others move (nats). KL is a square: beside a total K, a
+    step that would alone make it f moves it by up to 2 sqrt(K f) + f (Cauchy-Schwarz)."""
+    floor = account.floor or 0.0
+    if account.read_out != "kl":
+        return floor
+    return floor + 2.0 * math.sqrt(floor * max(0.0, account.total.value or 0.0))
 
 
 def _not_told(made: Statement, what: str) -> Statement:

@@ -4,10 +4,13 @@ from collections.abc import Iterator
 
 from spinal.analysis.statements.facts import Facts
 from spinal.analysis.statements.words import named, runs, sentence, spans
+from spinal.documents.account import CONFIGURATION
 from spinal.documents.comparison import ComparisonContent, Statement
 from spinal.documents.localization import NO_CHANGE
 
 SHAPES_NOTHING = "which shapes prompts and generation and nothing that is compared here"
+CHANGES_NOTHING = "which changes nothing that is compared here"
+NOTHING_ON_PROMPTS = "which changes nothing on the prompts that were read"
 
 
 def of_equal_weights(content: ComparisonContent, facts: Facts) -> Iterator[Statement]:
@@ -18,14 +21,28 @@ def of_equal_weights(content: ComparisonContent, facts: Facts) -> Iterator[State
     zero = f": every difference{'' if jointly else ' that was measured'} is exactly 0" if _all_zero(content) else ""
     both = "both sides hold the same weights"
     if facts.computing:
-        yield _settings(f"{both}{zero}; {differs}, so that the same weights compute something else")
+        # A bound beyond the longest prompt, or a member that this architecture never reads, computes nothing else.
+        makes = "so that the same weights compute something else" if moved(content, facts) else NOTHING_ON_PROMPTS
+        yield _settings(f"{both}{zero}; {differs}, {makes}")
         return
-    both += " and are run with the same configuration" if facts.compared_settings else ""
+    configured = any(one.part == CONFIGURATION for one in facts.other)
+    both += " and are run with the same configuration" if facts.compared_settings and not configured else ""
     if facts.other:
-        yield _settings(f"{both}{zero}; {differs}, {SHAPES_NOTHING}")
+        yield _settings(f"{both}{zero}; {differs}, {_without_effect(facts)}")
     else:
         unknown = "" if facts.compared_settings else "; whether their configurations differ was not recorded"
         yield Statement(about="weights", kind="none", text=sentence(both + zero + unknown))
+
+
+def _without_effect(facts: Facts) -> str:
+    """Settings that shape nothing between token ids and logits; some of them are no part of generation either."""
+    return CHANGES_NOTHING if any(one.part == CONFIGURATION for one in facts.other) else SHAPES_NOTHING
+
+
+def moved(content: ComparisonContent, facts: Facts) -> bool:
+    """Whether anything differs that was measured under both configurations; True where that was not measured."""
+    measured = facts.compared_settings and any(layer.block_swap.value is not None for layer in content.layers)
+    return not measured or not _all_zero(content)
 
 
 def _all_zero(content: ComparisonContent) -> bool:
@@ -85,7 +102,9 @@ def of_outside(facts: Facts) -> Iterator[Statement]:
         )
     differs = facts.settings()
     if differs is not None:
-        beside = "" if facts.computing else f", {SHAPES_NOTHING}"
+        beside = "" if facts.computing else f", {_without_effect(facts)}"
+        if facts.computing and facts.configuration_carries is False:
+            beside = f", {NOTHING_ON_PROMPTS}"
         yield _settings(differs + beside)
 
 

@@ -58,8 +58,15 @@ def test_a_ratio_is_said_to_two_digits(ratio: float, said: str) -> None:
 
 @pytest.mark.parametrize(
     ("share", "said"),
-    [(1.0, "every token"), (0.7, "every token"), (0.5, "1 token in 2"), (1 / 95, "1 token in 95"),
+    [(1.0, "nearly every token"), (0.7, "7 tokens in 10"), (0.5, "1 token in 2"), (1 / 95, "1 token in 95"),
      (2e-4, "1 token in 5,000"), (0.0, "1 token in more than 10,000")],
 )  # fmt: skip
 def test_a_share_is_said_as_one_in_so_many(share: float, said: str) -> None:
     assert one_in(share) == said
+
+
+@given(st.floats(1e-3, 1.0))
+def test_what_is_said_is_the_share(share: float) -> None:
+    """Within a third of it: a reciprocal below two and a half says what is more than that beside it."""
+    words = one_in(share).replace("nearly every token", "10 tokens in 10").split()
+    assert int(words[0]) / int(words[-1].replace(",", "")) == pytest.approx(share, rel=1 / 3)

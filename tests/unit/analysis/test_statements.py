@@ -132,9 +132,36 @@ PAIRS: dict[str, tuple[Comparison, list[str], list[str]]] = {
     ),
     "rope, where block swap was not measured so": (
         content(identical=True, settings=[ROPE], unchanged=()),
-        ["No block computes anything else than in the reference; outside the blocks, "
+        ["No block computes anything else than in the reference on the prompts that were read; outside the blocks, "
          "configuration differs in rope_theta"],
         ["there is no change to place", "same configuration"],
+    ),
+    "a setting without effect on these prompts": (
+        content(identical=True, settings=[setting("max_position_embeddings", "512", "4096")], unchanged=EVERY,
+                accounts={"kl": account(parts(np.zeros(DEPTH)), read_out="kl", reason=NO_CHANGE)}),
+        ["Both sides hold the same weights: every difference is exactly 0; configuration differs in "
+         "max_position_embeddings: 512 -> 4096, which changes nothing on the prompts that were read."],
+        ["something else", "the same configuration"],
+    ),
+    "a setting without effect beside changed blocks": (
+        content(EARLY, unchanged=others((1, 7)), settings=[setting("max_position_embeddings", "512", "4096")],
+                accounts={"kl": account(parts(EARLY), read_out="kl")}),
+        ["Configuration differs in max_position_embeddings: 512 -> 4096, which changes nothing on the prompts that"],
+        ["something else;", "carries the configuration"],
+    ),
+    "a configuration that is only written in another way": (
+        content(identical=True, settings=[setting("tie_word_embeddings", "false", "true", computes=False)],
+                unchanged=EVERY),
+        ["Both sides hold the same weights: every difference is exactly 0; configuration differs in "
+         "tie_word_embeddings: false -> true, which changes nothing that is compared here."],
+        ["the same configuration", "shapes prompts"],
+    ),
+    "rows and experts that no prompt meets": (
+        content(outside={"embeddings": 0.04, "head": 1e-5}, accounts={"kl": account(
+            parts(np.zeros(DEPTH)), read_out="kl", reason=NO_CHANGE)}),
+        ["No block computes anything else than in the reference on the prompts that were read, though the tensors of "
+         "blocks 1-24 differ", "moves by exactly 0 on the prompts that were read", "(by less than 0.1%)"],
+        ["(by 0%)"],
     ),
     "template alone": (
         content(identical=True, settings=[TEMPLATE, setting("temperature", "0.7", "1.0", "generation", computes=False)],
@@ -167,7 +194,8 @@ PAIRS: dict[str, tuple[Comparison, list[str], list[str]]] = {
     ),
     "a gain compensated in the next matrix": (
         content(unchanged=others((5, 5))),
-        ["No block computes anything else than in the reference, though the tensors of block 5 differ."],
+        ["No block computes anything else than in the reference on the prompts that were read, though the tensors of "
+         "block 5 differ."],
         ["sits in"],
     ),
     "nothing measured jointly": (
@@ -214,6 +242,48 @@ PAIRS: dict[str, tuple[Comparison, list[str], list[str]]] = {
         ["stand out"],
     ),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(("read_out", "own", "none"), [
+    # The floor is 1e-6: beside a KL of 0.02 rounding moves it by up to 2 sqrt(0.02 * 1e-6) = 2.8e-4, a margin by 1e-6.
+    ("kl", 1e-4, True), ("kl", 1e-3, False), ("margin", 1e-7, True), ("margin", 1e-4, False),
+])  # fmt: skip
+def test_rounding_in_blocks_has_no_place_beside_a_change_elsewhere(read_out: str, own: float, none: bool) -> None:
+    """Permuted blocks under other embeddings: what they carry is rounding, however surely it is measured."""
+    blocks = own * np.where(np.arange(DEPTH) < 6, 1.0, 0.01) / 6.18
+    made = account(parts(blocks, 0.02), read_out=read_out, error=0.0)  # type: ignore[arg-type]  # parametrised
+    found = [one for one in statements(content(outside={"embeddings": 0.1}, accounts={read_out: made}))
+             if one.about == read_out]  # fmt: skip
+    assert any("no more than rounding makes of it" in one.text for one in found) is none
+    assert any("sits in blocks 1-" in one.text for one in found) is not none
+    assert "The input embeddings carry" in text(tuple(found)) or "the input embeddings carry" in text(tuple(found))
+
+
+def in_a_frame(*, residual: float, hidden: float) -> tuple[Statement, ...]:
+    """What is said of a pair whose outputs differ, whose last residuals differ by ``hidden`` of their length, and of
+    which a rotation and scale leaves ``residual`` over."""
+    made = content(np.full(DEPTH, 1.0), accounts={"kl": account(parts(np.full(DEPTH, 0.01)), read_out="kl")},
+                   frame=Frame(changed=False, residual=residual, gap=0.3))  # fmt: skip
+    signals = dict(made.damage.signals)
+    signals["hidden_change"] = signals["hidden_change"].model_copy(update={"value": hidden})
+    return statements(made.model_copy(update={"damage": made.damage.model_copy(update={"signals": signals})}))
+
+
+@pytest.mark.parametrize(("residual", "hidden"), [(0.0005, 1.0), (0.15, 1.45), (0.2, 0.9), (0.2, 7.0)])
+def test_another_basis_beside_a_change_places_nothing(residual: float, hidden: float) -> None:
+    found = in_a_frame(residual=residual, hidden=hidden)
+    assert kinds(found, "block_swap") == ["not_measured"]
+    assert kinds(found, "kl") == ["not_measured"]
+    assert "only write in another basis, cannot be told" in text(found)
+    assert "spread" not in text(found)
+
+
+@pytest.mark.parametrize(("residual", "hidden"), [(0.8, 1.42), (0.93, 9.8), (0.34, 0.36), (0.19, 0.23), (0.05, 0.3)])
+def test_a_change_in_one_basis_is_placed(residual: float, hidden: float) -> None:
+    """Those of trained models: a rotation explains next to nothing of what they differ by."""
+    found = in_a_frame(residual=residual, hidden=hidden)
+    assert kinds(found, "block_swap") == ["spread"]
+    assert "basis" not in text(found)
 
 
 @pytest.mark.parametrize("name", PAIRS)

@@ -8,7 +8,7 @@ from spinal.analysis.damage.signals import level_of, measured, not_asked, unmeas
 from spinal.documents.comparison import Damage, DamageSignal, Statement, Verdict
 from spinal.policy.decide import decide
 from spinal.policy.rules import Facts
-from spinal.policy.words import LOOKS, MEANINGS, sentence
+from spinal.policy.words import FARTHEST, LOOKS, MEANINGS, sentence
 
 HERE = "blocks 3-4 compute something else"
 SAID = Statement(about="block_swap", kind="band", text=HERE)
@@ -59,7 +59,7 @@ SENTENCES = {
     "nll_change": (0.405, "predicts text 1.5 times worse: +0.405 nats a token"),
     "nll_change_worst_category": (9.2, "predicts text of category 'ru' 9,897 times worse: +9.2 nats a token"),
     "nll_change_worst_tenth": (1.2, "predicts the tenth of the prompts that got worse most 3.3 times worse: +1.2 "),
-    "end_share_change": (-0.75, "no longer ends 75% of its answers: -0.75 of greedy continuations"),
+    "end_share_change": (-0.75, "no longer ends 75% of its answers within the tokens that it was given: -0.75 of"),
     "end_at_once_change": (0.5, "now says nothing in 50% of its answers: +0.5 of greedy"),
     "end_log_p_change": (-3.0, "ends 20 times less likely where an answer is over: -3 nats"),
     "log_temperature": (0.3, "is too sure or too unsure of itself: its temperature is off by a factor of 1.3: 0.3 "),
@@ -140,3 +140,9 @@ def test_a_signature_is_said_and_never_judged(value: float) -> None:
     signal = at("nll_change", value)
     assert len({verdict(said=said, nll_change=signal).outcome for said in ((SAID,), ())}) == 1
     assert verdict(nll_change=signal).reasons[-1] == HERE
+
+
+@pytest.mark.parametrize(("value", "least"), [(0.3, False), (0.9 * FARTHEST, False), (FARTHEST, True), (1.4, True)])
+def test_a_temperature_beyond_those_that_are_tried_is_a_bound(value: float, least: bool) -> None:
+    found = sentence("log_temperature", measured("log_temperature", value, (value, value)))
+    assert ("off by a factor of at least" in found) is least
