@@ -130,7 +130,7 @@ def main() -> int:
 
 def report(studies: Sequence[Study]) -> int:
     """Prints a line for each kind of interval; 1 where one covers too rarely or too often."""
-    print(f"{'interval':58} {'n of N':>11} {'intervals':>9} {'coverage':>8} {'lowest':>7}")
+    print(f"{'interval':58} {'n of N':>11} {'intervals':>9} {'coverage':>8} {'lowest':>7}", flush=True)
     outside = []
     for study in studies:
         for n in study.drawn:
@@ -138,7 +138,8 @@ def report(studies: Sequence[Study]) -> int:
                 wrong = not LOW <= pooled <= HIGH
                 print(
                     f"{kind:58} {f'{n} of {study.count}':>11} {count:9} {pooled:8.3f} {lowest:7.3f}"
-                    + (" outside" if wrong else "")
+                    + (" outside" if wrong else ""),
+                    flush=True,
                 )
                 outside += [f"{kind} ({n})"] if wrong else []
     print(f"outside {LOW:.2f}-{HIGH:.2f}: {', '.join(outside) or 'none'}")

@@ -26,6 +26,8 @@ Array = npt.NDArray[np.float64]
 SEED, CONTROL, SECOND = "dpo-short", "sft-twin", "dpo-second-seed"
 AGREEMENT, BETTER = 0.8, 0.2
 DRAWS = 1000
+PAIR_TOKENS = 320
+"""Two answers of the 64 pairs do not fit into the default."""
 
 
 def main() -> int:
@@ -46,7 +48,7 @@ def main() -> int:
 def parts_of(candidate: Path, prompts: int) -> dict[str, Array]:
     """By read-out, what each place carries of ``sft`` -> ``candidate`` on each prompt (nats): (prompts, places)."""
     sides = [resolve_reference(str(folder), roots=None) for folder in (BUNDLED, candidate)]
-    profile = MeasurementProfile(stitch_prompts=prompts)
+    profile = MeasurementProfile(stitch_prompts=prompts, pair_tokens=PAIR_TOKENS)
     found = gather_accounts(*sides, prompts=builtin_prompts("hh-shorter-64"), profile=profile)
     return {a.read_out: 0.5 * (np.diff(a.forward, axis=1) - np.diff(a.backward, axis=1)) for a in found}
 
