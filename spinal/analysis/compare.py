@@ -10,8 +10,8 @@ from spinal.analysis.belonging import check_accounts, check_belonging, check_cap
 from spinal.analysis.carried import what_carries
 from spinal.analysis.comparable import check_comparable
 from spinal.analysis.controls import control_null, noise_null
-from spinal.analysis.damage import assess
 from spinal.analysis.damage.limits import LIMITS
+from spinal.analysis.damage.panel import assess
 from spinal.analysis.frames import frame_of
 from spinal.analysis.layers import Pair, layer_comparisons
 from spinal.analysis.localization import terminal_window

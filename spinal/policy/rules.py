@@ -7,9 +7,7 @@ the checkpoints with a known history belongs to a wrecked model.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from spinal.analysis.damage.limits import AGREEING, LIMITS, MIN_PROMPTS
-from spinal.analysis.damage.signals import beyond
-from spinal.analysis.statements import said
+from spinal.analysis.damage.limits import AGREEING, LIMITS, MIN_PROMPTS, beyond
 from spinal.documents.account import configuration_carries
 from spinal.documents.comparison import (
     ComparisonContent,
@@ -49,6 +47,9 @@ class Facts:
     @classmethod
     def of(cls, content: ComparisonContent) -> "Facts":
         """Those of a comparison, of earlier releases, too: what they do not hold is empty."""
+        # Brings numpy along, and who only lists rules or watches the ledger needs none.
+        from spinal.analysis.statements import said
+
         return cls(
             content.damage,
             said(content),

@@ -3,7 +3,3 @@
 ``limits`` is the one table of limits, ``behaviour`` and ``structure`` measure the signals, ``bounds`` tells how sure
 they are, ``panel`` draws them together.
 """
-
-from spinal.analysis.damage.panel import assess
-
-__all__ = ["assess"]

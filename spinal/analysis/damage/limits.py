@@ -40,6 +40,11 @@ class Limit:
         return self.watch, self.damaged
 
 
+def beyond(value: float, limit: float, *, down: bool) -> bool:
+    """Whether ``value`` has reached ``limit`` on its bad side."""
+    return value <= limit if down else value >= limit
+
+
 LIMITS: dict[str, Limit] = {
     # How well it predicts: damage by itself.
     "nll_change": Limit(0.3, 1.0, "nats/token", fails_alone=True),

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spinal.analysis.damage.bounds import interval, standard_error
-from spinal.analysis.damage.limits import LIMITS
+from spinal.analysis.damage.limits import LIMITS, beyond
 from spinal.documents.comparison import DamageSignal
 
 Array = npt.NDArray[np.float64]
@@ -71,11 +71,6 @@ def level_of(value: float, ci: Interval, watch: float, damaged: float, *, surely
     if near is not None and surely_beyond is not None and not beyond(near, surely_beyond, down=down):
         return "none"
     return "watch" if beyond(value, watch, down=down) else "none"
-
-
-def beyond(value: float, limit: float, *, down: bool) -> bool:
-    """Whether ``value`` has reached ``limit`` on its bad side."""
-    return value <= limit if down else value >= limit
 
 
 def unmeasured(name: str, reason: str) -> DamageSignal:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from spinal.analysis.damage import assess
+from spinal.analysis.damage.panel import assess
 from spinal.analysis.diff import diff_traces
 from spinal.documents.base import Estimate
 from spinal.documents.capture import PositionsCapture
