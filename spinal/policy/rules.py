@@ -193,8 +193,12 @@ def _gaps(facts: Facts) -> Iterator[str]:
             f"answers were ended by configuration and tokenizer; the generation configuration, which ends them in use, "
             f"differs in {', '.join(ends)}"
         )
+    told = {tells for name, tells in LOOKS.items() if name in facts.damage.signals and _known(facts, name)}
     absent: dict[str, list[str]] = {}
     for name, tells in LOOKS.items():
+        if tells in told:
+            # Another signal tells the same.
+            continue
         signal = facts.damage.signals.get(name)
         if signal is None:
             absent.setdefault("not in comparisons of that release", []).append(tells)
@@ -212,6 +216,10 @@ def _gaps(facts: Facts) -> Iterator[str]:
 def _ends(setting: SettingDifference) -> bool:
     """Whether a setting of generation says where an answer ends."""
     return setting.key in ENDING
+
+
+def _known(facts: Facts, name: str) -> bool:
+    return facts.damage.signals[name].value is not None
 
 
 def _few(looked: Looked) -> bool:

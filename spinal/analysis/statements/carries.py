@@ -81,7 +81,7 @@ def _stands(account: Account) -> bool:
 def total_in_words(account: Account) -> str:
     """``the change of the preference margin, +4.92 nats [3.7, 6.1] over 64 pairs``."""
     name = READ_OUTS.get(account.read_out, account.read_out)
-    of = "pairs" if account.read_out == "margin" else "prompts"
+    of = ("pair" if account.read_out == "margin" else "prompt") + ("" if account.prompts == 1 else "s")
     if account.read_out == "kl":
         return f"{name} = {nats(account.total, signed=False)} over {account.prompts} {of}"
     return f"the change of {name}, {nats(account.total)} over {account.prompts} {of}"

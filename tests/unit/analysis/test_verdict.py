@@ -146,3 +146,15 @@ def test_a_signature_is_said_and_never_judged(value: float) -> None:
 def test_a_temperature_beyond_those_that_are_tried_is_a_bound(value: float, least: bool) -> None:
     found = sentence("log_temperature", measured("log_temperature", value, (value, value)))
     assert ("off by a factor of at least" in found) is least
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_what_one_signal_looked_at_was_looked_at(share: bool) -> None:
+    """Without whole continuations, whether answers end is still read off what the model goes on with."""
+    none = not_asked("end_share_change", "r")
+    found = verdict(
+        end_share_change=at("end_share_change", 0.0) if share else none,
+        end_at_once_change=not_asked("end_at_once_change", "r"),
+        end_log_p_change=not_asked("end_log_p_change", "r"),
+    )
+    assert any("whether and when its answers end (r)" in reason for reason in found.reasons) is not share
