@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from spinal.documents.capture import TEMPERATURES
+from spinal.documents.temperatures import TEMPERATURES
 
 Array = npt.NDArray[np.float64]
 LOG_TAU = np.log(np.array(TEMPERATURES))

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
+from spinal.documents.temperatures import TEMPERATURES
 from spinal.documents.trace import POSITIONS
 from spinal.errors import CaptureMissing, DocumentInvalid
 
@@ -120,8 +121,6 @@ OPTIONAL = (
     "sample",
 )
 """Arrays that captures of earlier releases, and of profile ``spinal/1``, do not have."""
-TEMPERATURES = tuple(float(x) for x in np.exp(np.linspace(-1.2, 1.2, 13)))
-"""Temperatures at which continuations are scored, for the fitted temperature; the middle one is 1."""
 ROWS_KEY = "rows"
 """Tensor (N, K, d) in the dtype of the blocks: residuals r_0..r_D at the gathered positions."""
 

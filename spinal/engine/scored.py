@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from spinal.documents.capture import TEMPERATURES
+from spinal.documents.temperatures import TEMPERATURES
 from spinal.engine.transport import VOCABULARY_BLOCK, Readout
 
 Tensor = torch.Tensor

@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable
 
 from spinal.analysis.human_terms import drawn_differently, one_in, perplexity_ratio, times
-from spinal.documents.capture import TEMPERATURES
 from spinal.documents.comparison import DamageSignal
+from spinal.documents.temperatures import TEMPERATURES
 
 FARTHEST = 0.85 * min(-math.log(TEMPERATURES[0]), math.log(TEMPERATURES[-1]))
 """|log| of a temperature near the end of those that are tried: the reference's own, which is taken off, is not 1."""

@@ -12,7 +12,8 @@ import torch
 from safetensors import safe_open
 
 from spinal.checkpoints.resolve import resolve_reference
-from spinal.documents.capture import OPTIONAL, TEMPERATURES, Capture, load_capture
+from spinal.documents.capture import OPTIONAL, Capture, load_capture
+from spinal.documents.temperatures import TEMPERATURES
 from spinal.documents.trace import Trace
 from spinal.engine import behaviour
 from spinal.engine.behaviour import Greedy, continue_greedily

@@ -13,8 +13,9 @@ from spinal.analysis.damage.signals import mean_signal, measured, normal_interva
 from spinal.analysis.layers import UNMEASURED
 from spinal.analysis.uncertainty import FAMILY_ERROR, student_quantile
 from spinal.documents.account import Account
-from spinal.documents.capture import TEMPERATURES, Capture
+from spinal.documents.capture import Capture
 from spinal.documents.comparison import DamageSignal
+from spinal.documents.temperatures import TEMPERATURES
 
 Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -51,7 +51,7 @@ LIMITS: dict[str, Limit] = {
     "nll_change_worst_category": Limit(0.5, 1.0, "nats/token", fails_alone=True, watch_if_sure=True),
     # Whether it ends: never any more, or at once.
     "end_share_change": Limit(-0.25, -0.5, "of greedy continuations", fails_alone=True),
-    "end_at_once_change": Limit(0.25, 0.5, "of greedy continuations", fails_alone=True),
+    "end_at_once_change": Limit(0.25, 0.5, "of greedy continuations"),
     "end_log_p_change": Limit(-1.0, -3.0, "nats", fails_alone=True),
     # How sure it is of itself.
     "log_temperature": Limit(0.12, 0.2, "|log| of fitted temperatures", fails_alone=True),

@@ -14,8 +14,8 @@ from spinal.analysis.damage.limits import AGREEING, LIMITS, MIN_PROMPTS, calibra
 from spinal.analysis.damage.panel import assess
 from spinal.documents.account import Account
 from spinal.documents.base import Estimate
-from spinal.documents.capture import TEMPERATURES
 from spinal.documents.comparison import Comparison, Damage, DamageSignal, Frame
+from spinal.documents.temperatures import TEMPERATURES
 from tests.support.fabricated import Pair, changed_pair
 
 PROMPTS, BLOCKS = 32, 10
@@ -141,7 +141,6 @@ def test_a_level_begins_at_its_limit(name: str, which: str) -> None:
 BEYOND: dict[str, dict[str, Any]] = {
     "nll_change": {"nll": 1.2},
     "end_share_change": {"ended": 0},
-    "end_at_once_change": {"at_once": 30},
     "end_log_p_change": {"end_log_p": -9.0},
     "log_temperature": {"log_temperature": 0.5},
     "non_finite": {"non_finite": 1},
@@ -193,12 +192,12 @@ def lying(member: str, where: str) -> Any:
         (dict.fromkeys(MEMBERS, "none"), "none", "pass"),
         *(
             ({name: where}, level, outcome)
-            for name in ("nll", "end_log_p", "log_temperature", "ended", "at_once")
+            for name in ("nll", "end_log_p", "log_temperature", "ended")
             for where, level, outcome in (("watch", "watch", "warn"), ("damaged", "damaged", "fail"))
         ),
         *(
             ({name: where}, "watch", "warn")
-            for name in ("gap", "hidden", "swap", "repetition", "length")
+            for name in ("gap", "hidden", "swap", "repetition", "length", "at_once")
             for where in ("watch", "damaged")
         ),
         *(({name: "better"}, "none", "pass") for name in ("nll", "end_log_p", "ended", "repetition")),

@@ -6,7 +6,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from spinal.analysis.temperature import LOG_TAU, fitted_log_temperature
-from spinal.documents.capture import TEMPERATURES
+from spinal.documents.temperatures import TEMPERATURES
 
 Array = npt.NDArray[np.float64]
 TOLERANCE = 1e-3
