@@ -16,7 +16,7 @@ from spinal.prompts.builtin import builtin_prompts
 ROOT = Path(__file__).resolve().parents[1]
 WORKING = ("dpo-short", "sft-twin", "dpo-blocks-1-7", "dpo-blocks-9-15", "dpo-blocks-18-24")
 WRECKED = ("dpo-overoptimised", "dpo-broken")
-PROFILE = MeasurementProfile(max_tokens=96, swap_prompts=64)
+PROFILE = MeasurementProfile(name="spinal/1", max_tokens=96, swap_prompts=64, stitch_prompts=0)
 SHOWN = ("nll_change", "hidden_change", "block_swap_mean")
 
 
