@@ -109,6 +109,8 @@ def shown(api: httpx.Client, audit: str) -> dict[str, Any]:
             _without_later(found[name])
     if read["links"]["diff"]:
         found["diff"] = api.get(read["links"]["diff"]).json()
+        # Read alone, a comparison carries the verdict of the reader's own policy.
+        found["diff"]["comparison"].pop("verdict")
         _without_later(found["diff"]["comparison"])
     for shown_audit in (read, *found["listed"]):
         for member in ("results", "weights"):

@@ -146,12 +146,14 @@ def test_block_swap_equals_the_same_thing_done_by_hand(
     captures = [traced(folder, few)[1] for folder in sides]
     profile = MeasurementProfile(**KNOBS)
     checkpoints = [resolve_reference(os.fspath(folder), roots=None) for folder in sides]
-    found = gather_evidence(
+    evidence = gather_evidence(
         *checkpoints, reference_capture=captures[0], candidate_capture=captures[1], prompts=few, profile=profile
-    ).block_swap
+    )
+    found, swapped_prompts = evidence.block_swap, evidence.swap_prompts
+    assert swapped_prompts is not None
     loaded = [load(checkpoint, profile, "cpu") for checkpoint in checkpoints]
     blocks = [next(m for m in one.model.modules() if isinstance(m, torch.nn.ModuleList)) for one in loaded]
-    ids = loaded[0].tokenizer.encode([str(text) for text in few.prompts[:16]], special=True)
+    ids = loaded[0].tokenizer.encode([str(few.prompts[place]) for place in swapped_prompts], special=True)
     for prompt, tokens in enumerate(ids):
         given: list[torch.Tensor] = []
         ours: list[torch.Tensor] = []

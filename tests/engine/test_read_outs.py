@@ -175,8 +175,10 @@ def test_openings_that_another_begins_count_once(tiny: Tiny) -> None:
 
 def test_prompts_are_those_of_the_sample_in_the_order_of_the_set(tiny: Tiny) -> None:
     session = session_of(tiny("llama"), pairs(), stitch_prompts=2, stitch_tokens=8, pair_tokens=24)
-    backwards = replace(session, tokens=replace(session.tokens, order=(3, 2, 1, 0)))
-    assert [len(ids) for ids in divergence(session).ids] == [8, 8]
+    forwards, backwards = (
+        replace(session, tokens=replace(session.tokens, order=order)) for order in ((0, 1, 2, 3), (3, 2, 1, 0))
+    )
+    assert [len(ids) for ids in divergence(forwards).ids] == [8, 8]
     read = divergence(backwards)
     assert read.prompts.tolist() == [2, 3]
     assert read.ids == session.tokens.ids[2:4]

@@ -104,7 +104,8 @@ def test_only_the_block_that_is_entered_has_storage(streamed: tuple[LoadedModel,
 def test_a_measurement_reads_each_block_few_times(
     tiny: Tiny, few: PromptSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once each for the parts, the probes, the walk, the parity gate and the continuations, however many prompts."""
+    """Once each for the parts, the probes, the walk, the parity gate and the continuations, however many prompts;
+    greedy continuations, which are left out here, read them once for every token."""
     counts: list[int] = []
     original = BlockStore.resident
 
@@ -115,9 +116,10 @@ def test_a_measurement_reads_each_block_few_times(
     monkeypatch.setattr(BlockStore, "resident", counted)
     checkpoint = resolve_reference(os.fspath(tiny("llama")), roots=None)
     totals = []
+    profile = MeasurementProfile(**KNOBS, greedy_prompts=0, continuation_walk="apart")
     for prompts in (few, PromptSet(few.prompts[:12], few.continuations[:12])):
         counts.clear()
-        measure(checkpoint, prompts, PROFILE, capture_path=tmp_path / "c", stream=True)
+        measure(checkpoint, prompts, profile, capture_path=tmp_path / "c", stream=True)
         totals.append(len(counts))
     assert totals == [5 * BLOCKS] * 2
 

@@ -94,8 +94,8 @@ def _silent(account: Account) -> Statement:
     if reason == NOT_SIGNIFICANT:
         text = f"{total}, cannot be told from 0, so nothing is said of what carries it"
     elif reason == WITHIN_ROUNDING:
-        floor = "" if account.floor is None else f", {account.floor:.2g} nats"
-        text = f"{total}, lies within what rounding does{floor}, so nothing carries it"
+        floor = "" if account.floor is None else f", below {account.floor:.2g} nats, ten times what rounding does"
+        text = f"{total}, lies within rounding{floor}, so nothing carries it"
     elif reason == NO_CHANGE:
         name = READ_OUTS.get(account.read_out, account.read_out)
         text = f"{name} moves by exactly 0 on the prompts that were read: no place carries anything there"

@@ -183,7 +183,7 @@ PAIRS: dict[str, tuple[Comparison, list[str], list[str]]] = {
     "permuted": (
         content(np.full(DEPTH, 4e-7), reason="within_rounding", accounts={"kl": account(
             parts(np.full(DEPTH, 1e-9)), read_out="kl", reason="within_rounding", floor=1e-6)}),
-        ["Blocks compute the same within rounding", "lies within what rounding does, 1e-06 nats"],
+        ["Blocks compute the same within rounding", "lies within rounding, below 1e-06 nats, ten times"],
         ["80%", "sits in", "bit-identical"],
     ),
     "residual scaled": (
