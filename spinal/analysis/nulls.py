@@ -45,33 +45,32 @@ def self_null(draws: Array, observed: float | None) -> Null:
     scorer 4, differ in prompts as well, by more than a healthy DPO changes.
     """
     known = draws[np.isfinite(draws)][:KEPT]
-    size = None if observed is None else abs(observed)
-    sizes = [] if observed is None else [float(abs(draw - observed)) for draw in known]
-    return Null(
-        statistic="|delta_align|",
-        values=tuple(sizes),
-        observed=size,
-        percentile=percentile_of(size, sizes),
-        note=(
-            "what the choice of prompts makes of it where there is no change on average: deviations of bootstrap "
-            "draws, the same prompts for both sides"
-        ),
+    return _floor(
+        [] if observed is None else [float(abs(draw - observed)) for draw in known],
+        observed,
+        "what the choice of prompts makes of it where there is no change on average: deviations of bootstrap draws, "
+        "the same prompts for both sides",
     )
 
 
 def halves_null(values: Array, observed: float | None) -> Null:
     """The floor before scorer 4: |Delta_align| between two halves of the reference's own prompts, (K,) signed."""
-    sizes = [float(abs(value)) for value in values if np.isfinite(value)]
+    return _floor(
+        [float(abs(value)) for value in values if np.isfinite(value)],
+        observed,
+        "the reference against itself on two random halves of the prompts; the halves share no prompt, so this "
+        "floor lies above that of a difference paired over prompts",
+    )
+
+
+def _floor(sizes: list[float], observed: float | None, note: str) -> Null:
     size = None if observed is None else abs(observed)
     return Null(
         statistic="|delta_align|",
         values=tuple(sizes),
         observed=size,
         percentile=percentile_of(size, sizes),
-        note=(
-            "the reference against itself on two random halves of the prompts; the halves share no prompt, so this "
-            "floor lies above that of a difference paired over prompts"
-        ),
+        note=note,
     )
 
 

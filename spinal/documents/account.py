@@ -8,6 +8,12 @@ from spinal.documents.base import Document, Estimate, Finite, Remark
 from spinal.documents.localization import Localization
 
 ReadOut = Literal["kl", "margin", "refusal"]
+READ_OUTS: dict[str, str] = {
+    "kl": "KL(reference || candidate)",
+    "margin": "the preference margin",
+    "refusal": "the log-odds of a refusal",
+}
+"""Read-outs as sentences, tables and plots call them."""
 CANCELLING = "cancelling"
 WITHIN_ROUNDING = "within_rounding"
 NOT_SIGNIFICANT = "total_not_significant"
@@ -68,6 +74,14 @@ class AccountContrast(Document):
 
 def configuration_carries(accounts: Mapping[str, Account]) -> bool | None:
     """Whether settings that differ compute something else on the prompts of the accounts; None where no account was
-    drawn up. An account has the configuration among its places only where it does."""
+    drawn up. An account has the configuration among its places where keys differ that might; what it carries within
+    rounding is nothing."""
     drawn = [account for account in accounts.values() if account.places]
-    return any(part.place == CONFIGURATION for account in drawn for part in account.places) if drawn else None
+    if not drawn:
+        return None
+    return any(
+        part.phi.value is None or abs(part.phi.value) > (account.floor or 0.0)
+        for account in drawn
+        for part in account.places
+        if part.place == CONFIGURATION
+    )

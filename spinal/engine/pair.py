@@ -1,6 +1,8 @@
 """What only a joint pass over two checkpoints can tell: block swap, weight change, gap, fixed-lens transport."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,27 +108,33 @@ def gather_evidence(
     reporter = Reporter(progress, cancelled)
 
     def attempt(batch_size: int) -> PairEvidence:
+        started = time.monotonic()
         # Matched noise rewrites a whole model, so that pair is loaded whole.
         setup = Setup(prompts, profile, batch_size, device, stream and not profile.noise_draws, reporter)
-        with torch.inference_mode(), hold(reference) as ours, hold(candidate) as theirs:
-            for side in (ours, theirs):
-                side.hash_unsettled(cancelled=cancelled)
-            found = _gather(ours.checkpoint, theirs.checkpoint, (reference_capture, candidate_capture), setup)
-            ours.require_unchanged()
-            theirs.require_unchanged()
-            return found
+        with torch.inference_mode(), _opened(reference, candidate, setup) as (ours, theirs):
+            return _gather(ours, theirs, (reference_capture, candidate_capture), started)
 
     return with_less_memory(attempt, profile, device)
 
 
-def _gather(reference: Checkpoint, candidate: Checkpoint, captures: tuple[Path, Path], setup: Setup) -> PairEvidence:
-    started = time.monotonic()
+@contextmanager
+def _opened(reference: Checkpoint, candidate: Checkpoint, setup: Setup) -> Iterator[tuple[Session, Session]]:
+    """Both models, their files held from the first look to the last read; raises ModelChanged at its end."""
     reporter = setup.reporter
-    reporter.step("load", 0, 1, (0.0, 0.0))
-    inspect(reference)
-    inspect(candidate)
-    check_pair(reference, candidate)
-    ours, theirs = open_pair(reference, candidate, setup)
+    with hold(reference) as first, hold(candidate) as second:
+        for side in (first, second):
+            side.hash_unsettled(cancelled=reporter.cancelled)
+        reporter.step("load", 0, 1, (0.0, 0.0))
+        inspect(first.checkpoint)
+        inspect(second.checkpoint)
+        check_pair(first.checkpoint, second.checkpoint)
+        yield open_pair(first.checkpoint, second.checkpoint, setup)
+        first.require_unchanged()
+        second.require_unchanged()
+
+
+def _gather(ours: Session, theirs: Session, captures: tuple[Path, Path], started: float) -> PairEvidence:
+    setup, reporter = ours.setup, ours.reporter
     reporter.step("weights", 0, 1, (0.05, 0.05))
     weight_change = block_changes(ours.anatomy, theirs.anatomy)
     other = other_changes(ours, theirs)
@@ -162,7 +170,7 @@ def _gather(reference: Checkpoint, candidate: Checkpoint, captures: tuple[Path, 
         identical_blocks=swapped.identical,
         frame_residual=frame,
         routed=any(map(routes, configurations)),
-        settings=setting_differences(reference, candidate, configurations),
+        settings=setting_differences(ours.loaded.checkpoint, theirs.loaded.checkpoint, configurations),
         swap_prompts=swapped.prompts,
     )
 
@@ -198,18 +206,8 @@ def gather_accounts(
 
     def attempt(batch_size: int) -> tuple[AccountEvidence, ...]:
         setup = Setup(prompts, profile, batch_size, device, stream, reporter)
-        with torch.inference_mode(), hold(reference) as first, hold(candidate) as second:
-            for side in (first, second):
-                side.hash_unsettled(cancelled=cancelled)
-            reporter.step("load", 0, 1, (0.0, 0.0))
-            inspect(first.checkpoint)
-            inspect(second.checkpoint)
-            check_pair(first.checkpoint, second.checkpoint)
-            ours, theirs = open_pair(first.checkpoint, second.checkpoint, setup)
-            found = account_of_pair(ours, theirs, alike(ours, theirs), (0.1, 1.0))
-            first.require_unchanged()
-            second.require_unchanged()
-            return found
+        with torch.inference_mode(), _opened(reference, candidate, setup) as (ours, theirs):
+            return account_of_pair(ours, theirs, alike(ours, theirs), (0.1, 1.0))
 
     return with_less_memory(attempt, profile, device)
 

@@ -136,10 +136,12 @@ def _settings(facts: Facts) -> Finding | None:
     if facts.configuration_carries is False or gap is None or gap.value is None or gap.value <= SAME_OUTPUT:
         return None
     named = [f"{s.key}: {s.reference} -> {s.candidate}" for s in facts.settings if s.computes]
+    if not named:
+        return None
     more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
-    return (
-        Finding("warn", (f"computes under another configuration: {', '.join(named[:NAMED])}{more}",)) if named else None
-    )
+    # Without an account nothing tells whether the keys or the weights moved the output.
+    told = "computes under" if facts.configuration_carries else "may compute something else under"
+    return Finding("warn", (f"{told} another configuration: {', '.join(named[:NAMED])}{more}",))
 
 
 def _unmeasured(facts: Facts) -> Finding | None:

@@ -5,6 +5,8 @@ from typing import Literal
 
 import pytest
 
+from spinal.documents.account import Account, PlacePart, configuration_carries
+from spinal.documents.base import Estimate
 from spinal.documents.comparison import Comparison, Damage, DamageSignal, Looked, SettingDifference, Statement, Verdict
 from spinal.policy.decide import POLICY, QUIET, decide, judged
 from spinal.policy.rules import RULES, Facts, Finding, Outcome, Rule
@@ -101,12 +103,17 @@ def test_categories_without_enough_scored_prompts_are_named() -> None:
     assert "'c8'" not in said
 
 
-def of_gap(gap: float | None, *, computes: bool) -> Facts:
+def of_gap(gap: float | None, *, computes: bool, carries: bool | None = True) -> Facts:
     one = signal("none").model_copy(update={"value": gap})
     rope = SettingDifference(
         part="configuration", key="rope_theta", reference="10000.0", candidate="500.0", computes=computes
     )
-    return Facts(Damage(level="none", signals={"gap": one}, calibration="c"), (SAID,), settings=(rope,))
+    return Facts(
+        Damage(level="none", signals={"gap": one}, calibration="c"),
+        (SAID,),
+        settings=(rope,),
+        configuration_carries=carries,
+    )
 
 
 @pytest.mark.parametrize(
@@ -120,6 +127,31 @@ def test_another_configuration_that_computes_something_else_is_worth_a_look(
     assert (found.outcome if found else "pass") == outcome
     if found is not None:
         assert found.reasons == ("computes under another configuration: rope_theta: 10000.0 -> 500.0",)
+
+
+def test_settings_of_which_nothing_tells_what_they_compute_may_compute_something_else() -> None:
+    """Without an account: the weights may have moved the output as well."""
+    found = RULES["settings"].judge(of_gap(0.29, computes=True, carries=None))
+    assert found is not None
+    assert found.reasons == ("may compute something else under another configuration: rope_theta: 10000.0 -> 500.0",)
+    assert RULES["settings"].judge(of_gap(0.29, computes=True, carries=False)) is None
+
+
+@pytest.mark.parametrize(
+    ("phi", "carries"),
+    [(0.0, False), (-1.6e-11, False), (1e-9, False), (2e-9, True), (-0.3, True), (None, True)],
+)
+def test_a_configuration_carries_what_lies_above_rounding(phi: float | None, carries: bool) -> None:
+    """A key that computes nothing beside a real change leaves a rounding: it is not said to compute something else."""
+    part = PlacePart(
+        place="configuration", block=None, identical=False, phi=Estimate(value=phi), interaction=0.0,
+        share=Estimate(value=None, reason="r"),
+    )  # fmt: skip
+    account = Account(
+        read_out="kl", prompts=8, total=Estimate(value=0.03), floor=1e-9, places=(part,), localization=None,
+        blocks_terminal_share=Estimate(value=None, reason="r"),
+    )  # fmt: skip
+    assert configuration_carries({"kl": account}) is carries
 
 
 def test_statements_are_the_place_of_the_change_where_there_are_any() -> None:

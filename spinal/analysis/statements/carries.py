@@ -9,11 +9,12 @@ import numpy as np
 from spinal.analysis.statements.facts import Facts
 from spinal.analysis.statements.placed import beside_outliers, chance_in_words, placed
 from spinal.analysis.statements.shape import outliers
-from spinal.analysis.statements.words import READ_OUTS, listed, nats, percent, reason_in_words, runs, sentence, share_of
+from spinal.analysis.statements.words import listed, nats, percent, reason_in_words, runs, sentence, share_of
 from spinal.documents.account import (
     CANCELLING,
     FRAME_CHANGED,
     NOT_SIGNIFICANT,
+    READ_OUTS,
     WITHIN_ROUNDING,
     Account,
     AccountContrast,
@@ -203,7 +204,12 @@ def _inside(account: Account, content: ComparisonContent, facts: Facts) -> Itera
         sure = [parts[i].block or 0 for i in inside if significant[i] and i not in far.places]
         for made in beside_outliers(what, account.read_out, weights[inside], blocks, beside, own):
             known = all(any(low <= block <= high for block in sure) for low, high in made.blocks)
-            yield _with_terminal(made, account, content) if known or made.kind != "band" else _not_told(made, what)
+            told = known or made.kind != "band"
+            yield (
+                _with_terminal(made, account, content)
+                if told
+                else _not_told(made, f"the rest of {what}" if beside else what)
+            )
     elif blocks and weights[inside].any():
         yield from placed(what, account.read_out, weights[inside], blocks, own)
 
@@ -219,8 +225,7 @@ def _rounding_beside(account: Account) -> float:
 
 def _not_told(made: Statement, what: str) -> Statement:
     """In place of a band without a part that can be told from 0: noise has windows, too."""
-    rest = f"the rest of {what}" if " rest of " in made.text else what
-    text = f"{rest} has no sure place among them: its parts cannot be told from 0 one by one"
+    text = f"{what} has no sure place among them: its parts cannot be told from 0 one by one"
     return Statement(about=made.about, kind="none", text=sentence(text), null=made.null)
 
 

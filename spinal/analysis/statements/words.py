@@ -8,7 +8,6 @@ from spinal.documents.comparison import SettingDifference
 SHOWN_SETTINGS = 4
 SETTING_LENGTH = 60
 PARTS = {"generation": "generation configuration"}
-READ_OUTS = {"kl": "KL(reference || candidate)", "margin": "the preference margin", "refusal": "the odds of a refusal"}
 
 
 def runs(blocks: Iterable[int]) -> tuple[tuple[int, int], ...]:

@@ -1,15 +1,15 @@
 """Where the change sits: accounts over places, profiles over blocks, settings."""
 
-from spinal.documents.account import Account, PlacePart
+from spinal.documents.account import READ_OUTS, Account, PlacePart
 from spinal.documents.base import Estimate
 from spinal.documents.comparison import Comparison
 from spinal.report.content.cells import DASH, Table, estimate, interval, number
 
-READ_OUTS = {
-    "margin": "change of the preference margin",
-    "kl": "KL(reference || candidate)",
-    "refusal": "change of the log-odds of a refusal",
-}
+
+def _title(read_out: str) -> str:
+    """Of a table: KL is a change by itself."""
+    name = READ_OUTS.get(read_out, read_out)
+    return name if read_out == "kl" else f"change of {name}"
 
 
 def accounts_tables(result: Comparison) -> tuple[Table, ...]:
@@ -64,7 +64,7 @@ def _account_table(result: Comparison, account: Account) -> Table:
         )
     )
     return Table(
-        _capital(READ_OUTS.get(read_out, read_out)) + _over(account),
+        _capital(_title(read_out)) + _over(account),
         tuple(header),
         tuple(rows),
         _account_note(result, account),
@@ -132,7 +132,7 @@ def contrast_table(result: Comparison) -> Table:
         mine, theirs = result.accounts.get(name), result.control_accounts.get(name)
         rows.append(
             (
-                READ_OUTS.get(name, name),
+                _title(name),
                 DASH if mine is None else estimate(mine.total),
                 DASH if theirs is None else estimate(theirs.total),
                 estimate(contrast.total),

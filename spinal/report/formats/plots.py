@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from spinal.documents.account import Account
+from spinal.documents.account import READ_OUTS, Account
 from spinal.documents.base import Estimate
 from spinal.documents.comparison import Comparison, LayerComparison
 from spinal.documents.trace import Trace
@@ -30,7 +30,7 @@ def _account_plots(result: Comparison) -> str:
         at = {place: index for index, place in enumerate(_order(account))}
         figures.append(
             plot(
-                f"What carries {_TITLES.get(name, name)}",
+                f"What carries {READ_OUTS.get(name, name)}",
                 "Parts of the total by place, nats; bars: 95% intervals. E embeddings, R read-out"
                 + (", C configuration." if "configuration" in at else "."),
                 series,
@@ -41,9 +41,6 @@ def _account_plots(result: Comparison) -> str:
             )
         )
     return "".join(figures)
-
-
-_TITLES = {"kl": "KL", "margin": "the preference margin", "refusal": "the log-odds of a refusal"}
 
 
 def _order(account: Account) -> list[str]:
