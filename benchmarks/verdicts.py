@@ -136,7 +136,7 @@ def main() -> int:
         for name in () if chosen.rows else chosen.ancestor:
             try:
                 work = (chosen.work or Path(temporary)) / name
-                ancestor = prepare(name, work, chosen.pairs, chosen.english)
+                ancestor = prepare(name, work, chosen.pairs, chosen.english, chosen.only)
                 folder = Path(temporary) / f"audits-{name}"
                 folder.mkdir()
                 stitched = STITCHED.get(name, 24) if chosen.stitch is None else chosen.stitch

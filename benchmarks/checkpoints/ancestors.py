@@ -1,7 +1,7 @@
 """The ancestors, and everything that is built and judged beside each of them."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,8 @@ HISTORY: dict[str, Truth] = {
     "dpo-broken": "bad",
 }
 """Fine-tunes of the bundled ancestor that ship with the repository."""
+SOUP = ("dpo-short", "sft-twin")
+"""Healthy fine-tunes of which the mean is judged, too."""
 BESIDE_HISTORY = ("dpo-second-seed", "early-stop", "dpo-flipped")
 """Those that are trained beside them."""
 SMOLLM2: dict[str, Truth] = {
@@ -56,11 +58,13 @@ class Ancestor:
     prompts: PromptSet
 
 
-def prepare(name: str, work: Path, source: Path | None, english: int) -> Ancestor:
+def prepare(name: str, work: Path, source: Path | None, english: int, only: Collection[str] | None = None) -> Ancestor:
     """Ancestor ``name`` with its trained checkpoints in the folder ``work``, where those that stand there already are
-    found again; ``source`` is a file of pairs (:func:`benchmarks.checkpoints.pairs.read_pairs`). Raises
-    FileNotFoundError where SmolLM2 was not unpacked."""
-    trained = _fine_tunes(name, work, source)
+    found again; ``source`` is a file of pairs (:func:`benchmarks.checkpoints.pairs.read_pairs`). Where names are given
+    that alone are wanted (``only``), no other one is trained. Raises FileNotFoundError where SmolLM2 was not unpacked.
+    """
+    wanted = None if only is None else {*only, *(SOUP if "soup" in only else ())}
+    trained = _fine_tunes(name, work, source, wanted)
     original = train.BUNDLED if name == "bundled" else work / ("instruct" if name == "smollm2" else "sft")
     untied = work / "untied"
     if not untied.exists():
@@ -77,8 +81,9 @@ def prepare(name: str, work: Path, source: Path | None, english: int) -> Ancesto
 
     cases = [Case(one, known.truth, untied, partial(changed, one)) for one, known in KNOWN.items()]
     cases += [Case(one, truth, original, partial(_found, work / one)) for one, truth in trained.items()]
-    if {"dpo-short", "sft-twin"} <= trained.keys():
-        mean = partial(soup, work / "dpo-short", [work / "sft-twin"])
+    if trained.keys() >= set(SOUP):
+        first, *others = (work / one for one in SOUP)
+        mean = partial(soup, first, others)
         cases.append(Case("soup", "good", original, mean))
     return Ancestor(name, tuple(cases), prompts)
 
@@ -87,21 +92,21 @@ def _found(folder: Path, out: Path) -> Path:
     return folder
 
 
-def _fine_tunes(name: str, work: Path, source: Path | None) -> dict[str, Truth]:
-    """What stands in ``work`` and the truth of it; what is missing is trained, SmolLM2's apart."""
+def _fine_tunes(name: str, work: Path, source: Path | None, wanted: set[str] | None) -> dict[str, Truth]:
+    """What stands in ``work`` and the truth of it; what is wanted and missing is trained, SmolLM2's apart."""
     if name == "smollm2":
         if not (work / "instruct").exists():
             raise FileNotFoundError(f"{work}/instruct: write it with python -m benchmarks.checkpoints.smollm2 {work}")
         return {one: truth for one, truth in SMOLLM2.items() if (work / one).exists()}
     work.mkdir(parents=True, exist_ok=True)
-    if name != "bundled":
-        train.train_all(name, work, source)
-        return {one: recipe.truth for one, recipe in train.RECIPES.items()}
-    for one in HISTORY:
+    shipped = HISTORY if name == "bundled" else {}
+    made = BESIDE_HISTORY if name == "bundled" else tuple(train.RECIPES)
+    asked = [one for one in made if wanted is None or one in wanted]
+    for one in shipped:
         if not (work / one).exists():
             from_history(one, work)
-    train.train_all(name, work, source, BESIDE_HISTORY)
-    return HISTORY | {one: train.RECIPES[one].truth for one in BESIDE_HISTORY}
+    train.train_all(name, work, source, asked)
+    return shipped | {one: train.RECIPES[one].truth for one in asked}
 
 
 def from_history(name: str, out: Path) -> Path:

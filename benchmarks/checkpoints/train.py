@@ -150,7 +150,7 @@ def train_all(ancestor: str, out: Path, source: Path | None, only: Sequence[str]
         shown = _short(held_out, AutoTokenizer.from_pretrained(reference))[:SHOWN_PAIRS]
         before = learned(reference, shown)
         for name, recipe in RECIPES.items():
-            if (out / name).exists() or (only and name not in only):
+            if (out / name).exists() or (only is not None and name not in only):
                 continue
             run = replace(recipe.run, lr=recipe.run.lr * SLOWER.get(ancestor, 1.0))
             fine_tune(reference, replace(recipe, run=run), out / name, training)
