@@ -205,7 +205,8 @@ def test_ctrl_c_says_so_and_leaves_nothing(tmp_path: Path) -> None:
     try:
         until(lambda: ": walk" in said.text(), "a layer to be measured", timeout=120.0)
         os.kill(running.pid, signal.SIGINT)
-        assert running.wait(60) == 130
+        # CPython ends by the signal itself when the interrupt met an ``exec`` of a library: 130 in a shell either way.
+        assert running.wait(60) in (130, -signal.SIGINT)
         assert said.text().splitlines()[-1].endswith("interrupted; nothing was written")
     finally:
         running.kill()
