@@ -192,7 +192,7 @@ def test_ctrl_c_promises_nothing_of_what_lies_elsewhere() -> None:
 
 
 def test_ctrl_c_says_so_and_leaves_nothing(tmp_path: Path) -> None:
-    """At a terminal, once the bar says that a layer is measured: an interrupt before that may meet a library's import."""
+    """At a terminal, once the bar says that blocks are walked: an interrupt before that may meet a library's import."""
     report = tmp_path / "report.json"
     ours, theirs = os.openpty()
     running = subprocess.Popen(
@@ -232,4 +232,3 @@ class Terminal:
                 break
             self.read += more
         return self.read.decode(errors="replace")
-
