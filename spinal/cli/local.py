@@ -3,10 +3,12 @@
 import sys
 from typing import Any
 
+from spinal.cli.gate import Gate
 from spinal.cli.progress import bar
 from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace
 from spinal.local import Machine, compare_here, trace_here
+from spinal.policy.decide import judged
 from spinal.sides import Places
 
 
@@ -37,10 +39,12 @@ def local_compare(
     threads: int | None,
     stream: bool,
     cache: bool,
+    gate: Gate,
 ) -> Comparison:
-    """The comparison of two checkpoints or stored traces, with a bar for each piece of work."""
+    """The comparison of two checkpoints or stored traces under the gate's policy, with a bar for each piece of work."""
     machine = _machine(device, threads, stream, cache)
-    return compare_here(reference, candidate, prompts, knobs, machine, control=control, places=places)
+    found = compare_here(reference, candidate, prompts, knobs, machine, control=control, places=places)
+    return judged(found, gate.policy, former=gate.former)
 
 
 def _machine(device: str, threads: int | None, stream: bool, cache: bool) -> Machine:

@@ -10,8 +10,10 @@ import typer
 from spinal.checkpoints.sources import reference_forms
 from spinal.cli.knobs import profile_members, read_knobs
 from spinal.cli.operators import CommandsAndOperators
-from spinal.cli.output import check_outputs, emit, report_error, say, say_json
+from spinal.cli.gate import Gate, exit_code, read_gate
+from spinal.cli.output import Shown, check_outputs, emit, report_error, say, say_json
 from spinal.errors import DocumentInvalid, InternalError, SpinalError, UsageError
+from spinal.policy.shipped import DEFAULT_POLICY
 from spinal.profile import MeasurementProfile
 from spinal.prompts.builtin import DEFAULT_SET
 from spinal.version import VERSION
@@ -45,6 +47,25 @@ ComparePrompts = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout; errors as problem objects on stderr.")]
 Outputs = Annotated[
     list[Path] | None, typer.Option("-o", "--output", help="Also write .json, .html or .md; may be repeated.")
+]
+PolicyName = Annotated[
+    str | None,
+    typer.Option(
+        "--policy",
+        help="The rules of the verdict: a file (YAML or JSON), or the name of one that ships.",
+        show_default=DEFAULT_POLICY,
+    ),
+]
+FailOn = Annotated[
+    str, typer.Option("--fail-on", help="The mildest outcome that exits with 1: fail or warn.", metavar="fail|warn")
+]
+Former = Annotated[
+    Path | None,
+    typer.Option(help="A comparison in JSON: what rules on former. values are read against."),
+]
+Brief = Annotated[bool, typer.Option("--brief", help="The verdict, its reason and where the change sits; no tables.")]
+GitHub = Annotated[
+    bool, typer.Option("--github", help="Append to the step summary of GitHub Actions, and print annotations.")
 ]
 Device = Annotated[str, typer.Option(help="torch device, for example cpu or cuda.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of tensor operations.")]
@@ -98,6 +119,7 @@ def trace(
     base: Base = None,
     tokenizer: Tokenizer = None,
     as_json: AsJson = False,
+    brief: Brief = False,
     output: Outputs = None,
     device: Device = "cpu",
     threads: Threads = None,
@@ -120,7 +142,7 @@ def trace(
         model, prompts, knobs, places=Places(base, tokenizer), device=device, threads=threads, stream=stream,
         cache=not no_cache,
     )  # fmt: skip
-    emit(found, as_json=as_json, outputs=output or [])
+    emit(found, Shown(as_json=as_json, outputs=output or [], brief=brief))
 
 
 @app.command()
@@ -130,7 +152,12 @@ def compare(
     prompts: ComparePrompts = None,
     base: Base = None,
     tokenizer: Tokenizer = None,
+    policy: PolicyName = None,
+    fail_on: FailOn = "fail",
+    former: Former = None,
     as_json: AsJson = False,
+    brief: Brief = False,
+    github: GitHub = False,
     output: Outputs = None,
     device: Device = "cpu",
     threads: Threads = None,
@@ -149,7 +176,7 @@ def compare(
     ] = None,
     no_cache: NoCache = False,
 ) -> None:
-    """Compare a candidate with its reference, here, without a server. Exit 0 when it could be computed.
+    """Compare a candidate with its reference, here, without a server. Exit 0 pass or warn, 1 fail, 5 inconclusive.
 
     Says what carries the change (an account of each part of the model) beside what computes something else, whether
     the model still works, and the verdict.
@@ -159,6 +186,7 @@ def compare(
     from spinal.sides import Places
 
     check_outputs(output or [])
+    gate = read_gate(policy, fail_on, former)
     options = {
         "max_tokens": max_tokens,
         "lens_positions": lens_positions,
@@ -172,9 +200,10 @@ def compare(
     knobs = read_knobs(options, profile)
     result = local_compare(
         reference, candidate, prompts, knobs, control=control, places=Places(base, tokenizer), device=device,
-        threads=threads, stream=stream, cache=not no_cache,
+        threads=threads, stream=stream, cache=not no_cache, gate=gate,
     )  # fmt: skip
-    emit(result, as_json=as_json, outputs=output or [])
+    emit(result, Shown(as_json=as_json, outputs=output or [], brief=brief, github=github))
+    raise typer.Exit(exit_code(result.verdict.outcome, gate.fail_on))
 
 
 @app.command()
@@ -190,7 +219,14 @@ def audit(
     profile: Profile = None,
     label: Annotated[list[str] | None, typer.Option(help="key=value; may be repeated.")] = None,
     wait: Annotated[str | None, typer.Option(help="Wait so long for the end, for example 30m.")] = None,
+    policy: PolicyName = None,
+    fail_on: FailOn = "fail",
+    cancel_on_interrupt: Annotated[
+        bool, typer.Option("--cancel-on-interrupt", help="Cancel the audit when this command is interrupted.")
+    ] = False,
     as_json: AsJson = False,
+    brief: Brief = False,
+    github: GitHub = False,
     output: Outputs = None,
 ) -> None:
     """Audit on a server. With --wait: exit 0 pass or warn, 1 fail, 3 not evaluated, 4 timed out, 5 inconclusive."""
@@ -220,6 +256,7 @@ def audit(
 def report(
     document: Annotated[Path, typer.Argument(help="A spinal.trace/1 or spinal.comparison/1 JSON file.")],
     as_json: AsJson = False,
+    brief: Brief = False,
     output: Outputs = None,
 ) -> None:
     """Render a stored document; needs neither torch nor a server."""
@@ -230,7 +267,7 @@ def report(
     found = load(document)
     if isinstance(found, TraceDiff):
         raise DocumentInvalid(f"{document}: a {found.schema_} has no report", hint="give a trace or a comparison")
-    emit(found, as_json=as_json, outputs=output or [])
+    emit(found, Shown(as_json=as_json, outputs=output or [], brief=brief))
 
 
 def _labels(given: list[str] | None) -> dict[str, str]:

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,18 @@ from spinal.report import render
 from spinal.report.formats import FORMATS, Format, format_of
 from spinal.report.formats.terminal import print_document
 from spinal.text import visible, visible_json
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How a result is told."""
+
+    as_json: bool = False
+    outputs: Sequence[Path] = ()
+    brief: bool = False
+    """The verdict, its reason and where the change sits, without tables."""
+    github: bool = False
+    """Whether a step summary of GitHub Actions is appended to, and annotations are printed."""
 
 
 def check_outputs(paths: Sequence[Path]) -> None:
@@ -50,12 +63,12 @@ def write_atomically(path: Path, text: str) -> None:
         partial.unlink(missing_ok=True)
 
 
-def emit(document: Trace | Comparison, *, as_json: bool, outputs: Sequence[Path]) -> None:
+def emit(document: Trace | Comparison, shown: Shown) -> None:
     """Write the files asked for, then JSON (asked for, or stdout is no terminal) or tables."""
-    for path in outputs:
+    for path in shown.outputs:
         write_atomically(path, format_named(path).render(document))
         say(f"wrote {path}")
-    if as_json or not (sys.stdout.isatty() or outputs):
+    if shown.as_json or not (sys.stdout.isatty() or shown.outputs):
         sys.stdout.write(render(document, "json"))
     elif sys.stdout.isatty():
         print_document(document, Console(emoji=False))

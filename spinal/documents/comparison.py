@@ -1,5 +1,6 @@
 """Two traces against each other: the document ``spinal.comparison/1`` (``docs/architecture.md`` ("Documents"))."""
 
+from datetime import date
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -121,13 +122,39 @@ class Null(Document):
 Outcome = Literal["pass", "warn", "fail", "inconclusive"]
 
 
+class Waived(Document):
+    """A waiver that held when a rule was asked: the rule's finding is told and does not count."""
+
+    reason: Remark
+    expires: date
+    """Its last day, in UTC."""
+    would_be: Outcome
+    """What the rule found."""
+
+
 class RuleOutcome(Document):
     """What one rule of a policy made of a comparison."""
 
     rule: str
     outcome: Outcome
+    """``pass`` where a waiver holds; see ``waived``."""
     reasons: tuple[str, ...]
     """Empty where the rule found nothing."""
+    asks: Remark = ""
+    """The question in words; empty in verdicts of releases before it was kept."""
+    severity: Literal["fail", "warn"] | None = None
+    """The worst that it can say of a measured value; null where it says nothing of one."""
+    path: str | None = None
+    """Where the value stands, as a policy names it: ``damage.nll_change``. Null for rules on no single value."""
+    of: str | None = None
+    """What the value is about where that is one of many, for example a category."""
+    value: Finite | None = None
+    ci: tuple[Finite, Finite] | None = None
+    unit: str = ""
+    bad: Literal["above", "below"] | None = None
+    """The side of ``limit`` on which the value is bad."""
+    limit: Finite | None = None
+    waived: Waived | None = None
 
 
 class Verdict(Document):
@@ -135,11 +162,18 @@ class Verdict(Document):
 
     outcome: Outcome
     policy: str
+    """Name and version, for example ``spinal-default/2``."""
+    policy_digest: Digest | None = None
+    """Of the policy document; null in verdicts of releases before policies were documents."""
+    decided_by: str | None = None
+    """The rule whose finding makes the outcome: the first of the worst. Null where nothing was found."""
     reasons: tuple[str, ...]
     rules: tuple[RuleOutcome, ...] = ()
     """Every rule that was asked, in their order; empty in verdicts of releases before rules were kept."""
     weights: dict[str, Digest] = Field(default_factory=dict)
     """Weights digests of everything that was judged, by role; empty in verdicts of releases before they were kept."""
+    former: Digest | None = None
+    """Digest of the former comparison that rules on ``former.`` values read, if one was there."""
 
 
 class SettingDifference(Document):

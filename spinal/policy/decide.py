@@ -1,6 +1,8 @@
 """From facts to the verdict, under the default policy ``spinal-default/2``. Verdicts of ``spinal-default/1`` are stored
 documents: they are shown as they are, and never made again."""
 
+from datetime import date
+
 from spinal.documents.comparison import (
     Comparison,
     ComparisonContent,
@@ -8,6 +10,7 @@ from spinal.documents.comparison import (
     RuleOutcome,
     Verdict,
 )
+from spinal.documents.policy import Policy
 from spinal.policy.rules import RULES, Facts
 
 POLICY = "spinal-default/2"
@@ -15,8 +18,15 @@ WORST_FIRST: tuple[Outcome, ...] = ("fail", "inconclusive", "warn", "pass")
 QUIET = "the damage panel is quiet"
 
 
-def judged(content: ComparisonContent) -> Comparison:
-    """The comparison with the verdict of the default policy as it is today, whatever verdict it carried."""
+def judged(
+    content: ComparisonContent,
+    policy: Policy | None = None,
+    *,
+    former: ComparisonContent | None = None,
+    today: date | None = None,
+) -> Comparison:
+    """The comparison with the verdict of ``policy`` (the default one), whatever verdict it carried. Rules on
+    ``former.`` values are read against ``former``; a waiver that expired before ``today`` (UTC) does not hold."""
     verdict = decide(Facts.of(content))
     sides = {"reference": content.reference, "candidate": content.candidate, "control": content.control}
     weights = {role: side.weights_digest for role, side in sides.items() if side is not None}

@@ -1,0 +1,44 @@
+"""The policy that a command judges by, and the exit code that follows from its verdict."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+from spinal.documents.comparison import Comparison, Outcome
+from spinal.documents.policy import Policy
+from spinal.errors import DocumentInvalid, ExitCode, UsageError
+
+FailsOn = Literal["fail", "warn"]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a verdict is made by, and what of it fails a pipeline."""
+
+    policy: Policy | None
+    """None for the default policy."""
+    fail_on: FailsOn
+    former: Comparison | None
+    """What rules on ``former.`` values are read against."""
+
+
+def read_gate(policy: str | None, fail_on: str, former: Path | None) -> Gate:
+    """Read what the command line names, before any work. Raises UsageError, or DocumentInvalid for a file."""
+    from spinal.documents.schemas import load
+    from spinal.policy.shipped import read_policy
+
+    if fail_on not in ("fail", "warn"):
+        raise UsageError(f"--fail-on {fail_on!r} is neither fail nor warn", hint="for example --fail-on warn")
+    before = None if former is None else load(former)
+    if before is not None and not isinstance(before, Comparison):
+        raise DocumentInvalid(f"{former}: a {before.schema_} is no comparison", hint="give one that compare -o wrote")
+    return Gate(None if policy is None else read_policy(policy), cast(FailsOn, fail_on), before)
+
+
+def exit_code(outcome: Outcome | None, fail_on: FailsOn) -> ExitCode:
+    """0 pass or warn, 1 fail (and warn where it is to fail), 5 inconclusive; 0 where nothing was judged."""
+    if outcome == "inconclusive":
+        return ExitCode.INCONCLUSIVE
+    if outcome == "fail" or (outcome == "warn" and fail_on == "warn"):
+        return ExitCode.FAILED
+    return ExitCode.PASS
