@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from spinal.checkpoints.sources import reference_forms
+from spinal.cli.gate import exit_code, read_gate
 from spinal.cli.knobs import profile_members, read_knobs
 from spinal.cli.operators import CommandsAndOperators
-from spinal.cli.gate import Gate, exit_code, read_gate
 from spinal.cli.output import Shown, check_outputs, emit, report_error, say, say_json
 from spinal.errors import DocumentInvalid, InternalError, SpinalError, UsageError
 from spinal.policy.shipped import DEFAULT_POLICY
