@@ -1,11 +1,11 @@
 """Do 95% intervals cover, on real prompts? ``python -m benchmarks.coverage``.
 
 Measures ``sft``, ``dpo-short`` and ``sft-twin`` once, on all prompts of two built-in sets, and takes these for finite
-populations: what is true of a pair is what all their prompts give. Then draws many subsamples without replacement, asks
-the analysis for its intervals, and counts how many hold the truth, and how wide they are beside the value's spread. A
-subsample of n among N prompts scatters by sqrt(1 - n / N) of what n prompts out of very many would, so every interval is
-drawn together by that factor around its value. Exits with 1 where less than .90 or more than .99 of the intervals of one
-kind cover. Deterministic.
+populations: what is true of a pair is what all their prompts give. Then draws many subsamples without replacement,
+asks the analysis for its intervals, and counts how many hold the truth, and how wide they are beside the value's
+spread. A subsample of n among N prompts scatters by sqrt(1 - n / N) of what n prompts out of very many would, so
+every interval is drawn together by that factor around its value. Exits with 1 where less than .90 or more than .99 of
+the intervals of one kind cover. Deterministic.
 """
 
 import sys
