@@ -138,9 +138,9 @@ NAME_LABEL = "name"
 
 
 def find_former(session: Session, tenant: str, labels: dict[str, str], spec: dict[str, Any]) -> UUID | None:
-    """The newest audit that a new one with these labels comes after: of the same name, on the same prompts under the
-    same profile, with a comparison that was not judged to fail, and of another candidate: the same content sent again
-    would differ in nothing from itself. None where there is none, or no name."""
+    """The newest audit that a new one with these labels comes after: of the same name, against the same reference, on
+    the same prompts under the same profile, with a comparison that was not judged to fail, and of another candidate:
+    the same content sent again would differ in nothing from itself. None where there is none, or no name."""
     if NAME_LABEL not in labels or spec.get("reference") is None:
         return None
     found: UUID | None = session.execute(
@@ -148,14 +148,16 @@ def find_former(session: Session, tenant: str, labels: dict[str, str], spec: dic
                 WHERE tenant = :tenant AND labels->>'name' = :name AND state = 'SUCCEEDED' AND comparison IS NOT NULL
                   AND verdict IS DISTINCT FROM 'fail' AND spec->'prompt_set'->>'digest' = :prompts
                   AND spec->>'comparison_fingerprint' = :fingerprint
-                  AND spec->'candidate'->>'snapshot' IS DISTINCT FROM :snapshot
+                  AND spec->'candidate'->>'snapshot' IS DISTINCT FROM :candidate
+                  AND spec->'reference'->>'snapshot' = :reference
                 ORDER BY created_at DESC, id DESC LIMIT 1"""),
         {
             "tenant": tenant,
             "name": labels[NAME_LABEL],
             "prompts": spec["prompt_set"]["digest"],
             "fingerprint": spec["comparison_fingerprint"],
-            "snapshot": spec["candidate"]["snapshot"],
+            "candidate": spec["candidate"]["snapshot"],
+            "reference": spec["reference"]["snapshot"],
         },
     ).scalar()
     return found

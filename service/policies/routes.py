@@ -38,6 +38,7 @@ IMMUTABLE = {"Cache-Control": "private, no-cache"}
             errors.BodyMalformed,
             errors.BodyTooLarge,
             errors.MediaTypeUnsupported,
+            errors.DocumentInvalid,
             errors.PolicyNameTaken,
         ),
     },

@@ -3,20 +3,15 @@
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
-from spinal.documents.canonical import digest_of
 from spinal.documents.policy import Policy
-from spinal.policy.shipped import DEFAULT_POLICY, read_policy
-
-SHIPPED = (DEFAULT_POLICY,)
-"""Names of the policies that ship: everybody has them, and nobody can store others under names like theirs."""
-RESERVED = "spinal-"
-"""What names of policies begin with that ship, in this release or another."""
+from spinal.policy.reading import OURS
+from spinal.policy.shipped import SHIPPED, shipped_policy
 
 
 @dataclass(frozen=True)
@@ -34,14 +29,13 @@ class StoredPolicy:
 
 def stored_form(policy: Policy, *, builtin: bool = False) -> StoredPolicy:
     """A policy under the digest of everything that it says, defaults included."""
-    document = policy.spelled_out()
-    return StoredPolicy(policy.name, digest_of(document), document, builtin)
+    return StoredPolicy(policy.name, policy.digest, policy.spelled_out(), builtin)
 
 
-@lru_cache(maxsize=1)
+@cache
 def shipped_policies() -> dict[str, StoredPolicy]:
     """Those that ship, by name; read once per process."""
-    return {name: stored_form(read_policy(name), builtin=True) for name in SHIPPED}
+    return {name: stored_form(shipped_policy(name), builtin=True) for name in SHIPPED}
 
 
 def insert_policy(session: Session, tenant: str, policy: StoredPolicy) -> bool:
@@ -77,7 +71,7 @@ def find_policy(session: Session, tenant: str, named: str) -> StoredPolicy | Non
 
 def _stored(row: Row[Any]) -> StoredPolicy:
     # One that another release ships stands among a tenant's own once an audit of the tenant has named it.
-    return StoredPolicy(row.name, row.digest, row.document, row.name.startswith(RESERVED), row.created_at)
+    return StoredPolicy(row.name, row.digest, row.document, row.name.startswith(OURS), row.created_at)
 
 
 def hold_policy(session: Session, tenant: str, policy: StoredPolicy) -> bool:

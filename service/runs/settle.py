@@ -15,13 +15,11 @@ from service.runs.lifecycle import TERMINAL, State, audit_state
 from spinal.documents.comparison import Comparison, Verdict
 from spinal.documents.later import put_back
 from spinal.documents.policy import Policy
-from spinal.policy.decide import POLICY, judged
+from spinal.policy.decide import FORMER, POLICY, judged
+from spinal.policy.kinds import KINDS
 
 UNREADABLE = "the comparison was written by newer code than that which settled the audit; submit it again"
 UNREADABLE_POLICY = "the policy was stored by newer code than that which settled the audit; submit it again"
-FORMER = "former."
-"""What the places of values begin with that stand in a former audit."""
-
 HOLDS = """(audits.state NOT IN ('CANCELLED','FAILED') OR runs.finished_at <= audits.finished_at
   OR runs.result_digest IN
     (audits.candidate_trace, audits.reference_trace, audits.control_trace, audits.comparison))"""
@@ -168,7 +166,10 @@ def _undecided(policy: str, digest: str | None, why: str) -> dict[str, Any]:
 
 def _former(session: Session, asked: Question, policy: Policy | None) -> Comparison | None:
     """What rules on values of a former audit read; None where there are none, and where newer code wrote it."""
-    if asked.former is None or policy is None or not any(rule.value.startswith(FORMER) for rule in policy.rules):
+    if asked.former is None or policy is None:
+        return None
+    values = (path for rule in policy.rules for _, path, *_ in KINDS[rule.kind].values(rule))
+    if not any(path.startswith(FORMER) for path in values):
         return None
     stored = _stored_comparison(session, asked.former)
     try:

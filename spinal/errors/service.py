@@ -88,7 +88,7 @@ class PolicyNotFound(SpinalError):
 
 
 class PolicyNameTaken(SpinalError):
-    code, title, status, exit_code = "policy_name_taken", "Policy name and version have other rules", 409, ExitCode.USAGE
+    code, title, status, exit_code = "policy_name_taken", "Policy name stands for other rules", 409, ExitCode.USAGE
 
 
 class PolicyInUse(SpinalError):
