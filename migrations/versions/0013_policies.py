@@ -37,7 +37,13 @@ def upgrade() -> None:
         sa.CheckConstraint("digest ~ '^[0-9a-f]{64}$'", name=op.f("ck_policies_digest")),
         sa.CheckConstraint("name = document->>'name'", name=op.f("ck_policies_name")),
         sa.PrimaryKeyConstraint("tenant", "digest", name=op.f("pk_policies")),
-        sa.UniqueConstraint("tenant", "name", name="uq_policies_tenant_name"),
+    )
+    op.create_index(
+        "uq_policies_tenant_name",
+        "policies",
+        ["tenant", "name"],
+        unique=True,
+        postgresql_where=sa.text("name !~ '^spinal-'"),
     )
     op.add_column("audits", sa.Column("policy", sa.Text(), nullable=True))
     op.add_column("audits", sa.Column("former", sa.UUID(), nullable=True))

@@ -194,7 +194,8 @@ CONDITIONS = {
     "state": "state = :state",
     "verdict": "verdict = :verdict",
     "policy": """policy = (SELECT digest FROM policies
-        WHERE policies.tenant = :tenant AND (policies.name = :policy OR policies.digest = :policy))""",
+        WHERE policies.tenant = :tenant AND (policies.name = :policy OR policies.digest = :policy)
+        ORDER BY created_at DESC LIMIT 1)""",
     "labels": "labels @> CAST(:labels AS jsonb)",
     "created_after": "created_at > :created_after",
     "created_before": "created_at < :created_before",

@@ -130,7 +130,8 @@ class PolicyRecord(Record):
 
     __tablename__ = "policies"
     __table_args__ = (
-        UniqueConstraint("tenant", "name", name="uq_policies_tenant_name"),
+        # What ships is told apart by its release's code, and by its digest where a release was taken back.
+        Index("uq_policies_tenant_name", "tenant", "name", unique=True, postgresql_where=text("name !~ '^spinal-'")),
         CheckConstraint("digest ~ '^[0-9a-f]{64}$'", name="digest"),
         CheckConstraint("name = document->>'name'", name="name"),
     )

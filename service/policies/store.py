@@ -3,15 +3,15 @@
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
 from spinal.documents.policy import Policy
+from spinal.policy import shipped
 from spinal.policy.reading import OURS
-from spinal.policy.shipped import SHIPPED, shipped_policy
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,15 @@ class StoredPolicy:
     """When the tenant stored it; None for one that ships."""
 
 
+@lru_cache(maxsize=64)
 def stored_form(policy: Policy, *, builtin: bool = False) -> StoredPolicy:
     """A policy under the digest of everything that it says, defaults included."""
     return StoredPolicy(policy.name, policy.digest, policy.spelled_out(), builtin)
 
 
-@cache
 def shipped_policies() -> dict[str, StoredPolicy]:
-    """Those that ship, by name; read once per process."""
-    return {name: stored_form(shipped_policy(name), builtin=True) for name in SHIPPED}
+    """Those that ship, by name."""
+    return {name: stored_form(shipped.shipped_policy(name), builtin=True) for name in shipped.SHIPPED}
 
 
 def insert_policy(session: Session, tenant: str, policy: StoredPolicy) -> bool:
@@ -63,7 +63,8 @@ def find_policy(session: Session, tenant: str, named: str) -> StoredPolicy | Non
             return policy
     row = session.execute(
         text("""SELECT name, digest, document, created_at FROM policies
-                WHERE tenant = :tenant AND (name = :named OR digest = :named)"""),
+                WHERE tenant = :tenant AND (name = :named OR digest = :named)
+                ORDER BY created_at DESC LIMIT 1"""),
         {"tenant": tenant, "named": named},
     ).one_or_none()
     return None if row is None else _stored(row)
@@ -94,7 +95,7 @@ def list_policies(session: Session, tenant: str, *, after: str | None, limit: in
         text("""SELECT name, digest, document, created_at FROM policies
                 WHERE tenant = :tenant AND name > :after AND NOT name = ANY(:shipped) ORDER BY name LIMIT :limit"""),
         # Every name comes behind the empty one.
-        {"tenant": tenant, "after": after or "", "shipped": list(SHIPPED), "limit": limit},
+        {"tenant": tenant, "after": after or "", "shipped": list(shipped.SHIPPED), "limit": limit},
     )
     return [_stored(row) for row in rows]
 
