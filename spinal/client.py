@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
@@ -87,6 +88,7 @@ class Client:
         control: str | None = None,
         prompt_set: str | None = None,
         profile: JsonObject | None = None,
+        policy: str | None = None,
         labels: dict[str, str] | None = None,
         priority: int | None = None,
         idempotency_key: str | None = None,
@@ -102,8 +104,11 @@ class Client:
         profile : dict, optional
             Name of a profile and the knobs that differ from its defaults, for example
             ``{"name": "spinal/1", "max_tokens": 256}``.
+        policy : str, optional
+            Name and version, or digest, of the policy that makes the verdict; needs a reference. See
+            :meth:`push_policy`.
         labels : dict of str, optional
-            Shown with the audit, and to filter by.
+            Shown with the audit, and to filter by. Audits with the same label ``name`` are versions of one model.
         priority : int, optional
             -10 to 10; higher goes first.
         idempotency_key : str, optional
@@ -125,6 +130,7 @@ class Client:
             "control": control,
             "prompt_set": prompt_set,
             "profile": profile,
+            "policy": policy,
             "labels": labels,
             "priority": priority,
         }
@@ -302,6 +308,51 @@ class Client:
         """
         found: list[JsonObject] = self._json("GET", "/v1/prompt-sets")["items"]
         return found
+
+    def push_policy(self, document: JsonObject | str) -> JsonObject:
+        """Store a policy: its members, or their YAML. The same one again changes nothing; raises PolicyNameTaken where
+        its name and version stand for other rules.
+
+        Examples
+        --------
+        >>> strict = {"name": "acme-release/1", "rules": [{"name": "nll", "value": "damage.nll_change", "bad": "above",
+        ...           "limit": 0.05, "severity": "fail"}]}
+        >>> client.push_policy(strict)["name"]
+        'acme-release/1'
+        """
+        if isinstance(document, str):
+            media_type = {"Content-Type": "application/yaml"}
+            return self._json("POST", "/v1/policies", content=document.encode(), headers=media_type)
+        return self._json("POST", "/v1/policies", json=document)
+
+    def policy(self, named: str) -> JsonObject:
+        """A policy with its document, by name and version or by digest.
+
+        Examples
+        --------
+        >>> client.policy("acme-release/1")["document"]["rules"][0]["limit"]
+        0.05
+        """
+        return self._json("GET", f"/v1/policies/{quote(named)}")
+
+    def policies(self) -> Iterator[JsonObject]:
+        """All policies without their rules, those that ship first, page by page.
+
+        Examples
+        --------
+        >>> [policy["name"] for policy in client.policies()]
+        ['spinal-default/2', 'acme-release/1']
+        """
+        return self._pages("/v1/policies", {})
+
+    def delete_policy(self, named: str) -> None:
+        """Delete a policy that no audit names; raises PolicyInUse where one does.
+
+        Examples
+        --------
+        >>> client.delete_policy("acme-release/1")
+        """
+        self._send("DELETE", f"/v1/policies/{quote(named)}")
 
     def ready(self) -> bool:
         """Whether the service can take audits now.

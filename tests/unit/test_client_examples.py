@@ -38,6 +38,10 @@ ANSWERS: dict[tuple[str, str], Any] = {
     ("GET", "/v1/models"): {"items": [{"reference": "local:sft"}], "next": None},
     ("POST", "/v1/prompt-sets"): {"count": 1},
     ("GET", "/v1/prompt-sets"): {"items": [{"name": "hh-harmless-512"}]},
+    ("POST", "/v1/policies"): {"name": "acme-release/1"},
+    ("GET", "/v1/policies"): {"items": [{"name": "spinal-default/2"}, {"name": "acme-release/1"}], "next": None},
+    ("GET", "/v1/policies/acme-release/1"): {"document": {"rules": [{"limit": 0.05}]}},
+    ("DELETE", "/v1/policies/acme-release/1"): "",
     ("GET", "/readyz"): {},
 }
 
@@ -49,6 +53,9 @@ class Answering(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"] or 0))
         self._answer("POST")
+
+    def do_DELETE(self) -> None:
+        self._answer("DELETE")
 
     def _answer(self, method: str) -> None:
         found = ANSWERS[method, self.path.partition("?")[0]]
