@@ -4,21 +4,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
 
+from spinal.client_policies import JsonObject, PolicyCalls
 from spinal.documents.diff import TraceDiff
 from spinal.documents.trace import Trace
 from spinal.errors import DeadlineExceeded, InternalError, ServiceUnreachable, SpinalError, all_errors
 
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
 RETRY_STATUS = frozenset({429, 502, 503, 504})
-JsonObject = dict[str, Any]
 
 
-class Client:
+class Client(PolicyCalls):
     """The audit service over HTTP.
 
     A request that cannot be answered (no connection, 429, 502-504) is sent again for up to ``patience``
@@ -308,51 +307,6 @@ class Client:
         """
         found: list[JsonObject] = self._json("GET", "/v1/prompt-sets")["items"]
         return found
-
-    def push_policy(self, document: JsonObject | str) -> JsonObject:
-        """Store a policy: its members, or their YAML. The same one again changes nothing; raises PolicyNameTaken where
-        its name and version stand for other rules.
-
-        Examples
-        --------
-        >>> strict = {"name": "acme-release/1", "rules": [{"name": "nll", "value": "damage.nll_change", "bad": "above",
-        ...           "limit": 0.05, "severity": "fail"}]}
-        >>> client.push_policy(strict)["name"]
-        'acme-release/1'
-        """
-        if isinstance(document, str):
-            media_type = {"Content-Type": "application/yaml"}
-            return self._json("POST", "/v1/policies", content=document.encode(), headers=media_type)
-        return self._json("POST", "/v1/policies", json=document)
-
-    def policy(self, named: str) -> JsonObject:
-        """A policy with its document, by name and version or by digest.
-
-        Examples
-        --------
-        >>> client.policy("acme-release/1")["document"]["rules"][0]["limit"]
-        0.05
-        """
-        return self._json("GET", f"/v1/policies/{quote(named)}")
-
-    def policies(self) -> Iterator[JsonObject]:
-        """All policies without their rules, those that ship first, page by page.
-
-        Examples
-        --------
-        >>> [policy["name"] for policy in client.policies()]
-        ['spinal-default/2', 'acme-release/1']
-        """
-        return self._pages("/v1/policies", {})
-
-    def delete_policy(self, named: str) -> None:
-        """Delete a policy that no audit names; raises PolicyInUse where one does.
-
-        Examples
-        --------
-        >>> client.delete_policy("acme-release/1")
-        """
-        self._send("DELETE", f"/v1/policies/{quote(named)}")
 
     def ready(self) -> bool:
         """Whether the service can take audits now.

@@ -35,7 +35,7 @@ def upgrade() -> None:
         sa.Column("document", JSONB(none_as_null=True), nullable=False),
         sa.Column("created_at", TIMESTAMP(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.CheckConstraint("digest ~ '^[0-9a-f]{64}$'", name=op.f("ck_policies_digest")),
-        sa.CheckConstraint("name = document->>'name'", name=op.f("ck_policies_name")),
+        sa.CheckConstraint("name IS NOT DISTINCT FROM document->>'name'", name=op.f("ck_policies_name")),
         sa.PrimaryKeyConstraint("tenant", "digest", name=op.f("pk_policies")),
     )
     op.create_index(

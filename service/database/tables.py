@@ -133,7 +133,7 @@ class PolicyRecord(Record):
         # What ships is told apart by its release's code, and by its digest where a release was taken back.
         Index("uq_policies_tenant_name", "tenant", "name", unique=True, postgresql_where=text("name !~ '^spinal-'")),
         CheckConstraint("digest ~ '^[0-9a-f]{64}$'", name="digest"),
-        CheckConstraint("name = document->>'name'", name="name"),
+        CheckConstraint("name IS NOT DISTINCT FROM document->>'name'", name="name"),
     )
 
     tenant: Mapped[str] = mapped_column(primary_key=True)

@@ -104,19 +104,15 @@ def delete_policy(session: Session, tenant: str, digest: str) -> bool:
     """Delete a policy that no audit names; False when one does.
 
     The row is locked before audits are looked for: an audit that is being accepted holds it, and is seen afterwards."""
-    session.execute(
-        text("SELECT 1 FROM policies WHERE tenant = :tenant AND digest = :digest FOR UPDATE"),
-        {"tenant": tenant, "digest": digest},
-    )
-    session.execute(
+    which = {"tenant": tenant, "digest": digest}
+    held = session.execute(
+        text("SELECT 1 FROM policies WHERE tenant = :tenant AND digest = :digest FOR UPDATE"), which
+    ).scalar()
+    if held is None:
+        return True
+    gone = session.execute(
         text("""DELETE FROM policies WHERE tenant = :tenant AND digest = :digest AND NOT EXISTS (
-                  SELECT 1 FROM audits WHERE audits.tenant = :tenant AND audits.policy = :digest)"""),
-        {"tenant": tenant, "digest": digest},
-    )
-    return (
-        session.execute(
-            text("SELECT 1 FROM policies WHERE tenant = :tenant AND digest = :digest"),
-            {"tenant": tenant, "digest": digest},
-        ).scalar()
-        is None
-    )
+                  SELECT 1 FROM audits WHERE audits.tenant = :tenant AND audits.policy = :digest) RETURNING digest"""),
+        which,
+    ).scalar()
+    return gone is not None

@@ -119,8 +119,9 @@ BREAK: dict[str, list[str]] = {
     "ended rows are guarded": ["ALTER TABLE audits DISABLE TRIGGER audits_terminal"],
     "a verdict is made by the policy of its audit": [
         POLICY,
-        f"""INSERT INTO audits (id, tenant, candidate, request, spec, state, finished_at, verdict, verdict_document, policy)
-              VALUES ('{AUDIT}', 't', 'c', '{{}}', '{{}}', 'CANCELLED', now(), 'pass', '{{"outcome": "pass"}}', '{DIGEST}')""",
+        f"""INSERT INTO audits (id, tenant, candidate, request, spec, state, finished_at, verdict, verdict_document,
+              policy) VALUES ('{AUDIT}', 't', 'c', '{{}}', '{{}}', 'CANCELLED', now(), 'pass',
+              '{{"outcome": "pass"}}', '{DIGEST}')""",
     ],
     "what an audit is judged against came before it": [
         f"""INSERT INTO audits (id, tenant, candidate, request, spec) VALUES ('{AUDIT}', 't', 'c', '{{}}', '{{}}')""",

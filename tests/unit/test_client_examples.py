@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 import spinal.client
+import spinal.client_policies
 from spinal import Client
 from spinal.analysis.diff import diff_traces
+from spinal.client_policies import PolicyCalls
 from tests.support.fabricated import changed_pair
 
 AUDIT_ID = "0199c5f1-0000-7000-8000-000000000001"
@@ -84,14 +86,24 @@ def server() -> Iterator[str]:
 
 
 def test_every_example_of_the_client_runs(server: str) -> None:
-    public = {name for name, member in vars(Client).items() if callable(member) and not name.startswith("_")}
+    public = {
+        name
+        for part in (Client, PolicyCalls)
+        for name, member in vars(part).items()
+        if callable(member) and not name.startswith("_")
+    }
     with Client(server, api_key="spk_x") as client:
         given = {
             "client": client, "server": server, "key": "spk_x", "audit_id": AUDIT_ID,
             "reference_digest": PAIR.reference.digest, "candidate_digest": PAIR.candidate.digest,
         }  # fmt: skip
         runner = doctest.DocTestRunner()
-        tests = [test for test in doctest.DocTestFinder().find(spinal.client, extraglobs=given) if test.examples]
+        tests = [
+            test
+            for module in (spinal.client, spinal.client_policies)
+            for test in doctest.DocTestFinder().find(module, extraglobs=given)
+            if test.examples
+        ]
         for test in tests:
             runner.run(test)
     assert runner.failures == 0
