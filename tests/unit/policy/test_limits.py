@@ -174,7 +174,7 @@ AGREE: dict[str, Any] = {
         (1.5, None, "inconclusive"),
         (None, None, "inconclusive"),
         (0.5, None, "pass"),
-        (1.5, {"value": "damage.gap", "bad": "below", "limit": 0.0}, "pass"),
+        (1.5, {"value": "damage.hidden_change", "bad": "above", "limit": 3.0}, "pass"),
         (1.5, {"value": "damage.hidden_change", "bad": "above", "limit": 0.0}, "fail"),
     ],
 )

@@ -45,7 +45,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "a rule without a name": (of({k: v for k, v in RULE.items() if k != "name"}), "rule 1: name: is missing"),
     "no limit": (of({k: v for k, v in RULE.items() if k != "limit"}), "rule 'worse': limit: is missing"),
     "a limit that is no number": (of(RULE | {"limit": "much"}), "rule 'worse': limit: "),
-    "a limit that is a word of YAML": (of(RULE | {"limit": True}), "rule 'worse': limit: true and false are no numbers"),
+    "a limit that is a word of YAML": (of(RULE | {"limit": True}), "limit: true and false are no numbers"),
     "a value that nobody sees": (
         of(RULE | {"value": "categories.\x1b[2J.nll_change"}), "rule 'worse': value: holds characters that nobody sees",
     ),
