@@ -3,11 +3,13 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from spinal.documents.comparison import Comparison, Outcome
-from spinal.documents.policy import NAME, Policy
 from spinal.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from spinal.documents.policy import Policy
 
 FailsOn = Literal["fail", "warn"]
 
@@ -16,7 +18,7 @@ FailsOn = Literal["fail", "warn"]
 class Gate:
     """What a verdict is made by, and what of it fails a pipeline."""
 
-    policy: Policy | None
+    policy: "Policy | None"
     """None for the default policy."""
     fail_on: FailsOn
     former: Comparison | None
@@ -36,7 +38,7 @@ def fails_on(text: str) -> FailsOn:
     return cast(FailsOn, text)
 
 
-def policy_for_server(named: str | None) -> Policy | str | None:
+def policy_for_server(named: str | None) -> "Policy | str | None":
     """What ``--policy`` means to a server: the policy in a file, which is to be stored there first, or what the server
     knows by name and version or digest. Read before any request; raises UsageError, or DocumentInvalid for a file."""
     if named is None:
@@ -45,6 +47,8 @@ def policy_for_server(named: str | None) -> Policy | str | None:
         from spinal.policy.shipped import read_policy
 
         return read_policy(named)
+    from spinal.documents.policy import NAME
+
     if re.match(NAME, named) or re.match(r"^[0-9a-f]{64}$", named):
         return named
     raise UsageError(
