@@ -33,7 +33,9 @@ def test_one_file_turns_a_pass_into_exit_1_with_rule_value_and_limit(tmp_path: P
             before, after = json.loads(plain.stdout), json.loads(judged.stdout)
             with Client(stack.url, stack.api_key) as client:
                 verdict = client.scores(after["id"])["verdict"]
-                assert client.policy("acme-release/1")["digest"] == verdict["policy_digest"] == after["policy"]["digest"]
+                assert (
+                    client.policy("acme-release/1")["digest"] == verdict["policy_digest"] == after["policy"]["digest"]
+                )
         finally:
             stack.stop()
     assert (before["verdict"], after["verdict"], after["decided_by"]) == ("pass", "fail", "stays-near")
