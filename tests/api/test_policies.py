@@ -3,8 +3,10 @@
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
@@ -15,7 +17,11 @@ from service.database.unit_of_work import Ledger
 from service.keys.store import create_key
 from service.policies.store import stored_form
 from service.settings import Settings
+from spinal.cli.gate import FailsOn, policy_for_server
+from spinal.cli.remote import run_audit
+from spinal.client import Client
 from spinal.documents.policy import Policy
+from spinal.errors import ExitCode, PolicyInUse, PolicyNameTaken, PolicyNotFound, UsageError
 from spinal.policy.shipped import DEFAULT_POLICY, default_policy
 
 Drain = Callable[[], int]
@@ -352,3 +358,55 @@ def test_who_may_only_read_stores_and_deletes_nothing(two: Callable[..., Any]) -
         assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
     assert two("reader", "GET", "/v1/policies/acme-release/1").status_code == 200
     assert two("writer", "GET", "/v1/policies/acme-release/1").status_code == 403
+
+
+@pytest.fixture
+def client(api: TestClient) -> Iterator[Client]:
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent = {name: value for name, value in request.headers.items() if name in ("content-type", "idempotency-key")}
+        found = api.request(request.method, str(request.url), content=request.content, headers=sent)
+        return httpx.Response(found.status_code, content=found.content, headers={"Content-Type": "application/json"})
+
+    with Client("http://testserver", transport=httpx.MockTransport(answer)) as made:
+        yield made
+
+
+def run(client: Client, policy: Policy | str | None, fail_on: FailsOn = "fail") -> ExitCode:
+    """``spinal audit --wait``, with all that was measured there."""
+    _, code = run_audit(
+        client, PAIR["candidate"], PAIR["reference"], control=None, prompt_set=PAIR["prompt_set"], profile={},
+        policy=policy, fail_on=fail_on, labels={}, wait_s=5.0, outputs=[],
+    )  # fmt: skip
+    return code
+
+
+def test_the_command_line_pushes_a_file_names_it_and_exits_by_its_verdict(
+    api: TestClient, client: Client, drain: Drain, tmp_path: Path
+) -> None:
+    audit(api)
+    drain()
+    assert run(client, None) is ExitCode.PASS
+    for severity, number in (("fail", 1), ("warn", 2)):
+        path = tmp_path / f"{severity}.yaml"
+        path.write_text(IN_YAML.replace("severity: fail", f"severity: {severity}").replace("/1", f"/{number}"))
+        read = policy_for_server(str(path))
+        assert isinstance(read, Policy)
+        for named in (read, read, read.name, read.digest):
+            assert policy_for_server(named) == named if isinstance(named, str) else True
+            assert run(client, named) is (ExitCode.FAILED if severity == "fail" else ExitCode.PASS)
+            assert run(client, named, "warn") is ExitCode.FAILED
+    assert [each["name"] for each in client.policies()] == [DEFAULT_POLICY, "acme-release/1", "acme-release/2"]
+    with pytest.raises(PolicyInUse):
+        client.delete_policy("acme-release/1")
+    with pytest.raises(PolicyNotFound):
+        run(client, "acme-release/3")
+    with pytest.raises(PolicyNameTaken):
+        client.push_policy(IN_YAML.replace("limit: 0.0", "limit: 0.5"))
+    assert client.push_policy(IN_YAML) == client.policy("acme-release/1")
+
+
+@pytest.mark.parametrize("named", ["release.yaml", "ACME/1", "acme", ""])
+def test_what_is_neither_a_file_nor_a_name_is_refused_before_any_request(named: str) -> None:
+    with pytest.raises(UsageError, match="neither a file, nor name and version") as refused:
+        policy_for_server(named)
+    assert refused.value.hint

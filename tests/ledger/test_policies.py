@@ -64,7 +64,7 @@ def test_audits_of_one_comparison_are_judged_each_by_its_own_policy(session: Ses
     assert found[1]["verdict_document"]["rules"][0]["limit"] == 0.0
 
 
-FORMER = {"value": "former.damage.gap", "limit": 0.0}
+FORMER: dict[str, Any] = {"value": "former.damage.gap", "limit": 0.0}
 
 
 def test_a_former_audit_is_read_where_the_policy_asks_for_it(session: Session) -> None:
