@@ -13,7 +13,7 @@ from spinal.errors import UsageError
 from spinal.extras import install_hint
 
 OPERATORS = {
-    "keys": ("service.keys.commands:app", "API keys: create, revoke."),
+    "keys": ("service.keys.commands:app", "API keys: list, create, rotate, revoke."),
     "database": ("service.operations.commands:database", "The service's database: upgrade, downgrade, current."),
     "retention": ("service.operations.commands:retention", "Delete what can be made again."),
     "doctor": ("service.operations.commands:doctor", "Check what must always hold in the ledger."),

@@ -25,6 +25,8 @@ COMMANDS = (
     ("doctor",),
     ("retention", "--keys-days", "7"),
     ("keys", "create", "--tenant", "t"),
+    ("keys", "list"),
+    ("keys", "rotate", "0123"),
     ("keys", "revoke", "0123"),
     ("database", "upgrade", "--wait", "0"),
     ("database", "downgrade", "0001"),
