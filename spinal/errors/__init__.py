@@ -34,6 +34,7 @@ from spinal.errors.documents import (
     PromptSetEmpty,
     PromptSetInvalid,
     PromptSetNotFound,
+    StoredPromptSetNotFound,
     TracesNotComparable,
     UsageError,
 )
@@ -131,6 +132,7 @@ __all__ = [
     "ServiceUnreachable",
     "SpinalError",
     "StorageUnavailable",
+    "StoredPromptSetNotFound",
     "TokenizerInvalid",
     "TokenizerMismatch",
     "TraceNotFound",
