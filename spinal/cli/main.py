@@ -215,7 +215,11 @@ def audit(
     ] = "http://127.0.0.1:8000",
     api_key: Annotated[str | None, typer.Option(envvar="SPINAL_API_KEY", help="API key.")] = None,
     control: Annotated[str | None, typer.Option(help="Model reference of a checkpoint to contrast with.")] = None,
-    prompt_set: Annotated[str | None, typer.Option(help="Built-in set, or digest of a stored one.")] = None,
+    prompt_set: Annotated[str | None, typer.Option(help="Built-in set, or name or digest of a stored one.")] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option("--prompts", help="As for compare: a file, which is stored under its name, or a built-in set."),
+    ] = None,
     profile: Profile = None,
     label: Annotated[list[str] | None, typer.Option(help="key=value; may be repeated.")] = None,
     wait: Annotated[str | None, typer.Option(help="Wait so long for the end, for example 30m.")] = None,
@@ -230,6 +234,7 @@ def audit(
     output: Outputs = None,
 ) -> None:
     """Audit on a server. With --wait: exit 0 pass or warn, 1 fail, 3 not evaluated, 4 timed out, 5 inconclusive."""
+    from spinal.cli.prompts import read_pushed
     from spinal.cli.remote import parse_duration, run_audit
     from spinal.client import Client
 
@@ -238,10 +243,11 @@ def audit(
     if outputs and wait is None:
         raise UsageError("-o needs a finished audit", hint="add --wait 30m")
     wait_s = None if wait is None else parse_duration(wait)
+    pushed = read_pushed(prompts, prompt_set)
     with Client(server, api_key) as client:
         found, code = run_audit(
-            client, candidate, reference, control=control, prompt_set=prompt_set, profile=profile_members(profile),
-            labels=_labels(label), wait_s=wait_s, outputs=outputs,
+            client, candidate, reference, control=control, prompt_set=pushed.named_at(client),
+            profile=profile_members(profile), labels=_labels(label), wait_s=wait_s, outputs=outputs,
         )  # fmt: skip
     if as_json or not sys.stdout.isatty():
         say_json(found)

@@ -1,0 +1,31 @@
+"""What commands that ask a service share: where it is, who asks, and how what it keeps is listed."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from spinal.text import visible
+
+DEFAULT_SERVER = "http://127.0.0.1:8000"
+WIDE = 200
+"""Columns of a table that is not shown on a terminal: one line a row."""
+Server = Annotated[str, typer.Option(envvar="SPINAL_SERVER", help="Address of the service.")]
+ApiKey = Annotated[str | None, typer.Option(envvar="SPINAL_API_KEY", help="API key.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout; errors as problem objects on stderr.")]
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, folded: str) -> None:
+    """Write a table to stdout; only the cells of the column ``folded`` may take several lines. What they hold comes
+    from elsewhere, and is shown as it is."""
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        shown.add_column(name, no_wrap=name != folded, overflow="fold")
+    for row in rows:
+        shown.add_row(*(Text(visible(cell)) for cell in row))
+    Console(width=None if sys.stdout.isatty() else WIDE, emoji=False, highlight=False).print(shown)
