@@ -34,16 +34,16 @@ LINES = "\n".join(
 JSONL = {"Content-Type": "application/jsonl"}
 
 
-def push(api: TestClient, raw: bytes = LINES, name: str | None = "mine", **headers: str) -> Any:
-    params = {} if name is None else {"name": name}
-    return api.post("/v1/prompt-sets", content=raw, params=params, headers=JSONL | headers)
+def push(api: TestClient, raw: bytes = LINES, name: str = "mine", media_type: str = "application/jsonl") -> Any:
+    headers = {"Content-Type": media_type}
+    return api.post("/v1/prompt-sets", content=raw, params={"name": name}, headers=headers)
 
 
 @pytest.mark.parametrize(
     "media_type", ["application/jsonl", "application/x-ndjson; charset=utf-8", "Application/X-JSONLines"]
 )
 def test_the_file_of_the_command_line_is_taken_as_it_is(api: TestClient, media_type: str) -> None:
-    stored = push(api, **{"Content-Type": media_type})
+    stored = push(api, media_type=media_type)
     assert stored.status_code == 201, stored.text
     here = parse_prompts(Source("prompts.jsonl", LINES))
     assert stored.json() == {
@@ -124,9 +124,9 @@ def test_a_file_that_cannot_be_stored_is_refused_and_nothing_kept(
 
 
 def test_what_is_neither_json_nor_lines_is_refused_by_the_route_behind(api: TestClient) -> None:
-    answer = push(api, **{"Content-Type": "text/plain"})
+    answer = push(api, media_type="text/plain")
     assert answer.status_code in (415, 422)
-    assert push(api, name="mine", **{"Content-Type": "application/json"}).status_code == 400
+    assert push(api, media_type="application/json").status_code == 400
     unknown = api.post("/v1/prompt-sets", content=LINES, params={"nmae": "mine"}, headers=JSONL)
     assert (unknown.status_code, unknown.json()["code"]) == (422, "request_invalid")
 

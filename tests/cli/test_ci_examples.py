@@ -136,7 +136,7 @@ def test_whoever_ends_the_job_ends_the_command(tmp_path: Path, name: signal.Sign
         runner = Runner(folder, WAITS)
         said = runner.home / "said"
         running = runner.start(script)
-        until(lambda file=said: file.exists(), "the command to start")
+        until(said.exists, "the command to start")
         os.kill(running.pid, name)
         running.communicate(timeout=30)
         assert running.returncode == 130

@@ -7,11 +7,15 @@ from hypothesis import strategies as st
 
 from spinal.prompts.formats import Source
 from spinal.prompts.formats.jsonl import JSONL
-from spinal.prompts.sets import Message, PromptSet
+from spinal.prompts.sets import Message, Prompt, PromptSet
 from spinal.prompts.stored import name_of_file, to_lines
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
 CHAT = st.lists(st.builds(Message, st.sampled_from(["user", "assistant", "system"]), st.text()), min_size=1).map(tuple)
+
+
+def _behind(prompt: Prompt, answer: str | None) -> str | None:
+    return prompt + answer if isinstance(prompt, str) and answer is not None else answer
 
 
 @st.composite
@@ -20,10 +24,7 @@ def prompt_sets(draw: st.DrawFn) -> PromptSet:
     answers = st.none() | TEXT
     continuations = [draw(answers) for _ in prompts]
     # A rejected answer may begin with its prompt, and differs from the preferred one.
-    rejected = [
-        draw(answers.map(lambda text, p=prompt: text and (p + text if isinstance(p, str) else text)))
-        for prompt in prompts
-    ]
+    rejected = [_behind(prompt, draw(answers)) for prompt in prompts]
     pairs = [
         other if mine is not None and other is not None and mine.strip() != other.strip() else None
         for mine, other in zip(continuations, rejected, strict=True)

@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 import spinal.client
+import spinal.client_prompts
 from spinal import Client
 from spinal.analysis.diff import diff_traces
+from spinal.client_prompts import PromptCalls
+from spinal.prompts.sets import PromptSet
 from tests.support.fabricated import changed_pair
 
 AUDIT_ID = "0199c5f1-0000-7000-8000-000000000001"
@@ -20,6 +23,7 @@ AUDIT = {
     "id": AUDIT_ID, "state": "SUCCEEDED", "candidate": "local:dpo-short", "reference": "local:sft", "verdict": "pass",
     "progress": {"phase": "done", "fraction": 1.0, "runs": {}},
 }  # fmt: skip
+PROMPTS = PromptSet(("How do I reset a password?",), (None,))
 DIFF = diff_traces(PAIR.reference, PAIR.candidate)
 ANSWERS: dict[tuple[str, str], Any] = {
     ("POST", "/v1/audits"): AUDIT | {"state": "QUEUED", "verdict": None},
@@ -36,8 +40,9 @@ ANSWERS: dict[tuple[str, str], Any] = {
     ("GET", f"/v1/diffs/{PAIR.reference.digest}...{PAIR.candidate.digest}"): {"diff": DIFF.model_dump(mode="json")},
     ("POST", "/v1/models"): {"name": "base"},
     ("GET", "/v1/models"): {"items": [{"reference": "local:sft"}], "next": None},
-    ("POST", "/v1/prompt-sets"): {"count": 1},
-    ("GET", "/v1/prompt-sets"): {"items": [{"name": "hh-harmless-512"}]},
+    ("POST", "/v1/prompt-sets"): {"count": 1, "name": "mine", "digest": PROMPTS.digest},
+    ("GET", "/v1/prompt-sets"): {"items": [{"name": "hh-harmless-512"}], "limits": {"bytes": 1000}},
+    ("GET", "/v1/prompt-sets/mine"): {"prompts": [{"prompt": PROMPTS.prompts[0]}]},
     ("GET", "/readyz"): {},
 }
 
@@ -77,14 +82,24 @@ def server() -> Iterator[str]:
 
 
 def test_every_example_of_the_client_runs(server: str) -> None:
-    public = {name for name, member in vars(Client).items() if callable(member) and not name.startswith("_")}
+    public = {
+        name
+        for part in (Client, PromptCalls)
+        for name, member in vars(part).items()
+        if callable(member) and not name.startswith("_")
+    }
     with Client(server, api_key="spk_x") as client:
         given = {
-            "client": client, "server": server, "key": "spk_x", "audit_id": AUDIT_ID,
+            "load_prompts": lambda _: PROMPTS, "client": client, "server": server, "key": "spk_x", "audit_id": AUDIT_ID,
             "reference_digest": PAIR.reference.digest, "candidate_digest": PAIR.candidate.digest,
         }  # fmt: skip
         runner = doctest.DocTestRunner()
-        tests = [test for test in doctest.DocTestFinder().find(spinal.client, extraglobs=given) if test.examples]
+        tests = [
+            test
+            for module in (spinal.client, spinal.client_prompts)
+            for test in doctest.DocTestFinder().find(module, extraglobs=given)
+            if test.examples
+        ]
         for test in tests:
             runner.run(test)
     assert runner.failures == 0
