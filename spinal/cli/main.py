@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from spinal.checkpoints.sources import reference_forms
-from spinal.cli.gate import exit_code, read_gate
+from spinal.cli.gate import exit_code, fails_on, policy_for_server, read_gate
 from spinal.cli.knobs import profile_members, read_knobs
 from spinal.cli.operators import CommandsAndOperators
 from spinal.cli.output import Shown, check_outputs, emit, report_error, say, say_json
@@ -54,6 +54,14 @@ PolicyName = Annotated[
         "--policy",
         help="The rules of the verdict: a file (YAML or JSON), or the name of one that ships.",
         show_default=DEFAULT_POLICY,
+    ),
+]
+JudgedBy = Annotated[
+    str | None,
+    typer.Option(
+        "--policy",
+        help="Judge a comparison again under these rules: a file (YAML or JSON), or the name of one that ships.",
+        show_default="the verdict that it carries",
     ),
 ]
 FailOn = Annotated[
@@ -243,11 +251,12 @@ def audit(
     if outputs and wait is None:
         raise UsageError("-o needs a finished audit", hint="add --wait 30m")
     wait_s = None if wait is None else parse_duration(wait)
-    pushed = read_pushed(prompts, prompt_set)
+    pushed, made_by, failing = read_pushed(prompts, prompt_set), policy_for_server(policy), fails_on(fail_on)
     with Client(server, api_key) as client:
         found, code = run_audit(
             client, candidate, reference, control=control, prompt_set=pushed.named_at(client),
-            profile=profile_members(profile), labels=_labels(label), wait_s=wait_s, outputs=outputs,
+            profile=profile_members(profile), policy=made_by, fail_on=failing, labels=_labels(label), wait_s=wait_s,
+            outputs=outputs,
         )  # fmt: skip
     if as_json or not sys.stdout.isatty():
         say_json(found)
@@ -261,19 +270,34 @@ def audit(
 @app.command()
 def report(
     document: Annotated[Path, typer.Argument(help="A spinal.trace/1 or spinal.comparison/1 JSON file.")],
+    policy: JudgedBy = None,
+    fail_on: FailOn = "fail",
+    former: Former = None,
     as_json: AsJson = False,
     brief: Brief = False,
     output: Outputs = None,
 ) -> None:
-    """Render a stored document; needs neither torch nor a server."""
-    check_outputs(output or [])
-    from spinal.documents.diff import TraceDiff
-    from spinal.documents.schemas import load
+    """Render a stored document; needs neither torch nor a server.
 
+    With --policy, --former or --fail-on a comparison is judged again, and the exit code is that of compare.
+    """
+    check_outputs(output or [])
+    from spinal.documents.comparison import Comparison
+    from spinal.documents.schemas import load
+    from spinal.documents.trace import Trace
+
+    again = policy is not None or former is not None or fail_on != "fail"
+    gate = read_gate(policy, fail_on, former) if again else None
     found = load(document)
-    if isinstance(found, TraceDiff):
+    if not isinstance(found, Trace | Comparison):
         raise DocumentInvalid(f"{document}: a {found.schema_} has no report", hint="give a trace or a comparison")
+    if gate is not None:
+        if not isinstance(found, Comparison):
+            raise UsageError(f"{document}: a {found.schema_} is not judged", hint="give a comparison")
+        found = gate.judge(found)
     emit(found, Shown(as_json=as_json, outputs=output or [], brief=brief))
+    if gate is not None and isinstance(found, Comparison):
+        raise typer.Exit(exit_code(found.verdict.outcome, gate.fail_on))
 
 
 def _labels(given: list[str] | None) -> dict[str, str]:

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 import spinal.client
+import spinal.client_policies
 import spinal.client_prompts
 from spinal import Client
 from spinal.analysis.diff import diff_traces
+from spinal.client_policies import PolicyCalls
 from spinal.client_prompts import PromptCalls
 from spinal.prompts.sets import PromptSet
 from tests.support.fabricated import changed_pair
@@ -43,6 +45,10 @@ ANSWERS: dict[tuple[str, str], Any] = {
     ("POST", "/v1/prompt-sets"): {"count": 1, "name": "mine", "digest": PROMPTS.digest},
     ("GET", "/v1/prompt-sets"): {"items": [{"name": "hh-harmless-512"}], "limits": {"bytes": 1000}},
     ("GET", "/v1/prompt-sets/mine"): {"prompts": [{"prompt": PROMPTS.prompts[0]}]},
+    ("POST", "/v1/policies"): {"name": "acme-release/1"},
+    ("GET", "/v1/policies"): {"items": [{"name": "spinal-default/2"}, {"name": "acme-release/1"}], "next": None},
+    ("GET", "/v1/policies/acme-release/1"): {"document": {"rules": [{"limit": 0.05}]}},
+    ("DELETE", "/v1/policies/acme-release/1"): "",
     ("GET", "/readyz"): {},
 }
 
@@ -54,6 +60,9 @@ class Answering(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"] or 0))
         self._answer("POST")
+
+    def do_DELETE(self) -> None:
+        self._answer("DELETE")
 
     def _answer(self, method: str) -> None:
         found = ANSWERS[method, self.path.partition("?")[0]]
@@ -84,7 +93,7 @@ def server() -> Iterator[str]:
 def test_every_example_of_the_client_runs(server: str) -> None:
     public = {
         name
-        for part in (Client, PromptCalls)
+        for part in (Client, PolicyCalls, PromptCalls)
         for name, member in vars(part).items()
         if callable(member) and not name.startswith("_")
     }
@@ -96,7 +105,7 @@ def test_every_example_of_the_client_runs(server: str) -> None:
         runner = doctest.DocTestRunner()
         tests = [
             test
-            for module in (spinal.client, spinal.client_prompts)
+            for module in (spinal.client, spinal.client_policies, spinal.client_prompts)
             for test in doctest.DocTestFinder().find(module, extraglobs=given)
             if test.examples
         ]
