@@ -22,7 +22,10 @@ def _findings(context: Context) -> Iterator[Finding]:
     asked = {path for _, path in rules}
     # A finding that is waived says why, too.
     said = {
-        finding.outcome for each, path in rules if path.startswith(DAMAGE) for finding in context.answer(each).findings
+        finding.outcome
+        for each, path in rules
+        if path.startswith(DAMAGE)
+        for finding in context.answer(each).findings
     }
     level = context.content.damage.level
     if level == "damaged" and "fail" not in said:
