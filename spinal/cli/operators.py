@@ -15,6 +15,7 @@ from spinal.extras import install_hint
 
 GROUPS = {
     "prompts": ("spinal.cli.prompts:app", "Prompt sets of a service: push, list, show."),
+    "policies": ("spinal.cli.policies:app", "Policies of a service: push, list, show."),
 }
 """Those that ask a service. Name -> (where its Typer application is, what it is for)."""
 OPERATORS = {
