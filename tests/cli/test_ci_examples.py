@@ -57,10 +57,9 @@ def test_a_job_ends_as_the_command_does(tmp_path: Path, system: str, code: int) 
     ran = runner.run(SYSTEMS[system](VALUES), ENDS_WITH=str(code))
     assert ran.code == code, ran.err
     given = arguments(runner)
-    assert given[:3] == ["audit", "--wait", "30m"]
+    assert given[:5] == ["audit", "--reference", "local:b", "--wait", "30m"]
     # Last and behind all options: what begins with a dash is no option, which could send the key elsewhere.
     assert given[-2:] == ["--", "local:a"]
-    assert given[given.index("--reference") + 1] == "local:b"
     assert "--cancel-on-interrupt" in given
     # Options that nobody gave are not there, instead of being empty.
     assert "" not in given
@@ -191,7 +190,7 @@ def test_a_pipeline_of_gitlab_keeps_the_reports_that_are_written_and_warns_of_wh
     assert int(job["timeout"].split()[0]) > int(job["variables"]["SPINAL_WAIT"].removesuffix("m"))
     # Every variable of the script is one of the job, of the system, or of those that the file asks for.
     used = set(re.findall(r"\$(\w+)", script))
-    assert used <= {*job["variables"], "SPINAL_CANDIDATE", "CI_PIPELINE_ID"}
+    assert used <= {*job["variables"], "SPINAL_CANDIDATE", "SPINAL_REFERENCE", "CI_PIPELINE_ID"}
 
 
 def test_a_template_of_argo_tries_again_only_what_may_go_otherwise() -> None:
