@@ -33,8 +33,9 @@ class Gauge:
     """One signal that has a limit, on a scale from no change (0) to damage (1)."""
 
     name: str
-    value: str
-    """With its interval and unit."""
+    number: str
+    """With its interval."""
+    unit: str
     limit: str
     level: str
     reached: float | None
@@ -56,7 +57,7 @@ def gauges(result: Comparison) -> tuple[Gauge, ...]:
 
 def damage_summary(result: Comparison) -> Table:
     """What the gauges say, as a table."""
-    rows = [(one.name, one.value, one.limit, one.level) for one in gauges(result)]
+    rows = [(one.name, f"{one.number} {one.unit}", one.limit, one.level) for one in gauges(result)]
     return Table("Damage against its limits", ("signal", "value", "damage at", "level"), tuple(rows))
 
 
@@ -73,7 +74,8 @@ def _gauge(name: str, signal: DamageSignal) -> Gauge:
     side = "more" if damaged >= neutral else "less"
     return Gauge(
         name=what,
-        value=_value(name, signal),
+        number=_value(name, signal),
+        unit=unit_in_words(signal.unit),
         limit=f"{number(damaged)} or {side}",
         level=level,
         reached=None if signal.value is None else _reached(signal.value, neutral, damaged, ratio=ratio),
@@ -87,7 +89,7 @@ def _value(name: str, signal: DamageSignal) -> str:
         return DASH
     # A length is no change, whatever its name.
     written = signed if "_change" in name and name != "hidden_change" else number
-    return f"{written(signal.value)} {interval(signal.ci)}".strip() + f" {unit_in_words(signal.unit)}"
+    return f"{written(signal.value)} {interval(signal.ci)}".strip()
 
 
 def _reached(value: float, neutral: float, damaged: float, *, ratio: bool) -> float:

@@ -17,6 +17,7 @@ def damage_table(result: Comparison) -> Table:
         tuple(rows),
         result.damage.calibration,
         narrow=(0, 1, 6, 7),
+        told_before=True,
     )
 
 
@@ -68,7 +69,7 @@ def rules_table(result: Comparison) -> Table:
         (RULES[rule.rule].asks if rule.rule in RULES else rule.rule, rule.outcome, "; ".join(rule.reasons) or DASH)
         for rule in result.verdict.rules
     ]
-    return Table(f"Rules of {result.verdict.policy}", ("question", "outcome", "why"), tuple(rows))
+    return Table(f"Rules of {result.verdict.policy}", ("question", "outcome", "why"), tuple(rows), told_before=True)
 
 
 def looked_table(result: Comparison) -> Table:
