@@ -33,8 +33,10 @@ class Gauge:
     """One signal that has a limit, on a scale from no change (0) to damage (1)."""
 
     name: str
+    value: str
+    """With its interval and unit."""
     number: str
-    """With its interval."""
+    """The same without its unit."""
     unit: str
     limit: str
     level: str
@@ -57,7 +59,7 @@ def gauges(result: Comparison) -> tuple[Gauge, ...]:
 
 def damage_summary(result: Comparison) -> Table:
     """What the gauges say, as a table."""
-    rows = [(one.name, f"{one.number} {one.unit}", one.limit, one.level) for one in gauges(result)]
+    rows = [(one.name, one.value, one.limit, one.level) for one in gauges(result)]
     return Table("Damage against its limits", ("signal", "value", "damage at", "level"), tuple(rows))
 
 
@@ -71,11 +73,13 @@ def _gauge(name: str, signal: DamageSignal) -> Gauge:
     watch, damaged = signal.watch or 0.0, signal.damaged or 0.0
     what = NAMES.get(name, name.replace("_", " ")) + (f" ({signal.of})" if signal.of else "")
     level = LEVELS[signal.level] if signal.level else f"not measured: {(signal.reason or '').replace('_', ' ')}"
+    unit = unit_in_words(signal.unit)
     side = "more" if damaged >= neutral else "less"
     return Gauge(
         name=what,
-        number=_value(name, signal),
-        unit=unit_in_words(signal.unit),
+        value=f"{_number(name, signal)} {unit}" if signal.value is not None else DASH,
+        number=_number(name, signal),
+        unit=unit,
         limit=f"{number(damaged)} or {side}",
         level=level,
         reached=None if signal.value is None else _reached(signal.value, neutral, damaged, ratio=ratio),
@@ -84,7 +88,7 @@ def _gauge(name: str, signal: DamageSignal) -> Gauge:
     )
 
 
-def _value(name: str, signal: DamageSignal) -> str:
+def _number(name: str, signal: DamageSignal) -> str:
     if signal.value is None:
         return DASH
     # A length is no change, whatever its name.
