@@ -194,7 +194,8 @@ def _found(page: _Page, result: Comparison) -> None:
             page.line(line)
         if rule.waived is not None:
             page.say(told(rule), indent="  ")
-        if rule.value is not None:
+        if rule.value is not None and not any("limit " in why for why in rule.reasons):
+            # Most reasons tell both.
             page.say(f"{value_of(rule)}; bad at {limit_of(rule)}", indent="  ")
         for why in rule.reasons:
             page.say(sentence(why), indent="  - ", hanging="    ")
