@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from spinal.cli.next_steps import next_step
 from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace
 from spinal.errors import ExitCode, SpinalError, UsageError
@@ -93,6 +94,7 @@ def _few_lines(document: Trace | Comparison) -> tuple[str, ...]:
 
 def report_error(error: SpinalError, *, as_json: bool) -> ExitCode:
     """One line for the cause, one for the next step, on stderr; a problem object with ``--json``."""
+    error.hint = next_step(error)
     if as_json:
         say_json(error.to_problem(here=True), to_stderr=True)
     else:
