@@ -18,6 +18,7 @@ from spinal.cli.output import Shown, check_outputs, emit, report_error, say, say
 from spinal.cli.server import DEFAULT_SERVER, ApiKey, Server, connected
 from spinal.cli.signals import Stopped, raise_on_signals, said
 from spinal.errors import DocumentInvalid, ExitCode, InternalError, SpinalError, UsageError
+from spinal.extras import extra_of, install_hint
 from spinal.policy.shipped import DEFAULT_POLICY
 from spinal.profile import MeasurementProfile
 from spinal.prompts.builtin import DEFAULT_SET
@@ -352,6 +353,8 @@ def _explained(error: BaseException) -> SpinalError:
         return UsageError(_one_line(format_message()), hint=f"{place} --help")
     # The parser answers with Abort where a command ends in EOFError, which may be that of a damaged file.
     found = (error.__cause__ or error) if isinstance(error, typer.Abort) else error
+    if isinstance(found, ModuleNotFoundError) and (extra := extra_of(found.name or "")) is not None:
+        return UsageError(f"this needs the package {found.name!r}", hint=install_hint(extra))
     return InternalError(
         _one_line(f"unexpected {type(found).__name__}: {found}"), hint="report it with the command line"
     )
