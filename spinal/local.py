@@ -278,7 +278,7 @@ def make_profile(knobs: Mapping[str, Any]) -> MeasurementProfile:
     except ValidationError as error:
         first = error.errors()[0]
         name = first["loc"][0] if first["loc"] else "profile"
-        raise ProfileInvalid(f"{name}: {first['msg']}", hint="spinal trace --help lists the knobs") from error
+        raise ProfileInvalid(f"{name}: {first['msg']}", hint="`spinal trace --help` lists the knobs") from error
 
 
 def read_prompts(prompts: Prompts) -> PromptSet:
