@@ -2,6 +2,7 @@
 that comes back is an answer of the service."""
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -50,9 +51,11 @@ def read_address(given: str) -> httpx.URL:
     address = given.strip()
     if "@" in address:
         raise UsageError("the service's address holds a user or password", hint=ADDRESS_HINT)
-    shown = repr(address.partition("?")[0][:200])
+    shown = repr(re.split(r"[?#]", address)[0][:200])
     try:
         url = httpx.URL(address)
+        if re.search(r"\s", address) or (url.port or 0) > 65535:
+            raise ValueError(address)
     except (httpx.InvalidURL, ValueError, TypeError):
         raise UsageError(f"the service's address {shown} is not understood", hint=ADDRESS_HINT) from None
     if url.scheme not in ("http", "https"):

@@ -1,6 +1,6 @@
 """A service of one audit, as its client sees it: started, frozen and killed as a process of its own.
 
-``python -m tests.support.scripted_service PORT FOLDER``: ``FOLDER/state`` holds the state of the audit, ``FOLDER/first``
+``python -m tests.support.scripted_service PORT FOLDER``: ``FOLDER/state`` holds the audit's state, ``FOLDER/first``
 answers that are given before anything else, one a line ("503", "429 1": status and Retry-After), ``FOLDER/seen`` every
 request, with its Idempotency-Key.
 """
