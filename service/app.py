@@ -11,8 +11,9 @@ from service import openapi
 from service.audits import routes as audits
 from service.database.unit_of_work import Ledger
 from service.http import problems
-from service.http.context import refuse_unknown_query
+from service.http.context import refuse_unknown_query, telling_uses
 from service.http.middleware import BodyLimit, RequestContext
+from service.keys.uses import Uses
 from service.models import routes as models
 from service.operations import health
 from service.platform.logs import configure_logs
@@ -47,9 +48,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.state.ledger = Ledger(chosen)
         app.state.turns = CapacityLimiter(chosen.db_pool_size)
         bounds = Bounds(chosen.inspect_seconds, chosen.inspect_memory_mb, chosen.inspect_children)
+        app.state.key_uses = Uses()
         with Inspectors(bounds) as app.state.inspectors:
             app.state.inspectors.start()
-            yield
+            async with telling_uses(app.state):
+                yield
         app.state.ledger.close()
         flush_telemetry()
 

@@ -65,6 +65,11 @@ class ApiKeyRecord(Record):
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+    description: Mapped[str | None]
+    last_used_at: Mapped[datetime | None]
+    """To the minute: processes of the API say it now and then, not with each request."""
+    replaced_by: Mapped[str | None]
+    """Id of the key that a rotation made in its place."""
 
 
 class ModelRecord(Record):

@@ -1,10 +1,10 @@
 """What handlers depend on: settings, ledger, the caller."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Concatenate, ParamSpec, TypeVar
 
-from anyio import CapacityLimiter, WouldBlock, move_on_after
+from anyio import CapacityLimiter, WouldBlock, create_task_group, move_on_after, sleep, to_thread
 from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
@@ -13,6 +13,7 @@ from starlette.datastructures import State
 
 from service.database.unit_of_work import RETRY_HINT, Ledger, Reading, Reads
 from service.keys.store import SCOPES, Caller, authenticate
+from service.keys.uses import EVERY_S, Uses
 from service.settings import Settings
 from spinal.checkpoints.bounded import Inspectors
 from spinal.errors import DatabaseUnavailable, Forbidden, RequestInvalid, Unauthorized
@@ -20,6 +21,8 @@ from spinal.errors import DatabaseUnavailable, Forbidden, RequestInvalid, Unauth
 bearer = HTTPBearer(auto_error=False, description="API key `spk_<id>_<secret>`")
 ANONYMOUS = Caller("default", frozenset(SCOPES), None)
 """The caller of a service whose authentication is switched off."""
+LAST_WORD_S = 2.0
+"""How long a service that stops tries to tell which keys were used."""
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -95,7 +98,7 @@ class Asker:
         reading = Reading(self._shared.ledger)
         try:
             if self._caller is None:
-                self._caller = _admitted(reading, self.settings, self._sent, "read")
+                self._caller = _admitted(reading, self._shared, self._sent, "read")
             return verb(reading, self._caller.tenant)
         finally:
             reading.end()
@@ -111,8 +114,34 @@ async def _turn(shared: State) -> AsyncIterator[None]:
         turn.give_back()
 
 
-def _admitted(ledger: Reads, settings: Settings, sent: HTTPAuthorizationCredentials | None, scope: str) -> Caller:
+@asynccontextmanager
+async def telling_uses(shared: State) -> AsyncIterator[None]:
+    """Tells the ledger now and then, and at the end, which keys have been used."""
+    uses: Uses = shared.key_uses
+
+    async def tell() -> None:
+        # In a turn, as everybody who needs a connection; with none free there is more to do than this.
+        with suppress(DatabaseUnavailable):
+            async with _turn(shared):
+                # Left alone where the database hangs: a service that stops does not wait for it.
+                await to_thread.run_sync(uses.tell, shared.ledger, abandon_on_cancel=True)
+
+    async def go_on() -> None:
+        while True:
+            await sleep(EVERY_S)
+            await tell()
+
+    async with create_task_group() as tasks:
+        tasks.start_soon(go_on)
+        yield
+        tasks.cancel_scope.cancel()
+    with move_on_after(LAST_WORD_S):
+        await tell()
+
+
+def _admitted(ledger: Reads, shared: State, sent: HTTPAuthorizationCredentials | None, scope: str) -> Caller:
     """Who calls, when their key has ``scope`` (or ``admin``)."""
+    settings: Settings = shared.settings
     if settings.auth == "disabled":
         return ANONYMOUS
     key = _key(sent)
@@ -120,6 +149,8 @@ def _admitted(ledger: Reads, settings: Settings, sent: HTTPAuthorizationCredenti
         caller = authenticate(session, key, pepper=settings.key_pepper.get_secret_value())
     if caller is None:
         raise Unauthorized("the API key is unknown, expired or revoked", hint="ask an operator for a key")
+    if caller.key_id is not None:
+        shared.key_uses.add(caller.key_id)
     if scope not in caller.scopes and "admin" not in caller.scopes:
         raise Forbidden(f"this key lacks the scope {scope!r}", hint="ask an operator for a key that has it")
     return caller
@@ -146,7 +177,7 @@ async def get_writer(request: Request, sent: Sent) -> AsyncIterator[Caller]:
     """A caller who may write. The handler opens transactions of its own, in its turn, and none is open beside them."""
     shared = request.app.state
     async with _turn(shared):
-        yield await run_in_threadpool(_admitted, shared.ledger, shared.settings, sent, "write")
+        yield await run_in_threadpool(_admitted, shared.ledger, shared, sent, "write")
 
 
 Reader = Annotated[Asker, Depends(get_asker)]

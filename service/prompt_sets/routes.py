@@ -1,26 +1,51 @@
 """/v1/prompt-sets"""
 
+from collections import Counter
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from service.database.unit_of_work import Reads
+from service.database.unit_of_work import Ledger, Reads
 from service.http.answers import answer
-from service.http.context import LedgerDep, Reader, Writer
+from service.http.context import LedgerDep, Reader, SettingsDep, Writer
 from service.http.documented import ACCESS, documented
-from service.prompt_sets.schemas import PromptSetIn, PromptSetOut, PromptSetPage
-from service.prompt_sets.store import keep_prompt_set, list_prompt_sets
+from service.http.fields import ModelName
+from service.prompt_sets.lines import IN_CONTRACT, ORIGIN, Lines, OfLines, read_lines
+from service.prompt_sets.schemas import (
+    Limits,
+    PromptSetIn,
+    PromptSetOut,
+    PromptSetPage,
+    PromptSetShown,
+    SetNamePath,
+    ShownPrompt,
+)
+from service.prompt_sets.store import keep_prompt_set, list_prompt_sets, read_prompt_set
 from spinal import errors
 from spinal.prompts.builtin import BUILTIN_SETS, builtin_prompts
 from spinal.prompts.gathered import Gathered
+from spinal.prompts.sets import PromptSet
+from spinal.prompts.stored import MAX_PROMPTS, MAX_TEXT, check_name, records
 
 router = APIRouter(prefix="/v1", tags=["catalog"])
+Name = Annotated[ModelName | None, Query(description="What the set is called, where the body is JSON lines.")]
+
+
+def store_lines(raw: Lines, ledger: LedgerDep, caller: Writer, name: Name = None) -> PromptSetOut:
+    return _stored(ledger, caller.tenant, read_lines(raw, name))
+
+
+router.add_api_route(
+    "/prompt-sets", store_lines, methods=["POST"], status_code=201, include_in_schema=False,
+    route_class_override=OfLines,
+)  # fmt: skip
 
 
 @router.post(
     "/prompt-sets",
     operation_id="storePromptSet",
     status_code=201,
+    openapi_extra=IN_CONTRACT,
     responses=documented(
         *ACCESS,
         errors.BodyMalformed,
@@ -30,24 +55,35 @@ router = APIRouter(prefix="/v1", tags=["catalog"])
         errors.PromptSetInvalid,
     ),
 )
-def store(body: PromptSetIn, ledger: LedgerDep, caller: Writer) -> PromptSetOut:
-    """Store prompts under their digest, for use as ``prompt_set`` of an audit, which takes the name, too."""
+def store(body: PromptSetIn, ledger: LedgerDep, caller: Writer, name: Name = None) -> PromptSetOut:
+    """Store prompts under their digest, for use as ``prompt_set`` of an audit, which takes the name, too.
+
+    A file of JSON lines, as ``spinal compare --prompts`` reads it, is stored as it is with ``Content-Type:
+    application/jsonl`` and its name in the query. The newest set that was stored under a name is the one that it means.
+    """
     found = Gathered()
     for item in body.prompts:
         found.add(item.read())
-    made = found.prompt_set(name=body.name, origin="the request")
+    return _stored(ledger, caller.tenant, found.prompt_set(name=body.name or name, origin=ORIGIN))
+
+
+def _stored(ledger: Ledger, tenant: str, made: PromptSet) -> PromptSetOut:
+    check_name(made.name, made)
     with ledger.begin() as session:
-        keep_prompt_set(session, caller.tenant, made)
+        keep_prompt_set(session, tenant, made, given=True)
     return PromptSetOut(digest=made.digest, name=made.name, count=len(made), builtin=False, remarks=list(made.remarks))
 
 
 @router.get("/prompt-sets", operation_id="listPromptSets", response_model=PromptSetPage, responses=documented(*ACCESS))
-async def prompt_sets(reader: Reader, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> Response:
-    """Built-in sets, then the newest of the caller's tenant."""
-    return await reader.read(_page, limit)
+async def prompt_sets(
+    reader: Reader, settings: SettingsDep, limit: Annotated[int, Query(ge=1, le=200)] = 50
+) -> Response:
+    """Built-in sets, then the newest of the caller's tenant; and how large one may be."""
+    limits = Limits(prompts=MAX_PROMPTS, characters=MAX_TEXT, bytes=settings.max_body_bytes)
+    return await reader.read(_page, limit, limits)
 
 
-def _page(ledger: Reads, tenant: str, limit: int) -> Response:
+def _page(ledger: Reads, tenant: str, limit: int, limits: Limits) -> Response:
     built_in = [builtin_prompts(name) for name in BUILTIN_SETS]
     known = {prompts.digest for prompts in built_in}
     items = [PromptSetOut(digest=p.digest, name=p.name, count=len(p), builtin=True) for p in built_in]
@@ -58,4 +94,39 @@ def _page(ledger: Reads, tenant: str, limit: int) -> Response:
         for row in stored
         if row.digest not in known
     ]
-    return answer(PromptSetPage(items=items[: limit + len(built_in)]))
+    return answer(PromptSetPage(items=items[: limit + len(built_in)], limits=limits))
+
+
+@router.get(
+    "/prompt-sets/{name}",
+    operation_id="getPromptSet",
+    response_model=PromptSetShown,
+    responses=documented(*ACCESS, errors.StoredPromptSetNotFound),
+)
+async def prompt_set(
+    name: SetNamePath,
+    reader: Reader,
+    prompts: Annotated[int, Query(ge=0, le=MAX_PROMPTS, description="How many prompts are shown.")] = 20,
+) -> Response:
+    """A prompt set by name or digest: a built-in one, or the newest that the caller's tenant calls so."""
+    return await reader.read(_one, name, prompts)
+
+
+def _one(ledger: Reads, tenant: str, name: str, shown: int) -> Response:
+    builtin = next((made for made in map(builtin_prompts, BUILTIN_SETS) if name in (made.name, made.digest)), None)
+    if builtin is None:
+        with ledger.read() as session:
+            found = read_prompt_set(session, tenant, name)
+    else:
+        found = builtin
+    first = records(found.chosen(range(min(shown, len(found))))) if shown else []
+    return answer(
+        PromptSetShown(
+            digest=found.digest,
+            name=found.name,
+            count=len(found),
+            builtin=builtin is not None,
+            categories=Counter(category for category in found.categories if category is not None),
+            prompts=[ShownPrompt.model_validate(one) for one in first],
+        )
+    )

@@ -3,23 +3,34 @@
 from dataclasses import replace
 from typing import Annotated, Any, Self
 
+from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from service.http.fields import PRINTABLE, ModelName
 from spinal.documents.base import Digest
 from spinal.prompts.records import Entry, read_entry, split_conversation
 from spinal.prompts.sets import MAX_CATEGORY, MAX_REFUSAL, MAX_REFUSALS, Message
+from spinal.prompts.stored import MAX_MESSAGES, MAX_NAME, MAX_PROMPTS, MAX_ROLE, MAX_TEXT
 
 # NUL cannot be stored as JSON by Postgres; other control characters are legitimate in prompts.
-PromptText = Annotated[str, StringConstraints(min_length=1, max_length=200_000, pattern=r"^[^\x00]*$")]
+PromptText = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT, pattern=r"^[^\x00]*$")]
 
+SetNamePath = Annotated[
+    str,
+    Path(
+        min_length=1,
+        max_length=MAX_NAME,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="What the tenant calls the set, the name of a built-in one, or a digest.",
+    ),
+]
 Opening = Annotated[str, StringConstraints(min_length=1, max_length=MAX_REFUSAL, pattern=r"^[^\x00]*$")]
 
 
 class MessageIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    role: Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00]*$")]
+    role: Annotated[str, StringConstraints(min_length=1, max_length=MAX_ROLE, pattern=r"^[^\x00]*$")]
     content: PromptText
 
 
@@ -68,7 +79,7 @@ class ChatIn(Described):
     """Messages, which become text under each checkpoint's own chat template. Where the assistant has the last word,
     that is the continuation."""
 
-    messages: Annotated[list[MessageIn], Field(min_length=1, max_length=1_000)]
+    messages: Annotated[list[MessageIn], Field(min_length=1, max_length=MAX_MESSAGES)]
 
     @model_validator(mode="after")
     def _pairs_are_whole(self) -> Self:
@@ -110,7 +121,7 @@ class PromptSetIn(BaseModel):
     )
 
     name: ModelName | None = None
-    prompts: Annotated[list[PromptIn | ChatIn], Field(min_length=1, max_length=10_000)]
+    prompts: Annotated[list[PromptIn | ChatIn], Field(min_length=1, max_length=MAX_PROMPTS)]
 
 
 class PromptSetOut(BaseModel):
@@ -123,5 +134,36 @@ class PromptSetOut(BaseModel):
     )
 
 
+class Limits(BaseModel):
+    """What this service takes of a prompt set in one request."""
+
+    prompts: int
+    characters: int = Field(description="Of one text.")
+    bytes: int = Field(description="Of the body.")
+
+
 class PromptSetPage(BaseModel):
     items: list[PromptSetOut]
+    limits: Limits
+
+
+class ShownMessage(BaseModel):
+    role: str
+    content: str
+
+
+class ShownPrompt(BaseModel):
+    """A record as files have them: the same as JSON lines store the same set."""
+
+    prompt: str | list[ShownMessage]
+    continuation: str | None = None
+    rejected: str | list[ShownMessage] | None = Field(
+        default=None, description="The answer that was not preferred, behind its prompt."
+    )
+    refusal: list[str] = []
+    category: str | None = None
+
+
+class PromptSetShown(PromptSetOut):
+    categories: dict[str, int] = Field(description="How many prompts are of each; prompts of none are not counted.")
+    prompts: list[ShownPrompt] = Field(description="The first of the set, as many as were asked for.")

@@ -6,9 +6,11 @@ from typing import Any
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
-from spinal.errors import DocumentInvalid, PromptSetNotFound
+from spinal.errors import DocumentInvalid, PromptSetNotFound, StoredPromptSetNotFound
 from spinal.prompts.builtin import is_builtin
 from spinal.prompts.sets import FURTHER, PromptSet, prompt_from_json, prompt_to_json
+
+NOT_FOUND_HINT = "`spinal prompts list` shows those that there are, `spinal prompts push FILE` stores one"
 
 
 def store_prompt_set(session: Session, prompts: PromptSet) -> None:
@@ -38,18 +40,35 @@ def store_prompt_set(session: Session, prompts: PromptSet) -> None:
     )
 
 
-def keep_prompt_set(session: Session, tenant: str, prompts: PromptSet) -> None:
+def keep_prompt_set(session: Session, tenant: str, prompts: PromptSet, *, given: bool = False) -> None:
     """Store a prompt set for a tenant; stored again under another name, it has that one from then on. A built-in set
-    is everybody's."""
+    is everybody's.
+
+    One that was ``given`` by its owner, and not only asked for, is from then on the newest of its name."""
     store_prompt_set(session, prompts)
     if is_builtin(prompts):
         return
     session.execute(
         text("""INSERT INTO tenant_prompt_sets AS own (tenant, digest, name) VALUES (:tenant, :digest, :name)
                 ON CONFLICT (tenant, digest) DO UPDATE SET name = EXCLUDED.name, created_at = now()
-                WHERE EXCLUDED.name IS NOT NULL AND own.name IS DISTINCT FROM EXCLUDED.name"""),
-        {"tenant": tenant, "digest": prompts.digest, "name": prompts.name},
+                WHERE EXCLUDED.name IS NOT NULL AND (:given OR own.name IS DISTINCT FROM EXCLUDED.name)"""),
+        {"tenant": tenant, "digest": prompts.digest, "name": prompts.name, "given": given},
     )
+
+
+def read_prompt_set(session: Session, tenant: str, named: str) -> PromptSet:
+    """The set of that digest or name that is the tenant's own; raises StoredPromptSetNotFound. Whoever only knows a
+    digest may measure on a set that nobody has, and reads none of it."""
+    row = session.execute(
+        text("""SELECT own.name, p.prompts, p.continuations, p.later
+                FROM tenant_prompt_sets own JOIN prompt_sets p ON p.digest = own.digest
+                WHERE own.tenant = :tenant AND (own.name = :named OR own.digest = :named)
+                ORDER BY own.digest = :named DESC, own.created_at DESC LIMIT 1"""),
+        {"tenant": tenant, "named": named},
+    ).one_or_none()
+    if row is None:
+        raise StoredPromptSetNotFound(f"no prompt set {named}", hint=NOT_FOUND_HINT)
+    return _made(row)
 
 
 def find_prompt_set(session: Session, tenant: str, named: str) -> PromptSet:
@@ -65,7 +84,7 @@ def find_prompt_set(session: Session, tenant: str, named: str) -> PromptSet:
         {"tenant": tenant, "named": named},
     ).one_or_none()
     if row is None:
-        raise PromptSetNotFound(f"no prompt set {named}", hint="POST it to /v1/prompt-sets first")
+        raise PromptSetNotFound(f"no prompt set {named}", hint=NOT_FOUND_HINT)
     return _made(row)
 
 
@@ -76,7 +95,7 @@ def load_prompt_set(session: Session, digest: str) -> PromptSet:
         text("SELECT name, prompts, continuations, later FROM prompt_sets WHERE digest = :d"), {"d": digest}
     ).one_or_none()
     if row is None:
-        raise PromptSetNotFound(f"no prompt set {digest}", hint="POST it to /v1/prompt-sets first")
+        raise PromptSetNotFound(f"no prompt set {digest}", hint=NOT_FOUND_HINT)
     made = _made(row)
     if made.digest != digest:
         raise DocumentInvalid(f"the stored prompts of {digest} are not those", hint="restore them from a backup")

@@ -1,6 +1,7 @@
-"""Groups of ``spinal`` that belong to the service: known here by name alone, brought in when they are called.
+"""Groups of ``spinal``: known here by name alone, brought in when they are called.
 
-The science knows nothing of the service, which need not be installed where ``spinal`` is used alone.
+Some ask a service over HTTP; some belong to the service, of which the science knows nothing, and which need not be
+installed where ``spinal`` is used alone.
 """
 
 from importlib import import_module
@@ -10,34 +11,44 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from spinal.errors import UsageError
-from spinal.extras import install_hint
+from spinal.extras import extra_of, install_hint
 
+GROUPS = {
+    "list": ("spinal.cli.audits:COMMANDS", "List audits, newest first."),
+    "show": ("spinal.cli.audits:COMMANDS", "Show an audit: where it stands, its verdict, why it failed."),
+    "wait": ("spinal.cli.audits:COMMANDS", "Wait for an audit."),
+    "cancel": ("spinal.cli.audits:COMMANDS", "Cancel an audit."),
+    "models": ("spinal.cli.models:app", "Models of a service: register, list."),
+    "prompts": ("spinal.cli.prompts:app", "Prompt sets of a service: push, list, show."),
+    "policies": ("spinal.cli.policies:app", "Policies of a service: push, list, show."),
+}
+"""Those that ask a service. Name -> (where its Typer application is, what it is for)."""
 OPERATORS = {
-    "keys": ("service.keys.commands:app", "API keys: create, revoke."),
+    "keys": ("service.keys.commands:app", "API keys: list, create, rotate, revoke."),
     "database": ("service.operations.commands:database", "The service's database: upgrade, downgrade, current."),
     "retention": ("service.operations.commands:retention", "Delete what can be made again."),
     "doctor": ("service.operations.commands:doctor", "Check what must always hold in the ledger."),
 }
-"""Name -> (where its Typer application is, what it is for)."""
+"""Those that belong to the service, told alike."""
 
 
 class CommandsAndOperators(TyperGroup):
     """The commands of this package, and those of the service behind them."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return [*super().list_commands(ctx), *OPERATORS]
+        return [*super().list_commands(ctx), *GROUPS, *OPERATORS]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name in OPERATORS:
-            return _Operator(cmd_name)
+        if cmd_name in GROUPS | OPERATORS:
+            return _Group(cmd_name)
         return super().get_command(ctx, cmd_name)
 
 
-class _Operator(TyperCommand):
-    """Stands for a command of the service in ``spinal --help``, and becomes it when it is called."""
+class _Group(TyperCommand):
+    """Stands for a group in ``spinal --help``, and becomes it when it is called."""
 
     def __init__(self, name: str) -> None:
-        self._target, about = OPERATORS[name]
+        self._target, about = (GROUPS | OPERATORS)[name]
         super().__init__(name, help=about)
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
@@ -46,7 +57,8 @@ class _Operator(TyperCommand):
     def _load(self) -> Any:
         module, _, attribute = self._target.partition(":")
         try:
-            return get_command(getattr(import_module(module), attribute))
+            found = getattr(import_module(module), attribute)
+            return get_command(found[self.name] if isinstance(found, dict) else found)
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] == "service":
                 raise UsageError(
@@ -54,5 +66,6 @@ class _Operator(TyperCommand):
                     hint="call it in a checkout of the repository, or in the service's image",
                 ) from error
             raise UsageError(
-                f"spinal {self.name} needs the package {error.name!r}", hint=install_hint("service")
+                f"spinal {self.name} needs the package {error.name!r}",
+                hint=install_hint(extra_of(error.name or "") or "service"),
             ) from error

@@ -34,11 +34,13 @@ from spinal.errors.documents import (
     PromptSetEmpty,
     PromptSetInvalid,
     PromptSetNotFound,
+    StoredPromptSetNotFound,
     TracesNotComparable,
     UsageError,
 )
 from spinal.errors.measuring import (
     AttemptsExhausted,
+    AuditStillRunning,
     Cancelled,
     CaptureMissing,
     DeadlineExceeded,
@@ -54,6 +56,7 @@ from spinal.errors.measuring import (
     VersionRetired,
 )
 from spinal.errors.service import (
+    AnswerNotUnderstood,
     AuditFailed,
     AuditHasNoScores,
     AuditNotFinished,
@@ -81,12 +84,14 @@ from spinal.errors.service import (
 
 __all__ = [
     "AdapterInvalid",
+    "AnswerNotUnderstood",
     "ArchitectureUnsupported",
     "AttemptsExhausted",
     "AuditFailed",
     "AuditHasNoScores",
     "AuditNotFinished",
     "AuditNotFound",
+    "AuditStillRunning",
     "BodyMalformed",
     "BodyTooLarge",
     "Cancelled",
@@ -137,6 +142,7 @@ __all__ = [
     "ServiceUnreachable",
     "SpinalError",
     "StorageUnavailable",
+    "StoredPromptSetNotFound",
     "TokenizerInvalid",
     "TokenizerMismatch",
     "TraceNotFound",

@@ -19,6 +19,10 @@ class PromptSetNotFound(SpinalError):
     code, title, status, exit_code = "prompt_set_not_found", "Prompt set not found", 422, ExitCode.USAGE
 
 
+class StoredPromptSetNotFound(SpinalError):
+    code, title, status, exit_code = "stored_prompt_set_not_found", "Stored prompt set not found", 404, ExitCode.USAGE
+
+
 class ContextExceeded(SpinalError):
     code, title, status, exit_code = "context_exceeded", "Prompts longer than the model's context", 422, ExitCode.USAGE
 

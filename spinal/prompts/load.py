@@ -22,10 +22,14 @@ def load_prompts(source: str) -> PromptSet:
     """
     if source in BUILTIN_SETS:
         return builtin_prompts(source)
-    path = Path(source)
+    return load_file(Path(source))
+
+
+def load_file(path: Path) -> PromptSet:
+    """As :func:`load_prompts`, of a file whatever it is called."""
     if not _is_file(path):
         raise PromptFileNotFound(
-            f"no prompt file at {source}", hint=f"give a file, or a built-in set: {', '.join(BUILTIN_SETS)}"
+            f"no prompt file at {path}", hint=f"give a file, or a built-in set: {', '.join(BUILTIN_SETS)}"
         )
     return parse_prompts(Source(path.name, read_bytes(path)))
 

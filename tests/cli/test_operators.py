@@ -15,7 +15,7 @@ from sqlalchemy import text
 from service.database.unit_of_work import Ledger
 from service.keys.store import authenticate
 from service.settings import Settings
-from spinal.cli.operators import OPERATORS
+from spinal.cli.operators import GROUPS, OPERATORS
 from spinal.errors import ExitCode
 from tests.cli.test_cli import DPO, SFT, spinal
 from tests.support.waiting import until
@@ -25,6 +25,8 @@ COMMANDS = (
     ("doctor",),
     ("retention", "--keys-days", "7"),
     ("keys", "create", "--tenant", "t"),
+    ("keys", "list"),
+    ("keys", "rotate", "0123"),
     ("keys", "revoke", "0123"),
     ("database", "upgrade", "--wait", "0"),
     ("database", "downgrade", "0001"),
@@ -70,7 +72,7 @@ def test_a_database_that_is_away_is_a_problem_object_where_json_is_asked_for() -
     assert problem["code"] == "database_unavailable"
 
 
-@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("name", [*GROUPS, *OPERATORS])
 def test_each_group_has_help_and_refuses_what_it_does_not_know(name: str) -> None:
     shown = spinal(name, "--help")
     assert shown.returncode == 0
@@ -111,7 +113,17 @@ def test_no_key_is_made_without_a_pepper(settings: Settings) -> None:
     assert "SPINAL_KEY_PEPPER" in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [("--version",), ("--help",), ("audit", "--help"), ("doctor", "--help")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--version",),
+        ("--help",),
+        ("audit", "--help"),
+        ("prompts", "--help"),
+        ("policies", "--help"),
+        ("doctor", "--help"),
+    ],
+)
 def test_what_does_not_compute_imports_nothing_that_does(arguments: tuple[str, ...]) -> None:
     heavy = {"torch", "transformers", "numpy"} | (set() if arguments[0] == "doctor" else {"sqlalchemy", "service"})
     watched = (

@@ -1,5 +1,6 @@
 """The API against its own contract: generated requests, every check, no server error, nothing undocumented."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from service.app import create_app
 from service.database.unit_of_work import Ledger
 from service.keys.store import create_key
 from service.settings import Settings
+from spinal.prompts.stored import LINES
 from tests.conftest import EXAMPLES, create_database
 
 KEY: list[str] = []
@@ -36,6 +38,12 @@ def schema(postgres: Any, migrated_template: str, tmp_path_factory: pytest.TempP
         app = create_app(settings)
         with TestClient(app, raise_server_exceptions=False):
             yield schemathesis.openapi.from_asgi("/openapi.json", app)
+
+
+@schemathesis.serializer(*LINES)
+def lines(_context: Any, value: Any) -> bytes:
+    """A body of JSON lines: text as it is, anything else as one line."""
+    return value.encode("utf-8", "surrogatepass") if isinstance(value, str) else json.dumps(value).encode()
 
 
 contract = schemathesis.pytest.from_fixture("schema")

@@ -11,9 +11,12 @@ import pytest
 
 import spinal.client
 import spinal.client_policies
+import spinal.client_prompts
 from spinal import Client
 from spinal.analysis.diff import diff_traces
 from spinal.client_policies import PolicyCalls
+from spinal.client_prompts import PromptCalls
+from spinal.prompts.sets import PromptSet
 from tests.support.fabricated import changed_pair
 
 AUDIT_ID = "0199c5f1-0000-7000-8000-000000000001"
@@ -22,6 +25,7 @@ AUDIT = {
     "id": AUDIT_ID, "state": "SUCCEEDED", "candidate": "local:dpo-short", "reference": "local:sft", "verdict": "pass",
     "progress": {"phase": "done", "fraction": 1.0, "runs": {}},
 }  # fmt: skip
+PROMPTS = PromptSet(("How do I reset a password?",), (None,))
 DIFF = diff_traces(PAIR.reference, PAIR.candidate)
 ANSWERS: dict[tuple[str, str], Any] = {
     ("POST", "/v1/audits"): AUDIT | {"state": "QUEUED", "verdict": None},
@@ -38,8 +42,9 @@ ANSWERS: dict[tuple[str, str], Any] = {
     ("GET", f"/v1/diffs/{PAIR.reference.digest}...{PAIR.candidate.digest}"): {"diff": DIFF.model_dump(mode="json")},
     ("POST", "/v1/models"): {"name": "base"},
     ("GET", "/v1/models"): {"items": [{"reference": "local:sft"}], "next": None},
-    ("POST", "/v1/prompt-sets"): {"count": 1},
-    ("GET", "/v1/prompt-sets"): {"items": [{"name": "hh-harmless-512"}]},
+    ("POST", "/v1/prompt-sets"): {"count": 1, "name": "mine", "digest": PROMPTS.digest},
+    ("GET", "/v1/prompt-sets"): {"items": [{"name": "hh-harmless-512"}], "limits": {"bytes": 1000}},
+    ("GET", "/v1/prompt-sets/mine"): {"prompts": [{"prompt": PROMPTS.prompts[0]}]},
     ("POST", "/v1/policies"): {"name": "acme-release/1"},
     ("GET", "/v1/policies"): {"items": [{"name": "spinal-default/2"}, {"name": "acme-release/1"}], "next": None},
     ("GET", "/v1/policies/acme-release/1"): {"document": {"rules": [{"limit": 0.05}]}},
@@ -88,19 +93,19 @@ def server() -> Iterator[str]:
 def test_every_example_of_the_client_runs(server: str) -> None:
     public = {
         name
-        for part in (Client, PolicyCalls)
+        for part in (Client, PolicyCalls, PromptCalls)
         for name, member in vars(part).items()
         if callable(member) and not name.startswith("_")
     }
     with Client(server, api_key="spk_x") as client:
         given = {
-            "client": client, "server": server, "key": "spk_x", "audit_id": AUDIT_ID,
+            "load_prompts": lambda _: PROMPTS, "client": client, "server": server, "key": "spk_x", "audit_id": AUDIT_ID,
             "reference_digest": PAIR.reference.digest, "candidate_digest": PAIR.candidate.digest,
         }  # fmt: skip
         runner = doctest.DocTestRunner()
         tests = [
             test
-            for module in (spinal.client, spinal.client_policies)
+            for module in (spinal.client, spinal.client_policies, spinal.client_prompts)
             for test in doctest.DocTestFinder().find(module, extraglobs=given)
             if test.examples
         ]
