@@ -1,16 +1,17 @@
 """Do 95% intervals cover, on real prompts? ``python -m benchmarks.coverage``.
 
 Measures ``sft``, ``dpo-short`` and ``sft-twin`` once, on all prompts of two built-in sets, and takes these for finite
-populations: what is true of a pair is what all their prompts give. Then draws many subsamples without replacement, asks
-the analysis for its intervals, and counts how many hold the truth. A subsample of n among N prompts scatters by
-sqrt(1 - n / N) of what n prompts out of very many would, so every interval is drawn together by that factor around its
-value. Exits with 1 where less than .90 or more than .99 of the intervals of one kind cover. Deterministic.
+populations: what is true of a pair is what all their prompts give. Then draws many subsamples without replacement,
+asks the analysis for its intervals, and counts how many hold the truth, and how wide they are beside the value's
+spread. A subsample of n among N prompts scatters by sqrt(1 - n / N) of what n prompts out of very many would, so
+every interval is drawn together by that factor around its value. Exits with 1 where less than .90 or more than .99 of
+the intervals of one kind cover. Deterministic.
 """
 
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -130,15 +131,18 @@ def main() -> int:
 
 def report(studies: Sequence[Study]) -> int:
     """Prints a line for each kind of interval; 1 where one covers too rarely or too often."""
-    print(f"{'interval':58} {'n of N':>11} {'intervals':>9} {'coverage':>8} {'lowest':>7}", flush=True)
+    print(
+        f"{'interval':58} {'n of N':>11} {'intervals':>9} {'coverage':>8} {'lowest':>7} {'width/spread':>12}",
+        flush=True,
+    )
     outside = []
     for study in studies:
         for n in study.drawn:
-            for kind, (count, pooled, lowest) in coverage(study, n).items():
-                wrong = not LOW <= pooled <= HIGH
+            for kind, found in coverage(study, n).items():
+                wrong = not LOW <= found.share <= HIGH
                 print(
-                    f"{kind:58} {f'{n} of {study.count}':>11} {count:9} {pooled:8.3f} {lowest:7.3f}"
-                    + (" outside" if wrong else ""),
+                    f"{kind:58} {f'{n} of {study.count}':>11} {found.count:9} {found.share:8.3f} {found.lowest:7.3f}"
+                    f" {found.width:12.2f}" + (" outside" if wrong else ""),
                     flush=True,
                 )
                 outside += [f"{kind} ({n})"] if wrong else []
@@ -146,26 +150,62 @@ def report(studies: Sequence[Study]) -> int:
     return 1 if outside else 0
 
 
-def coverage(study: Study, n: int) -> dict[str, tuple[int, float, float]]:
-    """By kind of interval: how many there were, the share that covers, and that of the member that covers least."""
+@dataclass
+class Tried:
+    """What a member's intervals did, one entry for each subsample that had one."""
+
+    hits: list[bool] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    half_widths: list[float] = field(default_factory=list)
+
+    def width(self, fraction: float) -> float:
+        """Mean half-width over 1.96 standard deviations of the value, as subsamples of that ``fraction`` of the
+        population scatter once it is corrected for: 1 where intervals are as wide as the error is; NaN where nothing
+        scatters."""
+        spread = 1.96 * float(np.std(self.values, ddof=1)) / float(np.sqrt(1 - fraction))
+        return float(np.mean(self.half_widths)) / spread if spread > 0.0 else float("nan")
+
+
+@dataclass(frozen=True)
+class Covered:
+    """What became of the intervals of one kind."""
+
+    count: int
+    share: float
+    """Of all intervals, those that hold the truth."""
+    lowest: float
+    """The same of the member that covers least."""
+    width: float
+    """Mean over members of half-width over spread."""
+
+
+def coverage(study: Study, n: int) -> dict[str, Covered]:
+    """By kind of interval, over subsamples of ``n`` prompts; members with too few intervals are left out of all but the
+    count and the share."""
     generator = np.random.default_rng([n, study.count])
-    hits: dict[str, dict[int, list[bool]]] = {}
+    tried: dict[str, dict[int, Tried]] = {}
+    fraction = n / study.count
     for _ in range(study.subsamples):
         chosen = np.sort(generator.choice(study.count, n, replace=False))
         for kind, members in study.intervals(chosen).items():
             for member, (interval, truth) in enumerate(zip(members, study.truths[kind], strict=True)):
                 if interval is not None and np.isfinite(truth):
-                    covers = interval.covers(truth, n / study.count)
-                    hits.setdefault(kind, {}).setdefault(member, []).append(covers)
-    return {
-        kind: (
-            sum(map(len, found.values())),
-            float(np.mean([hit for member in found.values() for hit in member])),
-            min(float(np.mean(member)) for member in found.values() if len(member) >= study.subsamples / 4),
-        )
-        for kind, found in hits.items()
-        if any(len(member) >= study.subsamples / 4 for member in found.values())
-    }
+                    of = tried.setdefault(kind, {}).setdefault(member, Tried())
+                    of.hits.append(interval.covers(truth, fraction))
+                    of.values.append(interval.value)
+                    of.half_widths.append((interval.high - interval.low) / 2)
+    found = {}
+    for kind, members_tried in tried.items():
+        enough = [of for of in members_tried.values() if len(of.hits) >= study.subsamples / 4]
+        if enough:
+            every = [hit for of in members_tried.values() for hit in of.hits]
+            found[kind] = Covered(
+                len(every),
+                float(np.mean(every)),
+                min(float(np.mean(of.hits)) for of in enough),
+                float(np.nanmean([of.width(fraction) for of in enough])),
+            )
+    return found
 
 
 def means_study(reference: Capture, candidate: Capture, evidence: PairEvidence, terminal: tuple[int, int]) -> Study:

@@ -10,6 +10,7 @@ from fastapi.openapi.utils import get_openapi
 
 from spinal.analysis.locators import LOCATORS
 from spinal.checkpoints.sources import reference_forms
+from spinal.documents.policy import Policy
 from spinal.policy.decide import POLICY
 from spinal.policy.shipped import default_policy
 from spinal.report.formats import FORMATS
@@ -42,6 +43,10 @@ def _completed(contract: JsonObject) -> JsonObject:
     rules = "; ".join(f"`{rule.name}`: {rule.asks}" for rule in default_policy().rules)
     _add(schemas["Verdict"], f"Rules of `{POLICY}`, the worst finding of which is the outcome: {rules}")
     schemas["Comparison"]["properties"]["localization"]["propertyNames"] = {"enum": list(LOCATORS)}
+    # Read from YAML, too, which the framework does not do: it knows nothing of the document.
+    policy = Policy.model_json_schema(by_alias=True, ref_template="#/components/schemas/{model}")
+    schemas |= policy.pop("$defs", {}) | {"Policy": policy}
+    schemas["PolicyOut"]["properties"]["document"] = {"$ref": "#/components/schemas/Policy"}
     report = contract["paths"]["/v1/audits/{audit_id}/report"]["get"]
     format_asked = next(parameter for parameter in report["parameters"] if parameter["name"] == "format")
     format_asked["schema"] = {"enum": list(FORMATS), **format_asked["schema"]}

@@ -8,16 +8,16 @@ from uuid import uuid4
 
 import httpx
 
+from spinal.client_policies import JsonObject, PolicyCalls
 from spinal.documents.diff import TraceDiff
 from spinal.documents.trace import Trace
 from spinal.errors import DeadlineExceeded, InternalError, ServiceUnreachable, SpinalError, all_errors
 
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
 RETRY_STATUS = frozenset({429, 502, 503, 504})
-JsonObject = dict[str, Any]
 
 
-class Client:
+class Client(PolicyCalls):
     """The audit service over HTTP.
 
     A request that cannot be answered (no connection, 429, 502-504) is sent again for up to ``patience``
@@ -87,6 +87,7 @@ class Client:
         control: str | None = None,
         prompt_set: str | None = None,
         profile: JsonObject | None = None,
+        policy: str | None = None,
         labels: dict[str, str] | None = None,
         priority: int | None = None,
         idempotency_key: str | None = None,
@@ -102,8 +103,11 @@ class Client:
         profile : dict, optional
             Name of a profile and the knobs that differ from its defaults, for example
             ``{"name": "spinal/1", "max_tokens": 256}``.
+        policy : str, optional
+            Name and version, or digest, of the policy that makes the verdict; needs a reference. See
+            :meth:`push_policy`.
         labels : dict of str, optional
-            Shown with the audit, and to filter by.
+            Shown with the audit, and to filter by. Audits with the same label ``name`` are versions of one model.
         priority : int, optional
             -10 to 10; higher goes first.
         idempotency_key : str, optional
@@ -125,6 +129,7 @@ class Client:
             "control": control,
             "prompt_set": prompt_set,
             "profile": profile,
+            "policy": policy,
             "labels": labels,
             "priority": priority,
         }

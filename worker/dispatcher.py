@@ -24,6 +24,7 @@ from service.database.unit_of_work import Ledger
 from service.platform.logs import configure_logs
 from service.runs import rings, transitions
 from service.runs.kinds import Attempts, attempts_of
+from service.runs.settle import settle_overlooked
 from service.runs.wake import CHANNEL
 from service.settings import Settings, get_settings
 from spinal.errors import DatabaseUnavailable
@@ -163,6 +164,10 @@ class Dispatcher:
         """Take back runs whose worker fell silent."""
         with self._ledger.begin() as session:
             orphans = transitions.fail_orphans(session)
+        with self._ledger.begin() as session:
+            overlooked = settle_overlooked(session)
+        for audit_id in overlooked:
+            log.warning("settled an audit that the release before could not judge", audit_id=str(audit_id))
         for run_id, state in orphans:
             log.warning("ended a run that could never start", run_id=str(run_id), state=state)
         while not self._stop.is_set():

@@ -3,10 +3,13 @@
 import time
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 from service.audits import store
 from service.database.unit_of_work import Ledger
 from service.models.verbs import reference_of
+from service.policies.store import StoredPolicy
+from service.policies.verbs import read_policy
 from service.prompt_sets.store import find_prompt_set
 from service.runs.held import OWN_NAMES
 from service.runs.specs import SIDES, compare_spec, spec_digest, trace_spec
@@ -14,6 +17,7 @@ from service.settings import Settings
 from spinal.checkpoints.bounded import Inspectors
 from spinal.checkpoints.survey import REFERENCE, Surveyed
 from spinal.documents.canonical import digest_of
+from spinal.policy.shipped import DEFAULT_POLICY
 from spinal.profile import MeasurementProfile
 from spinal.prompts.builtin import BUILTIN_SETS, builtin_prompts
 from spinal.prompts.sets import PromptSet
@@ -32,6 +36,8 @@ class AuditRequest:
     profile: MeasurementProfile
     weights_digests: dict[str, str] = field(default_factory=dict)
     """The content that the caller expects, by role."""
+    policy: str | None = None
+    """Name and version, or digest; None for the one that ships."""
     labels: dict[str, str] = field(default_factory=dict)
     priority: int = 0
     body: dict[str, Any] = field(default_factory=dict)
@@ -48,12 +54,15 @@ class Resolved:
     specs: dict[str, dict[str, Any]]
     """Run specifications by role: those of the checkpoints, and with a reference ``compare``."""
     summary: dict[str, Any]
+    policy: StoredPolicy | None
+    """What the verdict is made by; None without a reference."""
 
 
 def resolve_request(
     ledger: Ledger, settings: Settings, inspectors: Inspectors, tenant: str, request: AuditRequest
 ) -> Resolved:
     """Check everything that a second can tell; raises the errors of checkpoints, prompts and pairs."""
+    policy = _policy(ledger, tenant, request) if REFERENCE in request.models else None
     references = {role: reference_of(ledger, tenant, named) for role, named in request.models.items()}
     checkpoints = inspectors.survey(references, settings.roots_of(tenant))
     prompts = _prompts(ledger, tenant, request.prompt_set)
@@ -80,11 +89,16 @@ def resolve_request(
         | {
             "prompt_set": {"digest": prompts.digest, "name": prompts.name, "count": len(prompts)},
             OWN_NAMES: True,
+            "policy": None if policy is None else {"name": policy.name, "digest": policy.digest},
             "fingerprint": profile.fingerprint,
             "comparison_fingerprint": profile.comparison_fingerprint,
         }
     )
-    return Resolved(prompts, specs, summary)
+    return Resolved(prompts, specs, summary, policy)
+
+
+def _policy(ledger: Ledger, tenant: str, request: AuditRequest) -> StoredPolicy:
+    return read_policy(ledger, tenant, DEFAULT_POLICY if request.policy is None else request.policy)
 
 
 def _prompts(ledger: Ledger, tenant: str, named: str) -> PromptSet:
@@ -111,6 +125,12 @@ def _described(checkpoint: Surveyed, spec: dict[str, Any]) -> dict[str, Any]:
         "adapter": checkpoint.adapter,
         "remarks": list(checkpoint.remarks),
     }
+
+
+def find_former(ledger: Ledger, tenant: str, request: AuditRequest, resolved: Resolved) -> UUID | None:
+    """The audit whose values rules on a former one would read, if this one were submitted now."""
+    with ledger.read() as session:
+        return store.find_former(session, tenant, request.labels, resolved.summary)
 
 
 def cached_roles(ledger: Ledger, tenant: str, resolved: Resolved) -> dict[str, bool]:

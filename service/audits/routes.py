@@ -11,7 +11,7 @@ import anyio
 from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.datastructures import URL
 
-from service.audits.resolve import AuditRequest, cached_roles, resolve_request
+from service.audits.resolve import AuditRequest, cached_roles, find_former, resolve_request
 from service.audits.schemas import AuditIn, AuditOut, AuditPage, ScoresOut, State, ValidationOut
 from service.audits.store import AuditFilter
 from service.audits.verbs import (
@@ -70,6 +70,7 @@ def submit(
         prompt_set=body.prompt_set,
         profile=body.profile,
         weights_digests=body.weights_digests(),
+        policy=body.policy,
         labels=body.labels,
         priority=body.priority,
         body=body.model_dump(mode="json", exclude_unset=True),
@@ -79,7 +80,8 @@ def submit(
         resolved = resolve_request(ledger, settings, inspectors, caller.tenant, asked)
         cached = cached_roles(ledger, caller.tenant, resolved)
         needed = len({spec_digest(spec) for role, spec in resolved.specs.items() if not cached[role]})
-        checked = ValidationOut(**resolved.summary, cached=cached, runs_needed=needed)
+        former = find_former(ledger, caller.tenant, asked, resolved)
+        checked = ValidationOut(**resolved.summary, former=former, cached=cached, runs_needed=needed)
         return answer(checked)
     accepted = create_audit(
         ledger,
@@ -104,6 +106,9 @@ async def listing(
     reader: Reader,
     state: State | None = None,
     verdict: Outcome | None = None,
+    policy: Annotated[
+        str | None, Query(max_length=128, pattern=r"^[^\x00]*$", description="Name and version, or digest")
+    ] = None,
     model: Annotated[str | None, Query(max_length=1024, pattern=r"^[^\x00]*$")] = None,
     label: Annotated[list[str] | None, Query(description="key:value, all must match", max_length=32)] = None,
     created_after: Timestamp | None = None,
@@ -112,7 +117,7 @@ async def listing(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> Response:
     """Audits of the caller's tenant, newest first."""
-    narrowed = AuditFilter(state, verdict, model, _labels(label or []), created_after, created_before)
+    narrowed = AuditFilter(state, verdict, policy, model, _labels(label or []), created_after, created_before)
     after = None
     if cursor is not None:
         created, last = decode(cursor, 2)

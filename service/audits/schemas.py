@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from service.audits.verbs import AuditView
 from service.http.fields import HEX, Labels, Reference
@@ -27,9 +27,12 @@ from spinal.documents.comparison import (
     Verdict,
 )
 from spinal.documents.localization import Localization
+from spinal.documents.policy import NAME
+from spinal.policy.shipped import DEFAULT_POLICY
 from spinal.profile import MeasurementProfile
 from spinal.prompts.builtin import DEFAULT_SET
 
+PolicyReference = Annotated[str, StringConstraints(pattern=f"{NAME}|{HEX}")]
 DEFAULT_PROFILE = MeasurementProfile().name
 State = Literal["QUEUED", "RUNNING", "SUCCEEDED", "FAILED", "CANCELLED"]
 
@@ -70,13 +73,28 @@ class AuditIn(BaseModel):
         default_factory=MeasurementProfile,
         description=f"Name of a profile and the knobs that differ from its defaults; without a name {DEFAULT_PROFILE}.",
     )
-    labels: Labels = Field(default_factory=dict)
+    policy: PolicyReference | None = Field(
+        default=None,
+        description="Name and version, or digest, of the policy that makes the verdict; needs a reference. "
+        f"Without one {DEFAULT_POLICY}. It changes no measurement: audits under different policies share their runs.",
+    )
+    labels: Labels = Field(
+        default_factory=dict,
+        description="Shown with the audit, and to filter by. Audits with the same label ``name`` are versions of one "
+        "model: rules on values of a former audit read the last one before this.",
+    )
     priority: Annotated[int, Field(ge=-10, le=10, strict=True)] = 0
 
     @model_validator(mode="after")
     def _a_control_needs_a_reference(self) -> Self:
         if self.control is not None and self.reference is None:
             raise ValueError("a control is read against a reference, and none was given")
+        return self
+
+    @model_validator(mode="after")
+    def _a_policy_needs_a_reference(self) -> Self:
+        if self.policy is not None and self.reference is None:
+            raise ValueError("a policy judges a comparison with a reference, and none was given")
         return self
 
     def models(self) -> dict[str, str]:
@@ -90,7 +108,7 @@ class AuditIn(BaseModel):
     def spelled_out(self) -> dict[str, Any]:
         """Every member with the default that it had in the first release; without those that came later and are not
         used, so that releases from before know the request again."""
-        later = {"expected_weights_digest"} if self.expected_weights_digest is None else set()
+        later = {name for name in ("expected_weights_digest", "policy") if getattr(self, name) is None}
         return self.model_dump(mode="json", exclude=later) | {"profile": self.profile.spelled_out()}
 
 
@@ -130,6 +148,11 @@ class Links(BaseModel):
     report: str | None
 
 
+class PolicyNamed(BaseModel):
+    name: str = Field(description="Name and version.")
+    digest: str
+
+
 class AuditOut(BaseModel):
     """An audit. ``verdict`` is null until a comparison is there, and for audits without a reference."""
 
@@ -145,6 +168,14 @@ class AuditOut(BaseModel):
     progress: Progress
     verdict: Outcome | None
     verdict_reasons: list[str]
+    policy: PolicyNamed | None = Field(
+        description="What the verdict is made by; null without a reference, and in audits of releases before policies."
+    )
+    decided_by: str | None = Field(description="The rule that decided the verdict; the scores list every rule.")
+    former: UUID | None = Field(
+        description="The audit that rules on former values read: the last with the same label ``name`` when this one "
+        "was submitted."
+    )
     weights: dict[str, str] = Field(description="Weights digests of everything that the verdict judges, by role.")
     error: dict[str, Any] | None = Field(description="A problem object when the audit failed.")
     candidate_trace: str | None
@@ -173,6 +204,9 @@ class AuditOut(BaseModel):
             progress=_progress(view),
             verdict=audit.verdict,  # a CHECK constraint holds it to the literal
             verdict_reasons=[] if view.verdict is None else list(view.verdict.reasons),
+            policy=audit.spec.get("policy"),
+            decided_by=None if view.verdict is None else view.verdict.decided_by,
+            former=audit.former,
             weights={} if view.verdict is None else dict(view.verdict.weights),
             error=without_hosts(audit.error),
             candidate_trace=audit.candidate_trace,
@@ -239,6 +273,8 @@ class ValidationOut(BaseModel):
     prompt_set: dict[str, Any]
     fingerprint: str
     comparison_fingerprint: str
+    policy: PolicyNamed | None = Field(description="What the verdict would be made by.")
+    former: UUID | None = Field(description="The audit that rules on former values would read.")
     cached: dict[str, bool] = Field(description="Which results the tenant has already, by role.")
     runs_needed: int
 

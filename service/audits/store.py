@@ -28,6 +28,10 @@ class NewAudit:
     labels: dict[str, str] = field(default_factory=dict)
     priority: int = 0
     request_id: str | None = None
+    policy: str | None = None
+    """Digest of the policy that its verdict is made by."""
+    former: UUID | None = None
+    """The audit that rules on values of a former one read."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class Audit:
     priority: int
     verdict: str | None
     verdict_document: dict[str, Any] | None
+    former: UUID | None
     error: dict[str, Any] | None
     candidate_trace: str | None
     reference_trace: str | None
@@ -81,9 +86,9 @@ def insert_audit(session: Session, audit: NewAudit, runs: dict[str, UUID]) -> No
     """Insert an audit, queued, and the runs it needs, by role."""
     session.execute(
         text("""INSERT INTO audits (id, tenant, candidate, reference, control, request, spec, labels, priority,
-                  request_id)
+                  request_id, policy, former)
                 VALUES (:id, :tenant, :candidate, :reference, :control, CAST(:request AS jsonb), CAST(:spec AS jsonb),
-                  CAST(:labels AS jsonb), :priority, :request_id)"""),
+                  CAST(:labels AS jsonb), :priority, :request_id, :policy, :former)"""),
         {
             "id": audit.id,
             "tenant": audit.tenant,
@@ -95,6 +100,8 @@ def insert_audit(session: Session, audit: NewAudit, runs: dict[str, UUID]) -> No
             "labels": json.dumps(audit.labels),
             "priority": audit.priority,
             "request_id": audit.request_id,
+            "policy": audit.policy,
+            "former": audit.former,
         },
     )
     session.execute(
@@ -126,6 +133,36 @@ def verdicts_in_comparisons(session: Session, digests: Sequence[str]) -> dict[st
     return {row.digest: row.verdict for row in rows if row.verdict is not None}
 
 
+NAME_LABEL = "name"
+"""Audits that have the same label of this name are versions of one model."""
+
+
+def find_former(session: Session, tenant: str, labels: dict[str, str], spec: dict[str, Any]) -> UUID | None:
+    """The newest audit that a new one with these labels comes after: of the same name, against the same reference, on
+    the same prompts under the same profile, with a comparison that was not judged to fail, and of another candidate:
+    the same content sent again would differ in nothing from itself. None where there is none, or no name."""
+    if NAME_LABEL not in labels or spec.get("reference") is None:
+        return None
+    found: UUID | None = session.execute(
+        text("""SELECT id FROM audits
+                WHERE tenant = :tenant AND labels->>'name' = :name AND state = 'SUCCEEDED' AND comparison IS NOT NULL
+                  AND verdict IS DISTINCT FROM 'fail' AND spec->'prompt_set'->>'digest' = :prompts
+                  AND spec->>'comparison_fingerprint' = :fingerprint
+                  AND spec->'candidate'->>'snapshot' IS DISTINCT FROM :candidate
+                  AND spec->'reference'->>'snapshot' = :reference
+                ORDER BY created_at DESC, id DESC LIMIT 1"""),
+        {
+            "tenant": tenant,
+            "name": labels[NAME_LABEL],
+            "prompts": spec["prompt_set"]["digest"],
+            "fingerprint": spec["comparison_fingerprint"],
+            "candidate": spec["candidate"]["snapshot"],
+            "reference": spec["reference"]["snapshot"],
+        },
+    ).scalar()
+    return found
+
+
 def has_result(session: Session, tenant: str, spec_digest: str) -> bool:
     """Whether one of the tenant's audits holds the result of that specification."""
     return (
@@ -144,6 +181,8 @@ class AuditFilter:
 
     state: str | None = None
     verdict: str | None = None
+    policy: str | None = None
+    """Name and version, or digest, of the policy that its verdict is made by."""
     model: str | None = None
     """Candidate or reference, as requested."""
     labels: tuple[tuple[str, str], ...] = ()
@@ -154,6 +193,9 @@ class AuditFilter:
 CONDITIONS = {
     "state": "state = :state",
     "verdict": "verdict = :verdict",
+    "policy": """policy = (SELECT digest FROM policies
+        WHERE policies.tenant = :tenant AND (policies.name = :policy OR policies.digest = :policy)
+        ORDER BY created_at DESC LIMIT 1)""",
     "labels": "labels @> CAST(:labels AS jsonb)",
     "created_after": "created_at > :created_after",
     "created_before": "created_at < :created_before",

@@ -1,6 +1,6 @@
 """What callers do with audits: submit, read, read the result, cancel. Each opens the transactions it needs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -14,6 +14,8 @@ from service.audits.resolve import AuditRequest, Resolved, resolve_request
 from service.audits.store import Audit, NewAudit
 from service.database.ids import new_id
 from service.database.unit_of_work import Ledger, Reads
+from service.policies.store import hold_policy
+from service.policies.verbs import not_found
 from service.prompt_sets.store import keep_prompt_set
 from service.runs import demand
 from service.runs.held import held_by_audit, without_hosts
@@ -116,6 +118,7 @@ def _record(tenant: str, request: AuditRequest, resolved: Resolved, request_id: 
         labels=request.labels,
         priority=request.priority,
         request_id=request_id,
+        policy=None if resolved.policy is None else resolved.policy.digest,
     )
 
 
@@ -128,6 +131,9 @@ def _write(
     traceparent: str | None,
 ) -> Accepted:
     keep_prompt_set(session, audit.tenant, resolved.prompts)
+    if resolved.policy is not None and not hold_policy(session, audit.tenant, resolved.policy):
+        raise not_found(resolved.policy.name)
+    former = store.find_former(session, audit.tenant, audit.labels, resolved.summary)
     needed = demand.need_runs(
         session,
         resolved.specs,
@@ -135,7 +141,7 @@ def _write(
         priority=priority,
         traceparent=traceparent,
     )
-    store.insert_audit(session, audit, needed)
+    store.insert_audit(session, replace(audit, former=former), needed)
     done = settle_audit(session, audit.id) is State.SUCCEEDED
     return Accepted(audit.id, 201 if done else 202)
 

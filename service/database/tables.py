@@ -125,6 +125,25 @@ class TenantPromptSetRecord(Record):
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 
+class PolicyRecord(Record):
+    """A policy of a tenant: its own, or one that ships and that an audit of the tenant names. Immutable."""
+
+    __tablename__ = "policies"
+    __table_args__ = (
+        # What ships is told apart by its release's code, and by its digest where a release was taken back.
+        Index("uq_policies_tenant_name", "tenant", "name", unique=True, postgresql_where=text("name !~ '^spinal-'")),
+        CheckConstraint("digest ~ '^[0-9a-f]{64}$'", name="digest"),
+        CheckConstraint("name IS NOT DISTINCT FROM document->>'name'", name="name"),
+    )
+
+    tenant: Mapped[str] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    document: Mapped[dict[str, Any]]
+    """``spinal.policy/1``, spelled out: the digest covers every member of it."""
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
 class RunRecord(Record):
     """One unit of worker work, shared by every audit that needs it."""
 
@@ -310,10 +329,22 @@ class AuditRecord(Record):
             "(state IN ('SUCCEEDED','FAILED','CANCELLED')) = (finished_at IS NOT NULL)", name="finished_when_terminal"
         ),
         CheckConstraint("state <> 'FAILED' OR error IS NOT NULL", name="error_when_failed"),
+        # Nobody deletes the policy that an audit names.
+        ForeignKeyConstraint(
+            ["tenant", "policy"], ["policies.tenant", "policies.digest"], name="fk_audits_tenant_policies"
+        ),
         Index("ix_audits_tenant_created", "tenant", text("created_at DESC"), text("id DESC")),
+        Index(
+            "ix_audits_tenant_name",
+            "tenant",
+            text("(labels->>'name')"),
+            text("created_at DESC"),
+            text("id DESC"),
+            postgresql_where=text("labels->>'name' IS NOT NULL"),
+        ),
         *(
             Index(f"ix_audits_tenant_{column}", "tenant", column, text("created_at DESC"), text("id DESC"))
-            for column in ("state", "verdict", "candidate", "reference")
+            for column in ("state", "verdict", "candidate", "reference", "policy")
         ),
         Index("ix_audits_labels", "labels", postgresql_using="gin"),
         Index("ix_audits_open", "id", postgresql_where=text("state IN ('QUEUED','RUNNING')")),
@@ -333,6 +364,10 @@ class AuditRecord(Record):
     state: Mapped[str] = mapped_column(server_default=text("'QUEUED'"))
     version: Mapped[int] = mapped_column(server_default=text("1"))
     """Grows with every change that a caller can see (ETag)."""
+    policy: Mapped[str | None]
+    """Digest of the policy that its verdict is made by; null without a reference, and in rows of the release before."""
+    former: Mapped[UUID | None] = mapped_column(ForeignKey("audits.id"))
+    """The audit that rules on values of a former one read."""
     verdict: Mapped[str | None]
     """The outcome alone, by which audits are listed."""
     verdict_document: Mapped[dict[str, Any] | None]

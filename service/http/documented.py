@@ -73,6 +73,7 @@ SUBMIT_ERRORS = (
     known.NotReady,
     known.StorageUnavailable,
     known.PromptSetNotFound,
+    known.PolicyNotFound,
     known.IdempotencyKeyReused,
     known.IdempotencyInFlight,
 )

@@ -8,19 +8,22 @@ from sqlalchemy.orm import Session
 
 from service.runs.kinds import KINDS
 from service.traces.store import content_digest, load_trace_document
+from spinal.documents.canonical import digest_of
 from spinal.documents.editions import FORMER
 from spinal.documents.later import put_back
 from spinal.documents.trace import Reading, trace_digest
+from spinal.policy.decide import POLICY
 
 DIGESTS = "a trace's content recomputes to its digest"
 COMPARISONS = "a comparison's content recomputes to its digest"
 CAPTURES = "a capture holds what was stored"
-RECOMPUTED = (DIGESTS, COMPARISONS)
+POLICIES = "a policy's content recomputes to its digest"
+RECOMPUTED = (DIGESTS, COMPARISONS, POLICIES)
 """Those that no query alone can tell."""
 
 GUARDS = (
-    "audits_terminal", "comparisons_immutable", "run_attempts_ended", "runs_legal", "runs_terminal",
-    "trace_layers_immutable", "traces_immutable",
+    "audits_policy", "audits_terminal", "comparisons_immutable", "policies_immutable", "run_attempts_ended",
+    "runs_legal", "runs_terminal", "trace_layers_immutable", "traces_immutable",
 )  # fmt: skip
 """Triggers that refuse to change what has ended: while they stand, no query has to look for changes."""
 
@@ -77,6 +80,16 @@ INVARIANTS: dict[str, str | Callable[[], str]] = {
     "a verdict and its document agree": """
         SELECT id FROM audits WHERE verdict_document IS NOT NULL
           AND verdict IS DISTINCT FROM verdict_document->>'outcome'""",
+    "a verdict is made by the policy of its audit": f"""
+        SELECT a.id FROM audits a LEFT JOIN policies p ON p.tenant = a.tenant AND p.digest = a.policy
+        WHERE a.policy IS NOT NULL AND (p.digest IS NULL OR (a.verdict IS NOT NULL
+          AND a.verdict_document->>'policy_digest' IS DISTINCT FROM a.policy
+          -- As the release before judges, and names it.
+          AND (p.name <> '{POLICY}' OR a.verdict_document->>'policy_digest' IS NOT NULL)))""",  # noqa: S608  a constant
+    "what an audit is judged against came before it": """
+        SELECT a.id FROM audits a JOIN audits f ON f.id = a.former
+        WHERE f.tenant <> a.tenant OR f.state <> 'SUCCEEDED' OR f.comparison IS NULL OR f.id = a.id
+          OR f.labels->>'name' IS DISTINCT FROM a.labels->>'name' OR f.finished_at > a.created_at""",
     "a queued run waits for nothing that will not come": """
         SELECT r.id FROM runs r JOIN run_dependencies d ON d.run_id = r.id JOIN runs n ON n.id = d.depends_on
         WHERE r.state = 'QUEUED' AND n.state <> 'SUCCEEDED'
@@ -130,6 +143,9 @@ def violations(
         found[DIGESTS] = torn
     if altered := _unlike_their_digest(session, traces_of_last_s):
         found[COMPARISONS] = altered
+    policies = session.execute(text("SELECT digest, document FROM policies ORDER BY tenant, digest"))
+    if other := [row.digest for row in policies if digest_of(row.document) != row.digest]:
+        found[POLICIES] = other
     if sha256_of is not None and (captures := _altered_captures(session, traces_of_last_s, sha256_of)):
         found[CAPTURES] = captures
     return found

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
 from typing import Any
 from uuid import UUID
 
@@ -12,10 +14,12 @@ from sqlalchemy.orm import Session
 from service.runs.lifecycle import TERMINAL, State, audit_state
 from spinal.documents.comparison import Comparison, Verdict
 from spinal.documents.later import put_back
-from spinal.policy.decide import POLICY, judged
+from spinal.documents.policy import Policy
+from spinal.policy.decide import FORMER, POLICY, judged
+from spinal.policy.kinds import KINDS
 
 UNREADABLE = "the comparison was written by newer code than that which settled the audit; submit it again"
-
+UNREADABLE_POLICY = "the policy was stored by newer code than that which settled the audit; submit it again"
 HOLDS = """(audits.state NOT IN ('CANCELLED','FAILED') OR runs.finished_at <= audits.finished_at
   OR runs.result_digest IN
     (audits.candidate_trace, audits.reference_trace, audits.control_trace, audits.comparison))"""
@@ -26,6 +30,22 @@ HELD = f"audits.tenant = :tenant AND {HOLDS}"
 """SQL: results and the audits that hold them; those of one tenant."""
 
 
+@dataclass(frozen=True)
+class Question:
+    """What a verdict is asked for: many audits may ask the same."""
+
+    comparison: str
+    policy: str | None
+    """Digest; None for audits of the release before, which are judged by today's default policy."""
+    former: str | None
+    """Digest of the comparison of the former audit."""
+    today: date
+    """By the database, in UTC: waivers hold until their last day has passed."""
+
+
+Verdicts = dict[Question, dict[str, Any] | None]
+
+
 def settle(session: Session, run_ids: Sequence[UUID]) -> None:
     """Bring every open audit that needs one of the runs to the state its runs imply."""
     open_audits = session.execute(
@@ -34,14 +54,33 @@ def settle(session: Session, run_ids: Sequence[UUID]) -> None:
                 ORDER BY id FOR NO KEY UPDATE"""),
         {"runs": list(run_ids)},
     )
-    verdicts: dict[str, dict[str, Any] | None] = {}
-    for row in open_audits.all():
-        settle_audit(session, row.id, verdicts)
+    _settle_all(session, [row.id for row in open_audits.all()])
 
 
-def settle_audit(session: Session, audit_id: UUID, verdicts: dict[str, dict[str, Any] | None] | None = None) -> State:
+def settle_overlooked(session: Session) -> list[UUID]:
+    """Settle open audits whose runs have all ended, and return them. No transition of this code leaves any; where the
+    release before ended the last run of an audit with a policy that it does not know, its verdict was passed over."""
+    overlooked = session.execute(
+        text("""SELECT id FROM audits WHERE state IN ('QUEUED','RUNNING') AND policy IS NOT NULL
+                  AND EXISTS (SELECT 1 FROM audit_runs x WHERE x.audit_id = audits.id)
+                  AND NOT EXISTS (SELECT 1 FROM audit_runs x JOIN runs r ON r.id = x.run_id
+                    WHERE x.audit_id = audits.id AND r.state IN ('QUEUED','RUNNING'))
+                ORDER BY id FOR NO KEY UPDATE SKIP LOCKED""")
+    )
+    found = [UUID(str(row.id)) for row in overlooked.all()]
+    _settle_all(session, found)
+    return found
+
+
+def _settle_all(session: Session, audits: Sequence[UUID]) -> None:
+    verdicts: Verdicts = {}
+    for audit in audits:
+        settle_audit(session, audit, verdicts)
+
+
+def settle_audit(session: Session, audit_id: UUID, verdicts: Verdicts | None = None) -> State:
     """Recompute one audit (whose row the caller holds) from its runs; returns its state. ``verdicts`` keeps those of
-    comparisons that many audits wait for."""
+    comparisons that many audits wait for under one policy."""
     runs = session.execute(
         text("""SELECT role, state, result_digest, error FROM audit_runs JOIN runs ON runs.id = run_id
                 WHERE audit_id = :audit ORDER BY role"""),
@@ -51,10 +90,12 @@ def settle_audit(session: Session, audit_id: UUID, verdicts: dict[str, dict[str,
     results = {run.role: run.result_digest for run in runs}
     error = _error(runs) if state is State.FAILED else None
     compared = results.get("compare") if state is State.SUCCEEDED else None
-    known = {} if verdicts is None else verdicts
-    if compared is not None and compared not in known:
-        known[compared] = _verdict(session, compared)
-    verdict = known[compared] if compared is not None else None
+    verdict = None
+    if compared is not None:
+        known, asked = {} if verdicts is None else verdicts, _question(session, audit_id, compared)
+        if asked not in known:
+            known[asked] = _verdict(session, asked)
+        verdict = known[asked]
     session.execute(
         text("""UPDATE audits SET state = :state, version = version + 1,
                   candidate_trace = :candidate, reference_trace = :reference, control_trace = :control,
@@ -81,21 +122,70 @@ def settle_audit(session: Session, audit_id: UUID, verdicts: dict[str, dict[str,
     return state
 
 
-def _verdict(session: Session, comparison: str) -> dict[str, Any] | None:
-    """What today's default policy says of a stored comparison. One that this code cannot read, because newer code wrote
-    it, keeps the verdict that it carries; where it carries none, nothing can be said."""
-    stored = session.execute(
-        text("SELECT document, later FROM comparisons WHERE digest = :comparison"), {"comparison": comparison}
-    ).one_or_none()
+def _question(session: Session, audit_id: UUID, comparison: str) -> Question:
+    row = session.execute(
+        text("""SELECT a.policy, f.comparison AS former, CAST(now() AT TIME ZONE 'UTC' AS date) AS today
+                FROM audits a LEFT JOIN audits f ON f.id = a.former WHERE a.id = :audit"""),
+        {"audit": audit_id},
+    ).one()
+    return Question(comparison, row.policy, row.former, row.today)
+
+
+def _verdict(session: Session, asked: Question) -> dict[str, Any] | None:
+    """What a policy says of a stored comparison. One that this code cannot read, because newer code wrote it, keeps the
+    verdict that it carries, which is that of a default policy; where it carries none, or an audit asks for the rules of
+    its own tenant, nothing can be said."""
+    stored = _stored_comparison(session, asked.comparison)
     if stored is None:
         return None
+    policy, default = None, True
+    if asked.policy is not None:
+        row = session.execute(
+            text("SELECT name, document FROM policies WHERE digest = :policy LIMIT 1"), {"policy": asked.policy}
+        ).one()
+        default = row.name == POLICY
+        try:
+            policy = Policy.model_validate(row.document)
+        except ValidationError:
+            return _undecided(row.name, asked.policy, UNREADABLE_POLICY)
     try:
-        document = put_back(stored.document, stored.later)
-        return judged(Comparison.model_validate(document)).verdict.model_dump(mode="json")
+        content = _read(stored)
     except ValidationError:
-        unreadable = Verdict(outcome="inconclusive", policy=POLICY, reasons=(UNREADABLE,))
-        carried: dict[str, Any] = stored.document.get("verdict") or unreadable.model_dump(mode="json")
-        return carried
+        carried: dict[str, Any] = stored.document.get("verdict") or {}
+        if default and carried and carried.get("policy_digest") in (None, asked.policy):
+            return carried
+        return _undecided(POLICY if policy is None else policy.name, asked.policy, UNREADABLE)
+    former = _former(session, asked, policy)
+    return judged(content, policy, former=former, today=asked.today).verdict.model_dump(mode="json")
+
+
+def _undecided(policy: str, digest: str | None, why: str) -> dict[str, Any]:
+    verdict = Verdict(outcome="inconclusive", policy=policy, policy_digest=digest, reasons=(why,))
+    return verdict.model_dump(mode="json")
+
+
+def _former(session: Session, asked: Question, policy: Policy | None) -> Comparison | None:
+    """What rules on values of a former audit read; None where there are none, and where newer code wrote it."""
+    if asked.former is None or policy is None:
+        return None
+    values = (path for rule in policy.rules for _, path, *_ in KINDS[rule.kind].values(rule))
+    if not any(path.startswith(FORMER) for path in values):
+        return None
+    stored = _stored_comparison(session, asked.former)
+    try:
+        return None if stored is None else _read(stored)
+    except ValidationError:
+        return None
+
+
+def _stored_comparison(session: Session, digest: str) -> Row[Any] | None:
+    return session.execute(
+        text("SELECT document, later FROM comparisons WHERE digest = :comparison"), {"comparison": digest}
+    ).one_or_none()
+
+
+def _read(stored: Row[Any]) -> Comparison:
+    return Comparison.model_validate(put_back(stored.document, stored.later))
 
 
 def _error(runs: Sequence[Row[Any]]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from spinal.checkpoints.sources import reference_forms
-from spinal.cli.gate import exit_code, read_gate
+from spinal.cli.gate import exit_code, fails_on, policy_for_server, read_gate
 from spinal.cli.knobs import profile_members, read_knobs
 from spinal.cli.operators import CommandsAndOperators
 from spinal.cli.output import Shown, check_outputs, emit, report_error, say, say_json
@@ -247,10 +247,11 @@ def audit(
     if outputs and wait is None:
         raise UsageError("-o needs a finished audit", hint="add --wait 30m")
     wait_s = None if wait is None else parse_duration(wait)
+    made_by, failing = policy_for_server(policy), fails_on(fail_on)
     with Client(server, api_key) as client:
         found, code = run_audit(
             client, candidate, reference, control=control, prompt_set=prompt_set, profile=profile_members(profile),
-            labels=_labels(label), wait_s=wait_s, outputs=outputs,
+            policy=made_by, fail_on=failing, labels=_labels(label), wait_s=wait_s, outputs=outputs,
         )  # fmt: skip
         told = () if as_json else audit_in_a_few_lines(client, found, server)
     if as_json:

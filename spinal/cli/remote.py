@@ -6,19 +6,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from spinal.cli.gate import FailsOn, exit_code
 from spinal.cli.output import format_named, say, write_atomically
 from spinal.cli.progress import Watch, of_audit
 from spinal.client import Client, error_of
+from spinal.documents.policy import Policy
 from spinal.errors import ExitCode, UsageError
 
 DURATION = re.compile(r"^(\d+(?:\.\d+)?)(s|m|h)?$")
 SECONDS = {"s": 1, "m": 60, "h": 3600, None: 1}
-OUTCOMES = {
-    "pass": ExitCode.PASS,
-    "warn": ExitCode.PASS,
-    "fail": ExitCode.FAILED,
-    "inconclusive": ExitCode.INCONCLUSIVE,
-}
 
 
 def parse_duration(text: str) -> float:
@@ -49,14 +45,19 @@ def run_audit(
     control: str | None,
     prompt_set: str | None,
     profile: dict[str, Any],
+    policy: Policy | str | None,
+    fail_on: FailsOn,
     labels: dict[str, str],
     wait_s: float | None,
     outputs: list[Path],
 ) -> tuple[dict[str, Any], ExitCode]:
-    """Submit, wait when asked, write the reports asked for; returns the audit and the exit code."""
+    """Submit, wait when asked, write the reports asked for; returns the audit and the exit code. A policy that is no
+    name is stored on the server first."""
+    named = client.push_policy(policy.spelled_out())["digest"] if isinstance(policy, Policy) else policy
     audit = client.submit(
-        candidate, reference, control=control, prompt_set=prompt_set, profile=profile or None, labels=labels or None
-    )
+        candidate, reference, control=control, prompt_set=prompt_set, profile=profile or None, policy=named,
+        labels=labels or None,
+    )  # fmt: skip
     say(f"audit {audit['id']} {audit['state']}")
     if wait_s is None:
         return audit, ExitCode.PASS
@@ -69,4 +70,4 @@ def run_audit(
     for path in outputs:
         write_atomically(path, client.report(audit["id"], format_named(path).name))
         say(f"wrote {path}")
-    return audit, OUTCOMES.get(audit["verdict"], ExitCode.PASS)
+    return audit, exit_code(audit["verdict"], fail_on)

@@ -62,8 +62,9 @@ def block_swap(ours: Session, theirs: Session, span: tuple[float, float]) -> Swa
     batches = ours.batches()
     mine, other = (prepare(side.anatomy, batches, side.source) for side in (ours, theirs))
     same = Same(ours, theirs, mine, other)
+    middle = (span[0] + span[1]) / 2
     depth, count = len(reference.blocks), ours.prompts
-    rho, transport = np.zeros((count, depth)), np.zeros((count, depth))
+    rho, steps = np.zeros((count, depth)), _Steps(ours, batches)
     hidden = [item.embedded for item in mine]
     for block in range(depth):
         swapped: list[Tensor] = []
@@ -78,9 +79,11 @@ def block_swap(ours: Session, theirs: Session, span: tuple[float, float]) -> Swa
                 check_finite(_inside(out, batches[index]), block + 1, f"{theirs.source}, block swapped")
             outputs = _Outputs(hidden, after, swapped)
             rho[:, block] = _rho(outputs, batches, count)
-            transport[:, block] = _step_change(outputs, batches, ours)
+            steps.add(block, outputs)
         hidden = after
-        ours.reporter.step("swap", block + 1, depth, span)
+        ours.reporter.step("swap", block + 1, depth, (span[0], middle))
+    transport = steps.changes(depth)
+    ours.reporter.step("swap", depth, depth, span)
     identical = np.array([same.block(block) for block in range(depth)])
     return SwapResult(rho, transport, np.array(chosen, dtype=np.int64), identical, same.places())
 
@@ -109,14 +112,40 @@ def _rho(outputs: _Outputs, batches: list[Batch], count: int) -> Array:
     return values
 
 
-def _step_change(outputs: _Outputs, batches: list[Batch], reference: Session) -> Array:
-    gathered = reference.gathered
-    states = torch.stack(
-        [_gather(part, batches, gathered) for part in (outputs.before, outputs.reference, outputs.candidate)]
-    )
-    lens = read_lens([(reference.readout, states)], [(0, 1), (0, 2)])
-    lengths = prompt_means(lens.distance, gathered, "all")
-    return lengths[:, 1] - lengths[:, 0]
+class _Steps:
+    """Steps into the nodes of swapped blocks, all read in one pass through the reference's lens: a node that ends one
+    step and begins the next is read once. Holds (2 D + 1) x K residuals at most."""
+
+    def __init__(self, reference: Session, batches: list[Batch]) -> None:
+        self._reference = reference
+        self._batches = batches
+        self._nodes: dict[int, Tensor] = {}
+        self._swapped: dict[int, Tensor] = {}
+
+    def add(self, block: int, outputs: _Outputs) -> None:
+        """Keep what is read of ``block`` (from 0)."""
+        if block not in self._nodes:
+            self._nodes[block] = self._read(outputs.before)
+        self._nodes[block + 1] = self._read(outputs.reference)
+        self._swapped[block] = self._read(outputs.candidate)
+
+    def changes(self, depth: int) -> Array:
+        """(Q, D) radians: the step with the block swapped minus the reference's own; 0 for blocks that were not
+        swapped."""
+        session, changes = self._reference, np.zeros((self._reference.prompts, depth))
+        if not self._swapped:
+            return changes
+        states = torch.stack([*self._nodes.values(), *self._swapped.values()])
+        at = {node: place for place, node in enumerate(self._nodes)}
+        own = [(at[block], at[block + 1]) for block in self._swapped]
+        other = [(at[block], len(at) + place) for place, block in enumerate(self._swapped)]
+        lens = read_lens([(session.readout, states)], [*own, *other], check=session.reporter.check)
+        lengths = prompt_means(lens.distance, session.gathered, "all")
+        changes[:, list(self._swapped)] = lengths[:, len(own) :] - lengths[:, : len(own)]
+        return changes
+
+    def _read(self, parts: list[Tensor]) -> Tensor:
+        return _gather(parts, self._batches, self._reference.gathered)
 
 
 def _gather(parts: list[Tensor], batches: list[Batch], gathered: GatheredRows) -> Tensor:

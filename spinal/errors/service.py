@@ -81,3 +81,15 @@ class NotReady(SpinalError):
 
 class ServiceUnreachable(SpinalError):
     code, title, status = "service_unreachable", "Service unreachable", 503
+
+
+class PolicyNotFound(SpinalError):
+    code, title, status, exit_code = "policy_not_found", "Policy not found", 404, ExitCode.USAGE
+
+
+class PolicyNameTaken(SpinalError):
+    code, title, status, exit_code = "policy_name_taken", "Policy name stands for other rules", 409, ExitCode.USAGE
+
+
+class PolicyInUse(SpinalError):
+    code, title, status = "policy_in_use", "Policy is in use", 409

@@ -83,7 +83,11 @@ def prepare(call: Call, tenant: str) -> str:
     assert made.status_code in (200, 201), made.text
     model = {"name": f"{tenant}-model", "reference": f"local:{tenant}-sft", "description": f"the base of {tenant}"}
     assert call(tenant, "POST", "/v1/models", json=model).status_code == 201
-    body = pair(tenant) | {"labels": {"of": tenant}, "control": f"{tenant}-model"}
+    rule = {"name": f"rule-of-{tenant}", "value": "damage.gap", "bad": "above", "limit": 0.5, "severity": "fail"}
+    policy = {"name": f"{tenant}-policy/1", "description": f"the gate of {tenant}", "rules": [rule]}
+    assert call(tenant, "POST", "/v1/policies", json=policy).status_code == 201
+    own = {"labels": {"of": tenant, "name": "chat"}, "policy": policy["name"]}
+    body = pair(tenant) | own | {"control": f"{tenant}-model"}
     accepted = call(tenant, "POST", "/v1/audits", json=body)
     alone = call(tenant, "POST", "/v1/audits", json={"candidate": f"{tenant}-model", "prompt_set": f"{tenant}-set"})
     assert (accepted.status_code, alone.status_code) == (202, 202), accepted.text + alone.text
@@ -135,8 +139,9 @@ def values(known: dict[str, Any], call: Call) -> list[str]:
             audit["reference_trace"],
             audit["comparison"],
             audit["prompt_set"]["digest"],
+            *audit["policy"].values(),
         ]
-        for listing in ("audits", "traces", "models"):
+        for listing in ("audits", "traces", "models", "policies"):
             following = call(tenant, "GET", f"/v1/{listing}?limit=1").json()["next"]
             found += [following] if following else []
         found += [call(tenant, "GET", f"/v1/traces/{audit['candidate_trace']}").json()["model"]["weights_digest"]]
@@ -164,7 +169,7 @@ def requests(
                         target[parameter["name"]] = value if parameter["name"] != "wait" else "0"
                 options: dict[str, Any] = {"params": query, "headers": headers}
                 if "requestBody" in operation:
-                    names = ("candidate", "reference", "control", "prompt_set", "name", "reference")
+                    names = ("candidate", "reference", "control", "prompt_set", "name", "reference", "policy")
                     options["json"] = {name: draw.choice(pool) for name in names if draw.random() < 0.6}
                 yield method.upper(), filled, options
 
@@ -209,6 +214,7 @@ def test_no_answer_tells_of_the_other_tenant(
 def test_each_reads_its_own_names_in_what_both_hold(call: Call, both: dict[str, Any]) -> None:
     for tenant in ("ours", "theirs"):
         audit = both[tenant]
+        assert (audit["policy"]["name"], audit["former"]) == (f"{tenant}-policy/1", None)
         assert audit["candidate_trace"] == both["ours"]["candidate_trace"]
         trace = call(tenant, "GET", audit["links"]["candidate_trace"]).json()
         assert trace["model"]["source"] == f"local:{tenant}-dpo-short"

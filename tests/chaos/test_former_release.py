@@ -113,7 +113,7 @@ def shown(api: httpx.Client, audit: str) -> dict[str, Any]:
         found["diff"]["comparison"].pop("verdict")
         _without_later(found["diff"]["comparison"])
     for shown_audit in (read, *found["listed"]):
-        for member in ("results", "weights"):
+        for member in ("results", "weights", "policy", "decided_by", "former"):
             shown_audit.pop(member, None)
     unnamed: dict[str, Any] = without_names(found)
     return unnamed
@@ -121,7 +121,7 @@ def shown(api: httpx.Client, audit: str) -> dict[str, Any]:
 
 def _without_later(document: dict[str, Any]) -> None:
     """Take out of a trace, a comparison or its scores what the former does not know."""
-    for member in ("rules", "weights"):
+    for member in ("rules", "weights", "policy_digest", "decided_by", "former"):
         document.get("verdict", {}).pop(member, None)
     for unknown in (OF_TRACES, OF_COMPARISONS):
         take_out(document, unknown)

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import text
 
 from service.database.unit_of_work import Ledger
-from service.operations.invariants import COMPARISONS, DIGESTS, INVARIANTS, violations
+from service.operations.invariants import COMPARISONS, DIGESTS, INVARIANTS, POLICIES, violations
 from service.runs import demand
 from service.settings import Settings
 
@@ -25,6 +25,9 @@ def attempt(number: int, outcome: str) -> str:
         VALUES ('{RUN}', {number}, 'w', '{outcome}', now())"""
 
 
+POLICY = (
+    f"INSERT INTO policies (tenant, digest, name, document) VALUES ('t', '{DIGEST}', 'a/1', '{{\"name\": \"a/1\"}}')"
+)
 BREAK: dict[str, list[str]] = {
     "at most one succeeded attempt per run": [
         "DROP INDEX uq_run_attempts_succeeded",
@@ -114,6 +117,18 @@ BREAK: dict[str, list[str]] = {
         trace(0).replace("'{}'", """'{"model": {"readout_digest": "another"}}'""").replace(DIGEST, OTHER_DIGEST),
     ],
     "ended rows are guarded": ["ALTER TABLE audits DISABLE TRIGGER audits_terminal"],
+    "a verdict is made by the policy of its audit": [
+        POLICY,
+        f"""INSERT INTO audits (id, tenant, candidate, request, spec, state, finished_at, verdict, verdict_document,
+              policy) VALUES ('{AUDIT}', 't', 'c', '{{}}', '{{}}', 'CANCELLED', now(), 'pass',
+              '{{"outcome": "pass"}}', '{DIGEST}')""",
+    ],
+    "what an audit is judged against came before it": [
+        f"""INSERT INTO audits (id, tenant, candidate, request, spec) VALUES ('{AUDIT}', 't', 'c', '{{}}', '{{}}')""",
+        f"""INSERT INTO audits (id, tenant, candidate, request, spec, former)
+              VALUES ('{OTHER}', 't', 'c', '{{}}', '{{}}', '{AUDIT}')""",
+    ],
+    POLICIES: [POLICY],
     DIGESTS: [trace(0)],
     COMPARISONS: [
         trace(0),
@@ -139,7 +154,7 @@ def ledger(settings: Settings):  # type: ignore[no-untyped-def]
 
 
 def test_every_invariant_is_broken_below() -> None:
-    assert set(BREAK) == {*INVARIANTS, DIGESTS, COMPARISONS}
+    assert set(BREAK) == {*INVARIANTS, DIGESTS, COMPARISONS, POLICIES}
 
 
 @pytest.mark.parametrize("name", sorted(BREAK))

@@ -129,9 +129,9 @@ def test_a_comparison_that_many_audits_wait_for_is_judged_once(
     judged: list[Comparison] = []
     decide = settle_module.judged
 
-    def counted(content: Comparison) -> Comparison:
+    def counted(content: Comparison, *asked: Any, **members: Any) -> Comparison:
         judged.append(content)
-        return decide(content)
+        return decide(content, *asked, **members)
 
     monkeypatch.setattr(settle_module, "judged", counted)
     settle(session, [runs["compare"]])

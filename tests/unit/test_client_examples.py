@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 import spinal.client
+import spinal.client_policies
 from spinal import Client
 from spinal.analysis.diff import diff_traces
+from spinal.client_policies import PolicyCalls
 from tests.support.fabricated import changed_pair
 
 AUDIT_ID = "0199c5f1-0000-7000-8000-000000000001"
@@ -38,6 +40,10 @@ ANSWERS: dict[tuple[str, str], Any] = {
     ("GET", "/v1/models"): {"items": [{"reference": "local:sft"}], "next": None},
     ("POST", "/v1/prompt-sets"): {"count": 1},
     ("GET", "/v1/prompt-sets"): {"items": [{"name": "hh-harmless-512"}]},
+    ("POST", "/v1/policies"): {"name": "acme-release/1"},
+    ("GET", "/v1/policies"): {"items": [{"name": "spinal-default/2"}, {"name": "acme-release/1"}], "next": None},
+    ("GET", "/v1/policies/acme-release/1"): {"document": {"rules": [{"limit": 0.05}]}},
+    ("DELETE", "/v1/policies/acme-release/1"): "",
     ("GET", "/readyz"): {},
 }
 
@@ -49,6 +55,9 @@ class Answering(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"] or 0))
         self._answer("POST")
+
+    def do_DELETE(self) -> None:
+        self._answer("DELETE")
 
     def _answer(self, method: str) -> None:
         found = ANSWERS[method, self.path.partition("?")[0]]
@@ -77,14 +86,24 @@ def server() -> Iterator[str]:
 
 
 def test_every_example_of_the_client_runs(server: str) -> None:
-    public = {name for name, member in vars(Client).items() if callable(member) and not name.startswith("_")}
+    public = {
+        name
+        for part in (Client, PolicyCalls)
+        for name, member in vars(part).items()
+        if callable(member) and not name.startswith("_")
+    }
     with Client(server, api_key="spk_x") as client:
         given = {
             "client": client, "server": server, "key": "spk_x", "audit_id": AUDIT_ID,
             "reference_digest": PAIR.reference.digest, "candidate_digest": PAIR.candidate.digest,
         }  # fmt: skip
         runner = doctest.DocTestRunner()
-        tests = [test for test in doctest.DocTestFinder().find(spinal.client, extraglobs=given) if test.examples]
+        tests = [
+            test
+            for module in (spinal.client, spinal.client_policies)
+            for test in doctest.DocTestFinder().find(module, extraglobs=given)
+            if test.examples
+        ]
         for test in tests:
             runner.run(test)
     assert runner.failures == 0

@@ -1,0 +1,1 @@
+"""Policies that tenants store, and those that ship."""
