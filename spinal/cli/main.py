@@ -11,7 +11,7 @@ from spinal.checkpoints.sources import reference_forms
 from spinal.cli.gate import exit_code, fails_on, policy_for_server, read_gate
 from spinal.cli.knobs import profile_members, read_knobs
 from spinal.cli.operators import CommandsAndOperators
-from spinal.cli.output import Shown, check_outputs, emit, report_error, say, say_json
+from spinal.cli.output import Shown, check_outputs, emit, on_terminal, report_error, say, say_json, show
 from spinal.errors import DocumentInvalid, InternalError, SpinalError, UsageError
 from spinal.policy.shipped import DEFAULT_POLICY
 from spinal.profile import MeasurementProfile
@@ -239,7 +239,7 @@ def audit(
 ) -> None:
     """Audit on a server. With --wait: exit 0 pass or warn, 1 fail, 3 not evaluated, 4 timed out, 5 inconclusive."""
     from spinal.cli.remote import parse_duration, run_audit
-    from spinal.cli.told import audit_in_a_few_lines
+    from spinal.cli.told import audit_in_a_few_lines, report_of
     from spinal.client import Client
 
     outputs = output or []
@@ -253,10 +253,14 @@ def audit(
             client, candidate, reference, control=control, prompt_set=prompt_set, profile=profile_members(profile),
             policy=made_by, fail_on=failing, labels=_labels(label), wait_s=wait_s, outputs=outputs,
         )  # fmt: skip
+        whole = report_of(client, found) if on_terminal() and not as_json else None
         told = () if as_json else audit_in_a_few_lines(client, found, server)
     if as_json:
         say_json(found)
-    for line in told:
+    if whole is not None:
+        show(whole, brief=brief)
+    # The report begins with what the lines before the link say.
+    for line in told if whole is None else told[-1:]:
         say(line, to_stdout=True)
     raise typer.Exit(code)
 
