@@ -11,7 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from spinal.analysis.locators import LOCATORS
 from spinal.checkpoints.sources import reference_forms
 from spinal.policy.decide import POLICY
-from spinal.policy.rules import RULES
+from spinal.policy.shipped import default_policy
 from spinal.report.formats import FORMATS
 
 JsonObject = dict[str, Any]
@@ -39,7 +39,7 @@ def install(app: FastAPI) -> None:
 def _completed(contract: JsonObject) -> JsonObject:
     schemas = contract["components"]["schemas"]
     _add(schemas["AuditIn"], f"A model reference is {reference_forms()}, or the name of a registered model.")
-    rules = "; ".join(f"`{rule.name}`: {rule.asks}" for rule in RULES.values())
+    rules = "; ".join(f"`{rule.name}`: {rule.asks}" for rule in default_policy().rules)
     _add(schemas["Verdict"], f"Rules of `{POLICY}`, the worst finding of which is the outcome: {rules}")
     schemas["Comparison"]["properties"]["localization"]["propertyNames"] = {"enum": list(LOCATORS)}
     report = contract["paths"]["/v1/audits/{audit_id}/report"]["get"]

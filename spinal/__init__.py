@@ -1,7 +1,7 @@
 """SPINAL: what alignment did inside a language model, layer by layer.
 
-``trace()`` and ``compare()`` measure in this process, ``load()`` reads a stored document, ``Client`` talks to a
-server. Each is imported when it is first used: ``import spinal`` alone brings neither torch nor numpy nor httpx, and
+``trace()`` and ``compare()`` measure in this process, ``load()`` reads a stored document, ``judge()``
+judges one under another policy, ``Client`` talks to a server. Each is imported when it is first used: ``import spinal`` alone brings neither torch nor numpy nor httpx, and
 reading documents needs no torch at all.
 
 Examples
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from spinal.client import Client
     from spinal.documents.schemas import load
     from spinal.local import compare, trace
+    from spinal.policy.judge import judge
 
-__all__ = ["Client", "__version__", "compare", "load", "trace"]
+__all__ = ["Client", "__version__", "compare", "judge", "load", "trace"]
 
 _HOMES = {
     "Client": "spinal.client",
     "compare": "spinal.local",
+    "judge": "spinal.policy.judge",
     "load": "spinal.documents.schemas",
     "trace": "spinal.local",
 }

@@ -39,6 +39,8 @@ from spinal.errors import (
     UsageError,
 )
 from spinal.extras import install_hint
+from spinal.policy.decide import judged
+from spinal.policy.judge import AnyComparison, AnyPolicy, find_comparison, find_policy
 from spinal.profile import CompareKnobs, MeasurementProfile, TraceKnobs
 from spinal.prompts.builtin import BUILTIN_SETS, DEFAULT_SET
 from spinal.prompts.gathered import Gathered
@@ -146,6 +148,8 @@ def compare(
     *,
     prompts: Prompts | None = None,
     control: PathName | Trace | None = None,
+    policy: AnyPolicy | None = None,
+    former: AnyComparison | None = None,
     base: PathName | None = None,
     tokenizer: PathName | None = None,
     device: str = "cpu",
@@ -171,6 +175,10 @@ def compare(
         was measured on.
     control : str, path-like or Trace, optional
         What the candidate is contrasted with, for example its twin that was fine-tuned without preferences.
+    policy : Policy, str, path-like or mapping, optional
+        The rules of the verdict, as for :func:`spinal.judge`; ``"spinal-default/2"`` where absent.
+    former : Comparison, str or path-like, optional
+        What rules on ``former.`` values are read against.
     base, tokenizer, device, threads, stream, cache
         As for :func:`trace`, for every side that is not a trace.
     **knobs
@@ -191,6 +199,8 @@ def compare(
         The capture of a trace is not in the cache of this machine.
     FingerprintMismatch, TracesNotComparable, PairMismatch, TokenizerMismatch
         The sides do not belong together.
+    DocumentInvalid
+        The policy is not understood, before anything is measured.
     UsageError, ProfileInvalid, SpinalError
         As for :func:`trace`.
 
@@ -213,8 +223,12 @@ def compare(
     >>> apart.layers[24].block_swap.reason, apart.verdict.outcome
     ('checkpoint_not_at_hand', 'inconclusive')
     """
+    asked = find_policy(policy)
+    before = None if former is None else find_comparison(former)
     machine = Machine(device=device, threads=threads, stream=stream, cache=cache)
-    return compare_here(reference, candidate, prompts, knobs, machine, control=control, places=Places(base, tokenizer))
+    places = Places(base, tokenizer)
+    found = compare_here(reference, candidate, prompts, knobs, machine, control=control, places=places)
+    return found if asked is None else judged(found, asked, former=before)
 
 
 def trace_here(

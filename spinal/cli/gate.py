@@ -6,7 +6,7 @@ from typing import Literal, cast
 
 from spinal.documents.comparison import Comparison, Outcome
 from spinal.documents.policy import Policy
-from spinal.errors import DocumentInvalid, ExitCode, UsageError
+from spinal.errors import ExitCode, UsageError
 
 FailsOn = Literal["fail", "warn"]
 
@@ -21,18 +21,21 @@ class Gate:
     former: Comparison | None
     """What rules on ``former.`` values are read against."""
 
+    def judge(self, found: Comparison) -> Comparison:
+        """The comparison with this gate's verdict."""
+        from spinal.policy.decide import judged
+
+        return judged(found, self.policy, former=self.former)
+
 
 def read_gate(policy: str | None, fail_on: str, former: Path | None) -> Gate:
     """Read what the command line names, before any work. Raises UsageError, or DocumentInvalid for a file."""
-    from spinal.documents.schemas import load
-    from spinal.policy.shipped import read_policy
+    from spinal.policy.judge import find_comparison, find_policy
 
     if fail_on not in ("fail", "warn"):
         raise UsageError(f"--fail-on {fail_on!r} is neither fail nor warn", hint="for example --fail-on warn")
-    before = None if former is None else load(former)
-    if before is not None and not isinstance(before, Comparison):
-        raise DocumentInvalid(f"{former}: a {before.schema_} is no comparison", hint="give one that compare -o wrote")
-    return Gate(None if policy is None else read_policy(policy), cast(FailsOn, fail_on), before)
+    before = None if former is None else find_comparison(former)
+    return Gate(find_policy(policy), cast(FailsOn, fail_on), before)
 
 
 def exit_code(outcome: Outcome | None, fail_on: FailsOn) -> ExitCode:

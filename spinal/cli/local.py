@@ -8,7 +8,6 @@ from spinal.cli.progress import bar
 from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace
 from spinal.local import Machine, compare_here, trace_here
-from spinal.policy.decide import judged
 from spinal.sides import Places
 
 
@@ -44,7 +43,7 @@ def local_compare(
     """The comparison of two checkpoints or stored traces under the gate's policy, with a bar for each piece of work."""
     machine = _machine(device, threads, stream, cache)
     found = compare_here(reference, candidate, prompts, knobs, machine, control=control, places=places)
-    return judged(found, gate.policy, former=gate.former)
+    return gate.judge(found)
 
 
 def _machine(device: str, threads: int | None, stream: bool, cache: bool) -> Machine:

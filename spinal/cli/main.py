@@ -56,6 +56,14 @@ PolicyName = Annotated[
         show_default=DEFAULT_POLICY,
     ),
 ]
+JudgedBy = Annotated[
+    str | None,
+    typer.Option(
+        "--policy",
+        help="Judge a comparison again under these rules: a file (YAML or JSON), or the name of one that ships.",
+        show_default="the verdict that it carries",
+    ),
+]
 FailOn = Annotated[
     str, typer.Option("--fail-on", help="The mildest outcome that exits with 1: fail or warn.", metavar="fail|warn")
 ]
@@ -255,19 +263,34 @@ def audit(
 @app.command()
 def report(
     document: Annotated[Path, typer.Argument(help="A spinal.trace/1 or spinal.comparison/1 JSON file.")],
+    policy: JudgedBy = None,
+    fail_on: FailOn = "fail",
+    former: Former = None,
     as_json: AsJson = False,
     brief: Brief = False,
     output: Outputs = None,
 ) -> None:
-    """Render a stored document; needs neither torch nor a server."""
-    check_outputs(output or [])
-    from spinal.documents.diff import TraceDiff
-    from spinal.documents.schemas import load
+    """Render a stored document; needs neither torch nor a server.
 
+    With --policy, --former or --fail-on a comparison is judged again, and the exit code is that of compare.
+    """
+    check_outputs(output or [])
+    from spinal.documents.comparison import Comparison
+    from spinal.documents.schemas import load
+    from spinal.documents.trace import Trace
+
+    again = policy is not None or former is not None or fail_on != "fail"
+    gate = read_gate(policy, fail_on, former) if again else None
     found = load(document)
-    if isinstance(found, TraceDiff):
+    if not isinstance(found, Trace | Comparison):
         raise DocumentInvalid(f"{document}: a {found.schema_} has no report", hint="give a trace or a comparison")
+    if gate is not None:
+        if not isinstance(found, Comparison):
+            raise UsageError(f"{document}: a {found.schema_} is not judged", hint="give a comparison")
+        found = gate.judge(found)
     emit(found, Shown(as_json=as_json, outputs=output or [], brief=brief))
+    if gate is not None and isinstance(found, Comparison):
+        raise typer.Exit(exit_code(found.verdict.outcome, gate.fail_on))
 
 
 def _labels(given: list[str] | None) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A signal of the damage panel as a sentence: what it means for whoever uses the model, the number, and the limit."""
+"""A value as a sentence: what it means for whoever uses the model, the number, and the limit."""
 
 import math
 from collections.abc import Callable
@@ -6,9 +6,33 @@ from collections.abc import Callable
 from spinal.analysis.human_terms import drawn_differently, one_in, perplexity_ratio, times
 from spinal.documents.comparison import DamageSignal
 from spinal.documents.temperatures import TEMPERATURES
+from spinal.policy.values import Value, named
 
 FARTHEST = 0.85 * min(-math.log(TEMPERATURES[0]), math.log(TEMPERATURES[-1]))
 """|log| of a temperature near the end of those that are tried: the reference's own, which is taken off, is not 1."""
+
+
+def told(path: str, found: Value, *, watch: float | None, limit: float | None, far: bool = False) -> str:
+    """The value at ``path`` under a rule's own limits: ``far`` where it is beyond ``limit``, so that the milder
+    ``watch`` says nothing more."""
+    signal = found.signal
+    if signal is None:
+        return _in_general(path, found, watch=watch, limit=limit, far=far)
+    # What an earlier release kept without an interval and called damaged is called so.
+    level = "damaged" if far or (found.ci is None and signal.level == "damaged") else "watch"
+    ours = signal.model_copy(update={"watch": watch, "damaged": limit, "level": level})
+    return sentence(path.partition(".")[2], ours)
+
+
+def _in_general(path: str, found: Value, *, watch: float | None, limit: float | None, far: bool) -> str:
+    listed, value = named(path), found.value
+    if listed is None or value is None:
+        raise ValueError(f"{path} has no value to put in words")
+    of = "" if found.of is None else f" ('{found.of}')"
+    number = f"{value:+.3g}" if listed.low < 0.0 else f"{value:.3g}"
+    interval = "" if found.ci is None or found.ci[0] == found.ci[1] else f" [{found.ci[0]:.3g}, {found.ci[1]:.3g}]"
+    unit = f" {listed.unit.replace('/', ' a ')}" if listed.unit else ""
+    return f"{path}{of}, {listed.means}: {number}{unit}{interval}{_limits(watch, limit, far=far)}"
 
 
 def sentence(name: str, signal: DamageSignal) -> str:
@@ -129,10 +153,16 @@ def _interval(signal: DamageSignal) -> str:
 
 
 def _limit(signal: DamageSignal) -> str:
-    failing = "" if signal.damaged is None else f", limit {round(signal.damaged, 3)}"
-    if signal.watch is None or signal.level == "damaged":
-        return failing
-    return f", worth a look from {round(signal.watch, 3)}{failing}"
+    return _limits(signal.watch, signal.damaged, far=signal.level == "damaged")
+
+
+def _limits(watch: float | None, limit: float | None, *, far: bool) -> str:
+    failing = "" if limit is None else f", limit {_rounded(limit)}"
+    return failing if watch is None or far else f", worth a look from {_rounded(watch)}{failing}"
+
+
+def _rounded(limit: float) -> str:
+    return str(round(limit, 3)) if limit == 0.0 or abs(limit) >= 0.001 else f"{limit:.2g}"
 
 
 def _percent(share: float) -> str:

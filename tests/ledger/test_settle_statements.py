@@ -13,7 +13,8 @@ from service.runs import settle as settle_module
 from service.runs.settle import settle, settle_audit
 from service.traces.store import load_comparison_document, store_comparison
 from spinal.documents.comparison import Comparison, Verdict
-from spinal.policy.rules import RULES, Finding, Rule
+from spinal.documents.policy import LimitRule
+from spinal.policy import shipped
 from tests.ledger.rows import MINUTE, OF_STATE, put_audit, put_comparison, put_run, put_trace, row
 from tests.support.fabricated import changed_pair
 
@@ -103,15 +104,16 @@ def test_a_verdict_is_decided_when_its_audit_settles_and_stays(
     decided = settled(session, early)["verdict_document"]
     assert Verdict.model_validate(decided) == changed_pair().compare().verdict
     assert [(rule["rule"], rule["outcome"]) for rule in decided["rules"]] == [
-        (name, "pass") for name in RULES
+        (rule.name, "pass") for rule in shipped.default_policy().rules
     ]  # fmt: skip
     stored = load_comparison_document(session, compared)
-    strict = Rule("strict", "is anything there?", lambda _facts: Finding("fail", ("there is something",)))
-    monkeypatch.setitem(RULES, "strict", strict)
+    strict = LimitRule(name="strict", value="damage.gap", bad="above", limit=0.0, severity="fail", decides="value")
+    default = shipped.default_policy()
+    stricter = default.model_copy(update={"rules": (*default.rules, strict)})
+    monkeypatch.setattr(shipped, "shipped_policy", lambda _name: stricter)
     found = settled(session, late)
-    assert (found["verdict"], found["verdict_document"]["rules"][-1]) == (
-        "fail", {"rule": "strict", "outcome": "fail", "reasons": ["there is something"]},
-    )  # fmt: skip
+    last = found["verdict_document"]["rules"][-1]
+    assert (found["verdict"], last["rule"], last["outcome"], last["limit"]) == ("fail", "strict", "fail", 0.0)
     # The comparison is what it was, and so is the verdict that was decided before.
     assert load_comparison_document(session, compared) == stored
     assert settled(session, early)["verdict_document"] == decided

@@ -27,7 +27,8 @@ from spinal.cli.main import main
 from spinal.documents.comparison import Comparison
 from spinal.documents.editions import PRESENT
 from spinal.documents.trace import Trace
-from spinal.policy.rules import RULES, Facts, Finding, Rule
+from spinal.documents.policy import LimitRule
+from spinal.policy import shipped
 from spinal.profile import Knob, MeasurementProfile
 from spinal.prompts.formats import FILE_FORMATS, FileFormat
 from spinal.prompts.gathered import Gathered
@@ -171,21 +172,32 @@ def test_a_document_with_a_locator_of_another_release_is_read(stored: Path, spin
 # a rule
 
 
+SUSPICION = LimitRule(
+    name="suspicion", asks="did anything change?", value="damage.gap", bad="above", limit=0.0, severity="warn",
+    decides="value",
+)  # fmt: skip
+SUSPECTED = "worth a look from 0.0"
+
+
+def add_rule(monkeypatch: pytest.MonkeyPatch, rule: LimitRule) -> None:
+    default = shipped.default_policy()
+    more = default.model_copy(update={"rules": (*default.rules, rule)})
+    monkeypatch.setattr(shipped, "shipped_policy", lambda _name: more)
+
+
 @pytest.fixture
 def suspicion(monkeypatch: pytest.MonkeyPatch) -> None:
-    def judge(facts: Facts) -> Finding | None:
-        return None if facts.damage.level == "damaged" else Finding("warn", ("something changed at all",))
-
-    monkeypatch.setitem(RULES, "suspicion", Rule("suspicion", "did anything change?", judge))
+    add_rule(monkeypatch, SUSPICION)
 
 
 @pytest.mark.usefixtures("suspicion")
 def test_a_rule_is_found_by_the_api_its_report_and_its_contract(api: TestClient, audited: Callable[[], str]) -> None:
     address = audited()
     audit = api.get(address).json()
-    assert (audit["verdict"], audit["verdict_reasons"][0]) == ("warn", "something changed at all")
+    assert audit["verdict"] == "warn"
+    assert SUSPECTED in audit["verdict_reasons"][0]
     assert api.get(f"{address}/scores").json()["verdict"]["outcome"] == "warn"
-    assert "something changed at all" in api.get(f"{address}/report", params={"format": "md"}).text
+    assert SUSPECTED in api.get(f"{address}/report", params={"format": "md"}).text
     described = bare_app().openapi()["components"]["schemas"]["Verdict"]["description"]
     assert "`suspicion`: did anything change?" in described
 
@@ -195,7 +207,8 @@ def test_a_rule_decides_and_says_why() -> None:
     quiet = changed_pair().compare()
     assert quiet.damage.level == "none"
     assert quiet.verdict.outcome == "warn"
-    assert quiet.verdict.reasons[0] == "something changed at all"
+    assert SUSPECTED in quiet.verdict.reasons[0]
+    assert quiet.verdict.decided_by == "suspicion"
 
 
 # what is stored stays what it is
@@ -226,8 +239,7 @@ def test_a_knob_a_rule_and_a_role_more_make_no_trace_comparison_or_audit_another
     before = stored(), read()
     monkeypatch.setattr(specs, "MeasurementProfile", Later)
     monkeypatch.setattr(resolve, "SIDES", (*specs.SIDES, "witness"))
-    quiet = Rule("suspicion", "did anything change?", lambda facts: Finding("warn", ("something changed at all",)))
-    monkeypatch.setitem(RULES, "suspicion", quiet)
+    add_rule(monkeypatch, SUSPICION)
     *others, diff, one, other = read()
     assert (stored(), others) == (before[0], before[1][:3])
     assert [one, other] == before[1][4:]

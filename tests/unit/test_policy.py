@@ -1,15 +1,28 @@
 """The verdict: the worst finding decides, its reasons come first, and every verdict says what it does not cover."""
 
-from dataclasses import replace
-from typing import Literal
+from functools import cache
+from typing import Any, Literal
 
 import pytest
 
+from spinal.analysis.damage.panel import agreed
+from spinal.analysis.damage.signals import measured, unmeasured
 from spinal.documents.account import Account, PlacePart, configuration_carries
 from spinal.documents.base import Estimate
-from spinal.documents.comparison import Comparison, Damage, DamageSignal, Looked, SettingDifference, Statement, Verdict
-from spinal.policy.decide import POLICY, QUIET, decide, judged
-from spinal.policy.rules import RULES, Facts, Finding, Outcome, Rule
+from spinal.documents.comparison import (
+    Comparison,
+    Damage,
+    DamageSignal,
+    Looked,
+    Outcome,
+    RuleOutcome,
+    SettingDifference,
+    Statement,
+    Verdict,
+)
+from spinal.documents.policy import LimitRule, Policy
+from spinal.policy.decide import POLICY, decide, judged
+from spinal.policy.shipped import default_policy
 from tests.support.fabricated import changed_pair, identical_pair
 
 SAID = Statement(about="block_swap", kind="band", text="blocks 3-7 compute something else")
@@ -17,74 +30,66 @@ WORST_FIRST = ["fail", "inconclusive", "warn", "pass"]
 ONLY_THESE = "only the given prompts were looked at"
 
 
-def signal(level: str | None, *, alone: bool = False) -> DamageSignal:
-    """A signal at that level; without one it was not measured."""
-    value = {None: None, "none": 0.1, "watch": 0.3, "damaged": 0.5}[level]
-    return DamageSignal(
-        value=value,
-        watch=0.25,
-        damaged=0.4,
-        level=level,
-        unit="u",
-        reason="not_measured" if value is None else None,
-        ci=None if value is None else (value, value),
-        fails_alone=alone,
-    )
+@cache
+def made() -> Comparison:
+    return changed_pair().compare()
 
 
-def facts(level: Literal["none", "watch", "damaged"], one: DamageSignal) -> Facts:
-    return Facts(Damage(level=level, signals={"one": one}, calibration="c"), (SAID,))
+def of(signals: dict[str, DamageSignal], **changes: Any) -> Comparison:
+    """A comparison with these signals, one sentence on where, and what else is given."""
+    damage = Damage(level=agreed(signals), signals=signals, calibration="c")
+    return made().model_copy(update={"damage": damage, "statements": (SAID,), **changes})
 
 
-FACTS: dict[Outcome, Facts] = {
-    "fail": facts("damaged", signal("damaged", alone=True)),
-    "inconclusive": facts("none", signal(None)),
-    "warn": facts("watch", signal("watch")),
-    "pass": facts("none", signal("none")),
+def at(value: float) -> dict[str, DamageSignal]:
+    return {"nll_change": measured("nll_change", value, (value, value), n=32)}
+
+
+GIVEN: dict[Outcome, Comparison] = {
+    "fail": of(at(2.0)),
+    "inconclusive": of({"nll_change": unmeasured("nll_change", "not_measured")}),
+    "warn": of(at(0.5)),
+    "pass": of(at(0.1)),
 }
 
 
 @pytest.mark.parametrize("outcome", WORST_FIRST)
-def test_each_outcome_has_its_facts(outcome: Outcome) -> None:
-    found = decide(FACTS[outcome])
+def test_each_outcome_has_its_comparison(outcome: Outcome) -> None:
+    found = decide(GIVEN[outcome])
     assert (found.outcome, found.policy) == (outcome, "spinal-default/2")
-    assert [rule.rule for rule in found.rules] == list(RULES)
+    assert [rule.rule for rule in found.rules] == [rule.name for rule in default_policy().rules]
     assert min((rule.outcome for rule in found.rules), key=WORST_FIRST.index) == outcome
-
-
-def test_rules_are_called_as_the_contract_calls_them() -> None:
-    assert {rule.name: rule.asks for rule in RULES.values()} == {
-        "damage": "does any signal by itself say that the candidate does not work?",
-        "margin": "does it still prefer the answers that it should, where pairs were given?",
-        "agreement": "do signals that only warn agree, while text is predicted worse?",
-        "raised": "is any signal worth a look?",
-        "settings": "does it compute under the configuration of the reference?",
-        "damage_measured": "was every damage signal that votes measured, and surely enough?",
-        "not_looked_at": "what does the verdict not cover?",
-    }
+    assert found.decided_by == (None if outcome == "pass" else "nll_change")
 
 
 @pytest.mark.parametrize("added", WORST_FIRST)
 @pytest.mark.parametrize("alone", WORST_FIRST)
-def test_the_worst_finding_decides_and_is_said_first(
-    added: Outcome, alone: Outcome, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(RULES, "added", Rule("added", "?", lambda _facts: Finding(added, ("added",))))
-    found = decide(FACTS[alone])
+def test_the_worst_finding_decides_and_is_said_first(added: Outcome, alone: Outcome) -> None:
+    """A rule more, on a value that there is, or without one where it is to be inconclusive."""
+    value = "damage.entropy_change" if added == "inconclusive" else "blocks.changed"
+    severity: Literal["fail", "warn"] = "warn" if added == "warn" else "fail"
+    limit = 1e9 if added == "pass" else 1.0
+    rule = LimitRule(name="added", value=value, bad="above", limit=limit, severity=severity)
+    default = default_policy()
+    found = decide(GIVEN[alone], default.model_copy(update={"rules": (*default.rules, rule)}))
     assert found.outcome == min(added, alone, key=WORST_FIRST.index)
-    assert "added" in found.reasons
+    assert found.rules[-1].outcome == added
+    if added != "pass":
+        assert any(reason.startswith(value) for reason in found.reasons)
     if WORST_FIRST.index(added) < WORST_FIRST.index(alone):
-        assert found.reasons[0] == "added"
+        assert (found.reasons[0].startswith(value), found.decided_by) == (True, "added")
     if alone != "pass" and WORST_FIRST.index(alone) <= WORST_FIRST.index(added):
-        assert found.reasons[0].startswith("one")
-    assert (found.reasons[0] == QUIET) == (found.outcome == "pass")
+        assert (found.reasons[0] in found.rules[0].reasons, found.decided_by) == (True, "nll_change")
+    assert (found.reasons[0] == default.quiet) == (found.outcome == "pass")
 
 
 def test_every_verdict_says_what_was_not_looked_at_after_its_reasons() -> None:
-    for given in FACTS.values():
-        reasons = decide(given).reasons
-        at = [number for number, reason in enumerate(reasons) if reason.startswith(ONLY_THESE)]
-        assert at == [len(reasons) - 2]
+    alone = LimitRule(name="alone", value="damage.nll_change", bad="above", limit=1.0, severity="fail")
+    for policy in (None, Policy(name="alone/1", rules=(alone,))):
+        for given in GIVEN.values():
+            reasons = decide(given, policy).reasons
+            at = [number for number, reason in enumerate(reasons) if reason.startswith(ONLY_THESE)]
+            assert at == [len(reasons) - 2]
 
 
 def test_categories_without_enough_scored_prompts_are_named() -> None:
@@ -92,28 +97,49 @@ def test_categories_without_enough_scored_prompts_are_named() -> None:
         Looked(category=category, prompts=n, scored=scored, swapped=0, accounted=0, continued=0)
         for category, n, scored in (("en", 64, 64), ("ru", 8, 0), ("de", 5, 4), ("fr", 5, 5), (None, 9, 0))
     )
-    found = decide(replace(FACTS["pass"], looked_at=looked))
+    found = decide(of(at(0.1), looked_at=looked))
     named = [reason for reason in found.reasons if "categories not looked at" in reason]
     assert named == [
         "categories not looked at by themselves, with fewer than 5 scored prompts: 'ru' (0 of 8), 'de' (4 of 5)"
     ]
     many = tuple(looked[1].model_copy(update={"category": f"c{i}"}) for i in range(11))
-    said = " ".join(decide(replace(FACTS["pass"], looked_at=many)).reasons)
+    said = " ".join(decide(of(at(0.1), looked_at=many)).reasons)
     assert "'c7' (0 of 8) and 3 more" in said
     assert "'c8'" not in said
 
 
-def of_gap(gap: float | None, *, computes: bool, carries: bool | None = True) -> Facts:
-    one = signal("none").model_copy(update={"value": gap})
-    rope = SettingDifference(
-        part="configuration", key="rope_theta", reference="10000.0", candidate="500.0", computes=computes
+ROPE = SettingDifference(
+    part="configuration", key="rope_theta", reference="10000.0", candidate="500.0", computes=True
+)
+
+
+def account(phi: float | None) -> Account:
+    """One of which the configuration carries ``phi``."""
+    part = PlacePart(
+        place="configuration", block=None, identical=False, phi=Estimate(value=phi), interaction=0.0,
+        share=Estimate(value=None, reason="r"),
+    )  # fmt: skip
+    return Account(
+        read_out="kl", prompts=8, total=Estimate(value=0.03), floor=1e-9, places=(part,), localization=None,
+        blocks_terminal_share=Estimate(value=None, reason="r"),
+    )  # fmt: skip
+
+
+CARRIES = {True: {"kl": account(-0.3)}, False: {"kl": account(0.0)}, None: {}}
+
+
+def of_gap(
+    gap: float | None, *, carries: bool | None = True, setting: SettingDifference = ROPE, allowed: tuple[str, ...] = ()
+) -> RuleOutcome:
+    """What the rule on settings says."""
+    one = unmeasured("gap", "r") if gap is None else measured("gap", gap, (gap, gap), n=32)
+    default = default_policy()
+    rules = tuple(
+        rule.model_copy(update={"allowed": allowed}) if rule.kind == "settings" else rule for rule in default.rules
     )
-    return Facts(
-        Damage(level="none", signals={"gap": one}, calibration="c"),
-        (SAID,),
-        settings=(rope,),
-        configuration_carries=carries,
-    )
+    content = of({"gap": one}, settings=(setting,), accounts=CARRIES[carries])
+    found = decide(content, default.model_copy(update={"rules": rules}))
+    return next(rule for rule in found.rules if rule.rule == "settings")
 
 
 @pytest.mark.parametrize(
@@ -123,18 +149,22 @@ def of_gap(gap: float | None, *, computes: bool, carries: bool | None = True) ->
 def test_another_configuration_that_computes_something_else_is_worth_a_look(
     gap: float | None, computes: bool, outcome: str
 ) -> None:
-    found = RULES["settings"].judge(of_gap(gap, computes=computes))
-    assert (found.outcome if found else "pass") == outcome
-    if found is not None:
+    found = of_gap(gap, setting=ROPE.model_copy(update={"computes": computes}))
+    assert found.outcome == outcome
+    if outcome != "pass":
         assert found.reasons == ("computes under another configuration: rope_theta: 10000.0 -> 500.0",)
+    assert of_gap(gap, allowed=("rope_theta",)).outcome == "pass"
 
 
-def test_settings_of_which_nothing_tells_what_they_compute_may_compute_something_else() -> None:
-    """Without an account: the weights may have moved the output as well."""
-    found = RULES["settings"].judge(of_gap(0.29, computes=True, carries=None))
-    assert found is not None
-    assert found.reasons == ("may compute something else under another configuration: rope_theta: 10000.0 -> 500.0",)
-    assert RULES["settings"].judge(of_gap(0.29, computes=True, carries=False)) is None
+@pytest.mark.parametrize(("carries", "outcome"), [(True, "warn"), (None, "warn"), (False, "pass")])
+def test_a_setting_is_worth_a_look_unless_it_was_seen_to_compute_nothing(carries: bool | None, outcome: str) -> None:
+    """Without an account nothing tells what it computes: the weights may have moved the output as well."""
+    found = of_gap(0.29, carries=carries)
+    assert found.outcome == outcome
+    verb = {True: "computes", None: "may compute something else"}
+    assert found.reasons == (
+        () if carries is False else (f"{verb[carries]} under another configuration: rope_theta: 10000.0 -> 500.0",)
+    )
 
 
 @pytest.mark.parametrize(
@@ -143,22 +173,14 @@ def test_settings_of_which_nothing_tells_what_they_compute_may_compute_something
 )
 def test_a_configuration_carries_what_lies_above_rounding(phi: float | None, carries: bool) -> None:
     """A key that computes nothing beside a real change leaves a rounding: it is not said to compute something else."""
-    part = PlacePart(
-        place="configuration", block=None, identical=False, phi=Estimate(value=phi), interaction=0.0,
-        share=Estimate(value=None, reason="r"),
-    )  # fmt: skip
-    account = Account(
-        read_out="kl", prompts=8, total=Estimate(value=0.03), floor=1e-9, places=(part,), localization=None,
-        blocks_terminal_share=Estimate(value=None, reason="r"),
-    )  # fmt: skip
-    assert configuration_carries({"kl": account}) is carries
+    assert configuration_carries({"kl": account(phi)}) is carries
 
 
 def test_statements_are_the_place_of_the_change_where_there_are_any() -> None:
     told = tuple(
         Statement(about="block_swap", kind="band", text=text) for text in ("blocks 3-7 changed", "the rest did not")
     )
-    found = decide(replace(FACTS["warn"], statements=told))
+    found = decide(of(at(0.5), statements=told))
     assert found.reasons[-2:] == ("blocks 3-7 changed", "the rest did not")
     assert not any("sits in blocks" in reason for reason in found.reasons)
 
@@ -223,27 +245,11 @@ def test_a_comparison_that_was_stored_has_the_verdict_of_the_one_that_was_made()
     assert judged(Comparison.model_validate(made.model_dump(mode="json", by_alias=True))) == made
 
 
-def settings_facts(*settings: SettingDifference, carries: bool | None) -> Facts:
-    """Of a candidate whose output moved, and whose configuration carries part of that, or none, or nobody knows."""
-    moved = {"gap": signal("none")}
-    return Facts(Damage(level="none", signals=moved, calibration="c"), (), (), settings, carries)
-
-
-@pytest.mark.parametrize(("carries", "outcome"), [(True, "warn"), (None, "warn"), (False, "pass")])
-def test_a_setting_is_worth_a_look_unless_it_was_seen_to_compute_nothing(carries: bool | None, outcome: str) -> None:
-    longer = SettingDifference(
-        part="configuration", key="max_position_embeddings", reference="512", candidate="4096", computes=True
-    )
-    found = decide(settings_facts(longer, carries=carries))
-    assert found.outcome == outcome
-    assert any("another configuration" in reason for reason in found.reasons) == (outcome == "warn")
-
-
 @pytest.mark.parametrize(("key", "named"), [("eos_token_id", True), ("stop_strings", True), ("temperature", False)])
 def test_another_end_in_use_is_named(key: str, named: bool) -> None:
     """The measurement ends answers by configuration and tokenizer: it says so where use would end them elsewhere."""
     other = SettingDifference(part="generation", key=key, reference="0", candidate="5", computes=False)
-    found = decide(settings_facts(other, carries=False))
+    found = decide(of(at(0.1), settings=(other,), accounts=CARRIES[False]))
     assert found.outcome == "pass"
     assert any(f"differs in {key}: 0 -> 5" in reason for reason in found.reasons) is named
 

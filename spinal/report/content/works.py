@@ -60,11 +60,8 @@ def terms_table(result: Comparison) -> Table:
 
 
 def rules_table(result: Comparison) -> Table:
-    # Here, so that asking which formats there are loads no policy.
-    from spinal.policy.rules import RULES
-
     rows = [
-        (RULES[rule.rule].asks if rule.rule in RULES else rule.rule, rule.outcome, "; ".join(rule.reasons) or DASH)
+        (rule.asks or rule.rule, rule.outcome, "; ".join(rule.reasons) or DASH)
         for rule in result.verdict.rules
     ]
     return Table(f"Rules of {result.verdict.policy}", ("question", "outcome", "why"), tuple(rows))

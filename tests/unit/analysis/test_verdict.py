@@ -1,17 +1,27 @@
 """The default policy, rule by rule: what it decides and what it says about why."""
 
+from functools import cache
+
 import pytest
 
 from spinal.analysis.damage.limits import LIMITS
 from spinal.analysis.damage.panel import agreed
 from spinal.analysis.damage.signals import level_of, measured, not_asked, unmeasured
-from spinal.documents.comparison import Damage, DamageSignal, Statement, Verdict
+from spinal.documents.comparison import Comparison, Damage, DamageSignal, Statement, Verdict
 from spinal.policy.decide import decide
-from spinal.policy.rules import Facts
 from spinal.policy.words import FARTHEST, LOOKS, MEANINGS, sentence
+from tests.support.fabricated import changed_pair
 
 HERE = "blocks 3-4 compute something else"
 SAID = Statement(about="block_swap", kind="band", text=HERE)
+
+
+NOTHING = Statement(about="block_swap", kind="none", text="no block computes anything else")
+
+
+@cache
+def made() -> Comparison:
+    return changed_pair().compare()
 
 
 STANDING = {
@@ -36,7 +46,7 @@ def at(
 
 def verdict(*, said: tuple[Statement, ...] = (SAID,), **signals: DamageSignal) -> Verdict:
     damage = Damage(level=agreed({"nll_change": at("nll_change", 0.0)} | signals), signals=signals, calibration="")
-    return decide(Facts(damage, said))
+    return decide(made().model_copy(update={"damage": damage, "statements": said or (NOTHING,)}))
 
 
 def test_the_reason_of_a_failure_comes_first_in_words_and_with_the_limit() -> None:
@@ -108,8 +118,8 @@ def test_what_was_not_asked_for_is_said_and_decides_nothing() -> None:
 def test_a_lost_margin_is_a_rule_of_its_own(value: float, outcome: str) -> None:
     found = verdict(margin_change=at("margin_change", value))
     assert found.outcome == outcome
-    assert {rule.rule: rule.outcome for rule in found.rules}["margin"] == outcome
-    assert [rule.rule for rule in found.rules if rule.outcome == outcome != "pass"] in ([], ["margin"])
+    assert {rule.rule: rule.outcome for rule in found.rules}["margin_change"] == outcome
+    assert [rule.rule for rule in found.rules if rule.outcome == outcome != "pass"] in ([], ["margin_change"])
 
 
 def test_two_that_agree_are_said_with_the_text_that_is_predicted_worse() -> None:

@@ -1,8 +1,4 @@
-"""Rules of the release gate: what was found -> a finding, or nothing. One function and one line in ``RULES`` for each.
-
-A rule looks at what a comparison holds and says what it makes of it. None judges a signature: the strongest one among
-the checkpoints with a known history belongs to a wrecked model.
-"""
+"""``spinal-default/2`` as code, as it was before it was a document: what the document has to say the same as."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +16,7 @@ from spinal.documents.comparison import (
 )
 from spinal.policy.words import LOOKS, sentence
 
+WORST_FIRST: tuple[Outcome, ...] = ("fail", "inconclusive", "warn", "pass")
 MARGIN = "margin_change"
 NAMED = 8
 """Categories or settings of which a reason names so many at most."""
@@ -249,3 +246,19 @@ RULES: dict[str, Rule] = {
     )
 }
 """By name, in the order in which they are asked."""
+
+
+def decided(content: ComparisonContent) -> tuple[Outcome, tuple[str, ...]]:
+    """Outcome and reasons."""
+    facts = Facts.of(content)
+    findings = [finding for rule in RULES.values() if (finding := rule.judge(facts)) is not None]
+    outcome = min((finding.outcome for finding in findings), key=WORST_FIRST.index, default="pass")
+    said = [
+        reason
+        for worth in WORST_FIRST
+        for finding in findings
+        if finding.outcome == worth
+        for reason in finding.reasons
+    ]
+    first = ["the damage panel is quiet"] if outcome == "pass" else []
+    return outcome, tuple(dict.fromkeys((*first, *said, *(statement.text for statement in facts.statements))))

@@ -1,0 +1,45 @@
+"""YAML without surprises: what PyYAML's safe loader makes, no key twice, no aliases, no tags, not too deep."""
+
+from typing import Any
+
+import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode
+
+DEEPEST = 16
+"""Mappings and lists within each other; a policy needs six."""
+
+
+class StrictLoader(yaml.SafeLoader):
+    """Refuses with a MarkedYAMLError that names the line."""
+
+    _depth = 0
+
+    def compose_node(self, parent: Node | None, index: Any) -> Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]  # of an untyped class of the library
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            # An alias of an alias of an alias is as long as a disk.
+            raise _refused("anchors and aliases are not taken: write it out", event.start_mark)
+        if getattr(event, "tag", None) is not None:
+            raise _refused(f"the tag {event.tag} is not taken", event.start_mark)
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise _refused(f"more than {DEEPEST} levels within each other", event.start_mark)
+        try:
+            node: Node | None = super().compose_node(parent, index)  # type: ignore[arg-type]
+            return node
+        finally:
+            self._depth -= 1
+
+    def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, ScalarNode):
+                raise _refused("a key is a word", key.start_mark)
+            if key.value in seen:
+                raise _refused(f"{key.value!r} is given twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+def _refused(problem: str, mark: yaml.Mark) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
