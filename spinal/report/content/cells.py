@@ -45,3 +45,9 @@ def estimate(found: Estimate, digits: int = 3) -> str:
         return DASH
     star = " *" if found.significant else ""
     return f"{number(found.value, digits)} {interval(found.ci, digits)}{star}".replace("  ", " ").strip()
+
+
+def percent(share: float) -> str:
+    """A share in per cent, with a digit more where it is small: ``21%``, ``0.8%``; never -0."""
+    text = f"{100 * share:.0f}" if abs(share) >= 0.0995 else f"{100 * share:.1f}"
+    return "0%" if float(text) == 0.0 else f"{text}%"

@@ -32,7 +32,7 @@ def reasons(result: Comparison) -> tuple[str, ...]:
     if result.verdict.policy == TOLD_ITS_PLACE_LAST:
         given = given[:-1]
     placed = {one.text for one in sentences(result)}
-    return tuple(_sentence(reason) for reason in given if reason not in placed)
+    return tuple(sentence(reason) for reason in given if reason not in placed)
 
 
 def headline(result: Comparison) -> str:
@@ -47,5 +47,5 @@ def headline(result: Comparison) -> str:
     return " ".join([*first, *(one.text for one in chosen)])
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
