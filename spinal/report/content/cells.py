@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 
 from spinal.documents.base import Estimate
+from spinal.report import numbers
+from spinal.report.numbers import DASH, number
 
-DASH = "–"
+__all__ = ["DASH", "Table", "estimate", "interval", "number"]
 
 
 @dataclass(frozen=True)
@@ -26,17 +28,9 @@ class Table:
         return Table(self.title, tuple(self.header[i] for i in self.narrow), cells, note)
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """A value with sensible digits; a dash for a null."""
-    if value is None:
-        return DASH
-    if value == 0.0:
-        return "0"
-    return f"{value:.{digits}g}" if abs(value) < 1e4 else f"{value:.3e}"
-
-
 def interval(ci: tuple[float, float] | None, digits: int = 3) -> str:
-    return "" if ci is None else f"[{number(ci[0], digits)}, {number(ci[1], digits)}]"
+    """Both ends in brackets; empty where there are none, or where they are one number and say nothing."""
+    return "" if ci is None or ci[0] == ci[1] else numbers.interval(*ci, digits)
 
 
 def estimate(found: Estimate, digits: int = 3) -> str:
@@ -45,9 +39,3 @@ def estimate(found: Estimate, digits: int = 3) -> str:
         return DASH
     star = " *" if found.significant else ""
     return f"{number(found.value, digits)} {interval(found.ci, digits)}{star}".replace("  ", " ").strip()
-
-
-def percent(share: float) -> str:
-    """A share in per cent, with a digit more where it is small: ``21%``, ``0.8%``; never -0."""
-    text = f"{100 * share:.0f}" if abs(share) >= 0.0995 else f"{100 * share:.1f}"
-    return "0%" if float(text) == 0.0 else f"{text}%"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from spinal.documents.account import READ_OUTS, Account
 from spinal.documents.comparison import Comparison
-from spinal.report.content.cells import number, percent
+from spinal.report.numbers import number, share
 
 MARKS = {"embeddings": "E", "read-out": "R", "configuration": "C"}
 """Places outside the blocks, as one letter."""
@@ -78,8 +78,8 @@ def legend(depth: Depth) -> tuple[str, ...]:
     said = []
     if depth.carries:
         largest = _largest(depth.carries)
-        outside = "".join(f", {letter} {percent(share)}" for letter, share in depth.outside.items() if share)
-        said.append(f"Carries: share of {depth.of} (largest: {largest[0]}, {percent(largest[1])}{outside}).")
+        outside = "".join(f", {letter} {share(part)}" for letter, part in depth.outside.items() if part)
+        said.append(f"Carries: share of {depth.of} (largest: {largest[0]}, {share(largest[1])}{outside}).")
     else:
         said.append(f"What carries the change: {depth.of}.")
     if depth.computes:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from spinal.analysis.human_terms import unit_in_words
 from spinal.documents.comparison import Comparison, Outcome, RuleOutcome
 from spinal.report.content.cells import DASH, Table, interval, number
 from spinal.report.content.lead import PLACES, reasons, sentence, sentences, sentences_about
@@ -54,7 +55,7 @@ def value_of(rule: RuleOutcome) -> str:
     """``+3.51 [3.26, 3.77] nats/token``; a dash where the rule is on no single value."""
     if rule.value is None:
         return DASH
-    return f"{number(rule.value)} {interval(rule.ci)}".strip() + (f" {unit(rule.unit)}" if rule.unit else "")
+    return f"{number(rule.value)} {interval(rule.ci)}".strip() + (f" {unit_in_words(rule.unit)}" if rule.unit else "")
 
 
 def limit_of(rule: RuleOutcome) -> str:
@@ -99,11 +100,3 @@ def uncovered(result: Comparison) -> tuple[str, ...]:
     given = {sentence(why) for rule in findings(result) for why in rule.reasons}
     placed = {sentence(one.text) for one in sentences(result)}
     return tuple(why for why in reasons(result)[1:] if why not in given and why not in placed)
-
-
-def unit(name: str) -> str:
-    """A unit as people say it."""
-    return UNITS.get(name, name)
-
-
-UNITS = {"of ||r_D||": "of the last hidden state's length", "nats/token": "nats a token"}

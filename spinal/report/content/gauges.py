@@ -3,9 +3,10 @@
 import math
 from dataclasses import dataclass
 
+from spinal.analysis.human_terms import unit_in_words
 from spinal.documents.comparison import Comparison, DamageSignal
 from spinal.report.content.cells import DASH, Table, interval, number
-from spinal.report.content.first import unit
+from spinal.report.numbers import signed
 
 NAMES = {
     "nll_change": "predicts text worse",
@@ -72,7 +73,7 @@ def _gauge(name: str, signal: DamageSignal) -> Gauge:
     side = "more" if damaged >= neutral else "less"
     return Gauge(
         name=what,
-        value=_value(signal),
+        value=_value(name, signal),
         limit=f"{number(damaged)} or {side}",
         level=level,
         reached=None if signal.value is None else _reached(signal.value, neutral, damaged, ratio=ratio),
@@ -81,10 +82,12 @@ def _gauge(name: str, signal: DamageSignal) -> Gauge:
     )
 
 
-def _value(signal: DamageSignal) -> str:
+def _value(name: str, signal: DamageSignal) -> str:
     if signal.value is None:
         return DASH
-    return f"{number(signal.value)} {interval(signal.ci)}".strip() + f" {unit(signal.unit)}"
+    # A length is no change, whatever its name.
+    written = signed if "_change" in name and name != "hidden_change" else number
+    return f"{written(signal.value)} {interval(signal.ci)}".strip() + f" {unit_in_words(signal.unit)}"
 
 
 def _reached(value: float, neutral: float, damaged: float, *, ratio: bool) -> float:

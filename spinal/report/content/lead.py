@@ -1,5 +1,6 @@
 """What a reader sees first: the reason of the verdict, and where the change sits."""
 
+from spinal.analysis.human_terms import UNITS
 from spinal.documents.comparison import Comparison, Statement
 from spinal.documents.trace import Trace
 
@@ -48,4 +49,7 @@ def headline(result: Comparison) -> str:
 
 
 def sentence(text: str) -> str:
+    """With a capital and a full stop; formulas in reasons of earlier releases are put in words."""
+    for formula, words in UNITS.items():
+        text = text.replace(formula, words)
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")

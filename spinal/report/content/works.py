@@ -1,8 +1,9 @@
 """Whether the candidate still works: the damage panel, the rules of the verdict, prompts that moved most."""
 
-from spinal.analysis.human_terms import drawn_differently, one_in, perplexity_ratio
+from spinal.analysis.human_terms import drawn_differently, one_in, perplexity_ratio, unit_in_words
 from spinal.documents.comparison import Comparison, DamageSignal
 from spinal.report.content.cells import DASH, Table, interval, number
+from spinal.report.numbers import share
 
 MOST_PROMPTS = 12
 
@@ -24,7 +25,7 @@ def _signal_row(name: str, signal: DamageSignal) -> tuple[str, ...]:
     return (
         name.replace("_", " ") + (f" ({signal.of})" if signal.of else ""),
         f"{number(signal.value)} {interval(signal.ci)}".strip(),
-        signal.unit,
+        unit_in_words(signal.unit),
         DASH if signal.n is None else str(signal.n),
         number(signal.se, 2),
         number(signal.watch),
@@ -50,7 +51,7 @@ def terms_table(result: Comparison) -> Table:
         rows.append(("next tokens that would be drawn differently", said))
     top = result.damage.signals.get("top_token_changes")
     if top is not None and top.value is not None:
-        rows.append(("positions whose most likely token is another", f"{100 * top.value:.3g}%"))
+        rows.append(("positions whose most likely token is another", share(top.value)))
     return Table(
         "In other words",
         ("what", "value"),
@@ -98,7 +99,7 @@ def prompts_table(result: Comparison) -> Table:
             number(one.gap),
             number(one.nll_change),
             number(one.entropy_change),
-            DASH if one.top_changed is None else f"{100 * one.top_changed:.0f}%",
+            share(one.top_changed),
             number(one.block_swap),
         )
         for one in changes[:MOST_PROMPTS]

@@ -90,7 +90,7 @@ def _axis(depth: Depth, each: int, cell: int, columns: int, glyphs: Glyphs) -> s
     for block in _ticks(depth):
         text = str(block)
         start = min((block - 1) // each * cell, columns * cell - len(text))
-        if start < 0 or any(start <= end + 1 and start + len(text) >= begin for begin, end in taken):
+        if start < 0 or any(start <= end + 3 and start + len(text) + 2 >= begin for begin, end in taken):
             continue
         taken.append((start, start + len(text) - 1))
         line[start : start + len(text)] = text
