@@ -6,7 +6,7 @@ from spinal.report.content import reasons, sections, title
 from spinal.report.content.first import deciding, first_screen, limit_of, uncovered, value_of
 from spinal.report.content.works import MOST_PROMPTS, rules_summary
 from spinal.report.numbers import number
-from spinal.report.page.damage import drawn, nearest, without_limit
+from spinal.report.page.damage import drawn, ends, nearest, unmeasured, without_limit
 from spinal.report.page.depth import figure_of_trace, figures_of
 from spinal.report.page.environment import content_policy, environment, text_of
 
@@ -49,6 +49,8 @@ def _of_comparison(result: Comparison) -> dict[str, object]:
         "uncovered": uncovered(result),
         "figures": figures_of(result),
         "bars": drawn(result),
+        "ends": ends(),
+        "unmeasured": unmeasured(result),
         "without_limit": without_limit(result),
         "sections": sections(result),
         "rules_summary": rules_summary(result),
