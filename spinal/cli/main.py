@@ -44,7 +44,7 @@ ComparePrompts = Annotated[
     str | None,
     typer.Option("--prompts", help="As for trace.", show_default=SET_OR_THE_TRACES),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout; errors as problem objects on stderr.")]
+AsJson = Annotated[bool, typer.Option("--json", help="The document in JSON on stdout; errors as objects on stderr.")]
 Outputs = Annotated[
     list[Path] | None, typer.Option("-o", "--output", help="Also write .json, .html or .md; may be repeated.")
 ]
@@ -239,6 +239,7 @@ def audit(
 ) -> None:
     """Audit on a server. With --wait: exit 0 pass or warn, 1 fail, 3 not evaluated, 4 timed out, 5 inconclusive."""
     from spinal.cli.remote import parse_duration, run_audit
+    from spinal.cli.told import audit_in_a_few_lines
     from spinal.client import Client
 
     outputs = output or []
@@ -251,12 +252,11 @@ def audit(
             client, candidate, reference, control=control, prompt_set=prompt_set, profile=profile_members(profile),
             labels=_labels(label), wait_s=wait_s, outputs=outputs,
         )  # fmt: skip
-    if as_json or not sys.stdout.isatty():
+        told = () if as_json else audit_in_a_few_lines(client, found, server)
+    if as_json:
         say_json(found)
-    else:
-        say(f"{found['state']} {found['verdict'] or ''}", to_stdout=True)
-        for reason in found["verdict_reasons"]:
-            say(f"  - {reason}", to_stdout=True)
+    for line in told:
+        say(line, to_stdout=True)
     raise typer.Exit(code)
 
 

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from spinal.cli.output import format_named, say, write_atomically
-from spinal.cli.progress import bar
+from spinal.cli.progress import Watch, of_audit
 from spinal.client import Client, error_of
 from spinal.errors import ExitCode, UsageError
-from spinal.progress import Progress
 
 DURATION = re.compile(r"^(\d+(?:\.\d+)?)(s|m|h)?$")
 SECONDS = {"s": 1, "m": 60, "h": 3600, None: 1}
@@ -32,12 +31,11 @@ def parse_duration(text: str) -> float:
 
 @contextmanager
 def watched(label: str) -> Any:
-    """A callback for :meth:`Client.wait` that draws the audit's progress."""
-    with bar(label) as show:
+    """A callback for :meth:`Client.wait` that shows where the audit stands."""
+    with Watch()(label) as show:
 
         def on_progress(audit: dict[str, Any]) -> None:
-            progress = audit["progress"]
-            show(Progress(progress["phase"], 0, 1, progress["fraction"]))
+            show(of_audit(audit))
 
         callback: Callable[[dict[str, Any]], None] = on_progress
         yield callback

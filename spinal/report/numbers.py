@@ -66,10 +66,17 @@ def share(value: float | None, ci: Sequence[float] | None = None) -> str:
 
     >>> share(0.804), share(0.004), share(-0.0001), share(1.0), share(0.5, (0.421, 0.57)), share(None)
     ('80%', '0.4%', '0%', '100%', '50% [42%, 57%]', '–')
+    >>> share(0.03, (0.027, 0.033))
+    '3% [2.7%, 3.3%]'
     """
     if value is None or not math.isfinite(value):
         return DASH
-    return _percent(value) + ("" if ci is None else f" [{_percent(ci[0])}, {_percent(ci[1])}]")
+    if ci is None:
+        return _percent(value)
+    ends = (_percent(ci[0]), _percent(ci[1]))
+    if ends[0] == ends[1] and ci[0] != ci[1]:
+        ends = (f"{_written(100.0 * ci[0], 1)}%", f"{_written(100.0 * ci[1], 1)}%")
+    return f"{_percent(value)} [{', '.join(ends)}]"
 
 
 def percentile(value: float | None) -> str:

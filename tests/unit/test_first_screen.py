@@ -150,7 +150,7 @@ def test_gauges_are_full_at_the_limit_and_empty_without_a_change() -> None:
     # ln 48 nats against a limit of 1.
     assert worse.reached == pytest.approx(np.log(48))
     assert worse.watch == pytest.approx(0.3)
-    assert worse.value == "+3.87 [3.5, 4.2] nats a token"
+    assert (worse.number, worse.unit) == ("+3.87 [3.5, 4.2]", "nats a token")
     assert all(0.0 < gauge.watch <= 1.0 for gauge in found.values())
 
 

@@ -27,7 +27,6 @@ from spinal.report import render
 from spinal.report.content import headline, reasons, sections
 from spinal.report.content.works import drawn_differently, one_in
 from spinal.report.formats.terminal import print_document
-from spinal.report.svg import _round_values
 from tests.support.contents import DEPTH, account, content, parts, setting
 from tests.support.fabricated import changed_pair, identical_pair, trace
 

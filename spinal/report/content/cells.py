@@ -16,16 +16,11 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
     narrow: tuple[int, ...] = ()
-    """Columns that stay where there is no room for all."""
-
-    def narrowed(self) -> "Table":
-        """The table with the columns that matter most."""
-        if not self.narrow:
-            return self
-        cells = tuple(tuple(row[i] for i in self.narrow) for row in self.rows)
-        left = ", ".join(name for i, name in enumerate(self.header) if i not in self.narrow)
-        note = f"{self.note} Left out at this width: {left}.".strip()
-        return Table(self.title, tuple(self.header[i] for i in self.narrow), cells, note)
+    """Columns that stay where there is no room for all, the ones that matter most first."""
+    weight: tuple[float, ...] = ()
+    """How much each row tells: where there are many, the ones that tell least may be folded into one."""
+    told_before: bool = False
+    """Whether the first screen of a report shows as much, so that a short one leaves the table out."""
 
 
 def interval(ci: tuple[float, float] | None, digits: int = 3) -> str:

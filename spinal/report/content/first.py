@@ -1,11 +1,12 @@
 """What a reader gets in half a minute: the verdict with its reason, and where the change sits."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from spinal.analysis.human_terms import unit_in_words
-from spinal.documents.comparison import Comparison, Outcome, RuleOutcome
+from spinal.documents.comparison import Comparison, Outcome, RuleOutcome, Statement, Verdict
 from spinal.report.content.cells import DASH, Table, interval, number
-from spinal.report.content.lead import PLACES, reasons, sentence, sentences, sentences_about
+from spinal.report.content.lead import PLACES, reasons, reasons_of, sentence, sentences
 
 READ_OUTS = ("margin", "kl", "refusal")
 """What the sentences on accounts are about."""
@@ -29,14 +30,14 @@ class First:
 def first_screen(result: Comparison) -> First:
     why = reasons(result)
     verdict = result.verdict
-    return First(verdict.outcome, verdict.policy, why[0] if why else "", why[1:], place(result))
+    return First(verdict.outcome, verdict.policy, why[0] if why else "", why[1:], place(sentences(result)))
 
 
-def place(result: Comparison) -> tuple[str, ...]:
+def place(said_of_it: Sequence[Statement]) -> tuple[str, ...]:
     """The sentence on each question that places something, else the first one on it."""
     chosen = []
     for about in (("weights", "settings"), ("block_swap",), READ_OUTS):
-        said = sentences_about(result, *about)
+        said = [one for one in said_of_it if one.about in about]
         placed = [one for one in said if one.kind in PLACES]
         chosen += (placed or list(said))[:1]
     return tuple(one.text for one in chosen)
@@ -44,7 +45,11 @@ def place(result: Comparison) -> tuple[str, ...]:
 
 def deciding(result: Comparison) -> RuleOutcome | None:
     """The rule that made the outcome; None where nothing was found."""
-    verdict = result.verdict
+    return decided_by(result.verdict)
+
+
+def decided_by(verdict: Verdict) -> RuleOutcome | None:
+    """The same of a verdict alone."""
     named = next((rule for rule in verdict.rules if rule.rule == verdict.decided_by), None)
     if named is not None or verdict.outcome == "pass":
         return named
@@ -63,6 +68,20 @@ def limit_of(rule: RuleOutcome) -> str:
     if rule.limit is None:
         return DASH
     return f"{number(rule.limit)} or {'less' if rule.bad == 'below' else 'more'}"
+
+
+def in_a_few_lines(verdict: Verdict, said: Sequence[Statement]) -> tuple[str, ...]:
+    """What a log of a pipeline needs: verdict and reason, the rule that decided with value and limit, and where the
+    change sits by the sentences ``said``."""
+    why = reasons_of(verdict, said)
+    lines = [f"{verdict.outcome.upper()}: {why[0] if why else ''}".rstrip(": ")]
+    rule = decided_by(verdict)
+    if rule is not None:
+        value = "" if rule.value is None else f" {value_of(rule)}, bad at {limit_of(rule)}"
+        asked = f": {question(rule)}{value}" if rule.asks or value else ""
+        lines.append(f"Decided by rule {rule.rule} of {verdict.policy}{asked}")
+    where = place(said)
+    return (*lines, *((f"Where: {' '.join(where)}",) if where else ()))
 
 
 def findings(result: Comparison) -> tuple[RuleOutcome, ...]:

@@ -35,6 +35,9 @@ class Gauge:
     name: str
     value: str
     """With its interval and unit."""
+    number: str
+    """The same without its unit."""
+    unit: str
     limit: str
     level: str
     reached: float | None
@@ -86,6 +89,7 @@ def _gauge(name: str, signal: DamageSignal, asked: float | None = None) -> Gauge
     watch, damaged = signal.watch or 0.0, signal.damaged or 0.0
     what = NAMES.get(name, name.replace("_", " ")) + (f" ({signal.of})" if signal.of else "")
     level = LEVELS[signal.level] if signal.level else f"not measured: {(signal.reason or '').replace('_', ' ')}"
+    unit = unit_in_words(signal.unit)
     side = "more" if damaged >= neutral else "less"
 
     def reached(at: float) -> float:
@@ -93,7 +97,9 @@ def _gauge(name: str, signal: DamageSignal, asked: float | None = None) -> Gauge
 
     return Gauge(
         name=what,
-        value=_value(name, signal),
+        value=f"{_number(name, signal)} {unit}" if signal.value is not None else DASH,
+        number=_number(name, signal),
+        unit=unit,
         limit=f"{number(damaged)} or {side}",
         level=level,
         reached=None if signal.value is None else reached(signal.value),
@@ -104,12 +110,12 @@ def _gauge(name: str, signal: DamageSignal, asked: float | None = None) -> Gauge
     )
 
 
-def _value(name: str, signal: DamageSignal) -> str:
+def _number(name: str, signal: DamageSignal) -> str:
     if signal.value is None:
         return DASH
     # A length is no change, whatever its name.
     written = signed if "_change" in name and name != "hidden_change" else number
-    return f"{written(signal.value)} {interval(signal.ci)}".strip() + f" {unit_in_words(signal.unit)}"
+    return f"{written(signal.value)} {interval(signal.ci)}".strip()
 
 
 def _reached(value: float, neutral: float, damaged: float, *, ratio: bool) -> float:

@@ -1,7 +1,9 @@
 """What a reader sees first: the reason of the verdict, and where the change sits."""
 
+from collections.abc import Sequence
+
 from spinal.analysis.human_terms import UNITS
-from spinal.documents.comparison import Comparison, Statement
+from spinal.documents.comparison import Comparison, Statement, Verdict
 from spinal.documents.trace import Trace
 
 PLACES = ("outlier", "band", "spread")
@@ -29,10 +31,15 @@ def sentences_about(result: Comparison, *about: str) -> tuple[Statement, ...]:
 
 def reasons(result: Comparison) -> tuple[str, ...]:
     """Why the verdict is what it is, each as a sentence; where the change sits is said beside it."""
-    given = result.verdict.reasons
-    if result.verdict.policy == TOLD_ITS_PLACE_LAST:
+    return reasons_of(result.verdict, sentences(result))
+
+
+def reasons_of(verdict: Verdict, said: Sequence[Statement]) -> tuple[str, ...]:
+    """The same of a verdict beside which ``said`` tell where the change sits."""
+    given = verdict.reasons
+    if verdict.policy == TOLD_ITS_PLACE_LAST:
         given = given[:-1]
-    placed = {one.text for one in sentences(result)}
+    placed = {one.text for one in said}
     return tuple(sentence(reason) for reason in given if reason not in placed)
 
 

@@ -1,5 +1,7 @@
 """Where the change sits: accounts over places, profiles over blocks, settings."""
 
+import math
+
 from spinal.documents.account import READ_OUTS, Account, PlacePart
 from spinal.documents.base import Estimate
 from spinal.documents.comparison import Comparison
@@ -69,7 +71,8 @@ def _account_table(result: Comparison, account: Account) -> Table:
         tuple(header),
         tuple(rows),
         _account_note(result, account),
-        narrow=(0, 1, 2),
+        narrow=(0, 2, 1),
+        weight=(*(abs(part.phi.value or 0.0) for part in account.places), math.inf, math.inf),
     )
 
 

@@ -57,6 +57,7 @@ def layers_table(result: Comparison) -> Table:
         "Candidate minus reference, positions 'all', 95% intervals over prompts. * stands after correction over "
         "layers.",
         narrow=(0, 1, 3, 4),
+        weight=tuple(layer.block_swap.value or 0.0 for layer in result.layers),
     )
 
 

@@ -19,6 +19,7 @@ def damage_table(result: Comparison) -> Table:
         tuple(rows),
         result.damage.calibration,
         narrow=(0, 1, 6, 7),
+        told_before=True,
     )
 
 
@@ -79,6 +80,7 @@ def rules_table(result: Comparison) -> Table:
         ("question", "outcome", "value", "bad at", "why"),
         tuple(rows),
         narrow=(0, 1, 2, 3),
+        told_before=True,
     )
 
 

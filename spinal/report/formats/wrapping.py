@@ -4,8 +4,8 @@ import re
 
 from rich.cells import cell_len, chop_cells
 
-PIECE = re.compile(r"(?:[+-]?[\d.]+(?:e[+-]?\d+)?%?[*]? )?\[[^\[\]]{1,60}\](?: \*)?\S*|\S+")
-"""A word, or a value with its interval."""
+PIECE = re.compile(r"(?:[-+−]?[\d.]+(?:e[+-]?\d+)?%?[*]? )?\[[^\[\]]{1,60}\](?: \*)?\S*|[-+−]?[\d.]+ × 10\S+|\S+")
+"""A word, a value with its interval, or a power of ten."""
 
 
 def wrapped(text: str, width: int, indent: str = "", hanging: str | None = None) -> list[str]:
