@@ -13,8 +13,11 @@ from markupsafe import Markup, escape
 from spinal.report.page.tables import shown
 from spinal.text import visible
 
-INTERVAL = re.compile(r"(?<=[\d%]) (?=\[)|(?<=[\d%],) (?=[−-]?\d)|(?<=\d) (?=× 10)|(?<=×) (?=10)")
-"""Spaces inside a value with its interval."""
+INTERVAL = re.compile(r"\[[−+\d., %×⁻⁰¹²³⁴-⁹-]+\]|\d × 10")
+"""What is never broken, not even where a cell may be."""
+BEFORE = re.compile(r"(?<=[\d%]) (?=\[)")
+"""Between a value and its interval."""
+SPACE = "\u00a0"
 PLAIN = (
     ("The damage panel is quiet.", "No sign of damage: all that was measured is within its limits."),
     ("||r_D||", "the last hidden state's length"),
@@ -36,6 +39,7 @@ def environment() -> Environment:
     )
     made.filters["plain"] = plain
     made.filters["shown"] = shown
+    made.filters["cell"] = cell
     return made
 
 
@@ -67,8 +71,14 @@ def _digest(name: str) -> str:
     return f"'sha256-{base64.b64encode(whole).decode()}'"
 
 
+def cell(text: str) -> Markup:
+    """Of a table, which paper may break between a value and its interval and nowhere else."""
+    safe = str(escape(visible(text)))
+    return Markup(INTERVAL.sub(lambda found: found[0].replace(" ", SPACE), safe))  # noqa: S704  escaped above
+
+
 def _finalize(value: object) -> object:
     """Names come from outside: whatever a reader would not see is written out; numbers stay on one line."""
     if isinstance(value, str) and not isinstance(value, Markup):
-        return Markup(INTERVAL.sub("\u00a0", str(escape(visible(value)))))  # noqa: S704  escaped on this line
+        return Markup(BEFORE.sub(SPACE, str(cell(value))))  # noqa: S704  escaped there
     return value
