@@ -1,4 +1,5 @@
-"""Set up and run everything: ``python3 dev.py demo|serve|test|check|fmt|bench|screenshots|mutants``. Standard library only.
+"""Set up and run everything: ``python3 dev.py demo|serve|test|check|fmt|bench|screenshots|mutants``. Standard library
+only.
 
 The first command makes ``.venv`` from ``pyproject.toml`` and ``constraints.txt``; later ones reuse it until one of
 those files changes. Nothing outside the checkout is written, apart from temporary folders.

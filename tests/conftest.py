@@ -60,7 +60,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fast", action="store_true", help="without servers, models and long simulations")
-    parser.addoption("--all", action="store_true", help="fail, and do not skip, where a program that tests need is missing")
+    parser.addoption(
+        "--all", action="store_true", help="fail, not skip, where a program that tests need is missing"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -169,12 +169,13 @@ def test_without_script_nothing_is_missing(open_page: Callable[..., Opened]) -> 
         for opened in (with_script, bare)
         if opened.page.locator("main").count()
     ]
-    hint = "".join("Point at a block, or move the handle, to read it".split())
+    hint = "".join(["Point", "at", "a", "block,", "or", "move", "the", "handle,", "to", "read", "it"])
     assert texts[0].replace(hint, "") == texts[1]
     assert not bare.page.get_by_label("Block to read").first.is_visible(), "no handle that moves nothing"
-    assert "alpha" in str(bare.page.locator(".over title").nth(3).text_content()).lower() or bare.page.locator(
-        ".over title"
-    ).nth(3).text_content()
+    assert (
+        "alpha" in str(bare.page.locator(".over title").nth(3).text_content()).lower()
+        or bare.page.locator(".over title").nth(3).text_content()
+    )
 
 
 def test_names_from_outside_run_nothing(open_page: Callable[..., Opened], tmp_path: Any) -> None:

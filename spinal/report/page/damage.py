@@ -3,9 +3,9 @@
 import math
 from dataclasses import dataclass
 
+from spinal.analysis.human_terms import unit_in_words
 from spinal.documents.comparison import Comparison, DamageSignal
 from spinal.report.content.cells import interval, number
-from spinal.analysis.human_terms import unit_in_words
 from spinal.report.content.gauges import NAMES, Gauge, gauges
 
 LEAST, MOST = -0.35, 1.4

@@ -112,7 +112,7 @@ def _computes(result: Comparison, axis: Axis) -> Row | None:
         return None
     return bars(
         "Computes something else",
-        "relative to a block's own update",
+        "of a block's own update",
         "Block swap: how differently a block answers the same input",
         axis,
         found,
@@ -123,7 +123,7 @@ def _same(result: Comparison, axis: Axis) -> Row | None:
     same = depth_of(result).same
     if not same:
         return None
-    return cells("Bit-identical", "Blocks that hold the same tensors on both sides are outlined", axis, same)
+    return cells("Tensors", "Blocks that hold the same bits on both sides are outlined", axis, same)
 
 
 def _own_curves(result: Comparison, axis: Axis) -> tuple[Row | None, ...]:
@@ -165,8 +165,7 @@ def _left_out(lines: list[Line], result: Comparison, member: str, first: int, re
     values = [
         f"{line.label} {number(found[1])}"
         for line in reversed(lines)
-        if first == SATURATED
-        and (found := getattr(getattr(result.curves[line.style], read), member))[1] is not None  # type: ignore[index]
+        if first == SATURATED and (found := getattr(getattr(result.curves[line.style], read), member))[1] is not None  # type: ignore[index]
     ]
     return f"The saturated first step, 0 to 1, is left out of the scale: {', '.join(values)}." if values else ""
 

@@ -3,7 +3,7 @@
 from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace
 from spinal.report.content import reasons, sections, title
-from spinal.report.content.first import deciding, first_screen, limit_of, uncovered, value_of
+from spinal.report.content.first import deciding, first_screen, limit_of, uncovered
 from spinal.report.content.works import MOST_PROMPTS, rules_summary
 from spinal.report.numbers import number
 from spinal.report.page.damage import drawn, ends, nearest, unmeasured, without_limit
@@ -20,13 +20,17 @@ def render_page(document: Trace | Comparison) -> str:
         name, found = "trace.html.j2", _of_trace(document)
     else:
         name, found = "comparison.html.j2", _of_comparison(document)
-    page = environment().get_template(name).render(
-        document=document,
-        title=title(document),
-        content_policy=content_policy(),
-        style=text_of("report.css"),
-        script=text_of("report.js"),
-        **found,
+    page = (
+        environment()
+        .get_template(name)
+        .render(
+            document=document,
+            title=title(document),
+            content_policy=content_policy(),
+            style=text_of("report.css"),
+            script=text_of("report.js"),
+            **found,
+        )
     )
     return page.rstrip() + "\n"
 
@@ -42,7 +46,6 @@ def _of_comparison(result: Comparison) -> dict[str, object]:
         "first": first,
         "sign": SIGNS[first.outcome],
         "decided": decided,
-        "decided_value": None if decided is None or decided.value is None else value_of(decided),
         "decided_limit": None if decided is None or decided.limit is None else limit_of(decided),
         "nearest": nearest(result) if first.outcome == "pass" else None,
         "findings": findings if first.outcome != "pass" else findings[1:],
