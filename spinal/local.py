@@ -161,48 +161,39 @@ def compare(
     """Compare a candidate with its reference in this process: differences are candidate minus reference.
 
     Each side is a checkpoint, which is traced, or a trace, as a document or a file. Traces alone give every difference
-    that they and their captures hold, with its interval; what needs the weights of both sides (block swap, weight
-    change, function gap, the damage panel's structural signals) is then null with reason ``checkpoint_not_at_hand``,
-    and the verdict is ``inconclusive``. The capture of a trace must still be in the cache of this machine: a difference
-    without an interval is not given. Prompts have to become the same token ids on all sides.
+    that they and their captures hold, with its interval; what needs the weights of both sides (block swap, function
+    gap, structural signals) is then null with reason ``checkpoint_not_at_hand``, and the verdict ``inconclusive``. The
+    capture of a trace must still be in the cache here. Prompts have to become the same token ids on all sides.
 
     Parameters
     ----------
     reference, candidate : str, path-like or Trace
         Folder of a checkpoint, file of a ``spinal.trace/1`` document, or such a document.
     prompts : str, path-like, sequence of str or PromptSet, optional
-        As for :func:`trace`. By default ``"hh-harmless-512"`` or, where a side is a trace, the built-in set that it
-        was measured on.
+        As for :func:`trace`. By default ``"hh-harmless-512"`` or, where a side is a trace, the built-in set of that.
     control : str, path-like or Trace, optional
         What the candidate is contrasted with, for example its twin that was fine-tuned without preferences.
-    policy : Policy, str, path-like or mapping, optional
-        The rules of the verdict, as for :func:`spinal.judge`; ``"spinal-default/2"`` where absent.
-    former : Comparison, str or path-like, optional
-        What rules on ``former.`` values are read against.
+    policy, former
+        The rules of the verdict, and what they read ``former.`` values against, as for :func:`spinal.judge`.
     base, tokenizer, device, threads, stream, cache
         As for :func:`trace`, for every side that is not a trace.
     **knobs
         Fields of :class:`spinal.profile.MeasurementProfile`, those of comparisons included, for example
-        ``swap_prompts=64``, ``stitch_prompts=0`` (no accounts) or ``name="spinal/1"``. Where a side is a trace, knobs
-        of the measurement are those it was measured with.
+        ``swap_prompts=64``, ``stitch_prompts=0`` (no accounts). Where a side is a trace, its own for the measurement.
 
     Returns
     -------
     Comparison
-        Every difference layer by layer with 95% intervals over prompts; what carries the change, part by part
-        (``accounts``; of the margin, too, with preference pairs), beside what computes something else
-        (``localization``), both in words (``statements``); damage, controls, a verdict. See ``docs/method.md``.
+        Every difference layer by layer with 95% intervals over prompts; what carries the change (``accounts``) beside
+        what computes something else (``localization``), in words (``statements``); damage, controls, a verdict. See
+        ``docs/method.md``.
 
     Raises
     ------
-    CaptureMissing
-        The capture of a trace is not in the cache of this machine.
-    FingerprintMismatch, TracesNotComparable, PairMismatch, TokenizerMismatch
-        The sides do not belong together.
-    DocumentInvalid
-        The policy is not understood, before anything is measured.
-    UsageError, ProfileInvalid, SpinalError
-        As for :func:`trace`.
+    CaptureMissing, FingerprintMismatch, TracesNotComparable, PairMismatch, TokenizerMismatch
+        The capture of a trace is not in the cache here; or the sides do not belong together.
+    DocumentInvalid, UsageError, ProfileInvalid, SpinalError
+        As for :func:`spinal.judge`, before anything is measured, and :func:`trace`.
 
     Examples
     --------
@@ -223,10 +214,8 @@ def compare(
     >>> apart.layers[24].block_swap.reason, apart.verdict.outcome
     ('checkpoint_not_at_hand', 'inconclusive')
     """
-    asked = find_policy(policy)
-    before = None if former is None else find_comparison(former)
-    machine = Machine(device=device, threads=threads, stream=stream, cache=cache)
-    places = Places(base, tokenizer)
+    asked, before = find_policy(policy), None if former is None else find_comparison(former)
+    machine, places = Machine(device, threads, stream, cache), Places(base, tokenizer)
     found = compare_here(reference, candidate, prompts, knobs, machine, control=control, places=places)
     return found if asked is None else judged(found, asked, former=before)
 

@@ -15,6 +15,8 @@ import spinal.documents.comparison
 import spinal.documents.schemas
 import spinal.documents.trace
 import spinal.local
+import spinal.policy.judge
+import spinal.policy.values
 from spinal.analysis.diff import diff_traces
 from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace
@@ -139,7 +141,7 @@ def test_two_stored_traces_are_compared_without_checkpoints_and_without_torch(
     documents: tuple[str, str], prompts: str
 ) -> None:
     done = command_without((*ENGINE, *SERVICE), "compare", *documents, "--json")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 5, done.stderr
     found = Comparison.model_validate_json(done.stdout)
     whole = Comparison.model_validate_json(
         command("compare", SFT, DPO, "--prompts", prompts, "--json", *QUICK, "--swap-prompts", "8").stdout
@@ -258,8 +260,12 @@ def test_a_diff_is_read_and_has_no_report(documents: tuple[str, str], tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "module", [spinal, spinal.local, spinal.documents.trace, spinal.documents.comparison, spinal.documents.schemas]
-)
+    "module",
+    [
+        spinal, spinal.local, spinal.documents.trace, spinal.documents.comparison, spinal.documents.schemas,
+        spinal.policy.judge, spinal.policy.values,
+    ],
+)  # fmt: skip
 def test_examples_run_as_they_stand(module: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     runner = doctest.DocTestRunner()

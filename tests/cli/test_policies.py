@@ -1,4 +1,4 @@
-"""Policies on the command line: one file turns a pass into exit 1, and what cannot be one is refused before any work."""
+"""Policies on the command line: a file turns a pass into exit 1, and what cannot be one is refused first."""
 
 import json
 from pathlib import Path

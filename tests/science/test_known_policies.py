@@ -1,4 +1,4 @@
-"""What the default policy says of the checkpoints with a known history is what ``docs/policies.md`` says that it does."""
+"""The default policy says of checkpoints with a known history what ``docs/policies.md`` says that it does."""
 
 import re
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import pytest
 from spinal.documents.comparison import Comparison
 from spinal.policy.decide import judged
 from tests.conftest import ROOT
-from tests.unit.policy.test_page import PAGE, example
+from tests.unit.policy.test_page import PAGE
 
 ROWS = re.findall(r"^\| `([^`]+)` \| [^|]+ \| (pass|warn|fail|inconclusive) \| `?([^`|]*?)`? ?\|$", PAGE, re.MULTILINE)
 

@@ -12,6 +12,7 @@ import spinal
 from spinal.analysis.diff import diff_traces
 from spinal.documents.schemas import SCHEMAS, load
 from spinal.errors import DocumentInvalid, UsageError
+from spinal.policy.shipped import default_policy
 from spinal.profile import CompareKnobs, MeasurementProfile, TraceKnobs
 from tests.conftest import ROOT
 from tests.support.fabricated import changed_pair
@@ -27,7 +28,7 @@ def test_importing_the_package_brings_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]", done.stderr
 
 
-@pytest.mark.parametrize("name", ["trace", "compare", "load", "Client"])
+@pytest.mark.parametrize("name", ["trace", "compare", "judge", "load", "Client"])
 def test_asking_for_a_name_brings_neither_torch_nor_the_service(name: str) -> None:
     heavy = ("torch", "transformers", "fastapi", "sqlalchemy", "celery", "pandas")
     done = run(f"import spinal, sys; spinal.{name}; print(sorted(set({heavy!r}) & set(sys.modules)))")
@@ -57,7 +58,7 @@ def test_knobs_as_keywords_are_the_fields_of_the_profile() -> None:
 
 def test_every_document_is_read_back_by_the_schema_it_names(tmp_path: Path) -> None:
     pair = changed_pair()
-    made = [pair.reference, pair.compare(), diff_traces(pair.reference, pair.candidate)]
+    made = [pair.reference, pair.compare(), diff_traces(pair.reference, pair.candidate), default_policy()]
     assert [type(one) for one in made] == list(SCHEMAS.values())
     for one in made:
         path = tmp_path / "document.json"

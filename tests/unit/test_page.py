@@ -195,7 +195,7 @@ def test_every_rule_is_told_with_value_limit_and_waiver(failed: Comparison) -> N
     page = render(failed.model_copy(update={"verdict": verdict}), "html").replace("\u00a0", " ")
     for expected in (
         "do its answers end?", "waived until 2027-01-31", "known &lt;tokenizer&gt; fault", "−0.9 [−1, −0.8] of answers",
-        "−0.5 or less", "1 rules: 1 waived", "No rule found anything.",
+        "−0.5 or less", "1 rule: 1 waived", "No rule found anything.",
     ):  # fmt: skip
         assert expected in page, expected
 

@@ -28,8 +28,9 @@ def made() -> Comparison:
 def measured(value: float | None, ci: tuple[float, float] | None = None, *, se: float | None = None) -> Comparison:
     """A comparison of which the whole change of KL is that."""
     nothing = Estimate(value=None, reason="r")
+    total = Estimate(value=value, ci=ci, se=se, reason="not_measured" if value is None else None)
     account = Account(
-        read_out="kl", prompts=16, total=Estimate(value=value, ci=ci, se=se, reason="not_measured" if value is None else None),
+        read_out="kl", prompts=16, total=total,
         floor=None, places=(), localization=None, blocks_terminal_share=nothing,
     )  # fmt: skip
     return made().model_copy(update={"accounts": {"kl": account}})
@@ -103,9 +104,7 @@ def test_what_decides(
 
 def test_a_finding_is_said_with_its_value_interval_and_limit() -> None:
     verdict, rule = judged(measured(1.5, SURE), asks="does it drift?")
-    assert verdict.reasons[0] == (
-        "accounts.kl.total, KL(reference || candidate): 1.5 nats [1.2, 1.8], limit 1.0"
-    )
+    assert verdict.reasons[0] == ("accounts.kl.total, KL(reference || candidate): 1.5 nats [1.2, 1.8], limit 1.0")
     assert (rule.asks, rule.limit) == ("does it drift?", 1.0)
     verdict, rule = judged(measured(0.6, (0.4, 0.8)), watch=0.5)
     assert verdict.reasons[0].endswith("0.6 nats [0.4, 0.8], worth a look from 0.5, limit 1.0")
@@ -125,12 +124,14 @@ LEVELS = st.floats(0.0, 10.0)
 
 
 @given(value=LEVELS, worse=LEVELS, low=LEVELS, high=LEVELS, bad=st.sampled_from(("above", "below")))
-def test_a_worse_value_never_has_a_better_verdict(value: float, worse: float, low: float, high: float, bad: str) -> None:
+def test_a_worse_value_never_has_a_better_verdict(
+    value: float, worse: float, low: float, high: float, bad: str
+) -> None:
     """The value and both ends moved to the bad side together."""
     order = ("pass", "warn", "fail")
     low, high = min(low, value), max(high, value)
     shift = worse if bad == "above" else -worse
-    members = {"bad": bad, "limit": 5.0, "watch": 4.0 if bad == "above" else 6.0}
+    members: dict[str, Any] = {"bad": bad, "limit": 5.0, "watch": 4.0 if bad == "above" else 6.0}
     now, _ = judged(measured(value, (low, high)), **members)
     then, _ = judged(measured(value + shift, (low + shift, high + shift)), **members)
     assert order.index(then.outcome) >= order.index(now.outcome)
@@ -197,7 +198,7 @@ def test_a_former_that_no_rule_reads_is_not_named() -> None:
 
 def test_what_cannot_be_compared_with_the_former_is_inconclusive_and_says_why() -> None:
     now = measured(2.0, (1.9, 2.1))
-    other = {
+    other: dict[str, dict[str, Any]] = {
         "another reference": {"reference": now.reference.model_copy(update={"weights_digest": sha("x")})},
         "another profile": {"fingerprint": sha("x")},
         "other prompts or by another engine": {"reference": now.reference.model_copy(update={"digest": sha("x")})},
@@ -229,7 +230,9 @@ def test_a_waived_finding_is_told_with_what_it_would_have_been_and_does_not_coun
     assert (rule.waived.would_be, rule.waived.expires.isoformat()) == (severity, until)
     assert rule.reasons, "what it found is kept"
     assert verdict.reasons[0] == ONLY_WAIVED
-    assert any(f"waived until {until} (known since the last release), else {severity}" in each for each in verdict.reasons)
+    assert any(
+        f"waived until {until} (known since the last release), else {severity}" in each for each in verdict.reasons
+    )
 
 
 def test_an_inconclusive_answer_can_be_waived() -> None:
@@ -273,7 +276,9 @@ def test_a_waiver_of_the_default_holds_against_the_panel_as_well() -> None:
 
     members = default_policy().spelled_out() | {"name": "acme/1"}
     nll = made().damage.signals["nll_change"].model_copy(update={"value": 2.0, "ci": (2.0, 2.0), "level": "damaged"})
-    damage = made().damage.model_copy(update={"level": "damaged", "signals": made().damage.signals | {"nll_change": nll}})
+    damage = made().damage.model_copy(
+        update={"level": "damaged", "signals": made().damage.signals | {"nll_change": nll}}
+    )
     broken = made().model_copy(update={"damage": damage})
     assert decide(broken, make_policy(members, "p"), today=TODAY).outcome == "fail"
     members["rules"][0]["waiver"] = {"reason": "known", "expires": "2030-01-01"}

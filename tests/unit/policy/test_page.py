@@ -31,7 +31,9 @@ def test_the_policy_of_the_page_judges_a_comparison_with_every_kind_of_rule() ->
 
 
 def test_the_page_lists_every_value_with_its_meaning_and_unit() -> None:
-    listed = re.findall(r"^\| `([^`]+)` \| (.+) \| (.*) \|$", PAGE.partition("## Values")[2].partition("\n## ")[0], re.MULTILINE)
+    listed = re.findall(
+        r"^\| `([^`]+)` \| (.+) \| (.*) \|$", PAGE.partition("## Values")[2].partition("\n## ")[0], re.MULTILINE
+    )
     known = [(each.path, each.means, each.unit) for each in known_values()]
     assert [tuple(cell.replace("\\|", "|") for cell in row) for row in listed] == known
 

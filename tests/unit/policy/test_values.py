@@ -44,7 +44,7 @@ def full() -> Comparison:
     parts = tuple(part.model_copy(update={"place": place}) for place in EXAMPLES["<place>"])
     accounts = {
         name: Account(
-            read_out=name, prompts=8, total=NUMBER, floor=None, places=parts, localization=None,  # type: ignore[arg-type]
+            read_out=name, prompts=8, total=NUMBER, floor=None, places=parts, localization=None,
             blocks_terminal_share=NUMBER,
         )
         for name in READ_OUTS
