@@ -19,8 +19,9 @@ from spinal.report.content.first import in_a_few_lines
 from spinal.report.content.lead import sentences
 from spinal.report.content.origin import about_trace
 from spinal.report.formats import FORMATS, Format, format_of
+from spinal.report.formats.plain import in_encoding
 from spinal.report.formats.terminal import print_document
-from spinal.text import visible, visible_json
+from spinal.text import visible_json
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,8 @@ def report_error(error: SpinalError, *, as_json: bool) -> ExitCode:
 
 def say(line: str, *, to_stdout: bool = False) -> None:
     """Write one line, which the terminal shows as it is: names and messages come from files and servers."""
-    (sys.stdout if to_stdout else sys.stderr).write(visible(line) + "\n")
+    stream = sys.stdout if to_stdout else sys.stderr
+    stream.write(in_encoding(line, stream.encoding or "utf-8") + "\n")
 
 
 def say_json(value: Any, *, to_stderr: bool = False) -> None:

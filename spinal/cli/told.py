@@ -25,7 +25,7 @@ def _verdict(client: Client, audit: Mapping[str, Any]) -> tuple[str, ...]:
         scores = client.scores(audit["id"])
         said = [_part(Statement, one) for one in scores.get("statements", ())]
         return in_a_few_lines(_verdict_of(scores["verdict"]), said)
-    except (SpinalError, ValueError, KeyError, TypeError):
+    except (SpinalError, ValueError, KeyError, TypeError, AttributeError):
         # A verdict is not withheld since a detail cannot be had, or reads differently in another release.
         why = audit["verdict_reasons"]
         return (f"{audit['verdict'].upper()}: {why[0] if why else ''}".rstrip(": "),)

@@ -1,5 +1,6 @@
 """Numbers and tables as plain text, however they are drawn."""
 
+import math
 from dataclasses import dataclass
 
 from spinal.documents.base import Estimate
@@ -7,6 +8,10 @@ from spinal.report import numbers
 from spinal.report.numbers import DASH, number
 
 __all__ = ["DASH", "Table", "estimate", "interval", "number"]
+
+
+ROUNDING = 1e-6
+"""Ends of an interval that differ by less of their size are one number."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +29,10 @@ class Table:
 
 
 def interval(ci: tuple[float, float] | None, digits: int = 3) -> str:
-    """Both ends in brackets; empty where there are none, or where they are one number and say nothing."""
-    return "" if ci is None or ci[0] == ci[1] else numbers.interval(*ci, digits)
+    """Both ends in brackets; empty where there are none, or where they are one number but for rounding."""
+    if ci is None or math.isclose(*ci, rel_tol=ROUNDING, abs_tol=0.0):
+        return ""
+    return numbers.interval(*ci, digits)
 
 
 def estimate(found: Estimate, digits: int = 3) -> str:

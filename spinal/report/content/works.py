@@ -42,11 +42,9 @@ def terms_table(result: Comparison) -> Table:
     rows = []
     nll = result.damage.signals.get("nll_change")
     if nll is not None and nll.value is not None:
-        ratio = perplexity_ratio(nll.value)
-        ends = (
-            "" if nll.ci is None else f" [{number(perplexity_ratio(nll.ci[0]))}, {number(perplexity_ratio(nll.ci[1]))}]"
-        )
-        rows.append(("perplexity of the same text, candidate over reference", f"{number(ratio)} times{ends}"))
+        ratios = None if nll.ci is None else (perplexity_ratio(nll.ci[0]), perplexity_ratio(nll.ci[1]))
+        told = f"{number(perplexity_ratio(nll.value))} times {interval(ratios)}".strip()
+        rows.append(("perplexity of the same text, candidate over reference", told))
     gap = result.layers[-1].function_gap.all
     if gap.value is not None:
         least, most = drawn_differently(gap.value)

@@ -110,13 +110,14 @@ def _folded(table: Table) -> list[tuple[str, ...] | str]:
         if weight < least or weight == 0.0:
             run.append(row)
             continue
-        shown += _run(run)
+        shown += _run(run, table.header[0])
         run = []
         shown.append(row)
-    return shown + _run(run)
+    return shown + _run(run, table.header[0])
 
 
-def _run(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...] | str]:
+def _run(rows: Sequence[tuple[str, ...]], of: str) -> list[tuple[str, ...] | str]:
     if len(rows) < 3:
         return list(rows)
-    return [f"  ... {rows[0][0]} to {rows[-1][0]}: {len(rows)} quieter rows"]
+    first, last = (f"{of} {name}" if name.isdecimal() else name for name in (rows[0][0], rows[-1][0]))
+    return [f"  ... {first} to {last}: {len(rows)} quieter rows"]

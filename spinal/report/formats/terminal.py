@@ -1,6 +1,5 @@
 """Reports on a terminal: the verdict with its reason first, then where the change sits, then tables that fit."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,10 +15,9 @@ from spinal.report.content.gauges import LEVELS, Gauge, gauges
 from spinal.report.content.lead import sentence
 from spinal.report.content.origin import about_trace
 from spinal.report.formats.columns import drawn
+from spinal.report.formats.plain import can_show, in_encoding
 from spinal.report.formats.strip import BARS, strip
 from spinal.report.formats.wrapping import wrapped
-from spinal.report.numbers import SUPERSCRIPTS
-from spinal.text import visible
 
 COLOURS = {"pass": "green", "warn": "yellow", "fail": "red", "inconclusive": "magenta"}
 ROWS = {"carries": "cyan", "computes": "magenta"}
@@ -28,14 +26,6 @@ BAR = 14
 """Columns of a bar from no change to the limit."""
 LEAST = 30
 """Columns below which lines are wider than the terminal."""
-ASCII = str.maketrans({
-    "→": "->", "–": "-", "−": "-", "±": "+-", "×": "x", "≤": "<=", "≥": ">=", "…": "...",
-})  # fmt: skip
-"""What stands for characters of ours where only ASCII can be shown."""
-
-
-DIGITS = {code: chr(plain) for plain, code in SUPERSCRIPTS.items()}
-POWER = re.compile(r" × 10([⁻⁰¹²³⁴-⁹]+)")
 
 
 def print_document(document: Trace | Comparison, console: Console, *, brief: bool = False) -> None:
@@ -66,14 +56,11 @@ class _Page:
         self._console = console
         self.width = max(console.width, LEAST)
         self._encoding = console.encoding
-        self.plain = not _can_show(f"{BARS}·━", self._encoding)
+        self.plain = not can_show(f"{BARS}·━", self._encoding)
 
     def clean(self, text: str) -> str:
         """``text`` without what the terminal would obey, or cannot show."""
-        seen = visible(text)
-        if self.plain:
-            seen = POWER.sub(_power, seen).translate(ASCII)
-        return seen.encode(self._encoding, "backslashreplace").decode(self._encoding)
+        return in_encoding(text, self._encoding)
 
     def blank(self) -> None:
         self._console.print()
@@ -102,18 +89,6 @@ class _Page:
         lines = drawn(cleaned, self.width)
         for number, line in enumerate(lines):
             self.line(line, "dim" if number == 1 else "")
-
-
-def _power(found: re.Match[str]) -> str:
-    return f"e{found[1].translate(DIGITS)}"
-
-
-def _can_show(text: str, encoding: str) -> bool:
-    try:
-        text.encode(encoding)
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True
 
 
 def _verdict(page: _Page, result: Comparison) -> None:
@@ -194,7 +169,8 @@ def _found(page: _Page, result: Comparison) -> None:
             page.line(line)
         if rule.waived is not None:
             page.say(told(rule), indent="  ")
-        if rule.value is not None:
+        if rule.value is not None and not any("limit " in why for why in rule.reasons):
+            # Most reasons tell both.
             page.say(f"{value_of(rule)}; bad at {limit_of(rule)}", indent="  ")
         for why in rule.reasons:
             page.say(sentence(why), indent="  - ", hanging="    ")
