@@ -80,7 +80,7 @@ def test_paper_holds_everything(open_page: Callable[..., Opened], name: str, sch
 
     opened = open_page(name, color_scheme=scheme)
     folded = opened.page.locator("details table").count() if name in COMPARED else 0
-    opened.page.emulate_media(media="print", color_scheme=scheme)  # type: ignore[arg-type]  # one of the two
+    opened.page.emulate_media(media="print", color_scheme=scheme)
     # A sheet of A4 between its margins.
     opened.page.set_viewport_size({"width": 718, "height": 1000})
     shown = opened.page.evaluate(

@@ -90,7 +90,8 @@ def rules_summary(result: Comparison) -> str:
         outcome: sum(rule.outcome == outcome and rule.waived is None for rule in rules)
         for outcome in ("fail", "inconclusive", "warn", "pass")
     } | {"waived": waived}
-    return f"{len(rules)} rule{'' if len(rules) == 1 else 's'}: " + ", ".join(f"{n} {outcome}" for outcome, n in counted.items() if n)
+    told_each = ", ".join(f"{n} {outcome}" for outcome, n in counted.items() if n)
+    return f"{len(rules)} rule{'' if len(rules) == 1 else 's'}: {told_each}"
 
 
 def looked_table(result: Comparison) -> Table:
