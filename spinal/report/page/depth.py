@@ -19,7 +19,8 @@ SATURATED = 2
 a step can be."""
 NORMAL = 1.96
 """Standard errors that a 95% interval is wide on either side."""
-SIDES: tuple[Style, ...] = ("control", "reference", "candidate")
+Role = Literal["control", "reference", "candidate"]
+SIDES: tuple[Role, ...] = ("control", "reference", "candidate")
 """In the order in which they are drawn, the one that is judged on top."""
 Positions = Literal["all", "last"]
 
@@ -139,8 +140,8 @@ def _own_curves(result: Comparison, axis: Axis) -> tuple[Row | None, ...]:
 
 
 def _overlaid(result: Comparison, axis: Axis, member: str, name: str, unit: str, first: int) -> Row | None:
-    def curve(style: Style, positions: Positions) -> Curve | None:
-        side = result.curves.get(style)  # type: ignore[call-overload]  # the styles of sides are their roles
+    def curve(role: Role, positions: Positions) -> Curve | None:
+        side = result.curves.get(role)
         return None if side is None else getattr(side, positions)
 
     # Positions 'all' where they have values: 'last' has one row for each prompt, often too few for a fit.
@@ -148,25 +149,21 @@ def _overlaid(result: Comparison, axis: Axis, member: str, name: str, unit: str,
     one = curve("candidate", "all")
     if one is not None and all(value is None for value in getattr(one, member)):
         read = "last"
-    lines = []
-    for style in SIDES:
-        found = curve(style, read)
+    lines, left = [], []
+    for role in SIDES:
+        found = curve(role, read)
         if found is not None:
-            values, errors = getattr(found, member)[first:], getattr(found, f"{member}_se")[first:]
-            lines.append(Line(style, style, values, _halves(errors), first))
+            values, errors = getattr(found, member), getattr(found, f"{member}_se")
+            lines.append(Line(role, role, values[first:], _halves(errors[first:]), first))
+            left += [] if values[1] is None else [f"{role} {number(values[1])}"]
     says = f"Each side's own curve, positions '{read}'" + (
         "; bands: 95% interval" if any(half for line in lines for half in line.half) else ""
     )
-    return curves(name, unit, says, axis, lines, note=_left_out(lines, result, member, first, read))
+    return curves(name, unit, says, axis, lines, note=_left_out(left[::-1]) if first == SATURATED else "")
 
 
-def _left_out(lines: list[Line], result: Comparison, member: str, first: int, read: Positions) -> str:
+def _left_out(values: list[str]) -> str:
     """What the scale leaves out, with its values."""
-    values = [
-        f"{line.label} {number(found[1])}"
-        for line in reversed(lines)
-        if first == SATURATED and (found := getattr(getattr(result.curves[line.style], read), member))[1] is not None  # type: ignore[index]
-    ]
     return f"The saturated first step, 0 to 1, is left out of the scale: {', '.join(values)}." if values else ""
 
 
@@ -274,8 +271,7 @@ def figure_of_trace(trace: Trace) -> Figure:
             lines += [line] if line.known() else []
         says = "By node" + ("; bands: 95% interval" if any(half for line in lines for half in line.half) else "")
         steps = [trace.layers[1].positions[positions].transport for positions, _ in styles]
-        left = ", ".join(number(step) for step in steps if step is not None)
-        note = f"The saturated first step, 0 to 1, is left out of the scale: {left}." if first and left else ""
-        row = curves(name, unit, says, axis, lines, note=note)
+        left = [number(step) for step in steps if step is not None]
+        row = curves(name, unit, says, axis, lines, note=_left_out(left) if first == SATURATED else "")
         rows += [] if row is None else [row]
     return Figure("Over the depth", axis, tuple(rows), "node 0")
