@@ -270,8 +270,8 @@ def figure_of_trace(trace: Trace) -> Figure:
             line = Line(f"positions '{positions}'", style, values[first:], halves[first:], first)
             lines += [line] if line.known() else []
         says = "By node" + ("; bands: 95% interval" if any(half for line in lines for half in line.half) else "")
-        steps = [trace.layers[1].positions[positions].transport for positions, _ in styles]
-        left = [number(step) for step in steps if step is not None]
+        steps = {positions: trace.layers[1].positions[positions].transport for positions, _ in styles}
+        left = [f"positions '{positions}' {number(step)}" for positions, step in steps.items() if step is not None]
         row = curves(name, unit, says, axis, lines, note=_left_out(left) if first == SATURATED else "")
         rows += [] if row is None else [row]
     return Figure("Over the depth", axis, tuple(rows), "node 0")
