@@ -1,4 +1,5 @@
-"""Set up and run everything: ``python3 dev.py demo|serve|test|check|fmt|bench|mutants``. Standard library only.
+"""Set up and run everything: ``python3 dev.py demo|serve|test|check|fmt|bench|screenshots|mutants``. Standard library
+only.
 
 The first command makes ``.venv`` from ``pyproject.toml`` and ``constraints.txt``; later ones reuse it until one of
 those files changes. Nothing outside the checkout is written, apart from temporary folders.
@@ -21,6 +22,7 @@ PYTEST = (PYTHON, "-m", "pytest")
 STAMP = VENV / "spinal.stamp"
 EXTRAS = {"demo": "worker,embedded", "serve": "worker,embedded", "test": "worker,embedded,dev"}
 EXTRAS["check"] = EXTRAS["fmt"] = EXTRAS["test"]
+EXTRAS["screenshots"] = f"{EXTRAS['test']},browser"
 EXTRAS["mutants"] = f"{EXTRAS['test']},mutants"
 EXTRAS["bench"] = EXTRAS["demo"]
 
@@ -30,12 +32,14 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("demo", help="audit the bundled pair over HTTP and show the result (--keep: go on serving)")
     commands.add_parser("serve", help="serve until Ctrl-C (--port, --models DIR, --state DIR)")
-    test = "run the test suite (--fast: under a minute, without servers and models); arguments go to pytest"
+    test = "run the test suite (--fast: under a minute, without servers and models; --all: fail where a browser or "
+    test += "another program is missing, instead of skipping); arguments go to pytest"
     commands.add_parser("test", help=test, add_help=False)
     commands.add_parser("check", help="lint, formatting, types, import contracts, migrations, openapi.yaml, dead code")
     commands.add_parser("fmt", help="mend what the linter can mend, and format")
     benchmarks = ", ".join(sorted(path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py")))
     commands.add_parser("bench", help=f"run a benchmark: {benchmarks}; further arguments go to it", add_help=False)
+    commands.add_parser("screenshots", help="make the pictures of reports in docs/ anew, in Chromium", add_help=False)
     mutants = "do the tests notice? change the code in small ways and see them fail (docs/mutants.md)"
     commands.add_parser("mutants", help=mutants, add_help=False)
     chosen, rest = parser.parse_known_args()
@@ -43,8 +47,11 @@ def main() -> int:
         return _refuse(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}", "run it with python3.11")
     if sys.platform == "win32":
         return _refuse("the embedded servers need Linux or macOS", "use WSL, or docker compose up")
+    extras = EXTRAS[chosen.command]
+    if chosen.command == "test" and ("--all" in rest or (find_browser() and "--fast" not in rest)):
+        extras += ",browser"
     try:
-        make_environment(EXTRAS[chosen.command])
+        make_environment(extras)
     except subprocess.CalledProcessError as error:
         return _refuse(
             f"setting up .venv failed at: {' '.join(map(str, error.cmd[:6]))} ...",
@@ -61,12 +68,19 @@ def main() -> int:
         if not rest or not (ROOT / "benchmarks" / f"{rest[0]}.py").is_file():
             return _refuse(f"which benchmark? there are {benchmarks}", "for example python3 dev.py bench damage")
         return run(PYTHON, "-m", f"benchmarks.{rest[0]}", *rest[1:])
+    if chosen.command == "screenshots":
+        return run(PYTHON, "-m", "tools.screenshots", *rest)
     if chosen.command == "mutants":
         return run(PYTHON, "-m", "tools.mutation", *rest)
     if chosen.command == "fmt":
         return fmt()
     # Replaced, not wrapped: signals reach the supervisor itself.
     os.execve(PYTHON, [str(PYTHON), "-m", "devstack", chosen.command, *rest], child_environment())  # noqa: S606
+
+
+def find_browser() -> str | None:
+    """Chromium, of the distribution's packages."""
+    return shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 def _refuse(cause: str, next_step: str) -> int:

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -31,6 +31,7 @@ LAYERS: dict[str, tuple[str, frozenset[str]]] = {
     "worker": ("parts of the workers against a real Postgres", frozenset()),
     "devstack": ("the embedded servers, wherever they lie and whoever starts them", frozenset({"server"})),
     "engine": ("measurements of tiny models against oracles", frozenset({"model"})),
+    "browser": ("reports in headless Chromium", frozenset({"browser"})),
     "science": ("audits of checkpoints with a known history", frozenset({"model"})),
     "chaos": ("real processes, broken one way at a time", frozenset({"server"})),
     "e2e": ("the whole stack from one command", frozenset({"server", "model"})),
@@ -39,6 +40,7 @@ LAYERS: dict[str, tuple[str, frozenset[str]]] = {
 NEEDS = {
     "server": "starts Postgres or Valkey",
     "model": "loads a model with torch, in this process or another",
+    "browser": "starts Chromium",
     "slow": "a simulation of many seconds",
 }
 FAST = f"not ({' or '.join(NEEDS)})"
@@ -58,6 +60,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fast", action="store_true", help="without servers, models and long simulations")
+    parser.addoption(
+        "--all", action="store_true", help="fail, not skip, where a program that tests need is missing"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -119,6 +124,23 @@ def _fast_tests_import_no_torch(pytestconfig: pytest.Config) -> Iterator[None]:
     yield
     if clean and pytestconfig.getoption("fast"):
         assert "torch" not in sys.modules, "a test without the marker `model` imported torch"
+
+
+@pytest.fixture(scope="session")
+def without(pytestconfig: pytest.Config) -> Callable[[str, str], NoReturn]:
+    """For a test whose program is missing, with what is missing and how to have it: skips loudly, and fails where all
+    tests were asked for."""
+
+    def gone(what: str, next_step: str) -> NoReturn:
+        says = f"{what} is missing: {next_step}"
+        if pytestconfig.getoption("all"):
+            pytest.fail(says)
+        reporter = pytestconfig.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.write_line(f"\nSKIPPED, NOT TESTED: {says}", yellow=True, bold=True)
+        pytest.skip(says)
+
+    return gone
 
 
 @pytest.fixture(autouse=True)

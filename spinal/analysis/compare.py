@@ -10,6 +10,7 @@ from spinal.analysis.belonging import check_accounts, check_belonging, check_cap
 from spinal.analysis.carried import what_carries
 from spinal.analysis.comparable import check_comparable
 from spinal.analysis.controls import control_null, noise_null
+from spinal.analysis.curves import curves_of
 from spinal.analysis.damage.limits import LIMITS
 from spinal.analysis.damage.panel import assess
 from spinal.analysis.frames import frame_of
@@ -137,6 +138,7 @@ def _content(
         nulls=nulls,
         prompt_changes=prompt_changes(pair),
         looked_at=looked_at(pair),
+        curves=curves_of({"reference": reference, "candidate": candidate, "control": control[0] if control else None}),
         accounts=carried.accounts,
         control_accounts=carried.control,
         noise_accounts=carried.noise,

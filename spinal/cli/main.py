@@ -14,7 +14,7 @@ from spinal.cli.gate import exit_code, fails_on, policy_for_server, read_gate
 from spinal.cli.knobs import profile_members, read_knobs
 from spinal.cli.labels import read_labels
 from spinal.cli.operators import CommandsAndOperators
-from spinal.cli.output import Shown, check_outputs, emit, report_error, say, say_json
+from spinal.cli.output import Shown, check_outputs, emit, on_terminal, report_error, say, say_json, show
 from spinal.cli.server import DEFAULT_SERVER, ApiKey, Server, connected
 from spinal.cli.signals import Stopped, raise_on_signals
 from spinal.errors import DocumentInvalid, ExitCode, SpinalError, UsageError
@@ -247,7 +247,7 @@ def audit(
     from spinal.cli.following import Interrupts
     from spinal.cli.prompts import read_pushed
     from spinal.cli.remote import parse_duration, run_audit
-    from spinal.cli.told import audit_in_a_few_lines
+    from spinal.cli.told import audit_in_a_few_lines, report_of
 
     outputs = output or []
     check_outputs(outputs)
@@ -266,10 +266,14 @@ def audit(
             client, candidate, reference, control=control, prompt_set=prompt_set, profile=knobs, policy=made_by,
             fail_on=failing, labels=labels, deadline=deadline, interrupts=interrupts, outputs=outputs,
         )  # fmt: skip
+        whole = report_of(client, found) if on_terminal() and not as_json else None
         told = () if as_json else audit_in_a_few_lines(client, found, server)
     if as_json:
         say_json(found)
-    for line in told:
+    if whole is not None:
+        show(whole, brief=brief)
+    # The report begins with what the lines before the link say.
+    for line in told if whole is None else told[-1:]:
         say(line, to_stdout=True)
     raise typer.Exit(code)
 

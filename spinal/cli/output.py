@@ -77,13 +77,23 @@ def emit(document: Trace | Comparison, shown: Shown) -> None:
         say(f"wrote {path}")
     if shown.as_json:
         sys.stdout.write(render(document, "json"))
-    elif sys.stdout.isatty():
-        print_document(document, Console(emoji=False), brief=shown.brief)
+    elif on_terminal():
+        show(document, brief=shown.brief)
     else:
         for line in _few_lines(document):
             say(line, to_stdout=True)
         for path in shown.outputs:
             say(f"Report: {path}", to_stdout=True)
+
+
+def on_terminal() -> bool:
+    """Whether somebody reads along."""
+    return sys.stdout.isatty()
+
+
+def show(document: Trace | Comparison, *, brief: bool) -> None:
+    """The report, as wide as the terminal."""
+    print_document(document, Console(emoji=False), brief=brief)
 
 
 def _few_lines(document: Trace | Comparison) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from spinal.client import Client
-from spinal.documents.comparison import RuleOutcome, Statement, Verdict
+from spinal.documents.comparison import Comparison, RuleOutcome, Statement, Verdict
+from spinal.documents.trace import Trace
 from spinal.errors import SpinalError
 from spinal.report.content.first import in_a_few_lines
 
@@ -16,6 +17,17 @@ Part = TypeVar("Part", bound=BaseModel)
 def audit_in_a_few_lines(client: Client, audit: Mapping[str, Any], server: str) -> tuple[str, ...]:
     """Lines for a log; where the scores cannot be had, what the audit itself says."""
     return (*_verdict(client, audit), _link(audit, server))
+
+
+def report_of(client: Client, audit: Mapping[str, Any]) -> Comparison | Trace | None:
+    """The report of an audit; None where it has none, or one that cannot be had or that this release cannot read."""
+    if not audit["links"].get("report"):
+        return None
+    try:
+        text = client.report(audit["id"], "json")
+        return (Trace if audit.get("comparison") is None else Comparison).model_validate_json(text)
+    except (SpinalError, ValueError):
+        return None
 
 
 def _verdict(client: Client, audit: Mapping[str, Any]) -> tuple[str, ...]:

@@ -239,6 +239,24 @@ class Looked(Document):
     Null in comparisons of releases before it was kept."""
 
 
+class Curve(Document):
+    """One side's own numbers at the nodes 0..D, as its trace has them; null where it has none."""
+
+    contraction: tuple[Finite | None, ...]
+    """alpha."""
+    contraction_se: tuple[Finite | None, ...]
+    transport: tuple[Finite | None, ...]
+    """L into the node, radians; null at node 0."""
+    transport_se: tuple[Finite | None, ...]
+
+
+class SideCurves(Document):
+    """The curves of one side at both choices of positions."""
+
+    last: Curve
+    all: Curve
+
+
 class ComparisonContent(ShownDocument):
     """What a comparison measured, the same for every policy. Differences are candidate minus reference."""
 
@@ -276,6 +294,8 @@ class ComparisonContent(ShownDocument):
     prompt_changes: tuple[PromptChange, ...] = ()
     """The prompts that moved most, first."""
     looked_at: tuple[Looked, ...] = ()
+    curves: dict[Literal["reference", "candidate", "control"], SideCurves] = Field(default_factory=dict)
+    """Each side's own depth curves; empty in comparisons of releases before they were kept."""
     warnings: tuple[Remark, ...]
     provenance: Provenance
 

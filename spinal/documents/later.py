@@ -19,6 +19,7 @@ OF_COMPARISONS: Tree = {
     "statements": None,
     "prompt_changes": None,
     "looked_at": None,
+    "curves": None,
     "damage": {"signals": {"*": {"n": None, "se": None, "ci": None, "of": None, "fails_alone": None}}},
 }
 

@@ -55,12 +55,6 @@ def interval(low: float | None, high: float | None, digits: int = 3) -> str:
     return f"[{least}, {most}]"
 
 
-def estimated(value: float | None, ci: Sequence[float] | None, digits: int = 3, *, change: bool = False) -> str:
-    """A value with its interval, both told apart: ``value [low, high]``; with its sign where it is a ``change``."""
-    shown = signed(value, digits) if change else number(value, digits)
-    return shown if value is None or ci is None else f"{shown} {interval(ci[0], ci[1], digits)}".strip()
-
-
 def share(value: float | None, ci: Sequence[float] | None = None) -> str:
     """A share of one as per cent, never as a fraction beside it.
 
@@ -86,17 +80,6 @@ def percentile(value: float | None) -> str:
     ('100', '97.5', '0')
     """
     return DASH if value is None or not math.isfinite(value) else _written(value, 1)
-
-
-def p_value(value: float | None) -> str:
-    """A p-value to two digits; what is too small to tell as a bound.
-
-    >>> p_value(0.031), p_value(0.00004), p_value(1.0)
-    ('0.031', '< 0.001', '1')
-    """
-    if value is None or not math.isfinite(value):
-        return DASH
-    return "< 0.001" if value < 0.001 else number(value, 2)
 
 
 def count(value: int | None) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from spinal.cli.output import Shown, emit
-from spinal.cli.told import audit_in_a_few_lines
+from spinal.cli.told import audit_in_a_few_lines, report_of
 from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace
 from spinal.errors import AuditNotFound
@@ -60,8 +60,12 @@ def test_json_is_the_document_where_it_is_asked_for(capsys: Piped, document: Com
 class Service:
     """Answers for scores as the service does, or refuses."""
 
-    def __init__(self, scores: dict[str, Any] | None) -> None:
-        self._scores = scores
+    def __init__(self, scores: dict[str, Any] | None, report: str = "") -> None:
+        self._scores, self._report = scores, report
+
+    def report(self, audit_id: str, format: str) -> str:
+        assert (audit_id, format) == ("7", "json")
+        return self._report
 
     def scores(self, audit_id: str) -> dict[str, Any]:
         if self._scores is None:
@@ -98,3 +102,13 @@ def test_an_audit_without_a_verdict_says_where_it_stands() -> None:
     queued = audit(state="QUEUED", verdict=None, verdict_reasons=[], links={"self": "/v1/audits/7", "report": None})
     lines = audit_in_a_few_lines(Service(None), queued, SERVER)  # type: ignore[arg-type]
     assert lines == ("QUEUED: audit 7 of local:dpo", f"Audit: {SERVER}/v1/audits/7")
+
+
+def test_the_report_of_an_audit_is_read_where_there_is_one_that_this_release_knows() -> None:
+    made, walked = judged_by_rules(), trace("sft", 4, 8)
+    for document, comparison in ((made, made.digest), (walked, None)):
+        service = Service(None, document.model_dump_json(by_alias=True))
+        assert report_of(service, audit(comparison=comparison)) == document  # type: ignore[arg-type]
+    assert report_of(Service(None, '{"schema": "spinal.comparison/9"}'), audit(comparison="x")) is None  # type: ignore[arg-type]
+    running = audit(links={"self": "/v1/audits/7", "report": None})
+    assert report_of(Service(None), running) is None  # type: ignore[arg-type]

@@ -9,10 +9,8 @@ from spinal.report.numbers import (
     DASH,
     MINUS,
     count,
-    estimated,
     interval,
     number,
-    p_value,
     percentile,
     share,
     signed,
@@ -51,12 +49,10 @@ def test_signs_and_nulls() -> None:
     assert signed(-0.1) == f"{MINUS}0.1"
     assert signed(-0.0) == number(-0.0) == "0"
     assert share(-0.00001) == "0%"
-    for shown in (number(None), signed(None), share(None), percentile(None), p_value(None), count(None)):
+    for shown in (number(None), signed(None), share(None), percentile(None), count(None)):
         assert shown == DASH
     assert number(float("nan")) == number(float("inf")) == DASH
     assert interval(None, 1.0) == interval(0.0, float("nan")) == ""
-    assert estimated(None, (0.0, 1.0)) == DASH
-    assert estimated(3.5, (3.25, 3.75), change=True) == "+3.5 [3.25, 3.75]"
 
 
 def test_a_percentile_of_a_hundred_is_written_out() -> None:

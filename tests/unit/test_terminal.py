@@ -27,7 +27,7 @@ def shown(document: Comparison | Trace, width: int, *, brief: bool = False, enco
     written = io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="\n")
     print_document(document, Console(file=written, width=width, force_terminal=False), brief=brief)
     written.flush()
-    return written.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
+    return written.buffer.getvalue().decode(encoding)
 
 
 def squeezed(text: str) -> str:

@@ -46,12 +46,16 @@ class Gauge:
     """Where on the scale it is worth a look."""
     alone: bool
     """Whether it is damage by itself beyond the limit."""
+    ends: tuple[float, float] | None = None
+    """Ends of the value's interval on the scale, where it has one."""
+    asked: float | None = None
+    """Where on the scale a rule of the verdict's policy has a limit of its own."""
 
 
 def gauges(result: Comparison) -> tuple[Gauge, ...]:
     """Every signal that votes, in the order of the panel."""
     return tuple(
-        _gauge(name, signal)
+        _gauge(name, signal, _own_limit(result, name, signal))
         for name, signal in result.damage.signals.items()
         if signal.watch is not None and signal.damaged is not None
     )
@@ -63,7 +67,19 @@ def damage_summary(result: Comparison) -> Table:
     return Table("Damage against its limits", ("signal", "value", "damage at", "level"), tuple(rows))
 
 
-def _gauge(name: str, signal: DamageSignal) -> Gauge:
+def _own_limit(result: Comparison, name: str, signal: DamageSignal) -> float | None:
+    """The nearest limit on a signal's bad side that a rule has and the panel has not."""
+    up = (signal.damaged or 0.0) >= (signal.watch or 0.0)
+    asked = [
+        rule.limit
+        for rule in result.verdict.rules
+        if rule.path == f"damage.{name}" and rule.limit is not None and (rule.bad == "above") is up
+    ]
+    own = [limit for limit in asked if limit not in (signal.watch, signal.damaged)]
+    return (min(own) if up else max(own)) if own else None
+
+
+def _gauge(name: str, signal: DamageSignal, asked: float | None = None) -> Gauge:
     # Here, so that asking which formats there are loads no analysis.
     from spinal.analysis.damage.limits import LIMITS
 
@@ -75,6 +91,10 @@ def _gauge(name: str, signal: DamageSignal) -> Gauge:
     level = LEVELS[signal.level] if signal.level else f"not measured: {(signal.reason or '').replace('_', ' ')}"
     unit = unit_in_words(signal.unit)
     side = "more" if damaged >= neutral else "less"
+
+    def reached(at: float) -> float:
+        return _reached(at, neutral, damaged, ratio=ratio)
+
     return Gauge(
         name=what,
         value=f"{_number(name, signal)} {unit}" if signal.value is not None else DASH,
@@ -82,9 +102,11 @@ def _gauge(name: str, signal: DamageSignal) -> Gauge:
         unit=unit,
         limit=f"{number(damaged)} or {side}",
         level=level,
-        reached=None if signal.value is None else _reached(signal.value, neutral, damaged, ratio=ratio),
-        watch=min(1.0, max(0.0, _reached(watch, neutral, damaged, ratio=ratio))),
+        reached=None if signal.value is None else reached(signal.value),
+        watch=min(1.0, max(0.0, reached(watch))),
         alone=signal.fails_alone,
+        ends=None if signal.ci is None else (reached(signal.ci[0]), reached(signal.ci[1])),
+        asked=None if asked is None else reached(asked),
     )
 
 

@@ -53,7 +53,8 @@ def about_trace(trace: Trace) -> str:
 
 def _range(values: list[float | None]) -> str:
     known = [value for value in values if value is not None]
-    return f"{number(min(known))} to {number(max(known))}" if known else "not measured"
+    ends = dict.fromkeys(number(end) for end in (min(known), max(known))) if known else ("not measured",)
+    return " to ".join(ends)
 
 
 def provenance_table(document: Comparison | Trace) -> Table:

@@ -186,7 +186,14 @@ def localization_table(result: Comparison) -> Table:
     flat = share(next(iter(result.localization.values())).terminal_share_null)
     return Table(
         "Profiles over blocks",
-        ("profile", "centre (depth)", "50% in blocks", "80% in blocks", "peak", f"share in T (flat: {flat})"),
+        (
+            "profile",
+            "centre (depth)",
+            "50% in blocks",
+            "80% in blocks",
+            "peak",
+            f"share in the last third (flat: {flat})",
+        ),
         tuple(rows),
         "Disagreement between profiles is shown, not averaged away. Block swap is the one that names injected changes; "
         "weights also move where the function does not (permuted neurons, folded gains). A window may span blocks that "

@@ -3,6 +3,8 @@
 from spinal.analysis.human_terms import drawn_differently, one_in, perplexity_ratio, unit_in_words
 from spinal.documents.comparison import Comparison, DamageSignal
 from spinal.report.content.cells import DASH, Table, interval, number
+from spinal.report.content.first import limit_of, question, told, value_of
+from spinal.report.content.lead import sentence
 from spinal.report.numbers import share
 
 MOST_PROMPTS = 12
@@ -60,8 +62,36 @@ def terms_table(result: Comparison) -> Table:
 
 
 def rules_table(result: Comparison) -> Table:
-    rows = [(rule.asks or rule.rule, rule.outcome, "; ".join(rule.reasons) or DASH) for rule in result.verdict.rules]
-    return Table(f"Rules of {result.verdict.policy}", ("question", "outcome", "why"), tuple(rows), told_before=True)
+    """Every rule that was asked."""
+    rows = [
+        (
+            question(rule),
+            told(rule),
+            value_of(rule),
+            limit_of(rule),
+            " ".join(sentence(why) for why in rule.reasons) or DASH,
+        )
+        for rule in result.verdict.rules
+    ]
+    return Table(
+        f"Rules of {result.verdict.policy}",
+        ("question", "outcome", "value", "bad at", "why"),
+        tuple(rows),
+        narrow=(0, 1, 2, 3),
+        told_before=True,
+    )
+
+
+def rules_summary(result: Comparison) -> str:
+    """How many rules found what: ``19 rules: 4 fail, 6 warn, 9 pass``."""
+    rules = result.verdict.rules
+    waived = sum(rule.waived is not None for rule in rules)
+    counted = {
+        outcome: sum(rule.outcome == outcome and rule.waived is None for rule in rules)
+        for outcome in ("fail", "inconclusive", "warn", "pass")
+    } | {"waived": waived}
+    told_each = ", ".join(f"{n} {outcome}" for outcome, n in counted.items() if n)
+    return f"{len(rules)} rule{'' if len(rules) == 1 else 's'}: {told_each}"
 
 
 def looked_table(result: Comparison) -> Table:
