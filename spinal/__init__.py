@@ -1,8 +1,8 @@
 """SPINAL: what alignment did inside a language model, layer by layer.
 
-``trace()`` and ``compare()`` measure in this process, ``load()`` reads a stored document, ``judge()``
-judges one under another policy, ``Client`` talks to a server. Each is imported when it is first used: ``import spinal`` alone brings neither torch nor numpy nor httpx, and
-reading documents needs no torch at all.
+``trace()`` and ``compare()`` measure in this process, ``load()`` reads a stored document, ``judge()`` judges one
+under another policy, ``Client`` talks to a server. Each is imported when it is first used: ``import spinal`` alone
+brings neither torch nor numpy nor httpx, and reading documents needs no torch at all.
 
 Examples
 --------

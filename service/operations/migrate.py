@@ -1,6 +1,7 @@
 """Bring the database to a migration (``spinal database``). The application never does it by itself."""
 
 import time
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -59,15 +60,7 @@ def upgrade(settings: Settings, revision: str = "head", *, wait_s: float = WAIT_
     engine = create_engine(settings.database_url.get_secret_value(), connect_args={"connect_timeout": 3})
     try:
         _wait_for(engine, wait_s)
-        for last in (False, False, False, True):
-            try:
-                command.upgrade(config(engine), revision)
-                return
-            except exc.OperationalError as error:
-                # Beside a service at work a migration may wait for locks too long, or in a circle: it is undone whole.
-                if last or not isinstance(error.orig, PASSING):
-                    raise
-            time.sleep(1.0)
+        _carry_out(command.upgrade, engine, revision)
     finally:
         engine.dispose()
 
@@ -76,9 +69,21 @@ def downgrade(settings: Settings, revision: str) -> None:
     """Downgrade the database to ``revision`` (``base`` empties it)."""
     engine = create_engine(settings.database_url.get_secret_value(), connect_args={"connect_timeout": 3})
     try:
-        command.downgrade(config(engine), revision)
+        _carry_out(command.downgrade, engine, revision)
     finally:
         engine.dispose()
+
+
+def _carry_out(step: Callable[[Config, str], None], engine: Engine, revision: str) -> None:
+    for last in (False, False, False, True):
+        try:
+            step(config(engine), revision)
+            return
+        except exc.OperationalError as error:
+            # Beside a service at work a migration may wait for locks too long, or in a circle: it is undone whole.
+            if last or not isinstance(error.orig, PASSING):
+                raise
+        time.sleep(1.0)
 
 
 def _wait_for(engine: Engine, wait_s: float) -> None:

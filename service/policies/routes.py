@@ -12,11 +12,10 @@ from service.http.documented import ACCESS, documented
 from service.http.fields import DigestPath
 from service.http.pagination import decode, encode, page_answer
 from service.policies.schemas import PolicyHead, PolicyOut, PolicyPage
-from service.policies.sent import BODY, policy_sent
+from service.policies.sent import BODY, Sent, body_sent
 from service.policies.store import shipped_policies
 from service.policies.verbs import delete_policy, keep_policy, list_policies, read_policy
 from spinal import errors
-from spinal.documents.policy import Policy
 
 router = APIRouter(prefix="/v1/policies", tags=["catalog"])
 
@@ -44,10 +43,10 @@ IMMUTABLE = {"Cache-Control": "private, no-cache"}
     },
     openapi_extra=BODY,
 )
-def store(sent: Annotated[Policy, Depends(policy_sent)], ledger: LedgerDep, caller: Writer) -> Response:
+def store(sent: Annotated[Sent, Depends(body_sent)], ledger: LedgerDep, caller: Writer) -> Response:
     """Store a policy (JSON or YAML) under its name and version, for use as ``policy`` of an audit. The same one again
     changes nothing; other rules under the same name and version are refused."""
-    kept = keep_policy(ledger, caller.tenant, sent)
+    kept = keep_policy(ledger, caller.tenant, sent.policy())
     headers = {"Location": f"/v1/policies/{kept.policy.name}"}
     return answer(PolicyOut.of(kept.policy), headers, 201 if kept.fresh else 200)
 

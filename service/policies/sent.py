@@ -1,10 +1,10 @@
 """A policy as it was sent: JSON, or YAML for people."""
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
-from fastapi.concurrency import run_in_threadpool
 
 from spinal.documents.policy import Policy
 from spinal.errors import BodyMalformed, BodyTooLarge, DocumentInvalid, MediaTypeUnsupported
@@ -22,26 +22,34 @@ BODY: dict[str, Any] = {
 """What the contract says of the body, which the framework does not read."""
 
 
-async def policy_sent(request: Request) -> Policy:
-    """The policy in the body. Raises MediaTypeUnsupported, BodyTooLarge, BodyMalformed, DocumentInvalid."""
+@dataclass(frozen=True)
+class Sent:
+    """A body that nobody has looked into yet: not before its sender is known."""
+
+    body: bytes
+    media_type: str
+
+    def policy(self) -> Policy:
+        """The policy in the body; raises BodyMalformed, DocumentInvalid."""
+        if self.media_type == JSON:
+            try:
+                json.loads(self.body)
+            except (ValueError, RecursionError) as error:
+                raise BodyMalformed("the body is not JSON", hint=f"send UTF-8 encoded JSON, or {YAML}") from error
+        members = read_members(self.body, ORIGIN)
+        _check_texts(members)
+        return make_policy(members, ORIGIN)
+
+
+async def body_sent(request: Request) -> Sent:
+    """The body, whole; raises MediaTypeUnsupported, BodyTooLarge."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type not in MEDIA_TYPES:
         raise MediaTypeUnsupported(f"a policy is {JSON} or {YAML}", hint=f"set Content-Type: {YAML} for a file in YAML")
     body = await request.body()
     if len(body) > MOST_BYTES:
         raise BodyTooLarge(f"a policy has at most {MOST_BYTES // 1024} KiB", hint="send fewer rules")
-    return await run_in_threadpool(_read, body, media_type)
-
-
-def _read(body: bytes, media_type: str) -> Policy:
-    if media_type == JSON:
-        try:
-            json.loads(body)
-        except (ValueError, RecursionError) as error:
-            raise BodyMalformed("the body is not JSON", hint=f"send UTF-8 encoded JSON, or {YAML}") from error
-    members = read_members(body, ORIGIN)
-    _check_texts(members)
-    return make_policy(members, ORIGIN)
+    return Sent(body, media_type)
 
 
 def _check_texts(value: Any) -> None:

@@ -4,9 +4,11 @@ import numpy as np
 import numpy.typing as npt
 
 from spinal.analysis.damage.behaviour import scored
+from spinal.analysis.damage.bounds import interval, standard_error
 from spinal.analysis.damage.limits import LIMITS
 from spinal.analysis.damage.structure import per_prompt
-from spinal.analysis.layers import MAIN_POSITIONS, Pair
+from spinal.analysis.layers import MAIN_POSITIONS, UNMEASURED, Pair
+from spinal.documents.base import Estimate, missing
 from spinal.documents.comparison import Looked, PromptChange
 
 Array = npt.NDArray[np.float64]
@@ -52,8 +54,9 @@ def looked_at(pair: Pair) -> tuple[Looked, ...]:
     """Per category, in the order in which they first appear, how many prompts each measurement took: one row without a
     name where nothing tells prompts apart."""
     prompts = range(pair.reference.prompt_set.count)
+    both = scored(pair.reference_capture, pair.candidate_capture)
     taken = {
-        "scored": set(scored(pair.reference_capture, pair.candidate_capture).prompts.tolist()),
+        "scored": set(both.prompts.tolist()),
         "swapped": set() if pair.evidence.absent is not None else set(swapped_prompts(pair).tolist()),
         "accounted": {int(prompt) for account in pair.evidence.accounts for prompt in account.prompts},
         "continued": _continued(pair),
@@ -65,10 +68,18 @@ def looked_at(pair: Pair) -> tuple[Looked, ...]:
         Looked(
             category=category,
             prompts=len(of),
+            nll_change=_nll_change(both.change[np.isin(both.prompts, of)]),
             **{measurement: sum(prompt in some for prompt in of) for measurement, some in taken.items()},
         )
         for category, of in members.items()
     )
+
+
+def _nll_change(change: Array) -> Estimate:
+    """The mean of (n,) changes, as the damage panel takes it of all prompts."""
+    if not change.size:
+        return missing(UNMEASURED)
+    return Estimate(value=float(change.mean()), ci=interval(change), se=standard_error(change))
 
 
 def swapped_prompts(pair: Pair) -> npt.NDArray[np.int64]:

@@ -234,6 +234,9 @@ class Looked(Document):
     swapped: int
     accounted: int
     continued: int
+    nll_change: Estimate | None = None
+    """Mean over those that were scored, nats a token; its interval is not corrected for looking at many categories.
+    Null in comparisons of releases before it was kept."""
 
 
 class ComparisonContent(ShownDocument):

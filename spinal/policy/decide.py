@@ -68,9 +68,7 @@ def decide(
         outcome=outcome,
         policy=asked.name,
         policy_digest=asked.digest,
-        decided_by=None
-        if outcome == "pass"
-        else next(rule.name for rule, each in counted if worst(each) == outcome),
+        decided_by=None if outcome == "pass" else next(rule.name for rule, each in counted if worst(each) == outcome),
         reasons=tuple(dict.fromkeys((*first, *reasons, *gaps(content), *statements))),
         rules=rules,
         former=former.digest if former is not None and read_former else None,

@@ -84,7 +84,7 @@ def _wrong(path: str, bad: Side, limit: float) -> str | None:
 def _first(error: ValidationError, members: Mapping[str, Any]) -> str:
     """The first thing that is wrong, in one line: the rule by its name, the member, and what is wrong with it."""
     found = error.errors(include_url=False)[0]
-    place = [str(part) for part in found["loc"]]
+    place = [str(part + 1) if isinstance(part, int) else part for part in found["loc"]]
     said = found["msg"].removeprefix("Value error, ")
     if found["type"] == "extra_forbidden":
         said = "no such member"
@@ -95,12 +95,12 @@ def _first(error: ValidationError, members: Mapping[str, Any]) -> str:
     elif found["type"] == "string_pattern_mismatch" and place == ["name"]:
         said = "is written as name/version, for example acme-release/1 (small letters, digits, . _ -)"
     if place[:1] == ["rules"] and len(place) > 1:
-        rules, number = members.get("rules"), int(place[1])
+        rules, number = members.get("rules"), int(place[1]) - 1
         rule = rules[number] if isinstance(rules, list | tuple) else None
         name = rule.get("name") if isinstance(rule, Mapping) else None
         called = f"rule {name!r}" if isinstance(name, str) else f"rule {number + 1}"
-        # After the rule's number comes its kind.
-        place = [called, *(part for part in place[2:] if part not in KINDS)]
+        # After the rule's number comes its kind, where it has one.
+        place = [called, *place[3:]]
     return " ".join(": ".join([*place, said]).split())
 
 

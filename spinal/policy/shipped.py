@@ -10,7 +10,7 @@ from spinal.errors import UsageError
 
 DEFAULT_POLICY = "spinal-default/2"
 SHIPPED = {DEFAULT_POLICY: "spinal-default-2.yaml"}
-"""By name, its file in ``spinal/policy/data``. One that was released never changes: other rules take the next number."""
+"""By name, its file in ``spinal/policy/data``. A released one never changes: other rules take the next number."""
 
 
 def default_policy() -> Policy:

@@ -15,7 +15,7 @@ class StrictLoader(yaml.SafeLoader):
     _depth = 0
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
-        event = self.peek_event()  # type: ignore[no-untyped-call]  # of an untyped class of the library
+        event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
             # An alias of an alias of an alias is as long as a disk.
             raise _refused("anchors and aliases are not taken: write it out", event.start_mark)
@@ -25,7 +25,7 @@ class StrictLoader(yaml.SafeLoader):
         if self._depth > DEEPEST:
             raise _refused(f"more than {DEEPEST} levels within each other", event.start_mark)
         try:
-            node: Node | None = super().compose_node(parent, index)  # type: ignore[arg-type]
+            node: Node | None = super().compose_node(parent, index)
             return node
         finally:
             self._depth -= 1

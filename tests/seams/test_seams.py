@@ -26,8 +26,8 @@ from spinal.checkpoints.survey import survey
 from spinal.cli.main import main
 from spinal.documents.comparison import Comparison
 from spinal.documents.editions import PRESENT
-from spinal.documents.trace import Trace
 from spinal.documents.policy import LimitRule
+from spinal.documents.trace import Trace
 from spinal.policy import shipped
 from spinal.profile import Knob, MeasurementProfile
 from spinal.prompts.formats import FILE_FORMATS, FileFormat

@@ -108,9 +108,7 @@ def test_categories_without_enough_scored_prompts_are_named() -> None:
     assert "'c8'" not in said
 
 
-ROPE = SettingDifference(
-    part="configuration", key="rope_theta", reference="10000.0", candidate="500.0", computes=True
-)
+ROPE = SettingDifference(part="configuration", key="rope_theta", reference="10000.0", candidate="500.0", computes=True)
 
 
 def account(phi: float | None) -> Account:

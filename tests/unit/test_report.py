@@ -172,8 +172,9 @@ def test_everything_that_was_measured_is_shown(format: str) -> None:
         "What carries the change", "What computes something else", "What changed", "Does it still work",
         "Change of the preference margin over 64 pairs, 3 left out", "KL(reference", "share, control", "share, noise",
         "minus control (nats)", "Against the control", "rope_theta" if format == "html" else "rope _theta",
-        "leaves 31%", "48 times", "alone enough", "37", "Rules of spinal-default/2", "does it still predict text as well",
-        "Not looked at: code.", "41", "50%", "1 token in", "The document names 20.",
+        "leaves 31%", "48 times", "alone enough", "37", "Rules of spinal-default/2",
+        "does it still predict text as well", "Not looked at: code.", "41", "50%",
+        "1 token in", "The document names 20.",
     ):  # fmt: skip
         assert expected in text, expected
     for one in statements(full()):

@@ -25,8 +25,8 @@ TARGETS = {
         not_tests=("tests/unit/analysis/test_coverage.py",),
     ),
     "policy": Target(
-        sources=("spinal/policy/*.py",),
-        tests=("tests/unit/analysis/test_*.py", "tests/unit/test_policy.py"),
+        sources=("spinal/policy/*.py", "spinal/policy/kinds/*.py", "spinal/policy/values/*.py"),
+        tests=("tests/unit/analysis/test_*.py", "tests/unit/test_policy.py", "tests/unit/policy/test_*.py"),
         not_tests=("tests/unit/analysis/test_coverage.py",),
     ),
     "checkpoints": Target(

@@ -1,7 +1,7 @@
 """Values that decide nothing one by one and agree, while another is raised."""
 
 from spinal.analysis.damage.limits import beyond
-from spinal.documents.policy import AgreementRule, Test
+from spinal.documents.policy import AgreementRule, Side, Test
 from spinal.policy.kinds.base import Answer, Context, Finding, Kind
 from spinal.policy.values import Value, named
 from spinal.policy.words import told
@@ -56,7 +56,7 @@ def _beyond(test: Test, found: Value) -> bool:
     return beyond(end, test.limit, down=down)
 
 
-def _limits(rule: AgreementRule) -> tuple[tuple[str, str, str, float], ...]:
+def _limits(rule: AgreementRule) -> tuple[tuple[str, str, Side, float], ...]:
     tests = {"while": rule.while_, **{f"among.{number}": test for number, test in enumerate(rule.among, start=1)}}
     return tuple((f"{member}.value", test.value, test.bad, test.limit) for member, test in tests.items())
 

@@ -1,5 +1,5 @@
-"""The damage panel's own level where no rule says why, and its signals that no rule asks for: a panel of another release
-may know signals and limits that the policy does not."""
+"""The damage panel's own level where no rule says why, and its signals that no rule asks for: a panel of another
+release may know signals and limits that the policy does not."""
 
 from collections.abc import Iterator
 
@@ -22,10 +22,7 @@ def _findings(context: Context) -> Iterator[Finding]:
     asked = {path for _, path in rules}
     # A finding that is waived says why, too.
     said = {
-        finding.outcome
-        for each, path in rules
-        if path.startswith(DAMAGE)
-        for finding in context.answer(each).findings
+        finding.outcome for each, path in rules if path.startswith(DAMAGE) for finding in context.answer(each).findings
     }
     level = context.content.damage.level
     if level == "damaged" and "fail" not in said:

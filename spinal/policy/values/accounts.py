@@ -11,9 +11,17 @@ PARTS = {
     "last_third": Named(
         "accounts.<read-out>.last_third", "share of the blocks' own sum in the terminal window", "of the blocks' part"
     ),
-    "phi": Named("accounts.<read-out>.phi.<place>", "what a place carries", "nats"),
-    "share": Named("accounts.<read-out>.share.<place>", "what a place carries of the whole", "of the total"),
+    "phi": Named("accounts.<read-out>.phi.<place>", "what a place carries of the change", "nats"),
+    "share": Named("accounts.<read-out>.share.<place>", "share of the change that a place carries", "of the total"),
 }
+MEANS = {
+    "total": "{change}",
+    "last_third": "share of the blocks' own part of {change} in the terminal window",
+    "phi": "what {place} carries of {change}",
+    "share": "share of {change} that {place} carries",
+}
+PLACED = ("phi", "share")
+"""Parts of one place each."""
 PLACES = ("embeddings", "read-out", CONFIGURATION)
 """Places beside ``block 1``, ``block 2`` ..."""
 
@@ -28,17 +36,21 @@ def is_place(place: str) -> bool:
     return place in PLACES or (word == "block" and number.isascii() and number.isdigit())
 
 
+def change_of(read_out: str) -> str:
+    """What an account adds up to, in words."""
+    return READ_OUTS[read_out] if read_out == "kl" else f"the change of {READ_OUTS[read_out]}"
+
+
 def _find(rest: str) -> Named | None:
     read_out, _, part = rest.partition(".")
     part, dot, place = part.partition(".")
-    if read_out not in READ_OUTS or part not in PARTS or (is_place(place) if dot else False) != (part in PLACED):
+    if read_out not in READ_OUTS or part not in PARTS:
+        return None
+    if not is_place(place) if part in PLACED else bool(dot):
         return None
     named = PARTS[part]
     low = 0.0 if (read_out, part) == ("kl", "total") else named.low
-    return replace(named, means=f"{READ_OUTS[read_out]}: {named.means}", low=low)
-
-
-PLACED = ("phi", "share")
+    return replace(named, means=MEANS[part].format(change=change_of(read_out), place=place), low=low)
 
 
 def _read(sources: Sources, rest: str) -> Value:

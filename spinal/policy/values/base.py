@@ -86,9 +86,9 @@ def exactly(value: float) -> Value:
     return Value(value, (value, value), 0.0)
 
 
-def by_name(prefix: str, members: dict[str, Named]) -> tuple[
-    Callable[[], Sequence[Named]], Callable[[str], Named | None]
-]:
+def by_name(
+    prefix: str, members: dict[str, Named]
+) -> tuple[Callable[[], Sequence[Named]], Callable[[str], Named | None]]:
     """:attr:`Namespace.listed` and :attr:`Namespace.find` of a fixed set of members."""
     assert all(named.path == f"{prefix}.{member}" for member, named in members.items())
     return (lambda: tuple(members.values())), members.get

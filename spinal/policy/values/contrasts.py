@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from spinal.documents.account import READ_OUTS
-from spinal.policy.values.accounts import is_place
+from spinal.policy.values.accounts import change_of, is_place
 from spinal.policy.values.base import Named, Namespace, Sources, Value, absent, of_estimate
 from spinal.policy.values.scores import SCORES
 
@@ -24,8 +24,12 @@ def _find(rest: str) -> Named | None:
         return replace(OF_SCORES, means=f"{SCORES[part].means}, candidate minus control") if part in SCORES else None
     if first not in READ_OUTS:
         return None
-    named = TOTAL if part == "total" else PHI if part.startswith("phi.") and is_place(part[len("phi.") :]) else None
-    return None if named is None else replace(named, means=f"{READ_OUTS[first]}: {named.means}")
+    place = part.removeprefix("phi.")
+    if part == "total":
+        return replace(TOTAL, means=f"{change_of(first)}, candidate minus control")
+    if place != part and is_place(place):
+        return replace(PHI, means=f"what {place} carries of {change_of(first)}, candidate minus control")
+    return None
 
 
 def _read(sources: Sources, rest: str) -> Value:
@@ -40,8 +44,8 @@ def _read(sources: Sources, rest: str) -> Value:
     contrast = content.account_contrasts.get(first)
     if contrast is None:
         return absent(f"no account of {READ_OUTS[first]} was drawn up for the control")
-    place = contrast.total if part == "total" else contrast.places.get(part[len("phi.") :])
-    return absent(f"the account has no place {part[4:]!r}") if place is None else of_estimate(place)
+    place = contrast.total if part == "total" else contrast.places.get(part.removeprefix("phi."))
+    return absent(f"the account has no {part!r}") if place is None else of_estimate(place)
 
 
 CONTRASTS = Namespace("contrasts", _listed, _find, _read)

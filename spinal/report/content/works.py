@@ -60,10 +60,7 @@ def terms_table(result: Comparison) -> Table:
 
 
 def rules_table(result: Comparison) -> Table:
-    rows = [
-        (rule.asks or rule.rule, rule.outcome, "; ".join(rule.reasons) or DASH)
-        for rule in result.verdict.rules
-    ]
+    rows = [(rule.asks or rule.rule, rule.outcome, "; ".join(rule.reasons) or DASH) for rule in result.verdict.rules]
     return Table(f"Rules of {result.verdict.policy}", ("question", "outcome", "why"), tuple(rows))
 
 

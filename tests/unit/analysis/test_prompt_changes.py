@@ -90,9 +90,26 @@ def test_every_category_is_counted_by_measurement() -> None:
     )  # fmt: skip
     evidence = replace(pair.evidence, accounts=(account,))
     result = replace(pair, reference_capture=sides[0], candidate_capture=sides[1], evidence=evidence).compare()
-    assert result.looked_at == (
+    without = [each.model_copy(update={"nll_change": None}) for each in result.looked_at]
+    assert without == [
         Looked(category="en", prompts=30, scored=30, swapped=15, accounted=1, continued=2),
         Looked(category="ru", prompts=8, scored=2, swapped=4, accounted=2, continued=1),
         Looked(category=None, prompts=2, scored=0, swapped=1, accounted=0, continued=1),
-    )
+    ]
     assert any("'ru' (2 of 8)" in reason for reason in result.verdict.reasons)
+
+
+def test_every_category_has_its_mean_change_with_an_interval_where_there_are_enough() -> None:
+    change = np.linspace(0.0, 1.0, PROMPTS)
+    pair = pair_with(np.zeros(PROMPTS), change)
+    names = ("en",) * 30 + ("ru",) * 3 + ("de",) * (PROMPTS - 33)
+    sides = [replace(side, categories=names) for side in (pair.reference_capture, pair.candidate_capture)]
+    found = replace(pair, reference_capture=sides[0], candidate_capture=sides[1]).compare().looked_at
+    by_name = {each.category: each.nll_change for each in found}
+    english, russian = by_name["en"], by_name["ru"]
+    assert english is not None
+    assert russian is not None
+    assert english.value == pytest.approx(change[:30].mean())
+    assert english.ci is not None
+    assert english.ci[0] < change[:30].mean() < english.ci[1]
+    assert (russian.value, russian.ci) == (pytest.approx(change[30:33].mean()), None)

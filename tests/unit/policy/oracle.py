@@ -252,7 +252,7 @@ def decided(content: ComparisonContent) -> tuple[Outcome, tuple[str, ...]]:
     """Outcome and reasons."""
     facts = Facts.of(content)
     findings = [finding for rule in RULES.values() if (finding := rule.judge(facts)) is not None]
-    outcome = min((finding.outcome for finding in findings), key=WORST_FIRST.index, default="pass")
+    outcome: Outcome = min((finding.outcome for finding in findings), key=WORST_FIRST.index, default="pass")
     said = [
         reason
         for worth in WORST_FIRST

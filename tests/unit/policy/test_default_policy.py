@@ -23,8 +23,8 @@ from spinal.documents.policy import AgreementRule, LimitRule
 from spinal.policy.decide import decide
 from spinal.policy.kinds import KINDS
 from spinal.policy.shipped import DEFAULT_POLICY, default_policy
-from tests.unit.policy.oracle import SAME_OUTPUT, decided
 from tests.support.fabricated import changed_pair
+from tests.unit.policy.oracle import SAME_OUTPUT, decided
 
 LIMIT_RULES = [rule for rule in default_policy().rules if isinstance(rule, LimitRule)]
 
@@ -35,7 +35,10 @@ def made() -> Comparison:
 
 
 def with_signals(
-    signals: Mapping[str, DamageSignal], *, settings: tuple[SettingDifference, ...] = (), looked: tuple[Looked, ...] = ()
+    signals: Mapping[str, DamageSignal],
+    *,
+    settings: tuple[SettingDifference, ...] = (),
+    looked: tuple[Looked, ...] = (),
 ) -> Comparison:
     damage = Damage(level=agreed(signals), signals=dict(signals), calibration="c")
     return made().model_copy(update={"damage": damage, "settings": settings, "looked_at": looked})
@@ -60,7 +63,9 @@ def alike(content: Comparison) -> None:
 def signals(draw: st.DrawFn, name: str) -> DamageSignal | None:
     """A signal as the panel of this release may hold it, around its limits."""
     limit = LIMITS[name]
-    kind = draw(st.sampled_from(("measured", "measured", "measured", "few", "unmeasured", "not_asked", "gone", "frame")))
+    kind = draw(
+        st.sampled_from(("measured", "measured", "measured", "few", "unmeasured", "not_asked", "gone", "frame"))
+    )
     if kind == "gone":
         return None
     if kind == "unmeasured":
@@ -79,7 +84,11 @@ def signals(draw: st.DrawFn, name: str) -> DamageSignal | None:
         return measured(name, value, None, n=3)
     low, high = sorted((draw(values), draw(values)))
     found = measured(name, value, (low, high), n=32, se=0.1, of="code" if "category" in name else None)
-    return without_vote(found, "frame_changed") if kind == "frame" and name in ("hidden_change", "block_swap_mean") else found
+    return (
+        without_vote(found, "frame_changed")
+        if kind == "frame" and name in ("hidden_change", "block_swap_mean")
+        else found
+    )
 
 
 @st.composite
@@ -234,7 +243,9 @@ def test_damage_fails_wherever_it_sits(name: str) -> None:
     it is, it decides."""
     limit = LIMITS[name]
     value = 2.0 * limit.damaged
-    panel = {each: measured(each, bound.neutral, (bound.neutral, bound.neutral), n=32) for each, bound in LIMITS.items()}
+    panel = {
+        each: measured(each, bound.neutral, (bound.neutral, bound.neutral), n=32) for each, bound in LIMITS.items()
+    }
     found = decide(with_signals(panel | {name: measured(name, value, (value, value), n=32)}))
     assert (found.outcome, found.decided_by) == ("fail", name)
     (rule,) = [rule for rule in found.rules if rule.rule == name]
