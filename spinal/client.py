@@ -1,21 +1,30 @@
 """Client of the audit service (httpx). Errors arrive as the classes of :mod:`spinal.errors`, by their code."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
+from pydantic import BaseModel, ValidationError
 
 from spinal.client_policies import JsonObject, PolicyCalls
 from spinal.client_prompts import PromptCalls
+from spinal.connection import Connection, json_of, not_understood, report_of
+from spinal.connection import error_of as error_of
 from spinal.documents.diff import TraceDiff
 from spinal.documents.trace import Trace
-from spinal.errors import DeadlineExceeded, InternalError, ServiceUnreachable, SpinalError, all_errors
+from spinal.errors import AuditStillRunning, ServiceUnreachable
 
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
-RETRY_STATUS = frozenset({429, 502, 503, 504})
+AUDIT = ("id", "state", "verdict", "progress")
+"""Members that every audit has, by which its description is known."""
+Document = TypeVar("Document", bound=BaseModel)
+LAST_S = 0.5
+"""Seconds before its deadline in which a wait asks no more: an answer takes a moment, too."""
 
 
 class Client(PolicyCalls, PromptCalls):
@@ -36,6 +45,8 @@ class Client(PolicyCalls, PromptCalls):
         Seconds for which a request that cannot be answered is sent again.
     transport : httpx.BaseTransport, optional
         How requests travel; for tests.
+    on_away : callable, optional
+        Called with the cause when a request could not be answered and is about to be sent again, once a request.
 
     Raises
     ------
@@ -62,10 +73,11 @@ class Client(PolicyCalls, PromptCalls):
         timeout: float = 30.0,
         patience: float = 30.0,
         transport: httpx.BaseTransport | None = None,
+        on_away: Callable[[str], None] | None = None,
     ) -> None:
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._http = httpx.Client(base_url=base_url, headers=headers, timeout=timeout, transport=transport)
-        self._patience = patience
+        self._connection = Connection(
+            base_url, api_key, timeout=timeout, patience=patience, transport=transport, on_away=on_away
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -76,7 +88,20 @@ class Client(PolicyCalls, PromptCalls):
         self.close()
 
     def close(self) -> None:
-        self._http.close()
+        self._connection.http.close()
+
+    @contextmanager
+    def trying_for(self, seconds: float) -> Iterator[None]:
+        """Inside, what cannot be answered is sent again for so many seconds in all, whatever the patience.
+
+        Examples
+        --------
+        >>> with client.trying_for(60):
+        ...     client.audit(audit_id)["verdict"]
+        'pass'
+        """
+        with self._connection.trying_until(time.monotonic() + seconds):
+            yield
 
     # audits
 
@@ -136,7 +161,7 @@ class Client(PolicyCalls, PromptCalls):
         }
         sent = {name: value for name, value in body.items() if value is not None}
         headers = {"Idempotency-Key": idempotency_key or str(uuid4())}
-        return self._json("POST", "/v1/audits", json=sent, headers=headers)
+        return self._json("POST", "/v1/audits", json=sent, headers=headers, needs=AUDIT)
 
     def audit(self, audit_id: str, *, wait: float = 0.0) -> JsonObject:
         """One audit; with ``wait`` the answer comes when it has ended or after so many seconds.
@@ -146,7 +171,8 @@ class Client(PolicyCalls, PromptCalls):
         >>> client.audit(audit_id)["verdict"]
         'pass'
         """
-        return self._json("GET", f"/v1/audits/{audit_id}", params={"wait": wait}, timeout=wait + 30.0)
+        longest = wait + self._connection.timeout
+        return self._json("GET", _of(audit_id), params={"wait": wait}, timeout=longest, needs=AUDIT)
 
     def wait(
         self,
@@ -156,9 +182,16 @@ class Client(PolicyCalls, PromptCalls):
         every: float = 20.0,
         on_progress: Callable[[JsonObject], None] | None = None,
     ) -> JsonObject:
-        """Wait for the end of an audit; raises DeadlineExceeded after ``timeout`` seconds.
+        """Wait for the end of an audit, for ``timeout`` seconds at most. A service that is away is waited for, too.
 
         ``on_progress`` is called with the audit at least every ``every`` seconds.
+
+        Raises
+        ------
+        AuditStillRunning
+            The audit goes on (``state`` in ``extra``); a DeadlineExceeded.
+        ServiceUnreachable
+            The service was away when the time was over (``audit_id`` in ``extra``).
 
         Examples
         --------
@@ -168,17 +201,28 @@ class Client(PolicyCalls, PromptCalls):
         """
         deadline = time.monotonic() + timeout
         while True:
-            left = deadline - time.monotonic()
-            found = self.audit(audit_id, wait=max(0.0, min(every, left)))
+            began = time.monotonic()
+            asked = max(0.0, min(every, deadline - began - LAST_S))
+            try:
+                with self._connection.trying_until(deadline):
+                    found = self.audit(audit_id, wait=asked)
+            except ServiceUnreachable as error:
+                error.extra.setdefault("audit_id", audit_id)
+                raise
             if on_progress is not None:
                 on_progress(found)
             if found["state"] in TERMINAL:
                 return found
-            if left <= 0:
-                raise DeadlineExceeded(
-                    f"audit {audit_id} was still {found['state']} after {timeout:.0f} s",
-                    hint="it goes on; wait again, or cancel it",
+            left = deadline - time.monotonic()
+            if left <= LAST_S:
+                raise AuditStillRunning(
+                    f"audit {audit_id} was still {found['state']} after {timeout:g} s",
+                    hint=f"it goes on: wait again with `spinal wait {audit_id}`, or `spinal cancel {audit_id}`",
+                    audit_id=audit_id,
+                    state=found["state"],
                 )
+            # A service that does not hold the answer back is not asked in a loop.
+            time.sleep(max(0.0, min(asked, 1.0, left) - (time.monotonic() - began)))
 
     def cancel(self, audit_id: str) -> JsonObject:
         """Give up an audit; one that has ended stays as it is.
@@ -188,7 +232,7 @@ class Client(PolicyCalls, PromptCalls):
         >>> client.cancel(audit_id)["state"]
         'CANCELLED'
         """
-        return self._json("POST", f"/v1/audits/{audit_id}/cancel")
+        return self._json("POST", _of(audit_id, "/cancel"), needs=AUDIT)
 
     def audits(self, **filters: Any) -> Iterator[JsonObject]:
         """All audits that match, newest first, page by page.
@@ -199,6 +243,16 @@ class Client(PolicyCalls, PromptCalls):
         ['local:dpo-short']
         """
         return self._pages("/v1/audits", filters)
+
+    def audits_page(self, **filters: Any) -> JsonObject:
+        """One page of the audits that match: ``items``, newest first, and ``next``, the ``cursor`` of the page behind.
+
+        Examples
+        --------
+        >>> client.audits_page(limit=1)["items"][0]["candidate"]
+        'local:dpo-short'
+        """
+        return self._json("GET", "/v1/audits", params=filters, needs=("items", "next"))
 
     def scores(self, audit_id: str) -> JsonObject:
         """What an audit with a reference found, without the layers.
@@ -216,7 +270,7 @@ class Client(PolicyCalls, PromptCalls):
         >>> found["verdict"]["outcome"], [statement["text"] for statement in found["statements"]]
         ('pass', ['the preference margin is carried by blocks 1-8'])
         """
-        return self._json("GET", f"/v1/audits/{audit_id}/scores")
+        return self._json("GET", _of(audit_id, "/scores"))
 
     def report(self, audit_id: str, format: str = "json") -> str:
         """The report of an audit as text.
@@ -226,7 +280,8 @@ class Client(PolicyCalls, PromptCalls):
         >>> print(client.report(audit_id, "md").splitlines()[0])
         # local:sft → local:dpo-short
         """
-        return self._send("GET", f"/v1/audits/{audit_id}/report", params={"format": format}).text
+        sent = self._send("GET", _of(audit_id, "/report"), params={"format": format})
+        return report_of(sent, html=format == "html")
 
     # results and catalog
 
@@ -238,7 +293,8 @@ class Client(PolicyCalls, PromptCalls):
         >>> client.trace(reference_digest)  # doctest: +ELLIPSIS
         <Trace local:sft, ... blocks, ... prompts, digest ...>
         """
-        return Trace.model_validate(self._json("GET", f"/v1/traces/{digest}"))
+        path = f"/v1/traces/{quote(digest, safe='')}"
+        return _read(Trace, path, self._json("GET", path))
 
     def traces(self, **filters: Any) -> Iterator[JsonObject]:
         """Heads of all stored traces that match, newest first, page by page.
@@ -258,7 +314,8 @@ class Client(PolicyCalls, PromptCalls):
         >>> client.diff(reference_digest, candidate_digest)  # doctest: +ELLIPSIS
         <TraceDiff ... → ..., ... blocks>
         """
-        return TraceDiff.model_validate(self._json("GET", f"/v1/diffs/{reference}...{candidate}")["diff"])
+        path = f"/v1/diffs/{quote(reference, safe='')}...{quote(candidate, safe='')}"
+        return _read(TraceDiff, path, self._json("GET", path, needs=("diff",))["diff"])
 
     def register_model(self, name: str, reference: str, *, description: str | None = None) -> JsonObject:
         """Give a model reference a name.
@@ -269,7 +326,7 @@ class Client(PolicyCalls, PromptCalls):
         'base'
         """
         body = {"name": name, "reference": reference, "description": description}
-        return self._json("POST", "/v1/models", json=body)
+        return self._json("POST", "/v1/models", json=body, needs=("name", "reference"))
 
     def models(self) -> Iterator[JsonObject]:
         """All registered models, page by page.
@@ -290,7 +347,7 @@ class Client(PolicyCalls, PromptCalls):
         True
         """
         try:
-            return self._http.get("/readyz").status_code == 200
+            return self._connection.http.get("/readyz").status_code == 200
         except httpx.TransportError:
             return False
 
@@ -300,75 +357,29 @@ class Client(PolicyCalls, PromptCalls):
         cursor: str | None = None
         while True:
             params = {**filters, **({"cursor": cursor} if cursor else {})}
-            page = self._json("GET", path, params=params)
+            page = self._json("GET", path, params=params, needs=("items", "next"))
+            if not isinstance(page["items"], list) or page["next"] == cursor is not None:
+                raise not_understood(path, "is no page of a listing")
             yield from page["items"]
             cursor = page["next"]
             if cursor is None:
                 return
 
-    def _json(self, method: str, path: str, **options: Any) -> JsonObject:
-        found: JsonObject = self._send(method, path, **options).json()
-        return found
+    def _json(self, method: str, path: str, *, needs: Sequence[str] = (), **options: Any) -> JsonObject:
+        """The JSON object answered; raises AnswerNotUnderstood for what is none, or lacks a member that it needs."""
+        return json_of(self._send(method, path, **options), needs)
 
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
-        deadline = time.monotonic() + self._patience
-        pause = 0.25
-        while True:
-            response, failure = None, ""
-            try:
-                response = self._http.request(method, path, **options)
-            except httpx.TransportError as error:
-                failure = f"{type(error).__name__}: {error}"
-            if response is not None and not _passing(response):
-                return _checked(response)
-            if response is not None:
-                pause = max(pause, _retry_after(response))
-            if time.monotonic() + pause > deadline:
-                if response is not None:
-                    return _checked(response)
-                raise ServiceUnreachable(
-                    f"{self._http.base_url} did not answer ({failure})",
-                    hint="check the address and that the service runs",
-                )
-            time.sleep(pause)
-            pause = min(pause * 2, 5.0)
+        return self._connection.send(method, path, **options)
 
 
-def _passing(response: httpx.Response) -> bool:
-    """Whether the service says that the same request may succeed soon; of the conflicts only one in flight does."""
-    return response.status_code in RETRY_STATUS or (response.status_code == 409 and "Retry-After" in response.headers)
+def _of(audit_id: str, what: str = "") -> str:
+    return f"/v1/audits/{quote(audit_id, safe='')}{what}"
 
 
-def _retry_after(response: httpx.Response) -> float:
-    value = response.headers.get("Retry-After", "")
-    return min(float(value), 30.0) if value.isdigit() else 0.0
-
-
-def _checked(response: httpx.Response) -> httpx.Response:
-    """The response, or the error it carries."""
-    if response.is_success:
-        return response
+def _read(kind: type[Document], path: str, content: JsonObject) -> Document:
+    """The document that was answered; raises AnswerNotUnderstood for what is none."""
     try:
-        problem = response.json()
-    except ValueError:
-        problem = None
-    if not isinstance(problem, dict) or "code" not in problem:
-        raise InternalError(
-            f"{response.request.url} answered {response.status_code} without a problem object",
-            hint="is this address the audit service?",
-        )
-    raise error_of(problem)
-
-
-def error_of(problem: JsonObject) -> SpinalError:
-    """The error class behind a problem object; an unknown code becomes InternalError with that code in ``extra``."""
-    known = all_errors().get(problem["code"])
-    extra = {
-        name: value
-        for name, value in problem.items()
-        if name not in ("type", "title", "status", "code", "detail", "hint")
-    }
-    detail, hint = str(problem.get("detail", "")), problem.get("hint")
-    if known is None:
-        return InternalError(detail, hint=hint, unknown_code=problem["code"], **extra)
-    return known(detail, hint=hint, **extra)
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise not_understood(path, f"is no {kind.__name__} ({error.error_count()} members wrong)") from error

@@ -225,13 +225,15 @@ def _progress(view: AuditView) -> Progress:
     runs = {}
     for role, run in sorted(view.audit.runs.items()):
         reported = run.progress or {}
+        finished = run.state == "SUCCEEDED"
         runs[role] = RunProgress(
             state=run.state,  # a CHECK constraint holds it to the literal
             attempt=run.attempt,
             phase=reported.get("phase"),
-            done=reported.get("done"),
+            # The last report of a run comes before its last step.
+            done=reported.get("total") if finished else reported.get("done"),
             total=reported.get("total"),
-            fraction=1.0 if run.state == "SUCCEEDED" else float(reported.get("fraction", 0.0)),
+            fraction=1.0 if finished else float(reported.get("fraction", 0.0)),
         )
     unfinished = [run for run in runs.values() if run.state in IN_FLIGHT]
     behind = min(unfinished, key=lambda run: (run.state != "RUNNING", run.fraction), default=None)

@@ -2,6 +2,12 @@
 
 import math
 
+UNITS = {
+    "of ||r_D||": "of the length of the last hidden state",
+    "|log| of fitted temperatures": "in the log of the temperature",
+}
+"""What is a formula as a unit, in words."""
+
 
 def perplexity_ratio(nll_change: float) -> float:
     """How many times as many tokens the candidate hesitates between: exp of the change of NLL (nats/token)."""
@@ -37,3 +43,12 @@ def one_in(share: float) -> str:
     # From a half on the reciprocal is too coarse: of 2 tokens in 3 it would make every one.
     tenths = round(10.0 * share)
     return "nearly every token" if tenths == 10 else "1 token in 2" if tenths == 5 else f"{tenths} tokens in 10"
+
+
+def unit_in_words(unit: str) -> str:
+    """The unit of a document as people say it.
+
+    >>> unit_in_words("nats/token"), unit_in_words("rad")
+    ('nats a token', 'rad')
+    """
+    return UNITS.get(unit, unit.replace("/", " a "))

@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 from spinal.cli.gate import Gate
-from spinal.cli.progress import bar
+from spinal.cli.progress import Watch
 from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace
 from spinal.local import Machine, compare_here, trace_here
@@ -48,4 +48,4 @@ def local_compare(
 
 def _machine(device: str, threads: int | None, stream: bool, cache: bool) -> Machine:
     command = ["spinal", *sys.argv[1:]]
-    return Machine(device=device, threads=threads, stream=stream, cache=cache, watch=bar, command=command)
+    return Machine(device=device, threads=threads, stream=stream, cache=cache, watch=Watch(), command=command)

@@ -1,7 +1,9 @@
 """Entry point of ``spinal``: commands, options, exit codes."""
 
 import sys
+import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -10,16 +12,18 @@ import typer
 from spinal.checkpoints.sources import reference_forms
 from spinal.cli.gate import exit_code, fails_on, policy_for_server, read_gate
 from spinal.cli.knobs import profile_members, read_knobs
+from spinal.cli.labels import read_labels
 from spinal.cli.operators import CommandsAndOperators
 from spinal.cli.output import Shown, check_outputs, emit, report_error, say, say_json
-from spinal.errors import DocumentInvalid, InternalError, SpinalError, UsageError
+from spinal.cli.server import DEFAULT_SERVER, ApiKey, Server, connected
+from spinal.cli.signals import Stopped, raise_on_signals, said
+from spinal.errors import DocumentInvalid, ExitCode, InternalError, SpinalError, UsageError
 from spinal.policy.shipped import DEFAULT_POLICY
 from spinal.profile import MeasurementProfile
 from spinal.prompts.builtin import DEFAULT_SET
 from spinal.version import VERSION
 
-INTERRUPTED = 130
-"""What the parser answers on Ctrl-C."""
+NOTHING_WRITTEN = "nothing was written"
 WRITES_AT_ITS_END = frozenset({"trace", "compare", "report"})
 """Commands that have written nothing when they are interrupted; others may have had an effect elsewhere."""
 
@@ -44,7 +48,7 @@ ComparePrompts = Annotated[
     str | None,
     typer.Option("--prompts", help="As for trace.", show_default=SET_OR_THE_TRACES),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout; errors as problem objects on stderr.")]
+AsJson = Annotated[bool, typer.Option("--json", help="The document in JSON on stdout; errors as objects on stderr.")]
 Outputs = Annotated[
     list[Path] | None, typer.Option("-o", "--output", help="Also write .json, .html or .md; may be repeated.")
 ]
@@ -218,10 +222,8 @@ def compare(
 def audit(
     candidate: Annotated[str, typer.Argument(help=f"Model reference: {reference_forms()}, or a registered name.")],
     reference: Annotated[str | None, typer.Option(help="Model reference of the reference checkpoint.")] = None,
-    server: Annotated[
-        str, typer.Option(envvar="SPINAL_SERVER", help="Address of the service.")
-    ] = "http://127.0.0.1:8000",
-    api_key: Annotated[str | None, typer.Option(envvar="SPINAL_API_KEY", help="API key.")] = None,
+    server: Server = DEFAULT_SERVER,
+    api_key: ApiKey = None,
     control: Annotated[str | None, typer.Option(help="Model reference of a checkpoint to contrast with.")] = None,
     prompt_set: Annotated[str | None, typer.Option(help="Built-in set, or name or digest of a stored one.")] = None,
     prompts: Annotated[
@@ -242,9 +244,10 @@ def audit(
     output: Outputs = None,
 ) -> None:
     """Audit on a server. With --wait: exit 0 pass or warn, 1 fail, 3 not evaluated, 4 timed out, 5 inconclusive."""
+    from spinal.cli.following import Interrupts
     from spinal.cli.prompts import read_pushed
     from spinal.cli.remote import parse_duration, run_audit
-    from spinal.client import Client
+    from spinal.cli.told import audit_in_a_few_lines
 
     outputs = output or []
     check_outputs(outputs)
@@ -252,18 +255,22 @@ def audit(
         raise UsageError("-o needs a finished audit", hint="add --wait 30m")
     wait_s = None if wait is None else parse_duration(wait)
     pushed, made_by, failing = read_pushed(prompts, prompt_set), policy_for_server(policy), fails_on(fail_on)
-    with Client(server, api_key) as client:
+    labels, knobs = read_labels(label), profile_members(profile)
+    deadline = None if wait_s is None else time.monotonic() + wait_s
+    interrupts = Interrupts(server, cancel_on_interrupt)
+    with connected(server, api_key) as client:
+        # The time to wait covers everything from the first request on; without it each has the usual patience.
+        with nullcontext() if wait_s is None else client.trying_for(wait_s):
+            prompt_set = pushed.named_at(client)
         found, code = run_audit(
-            client, candidate, reference, control=control, prompt_set=pushed.named_at(client),
-            profile=profile_members(profile), policy=made_by, fail_on=failing, labels=_labels(label), wait_s=wait_s,
-            outputs=outputs,
+            client, candidate, reference, control=control, prompt_set=prompt_set, profile=knobs, policy=made_by,
+            fail_on=failing, labels=labels, deadline=deadline, interrupts=interrupts, outputs=outputs,
         )  # fmt: skip
-    if as_json or not sys.stdout.isatty():
+        told = () if as_json else audit_in_a_few_lines(client, found, server)
+    if as_json:
         say_json(found)
-    else:
-        say(f"{found['state']} {found['verdict'] or ''}", to_stdout=True)
-        for reason in found["verdict_reasons"]:
-            say(f"  - {reason}", to_stdout=True)
+    for line in told:
+        say(line, to_stdout=True)
     raise typer.Exit(code)
 
 
@@ -300,16 +307,6 @@ def report(
         raise typer.Exit(exit_code(found.verdict.outcome, gate.fail_on))
 
 
-def _labels(given: list[str] | None) -> dict[str, str]:
-    found = {}
-    for item in given or []:
-        key, equals, value = item.partition("=")
-        if not equals or not key:
-            raise UsageError(f"--label {item!r} is not key=value", hint="for example --label release=2026-11")
-        found[key] = value
-    return found
-
-
 @app.callback(invoke_without_command=True)
 def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
@@ -320,23 +317,33 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 def main() -> None:
     """Run the command; every expected failure ends in one line for the cause and one for the next step."""
     as_json = "--json" in sys.argv
+    unwritten = NOTHING_WRITTEN if WRITES_AT_ITS_END.intersection(sys.argv[1:2]) else None
     try:
+        raise_on_signals(last_words=unwritten)
         code = app(standalone_mode=False, prog_name="spinal")
+        sys.stdout.flush()
     except SpinalError as error:
         code = report_error(error, as_json=as_json)
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-    except Exception as error:  # noqa: BLE001  the last line of defence of a command line: no traceback for users
+    except Stopped as stopped:
+        code = _stopped(stopped, unwritten)
+    except SystemExit as end:
+        # The parser ends so where whoever read the output has gone: nothing was found to be wrong with a model.
+        code = ExitCode.NOT_EVALUATED if end.code == 1 else end.code
+    except BaseException as error:  # noqa: BLE001  the last line of defence of a command line: no traceback for users
         explained = _explained(error)
         # Without a word where the parser has shown the help text instead.
         code = report_error(explained, as_json=as_json) if explained.detail else explained.exit_code
-    if code == INTERRUPTED:
-        unwritten = WRITES_AT_ITS_END.intersection(sys.argv[1:2])
-        say("interrupted; nothing was written" if unwritten else "interrupted")
     sys.exit(int(code or 0))
 
 
-def _explained(error: Exception) -> SpinalError:
+def _stopped(stopped: Stopped, unwritten: str | None) -> int:
+    if not stopped.told:
+        say(f"{stopped.word}; {unwritten}" if unwritten else stopped.word)
+        said.set()
+    return stopped.exit_code
+
+
+def _explained(error: BaseException) -> SpinalError:
     """An error that is not ours, as one that can be shown: its cause in one line."""
     # Of the command line's parser; its classes have no public name that all versions of it share.
     format_message: Callable[[], str] | None = getattr(error, "format_message", None)

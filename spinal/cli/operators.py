@@ -14,6 +14,11 @@ from spinal.errors import UsageError
 from spinal.extras import install_hint
 
 GROUPS = {
+    "list": ("spinal.cli.audits:COMMANDS", "List audits, newest first."),
+    "show": ("spinal.cli.audits:COMMANDS", "Show an audit: where it stands, its verdict, why it failed."),
+    "wait": ("spinal.cli.audits:COMMANDS", "Wait for an audit."),
+    "cancel": ("spinal.cli.audits:COMMANDS", "Cancel an audit."),
+    "models": ("spinal.cli.models:app", "Models of a service: register, list."),
     "prompts": ("spinal.cli.prompts:app", "Prompt sets of a service: push, list, show."),
     "policies": ("spinal.cli.policies:app", "Policies of a service: push, list, show."),
 }
@@ -52,7 +57,8 @@ class _Group(TyperCommand):
     def _load(self) -> Any:
         module, _, attribute = self._target.partition(":")
         try:
-            return get_command(getattr(import_module(module), attribute))
+            found = getattr(import_module(module), attribute)
+            return get_command(found[self.name] if isinstance(found, dict) else found)
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] == "service":
                 raise UsageError(

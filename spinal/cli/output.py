@@ -10,13 +10,19 @@ from typing import Any
 
 from rich.console import Console
 
+from spinal.cli.next_steps import next_step
 from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace
 from spinal.errors import ExitCode, SpinalError, UsageError
 from spinal.report import render
+from spinal.report.content import title
+from spinal.report.content.first import in_a_few_lines
+from spinal.report.content.lead import sentences
+from spinal.report.content.origin import about_trace
 from spinal.report.formats import FORMATS, Format, format_of
+from spinal.report.formats.plain import in_encoding
 from spinal.report.formats.terminal import print_document
-from spinal.text import visible, visible_json
+from spinal.text import visible_json
 
 
 @dataclass(frozen=True)
@@ -64,18 +70,31 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def emit(document: Trace | Comparison, shown: Shown) -> None:
-    """Write the files asked for, then JSON (asked for, or stdout is no terminal) or tables."""
+    """Write the files asked for, then to stdout: JSON where that is asked for, else a report on a terminal and a few
+    lines elsewhere."""
     for path in shown.outputs:
         write_atomically(path, format_named(path).render(document))
         say(f"wrote {path}")
-    if shown.as_json or not (sys.stdout.isatty() or shown.outputs):
+    if shown.as_json:
         sys.stdout.write(render(document, "json"))
     elif sys.stdout.isatty():
-        print_document(document, Console(emoji=False))
+        print_document(document, Console(emoji=False), brief=shown.brief)
+    else:
+        for line in _few_lines(document):
+            say(line, to_stdout=True)
+        for path in shown.outputs:
+            say(f"Report: {path}", to_stdout=True)
+
+
+def _few_lines(document: Trace | Comparison) -> tuple[str, ...]:
+    if isinstance(document, Comparison):
+        return (title(document), *in_a_few_lines(document.verdict, sentences(document)))
+    return (title(document), about_trace(document))
 
 
 def report_error(error: SpinalError, *, as_json: bool) -> ExitCode:
     """One line for the cause, one for the next step, on stderr; a problem object with ``--json``."""
+    error.hint = next_step(error)
     if as_json:
         say_json(error.to_problem(here=True), to_stderr=True)
     else:
@@ -87,7 +106,8 @@ def report_error(error: SpinalError, *, as_json: bool) -> ExitCode:
 
 def say(line: str, *, to_stdout: bool = False) -> None:
     """Write one line, which the terminal shows as it is: names and messages come from files and servers."""
-    (sys.stdout if to_stdout else sys.stderr).write(visible(line) + "\n")
+    stream = sys.stdout if to_stdout else sys.stderr
+    stream.write(in_encoding(line, stream.encoding or "utf-8") + "\n")
 
 
 def say_json(value: Any, *, to_stderr: bool = False) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from spinal.cli.output import say, say_json
-from spinal.cli.server import DEFAULT_SERVER, ApiKey, AsJson, Server, print_table
+from spinal.cli.server import DEFAULT_SERVER, ApiKey, AsJson, Server, connected, print_table
 from spinal.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -29,14 +29,13 @@ def push(
 
     Twice, it is the same policy; other rules under a name and version that are taken are refused.
     """
-    from spinal.client import Client
     from spinal.policy.shipped import read_policy
 
     if not file.is_file():
         raise UsageError(f"no policy file at {file}", hint="give a file in YAML or JSON")
     # Read here first: a mistake in it is named with its line or member before anything is sent.
     made = read_policy(file)
-    with Client(server, api_key) as client:
+    with connected(server, api_key) as client:
         stored = client.push_policy(made.spelled_out())
     if as_json:
         say_json(stored)
@@ -47,9 +46,7 @@ def push(
 @app.command("list")
 def show_all(server: Server = DEFAULT_SERVER, api_key: ApiKey = None, as_json: AsJson = False) -> None:
     """List the policies that ship with the service, then those that were stored, by name."""
-    from spinal.client import Client
-
-    with Client(server, api_key) as client:
+    with connected(server, api_key) as client:
         found = list(client.policies())
     if as_json:
         say_json(found)
@@ -75,9 +72,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Write a policy as YAML, which spinal policies push and --policy take."""
-    from spinal.client import Client
-
-    with Client(server, api_key) as client:
+    with connected(server, api_key) as client:
         found = client.policy(name)
     if as_json:
         say_json(found)

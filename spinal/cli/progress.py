@@ -1,28 +1,128 @@
-"""Progress of long work on stderr, when somebody watches."""
+"""Progress of long work on stderr: a bar on a terminal, elsewhere a line a minute, each with the time that is left."""
 
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from spinal.cli.output import say
 from spinal.progress import Progress as Report
-from spinal.progress import ProgressSink, ignore_progress
+from spinal.progress import ProgressSink
 from spinal.text import visible
 
+PHASES = {
+    "load": "reading the checkpoint",
+    "hash": "hashing the weights",
+    "walk": "walking the blocks",
+    "store": "keeping what was read",
+    "lens": "reading what every layer predicts",
+    "greedy": "writing answers",
+    "weights": "comparing weights",
+    "gap": "comparing what is predicted",
+    "swap": "swapping blocks",
+    "accounts": "what carries the change",
+    "noise": "controls of random noise",
+    "statistics": "intervals and verdict",
+    "waiting": "queued, waiting for a worker",
+    "starting": "starting",
+}
+"""Phases in words; one that is not here is called by its name."""
+COUNTED = {"walk": "blocks", "swap": "blocks"}
+"""Phases whose steps are worth counting, and what they are."""
+FIRST_S = 5.0
+"""Seconds of work after which the first line is said."""
+EVERY_S = 60.0
+KNOWN_FROM_S, KNOWN_FROM = 5.0, 0.03
+"""Seconds of work and the share of it from which on an estimate means something."""
+Clock = Callable[[], float]
 
-@contextmanager
-def bar(label: str) -> Iterator[ProgressSink]:
-    """A sink that draws a bar named ``label`` on a terminal and is silent otherwise."""
-    if not sys.stderr.isatty():
-        yield ignore_progress
-        return
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as drawn:
-        task = drawn.add_task(visible(label), total=1.0)
 
-        def show(report: Report) -> None:
-            drawn.update(task, completed=report.fraction, description=visible(f"{label}: {report.phase}"))
+class Estimate:
+    """How long work will still take, from how its fraction has risen so far."""
 
-        yield show
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._begun: tuple[float, float] | None = None
+
+    def left(self, fraction: float) -> float | None:
+        """Seconds; None as long as that would be a guess."""
+        now = self._clock()
+        if self._begun is None:
+            # What was done before anybody watched took no time that is known.
+            self._begun = (now, fraction)
+        began, at = self._begun
+        taken, done = now - began, fraction - at
+        if taken < KNOWN_FROM_S or done < KNOWN_FROM:
+            return None
+        return max(0.0, (1.0 - fraction) / done * taken)
+
+
+def in_words(report: Report, left_s: float | None) -> str:
+    """``walking the blocks 12/24, about 3 min left``."""
+    counted = f" {report.done}/{report.total}" if report.phase in COUNTED and report.total > 1 else ""
+    left = "" if left_s is None else f", {about(left_s)} left"
+    return f"{PHASES.get(report.phase, report.phase)}{counted}{left}"
+
+
+def about(seconds: float) -> str:
+    """A time as far as an estimate knows it.
+
+    >>> about(4.0), about(47.0), about(170.0), about(5400.0), about(40000.0)
+    ('a few seconds', 'about 50 s', 'about 3 min', 'about 1.5 h', 'about 11 h')
+    """
+    if seconds < 10.0:
+        return "a few seconds"
+    if seconds < 90.0:
+        return f"about {round(seconds / 10.0) * 10} s"
+    if seconds < 3600.0:
+        return f"about {round(seconds / 60.0)} min"
+    hours = seconds / 3600.0
+    return f"about {round(hours, 1):g} h" if hours < 10.0 else f"about {round(hours)} h"
+
+
+class Watch:
+    """Shows pieces of work one after another; off a terminal all of them together say a line a minute at most."""
+
+    def __init__(self, clock: Clock = time.monotonic, *, terminal: bool | None = None) -> None:
+        self._clock = clock
+        self._terminal = sys.stderr.isatty() if terminal is None else terminal
+        self._next_line: float | None = None
+
+    @contextmanager
+    def __call__(self, label: str) -> Iterator[ProgressSink]:
+        """A sink for the work called ``label``."""
+        estimate = Estimate(self._clock)
+        if not self._terminal:
+            yield lambda report: self._line(label, report, estimate)
+            return
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
+        with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as drawn:
+            task = drawn.add_task(visible(label), total=1.0)
+
+            def show(report: Report) -> None:
+                words = in_words(report, estimate.left(report.fraction))
+                drawn.update(task, completed=report.fraction, description=visible(f"{label}: {words}"))
+
+            yield show
+
+    def _line(self, label: str, report: Report, estimate: Estimate) -> None:
+        now = self._clock()
+        left = estimate.left(report.fraction)
+        if self._next_line is None:
+            self._next_line = now + FIRST_S
+        if now >= self._next_line:
+            self._next_line = now + EVERY_S
+            say(f"{label}: {in_words(report, left)}")
+
+
+def of_audit(audit: dict[str, Any]) -> Report:
+    """Where an audit stands: the phase of the run that is furthest behind, and the mean over all runs."""
+    progress = audit["progress"]
+    runs: dict[str, dict[str, Any]] = progress.get("runs") or {}
+    behind: dict[str, Any] = next((run for run in runs.values() if run.get("phase") == progress["phase"]), {})
+    done, total = behind.get("done") or 0, behind.get("total") or 1
+    return Report(progress["phase"], done, total, progress["fraction"])

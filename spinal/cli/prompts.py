@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spinal.cli.output import say, say_json
-from spinal.cli.server import DEFAULT_SERVER, ApiKey, AsJson, Server, print_table
+from spinal.cli.server import DEFAULT_SERVER, ApiKey, AsJson, Server, connected, print_table
 from spinal.errors import PromptSetInvalid, UsageError
 
 if TYPE_CHECKING:
@@ -37,13 +37,12 @@ def push(
     as_json: AsJson = False,
 ) -> None:
     """Store a file of prompts under a name, for spinal audit --prompt-set NAME; twice, it is the same set."""
-    from spinal.client import Client
     from spinal.prompts.stored import check_name, name_of_file
 
     made = read_file(file)
     called = name or name_of_file(file.name)
     check_name(called, made)
-    with Client(server, api_key) as client:
+    with connected(server, api_key) as client:
         stored = client.push_prompt_set(made, name=called)
     stored["remarks"] = list(made.remarks)
     if as_json:
@@ -105,9 +104,7 @@ def read_pushed(prompts: str | None, prompt_set: str | None) -> Pushed:
 @app.command("list")
 def show_all(server: Server = DEFAULT_SERVER, api_key: ApiKey = None, as_json: AsJson = False) -> None:
     """List the built-in prompt sets, then those that were stored, newest first."""
-    from spinal.client import Client
-
-    with Client(server, api_key) as client:
+    with connected(server, api_key) as client:
         found = client.prompt_sets(limit=MOST_LISTED)
     if as_json:
         say_json(found)
@@ -130,9 +127,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show a prompt set: its digest, its categories, and the first of its prompts."""
-    from spinal.client import Client
-
-    with Client(server, api_key) as client:
+    with connected(server, api_key) as client:
         found = client.prompt_set(name, prompts=first)
     if as_json:
         say_json(found)

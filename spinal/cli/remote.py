@@ -1,18 +1,19 @@
 """``spinal audit``: against a server, with an exit code a release pipeline can read."""
 
 import re
-from collections.abc import Callable
-from contextlib import contextmanager
+import time
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+from spinal.cli.following import Interrupts, followed, submitted
 from spinal.cli.gate import FailsOn, exit_code
 from spinal.cli.output import format_named, say, write_atomically
-from spinal.cli.progress import bar
 from spinal.client import Client, error_of
 from spinal.documents.policy import Policy
 from spinal.errors import ExitCode, UsageError
-from spinal.progress import Progress
 
 DURATION = re.compile(r"^(\d+(?:\.\d+)?)(s|m|h)?$")
 SECONDS = {"s": 1, "m": 60, "h": 3600, None: 1}
@@ -26,19 +27,6 @@ def parse_duration(text: str) -> float:
     return float(found[1]) * SECONDS[found[2]]
 
 
-@contextmanager
-def watched(label: str) -> Any:
-    """A callback for :meth:`Client.wait` that draws the audit's progress."""
-    with bar(label) as show:
-
-        def on_progress(audit: dict[str, Any]) -> None:
-            progress = audit["progress"]
-            show(Progress(progress["phase"], 0, 1, progress["fraction"]))
-
-        callback: Callable[[dict[str, Any]], None] = on_progress
-        yield callback
-
-
 def run_audit(
     client: Client,
     candidate: str,
@@ -50,21 +38,25 @@ def run_audit(
     policy: Policy | str | None,
     fail_on: FailsOn,
     labels: dict[str, str],
-    wait_s: float | None,
+    deadline: float | None,
+    interrupts: Interrupts,
     outputs: list[Path],
 ) -> tuple[dict[str, Any], ExitCode]:
-    """Submit, wait when asked, write the reports asked for; returns the audit and the exit code. A policy that is no
-    name is stored on the server first."""
-    named = client.push_policy(policy.spelled_out())["digest"] if isinstance(policy, Policy) else policy
-    audit = client.submit(
-        candidate, reference, control=control, prompt_set=prompt_set, profile=profile or None, policy=named,
-        labels=labels or None,
-    )  # fmt: skip
+    """Submit, wait when asked (until ``deadline`` of the monotonic clock), write the reports asked for; returns the
+    audit and the exit code. A policy that is no name is stored on the server first."""
+    left = None if deadline is None else max(0.0, deadline - time.monotonic())
+    with nullcontext() if left is None else client.trying_for(left):
+        named = client.push_policy(policy.spelled_out())["digest"] if isinstance(policy, Policy) else policy
+        # Sent again after an outage, or to learn what became of it, this key makes no second audit.
+        submit = partial(
+            client.submit, candidate, reference, control=control, prompt_set=prompt_set, profile=profile or None,
+            policy=named, labels=labels or None, idempotency_key=str(uuid4()),
+        )  # fmt: skip
+        audit = submitted(client, submit, interrupts)
     say(f"audit {audit['id']} {audit['state']}")
-    if wait_s is None:
+    if deadline is None:
         return audit, ExitCode.PASS
-    with watched(candidate) as on_progress:
-        audit = client.wait(audit["id"], timeout=wait_s, every=1.0, on_progress=on_progress)
+    audit = followed(client, audit, deadline, interrupts)
     if audit["state"] == "FAILED":
         raise error_of(audit["error"])
     if audit["state"] == "CANCELLED":

@@ -1,8 +1,10 @@
 """What commands that ask a service share: where it is, who asks, and how what it keeps is listed."""
 
+import shlex
 import sys
-from collections.abc import Collection, Sequence
-from typing import Annotated
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
@@ -10,7 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from spinal.cli.output import say
 from spinal.text import visible
+
+if TYPE_CHECKING:
+    from spinal.client import Client
 
 DEFAULT_SERVER = "http://127.0.0.1:8000"
 WIDE = 200
@@ -18,6 +24,23 @@ WIDE = 200
 Server = Annotated[str, typer.Option(envvar="SPINAL_SERVER", help="Address of the service.")]
 ApiKey = Annotated[str | None, typer.Option(envvar="SPINAL_API_KEY", help="API key.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout; errors as problem objects on stderr.")]
+
+
+@contextmanager
+def connected(server: str, api_key: str | None) -> "Iterator[Client]":
+    """A client of the service, which says on stderr when the service is away and waited for."""
+    from spinal.client import Client
+
+    def away(cause: str) -> None:
+        say(f"the service does not answer ({cause}); it is asked again")
+
+    with Client(server, api_key, on_away=away) as client:
+        yield client
+
+
+def at(server: str) -> str:
+    """What a command to paste says of the server, where that is not the one that commands ask by themselves."""
+    return "" if server == DEFAULT_SERVER else f" --server {shlex.quote(server)}"
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, whole: Collection[str]) -> None:

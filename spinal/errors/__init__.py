@@ -40,6 +40,7 @@ from spinal.errors.documents import (
 )
 from spinal.errors.measuring import (
     AttemptsExhausted,
+    AuditStillRunning,
     Cancelled,
     CaptureMissing,
     DeadlineExceeded,
@@ -55,6 +56,7 @@ from spinal.errors.measuring import (
     VersionRetired,
 )
 from spinal.errors.service import (
+    AnswerNotUnderstood,
     AuditFailed,
     AuditHasNoScores,
     AuditNotFinished,
@@ -82,12 +84,14 @@ from spinal.errors.service import (
 
 __all__ = [
     "AdapterInvalid",
+    "AnswerNotUnderstood",
     "ArchitectureUnsupported",
     "AttemptsExhausted",
     "AuditFailed",
     "AuditHasNoScores",
     "AuditNotFinished",
     "AuditNotFound",
+    "AuditStillRunning",
     "BodyMalformed",
     "BodyTooLarge",
     "Cancelled",

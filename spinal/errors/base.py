@@ -43,6 +43,8 @@ class SpinalError(Exception):
         self.detail = detail
         self.hint = hint
         self.extra = extra
+        self.from_service = False
+        """Whether it came over HTTP, told to whoever writes requests."""
 
     def to_problem(self, *, here: bool = False) -> dict[str, Any]:
         """The error as an RFC 9457 problem object (without ``instance``), in text that anybody may read and every JSON

@@ -29,7 +29,13 @@ class Cancelled(SpinalError):
 
 
 class DeadlineExceeded(SpinalError):
-    code, title, exit_code = "deadline_exceeded", "Run took too long", ExitCode.TIMED_OUT
+    code, title = "deadline_exceeded", "Run took too long"
+
+
+class AuditStillRunning(DeadlineExceeded):
+    """What a client waited for goes on: the time to wait is over, not that of the audit."""
+
+    code, title, status, exit_code = "audit_still_running", "Audit goes on after the wait", 504, ExitCode.TIMED_OUT
 
 
 class RunStalled(SpinalError):

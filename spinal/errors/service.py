@@ -93,3 +93,9 @@ class PolicyNameTaken(SpinalError):
 
 class PolicyInUse(SpinalError):
     code, title, status = "policy_in_use", "Policy is in use", 409
+
+
+class AnswerNotUnderstood(SpinalError):
+    """Something answered that is not the service, or a part of its answer is missing."""
+
+    code, title, status = "answer_not_understood", "The answer is not one of the service", 502

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-from spinal.analysis.human_terms import drawn_differently, one_in, perplexity_ratio, times
+from spinal.analysis.human_terms import drawn_differently, one_in, perplexity_ratio, times, unit_in_words
 from spinal.documents.comparison import DamageSignal
 from spinal.documents.temperatures import TEMPERATURES
 from spinal.policy.values import Value, named
@@ -42,7 +42,7 @@ def sentence(name: str, signal: DamageSignal) -> str:
         raise ValueError(f"{name} has no value to put in words")
     meaning = MEANINGS.get(name)
     means = f"{meaning(value, signal)}: " if meaning is not None else f"{name.replace('_', ' ')}: "
-    return f"{means}{_number(name, value)} {signal.unit.replace('/', ' a ')}{_interval(signal)}{_limit(signal)}"
+    return f"{means}{_number(name, value)} {unit_in_words(signal.unit)}{_interval(signal)}{_limit(signal)}"
 
 
 def _predicts(what: str) -> Callable[[float, DamageSignal], str]:

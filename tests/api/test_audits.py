@@ -460,6 +460,10 @@ def test_a_control_is_traced_like_the_candidate_and_stands_in_the_scores(
     done = api.get(f"/v1/audits/{audit['id']}").json()
     assert done["state"] == "SUCCEEDED", done["error"]
     assert set(done["progress"]["runs"]) == {"candidate", "reference", "control", "compare"}
+    assert done["progress"]["phase"] == "finished"
+    told = [run for run in done["progress"]["runs"].values() if run["total"] is not None]
+    assert told
+    assert all(run["done"] == run["total"] for run in told), "a run that has finished has done all"
     trace = api.get(done["links"]["control_trace"]).json()
     assert (trace["digest"], trace["model"]["source"]) == (done["control_trace"], "local:twin")
     scores = api.get(done["links"]["scores"]).json()

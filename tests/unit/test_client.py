@@ -4,8 +4,9 @@ import httpx
 import pytest
 
 from spinal.client import Client, error_of
-from spinal.errors import DatabaseUnavailable, InternalError, ModelNotFound, ServiceUnreachable
+from spinal.errors import AnswerNotUnderstood, DatabaseUnavailable, InternalError, ModelNotFound, ServiceUnreachable
 
+AUDIT = {"id": "1", "state": "QUEUED", "verdict": None, "progress": {"phase": "waiting", "fraction": 0.0}}
 PROBLEM = ModelNotFound("no such model", hint="look again").to_problem()
 
 
@@ -38,8 +39,8 @@ def test_an_unknown_code_is_not_lost() -> None:
 
 def test_a_submission_is_sent_again_under_the_same_key() -> None:
     away = httpx.Response(503, json=DatabaseUnavailable("away").to_problem())
-    made, seen = client([httpx.ConnectError("refused"), away, httpx.Response(202, json={"id": "1"})])
-    assert made.submit("local:x") == {"id": "1"}
+    made, seen = client([httpx.ConnectError("refused"), away, httpx.Response(202, json=AUDIT)])
+    assert made.submit("local:x") == AUDIT
     assert len({request.headers["Idempotency-Key"] for request in seen}) == 1
     assert len(seen) == 3
     assert seen[0].headers["Authorization"] == "Bearer spk_a_b"
@@ -56,7 +57,7 @@ def test_patience_ends() -> None:
 
 def test_something_else_at_the_address_is_told_apart() -> None:
     made, _ = client([httpx.Response(404, text="<html>")])
-    with pytest.raises(InternalError, match="without a problem object"):
+    with pytest.raises(AnswerNotUnderstood, match="404 with no problem object"):
         made.submit("local:x")
 
 

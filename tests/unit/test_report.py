@@ -202,19 +202,6 @@ def test_parts_are_drawn_over_places_with_their_intervals() -> None:
     assert ">R</text>" in page
 
 
-@pytest.mark.parametrize("width", [80, 200])
-def test_a_terminal_shows_the_verdict_and_the_sentences_last(width: int) -> None:
-    text = on_terminal(full(), width)
-    assert max(len(line) for line in text.splitlines()) <= width
-    assert text.index("Prompts that moved most") < text.index("FAIL") < text.rindex("What carries the change")
-    flat = re.sub(r"\s+", " ", text[text.index("FAIL") :])
-    assert "FAIL Predicts text 48 times worse" in flat
-    for one in statements(full()):
-        assert re.sub(r"\s+", "", one.text) in re.sub(r"\s+", "", text)
-        assert re.sub(r"\s+", "", one.null or "") in re.sub(r"\s+", "", text)
-    assert ("Left out at this width" in text) == (width == 80)
-
-
 def test_hostile_settings_and_categories_stay_text() -> None:
     assert "<script" not in render(full(), "html")
     rows = [line for line in render(full(), "md").splitlines() if line.startswith("| configuration")]

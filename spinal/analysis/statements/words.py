@@ -67,10 +67,15 @@ def percent(share: float) -> str:
 
 
 def share_of(found: Estimate) -> str:
-    """A share with its interval."""
+    """A share with its interval, where that is more than one number.
+
+    >>> share_of(Estimate(value=0.4, ci=(0.35, 0.44))), share_of(Estimate(value=1.0, ci=(1.0, 1.0)))
+    ('40% [35%, 44%]', '100%')
+    """
     if found.value is None:
         return "an unknown part"
-    return percent(found.value) + ("" if found.ci is None else f" [{percent(found.ci[0])}, {percent(found.ci[1])}]")
+    ends = () if found.ci is None else tuple(map(percent, found.ci))
+    return percent(found.value) + (f" [{', '.join(ends)}]" if len(set(ends)) == 2 else "")
 
 
 def nats(found: Estimate, *, signed: bool = True) -> str:
@@ -78,8 +83,8 @@ def nats(found: Estimate, *, signed: bool = True) -> str:
     if found.value is None:
         return "an unknown number of nats"
     form = "+.3g" if signed else ".3g"
-    ends = "" if found.ci is None else f" [{found.ci[0]:{form}}, {found.ci[1]:{form}}]"
-    return f"{found.value:{form}} nats{ends}"
+    ends = () if found.ci is None else (f"{found.ci[0]:{form}}", f"{found.ci[1]:{form}}")
+    return f"{found.value:{form}} nats" + (f" [{', '.join(ends)}]" if len(set(ends)) == 2 else "")
 
 
 def reason_in_words(reason: str | None) -> str:

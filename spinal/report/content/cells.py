@@ -1,10 +1,17 @@
 """Numbers and tables as plain text, however they are drawn."""
 
+import math
 from dataclasses import dataclass
 
 from spinal.documents.base import Estimate
+from spinal.report import numbers
+from spinal.report.numbers import DASH, number
 
-DASH = "–"
+__all__ = ["DASH", "Table", "estimate", "interval", "number"]
+
+
+ROUNDING = 1e-6
+"""Ends of an interval that differ by less of their size are one number."""
 
 
 @dataclass(frozen=True)
@@ -14,29 +21,18 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
     narrow: tuple[int, ...] = ()
-    """Columns that stay where there is no room for all."""
-
-    def narrowed(self) -> "Table":
-        """The table with the columns that matter most."""
-        if not self.narrow:
-            return self
-        cells = tuple(tuple(row[i] for i in self.narrow) for row in self.rows)
-        left = ", ".join(name for i, name in enumerate(self.header) if i not in self.narrow)
-        note = f"{self.note} Left out at this width: {left}.".strip()
-        return Table(self.title, tuple(self.header[i] for i in self.narrow), cells, note)
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """A value with sensible digits; a dash for a null."""
-    if value is None:
-        return DASH
-    if value == 0.0:
-        return "0"
-    return f"{value:.{digits}g}" if abs(value) < 1e4 else f"{value:.3e}"
+    """Columns that stay where there is no room for all, the ones that matter most first."""
+    weight: tuple[float, ...] = ()
+    """How much each row tells: where there are many, the ones that tell least may be folded into one."""
+    told_before: bool = False
+    """Whether the first screen of a report shows as much, so that a short one leaves the table out."""
 
 
 def interval(ci: tuple[float, float] | None, digits: int = 3) -> str:
-    return "" if ci is None else f"[{number(ci[0], digits)}, {number(ci[1], digits)}]"
+    """Both ends in brackets; empty where there are none, or where they are one number but for rounding."""
+    if ci is None or math.isclose(*ci, rel_tol=ROUNDING, abs_tol=0.0):
+        return ""
+    return numbers.interval(*ci, digits)
 
 
 def estimate(found: Estimate, digits: int = 3) -> str:

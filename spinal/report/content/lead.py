@@ -1,6 +1,9 @@
 """What a reader sees first: the reason of the verdict, and where the change sits."""
 
-from spinal.documents.comparison import Comparison, Statement
+from collections.abc import Sequence
+
+from spinal.analysis.human_terms import UNITS
+from spinal.documents.comparison import Comparison, Statement, Verdict
 from spinal.documents.trace import Trace
 
 PLACES = ("outlier", "band", "spread")
@@ -28,11 +31,16 @@ def sentences_about(result: Comparison, *about: str) -> tuple[Statement, ...]:
 
 def reasons(result: Comparison) -> tuple[str, ...]:
     """Why the verdict is what it is, each as a sentence; where the change sits is said beside it."""
-    given = result.verdict.reasons
-    if result.verdict.policy == TOLD_ITS_PLACE_LAST:
+    return reasons_of(result.verdict, sentences(result))
+
+
+def reasons_of(verdict: Verdict, said: Sequence[Statement]) -> tuple[str, ...]:
+    """The same of a verdict beside which ``said`` tell where the change sits."""
+    given = verdict.reasons
+    if verdict.policy == TOLD_ITS_PLACE_LAST:
         given = given[:-1]
-    placed = {one.text for one in sentences(result)}
-    return tuple(_sentence(reason) for reason in given if reason not in placed)
+    placed = {one.text for one in said}
+    return tuple(sentence(reason) for reason in given if reason not in placed)
 
 
 def headline(result: Comparison) -> str:
@@ -47,5 +55,8 @@ def headline(result: Comparison) -> str:
     return " ".join([*first, *(one.text for one in chosen)])
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
+    """With a capital and a full stop; formulas in reasons of earlier releases are put in words."""
+    for formula, words in UNITS.items():
+        text = text.replace(formula, words)
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")

@@ -30,6 +30,32 @@ def _with_se(value: float | None, se: float | None) -> str:
     return number(value) if se is None or value is None else f"{number(value)} ± {number(se, 2)}"
 
 
+def about_trace(trace: Trace) -> str:
+    """What was measured, and how far the numbers of the last third reach, in a sentence or two."""
+    # Here, so that asking which formats there are needs no numpy.
+    from spinal.analysis.localization import terminal_window
+
+    first, last = terminal_window(trace.model.n_layers, trace.measurement_profile().terminal_fraction)
+    late = [layer.positions["all"] for layer in trace.layers[first : last + 1]]
+    said = [
+        f"{name} {_range(values)}{unit}"
+        for name, unit, values in (
+            ("alpha", "", [one.contraction for one in late]),
+            ("L", " radians", [one.transport for one in late]),
+        )
+    ]
+    nll = "" if trace.nll is None else f", which it predicts at {number(trace.nll)} nats a token"
+    return (
+        f"{trace.model.n_layers} blocks, read on {trace.prompt_set.count} prompts{nll}. "
+        f"In the last third, blocks {first}-{last}, at all positions: {' and '.join(said)}."
+    )
+
+
+def _range(values: list[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{number(min(known))} to {number(max(known))}" if known else "not measured"
+
+
 def provenance_table(document: Comparison | Trace) -> Table:
     source = document.provenance
     rows = [

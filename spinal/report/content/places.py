@@ -1,9 +1,12 @@
 """Where the change sits: accounts over places, profiles over blocks, settings."""
 
+import math
+
 from spinal.documents.account import READ_OUTS, Account, PlacePart
 from spinal.documents.base import Estimate
 from spinal.documents.comparison import Comparison
 from spinal.report.content.cells import DASH, Table, estimate, interval, number
+from spinal.report.numbers import share
 
 
 def _title(read_out: str) -> str:
@@ -36,7 +39,7 @@ def _account_table(result: Comparison, account: Account) -> Table:
         (
             part.place + (" (the same)" if part.identical else ""),
             *_part_cells(part),
-            *(_share(parts.get(part.place)) for parts in others.values()),
+            *(_share_in(parts.get(part.place)) for parts in others.values()),
             *((estimate(contrast.places[part.place]) if part.place in contrast.places else DASH,) if contrast else ()),
         )
         for part in account.places
@@ -68,7 +71,8 @@ def _account_table(result: Comparison, account: Account) -> Table:
         tuple(header),
         tuple(rows),
         _account_note(result, account),
-        narrow=(0, 1, 2),
+        narrow=(0, 2, 1),
+        weight=(*(abs(part.phi.value or 0.0) for part in account.places), math.inf, math.inf),
     )
 
 
@@ -78,7 +82,7 @@ def _part_cells(part: PlacePart) -> tuple[str, str, str]:
     return estimate(part.phi), _percentage(part.share), number(part.interaction, 2)
 
 
-def _share(part: PlacePart | None) -> str:
+def _share_in(part: PlacePart | None) -> str:
     return DASH if part is None else _percentage(part.share)
 
 
@@ -87,15 +91,8 @@ def _share_of_blocks(account: Account | None) -> str:
 
 
 def _percentage(found: Estimate) -> str:
-    if found.value is None:
-        return DASH
-    ends = "" if found.ci is None else f" [{_whole(found.ci[0])}, {_whole(found.ci[1])}]"
-    return f"{_whole(found.value)}%{ends}"
-
-
-def _whole(share: float) -> str:
-    """Per cent without digits, and never -0."""
-    return str(round(100 * share))
+    # An interval of one number says nothing.
+    return share(found.value, None if found.ci is None or found.ci[0] == found.ci[1] else found.ci)
 
 
 def _over(account: Account) -> str:
@@ -111,7 +108,7 @@ def _account_note(result: Comparison, account: Account) -> str:
         if account.localization is None
         else (
             f"Flat would give blocks {result.scores.terminal_window[0]}-{result.scores.terminal_window[1]} "
-            f"{100 * account.localization.terminal_share_null:.0f}% of the blocks' sum. "
+            f"{share(account.localization.terminal_share_null)} of the blocks' sum. "
         )
     )
     floor = (
@@ -157,7 +154,7 @@ def settings_table(result: Comparison) -> Table:
     frame = result.frame
     if frame is not None and frame.residual is not None:
         note = (
-            f"One rotation and scale of the reference's last residual leaves {100 * frame.residual:.2g}% of the "
+            f"One rotation and scale of the reference's last residual leaves {share(frame.residual)} of the "
             f"candidate's over, at a distance of outputs of {number(frame.gap)} rad: the bases "
             f"{'differ' if frame.changed else 'are taken as one'}."
         )
@@ -183,10 +180,10 @@ def localization_table(result: Comparison) -> Table:
                 _span(place.window50),
                 _span(place.window80),
                 str(place.peak),
-                f"{number(place.terminal_share, 3)} {interval(place.ci.get('terminal_share'), 3)}".strip(),
+                _percentage(Estimate(value=place.terminal_share, ci=place.ci.get("terminal_share"))),
             )
         )
-    flat = number(next(iter(result.localization.values())).terminal_share_null, 3)
+    flat = share(next(iter(result.localization.values())).terminal_share_null)
     return Table(
         "Profiles over blocks",
         ("profile", "centre (depth)", "50% in blocks", "80% in blocks", "peak", f"share in T (flat: {flat})"),

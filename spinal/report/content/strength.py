@@ -2,6 +2,7 @@
 
 from spinal.documents.comparison import Comparison, Null
 from spinal.report.content.cells import DASH, Table, estimate, interval, number
+from spinal.report.numbers import percentile
 
 SCORE_NAMES = {
     "delta_align": "Delta_align",
@@ -56,12 +57,13 @@ def layers_table(result: Comparison) -> Table:
         "Candidate minus reference, positions 'all', 95% intervals over prompts. * stands after correction over "
         "layers.",
         narrow=(0, 1, 3, 4),
+        weight=tuple(layer.block_swap.value or 0.0 for layer in result.layers),
     )
 
 
 def nulls_table(result: Comparison) -> Table:
     rows = tuple(
-        (name, null.statistic, number(null.observed), _under(null), number(null.percentile, 2), null.note)
+        (name, null.statistic, number(null.observed), _under(null), percentile(null.percentile), null.note)
         for name, null in result.nulls.items()
     )
     return Table(
@@ -76,7 +78,7 @@ def nulls_table(result: Comparison) -> Table:
 def _under(null: Null) -> str:
     """The values under a control: one as it is, several as their range."""
     if len(null.values) < 2:
-        return number(null.values[0]) if null.values else "-"
+        return number(null.values[0]) if null.values else DASH
     return f"{number(min(null.values))} to {number(max(null.values))}"
 
 

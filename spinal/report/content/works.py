@@ -1,8 +1,9 @@
 """Whether the candidate still works: the damage panel, the rules of the verdict, prompts that moved most."""
 
-from spinal.analysis.human_terms import drawn_differently, one_in, perplexity_ratio
+from spinal.analysis.human_terms import drawn_differently, one_in, perplexity_ratio, unit_in_words
 from spinal.documents.comparison import Comparison, DamageSignal
 from spinal.report.content.cells import DASH, Table, interval, number
+from spinal.report.numbers import share
 
 MOST_PROMPTS = 12
 
@@ -16,6 +17,7 @@ def damage_table(result: Comparison) -> Table:
         tuple(rows),
         result.damage.calibration,
         narrow=(0, 1, 6, 7),
+        told_before=True,
     )
 
 
@@ -24,7 +26,7 @@ def _signal_row(name: str, signal: DamageSignal) -> tuple[str, ...]:
     return (
         name.replace("_", " ") + (f" ({signal.of})" if signal.of else ""),
         f"{number(signal.value)} {interval(signal.ci)}".strip(),
-        signal.unit,
+        unit_in_words(signal.unit),
         DASH if signal.n is None else str(signal.n),
         number(signal.se, 2),
         number(signal.watch),
@@ -38,11 +40,9 @@ def terms_table(result: Comparison) -> Table:
     rows = []
     nll = result.damage.signals.get("nll_change")
     if nll is not None and nll.value is not None:
-        ratio = perplexity_ratio(nll.value)
-        ends = (
-            "" if nll.ci is None else f" [{number(perplexity_ratio(nll.ci[0]))}, {number(perplexity_ratio(nll.ci[1]))}]"
-        )
-        rows.append(("perplexity of the same text, candidate over reference", f"{number(ratio)} times{ends}"))
+        ratios = None if nll.ci is None else (perplexity_ratio(nll.ci[0]), perplexity_ratio(nll.ci[1]))
+        told = f"{number(perplexity_ratio(nll.value))} times {interval(ratios)}".strip()
+        rows.append(("perplexity of the same text, candidate over reference", told))
     gap = result.layers[-1].function_gap.all
     if gap.value is not None:
         least, most = drawn_differently(gap.value)
@@ -50,7 +50,7 @@ def terms_table(result: Comparison) -> Table:
         rows.append(("next tokens that would be drawn differently", said))
     top = result.damage.signals.get("top_token_changes")
     if top is not None and top.value is not None:
-        rows.append(("positions whose most likely token is another", f"{100 * top.value:.3g}%"))
+        rows.append(("positions whose most likely token is another", share(top.value)))
     return Table(
         "In other words",
         ("what", "value"),
@@ -61,7 +61,7 @@ def terms_table(result: Comparison) -> Table:
 
 def rules_table(result: Comparison) -> Table:
     rows = [(rule.asks or rule.rule, rule.outcome, "; ".join(rule.reasons) or DASH) for rule in result.verdict.rules]
-    return Table(f"Rules of {result.verdict.policy}", ("question", "outcome", "why"), tuple(rows))
+    return Table(f"Rules of {result.verdict.policy}", ("question", "outcome", "why"), tuple(rows), told_before=True)
 
 
 def looked_table(result: Comparison) -> Table:
@@ -95,7 +95,7 @@ def prompts_table(result: Comparison) -> Table:
             number(one.gap),
             number(one.nll_change),
             number(one.entropy_change),
-            DASH if one.top_changed is None else f"{100 * one.top_changed:.0f}%",
+            share(one.top_changed),
             number(one.block_swap),
         )
         for one in changes[:MOST_PROMPTS]

@@ -4,11 +4,20 @@ import re
 
 from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace
-from spinal.report.content import Table, headline, reasons, sections, title
+from spinal.report.content import Table, sections, title
+from spinal.report.content.depth import depth_of
+from spinal.report.content.first import findings_table, first_screen, uncovered
+from spinal.report.content.gauges import damage_summary
 from spinal.report.formats.format import Format
+from spinal.report.formats.strip import strip
 from spinal.text import visible
 
 SPECIAL = re.compile(r"([\\`*_\[\]<>#|~&$])")
+
+LONG = 30
+"""Rows of a table from which on it is folded."""
+STRIP = 100
+"""Columns of the strip over the depth."""
 
 
 def escape(text: str) -> str:
@@ -16,17 +25,26 @@ def escape(text: str) -> str:
     return SPECIAL.sub(r"\\\1", visible(" ".join(text.split())))
 
 
+def summary_markdown(comparison: Comparison) -> str:
+    """The verdict with its reason, where the change sits, what rules found, and damage against its limits: what fits
+    beside other steps of a pipeline, a few kB at any depth."""
+    parts = [f"## {escape(title(comparison))}", "", *_first_screen(comparison)]
+    parts += _table(findings_table(comparison), heading=True)
+    parts += _table(damage_summary(comparison), heading=True)
+    return "\n".join(parts).rstrip() + "\n"
+
+
 def render_markdown(document: Trace | Comparison) -> str:
-    """Headings, lists and tables."""
+    """The first screen, then headings, lists and tables; long tables are folded."""
     parts = [f"# {escape(title(document))}", ""]
     if isinstance(document, Comparison):
-        parts += [f"**Verdict: {document.verdict.outcome}** (policy {escape(document.verdict.policy)})", ""]
-        parts += [escape(headline(document)), ""]
-        # The lead begins with the first reason, but for a pass.
-        others = reasons(document)[0 if document.verdict.outcome == "pass" else 1 :]
-        parts += [*(f"- {escape(reason)}" for reason in others), ""] if others else []
-    if document.warnings:
-        parts += ["## Read this first", "", *(f"- {escape(warning)}" for warning in document.warnings), ""]
+        parts += _first_screen(document)
+        parts += _table(damage_summary(document), heading=True)
+        parts += _table(findings_table(document), heading=True)
+        others = uncovered(document)
+        parts += (
+            ["### What the verdict does not cover", "", *(f"- {escape(why)}" for why in others), ""] if others else []
+        )
     for section in sections(document):
         parts += [f"## {escape(section.title)}", ""]
         if section.said:
@@ -35,13 +53,38 @@ def render_markdown(document: Trace | Comparison) -> str:
             ] + [""]
         for table in section.tables:
             parts += _table(table, heading=table.title != section.title)
+    if document.warnings:
+        parts += ["## Read with care", "", *(f"- {escape(warning)}" for warning in document.warnings), ""]
     return "\n".join(parts).rstrip() + "\n"
 
 
+def _first_screen(result: Comparison) -> list[str]:
+    """Verdict and reason, place, and the strip over the depth."""
+    first = first_screen(result)
+    rows, how = strip(depth_of(result), STRIP)
+    return [
+        f"**{first.outcome.upper()}: {escape(first.reason)}** (policy {escape(first.policy)})",
+        "",
+        *([escape(" ".join(first.place)), ""] if first.place else []),
+        "```text",
+        *rows,
+        "```",
+        "",
+        *(f"{escape(line)}  " for line in how),
+        "",
+    ]
+
+
 def _table(table: Table, *, heading: bool) -> list[str]:
+    if not table.rows:
+        return []
     lines = [f"### {escape(table.title)}", ""] if heading else []
+    long = len(table.rows) > LONG
+    if long:
+        lines += ["<details>", f"<summary>{len(table.rows)} rows</summary>", ""]
     lines += [_row(table.header), _row(tuple("---" for _ in table.header), raw=True)]
     lines += [_row(row) for row in table.rows]
+    lines += ["", "</details>"] if long else []
     return [*lines, "", *([escape(table.note), ""] if table.note else [])]
 
 

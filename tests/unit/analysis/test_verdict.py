@@ -76,7 +76,7 @@ SENTENCES = {
     "non_finite": (3.0, "computes numbers that are not finite: 3 activations, limit 1.0"),
     "margin_change": (-5.0, "prefers the rejected answers more than the reference does: -5 nats"),
     "gap": (0.6, "draws between 1 token in 22 and 1 token in 3 differently: 0.6 rad"),
-    "hidden_change": (0.5, "ends in other hidden states: 0.5 of ||r_D||"),
+    "hidden_change": (0.5, "ends in other hidden states: 0.5 of the length of the last hidden state"),
     "block_swap_mean": (0.5, "has blocks that answer the same input differently: 0.5 of a block's own update"),
     "repetition_change": (0.3, "repeats itself in 30% more of what it says: +0.3 of 3-grams"),
     "length_ratio": (0.25, "answers 4 times as short: 0.25 times as long"),
@@ -105,7 +105,10 @@ def test_what_could_not_be_measured_is_no_pass() -> None:
 def test_what_was_raised_is_said_beside_what_could_not_be_measured() -> None:
     found = verdict(hidden_change=at("hidden_change", 0.5), nll_change=unmeasured("nll_change", "not_measured"))
     assert found.outcome == "inconclusive"
-    assert found.reasons[1] == "ends in other hidden states: 0.5 of ||r_D||, worth a look from 0.4, limit 0.8"
+    assert (
+        found.reasons[1]
+        == "ends in other hidden states: 0.5 of the length of the last hidden state, worth a look from 0.4, limit 0.8"
+    )
 
 
 def test_what_was_not_asked_for_is_said_and_decides_nothing() -> None:
@@ -133,7 +136,7 @@ def test_two_that_agree_are_said_with_the_text_that_is_predicted_worse() -> None
         "predicts text 1.6 times worse: +0.5 nats a token, worth a look from 0.3, limit 1.0, and 2 signals of how far "
         "it moved agree with that"
     )
-    assert found.reasons[1] == "ends in other hidden states: 0.9 of ||r_D||, limit 0.8"
+    assert found.reasons[1] == "ends in other hidden states: 0.9 of the length of the last hidden state, limit 0.8"
 
 
 def test_a_quiet_panel_passes_whatever_its_shown_signals_are() -> None:

@@ -1,0 +1,174 @@
+"""``spinal list``, ``show``, ``wait`` and ``cancel``: audits that a service has. Nothing is measured here."""
+
+import time
+from collections.abc import Callable
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+
+from spinal.cli.following import Interrupts, followed
+from spinal.cli.gate import exit_code, fails_on
+from spinal.cli.labels import read_labels
+from spinal.cli.output import say, say_json
+from spinal.cli.remote import parse_duration
+from spinal.cli.server import DEFAULT_SERVER, ApiKey, AsJson, Server, at, connected, print_table
+from spinal.client import error_of
+from spinal.errors import ExitCode, UsageError
+
+STATES = ("QUEUED", "RUNNING", "SUCCEEDED", "FAILED", "CANCELLED")
+VERDICTS = ("pass", "warn", "fail", "inconclusive")
+MOST_A_PAGE = 200
+Audit = Annotated[str, typer.Argument(metavar="AUDIT", help="Id of an audit, as spinal list shows it.")]
+
+
+def show_all(
+    state: Annotated[str | None, typer.Option(help="Only those in this state.", metavar="|".join(STATES))] = None,
+    verdict: Annotated[
+        str | None, typer.Option(help="Only those with this verdict.", metavar="|".join(VERDICTS))
+    ] = None,
+    label: Annotated[list[str] | None, typer.Option(help="key=value that they have; may be repeated.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only those of this candidate, reference or control.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=MOST_A_PAGE, help="How many at most.")] = 20,
+    cursor: Annotated[str | None, typer.Option(help="Where the list before ended: its next.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All of them, however many.")] = False,
+    server: Server = DEFAULT_SERVER,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """List audits, newest first."""
+    state = _one_of("--state", state and state.upper(), STATES)
+    verdict = _one_of("--verdict", verdict and verdict.lower(), VERDICTS)
+    if everything and cursor is not None:
+        raise UsageError("--all and --cursor are both given", hint="leave one of them out")
+    filters = {
+        "state": state,
+        "verdict": verdict,
+        "model": model,
+        "label": [f"{key}:{value}" for key, value in read_labels(label).items()] or None,
+    }
+    given = {name: value for name, value in filters.items() if value is not None}
+    with connected(server, api_key) as client:
+        if everything:
+            items, following = list(client.audits(**given, limit=MOST_A_PAGE)), None
+        else:
+            page = client.audits_page(**given, limit=limit, **({"cursor": cursor} if cursor else {}))
+            items, following = page["items"], page["next"]
+    if as_json:
+        say_json({"items": items, "next": following})
+        return
+    rows = [
+        (one["id"], one["state"], one["verdict"] or "-", _moment(one["created_at"]), _pair(one, 60)) for one in items
+    ]
+    print_table(("audit", "state", "verdict", "submitted", "what"), rows, whole=("audit", "state", "verdict", "submitted"))
+    if following is not None:
+        say(f"there are more: `spinal list --cursor {following}{at(server)}`")
+
+
+def show(audit: Audit, server: Server = DEFAULT_SERVER, api_key: ApiKey = None, as_json: AsJson = False) -> None:
+    """Show an audit: where it stands, its verdict with the reasons, why it failed, what was made."""
+    named = _id(audit)
+    with connected(server, api_key) as client:
+        found = client.audit(named)
+    if as_json:
+        say_json(found)
+        return
+    for name, value in _described(found):
+        say(f"{name + ':':<12}{value}", to_stdout=True)
+
+
+def wait(
+    audit: Audit,
+    wait: Annotated[str, typer.Option(help="Wait so long for the end, for example 30m.")] = "1h",
+    fail_on: Annotated[
+        str, typer.Option("--fail-on", help="The mildest outcome that exits with 1: fail or warn.", metavar="fail|warn")
+    ] = "fail",
+    cancel_on_interrupt: Annotated[
+        bool, typer.Option("--cancel-on-interrupt", help="Cancel the audit when this command is interrupted.")
+    ] = False,
+    server: Server = DEFAULT_SERVER,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Wait for an audit. Exit 0 pass or warn, 1 fail, 3 not evaluated, 4 timed out, 5 inconclusive."""
+    from spinal.cli.told import audit_in_a_few_lines
+
+    named, wait_s, failing = _id(audit), parse_duration(wait), fails_on(fail_on)
+    deadline = time.monotonic() + wait_s
+    interrupts = Interrupts(server, cancel_on_interrupt)
+    with connected(server, api_key) as client:
+        with client.trying_for(wait_s), interrupts.told(client, named):
+            found = client.audit(named)
+        found = followed(client, found, deadline, interrupts)
+        if found["state"] == "FAILED":
+            raise error_of(found["error"] or {"code": "audit_failed", "detail": f"audit {named} failed"})
+        told = () if as_json else audit_in_a_few_lines(client, found, server)
+    if as_json:
+        say_json(found)
+    for line in told:
+        say(line, to_stdout=True)
+    cancelled = found["state"] == "CANCELLED"
+    raise typer.Exit(ExitCode.NOT_EVALUATED if cancelled else exit_code(found["verdict"], failing))
+
+
+def cancel(audit: Audit, server: Server = DEFAULT_SERVER, api_key: ApiKey = None, as_json: AsJson = False) -> None:
+    """Cancel an audit. One that has ended stays as it is, and is told."""
+    named = _id(audit)
+    with connected(server, api_key) as client:
+        found = client.cancel(named)
+    if as_json:
+        say_json(found)
+    else:
+        say(f"audit {found['id']} {found['state']}", to_stdout=True)
+
+
+def _alone(command: Callable[..., None]) -> typer.Typer:
+    app = typer.Typer(add_completion=False)
+    app.command()(command)
+    return app
+
+
+COMMANDS = {"list": _alone(show_all), "show": _alone(show), "wait": _alone(wait), "cancel": _alone(cancel)}
+"""Name -> the application that is this command."""
+
+
+def _described(audit: dict[str, Any]) -> list[tuple[str, str]]:
+    progress, error = audit["progress"], audit.get("error") or {}
+    lines = [
+        ("audit", audit["id"]),
+        ("candidate", audit.get("candidate") or "-"),
+        ("reference", audit.get("reference") or "-"),
+        ("state", f"{audit['state']} ({progress['phase']}, {progress['fraction']:.0%})"),
+        ("verdict", audit["verdict"] or "-"),
+        *(("", reason) for reason in audit.get("verdict_reasons", ())),
+        ("submitted", _moment(audit.get("created_at"))),
+        ("ended", _moment(audit.get("finished_at"))),
+    ]
+    lines += [("label", f"{key}={value}") for key, value in (audit.get("labels") or {}).items()]
+    lines += [(role, digest) for role, digest in (audit.get("results") or {}).items()]
+    if error:
+        lines += [("error", f"{error.get('code')}: {error.get('detail')}"), ("next", error.get("hint") or "-")]
+    return [(name, value) if name else (" ", value) for name, value in lines]
+
+
+def _id(given: str) -> str:
+    try:
+        return str(UUID(given.strip()))
+    except ValueError:
+        raise UsageError(f"{given[:80]!r} is not the id of an audit", hint="`spinal list` shows them") from None
+
+
+def _one_of(option: str, given: str | None, known: tuple[str, ...]) -> str | None:
+    if given is not None and given not in known:
+        raise UsageError(f"{option} {given[:80]!r} is not known", hint=f"one of {', '.join(known)}")
+    return given
+
+
+def _pair(audit: dict[str, Any], most: int) -> str:
+    """What was compared; names that are too long lose their beginning, which others of a list share."""
+    names = [audit.get(role) for role in ("reference", "candidate")]
+    return " → ".join(name if len(name) <= most else "…" + name[1 - most :] for name in names if name)
+
+
+def _moment(text: str | None) -> str:
+    return "-" if text is None else text[:19].replace("T", " ") + "Z"

@@ -1,0 +1,45 @@
+"""What to do next on the command line about an error that came over HTTP, where the hint is for who writes requests."""
+
+import re
+
+from spinal.errors import SpinalError
+
+NEXT_STEPS = {
+    "audit_failed": "`spinal show AUDIT` says why",
+    "audit_has_no_scores": "`spinal audit CANDIDATE --reference REFERENCE` compares",
+    "audit_not_finished": "`spinal wait AUDIT`",
+    "audit_not_found": "`spinal list` shows the audits of this key",
+    "body_malformed": "report it with the command line",
+    "body_too_large": "send less: fewer prompts, or shorter ones",
+    "database_unavailable": "try again in a few seconds",
+    "forbidden": "take a key with that scope; an operator makes it: `spinal keys create --tenant T --scope write`",
+    "idempotency_in_flight": "try again in a second",
+    "idempotency_key_reused": "try again: each call takes a key of its own",
+    "media_type_unsupported": "report it with the command line",
+    "method_not_allowed": "check that the service is of this release, and that --server names it",
+    "model_name_taken": "choose another name; `spinal models list` shows those there are",
+    "not_ready": "try again later; whoever runs the service finds why with `spinal doctor`",
+    "registered_model_not_found": "`spinal models list` shows what is registered",
+    "route_not_found": "check that the service is of this release, and that --server names it",
+    "trace_not_found": "`spinal list` shows the audits, and `spinal show AUDIT` their traces",
+    "unauthorized": "set SPINAL_API_KEY, or give --api-key; an operator makes keys: `spinal keys create --tenant T`",
+    "prompt_set_not_found": "`spinal prompts list` shows what is stored; `spinal prompts push FILE` stores one",
+    "policy_not_found": "`spinal policies list` shows what is stored; `spinal policies push FILE` stores one",
+}
+"""Code -> the next step here. Errors with other codes have hints that hold everywhere."""
+UNREGISTERED = "`spinal models list` shows what is registered; `spinal models register NAME REFERENCE` adds a name"
+FOR_REQUESTS = re.compile(
+    r"\b(GET|POST|PUT|PATCH|DELETE)\s+(it\s+)?(to\s+)?/|/v1/|Authorization|Content-Type|openapi|Idempotency-Key"
+)
+"""What only somebody who writes requests can do."""
+
+
+def next_step(error: SpinalError) -> str | None:
+    """The hint to show on the command line."""
+    if not error.from_service:
+        return error.hint
+    if error.code == "model_not_found" and "registered" in error.detail:
+        return UNREGISTERED
+    if error.code in NEXT_STEPS:
+        return NEXT_STEPS[error.code]
+    return None if FOR_REQUESTS.search(error.hint or "") else error.hint

@@ -1,0 +1,106 @@
+"""Signals of the damage panel against their limits, in plain words."""
+
+import math
+from dataclasses import dataclass
+
+from spinal.analysis.human_terms import unit_in_words
+from spinal.documents.comparison import Comparison, DamageSignal
+from spinal.report.content.cells import DASH, Table, interval, number
+from spinal.report.numbers import signed
+
+NAMES = {
+    "nll_change": "predicts text worse",
+    "nll_change_worst_category": "worst category",
+    "nll_change_worst_tenth": "worst tenth of the prompts",
+    "end_share_change": "answers that end",
+    "end_at_once_change": "answers that say nothing",
+    "end_log_p_change": "ends where answers are over",
+    "log_temperature": "too sure or too unsure",
+    "non_finite": "numbers that are not finite",
+    "margin_change": "prefers what it should",
+    "gap": "output moved",
+    "hidden_change": "hidden states moved",
+    "block_swap_mean": "blocks answer differently",
+    "repetition_change": "repeats itself",
+    "length_ratio": "length of its answers",
+}
+"""By signal, as short as a table needs; one that is not here is called by its name."""
+LEVELS = {"none": "within limits", "watch": "worth a look", "damaged": "beyond the limit"}
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """One signal that has a limit, on a scale from no change (0) to damage (1)."""
+
+    name: str
+    value: str
+    """With its interval and unit."""
+    number: str
+    """The same without its unit."""
+    unit: str
+    limit: str
+    level: str
+    reached: float | None
+    """How far the value has come; below 0 on the good side, above 1 beyond the limit, None without a value."""
+    watch: float
+    """Where on the scale it is worth a look."""
+    alone: bool
+    """Whether it is damage by itself beyond the limit."""
+
+
+def gauges(result: Comparison) -> tuple[Gauge, ...]:
+    """Every signal that votes, in the order of the panel."""
+    return tuple(
+        _gauge(name, signal)
+        for name, signal in result.damage.signals.items()
+        if signal.watch is not None and signal.damaged is not None
+    )
+
+
+def damage_summary(result: Comparison) -> Table:
+    """What the gauges say, as a table."""
+    rows = [(one.name, one.value, one.limit, one.level) for one in gauges(result)]
+    return Table("Damage against its limits", ("signal", "value", "damage at", "level"), tuple(rows))
+
+
+def _gauge(name: str, signal: DamageSignal) -> Gauge:
+    # Here, so that asking which formats there are loads no analysis.
+    from spinal.analysis.damage.limits import LIMITS
+
+    kept = LIMITS.get(name)
+    neutral = 0.0 if kept is None else kept.neutral
+    ratio = kept is not None and kept.both
+    watch, damaged = signal.watch or 0.0, signal.damaged or 0.0
+    what = NAMES.get(name, name.replace("_", " ")) + (f" ({signal.of})" if signal.of else "")
+    level = LEVELS[signal.level] if signal.level else f"not measured: {(signal.reason or '').replace('_', ' ')}"
+    unit = unit_in_words(signal.unit)
+    side = "more" if damaged >= neutral else "less"
+    return Gauge(
+        name=what,
+        value=f"{_number(name, signal)} {unit}" if signal.value is not None else DASH,
+        number=_number(name, signal),
+        unit=unit,
+        limit=f"{number(damaged)} or {side}",
+        level=level,
+        reached=None if signal.value is None else _reached(signal.value, neutral, damaged, ratio=ratio),
+        watch=min(1.0, max(0.0, _reached(watch, neutral, damaged, ratio=ratio))),
+        alone=signal.fails_alone,
+    )
+
+
+def _number(name: str, signal: DamageSignal) -> str:
+    if signal.value is None:
+        return DASH
+    # A length is no change, whatever its name.
+    written = signed if "_change" in name and name != "hidden_change" else number
+    return f"{written(signal.value)} {interval(signal.ci)}".strip()
+
+
+def _reached(value: float, neutral: float, damaged: float, *, ratio: bool) -> float:
+    """0 at ``neutral``, 1 at ``damaged``; ratios by their logarithms, and one of 0 or less is beyond any limit."""
+    if ratio:
+        if value <= 0.0 or damaged <= 0.0:
+            return math.inf
+        value, damaged, neutral = math.log(value), math.log(damaged), math.log(neutral)
+    whole = damaged - neutral
+    return (value - neutral) / whole if whole else 0.0
