@@ -70,7 +70,7 @@ class PromptCalls(ABC):
         'How do I reset a password?'
         """
         if NAME.match(name) is None:
-            raise StoredPromptSetNotFound(f"no prompt set {name}", hint="spinal prompts list")
+            raise StoredPromptSetNotFound(f"no prompt set {name}", hint="`spinal prompts list` shows them")
         return self._json("GET", f"/v1/prompt-sets/{name}", params={"prompts": prompts})
 
     def prompt_sets(self, *, limit: int = 50) -> list[JsonObject]:

@@ -8,3 +8,26 @@ def install_hint(extra: str) -> str:
     "install spinal with its extra 'local'; in a checkout: pip install '.[local]'"
     """
     return f"install spinal with its extra {extra!r}; in a checkout: pip install '.[{extra}]'"
+
+
+EXTRAS = {
+    "local": ("torch", "transformers", "peft", "accelerate"),
+    "service": (
+        "fastapi", "starlette", "uvicorn", "sqlalchemy", "psycopg", "alembic", "pydantic_settings", "fsspec",
+        "structlog", "prometheus_client", "yaml", "opentelemetry",
+    ),
+    "worker": ("celery", "kombu", "redis"),
+    "notebook": ("pandas",),
+    "parquet": ("pyarrow",),
+}  # fmt: skip
+"""Extra -> the packages, by the names they are imported by, that it brings."""
+
+
+def extra_of(package: str) -> str | None:
+    """The extra that brings a package or a module of it; None for what no extra brings.
+
+    >>> extra_of("sqlalchemy.orm")
+    'service'
+    """
+    top = package.partition(".")[0]
+    return next((extra for extra, packages in EXTRAS.items() if top in packages), None)

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 Prompts = PathName | Sequence[str | Mapping[str, Any]] | Sequence[Sequence[Mapping[str, str]]] | PromptSet
 """A built-in set by name, a file, prompts as text, as records or as the messages of chats, or a prompt set."""
 CONDITIONS = "spinal.engine.conditions"
+DEVICES = "spinal.engine.devices"
 THREADS = "spinal.engine.threads"
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -277,7 +278,7 @@ def make_profile(knobs: Mapping[str, Any]) -> MeasurementProfile:
     except ValidationError as error:
         first = error.errors()[0]
         name = first["loc"][0] if first["loc"] else "profile"
-        raise ProfileInvalid(f"{name}: {first['msg']}", hint="spinal trace --help lists the knobs") from error
+        raise ProfileInvalid(f"{name}: {first['msg']}", hint="`spinal trace --help` lists the knobs") from error
 
 
 def read_prompts(prompts: Prompts) -> PromptSet:
@@ -354,7 +355,7 @@ def _ports(machine: Machine) -> Iterator[tuple[Ports, "Cache | None"]]:
         cache = stack.enter_context(_cache(machine)) if machine.cache else None
         ports = Ports(
             captures=cache if cache is not None else stack.enter_context(temporary_captures()),
-            engine=partial(_engine, machine.threads),
+            engine=partial(_engine, machine),
             watch=machine.watch,
             device=machine.device,
             stream=machine.stream,
@@ -380,18 +381,19 @@ def _cache(machine: Machine) -> Iterator["Cache | None"]:
     from spinal.cache import open_cache
 
     def conditions() -> dict[str, str]:
-        _engine(machine.threads)
+        _engine(machine)
         return cast(dict[str, str], _import(CONDITIONS).conditions(machine.device))
 
     with open_cache(conditions) as cache:
         yield cache
 
 
-def _engine(threads: int | None) -> MeasuringEngine:
-    """The engine module; torch is imported here and nowhere else."""
+def _engine(machine: Machine) -> MeasuringEngine:
+    """The engine module; torch is imported here and nowhere else. Raises UsageError where the device is not there."""
     engine = _import(ENGINE)
-    if threads is not None:
-        _import(THREADS).set_threads(threads)
+    _import(DEVICES).check_device(machine.device)
+    if machine.threads is not None:
+        _import(THREADS).set_threads(machine.threads)
     return cast(MeasuringEngine, engine)
 
 

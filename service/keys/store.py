@@ -16,7 +16,7 @@ from spinal.errors import UsageError
 
 SCOPES = ("read", "write", "admin")
 PREFIX = "spk"
-UNKNOWN_HINT = "spinal keys list shows the ids; one stands between the underscores of spk_<id>_<secret>"
+UNKNOWN_HINT = "`spinal keys list` shows the ids; one stands between the underscores of spk_<id>_<secret>"
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def rotate_key(
     if old.replaced_by is not None and _is_live(session, old.replaced_by):
         raise UsageError(
             f"key {key_id} was rotated already: key {old.replaced_by} has taken its place",
-            hint=f"spinal keys rotate {old.replaced_by}",
+            hint=f"`spinal keys rotate {old.replaced_by}`",
         )
     if expires_at is None and old.lifetime is not None:
         expires_at = database_time(session) + old.lifetime

@@ -45,5 +45,5 @@ def _check_database(ledger: Ledger) -> None:
     if at is None or migrate.is_older(at):
         raise errors.NotReady(
             f"the database is at migration {at or 'none'}, this service needs {migrate.head()}",
-            hint="run spinal database upgrade",
+            hint="run `spinal database upgrade`",
         )

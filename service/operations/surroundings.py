@@ -64,11 +64,11 @@ def database_named() -> Iterator[None]:
         if isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
             hint = "use a role that may; check SPINAL_DATABASE_URL"
         else:
-            hint = "spinal database upgrade"
+            hint = "`spinal database upgrade`"
         raise NotReady(f"the ledger cannot be read: {_first_line(error.orig)}", hint=hint) from error
     except CommandError as error:
         # A migration that this code does not have, or one that cannot be taken back.
-        raise UsageError(str(error), hint="spinal database current says where the database is") from error
+        raise UsageError(str(error), hint="`spinal database current` says where the database is") from error
 
 
 def _cause(error: DatabaseUnavailable) -> str:

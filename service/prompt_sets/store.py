@@ -10,7 +10,7 @@ from spinal.errors import DocumentInvalid, PromptSetNotFound, StoredPromptSetNot
 from spinal.prompts.builtin import is_builtin
 from spinal.prompts.sets import FURTHER, PromptSet, prompt_from_json, prompt_to_json
 
-NOT_FOUND_HINT = "spinal prompts list shows those that there are, spinal prompts push FILE stores one"
+NOT_FOUND_HINT = "`spinal prompts list` shows those that there are, `spinal prompts push FILE` stores one"
 
 
 def store_prompt_set(session: Session, prompts: PromptSet) -> None:

@@ -19,7 +19,7 @@ from spinal.errors import ExitCode, UsageError
 STATES = ("QUEUED", "RUNNING", "SUCCEEDED", "FAILED", "CANCELLED")
 VERDICTS = ("pass", "warn", "fail", "inconclusive")
 MOST_A_PAGE = 200
-Audit = Annotated[str, typer.Argument(metavar="AUDIT", help="Id of an audit, as spinal list shows it.")]
+Audit = Annotated[str, typer.Argument(metavar="AUDIT", help="Id of an audit, as `spinal list` shows it.")]
 
 
 def show_all(

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
@@ -10,14 +9,15 @@ from typing import Annotated
 import typer
 
 from spinal.checkpoints.sources import reference_forms
+from spinal.cli.endings import explained, stopped_code
 from spinal.cli.gate import exit_code, fails_on, policy_for_server, read_gate
 from spinal.cli.knobs import profile_members, read_knobs
 from spinal.cli.labels import read_labels
 from spinal.cli.operators import CommandsAndOperators
 from spinal.cli.output import Shown, check_outputs, emit, report_error, say, say_json
 from spinal.cli.server import DEFAULT_SERVER, ApiKey, Server, connected
-from spinal.cli.signals import Stopped, raise_on_signals, said
-from spinal.errors import DocumentInvalid, ExitCode, InternalError, SpinalError, UsageError
+from spinal.cli.signals import Stopped, raise_on_signals
+from spinal.errors import DocumentInvalid, ExitCode, SpinalError, UsageError
 from spinal.policy.shipped import DEFAULT_POLICY
 from spinal.profile import MeasurementProfile
 from spinal.prompts.builtin import DEFAULT_SET
@@ -325,40 +325,15 @@ def main() -> None:
     except SpinalError as error:
         code = report_error(error, as_json=as_json)
     except Stopped as stopped:
-        code = _stopped(stopped, unwritten)
+        code = stopped_code(stopped, unwritten)
     except SystemExit as end:
         # The parser ends so where whoever read the output has gone: nothing was found to be wrong with a model.
         code = ExitCode.NOT_EVALUATED if end.code == 1 else end.code
     except BaseException as error:  # noqa: BLE001  the last line of defence of a command line: no traceback for users
-        explained = _explained(error)
+        found = explained(error)
         # Without a word where the parser has shown the help text instead.
-        code = report_error(explained, as_json=as_json) if explained.detail else explained.exit_code
+        code = report_error(found, as_json=as_json) if found.detail else found.exit_code
     sys.exit(int(code or 0))
-
-
-def _stopped(stopped: Stopped, unwritten: str | None) -> int:
-    if not stopped.told:
-        say(f"{stopped.word}; {unwritten}" if unwritten else stopped.word)
-        said.set()
-    return stopped.exit_code
-
-
-def _explained(error: BaseException) -> SpinalError:
-    """An error that is not ours, as one that can be shown: its cause in one line."""
-    # Of the command line's parser; its classes have no public name that all versions of it share.
-    format_message: Callable[[], str] | None = getattr(error, "format_message", None)
-    if format_message is not None:
-        place = getattr(getattr(error, "ctx", None), "command_path", "spinal")
-        return UsageError(_one_line(format_message()), hint=f"{place} --help")
-    # The parser answers with Abort where a command ends in EOFError, which may be that of a damaged file.
-    found = (error.__cause__ or error) if isinstance(error, typer.Abort) else error
-    return InternalError(
-        _one_line(f"unexpected {type(found).__name__}: {found}"), hint="report it with the command line"
-    )
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 if __name__ == "__main__":

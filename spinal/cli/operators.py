@@ -11,7 +11,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from spinal.errors import UsageError
-from spinal.extras import install_hint
+from spinal.extras import extra_of, install_hint
 
 GROUPS = {
     "list": ("spinal.cli.audits:COMMANDS", "List audits, newest first."),
@@ -66,5 +66,6 @@ class _Group(TyperCommand):
                     hint="call it in a checkout of the repository, or in the service's image",
                 ) from error
             raise UsageError(
-                f"spinal {self.name} needs the package {error.name!r}", hint=install_hint("service")
+                f"spinal {self.name} needs the package {error.name!r}",
+                hint=install_hint(extra_of(error.name or "") or "service"),
             ) from error

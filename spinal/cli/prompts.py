@@ -115,7 +115,7 @@ def show_all(server: Server = DEFAULT_SERVER, api_key: ApiKey = None, as_json: A
     ]
     print_table(("name", "prompts", "", "digest"), rows, whole=("prompts", ""))
     if sum(not one["builtin"] for one in found) >= MOST_LISTED:
-        say(f"only the {MOST_LISTED} newest are listed; spinal prompts show NAME finds any")
+        say(f"only the {MOST_LISTED} newest are listed; `spinal prompts show NAME` finds any")
 
 
 @app.command()
