@@ -6,10 +6,6 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from sqlalchemy import Row
 
 from service.keys.lifetime import end_of, read_duration, read_expiry
@@ -23,11 +19,10 @@ from service.keys.store import (
     rotate_key,
 )
 from service.operations.surroundings import AsJson, opened_ledger, read_settings
+from spinal.cli.server import print_table
 from spinal.errors import UsageError
 from spinal.text import visible, visible_json
 
-WIDE = 200
-"""Columns of a table that is not shown on a terminal: one line a key."""
 LONGEST_LINE = 200
 KeyId = Annotated[str, typer.Argument(metavar="ID", help="The part of the key between the underscores.")]
 Expires = Annotated[
@@ -53,8 +48,8 @@ def show_keys(
     if as_json:
         _say_json([_members(row) for row in found])
         return
-    on_terminal = sys.stdout.isatty()
-    Console(width=None if on_terminal else WIDE, emoji=False, highlight=False).print(_table(found))
+    columns = ("id", "state", "tenant", "scopes", "created", "last used", "ends", "description")
+    print_table(columns, [_cells(row) for row in found], whole=("id", "state"))
 
 
 @app.command()
@@ -126,21 +121,14 @@ def _members(row: Row[Any]) -> dict[str, Any]:
     return {name: _written(value) if isinstance(value, datetime) else value for name, value in row._asdict().items()}
 
 
-def _table(rows: list[Row[Any]]) -> Table:
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=False)
-    for name in ("id", "state", "tenant", "scopes", "created", "last used", "ends"):
-        shown.add_column(name, no_wrap=True)
-    shown.add_column("description", overflow="fold")
-    for row in rows:
-        told = row.description or ""
-        if row.replaced_by is not None:
-            told = f"{told} (replaced by {row.replaced_by})".strip()
-        cells = (
-            row.id, row.state, row.tenant, ",".join(row.scopes), _short(row.created_at),
-            _short(row.last_used_at) or "never", _short(row.revoked_at or row.expires_at) or "never", told,
-        )  # fmt: skip
-        shown.add_row(*(Text(visible(cell)) for cell in cells))
-    return shown
+def _cells(row: Row[Any]) -> tuple[str, ...]:
+    told = row.description or ""
+    if row.replaced_by is not None:
+        told = f"{told} (replaced by {row.replaced_by})".strip()
+    return (
+        row.id, row.state, row.tenant, ",".join(row.scopes), _short(row.created_at),
+        _short(row.last_used_at) or "never", _short(row.revoked_at or row.expires_at) or "never", told,
+    )  # fmt: skip
 
 
 def _written(moment: datetime | None) -> str | None:

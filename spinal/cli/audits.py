@@ -60,7 +60,8 @@ def show_all(
     rows = [
         (one["id"], one["state"], one["verdict"] or "-", _moment(one["created_at"]), _pair(one, 60)) for one in items
     ]
-    print_table(("audit", "state", "verdict", "submitted", "what"), rows, folded="what")
+    columns = ("audit", "state", "verdict", "submitted")
+    print_table((*columns, "what"), rows, whole=columns)
     if following is not None:
         say(f"there are more: `spinal list --cursor {following}{at(server)}`")
 

@@ -43,4 +43,4 @@ def show_all(server: Server = DEFAULT_SERVER, api_key: ApiKey = None, as_json: A
         say_json(found)
         return
     rows = [(one["name"], one["reference"], one.get("description") or "-") for one in found]
-    print_table(("name", "reference", "description"), rows, folded="description")
+    print_table(("name", "reference", "description"), rows, whole=())

@@ -61,7 +61,7 @@ def show_all(server: Server = DEFAULT_SERVER, api_key: ApiKey = None, as_json: A
         )
         for one in found
     ]
-    print_table(("name", "rules", "", "digest", "description"), rows, folded="description")
+    print_table(("name", "rules", "", "digest", "description"), rows, whole=("name", "rules", "", "digest"))
 
 
 @app.command()

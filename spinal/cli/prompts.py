@@ -9,10 +9,11 @@ import typer
 
 from spinal.cli.output import say, say_json
 from spinal.cli.server import DEFAULT_SERVER, ApiKey, AsJson, Server, connected, print_table
-from spinal.errors import UsageError
+from spinal.errors import PromptSetInvalid, UsageError
 
 if TYPE_CHECKING:
     from spinal.client import Client
+    from spinal.prompts.sets import PromptSet
 
 MOST_LISTED = 200
 SHORT = 100
@@ -36,8 +37,11 @@ def push(
     as_json: AsJson = False,
 ) -> None:
     """Store a file of prompts under a name, for spinal audit --prompt-set NAME; twice, it is the same set."""
+    from spinal.prompts.stored import check_name, name_of_file
 
-    made, called = read_file(file, name)
+    made = read_file(file)
+    called = name or name_of_file(file.name)
+    check_name(called, made)
     with connected(server, api_key) as client:
         stored = client.push_prompt_set(made, name=called)
     stored["remarks"] = list(made.remarks)
@@ -49,17 +53,15 @@ def push(
     say(f"{stored['name'] or stored['digest']}: {stored['count']} prompts, digest {stored['digest']}", to_stdout=True)
 
 
-def read_file(file: Path, name: str | None = None) -> tuple[Any, str | None]:
-    """The prompts in a file, checked as far as they can be here, and what they are called. Raises PromptFileNotFound,
-    PromptSetInvalid, PromptSetEmpty."""
+def read_file(file: Path) -> "PromptSet":
+    """The prompts in a file, checked as far as they can be here. Raises PromptFileNotFound, PromptSetInvalid,
+    PromptSetEmpty."""
     from spinal.prompts.load import load_file
-    from spinal.prompts.stored import check_name, check_storable, name_of_file
+    from spinal.prompts.stored import check_storable
 
     made = load_file(file)
-    called = name or name_of_file(file.name)
     check_storable(made)
-    check_name(called, made)
-    return made, called
+    return made
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Pushed:
     """What an audit measures on: a set that the service has, or one to be stored there first."""
 
     named: str | None
-    made: Any = None
+    made: "PromptSet | None" = None
 
     def named_at(self, client: "Client") -> str | None:
         """What the service finds it by: a set that is stored now, by its digest, since its name may move on."""
@@ -83,12 +85,19 @@ def read_pushed(prompts: str | None, prompt_set: str | None) -> Pushed:
     """What ``--prompts`` or ``--prompt-set`` means, before any request; raises UsageError where both are given, and
     what :func:`read_file` raises."""
     from spinal.prompts.builtin import BUILTIN_SETS
+    from spinal.prompts.stored import check_name, name_of_file
 
     if prompts is not None and prompt_set is not None:
         raise UsageError("--prompts and --prompt-set are both given", hint="give a file, or the name of a stored set")
     if prompts is None or prompts in BUILTIN_SETS:
         return Pushed(prompts or prompt_set)
-    made, called = read_file(Path(prompts))
+    file = Path(prompts)
+    made = read_file(file)
+    try:
+        check_name(called := name_of_file(file.name), made)
+    except PromptSetInvalid:
+        # The file is called like a built-in set, say: it needs no name here, and is found by its digest.
+        called = None
     return Pushed(called, made)
 
 
@@ -104,7 +113,7 @@ def show_all(server: Server = DEFAULT_SERVER, api_key: ApiKey = None, as_json: A
         (one["name"] or "-", str(one["count"]), "built in" if one["builtin"] else "stored", one["digest"])
         for one in found
     ]
-    print_table(("name", "prompts", "", "digest"), rows, folded="digest")
+    print_table(("name", "prompts", "", "digest"), rows, whole=("prompts", ""))
     if sum(not one["builtin"] for one in found) >= MOST_LISTED:
         say(f"only the {MOST_LISTED} newest are listed; `spinal prompts show NAME` finds any")
 

@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,12 +43,12 @@ def at(server: str) -> str:
     return "" if server == DEFAULT_SERVER else f" --server {shlex.quote(server)}"
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, folded: str) -> None:
-    """Write a table to stdout; only the cells of the column ``folded`` may take several lines. What they hold comes
-    from elsewhere, and is shown as it is."""
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, whole: Collection[str]) -> None:
+    """Write a table to stdout. On a narrow terminal cells take several lines, but for those of the columns ``whole``;
+    elsewhere each row is a line. What they hold comes from elsewhere, and is shown as it is."""
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
-        shown.add_column(name, no_wrap=name != folded, overflow="fold")
+        shown.add_column(name, no_wrap=name in whole, overflow="fold")
     for row in rows:
         shown.add_row(*(Text(visible(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else WIDE, emoji=False, highlight=False).print(shown)

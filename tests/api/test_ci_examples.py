@@ -39,14 +39,18 @@ def values(api_settings: Settings, ledger: Ledger) -> Iterator[dict[str, str]]:
                "api-key": key, "wait": "2m"}  # fmt: skip
 
 
+def outside(system: str, values: dict[str, str]) -> dict[str, str]:
+    """What GitLab sets from the project's own variables, and not from the file."""
+    return {"SPINAL_SERVER": values["server"], "SPINAL_API_KEY": values["api-key"]} if system == "gitlab" else {}
+
+
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_a_job_ends_by_the_verdict_and_leaves_its_reports(
     tmp_path: Path, values: dict[str, str], drain: Callable[[], int], system: str
 ) -> None:
     runner = Runner(tmp_path, REAL)
-    further = {"SPINAL_SERVER": values["server"], "SPINAL_API_KEY": values["api-key"]} if system == "gitlab" else {}
     with at_work(drain):
-        ran = runner.run(SYSTEMS[system](values), **further)
+        ran = runner.run(SYSTEMS[system](values), **outside(system, values))
     with Client(values["server"], values["api-key"]) as client:
         (audit,) = client.audits()
     assert audit["state"] == "SUCCEEDED", ran.err
@@ -69,10 +73,24 @@ def test_a_job_ends_by_the_verdict_and_leaves_its_reports(
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
+def test_a_policy_in_a_file_fails_the_job(
+    tmp_path: Path, values: dict[str, str], drain: Callable[[], int], system: str
+) -> None:
+    runner = Runner(tmp_path, REAL)
+    rule = {"name": "impossible", "value": "damage.nll_change", "bad": "above", "limit": -1000.0, "severity": "fail"}
+    (runner.folder / "release.yaml").write_text(json.dumps({"name": "acme-release/1", "rules": [rule]}))
+    with at_work(drain):
+        ran = runner.run(SYSTEMS[system](values | {"policy": "release.yaml"}), **outside(system, values))
+    assert ran.code == ExitCode.FAILED, ran.err
+    with Client(values["server"], values["api-key"]) as client:
+        (audit,) = client.audits()
+    assert (audit["verdict"], audit["policy"]["name"]) == ("fail", "acme-release/1")
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
 def test_a_mistake_ends_the_job_at_once_with_its_cause(tmp_path: Path, values: dict[str, str], system: str) -> None:
     runner = Runner(tmp_path, REAL)
-    further = {"SPINAL_SERVER": values["server"], "SPINAL_API_KEY": values["api-key"]} if system == "gitlab" else {}
-    ran = runner.run(SYSTEMS[system](values | {"candidate": "local:nothing"}), **further)
+    ran = runner.run(SYSTEMS[system](values | {"candidate": "local:nothing"}), **outside(system, values))
     assert ran.code == ExitCode.USAGE
     assert "nothing" in ran.err
     assert values["api-key"] not in ran.out + ran.err

@@ -55,13 +55,18 @@ def test_an_audit_takes_a_file_and_later_its_name(call: Call, file: Path, drain:
         by_file = call(*PAIR, "--prompts", str(file))
         by_name = call(*PAIR, "--prompt-set", "our-prompts-v2")
         built_in = call(*PAIR, "--prompts", "hh-harmless-64")
-    for done in (by_file, by_name, built_in):
+        # Called like a built-in set: it needs no name, and is no other set than it is.
+        alike = file.rename(file.with_name("hh-harmless-64.jsonl.gz"))
+        by_digest = call(*PAIR, "--prompts", str(alike))
+    for done in (by_file, by_name, built_in, by_digest):
         assert json.loads(done.stdout)["state"] == "SUCCEEDED", done.stderr
-    read = [json.loads(done.stdout)["prompt_set"] for done in (by_file, by_name, built_in)]
-    assert [one["digest"] for one in read[:2]] == [digest, digest]
+    read = [json.loads(done.stdout)["prompt_set"] for done in (by_file, by_name, built_in, by_digest)]
+    assert [read[number]["digest"] for number in (0, 1, 3)] == [digest] * 3
     assert read[2]["name"] == "hh-harmless-64"
     assert "stored 24 prompts as our-prompts-v2" in by_file.stderr
     assert "stored" not in built_in.stderr
+    refused = call("prompts", "push", str(alike))
+    assert (refused.returncode, "built-in" in refused.stderr) == (ExitCode.USAGE, True)
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,17 @@
 """``spinal keys`` as an operator meets it."""
 
 import json
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from rich.text import Text
 
 from service.database.unit_of_work import Ledger
 from service.keys.store import authenticate
 from service.settings import Settings
+from spinal.cli.server import print_table
 from spinal.errors import ExitCode
 from tests.cli.test_cli import spinal
 
@@ -46,7 +49,7 @@ def test_a_key_is_made_listed_rotated_and_shown_once(keys: Keys, ledger: Ledger)
     for told in (newer["id"], older["id"], "acme", "read,write", "live", "never", "release [red]gate[/]"):
         assert told in shown
     for secret in (made["key"], after):
-        assert secret.split("_")[2] not in shown + json.dumps([newer, older])
+        assert secret.split("_", 2)[2] not in shown + json.dumps([newer, older])
         with ledger.read() as session:
             assert authenticate(session, secret, pepper="pepper") is not None
     assert json.loads(keys("list", "--tenant", "nobody", "--json")) == []
@@ -56,6 +59,22 @@ def test_a_list_keeps_one_line_for_each_key(keys: Keys) -> None:
     ids = [json.loads(keys("create", "--tenant", "a" * 30, "--json"))["id"] for _ in range(2)]
     lines = keys("list").splitlines()
     assert [sum(key_id in line for line in lines) for key_id in ids] == [1, 1]
+
+
+def test_on_a_narrow_terminal_an_id_is_never_cut(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    row = ("0123456789abcdef", "live", "a" * 30, "read,write", "2026-11-28 13:00Z", "never", "never", "for CI \x1b[2K")
+    print_table(("id", "state", "tenant", "scopes", "created", "last used", "ends", "description"), [row],
+                whole=("id", "state"))  # fmt: skip
+    shown = Text.from_ansi(capsys.readouterr().out).plain
+    assert "0123456789abcdef" in shown
+    assert max(map(len, shown.splitlines())) <= 60
+    # Folded, and nothing of it left out.
+    assert shown.count("a") - shown.splitlines()[0].count("a") >= 30
+    assert "…" not in shown
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ ANSWERS: dict[tuple[str, str], Any] = {
     ("GET", f"/v1/traces/{PAIR.reference.digest}"): PAIR.reference.model_dump(mode="json"),
     ("GET", "/v1/traces"): {"items": [{"source": "local:sft"}], "next": None},
     ("GET", f"/v1/diffs/{PAIR.reference.digest}...{PAIR.candidate.digest}"): {"diff": DIFF.model_dump(mode="json")},
-    ("POST", "/v1/models"): {"name": "base"},
+    ("POST", "/v1/models"): {"name": "base", "reference": "local:sft"},
     ("GET", "/v1/models"): {"items": [{"reference": "local:sft"}], "next": None},
     ("POST", "/v1/prompt-sets"): {"count": 1, "name": "mine", "digest": PROMPTS.digest},
     ("GET", "/v1/prompt-sets"): {"items": [{"name": "hh-harmless-512"}], "limits": {"bytes": 1000}},
@@ -71,6 +71,8 @@ class Answering(BaseHTTPRequestHandler):
         self.send_header(
             "Content-Type", "text/markdown; charset=utf-8" if isinstance(found, str) else "application/json"
         )
+        if isinstance(found, str):
+            self.send_header("Cache-Control", "private, immutable")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
