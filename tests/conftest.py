@@ -128,6 +128,7 @@ MISSING = " is missing: "
 """In the reason of every test that was skipped for want of a program."""
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """One loud line for each program whose tests were skipped."""
     reasons = [str(report.longrepr[-1]) for report in terminalreporter.stats.get("skipped", [])]
