@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from spinal.documents.comparison import Comparison, Outcome
-from spinal.documents.policy import Policy
 from spinal.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from spinal.documents.policy import Policy
 
 FailsOn = Literal["fail", "warn"]
 
@@ -15,7 +17,7 @@ FailsOn = Literal["fail", "warn"]
 class Gate:
     """What a verdict is made by, and what of it fails a pipeline."""
 
-    policy: Policy | None
+    policy: "Policy | None"
     """None for the default policy."""
     fail_on: FailsOn
     former: Comparison | None

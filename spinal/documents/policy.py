@@ -7,7 +7,7 @@ import re
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from spinal.documents.base import Document, Finite, Remark
 from spinal.documents.canonical import digest_of
@@ -20,7 +20,23 @@ MOST_RULES = 200
 Side = Literal["above", "below"]
 Severity = Literal["fail", "warn"]
 Decides = Literal["near_end", "value", "far_end"]
-ValuePath = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+def _number(given: Any) -> Any:
+    """A word that YAML reads as true is no limit of 1."""
+    if isinstance(given, bool):
+        raise ValueError("true and false are no numbers")
+    return given
+
+
+def _printable(path: str) -> str:
+    if not path.isprintable():
+        raise ValueError("holds characters that nobody sees")
+    return path
+
+
+Number = Annotated[Finite, BeforeValidator(_number)]
+ValuePath = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
 """Where a value stands: ``damage.nll_change``. ``spinal.policy.values`` lists them."""
 
 
@@ -54,7 +70,7 @@ class Test(Document):
     value: ValuePath
     bad: Side
     """The side of ``limit`` on which the value is bad; at the limit it is bad."""
-    limit: Finite
+    limit: Number
     decides: Decides = "near_end"
 
 
@@ -67,16 +83,16 @@ class LimitRule(AnyRule):
     ``contrasts.margin.total`` (candidate minus control), ``former.damage.nll_change`` (minus the former audit's)."""
     bad: Side
     """The side of ``limit`` on which the value is bad; at the limit it is bad."""
-    limit: Finite
+    limit: Number
     severity: Severity
     decides: Decides = "near_end"
     """What has to be beyond the limit: the end of the interval that is nearer to good (surely bad), the value, or the
     other end (not surely good)."""
-    minimum_effect: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    minimum_effect: Annotated[Number, Field(ge=0)] = 0.0
     """How far from no change the value itself has to be before the rule finds anything, in its unit."""
-    watch: Finite | None = None
+    watch: Number | None = None
     """A milder limit, from where on the value itself is a warning."""
-    watch_surely_beyond: Finite | None = None
+    watch_surely_beyond: Number | None = None
     """What the near end of an interval has to be beyond, too, before ``watch`` warns."""
     unmeasured: Outcome = "inconclusive"
     """What it means that there is no value, or none with the interval that ``decides`` needs."""
@@ -109,6 +125,8 @@ class AgreementRule(AnyRule):
     """How many of ``among`` have to be beyond their limits."""
     while_: Test = Field(alias="while")
     """What is beyond its limit at the same time. The rule says nothing where another one fails on that value."""
+    unmeasured: Outcome = "inconclusive"
+    """What it means that values are missing that could make up the number."""
 
     @model_validator(mode="after")
     def _possible(self) -> "AgreementRule":
@@ -125,8 +143,10 @@ class SettingsRule(AnyRule):
     severity: Severity = "warn"
     allowed: Annotated[tuple[str, ...], Field(max_length=MOST_RULES)] = ()
     """Keys that may differ."""
-    same_output: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5e-3
+    same_output: Annotated[Number, Field(ge=0)] = 5e-3
     """Radians at the last node within which two models say the same: what rounding in 16 bits makes of one model."""
+    unmeasured: Outcome = "inconclusive"
+    """What it means that such keys differ and whether the output moved was not measured."""
 
 
 class PanelRule(AnyRule):

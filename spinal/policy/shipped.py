@@ -4,24 +4,28 @@ import os
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from spinal.documents.policy import Policy
 from spinal.errors import UsageError
+
+if TYPE_CHECKING:
+    from spinal.documents.policy import Policy
 
 DEFAULT_POLICY = "spinal-default/2"
 SHIPPED = {DEFAULT_POLICY: "spinal-default-2.yaml"}
 """By name, its file in ``spinal/policy/data``. A released one never changes: other rules take the next number."""
 
 
-def default_policy() -> Policy:
+def default_policy() -> "Policy":
     """The policy of a verdict for which none was named."""
     return shipped_policy(DEFAULT_POLICY)
 
 
 @cache
-def shipped_policy(name: str) -> Policy:
+def shipped_policy(name: str) -> "Policy":
     """A policy that ships under this name; raises UsageError."""
     # Brings YAML and the rules along, which whoever only shows a stored verdict does without.
+    from spinal.documents.policy import Policy
     from spinal.policy.reading import read_members
 
     if name not in SHIPPED:
@@ -31,7 +35,7 @@ def shipped_policy(name: str) -> Policy:
     return Policy.model_validate(read_members(data, name))
 
 
-def read_policy(named: str | os.PathLike[str]) -> Policy:
+def read_policy(named: str | os.PathLike[str]) -> "Policy":
     """The policy that ships under this name, or that a file (YAML or JSON) holds.
 
     Raises UsageError where there is neither, and DocumentInvalid for a file that holds no policy.

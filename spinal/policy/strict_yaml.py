@@ -1,5 +1,6 @@
 """YAML without surprises: what PyYAML's safe loader makes, no key twice, no aliases, no tags, not too deep."""
 
+import re
 from typing import Any
 
 import yaml
@@ -33,12 +34,27 @@ class StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                raise _refused("<< is not taken: write it out", key.start_mark)
             if not isinstance(key, ScalarNode):
                 raise _refused("a key is a word", key.start_mark)
             if key.value in seen:
                 raise _refused(f"{key.value!r} is given twice", key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
+
+
+def _decimal(loader: StrictLoader, node: ScalarNode) -> Any:
+    """A number as everybody reads it: of old, YAML takes 010 for 8 and 1:30 for 90."""
+    if ":" in node.value or re.match(r"[-+]?0[0-9_bx]", node.value):
+        raise _refused(f"{node.value}: write it as a decimal number", node.start_mark)
+    if node.tag == "tag:yaml.org,2002:int":
+        return loader.construct_yaml_int(node)
+    return loader.construct_yaml_float(node)
+
+
+for _tag in ("int", "float"):
+    StrictLoader.add_constructor(f"tag:yaml.org,2002:{_tag}", _decimal)
 
 
 def _refused(problem: str, mark: yaml.Mark) -> yaml.MarkedYAMLError:

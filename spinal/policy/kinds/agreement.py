@@ -1,5 +1,7 @@
 """Values that decide nothing one by one and agree, while another is raised."""
 
+from dataclasses import replace
+
 from spinal.analysis.damage.limits import beyond
 from spinal.documents.policy import AgreementRule, Side, Test
 from spinal.policy.kinds.base import Answer, Context, Finding, Kind
@@ -18,27 +20,31 @@ def _judge(rule: AgreementRule, context: Context) -> Answer:
         bad=raised.bad,
         limit=raised.limit,
     )
+    if found.value is None:
+        return replace(answer, findings=_open(rule, f"{raised.value} has no value ({found.reason})"))
     if not _beyond(raised, found) or context.fails(raised.value):
         return answer
     read = [(test, context.read(test.value)) for test in rule.among]
     far = [(test, value) for test, value in read if _beyond(test, value)]
-    if len({test.value for test, _ in far}) < rule.at_least:
-        return answer
+    agreeing = {test.value for test, _ in far}
+    if len(agreeing) < rule.at_least:
+        missing = {test.value for test, value in read if value.value is None}
+        if len(agreeing | missing) < rule.at_least:
+            return answer
+        return replace(answer, findings=_open(rule, f"{', '.join(sorted(missing))} could not be measured"))
     beside = context.limit_alone(raised.value, raised.bad)
     reasons = (
         f"{told(raised.value, found, watch=raised.limit, limit=beside)}, and {len(far)} signals of how far it moved "
         "agree with that",
         *(told(test.value, value, watch=None, limit=test.limit) for test, value in far),
     )
-    return Answer(
-        (Finding(rule.severity, reasons),),
-        answer.severity,
-        answer.path,
-        answer.value,
-        answer.unit,
-        answer.bad,
-        answer.limit,
-    )
+    return replace(answer, findings=(Finding(rule.severity, reasons),))
+
+
+def _open(rule: AgreementRule, why: str) -> tuple[Finding, ...]:
+    if rule.unmeasured == "pass":
+        return ()
+    return (Finding(rule.unmeasured, (f"{why}, so rule {rule.name} has no answer",)),)
 
 
 def _beyond(test: Test, found: Value) -> bool:

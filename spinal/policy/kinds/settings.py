@@ -10,7 +10,8 @@ def _judge(rule: SettingsRule, context: Context) -> Answer:
     carries = configuration_carries(content.accounts)
     gap = content.damage.signals.get("gap")
     found = Answer(severity=rule.severity)
-    if carries is False or gap is None or gap.value is None or gap.value <= rule.same_output:
+    moved = None if gap is None else gap.value
+    if carries is False or (moved is not None and moved <= rule.same_output):
         return found
     named = [
         f"{each.key}: {each.reference} -> {each.candidate}"
@@ -19,6 +20,10 @@ def _judge(rule: SettingsRule, context: Context) -> Answer:
     ]
     if not named:
         return found
+    if moved is None:
+        why = "settings differ and whether that moved the output was not measured"
+        reason = f"{why}: {', '.join(named[:NAMED])}, so rule {rule.name} has no answer"
+        return found if rule.unmeasured == "pass" else Answer((Finding(rule.unmeasured, (reason,)),), rule.severity)
     more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
     # Without an account nothing tells whether the keys or the weights moved the output.
     verb = "computes under" if carries else "may compute something else under"

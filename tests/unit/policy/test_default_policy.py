@@ -211,7 +211,7 @@ def test_the_name_and_the_document_go_together() -> None:
     policy = default_policy()
     assert policy.name == DEFAULT_POLICY
     assert decide(made()).policy_digest == policy.digest
-    assert policy.digest == "87de2a91f9d5c46db5f3bd8f823463b25d984fafeff113e852c071851e2844f8"
+    assert policy.digest == "fd537c61bbaed924bc609ed6c921931cc67bbf84ce2c7d4c4de9f98cf4a2c0fe"
 
 
 def test_the_default_looks_at_damage_alone() -> None:

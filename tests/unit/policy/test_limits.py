@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from spinal.documents.account import Account, AccountContrast
 from spinal.documents.base import Estimate
-from spinal.documents.comparison import Comparison, Null, Outcome, RuleOutcome, Side, Verdict
+from spinal.documents.comparison import Comparison, Null, Outcome, RuleOutcome, SettingDifference, Side, Verdict
 from spinal.documents.policy import Policy
 from spinal.policy.decide import ONLY_WAIVED, decide
 from spinal.policy.reading import make_policy
@@ -157,6 +157,50 @@ def test_a_value_that_the_call_cannot_give_is_what_the_rule_says(path: str, reas
     assert reason in rule.reasons[0]
     assert judged(made(), value=path, not_asked="pass")[0].outcome == "pass"
     assert judged(made(), value=path, unmeasured="warn")[0].outcome == "warn"
+
+
+AGREE: dict[str, Any] = {
+    "kind": "agreement", "name": "both", "severity": "fail", "at_least": 2,
+    "among": [{"value": "damage.gap", "bad": "above", "limit": 0.0},
+              {"value": "contrasts.kl.total", "bad": "above", "limit": 1.0}],
+    "while": {"value": TOTAL, "bad": "above", "limit": 1.0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("total", "among", "outcome"),
+    [
+        # One agrees and the other, of a control that nobody named, could.
+        (1.5, None, "inconclusive"),
+        (None, None, "inconclusive"),
+        (0.5, None, "pass"),
+        (1.5, {"value": "damage.hidden_change", "bad": "above", "limit": 3.0}, "pass"),
+        (1.5, {"value": "damage.hidden_change", "bad": "above", "limit": 0.0}, "fail"),
+    ],
+)
+def test_agreement_that_cannot_be_told_is_what_the_rule_says(
+    total: float | None, among: dict[str, Any] | None, outcome: Outcome
+) -> None:
+    rule = AGREE if among is None else AGREE | {"among": [AGREE["among"][0], among]}
+    content = measured(total, None if total is None else (total, total))
+    verdict = decide(content, make_policy({"name": "a/1", "rules": [rule]}, "p"), today=TODAY)
+    assert verdict.outcome == outcome
+    lenient = make_policy({"name": "a/1", "rules": [rule | {"unmeasured": "pass"}]}, "p")
+    assert decide(content, lenient, today=TODAY).outcome == ("pass" if outcome == "inconclusive" else outcome)
+
+
+def test_settings_that_differ_and_an_output_that_was_not_measured() -> None:
+    rope = SettingDifference(part="configuration", key="rope_theta", reference="1", candidate="2", computes=True)
+    gap = made().damage.signals["gap"].model_copy(update={"value": None, "reason": "r"})
+    damage = made().damage.model_copy(update={"signals": made().damage.signals | {"gap": gap}})
+    content = made().model_copy(update={"settings": (rope,), "damage": damage})
+    rule = {"kind": "settings", "name": "settings"}
+    for members, outcome in (
+        ({}, "inconclusive"),
+        ({"unmeasured": "pass"}, "pass"),
+        ({"allowed": ["rope_theta"]}, "pass"),
+    ):
+        assert decide(content, make_policy({"name": "a/1", "rules": [rule | members]}, "p")).outcome == outcome
 
 
 def test_a_contrast_with_a_control_is_read_where_there_is_one() -> None:
