@@ -60,9 +60,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fast", action="store_true", help="without servers, models and long simulations")
-    parser.addoption(
-        "--all", action="store_true", help="fail, not skip, where a program that tests need is missing"
-    )
+    parser.addoption("--all", action="store_true", help="fail, not skip, where a program that tests need is missing")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -126,18 +124,30 @@ def _fast_tests_import_no_torch(pytestconfig: pytest.Config) -> Iterator[None]:
         assert "torch" not in sys.modules, "a test without the marker `model` imported torch"
 
 
+MISSING = " is missing: "
+"""In the reason of every test that was skipped for want of a program."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """One loud line for each program whose tests were skipped."""
+    reasons = [str(report.longrepr[-1]) for report in terminalreporter.stats.get("skipped", [])]
+    for reason in sorted({reason for reason in reasons if MISSING in reason}):
+        tests = reasons.count(reason)
+        terminalreporter.write_line(
+            f"NOT TESTED, {tests} tests: {reason.removeprefix('Skipped: ')}", yellow=True, bold=True
+        )
+
+
 @pytest.fixture(scope="session")
 def without(pytestconfig: pytest.Config) -> Callable[[str, str], NoReturn]:
     """For a test whose program is missing, with what is missing and how to have it: skips loudly, and fails where all
     tests were asked for."""
 
     def gone(what: str, next_step: str) -> NoReturn:
-        says = f"{what} is missing: {next_step}"
+        says = f"{what}{MISSING}{next_step}"
         if pytestconfig.getoption("all"):
             pytest.fail(says)
-        reporter = pytestconfig.pluginmanager.get_plugin("terminalreporter")
-        if reporter is not None:
-            reporter.write_line(f"\nSKIPPED, NOT TESTED: {says}", yellow=True, bold=True)
         pytest.skip(says)
 
     return gone
