@@ -77,6 +77,11 @@ class Client:
     def close(self) -> None:
         self._http.close()
 
+    @property
+    def base_url(self) -> str:
+        """Address of the service, without a slash at its end."""
+        return str(self._http.base_url).rstrip("/")
+
     # audits
 
     def submit(
@@ -212,15 +217,17 @@ class Client:
         """
         return self._json("GET", f"/v1/audits/{audit_id}/scores")
 
-    def report(self, audit_id: str, format: str = "json") -> str:
-        """The report of an audit as text.
+    def report(self, audit_id: str, format: str = "json", *, fail_on: str = "fail") -> str:
+        """The report of an audit as text. Reports for pipelines count an outcome of ``fail_on`` as a failure: ``fail``, or
+        ``warn``, too.
 
         Examples
         --------
         >>> print(client.report(audit_id, "md").splitlines()[0])
         # local:sft → local:dpo-short
         """
-        return self._send("GET", f"/v1/audits/{audit_id}/report", params={"format": format}).text
+        asked = {"format": format} | ({} if fail_on == "fail" else {"fail_on": fail_on})
+        return self._send("GET", f"/v1/audits/{audit_id}/report", params=asked).text
 
     # results and catalog
 

@@ -12,6 +12,7 @@ from spinal.cli.gate import exit_code, read_gate
 from spinal.cli.knobs import profile_members, read_knobs
 from spinal.cli.operators import CommandsAndOperators
 from spinal.cli.output import Shown, check_outputs, emit, report_error, say, say_json
+from spinal.cli.pipeline import check_pipeline, failures_told, pipeline_links, tell_failure, tell_github
 from spinal.errors import DocumentInvalid, InternalError, SpinalError, UsageError
 from spinal.policy.shipped import DEFAULT_POLICY
 from spinal.profile import MeasurementProfile
@@ -46,7 +47,13 @@ ComparePrompts = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout; errors as problem objects on stderr.")]
 Outputs = Annotated[
-    list[Path] | None, typer.Option("-o", "--output", help="Also write .json, .html or .md; may be repeated.")
+    list[Path] | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="[FORMAT=]PATH",
+        help="Also write .json, .html, .md, .xml (JUnit), .sarif, .prom (GitLab metrics), or FORMAT=PATH; may be repeated.",
+    ),
 ]
 PolicyName = Annotated[
     str | None,
@@ -135,7 +142,8 @@ def trace(
     from spinal.cli.local import local_trace
     from spinal.sides import Places
 
-    check_outputs(output or [])
+    check_outputs(output or [], verdict=False)
+    check_pipeline(output or [], github=False)
     options = {"max_tokens": max_tokens, "lens_positions": lens_positions, "dtype": dtype, "batch_size": batch_size}
     knobs = read_knobs(options, profile)
     found = local_trace(
@@ -185,8 +193,13 @@ def compare(
     from spinal.cli.local import local_compare
     from spinal.sides import Places
 
-    check_outputs(output or [])
+    links = pipeline_links()
+    check_outputs(output or [], links=links)
+    check_pipeline(output or [], github=github)
     gate = read_gate(policy, fail_on, former)
+    shown = Shown(
+        as_json=as_json, outputs=output or [], brief=brief, github=github, fail_on=gate.fail_on, links=links
+    )
     options = {
         "max_tokens": max_tokens,
         "lens_positions": lens_positions,
@@ -198,11 +211,14 @@ def compare(
         "seed": seed,
     }
     knobs = read_knobs(options, profile)
-    result = local_compare(
-        reference, candidate, prompts, knobs, control=control, places=Places(base, tokenizer), device=device,
-        threads=threads, stream=stream, cache=not no_cache, gate=gate,
-    )  # fmt: skip
-    emit(result, Shown(as_json=as_json, outputs=output or [], brief=brief, github=github))
+    with failures_told(shown, f"{reference} → {candidate}"):
+        result = local_compare(
+            reference, candidate, prompts, knobs, control=control, places=Places(base, tokenizer), device=device,
+            threads=threads, stream=stream, cache=not no_cache, gate=gate,
+        )  # fmt: skip
+    emit(result, shown)
+    if github:
+        tell_github(result, shown)
     raise typer.Exit(exit_code(result.verdict.outcome, gate.fail_on))
 
 
@@ -234,15 +250,21 @@ def audit(
     from spinal.client import Client
 
     outputs = output or []
-    check_outputs(outputs)
-    if outputs and wait is None:
-        raise UsageError("-o needs a finished audit", hint="add --wait 30m")
+    check_outputs(outputs, verdict=reference is not None)
+    check_pipeline(outputs, github=github)
+    if (outputs or github) and wait is None:
+        raise UsageError(f"{'-o' if outputs else '--github'} needs a finished audit", hint="add --wait 30m")
+    gate = read_gate(None, fail_on, None)
+    shown = Shown(as_json=as_json, outputs=outputs, brief=brief, github=github, fail_on=gate.fail_on)
+    subject = candidate if reference is None else f"{reference} → {candidate}"
     wait_s = None if wait is None else parse_duration(wait)
-    with Client(server, api_key) as client:
+    with Client(server, api_key) as client, failures_told(shown, subject):
         found, code = run_audit(
             client, candidate, reference, control=control, prompt_set=prompt_set, profile=profile_members(profile),
-            labels=_labels(label), wait_s=wait_s, outputs=outputs,
+            labels=_labels(label), wait_s=wait_s, shown=shown,
         )  # fmt: skip
+    if found["state"] == "CANCELLED":
+        tell_failure(shown, found["error"] or {"code": "cancelled", "detail": "the audit was cancelled"}, subject)
     if as_json or not sys.stdout.isatty():
         say_json(found)
     else:
@@ -257,17 +279,30 @@ def report(
     document: Annotated[Path, typer.Argument(help="A spinal.trace/1 or spinal.comparison/1 JSON file.")],
     as_json: AsJson = False,
     brief: Brief = False,
+    fail_on: FailOn = "fail",
+    github: GitHub = False,
     output: Outputs = None,
 ) -> None:
     """Render a stored document; needs neither torch nor a server."""
-    check_outputs(output or [])
+    links = pipeline_links()
+    check_outputs(output or [], links=links)
+    check_pipeline(output or [], github=github)
+    gate = read_gate(None, fail_on, None)
     from spinal.documents.diff import TraceDiff
     from spinal.documents.schemas import load
+    from spinal.documents.trace import Trace
 
     found = load(document)
     if isinstance(found, TraceDiff):
         raise DocumentInvalid(f"{document}: a {found.schema_} has no report", hint="give a trace or a comparison")
-    emit(found, Shown(as_json=as_json, outputs=output or [], brief=brief))
+    if isinstance(found, Trace):
+        check_outputs(output or [], verdict=False)
+    shown = Shown(
+        as_json=as_json, outputs=output or [], brief=brief, github=github, fail_on=gate.fail_on, links=links
+    )
+    emit(found, shown)
+    if github:
+        tell_github(found, shown)
 
 
 def _labels(given: list[str] | None) -> dict[str, str]:

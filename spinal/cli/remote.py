@@ -3,12 +3,15 @@
 import re
 from collections.abc import Callable
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
-from spinal.cli.output import format_named, say, write_atomically
+from spinal.cli.output import Shown, say, target, write_atomically
+from spinal.cli.pipeline import tell_github, web_address
 from spinal.cli.progress import bar
 from spinal.client import Client, error_of
+from spinal.documents.diff import TraceDiff
+from spinal.documents.schemas import parse
 from spinal.errors import ExitCode, UsageError
 from spinal.progress import Progress
 
@@ -53,7 +56,7 @@ def run_audit(
     profile: dict[str, Any],
     labels: dict[str, str],
     wait_s: float | None,
-    outputs: list[Path],
+    shown: Shown,
 ) -> tuple[dict[str, Any], ExitCode]:
     """Submit, wait when asked, write the reports asked for; returns the audit and the exit code."""
     audit = client.submit(
@@ -68,7 +71,19 @@ def run_audit(
         raise error_of(audit["error"])
     if audit["state"] == "CANCELLED":
         return audit, ExitCode.NOT_EVALUATED
-    for path in outputs:
-        write_atomically(path, client.report(audit["id"], format_named(path).name))
-        say(f"wrote {path}")
+    write_reports(client, audit["id"], shown)
     return audit, OUTCOMES.get(audit["verdict"], ExitCode.PASS)
+
+
+def write_reports(client: Client, audit_id: str, shown: Shown) -> None:
+    """Write the reports asked for, as the service renders them, and tell GitHub where that was asked for."""
+    for asked in shown.outputs:
+        made, path = target(asked)
+        write_atomically(path, client.report(audit_id, made.name, fail_on=shown.fail_on))
+        say(f"wrote {path}")
+    if shown.github:
+        address = web_address(f"{client.base_url}/v1/audits/{audit_id}/report?format=html")
+        links = {} if address is None else {"report": address}
+        document = parse(client.report(audit_id), f"the report of audit {audit_id}")
+        assert not isinstance(document, TraceDiff)
+        tell_github(document, replace(shown, links=links))

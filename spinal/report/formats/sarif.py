@@ -73,7 +73,7 @@ def _result(result: Comparison, one: Case, index: int, reader: Reader) -> dict[s
         "ruleIndex": index,
         "kind": "fail",
         "level": "error" if stops else LEVELS[one.worth],
-        "message": {"text": _sentence(f"{pair(result)}: {_told(one)}")},
+        "message": {"text": f"{pair(result)}: {_ended(_told(one))}"},
         "locations": [
             {
                 "physicalLocation": {
@@ -98,7 +98,11 @@ def _told(one: Case) -> str:
 
 
 def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?", "…")) else ".")
+    return _ended(text[:1].upper() + text[1:])
+
+
+def _ended(text: str) -> str:
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."
 
 
 def _pascal(name: str) -> str:
