@@ -30,8 +30,6 @@ def summary(document: Trace | Comparison, reader: Reader, room: int = LARGEST) -
     head = "\n".join(lines).rstrip() + "\n"
     opening = "\n<details><summary>Whole report</summary>\n\n"
     body = render_markdown(document)
-    # A report may not end what it stands in.
-    body = body.replace("<details", "&lt;details").replace("</details", "&lt;/details")
     whole = f"{head}{opening}{body}{ENDS}"
     if _size(whole) <= room:
         return whole
