@@ -218,8 +218,8 @@ class Client:
         return self._json("GET", f"/v1/audits/{audit_id}/scores")
 
     def report(self, audit_id: str, format: str = "json", *, fail_on: str = "fail") -> str:
-        """The report of an audit as text. Reports for pipelines count an outcome of ``fail_on`` as a failure: ``fail``, or
-        ``warn``, too.
+        """The report of an audit as text. ``fail_on`` (``"fail"`` or ``"warn"``) is the mildest outcome that
+        reports for pipelines call a failure.
 
         Examples
         --------

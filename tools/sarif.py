@@ -1,8 +1,8 @@
 """The official validator over SARIF files: ``python -m tools.sarif FILE...``.
 
-Runs ``@microsoft/sarif-multitool`` (MIT) with the rules of the format and of GitHub's code scanning; npm installs it once,
-into ``.spinal/tools`` of the checkout. Prints every error and warning. Exit 0 where there is none, 1 where there is one,
-3 where the validator is not to be had.
+Runs ``@microsoft/sarif-multitool`` (MIT) with the rules of the format and of GitHub's code scanning; npm installs it
+once, into ``.spinal/tools`` of the checkout. Prints every error and warning. Exit 0 where there is none, 1 where there
+is one, 3 where the validator is not to be had.
 """
 
 import json

@@ -52,7 +52,7 @@ Outputs = Annotated[
         "-o",
         "--output",
         metavar="[FORMAT=]PATH",
-        help="Also write .json, .html, .md, .xml (JUnit), .sarif, .prom (GitLab metrics), or FORMAT=PATH; may be repeated.",
+        help="Also write .json, .html, .md, .xml (JUnit), .sarif, .prom (metrics), or FORMAT=PATH; may be repeated.",
     ),
 ]
 PolicyName = Annotated[
@@ -197,9 +197,7 @@ def compare(
     check_outputs(output or [], links=links)
     check_pipeline(output or [], github=github)
     gate = read_gate(policy, fail_on, former)
-    shown = Shown(
-        as_json=as_json, outputs=output or [], brief=brief, github=github, fail_on=gate.fail_on, links=links
-    )
+    shown = Shown(as_json=as_json, outputs=output or [], brief=brief, github=github, fail_on=gate.fail_on, links=links)
     options = {
         "max_tokens": max_tokens,
         "lens_positions": lens_positions,
@@ -297,9 +295,7 @@ def report(
         raise DocumentInvalid(f"{document}: a {found.schema_} has no report", hint="give a trace or a comparison")
     if isinstance(found, Trace):
         check_outputs(output or [], verdict=False)
-    shown = Shown(
-        as_json=as_json, outputs=output or [], brief=brief, github=github, fail_on=gate.fail_on, links=links
-    )
+    shown = Shown(as_json=as_json, outputs=output or [], brief=brief, github=github, fail_on=gate.fail_on, links=links)
     emit(found, shown)
     if github:
         tell_github(found, shown)

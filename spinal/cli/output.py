@@ -59,8 +59,8 @@ def target(asked: Path) -> tuple[Format, Path]:
 
 
 def check_outputs(paths: Sequence[Path], *, verdict: bool = True, links: Mapping[str, str] | None = None) -> None:
-    """Refuse output files that could not be written, before any work. Raises UsageError, and NoVerdict for a format that
-    tells a verdict where there will be none (``verdict``). A format of links needs some, where ``links`` are known."""
+    """Refuse output files that could not be written, before any work. Raises UsageError, and NoVerdict for a format
+    that tells a verdict where there will be none (``verdict``). A format of links needs some, where they are known."""
     places: set[Path] = set()
     for asked in paths:
         made, path = target(asked)

@@ -1,6 +1,6 @@
 """The pipeline that a command runs in: GitHub's step summary and annotations, links, and errors for its reports.
 
-What a pipeline says of itself stands in variables that its own documentation names; they are read here and nowhere else.
+What a pipeline says of itself stands in variables that its documentation names; they are read here and nowhere else.
 """
 
 import os

@@ -22,7 +22,7 @@ ENDS = "\n</details>\n"
 
 
 def summary(document: Trace | Comparison, reader: Reader, room: int = LARGEST) -> str:
-    """Verdict, reason and rules, then the whole report, folded; in at most ``room`` bytes, empty where there is none."""
+    """Verdict, reason and rules, then the whole report, folded; in at most ``room`` bytes, if need be empty."""
     lines = [f"## {escape(short(title(document), LONGEST_CELL))}", ""]
     if isinstance(document, Comparison):
         lines += _verdict(document, reader)
@@ -51,7 +51,9 @@ def annotations(result: Comparison, reader: Reader) -> list[str]:
     """Workflow commands for what was found, the worst first, at most ten; waived findings are notices."""
     found = worst_first(cases(result))
     shown = found if len(found) <= MOST_ANNOTATIONS else found[: MOST_ANNOTATIONS - 1]
-    lines = [_command(_level(one, reader), f"{one.worth}: {one.name}", f"{pair(result)}: {_told(one)}") for one in shown]
+    lines = [
+        _command(_level(one, reader), f"{one.worth}: {one.name}", f"{pair(result)}: {_told(one)}") for one in shown
+    ]
     if len(shown) < len(found):
         rest = found[len(shown) :]
         lines.append(_command(_level(rest[0], reader), f"{len(rest)} more findings", "see the step summary"))

@@ -43,9 +43,7 @@ def test_the_official_validator_finds_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_at_hand")
-@pytest.mark.parametrize(
-    ("member", "rule"), [('"help": {', "GH"), ('"locations": [', "GH"), ('"runs": [', "JSON")]
-)
+@pytest.mark.parametrize(("member", "rule"), [('"help": {', "GH"), ('"locations": [', "GH"), ('"runs": [', "JSON")])
 def test_the_official_validator_is_asked(member: str, rule: str, tmp_path: Path) -> None:
     path = tmp_path / "x.sarif"
     text = FORMATS["sarif"].written(FILES["every"])

@@ -1,4 +1,4 @@
-"""Reports for pipelines hold for every name and every text: well formed, valid, bounded, and without a second command."""
+"""Reports for pipelines hold for every name and text: well formed, valid, bounded, without a second command."""
 
 import json
 import re
@@ -18,9 +18,10 @@ from spinal.report.github import LARGEST, annotations, failure_annotation, failu
 from tests.support.verdicts import LIMITED, verdict, with_verdict
 
 HOSTILE = (
-    "", "]]>", "::error::x", "##[error]x", "%0A::stop-commands::x", "a\n::warning::b", "a\r\nb", "<script>&amp;</failure>",
-    "\x00\x01\x08\x0b\x0c\x1b[2J\x7f\x85\u2028\ufffe\uffff", "\udc80", "\U0001f600 𝔸", "\u202eabc", 'a"b\\c{d}e', "x" * 10_000,
-    "]]>" * 4000, "\x00" * 10_000, "| a | b |\n|---|", "</details>", "# EOF", "💥" * 5000, "../../x", "{{7*7}}", "$(id)",
+    "", "]]>", "::error::x", "##[error]x", "%0A::stop-commands::x", "a\n::warning::b", "a\r\nb",
+    "<script>&amp;</failure>", "\x00\x01\x08\x0b\x0c\x1b[2J\x7f\x85\u2028\ufffe\uffff", "\udc80", "\U0001f600 𝔸",
+    "\u202eabc", 'a"b\\c{d}e', "x" * 10_000, "]]>" * 4000, "\x00" * 10_000, "| a | b |\n|---|", "</details>", "# EOF",
+    "💥" * 5000, "../../x", "{{7*7}}", "$(id)",
 )  # fmt: skip
 TEXTS = st.one_of(st.sampled_from(HOSTILE), st.text(st.characters(), max_size=60))
 OUTCOMES: st.SearchStrategy[Outcome] = st.sampled_from(["pass", "warn", "fail", "inconclusive"])
@@ -81,7 +82,10 @@ def test_junit_is_valid_and_counts_what_it_holds(document: Comparison, fail_on: 
     assert len(list(root.iter("failure"))) == int(root.attrib["failures"])
     assert len(list(root.iter("testcase"))) == int(root.attrib["tests"])
     assert len(list(root.iter("skipped"))) == int(root[0].attrib["skipped"])
-    stops = document.verdict.outcome in ("fail", "inconclusive") or (document.verdict.outcome, fail_on) == ("warn", "warn")
+    stops = document.verdict.outcome in ("fail", "inconclusive") or (document.verdict.outcome, fail_on) == (
+        "warn",
+        "warn",
+    )
     assert not stops or int(root.attrib["failures"]) > 0
 
 

@@ -1,4 +1,4 @@
-"""Comparisons with verdicts made by hand: every outcome, waived or not, with and without an interval, of every release."""
+"""Comparisons with verdicts made by hand: every outcome, waived, without an interval, of earlier releases."""
 
 from datetime import date
 from functools import cache
@@ -23,7 +23,13 @@ LIMITED = RuleOutcome(
 """A rule that failed, with everything that a rule tells."""
 PASSED = LIMITED.model_copy(update={"rule": "gap", "outcome": "pass", "reasons": (), "value": 0.2, "ci": (0.1, 0.3)})
 WARNED = LIMITED.model_copy(
-    update={"rule": "length", "outcome": "warn", "severity": "warn", "reasons": ("answers 3 times as long",), "ci": None}
+    update={
+        "rule": "length",
+        "outcome": "warn",
+        "severity": "warn",
+        "reasons": ("answers 3 times as long",),
+        "ci": None,
+    }
 )
 UNDECIDED = RuleOutcome(
     rule="refusals", outcome="inconclusive", reasons=("not measured: no pairs were given",), severity="fail"
@@ -48,7 +54,10 @@ def verdict(outcome: Outcome, rules: tuple[RuleOutcome, ...] = (), **members: An
     """A verdict with these rules; the first that is not a pass has decided."""
     reasons = tuple(reason for rule in rules for reason in rule.reasons) or ("the damage panel is quiet",)
     decided = next((rule.rule for rule in rules if rule.outcome == outcome != "pass"), None)
-    return Verdict(**{"outcome": outcome, "policy": "acme-release/3", "reasons": reasons, "rules": rules, "decided_by": decided} | members)
+    return Verdict(
+        **{"outcome": outcome, "policy": "acme-release/3", "reasons": reasons, "rules": rules, "decided_by": decided}
+        | members
+    )
 
 
 @cache

@@ -21,7 +21,6 @@ from tests.support.verdicts import (
     FORMER,
     LIMITED,
     PASSED,
-    UNDECIDED,
     WAIVED,
     WARNED,
     verdict,
@@ -191,7 +190,9 @@ def test_one_alert_for_each_rule_and_model_in_every_version_of_it() -> None:
         return {one["ruleId"]: one["partialFingerprints"]["primaryLocationLineHash"] for one in run["results"]}
 
     first = prints("hf:acme/base@aaaa", "mlflow:chat/3")
-    later = prints("hf:acme/base@bbbb", "mlflow:chat/4", value=9.0, ci=(8.0, 9.5), limit=2.0, reasons=("worse",), of="x")
+    later = prints(
+        "hf:acme/base@bbbb", "mlflow:chat/4", value=9.0, ci=(8.0, 9.5), limit=2.0, reasons=("worse",), of="x"
+    )
     assert first == later
     assert len(set(first.values())) == 2
     assert not set(first.values()) & set(prints("hf:acme/base@aaaa", "mlflow:other/3").values())
@@ -293,7 +294,13 @@ def test_findings_are_told_worst_first_and_waived_ones_last() -> None:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("x.xml", "junit"), ("x.sarif", "sarif"), ("x.sarif.json", "sarif"), ("x.json", "json"), ("x.prom", "gitlab-metrics")],
+    [
+        ("x.xml", "junit"),
+        ("x.sarif", "sarif"),
+        ("x.sarif.json", "sarif"),
+        ("x.json", "json"),
+        ("x.prom", "gitlab-metrics"),
+    ],
 )
 def test_a_file_name_asks_for_its_format(name: str, expected: str) -> None:
     found = format_of(name)

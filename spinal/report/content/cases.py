@@ -1,4 +1,4 @@
-"""A verdict as cases, one for each rule, for readers that count: what JUnit, SARIF and GitLab hold follows from here."""
+"""A verdict as cases, one for each rule, for readers that count: JUnit, SARIF and GitLab."""
 
 import hashlib
 import re
@@ -44,7 +44,7 @@ class Case:
         return self.outcome if self.waived is None else self.waived[2]
 
     def fails(self, fail_on: Literal["fail", "warn"]) -> bool:
-        """Whether it stops a pipeline: a finding of ``fail``, one that could not be made, and ``warn`` where that is to."""
+        """Whether it stops a pipeline: ``fail``, ``inconclusive``, and ``warn`` where that is to."""
         return self.outcome in ("fail", "inconclusive") or (self.outcome == "warn" and fail_on == "warn")
 
 
@@ -80,8 +80,8 @@ def figure(value: float) -> str:
 
 
 def model_name(source: str) -> str:
-    """What a checkpoint is called, whichever version it is: a reference without its revision, and without parts that are
-    versions by themselves. A name that is nothing else stays.
+    """What a checkpoint is called, whichever version it is: a reference without its revision, and without parts that
+    are versions by themselves. A name that is nothing else stays.
 
     >>> model_name("hf:acme/chat@3f2a"), model_name("mlflow:chat/12"), model_name("local:chat/checkpoint-1200")
     ('hf:acme/chat', 'mlflow:chat', 'local:chat')
@@ -95,7 +95,7 @@ def model_name(source: str) -> str:
 
 
 def identity(result: Comparison, case: Case) -> str:
-    """The same for one rule and one pair of models in every version of them, whatever was measured; 64 hex digits."""
+    """The same for one rule and one pair of models in every version, whatever was measured; 64 hex digits."""
     names = (model_name(result.reference.source), model_name(result.candidate.source), case.name)
     # By length first, so that no name can be made that borrows from its neighbour; lone surrogates have no UTF-8.
     joined = "".join(f"{len(name)}:{name}" for name in names).encode("utf-8", "surrogatepass")
@@ -134,9 +134,7 @@ def _case(rule: RuleOutcome) -> Case:
     if rule.waived is not None:
         waived = (short(rule.waived.reason), rule.waived.expires.isoformat(), rule.waived.would_be)
     message = short("; ".join(rule.reasons)) or _measured(numbers) or rule.outcome
-    return Case(
-        short(rule.rule, LONGEST_NAME), rule.outcome, short(rule.asks), rule.severity, message, numbers, waived
-    )
+    return Case(short(rule.rule, LONGEST_NAME), rule.outcome, short(rule.asks), rule.severity, message, numbers, waived)
 
 
 def _measured(numbers: dict[str, str]) -> str:

@@ -23,7 +23,10 @@ def render_annotations(result: Comparison, reader: Reader) -> str:
         )
     first = next(iter(reader.links.values()))
     verdict = result.verdict
-    told = [f"{one.worth}{' (waived)' if one.waived else ''}: {one.name}: {one.message}" for one in worst_first(cases(result))]
+    told = [
+        f"{one.worth}{' (waived)' if one.waived else ''}: {one.name}: {one.message}"
+        for one in worst_first(cases(result))
+    ]
     lines = [f"{verdict.outcome}: {pair(result)}", *told[:MOST_LINKS]]
     sections = {
         "spinal": [_link(label, address) for label, address in reader.links.items()],
@@ -73,14 +76,11 @@ def render_codequality(result: Comparison, reader: Reader) -> str:
     information."""
     issues = [
         {
-            "description": f"{pair(result)}: {one.message}" + (f" (waived until {one.waived[1]}: {one.waived[0]})" if one.waived else ""),
+            "description": f"{pair(result)}: {one.message}"
+            + (f" (waived until {one.waived[1]}: {one.waived[0]})" if one.waived else ""),
             "check_name": one.name,
             "fingerprint": identity(result, one),
-            "severity": "info"
-            if one.waived
-            else "critical"
-            if one.fails(reader.fail_on)
-            else SEVERITIES[one.outcome],
+            "severity": "info" if one.waived else "critical" if one.fails(reader.fail_on) else SEVERITIES[one.outcome],
             "location": {"path": place(result), "lines": {"begin": 1}},
         }
         for one in worst_first(cases(result))
@@ -93,7 +93,7 @@ def _link(label: str, address: str) -> dict[str, Any]:
 
 
 def _of_rules(result: Comparison, name: str) -> dict[tuple[tuple[str, str], ...], float]:
-    found = {}
+    found: dict[tuple[tuple[str, str], ...], float] = {}
     for rule in result.verdict.rules:
         ends = rule.ci or (None, None)
         value = {"value": rule.value, "low": ends[0], "high": ends[1], "limit": rule.limit}[name]

@@ -11,7 +11,9 @@ def render_junit(result: Comparison, reader: Reader) -> str:
     """Rules that stop the pipeline are failures, waived ones are skipped, the rest has passed."""
     found = cases(result)
     failures = sum(one.fails(reader.fail_on) and one.waived is None for one in found)
-    suite, root = _suite(pair(result), len(found), failures=failures, skipped=sum(one.waived is not None for one in found))
+    suite, root = _suite(
+        pair(result), len(found), failures=failures, skipped=sum(one.waived is not None for one in found)
+    )
     verdict = result.verdict
     told = {
         "verdict": verdict.outcome,
@@ -37,15 +39,15 @@ def render_junit_failure(problem: Problem, subject: str) -> str:
     suite, root = _suite(short(subject, LONGEST_NAME), 1, errors=1)
     case = SubElement(suite, "testcase", name="audit", classname="spinal", time="0")
     detail = short(str(problem.get("detail") or problem.get("title") or "no verdict"))
-    error = SubElement(case, "error", type=short(str(problem.get("code", "internal_error")), LONGEST_NAME), message=detail)
+    error = SubElement(
+        case, "error", type=short(str(problem.get("code", "internal_error")), LONGEST_NAME), message=detail
+    )
     hint = problem.get("hint")
     error.text = detail if not hint else f"{detail}\nnext: {short(str(hint))}"
     return _text(root)
 
 
-def _suite(
-    name: str, tests: int, *, failures: int = 0, errors: int = 0, skipped: int = 0
-) -> tuple[Element, Element]:
+def _suite(name: str, tests: int, *, failures: int = 0, errors: int = 0, skipped: int = 0) -> tuple[Element, Element]:
     counts = {"tests": str(tests), "failures": str(failures), "errors": str(errors)}
     root = Element("testsuites", {"name": "spinal", **counts})
     return SubElement(root, "testsuite", {"name": name, **counts, "skipped": str(skipped), "time": "0"}), root
@@ -69,6 +71,4 @@ def _text(root: Element) -> str:
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{tostring(root, encoding="unicode")}\n'
 
 
-JUNIT = verdict_format(
-    "junit", (".xml",), "application/xml", render_junit, render_failure=render_junit_failure
-)
+JUNIT = verdict_format("junit", (".xml",), "application/xml", render_junit, render_failure=render_junit_failure)

@@ -1,4 +1,4 @@
-"""Verdicts as SARIF 2.1.0: one alert for each rule and model, in every version of it (``docs/pipelines.md`` ("SARIF"))."""
+"""Verdicts as SARIF 2.1.0: one alert for each rule and model in every version (``docs/pipelines.md`` ("SARIF"))."""
 
 import json
 import re
