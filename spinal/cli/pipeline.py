@@ -90,7 +90,8 @@ def tell_failure(shown: Shown, problem: Problem, subject: str) -> None:
     for path in shown.outputs:
         made, place = target(path)
         if made.render_failure is None:
-            say(f"not written: {place} ({made.name} cannot say that nothing was judged)")
+            left = "; what lies there is older" if place.exists() else ""
+            say(f"not written: {place} ({made.name} cannot say that nothing was judged{left})")
             continue
         try:
             write_atomically(place, made.render_failure(problem, subject))

@@ -139,15 +139,17 @@ def test_a_failure_reaches_junit_and_the_step_and_nothing_else(
     step: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     outputs = [tmp_path / "x.xml", tmp_path / "x.sarif", tmp_path / "x.html"]
+    outputs[2].write_text("of another day")
     shown = Shown(outputs=outputs, github=True)
     away = ServiceUnreachable("http://server did not answer", hint="is it running?")
     with pytest.raises(ServiceUnreachable), failures_told(shown, "sft → dpo"):
         raise away
     assert '<error type="service_unreachable" message="http://server did not answer">' in outputs[0].read_text()
     assert not outputs[1].exists()
-    assert not outputs[2].exists()
+    assert outputs[2].read_text() == "of another day"
     said = capsys.readouterr().err
     assert f"not written: {outputs[1]} (sarif cannot say that nothing was judged)" in said
+    assert f"{outputs[2]} (html cannot say that nothing was judged; what lies there is older)" in said
     assert "::error title=not evaluated::sft → dpo: http://server did not answer" in said
     assert "## Not evaluated: sft → dpo" in step.read_text()
 

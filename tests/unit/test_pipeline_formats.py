@@ -123,6 +123,18 @@ def test_only_junit_says_that_nothing_was_judged() -> None:
     assert [made.name for made in FORMATS.values() if made.render_failure is not None] == ["junit"]
 
 
+def test_two_models_of_one_pipeline_are_told_apart_and_versions_are_not() -> None:
+    def told(candidate: str) -> tuple[str, str, str]:
+        document = with_verdict(verdict("fail", (LIMITED,)), candidate=candidate)
+        classname = next(junit(document).iter("testcase")).attrib["classname"]
+        (first, *_) = text_string_to_metric_families(FORMATS["gitlab-metrics"].written(document))
+        return classname, first.samples[0].labels["model"], sarif(document)["automationDetails"]["id"]
+
+    assert told("mlflow:acme.chat/3") == ("spinal.mlflow-acme-chat", "mlflow:acme.chat", "spinal/mlflow-acme-chat/")
+    assert told("mlflow:acme.chat/4") == told("mlflow:acme.chat/3")
+    assert not set(told("mlflow:acme.code/3")) & set(told("mlflow:acme.chat/3"))
+
+
 # verdicts of earlier releases
 
 

@@ -109,6 +109,12 @@ def place(result: Comparison) -> str:
     return "/".join(["models", *(part[:80] for part in parts if part)][:8])
 
 
+def plain_name(result: Comparison) -> str:
+    """What the candidate is called in every version, in letters, digits, ``_``, ``-`` and ``/``."""
+    name = re.sub(r"[^A-Za-z0-9_/-]+", "-", model_name(result.candidate.source)[:LONGEST_NAME])
+    return name.strip("/-") or "model"
+
+
 def pair(result: Comparison) -> str:
     """Both sides in one line."""
     return f"{short(result.reference.source, LONGEST_NAME)} → {short(result.candidate.source, LONGEST_NAME)}"

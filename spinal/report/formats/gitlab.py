@@ -5,7 +5,17 @@ from typing import Any
 
 from spinal.documents.comparison import Comparison
 from spinal.errors import UsageError
-from spinal.report.content.cases import WORST_FIRST, cases, figure, identity, pair, place, short, worst_first
+from spinal.report.content.cases import (
+    WORST_FIRST,
+    cases,
+    figure,
+    identity,
+    model_name,
+    pair,
+    place,
+    short,
+    worst_first,
+)
 from spinal.report.formats.format import Reader, verdict_format
 from spinal.text import visible, visible_json
 
@@ -36,33 +46,28 @@ def render_annotations(result: Comparison, reader: Reader) -> str:
 
 
 def render_metrics(result: Comparison, _: Reader) -> str:
-    """OpenMetrics: the outcome, and each rule's value with its interval and limit."""
+    """OpenMetrics: the outcome, each rule's value with its interval and limit, and every signal of damage."""
     found = cases(result)
-    lines = ["# TYPE spinal_verdict stateset", "# HELP spinal_verdict What the policy makes of the pair."]
-    lines += [
-        _sample("spinal_verdict", {"spinal_verdict": outcome}, float(outcome == result.verdict.outcome))
-        for outcome in WORST_FIRST
-    ]
-    lines += ["# TYPE spinal_rules gauge", "# HELP spinal_rules Rules by what they found."]
-    lines += [
-        _sample("spinal_rules", {"outcome": outcome}, float(sum(one.outcome == outcome for one in found)))
-        for outcome in WORST_FIRST
-    ]
-    values = {name: _of_rules(result, name) for name in ("value", "low", "high", "limit")}
+    # Two models in one pipeline are two series, and a model is the same one in every version.
+    model = {"model": short(model_name(result.candidate.source), LONGEST_LABEL)}
+    outcomes = [(model | {"spinal_verdict": one}, float(one == result.verdict.outcome)) for one in WORST_FIRST]
+    counts = [(model | {"outcome": one}, float(sum(case.outcome == one for case in found))) for one in WORST_FIRST]
+    lines = _family("spinal_verdict", "stateset", outcomes) + _family("spinal_rules", "gauge", counts)
+    for kind in ("value", "low", "high", "limit"):
+        samples = [(model | dict(labels), value) for labels, value in _of_rules(result, kind).items()]
+        lines += _family(f"spinal_rule_{kind}", "gauge", samples)
     signals = {
-        (("signal", short(name, LONGEST_LABEL)),): signal.value
+        short(name, LONGEST_LABEL): signal.value
         for name, signal in result.damage.signals.items()
         if signal.value is not None
     }
-    families = {f"spinal_rule_{name}": samples for name, samples in values.items()} | {"spinal_damage": signals}
-    for family, samples in families.items():
-        if samples:
-            lines += [f"# TYPE {family} gauge", f"# HELP {family} {HELP[family]}"]
-            lines += [_sample(family, dict(labels), value) for labels, value in samples.items()]
+    lines += _family("spinal_damage", "gauge", [(model | {"signal": name}, value) for name, value in signals.items()])
     return "\n".join([*lines, "# EOF", ""])
 
 
 HELP = {
+    "spinal_verdict": "What the policy makes of the pair.",
+    "spinal_rules": "Rules by what they found.",
     "spinal_rule_value": "What a rule of the policy looked at.",
     "spinal_rule_low": "Lower end of its interval.",
     "spinal_rule_high": "Upper end of its interval.",
@@ -101,6 +106,11 @@ def _of_rules(result: Comparison, name: str) -> dict[tuple[tuple[str, str], ...]
             # A series is named by the rule alone: the category that is worst may be another one next time.
             found[("rule", short(rule.rule, LONGEST_LABEL)), ("unit", short(rule.unit, LONGEST_LABEL))] = value
     return found
+
+
+def _family(name: str, kind: str, samples: list[tuple[dict[str, str], float]]) -> list[str]:
+    head = [f"# TYPE {name} {kind}", f"# HELP {name} {HELP[name]}"]
+    return [*head, *(_sample(name, labels, value) for labels, value in samples)] if samples else []
 
 
 def _sample(name: str, labels: dict[str, str], value: float) -> str:

@@ -3,7 +3,7 @@
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from spinal.documents.comparison import Comparison
-from spinal.report.content.cases import LONGEST_NAME, Case, cases, pair, short
+from spinal.report.content.cases import LONGEST_NAME, Case, cases, pair, plain_name, short
 from spinal.report.formats.format import Problem, Reader, verdict_format
 
 
@@ -30,7 +30,8 @@ def render_junit(result: Comparison, reader: Reader) -> str:
         if value:
             SubElement(properties, "property", name=name, value=value)
     for one in found:
-        _case(suite, one, reader)
+        # Two models in one pipeline are two classes, and a model is the same one in every version.
+        _case(suite, one, f"spinal.{plain_name(result)}", reader)
     return _text(root)
 
 
@@ -53,8 +54,8 @@ def _suite(name: str, tests: int, *, failures: int = 0, errors: int = 0, skipped
     return SubElement(root, "testsuite", {"name": name, **counts, "skipped": str(skipped), "time": "0"}), root
 
 
-def _case(suite: Element, one: Case, reader: Reader) -> None:
-    case = SubElement(suite, "testcase", name=one.name, classname="spinal", time="0")
+def _case(suite: Element, one: Case, kind: str, reader: Reader) -> None:
+    case = SubElement(suite, "testcase", name=one.name, classname=kind, time="0")
     numbers = "\n".join(f"{name}: {value}" for name, value in one.numbers.items())
     told = "\n".join(part for part in (one.asks, one.message, numbers) if part)
     if one.waived is not None:

@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from spinal.documents.comparison import Comparison
-from spinal.report.content.cases import LONGEST_NAME, Case, cases, identity, model_name, pair, place, short
+from spinal.report.content.cases import LONGEST_NAME, Case, cases, identity, pair, place, plain_name, short
 from spinal.report.formats.format import Reader, verdict_format
 from spinal.text import visible_json
 from spinal.version import VERSION
@@ -32,7 +32,7 @@ def render_sarif(result: Comparison, reader: Reader) -> str:
             }
         },
         # A run of its own for each model: the next version replaces its alerts and nobody else's.
-        "automationDetails": {"id": f"spinal/{_plain(model_name(result.candidate.source))}/"},
+        "automationDetails": {"id": f"spinal/{plain_name(result)}/"},
         "columnKind": "unicodeCodePoints",
         "results": [_result(result, one, index, reader) for index, one in told],
         "properties": {
@@ -107,10 +107,6 @@ def _ended(text: str) -> str:
 
 def _pascal(name: str) -> str:
     return "".join(part[:1].upper() + part[1:] for part in re.split(r"[^A-Za-z0-9]+", name)) or "Rule"
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._/-]+", "-", name)[:LONGEST_NAME].strip("/-") or "model"
 
 
 def _escaped(text: str) -> str:
