@@ -103,6 +103,11 @@ class Client(PolicyCalls, PromptCalls):
         with self._connection.trying_until(time.monotonic() + seconds):
             yield
 
+    @property
+    def base_url(self) -> str:
+        """Address of the service, without a slash at its end."""
+        return str(self._connection.http.base_url).rstrip("/")
+
     # audits
 
     def submit(
@@ -272,15 +277,17 @@ class Client(PolicyCalls, PromptCalls):
         """
         return self._json("GET", _of(audit_id, "/scores"))
 
-    def report(self, audit_id: str, format: str = "json") -> str:
-        """The report of an audit as text.
+    def report(self, audit_id: str, format: str = "json", *, fail_on: str = "fail") -> str:
+        """The report of an audit as text. ``fail_on`` (``"fail"`` or ``"warn"``) is the mildest outcome that
+        reports for pipelines call a failure.
 
         Examples
         --------
         >>> print(client.report(audit_id, "md").splitlines()[0])
         # local:sft → local:dpo-short
         """
-        sent = self._send("GET", _of(audit_id, "/report"), params={"format": format})
+        asked = {"format": format} | ({} if fail_on == "fail" else {"fail_on": fail_on})
+        sent = self._send("GET", _of(audit_id, "/report"), params=asked)
         return report_of(sent, html=format == "html")
 
     # results and catalog

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 import anyio
@@ -33,6 +33,7 @@ from service.runs.specs import spec_digest
 from spinal import errors
 from spinal.documents.comparison import Outcome
 from spinal.report.formats import FORMATS
+from spinal.report.formats.format import Reader as Told
 
 router = APIRouter(prefix="/v1/audits", tags=["audits"])
 
@@ -219,16 +220,25 @@ def _scores(ledger: Reads, tenant: str, audit_id: UUID) -> Response:
         200: {
             "description": "The report",
         },
-        **documented(*RESULT_ERRORS),
+        **documented(*RESULT_ERRORS, errors.NoVerdict),
     },
 )
-async def report(audit_id: UUID, reader: Reader, format: ReportFormat = "json") -> Response:
-    """The result as a document: JSON, one HTML file, or Markdown."""
-    return await reader.read(_rendered, audit_id, format)
+async def report(
+    audit_id: UUID,
+    request: Request,
+    reader: Reader,
+    format: ReportFormat = "json",
+    fail_on: Annotated[
+        Literal["fail", "warn"], Query(description="The mildest outcome that reports for pipelines call a failure")
+    ] = "fail",
+) -> Response:
+    """The result as a document: JSON, one HTML file, Markdown, or a report for pipelines, which tells its verdict."""
+    page = request.url.replace(query="format=html", fragment="")
+    return await reader.read(_rendered, audit_id, format, Told(fail_on, {"report": str(page)}))
 
 
-def _rendered(ledger: Reads, tenant: str, audit_id: UUID, chosen: str) -> Response:
+def _rendered(ledger: Reads, tenant: str, audit_id: UUID, chosen: str, told: Told) -> Response:
     made = FORMATS[chosen]
-    text = made.render(read_result(ledger, tenant, audit_id))
+    text = made.written(read_result(ledger, tenant, audit_id), told)
     headers = {"Cache-Control": "private, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
     return Response(text, media_type=made.media_type, headers=headers | dict(made.headers))

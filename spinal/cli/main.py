@@ -15,6 +15,7 @@ from spinal.cli.knobs import profile_members, read_knobs
 from spinal.cli.labels import read_labels
 from spinal.cli.operators import CommandsAndOperators
 from spinal.cli.output import Shown, check_outputs, emit, on_terminal, report_error, say, say_json, show
+from spinal.cli.pipeline import check_pipeline, failures_told, pipeline_links, tell_failure, tell_github
 from spinal.cli.server import DEFAULT_SERVER, ApiKey, Server, connected
 from spinal.cli.signals import Stopped, raise_on_signals
 from spinal.errors import DocumentInvalid, ExitCode, SpinalError, UsageError
@@ -50,7 +51,13 @@ ComparePrompts = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="The document in JSON on stdout; errors as objects on stderr.")]
 Outputs = Annotated[
-    list[Path] | None, typer.Option("-o", "--output", help="Also write .json, .html or .md; may be repeated.")
+    list[Path] | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="[FORMAT=]PATH",
+        help="Also write .json, .html, .md, .xml (JUnit), .sarif, .prom (metrics), or FORMAT=PATH; may be repeated.",
+    ),
 ]
 PolicyName = Annotated[
     str | None,
@@ -147,7 +154,8 @@ def trace(
     from spinal.cli.local import local_trace
     from spinal.sides import Places
 
-    check_outputs(output or [])
+    check_outputs(output or [], verdict=False)
+    check_pipeline(output or [], github=False)
     options = {"max_tokens": max_tokens, "lens_positions": lens_positions, "dtype": dtype, "batch_size": batch_size}
     knobs = read_knobs(options, profile)
     found = local_trace(
@@ -197,8 +205,11 @@ def compare(
     from spinal.cli.local import local_compare
     from spinal.sides import Places
 
-    check_outputs(output or [])
+    links = pipeline_links()
+    check_outputs(output or [], links=links)
+    check_pipeline(output or [], github=github)
     gate = read_gate(policy, fail_on, former)
+    shown = Shown(as_json=as_json, outputs=output or [], brief=brief, github=github, fail_on=gate.fail_on, links=links)
     options = {
         "max_tokens": max_tokens,
         "lens_positions": lens_positions,
@@ -210,11 +221,14 @@ def compare(
         "seed": seed,
     }
     knobs = read_knobs(options, profile)
-    result = local_compare(
-        reference, candidate, prompts, knobs, control=control, places=Places(base, tokenizer), device=device,
-        threads=threads, stream=stream, cache=not no_cache, gate=gate,
-    )  # fmt: skip
-    emit(result, Shown(as_json=as_json, outputs=output or [], brief=brief, github=github))
+    with failures_told(shown, f"{reference} → {candidate}"):
+        result = local_compare(
+            reference, candidate, prompts, knobs, control=control, places=Places(base, tokenizer), device=device,
+            threads=threads, stream=stream, cache=not no_cache, gate=gate,
+        )  # fmt: skip
+    emit(result, shown)
+    if github:
+        tell_github(result, shown)
     raise typer.Exit(exit_code(result.verdict.outcome, gate.fail_on))
 
 
@@ -250,24 +264,29 @@ def audit(
     from spinal.cli.told import audit_in_a_few_lines, report_of
 
     outputs = output or []
-    check_outputs(outputs)
-    if outputs and wait is None:
-        raise UsageError("-o needs a finished audit", hint="add --wait 30m")
+    check_outputs(outputs, verdict=reference is not None)
+    check_pipeline(outputs, github=github)
+    if (outputs or github) and wait is None:
+        raise UsageError(f"{'-o' if outputs else '--github'} needs a finished audit", hint="add --wait 30m")
+    shown = Shown(as_json=as_json, outputs=outputs, brief=brief, github=github, fail_on=fails_on(fail_on))
+    subject = candidate if reference is None else f"{reference} → {candidate}"
     wait_s = None if wait is None else parse_duration(wait)
-    pushed, made_by, failing = read_pushed(prompts, prompt_set), policy_for_server(policy), fails_on(fail_on)
+    pushed, made_by = read_pushed(prompts, prompt_set), policy_for_server(policy)
     labels, knobs = read_labels(label), profile_members(profile)
     deadline = None if wait_s is None else time.monotonic() + wait_s
     interrupts = Interrupts(server, cancel_on_interrupt)
-    with connected(server, api_key) as client:
+    with connected(server, api_key) as client, failures_told(shown, subject):
         # The time to wait covers everything from the first request on; without it each has the usual patience.
         with nullcontext() if wait_s is None else client.trying_for(wait_s):
             prompt_set = pushed.named_at(client)
         found, code = run_audit(
             client, candidate, reference, control=control, prompt_set=prompt_set, profile=knobs, policy=made_by,
-            fail_on=failing, labels=labels, deadline=deadline, interrupts=interrupts, outputs=outputs,
+            labels=labels, deadline=deadline, interrupts=interrupts, shown=shown,
         )  # fmt: skip
         whole = report_of(client, found) if on_terminal() and not as_json else None
         told = () if as_json else audit_in_a_few_lines(client, found, server)
+    if found["state"] == "CANCELLED":
+        tell_failure(shown, found["error"] or {"code": "cancelled", "detail": "the audit was cancelled"}, subject)
     if as_json:
         say_json(found)
     if whole is not None:
@@ -286,13 +305,16 @@ def report(
     former: Former = None,
     as_json: AsJson = False,
     brief: Brief = False,
+    github: GitHub = False,
     output: Outputs = None,
 ) -> None:
     """Render a stored document; needs neither torch nor a server.
 
     With --policy, --former or --fail-on a comparison is judged again, and the exit code is that of compare.
     """
-    check_outputs(output or [])
+    links = pipeline_links()
+    check_outputs(output or [], links=links)
+    check_pipeline(output or [], github=github)
     from spinal.documents.comparison import Comparison
     from spinal.documents.schemas import load
     from spinal.documents.trace import Trace
@@ -302,11 +324,18 @@ def report(
     found = load(document)
     if not isinstance(found, Trace | Comparison):
         raise DocumentInvalid(f"{document}: a {found.schema_} has no report", hint="give a trace or a comparison")
+    if isinstance(found, Trace):
+        check_outputs(output or [], verdict=False)
     if gate is not None:
         if not isinstance(found, Comparison):
             raise UsageError(f"{document}: a {found.schema_} is not judged", hint="give a comparison")
         found = gate.judge(found)
-    emit(found, Shown(as_json=as_json, outputs=output or [], brief=brief))
+    shown = Shown(
+        as_json=as_json, outputs=output or [], brief=brief, github=github, fail_on=fails_on(fail_on), links=links
+    )
+    emit(found, shown)
+    if github:
+        tell_github(found, shown)
     if gate is not None and isinstance(found, Comparison):
         raise typer.Exit(exit_code(found.verdict.outcome, gate.fail_on))
 

@@ -3,17 +3,17 @@
 import json
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 
 from spinal.cli.next_steps import next_step
 from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace
-from spinal.errors import ExitCode, SpinalError, UsageError
+from spinal.errors import ExitCode, NoVerdict, SpinalError, UsageError
 from spinal.report import render
 from spinal.report.content import title
 from spinal.report.content.first import in_a_few_lines
@@ -21,6 +21,7 @@ from spinal.report.content.lead import sentences
 from spinal.report.content.origin import about_trace
 from spinal.report.formats import FORMATS, Format, format_of
 from spinal.report.formats.plain import in_encoding
+from spinal.report.formats.format import Reader
 from spinal.report.formats.terminal import print_document
 from spinal.text import visible_json
 
@@ -35,26 +36,57 @@ class Shown:
     """The verdict, its reason and where the change sits, without tables."""
     github: bool = False
     """Whether a step summary of GitHub Actions is appended to, and annotations are printed."""
+    fail_on: Literal["fail", "warn"] = "fail"
+    """The mildest outcome that fails the pipeline, which reports for pipelines say, too."""
+    links: Mapping[str, str] = field(default_factory=dict)
+    """Label -> address of what belongs to the result."""
+
+    @property
+    def reader(self) -> Reader:
+        return Reader(self.fail_on, self.links)
 
 
-def check_outputs(paths: Sequence[Path]) -> None:
-    """Refuse output files that could not be written, before any work; raises UsageError."""
-    for path in paths:
-        if format_of(path.suffix) is None:
-            known = ", ".join(suffix for made in FORMATS.values() for suffix in made.suffixes)
-            raise UsageError(f"-o {path}: unknown extension {path.suffix!r}", hint=f"use one of {known}")
+def target(asked: Path) -> tuple[Format, Path]:
+    """The format and the file that ``-o`` asks for: ``FORMAT=PATH``, or a path whose ending says the format. Raises
+    UsageError for another."""
+    name, equals, rest = str(asked).partition("=")
+    if equals and name in FORMATS:
+        if not rest:
+            raise UsageError(f"-o {asked}: no file", hint=f"for example -o {name}=report")
+        return FORMATS[name], Path(rest)
+    found = format_of(asked.name)
+    if found is not None:
+        return found, asked
+    known = ", ".join(suffix for made in FORMATS.values() for suffix in made.suffixes)
+    hint = f"use one of {known}, or -o FORMAT=PATH with FORMAT one of {', '.join(FORMATS)}"
+    if not asked.suffix:
+        hint += "; a step summary of GitHub Actions is written by --github"
+    raise UsageError(f"-o {asked}: unknown extension {asked.suffix!r}", hint=hint)
+
+
+def check_outputs(paths: Sequence[Path], *, verdict: bool = True, links: Mapping[str, str] | None = None) -> None:
+    """Refuse output files that could not be written, before any work. Raises UsageError, and NoVerdict for a format
+    that tells a verdict where there will be none (``verdict``). A format of links needs some, where they are known."""
+    places: set[Path] = set()
+    for asked in paths:
+        made, path = target(asked)
+        if made.needs_verdict and not verdict:
+            raise NoVerdict(
+                f"-o {asked}: a trace has no verdict, and {made.name} tells nothing else",
+                hint="name a reference to compare with, or take json, html or md",
+            )
+        if made.needs_link and links is not None and not links:
+            raise UsageError(
+                f"-o {asked}: {made.name} is a list of links, and there is no address to link to",
+                hint="use it in a GitLab job (CI_JOB_URL), or with an audit of a server",
+            )
         if not path.absolute().parent.is_dir():
-            raise UsageError(f"-o {path}: no folder {path.parent}", hint="create it first")
+            raise UsageError(f"-o {asked}: no folder {path.parent}", hint="create it first")
         if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
-            raise UsageError(f"-o {path}: cannot be written", hint="choose another place")
-
-
-def format_named(path: Path) -> Format:
-    """The format that a file name asks for; :func:`check_outputs` has seen the name."""
-    found = format_of(path.suffix)
-    if found is None:
-        raise UsageError(f"-o {path}: unknown extension {path.suffix!r}")
-    return found
+            raise UsageError(f"-o {asked}: cannot be written", hint="choose another place")
+        if path.absolute() in places:
+            raise UsageError(f"-o {asked}: {path} is asked for twice", hint="name another file for each format")
+        places.add(path.absolute())
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -72,8 +104,9 @@ def write_atomically(path: Path, text: str) -> None:
 def emit(document: Trace | Comparison, shown: Shown) -> None:
     """Write the files asked for, then to stdout: JSON where that is asked for, else a report on a terminal and a few
     lines elsewhere."""
-    for path in shown.outputs:
-        write_atomically(path, format_named(path).render(document))
+    for asked in shown.outputs:
+        made, path = target(asked)
+        write_atomically(path, made.written(document, shown.reader))
         say(f"wrote {path}")
     if shown.as_json:
         sys.stdout.write(render(document, "json"))
@@ -82,8 +115,8 @@ def emit(document: Trace | Comparison, shown: Shown) -> None:
     else:
         for line in _few_lines(document):
             say(line, to_stdout=True)
-        for path in shown.outputs:
-            say(f"Report: {path}", to_stdout=True)
+        for asked in shown.outputs:
+            say(f"Report: {target(asked)[1]}", to_stdout=True)
 
 
 def on_terminal() -> bool:

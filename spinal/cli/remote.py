@@ -3,16 +3,19 @@
 import re
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from spinal.cli.following import Interrupts, followed, submitted
-from spinal.cli.gate import FailsOn, exit_code
-from spinal.cli.output import format_named, say, write_atomically
+from spinal.cli.gate import exit_code
+from spinal.cli.output import Shown, say, target, write_atomically
+from spinal.cli.pipeline import tell_github, web_address
 from spinal.client import Client, error_of
+from spinal.documents.diff import TraceDiff
 from spinal.documents.policy import Policy
+from spinal.documents.schemas import parse
 from spinal.errors import ExitCode, UsageError
 
 DURATION = re.compile(r"^(\d+(?:\.\d+)?)(s|m|h)?$")
@@ -36,11 +39,10 @@ def run_audit(
     prompt_set: str | None,
     profile: dict[str, Any],
     policy: Policy | str | None,
-    fail_on: FailsOn,
     labels: dict[str, str],
     deadline: float | None,
     interrupts: Interrupts,
-    outputs: list[Path],
+    shown: Shown,
 ) -> tuple[dict[str, Any], ExitCode]:
     """Submit, wait when asked (until ``deadline`` of the monotonic clock), write the reports asked for; returns the
     audit and the exit code. A policy that is no name is stored on the server first."""
@@ -61,7 +63,19 @@ def run_audit(
         raise error_of(audit["error"])
     if audit["state"] == "CANCELLED":
         return audit, ExitCode.NOT_EVALUATED
-    for path in outputs:
-        write_atomically(path, client.report(audit["id"], format_named(path).name))
+    write_reports(client, audit["id"], shown)
+    return audit, exit_code(audit["verdict"], shown.fail_on)
+
+
+def write_reports(client: Client, audit_id: str, shown: Shown) -> None:
+    """Write the reports asked for, as the service renders them, and tell GitHub where that was asked for."""
+    for asked in shown.outputs:
+        made, path = target(asked)
+        write_atomically(path, client.report(audit_id, made.name, fail_on=shown.fail_on))
         say(f"wrote {path}")
-    return audit, exit_code(audit["verdict"], fail_on)
+    if shown.github:
+        address = web_address(f"{client.base_url}/v1/audits/{audit_id}/report?format=html")
+        links = {} if address is None else {"report": address}
+        document = parse(client.report(audit_id), f"the report of audit {audit_id}")
+        assert not isinstance(document, TraceDiff)
+        tell_github(document, replace(shown, links=links))

@@ -57,14 +57,23 @@ def load(path: str | os.PathLike[str]) -> AnyDocument:
     """
     path = Path(path)
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        schema = raw.get("schema") if isinstance(raw, dict) else None
-        if not isinstance(schema, str) or schema not in SCHEMAS:
-            raise DocumentInvalid(f"{path}: schema {schema!r} is not known", hint=f"known: {', '.join(SCHEMAS)}")
-        return SCHEMAS[schema].model_validate(raw)
+        return parse(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", hint="check the path") from error
-    except ValidationError as error:
-        raise DocumentInvalid(f"{path}: {error.error_count()} members do not fit the schema") from error
-    except ValueError as error:
+    except UnicodeDecodeError as error:
         raise DocumentInvalid(f"{path} is not JSON: {error}") from error
+
+
+def parse(text: str, source: str) -> AnyDocument:
+    """The document that the JSON ``text`` holds, whichever its ``schema`` says; ``source`` names it in errors. Raises
+    DocumentInvalid."""
+    try:
+        raw = json.loads(text)
+        schema = raw.get("schema") if isinstance(raw, dict) else None
+        if not isinstance(schema, str) or schema not in SCHEMAS:
+            raise DocumentInvalid(f"{source}: schema {schema!r} is not known", hint=f"known: {', '.join(SCHEMAS)}")
+        return SCHEMAS[schema].model_validate(raw)
+    except ValidationError as error:
+        raise DocumentInvalid(f"{source}: {error.error_count()} members do not fit the schema") from error
+    except ValueError as error:
+        raise DocumentInvalid(f"{source} is not JSON: {error}") from error

@@ -45,3 +45,7 @@ class DocumentInvalid(SpinalError):
 
 class UsageError(SpinalError):
     code, title, status, exit_code = "usage", "Command line not understood", 400, ExitCode.USAGE
+
+
+class NoVerdict(SpinalError):
+    code, title, status, exit_code = "no_verdict", "A trace has no verdict to tell", 409, ExitCode.USAGE

@@ -6,10 +6,11 @@ from spinal.report.formats import FORMATS
 
 
 def render(document: Trace | Comparison, format: str) -> str:
-    """A trace or comparison as text in the format of that name. Raises KeyError for an unknown one.
+    """A trace or comparison as text in the format of that name. Raises KeyError for an unknown one, and NoVerdict for a
+    trace in a format that tells a verdict.
 
     >>> import spinal.report
     >>> sorted(spinal.report.FORMATS)
-    ['html', 'json', 'md']
+    ['gitlab-annotations', 'gitlab-codequality', 'gitlab-metrics', 'html', 'json', 'junit', 'md', 'sarif']
     """
     return FORMATS[format].render(document)

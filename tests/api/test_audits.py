@@ -20,6 +20,7 @@ from service.database.unit_of_work import Ledger
 from service.keys.store import create_key
 from service.settings import Settings
 from spinal.errors import NonFiniteWeights
+from spinal.report.formats import FORMATS
 from tests.api.conftest import clone
 from tests.support.engine_double import calls
 from tests.support.waiting import until
@@ -61,10 +62,11 @@ def test_an_accepted_audit_is_run_and_read(api: TestClient, drain: Drain) -> Non
     diff = api.get(links["diff"]).json()
     assert diff["diff"]["schema"] == "spinal.diff/1"
     assert diff["comparison"] is not None
-    for format, kind in (("json", "application/json"), ("html", "text/html"), ("md", "text/markdown")):
+    for format, made in FORMATS.items():
         report = api.get(f"{place}/report", params={"format": format})
         assert report.status_code == 200
-        assert report.headers["Content-Type"].startswith(kind)
+        assert report.headers["Content-Type"] == made.media_type
+        assert report.text
     assert [item["id"] for item in api.get("/v1/audits", params={"label": "release:7"}).json()["items"]] == [
         audit["id"]
     ]

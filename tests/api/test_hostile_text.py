@@ -20,6 +20,7 @@ from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace
 from spinal.errors import WeightsCorrupt
 from spinal.report.formats import FORMATS
+from spinal.report.formats.format import Reader
 from spinal.report.formats.terminal import print_document
 from tests.api.conftest import BUNDLED, clone
 from tests.conftest import ROOT
@@ -43,6 +44,7 @@ NAMES = [
 """What stands in names: the last two are harmless to a terminal, and not to HTML, Markdown and markup."""
 
 
+LINKED = Reader(links={"report": "https://spinal.example/x"})
 PLACES = 6
 
 
@@ -171,7 +173,8 @@ def hostile_comparison(name: str) -> Comparison:
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_every_format_shows_hostile_names_as_text(name: str, make: Callable[[str], Trace | Comparison]) -> None:
     document = make(name)
-    drawn = {made.name: made.render(document) for made in FORMATS.values()}
+    told = [made for made in FORMATS.values() if isinstance(document, Comparison) or not made.needs_verdict]
+    drawn = {made.name: made.written(document, LINKED) for made in told}
     screen = StringIO()
     print_document(document, Console(file=screen, width=200, no_color=True, emoji=False))
     drawn["terminal"] = screen.getvalue()

@@ -16,10 +16,11 @@ READS_ENVIRONMENT = {
     "worker/gpus.py",
     "spinal/checkpoints/bounded.py",
     "spinal/cache.py",
+    "spinal/cli/pipeline.py",
 }
 """The stack hands its children their environment; settings read it; a worker child hides GPUs; an inspecting child gets
 a stated part; the cache asks where a
-user's caches lie. Nothing else does."""
+user's caches lie, the command line what the pipeline says of itself. Nothing else does."""
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:

@@ -297,9 +297,9 @@ def test_a_format_is_found_by_the_api_and_its_contract(
     assert found.headers["Content-Type"].startswith("text/x-shout")
     assert found.headers["X-Volume"] == "11"
     refused = loud_api.get(f"{address}/report", params={"format": "whisper"}).json()
-    assert refused["detail"] == "query/format: Input should be 'json', 'html', 'md' or 'shout'"
+    assert refused["detail"] == f"query/format: Input should be {', '.join(map(repr, [*FORMATS][:-1]))} or 'shout'"
     report: dict[str, Any] = loud_api.get("/openapi.json").json()["paths"]["/v1/audits/{audit_id}/report"]["get"]
-    assert report["parameters"][1]["schema"]["enum"] == ["json", "html", "md", "shout"]
+    assert report["parameters"][1]["schema"]["enum"] == [*FORMATS]
     assert "text/x-shout" in report["responses"]["200"]["content"]
 
 
