@@ -154,6 +154,15 @@ def test_gauges_are_full_at_the_limit_and_empty_without_a_change() -> None:
     assert all(0.0 < gauge.watch <= 1.0 for gauge in found.values())
 
 
+def test_gauges_are_in_the_order_of_the_panel_however_a_database_kept_them() -> None:
+    made = full()
+    signals = dict(sorted(made.damage.signals.items(), key=lambda item: (len(item[0]), item[0])))
+    assert list(signals) != list(made.damage.signals)
+    mixed = made.model_copy(update={"damage": made.damage.model_copy(update={"signals": signals})})
+    assert [gauge.name for gauge in gauges(mixed)] == [gauge.name for gauge in gauges(made)]
+    assert gauges(mixed)[0].name == "predicts text worse"
+
+
 def test_lines_break_between_words_and_never_inside_an_interval() -> None:
     text = "carries 45% [42.0, 49.0] of it, " * 8 + "x" * 50
     for width in (24, 33, 47):

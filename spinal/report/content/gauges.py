@@ -56,7 +56,7 @@ def gauges(result: Comparison) -> tuple[Gauge, ...]:
     """Every signal that votes, in the order of the panel."""
     return tuple(
         _gauge(name, signal, _own_limit(result, name, signal))
-        for name, signal in result.damage.signals.items()
+        for name, signal in sorted(result.damage.signals.items(), key=_place)
         if signal.watch is not None and signal.damaged is not None
     )
 
@@ -77,6 +77,11 @@ def _own_limit(result: Comparison, name: str, signal: DamageSignal) -> float | N
     ]
     own = [limit for limit in asked if limit not in (signal.watch, signal.damaged)]
     return (min(own) if up else max(own)) if own else None
+
+
+def _place(item: tuple[str, DamageSignal]) -> int:
+    """In the panel: a document that a database kept has its members in another order."""
+    return list(NAMES).index(item[0]) if item[0] in NAMES else len(NAMES)
 
 
 def _gauge(name: str, signal: DamageSignal, asked: float | None = None) -> Gauge:
