@@ -14,7 +14,7 @@ EXTRAS = {
     "local": ("torch", "transformers", "peft", "accelerate"),
     "service": (
         "fastapi", "starlette", "uvicorn", "sqlalchemy", "psycopg", "alembic", "pydantic_settings", "fsspec",
-        "structlog", "prometheus_client", "yaml", "opentelemetry",
+        "structlog", "prometheus_client", "opentelemetry",
     ),
     "worker": ("celery", "kombu", "redis"),
     "notebook": ("pandas",),
