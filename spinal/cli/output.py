@@ -20,8 +20,8 @@ from spinal.report.content.first import in_a_few_lines
 from spinal.report.content.lead import sentences
 from spinal.report.content.origin import about_trace
 from spinal.report.formats import FORMATS, Format, format_of
-from spinal.report.formats.plain import in_encoding
 from spinal.report.formats.format import Reader
+from spinal.report.formats.plain import in_encoding
 from spinal.report.formats.terminal import print_document
 from spinal.text import visible_json
 
