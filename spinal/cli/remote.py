@@ -13,9 +13,10 @@ from spinal.cli.gate import exit_code
 from spinal.cli.output import Shown, say, target, write_atomically
 from spinal.cli.pipeline import tell_github, web_address
 from spinal.client import Client, error_of
-from spinal.documents.diff import TraceDiff
+from spinal.documents.comparison import Comparison
 from spinal.documents.policy import Policy
 from spinal.documents.schemas import parse
+from spinal.documents.trace import Trace
 from spinal.errors import ExitCode, UsageError
 
 DURATION = re.compile(r"^(\d+(?:\.\d+)?)(s|m|h)?$")
@@ -77,5 +78,5 @@ def write_reports(client: Client, audit_id: str, shown: Shown) -> None:
         address = web_address(f"{client.base_url}/v1/audits/{audit_id}/report?format=html")
         links = {} if address is None else {"report": address}
         document = parse(client.report(audit_id), f"the report of audit {audit_id}")
-        assert not isinstance(document, TraceDiff)
+        assert isinstance(document, Trace | Comparison)
         tell_github(document, replace(shown, links=links))

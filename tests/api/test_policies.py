@@ -1,6 +1,7 @@
 """Policies over HTTP: stored once, never changed, read by their tenant, deleted while no audit names them."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,7 +18,9 @@ from service.database.unit_of_work import Ledger
 from service.keys.store import create_key
 from service.policies.store import stored_form
 from service.settings import Settings
+from spinal.cli.following import Interrupts
 from spinal.cli.gate import FailsOn, policy_for_server
+from spinal.cli.output import Shown
 from spinal.cli.remote import run_audit
 from spinal.client import Client
 from spinal.documents.policy import Policy
@@ -375,7 +378,8 @@ def run(client: Client, policy: Policy | str | None, fail_on: FailsOn = "fail") 
     """``spinal audit --wait``, with all that was measured there."""
     _, code = run_audit(
         client, PAIR["candidate"], PAIR["reference"], control=None, prompt_set=PAIR["prompt_set"], profile={},
-        policy=policy, fail_on=fail_on, labels={}, wait_s=5.0, outputs=[],
+        policy=policy, labels={}, deadline=time.monotonic() + 5.0, interrupts=Interrupts("http://testserver"),
+        shown=Shown(fail_on=fail_on),
     )  # fmt: skip
     return code
 

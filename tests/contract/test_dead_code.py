@@ -17,6 +17,7 @@ CALLED_BY_FRAMEWORKS = [
 KEPT = {
     "create_app": "uvicorn gets its name",
     "describe": "prometheus-client calls it on collectors",
+    "COMMANDS": "spinal.cli.operators names it by text",
     "_repr_html_": "notebooks call it",
     "to_pandas": "method of documents, for callers",
     "singular_values_of_rows": "the direct form of what the engine computes in slices; tests compare the two",
