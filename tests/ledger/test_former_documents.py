@@ -77,6 +77,7 @@ def full_comparison() -> Comparison:
                 ),
             ),
             "looked_at": (Looked(category="c", prompts=1, scored=1, swapped=1, accounted=1, continued=1),),
+            "curves": {"candidate": changed_pair().compare().curves["candidate"]},
         }
     )
 

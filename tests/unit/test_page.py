@@ -192,7 +192,7 @@ def test_every_rule_is_told_with_value_limit_and_waiver(failed: Comparison) -> N
         waived=Waived(reason="known <tokenizer> fault", expires=date(2027, 1, 31), would_be="fail"),
     )  # fmt: skip
     verdict = Verdict(outcome="pass", policy="acme/1", reasons=("no rule found anything",), rules=(waived,))
-    page = render(failed.model_copy(update={"verdict": verdict}), "html").replace("\u00a0", " ")
+    page = render(failed.model_copy(update={"verdict": verdict}), "html").replace("&nbsp;", " ")
     for expected in (
         "do its answers end?", "waived until 2027-01-31", "known &lt;tokenizer&gt; fault", "−0.9 [−1, −0.8] of answers",
         "−0.5 or less", "1 rule: 1 waived", "No rule found anything.",

@@ -17,7 +17,7 @@ INTERVAL = re.compile(r"\[[−+\d., %×⁻⁰¹²³⁴-⁹-]+\]|\d × 10")
 """What is never broken, not even where a cell may be."""
 BEFORE = re.compile(r"(?<=[\d%]) (?=\[)")
 """Between a value and its interval."""
-SPACE = "\u00a0"
+SPACE = "&nbsp;"
 PLAIN = (
     ("The damage panel is quiet.", "No sign of damage: all that was measured is within its limits."),
     ("||r_D||", "the last hidden state's length"),
