@@ -9,7 +9,7 @@ import pytest
 from spinal.documents.comparison import Comparison, RuleOutcome, Verdict, Waived
 from spinal.report.content.depth import depth_of
 from spinal.report.content.gauges import gauges
-from spinal.report.formats.markdown import render_markdown, summary_markdown
+from spinal.report.formats.markdown import render_markdown
 from spinal.report.formats.strip import ASCII, strip
 from spinal.report.formats.wrapping import wrapped
 from tests.support.contents import account, content, parts
@@ -59,10 +59,9 @@ def cells(line: str) -> int:
     return len(re.findall(r"(?<!\\)\|", line)) - 1
 
 
-@pytest.mark.parametrize("render", [render_markdown, summary_markdown])
 @pytest.mark.parametrize("made", [full, judged_by_rules, deep])
-def test_markdown_tables_are_whole_under_any_name(render: Any, made: Any) -> None:
-    text = render(made())
+def test_markdown_tables_are_whole_under_any_name(made: Any) -> None:
+    text = render_markdown(made())
     found = tables(text)
     assert found
     for table in found:
@@ -73,25 +72,23 @@ def test_markdown_tables_are_whole_under_any_name(render: Any, made: Any) -> Non
 
 
 def test_markdown_says_the_verdict_the_place_and_the_strip_before_any_table() -> None:
-    for text in (render_markdown(judged_by_rules()), summary_markdown(judged_by_rules())):
-        found = [
-            text.index(part)
-            for part in ("**FAIL: Predicts code 20 times worse.**", "Of all places", "```text\ncarries", "| --- |")
-        ]
-        assert found == sorted(found)
+    text = render_markdown(judged_by_rules())
+    found = [
+        text.index(part)
+        for part in ("**FAIL: Predicts code 20 times worse.**", "Of all places", "```text\ncarries", "| --- |")
+    ]
+    assert found == sorted(found)
 
 
-def test_the_summary_names_the_rule_with_value_limit_and_waiver() -> None:
-    rows = next(table for table in tables(summary_markdown(judged_by_rules())) if "outcome" in table[0])
+def test_markdown_names_the_rule_with_value_limit_and_waiver() -> None:
+    rows = next(table for table in tables(render_markdown(judged_by_rules())) if "outcome" in table[0])
     assert len(rows) == 4, "a rule that found nothing has no row"
     assert "| fail | 3 \\[2.5, 3.5\\] nats a token | 1 or more | Predicts code 20 times worse. |" in rows[2]
     assert "waived until 2027-01-31 (warn): known\\|\\`since\\`" in rows[3]
 
 
-def test_a_summary_stays_short_and_a_report_of_eighty_blocks_fits_a_step_summary() -> None:
+def test_a_report_of_eighty_blocks_fits_a_step_summary() -> None:
     made = deep()
-    assert len(summary_markdown(made).encode()) < 10_000
-    assert len(summary_markdown(made).splitlines()) < 60
     report = render_markdown(made)
     assert len(report.encode()) < 200_000
     assert report.count("<details>") == report.count("</details>") > 0

@@ -25,15 +25,6 @@ def escape(text: str) -> str:
     return SPECIAL.sub(r"\\\1", visible(" ".join(text.split())))
 
 
-def summary_markdown(comparison: Comparison) -> str:
-    """The verdict with its reason, where the change sits, what rules found, and damage against its limits: what fits
-    beside other steps of a pipeline, a few kB at any depth."""
-    parts = [f"## {escape(title(comparison))}", "", *_first_screen(comparison)]
-    parts += _table(findings_table(comparison), heading=True)
-    parts += _table(damage_summary(comparison), heading=True)
-    return "\n".join(parts).rstrip() + "\n"
-
-
 def render_markdown(document: Trace | Comparison) -> str:
     """The first screen, then headings, lists and tables; long tables are folded."""
     parts = [f"# {escape(title(document))}", ""]
