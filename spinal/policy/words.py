@@ -32,7 +32,7 @@ def _in_general(path: str, found: Value, *, watch: float | None, limit: float | 
     number = f"{value:+.3g}" if listed.low < 0.0 else f"{value:.3g}"
     interval = "" if found.ci is None or found.ci[0] == found.ci[1] else f" [{found.ci[0]:.3g}, {found.ci[1]:.3g}]"
     unit = f" {listed.unit.replace('/', ' a ')}" if listed.unit else ""
-    return f"{path}{of}, {listed.means}: {number}{unit}{interval}{_limits(watch, limit, far=far)}"
+    return f"{listed.means}{of} ({path}): {number}{unit}{interval}{_limits(watch, limit, far=far)}"
 
 
 def sentence(name: str, signal: DamageSignal) -> str:

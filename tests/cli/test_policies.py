@@ -54,7 +54,7 @@ def test_one_file_turns_a_pass_into_exit_1_with_rule_value_and_limit(tmp_path: P
     assert rule.value is not None
     assert rule.ci is not None
     assert rule.ci[0] > 0.03 == rule.limit
-    assert found.reasons[0].startswith(f"accounts.kl.total, KL(reference || candidate): {rule.value:.3g} nats")
+    assert found.reasons[0].startswith(f"KL(reference || candidate) (accounts.kl.total): {rule.value:.3g} nats")
     assert found.reasons[0].endswith("limit 0.03")
     report = (tmp_path / "report.md").read_text().replace("\\", "")
     assert f"{rule.value:.3g} nats" in report
