@@ -4,30 +4,27 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
-from pydantic import BaseModel, ValidationError
 
-from spinal.client_policies import JsonObject, PolicyCalls
+from spinal.client_policies import PolicyCalls
 from spinal.client_prompts import PromptCalls
-from spinal.connection import Connection, json_of, not_understood, report_of
+from spinal.client_results import ResultCalls
+from spinal.connection import Connection, JsonObject, json_of, not_understood, report_of
 from spinal.connection import error_of as error_of
-from spinal.documents.diff import TraceDiff
-from spinal.documents.trace import Trace
 from spinal.errors import AuditStillRunning, ServiceUnreachable
 
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
 AUDIT = ("id", "state", "verdict", "progress")
 """Members that every audit has, by which its description is known."""
-Document = TypeVar("Document", bound=BaseModel)
 LAST_S = 0.5
 """Seconds before its deadline in which a wait asks no more: an answer takes a moment, too."""
 
 
-class Client(PolicyCalls, PromptCalls):
+class Client(PolicyCalls, PromptCalls, ResultCalls):
     """The audit service over HTTP.
 
     A request that cannot be answered (no connection, 429, 502-504) is sent again for up to ``patience``
@@ -290,60 +287,7 @@ class Client(PolicyCalls, PromptCalls):
         sent = self._send("GET", _of(audit_id, "/report"), params=asked)
         return report_of(sent, html=format == "html")
 
-    # results and catalog
-
-    def trace(self, digest: str) -> Trace:
-        """A stored trace by its digest.
-
-        Examples
-        --------
-        >>> client.trace(reference_digest)  # doctest: +ELLIPSIS
-        <Trace local:sft, ... blocks, ... prompts, digest ...>
-        """
-        path = f"/v1/traces/{quote(digest, safe='')}"
-        return _read(Trace, path, self._json("GET", path))
-
-    def traces(self, **filters: Any) -> Iterator[JsonObject]:
-        """Heads of all stored traces that match, newest first, page by page.
-
-        Examples
-        --------
-        >>> [head["source"] for head in client.traces()]
-        ['local:sft']
-        """
-        return self._pages("/v1/traces", filters)
-
-    def diff(self, reference: str, candidate: str) -> TraceDiff:
-        """Layer-wise point differences of two stored traces by their digests.
-
-        Examples
-        --------
-        >>> client.diff(reference_digest, candidate_digest)  # doctest: +ELLIPSIS
-        <TraceDiff ... → ..., ... blocks>
-        """
-        path = f"/v1/diffs/{quote(reference, safe='')}...{quote(candidate, safe='')}"
-        return _read(TraceDiff, path, self._json("GET", path, needs=("diff",))["diff"])
-
-    def register_model(self, name: str, reference: str, *, description: str | None = None) -> JsonObject:
-        """Give a model reference a name.
-
-        Examples
-        --------
-        >>> client.register_model("base", "local:sft")["name"]
-        'base'
-        """
-        body = {"name": name, "reference": reference, "description": description}
-        return self._json("POST", "/v1/models", json=body, needs=("name", "reference"))
-
-    def models(self) -> Iterator[JsonObject]:
-        """All registered models, page by page.
-
-        Examples
-        --------
-        >>> [model["reference"] for model in client.models()]
-        ['local:sft']
-        """
-        return self._pages("/v1/models", {})
+    # the service itself
 
     def ready(self) -> bool:
         """Whether the service can take audits now.
@@ -382,11 +326,3 @@ class Client(PolicyCalls, PromptCalls):
 
 def _of(audit_id: str, what: str = "") -> str:
     return f"/v1/audits/{quote(audit_id, safe='')}{what}"
-
-
-def _read(kind: type[Document], path: str, content: JsonObject) -> Document:
-    """The document that was answered; raises AnswerNotUnderstood for what is none."""
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        raise not_understood(path, f"is no {kind.__name__} ({error.error_count()} members wrong)") from error

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
-JsonObject = dict[str, Any]
+from spinal.connection import JsonObject
 
 
 class PolicyCalls(ABC):

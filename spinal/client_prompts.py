@@ -4,11 +4,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+from spinal.connection import JsonObject
 from spinal.errors import BodyTooLarge, InternalError, StoredPromptSetNotFound
 from spinal.prompts.sets import PromptSet
 from spinal.prompts.stored import LINES, NAME, check_name, check_storable, to_lines
-
-JsonObject = dict[str, Any]
 
 
 class PromptCalls(ABC):

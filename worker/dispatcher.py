@@ -164,20 +164,21 @@ class Dispatcher:
         """Take back runs whose worker fell silent."""
         with self._ledger.begin() as session:
             orphans = transitions.fail_orphans(session)
-        with self._ledger.begin() as session:
-            overlooked = settle_overlooked(session)
-        for audit_id in overlooked:
-            log.warning("settled an audit that the release before could not judge", audit_id=str(audit_id))
         for run_id, state in orphans:
             log.warning("ended a run that could never start", run_id=str(run_id), state=state)
         while not self._stop.is_set():
             with self._ledger.begin() as session:
                 taken = transitions.reap_expired(session, attempts_of=self._attempts_of)
             if taken is None:
-                return
+                break
             run_id, state = taken
             self._metrics.leases_expired.inc()
             log.warning("lease expired", run_id=str(run_id), state=state)
+        # Last: whatever judging meets, silent workers have been seen to.
+        with self._ledger.begin() as session:
+            overlooked = settle_overlooked(session)
+        for audit_id in overlooked:
+            log.warning("settled an audit that the release before could not judge", audit_id=str(audit_id))
 
     def _attempts_of(self, kind: str) -> Attempts:
         """Lost runs have waited for a whole lease already: what is left of the backoff only spreads them out."""

@@ -150,6 +150,8 @@ def find_former(session: Session, tenant: str, labels: dict[str, str], spec: dic
                   AND spec->>'comparison_fingerprint' = :fingerprint
                   AND spec->'candidate'->>'snapshot' IS DISTINCT FROM :candidate
                   AND spec->'reference'->>'snapshot' = :reference
+                  -- One that ended while this transaction goes on did not come before what it writes.
+                  AND finished_at <= now()
                 ORDER BY created_at DESC, id DESC LIMIT 1"""),
         {
             "tenant": tenant,

@@ -12,7 +12,6 @@ from spinal.documents.canonical import digest_of
 from spinal.documents.editions import FORMER
 from spinal.documents.later import put_back
 from spinal.documents.trace import Reading, trace_digest
-from spinal.policy.decide import POLICY
 
 DIGESTS = "a trace's content recomputes to its digest"
 COMPARISONS = "a comparison's content recomputes to its digest"
@@ -20,6 +19,8 @@ CAPTURES = "a capture holds what was stored"
 POLICIES = "a policy's content recomputes to its digest"
 RECOMPUTED = (DIGESTS, COMPARISONS, POLICIES)
 """Those that no query alone can tell."""
+KNOWN_TO_THE_FORMER = "spinal-default/2"
+"""The one policy of the release before policies were stored, whose verdicts name no digest (migration 0013)."""
 
 GUARDS = (
     "audits_policy", "audits_terminal", "comparisons_immutable", "policies_immutable", "run_attempts_ended",
@@ -85,7 +86,7 @@ INVARIANTS: dict[str, str | Callable[[], str]] = {
         WHERE a.policy IS NOT NULL AND (p.digest IS NULL OR (a.verdict IS NOT NULL
           AND a.verdict_document->>'policy_digest' IS DISTINCT FROM a.policy
           -- As the release before judges, and names it.
-          AND (p.name <> '{POLICY}' OR a.verdict_document->>'policy_digest' IS NOT NULL)))""",  # noqa: S608  a constant
+          AND (p.name <> '{KNOWN_TO_THE_FORMER}' OR a.verdict_document->>'policy_digest' IS NOT NULL)))""",  # noqa: S608  a constant
     "what an audit is judged against came before it": """
         SELECT a.id FROM audits a JOIN audits f ON f.id = a.former
         WHERE f.tenant <> a.tenant OR f.state <> 'SUCCEEDED' OR f.comparison IS NULL OR f.id = a.id

@@ -8,7 +8,7 @@ from fastapi import Request
 
 from spinal.documents.policy import Policy
 from spinal.errors import BodyMalformed, BodyTooLarge, DocumentInvalid, MediaTypeUnsupported
-from spinal.policy.reading import MOST_BYTES, make_policy, read_members
+from spinal.policy.reading import HINT, MOST_BYTES, make_policy, read_members
 
 JSON, YAML = "application/json", "application/yaml"
 MEDIA_TYPES = (JSON, YAML, "application/x-yaml", "text/yaml")
@@ -37,7 +37,10 @@ class Sent:
             except (ValueError, RecursionError) as error:
                 raise BodyMalformed("the body is not JSON", hint=f"send UTF-8 encoded JSON, or {YAML}") from error
         members = read_members(self.body, ORIGIN)
-        _check_texts(members)
+        try:
+            _check_texts(members)
+        except RecursionError as error:
+            raise DocumentInvalid(f"{ORIGIN}: too many levels within each other", hint=HINT) from error
         return make_policy(members, ORIGIN)
 
 

@@ -15,8 +15,7 @@ from service.runs.lifecycle import TERMINAL, State, audit_state
 from spinal.documents.comparison import Comparison, Verdict
 from spinal.documents.later import put_back
 from spinal.documents.policy import Policy
-from spinal.policy.decide import FORMER, POLICY, judged
-from spinal.policy.kinds import KINDS
+from spinal.policy.decide import POLICY, judged, reads_former
 
 UNREADABLE = "the comparison was written by newer code than that which settled the audit; submit it again"
 UNREADABLE_POLICY = "the policy was stored by newer code than that which settled the audit; submit it again"
@@ -156,7 +155,11 @@ def _verdict(session: Session, asked: Question) -> dict[str, Any] | None:
             return carried
         return _undecided(POLICY if policy is None else policy.name, asked.policy, UNREADABLE)
     former = _former(session, asked, policy)
-    return judged(content, policy, former=former, today=asked.today).verdict.model_dump(mode="json")
+    verdict = judged(content, policy, former=former, today=asked.today).verdict
+    if asked.policy is not None:
+        # As it is stored. Spelled out by later code, which may know more members, it would be another number.
+        verdict = verdict.model_copy(update={"policy_digest": asked.policy})
+    return verdict.model_dump(mode="json")
 
 
 def _undecided(policy: str, digest: str | None, why: str) -> dict[str, Any]:
@@ -166,10 +169,7 @@ def _undecided(policy: str, digest: str | None, why: str) -> dict[str, Any]:
 
 def _former(session: Session, asked: Question, policy: Policy | None) -> Comparison | None:
     """What rules on values of a former audit read; None where there are none, and where newer code wrote it."""
-    if asked.former is None or policy is None:
-        return None
-    values = (path for rule in policy.rules for _, path, *_ in KINDS[rule.kind].values(rule))
-    if not any(path.startswith(FORMER) for path in values):
+    if asked.former is None or policy is None or not reads_former(policy):
         return None
     stored = _stored_comparison(session, asked.former)
     try:

@@ -1,26 +1,47 @@
 """Entry point of ``spinal``: commands, options, exit codes."""
 
 import sys
-import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from spinal.checkpoints.sources import reference_forms
+from spinal.cli.audit import audit
 from spinal.cli.endings import explained, stopped_code
-from spinal.cli.gate import exit_code, fails_on, policy_for_server, read_gate
-from spinal.cli.knobs import profile_members, read_knobs
-from spinal.cli.labels import read_labels
+from spinal.cli.gate import exit_code, fails_on, read_gate
+from spinal.cli.knobs import read_knobs
 from spinal.cli.operators import CommandsAndOperators
-from spinal.cli.output import Shown, check_outputs, emit, on_terminal, report_error, say, say_json, show
-from spinal.cli.pipeline import check_pipeline, failures_told, pipeline_links, tell_failure, tell_github
-from spinal.cli.server import DEFAULT_SERVER, ApiKey, Server, connected
+from spinal.cli.options import (
+    AsJson,
+    Base,
+    BatchSize,
+    Brief,
+    ComparePrompts,
+    Device,
+    Dtype,
+    FailOn,
+    Former,
+    GitHub,
+    JudgedBy,
+    LensPositions,
+    MaxTokens,
+    NoCache,
+    NoiseDraws,
+    Outputs,
+    PolicyName,
+    Profile,
+    Prompts,
+    Seed,
+    StitchPrompts,
+    Stream,
+    SwapPrompts,
+    Threads,
+    Tokenizer,
+)
+from spinal.cli.output import Shown, check_outputs, emit, report_error, say
+from spinal.cli.pipeline import check_pipeline, failures_told, pipeline_links, tell_github
 from spinal.cli.signals import Stopped, raise_on_signals
 from spinal.errors import DocumentInvalid, ExitCode, SpinalError, UsageError
-from spinal.policy.shipped import DEFAULT_POLICY
-from spinal.profile import MeasurementProfile
 from spinal.prompts.builtin import DEFAULT_SET
 from spinal.version import VERSION
 
@@ -34,101 +55,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-DEFAULTS = {knob: str(value) for knob, value in MeasurementProfile().model_dump().items()}
-"""What a knob is when none is given, for help texts."""
-SET_OR_THE_TRACES = f"{DEFAULT_SET}, or the set that a trace was measured on"
-Prompts = Annotated[
-    str,
-    typer.Option(
-        "--prompts",
-        help="Text (one prompt a line), JSON lines or a JSON list (prompts, chats, hh-rlhf pairs), CSV with a header, "
-        "Parquet (gzip accepted), or a built-in set.",
-    ),
-]
-ComparePrompts = Annotated[
-    str | None,
-    typer.Option("--prompts", help="As for trace.", show_default=SET_OR_THE_TRACES),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="The document in JSON on stdout; errors as objects on stderr.")]
-Outputs = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "-o",
-        "--output",
-        metavar="[FORMAT=]PATH",
-        help="Also write .json, .html, .md, .xml (JUnit), .sarif, .prom (metrics), or FORMAT=PATH; may be repeated.",
-    ),
-]
-PolicyName = Annotated[
-    str | None,
-    typer.Option(
-        "--policy",
-        help="The rules of the verdict: a file (YAML or JSON), or the name of one that ships.",
-        show_default=DEFAULT_POLICY,
-    ),
-]
-JudgedBy = Annotated[
-    str | None,
-    typer.Option(
-        "--policy",
-        help="Judge a comparison again under these rules: a file (YAML or JSON), or the name of one that ships.",
-        show_default="the verdict that it carries",
-    ),
-]
-FailOn = Annotated[
-    str, typer.Option("--fail-on", help="The mildest outcome that exits with 1: fail or warn.", metavar="fail|warn")
-]
-Former = Annotated[
-    Path | None,
-    typer.Option(help="A comparison in JSON: what rules on former. values are read against."),
-]
-Brief = Annotated[bool, typer.Option("--brief", help="The verdict, its reason and where the change sits; no tables.")]
-GitHub = Annotated[
-    bool, typer.Option("--github", help="Append to the step summary of GitHub Actions, and print annotations.")
-]
-Device = Annotated[str, typer.Option(help="torch device, for example cpu or cuda.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads of tensor operations.")]
-MaxTokens = Annotated[
-    int | None, typer.Option(help="Tokens kept of each prompt, from its end.", show_default=DEFAULTS["max_tokens"])
-]
-LensPositions = Annotated[
-    str | None,
-    typer.Option(help="Positions per prompt read by the lens, or 'full'.", show_default=DEFAULTS["lens_positions"]),
-]
-Dtype = Annotated[str | None, typer.Option(help="float32 or checkpoint.", show_default=DEFAULTS["dtype"])]
-BatchSize = Annotated[int | None, typer.Option(help="Prompts per forward pass.", show_default=DEFAULTS["batch_size"])]
-SwapPrompts = Annotated[
-    int | None, typer.Option(help="Prompts used by block swap.", show_default=DEFAULTS["swap_prompts"])
-]
-StitchPrompts = Annotated[
-    int | None,
-    typer.Option(
-        help="Prompts over which the accounts of what carries the change are drawn up; 0 leaves them out.",
-        show_default=DEFAULTS["stitch_prompts"],
-    ),
-]
-Profile = Annotated[
-    str | None,
-    typer.Option(
-        help='A profile by its name, for example spinal/1, or knobs as JSON, for example {"max_tokens": 256}.',
-        show_default=DEFAULTS["name"],
-    ),
-]
-NoiseDraws = Annotated[
-    int | None,
-    typer.Option(
-        help="Draws of the matched-noise control, each as costly as a trace.", show_default=DEFAULTS["noise_draws"]
-    ),
-]
-Stream = Annotated[
-    bool, typer.Option("--stream", help="Read the blocks from disk one at a time: for weights larger than memory.")
-]
-Seed = Annotated[int | None, typer.Option(help="Seed of the bootstrap.", show_default=DEFAULTS["seed"])]
-NoCache = Annotated[
-    bool, typer.Option("--no-cache", help="Neither look for traces measured before, nor keep those measured now.")
-]
-Base = Annotated[Path | None, typer.Option(help="Where the base of an adapter lies, whatever its configuration names.")]
-Tokenizer = Annotated[Path | None, typer.Option(help="Folder whose tokenizer reads the prompts.")]
 
 
 @app.command()
@@ -232,69 +158,7 @@ def compare(
     raise typer.Exit(exit_code(result.verdict.outcome, gate.fail_on))
 
 
-@app.command()
-def audit(
-    candidate: Annotated[str, typer.Argument(help=f"Model reference: {reference_forms()}, or a registered name.")],
-    reference: Annotated[str | None, typer.Option(help="Model reference of the reference checkpoint.")] = None,
-    server: Server = DEFAULT_SERVER,
-    api_key: ApiKey = None,
-    control: Annotated[str | None, typer.Option(help="Model reference of a checkpoint to contrast with.")] = None,
-    prompt_set: Annotated[str | None, typer.Option(help="Built-in set, or name or digest of a stored one.")] = None,
-    prompts: Annotated[
-        str | None,
-        typer.Option("--prompts", help="As for compare: a file, which is stored under its name, or a built-in set."),
-    ] = None,
-    profile: Profile = None,
-    label: Annotated[list[str] | None, typer.Option(help="key=value; may be repeated.")] = None,
-    wait: Annotated[str | None, typer.Option(help="Wait so long for the end, for example 30m.")] = None,
-    policy: PolicyName = None,
-    fail_on: FailOn = "fail",
-    cancel_on_interrupt: Annotated[
-        bool, typer.Option("--cancel-on-interrupt", help="Cancel the audit when this command is interrupted.")
-    ] = False,
-    as_json: AsJson = False,
-    brief: Brief = False,
-    github: GitHub = False,
-    output: Outputs = None,
-) -> None:
-    """Audit on a server. With --wait: exit 0 pass or warn, 1 fail, 3 not evaluated, 4 timed out, 5 inconclusive."""
-    from spinal.cli.following import Interrupts
-    from spinal.cli.prompts import read_pushed
-    from spinal.cli.remote import parse_duration, run_audit
-    from spinal.cli.told import audit_in_a_few_lines, report_of
-
-    outputs = output or []
-    check_outputs(outputs, verdict=reference is not None)
-    check_pipeline(outputs, github=github)
-    if (outputs or github) and wait is None:
-        raise UsageError(f"{'-o' if outputs else '--github'} needs a finished audit", hint="add --wait 30m")
-    shown = Shown(as_json=as_json, outputs=outputs, brief=brief, github=github, fail_on=fails_on(fail_on))
-    subject = candidate if reference is None else f"{reference} → {candidate}"
-    wait_s = None if wait is None else parse_duration(wait)
-    pushed, made_by = read_pushed(prompts, prompt_set), policy_for_server(policy)
-    labels, knobs = read_labels(label), profile_members(profile)
-    deadline = None if wait_s is None else time.monotonic() + wait_s
-    interrupts = Interrupts(server, cancel_on_interrupt)
-    with connected(server, api_key) as client, failures_told(shown, subject):
-        # The time to wait covers everything from the first request on; without it each has the usual patience.
-        with nullcontext() if wait_s is None else client.trying_for(wait_s):
-            prompt_set = pushed.named_at(client)
-        found, code = run_audit(
-            client, candidate, reference, control=control, prompt_set=prompt_set, profile=knobs, policy=made_by,
-            labels=labels, deadline=deadline, interrupts=interrupts, shown=shown,
-        )  # fmt: skip
-        whole = report_of(client, found) if on_terminal() and not as_json else None
-        told = () if as_json else audit_in_a_few_lines(client, found, server)
-    if found["state"] == "CANCELLED":
-        tell_failure(shown, found["error"] or {"code": "cancelled", "detail": "the audit was cancelled"}, subject)
-    if as_json:
-        say_json(found)
-    if whole is not None:
-        show(whole, brief=brief)
-    # The report begins with what the lines before the link say.
-    for line in told if whole is None else told[-1:]:
-        say(line, to_stdout=True)
-    raise typer.Exit(code)
+app.command()(audit)
 
 
 @app.command()

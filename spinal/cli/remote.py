@@ -1,4 +1,4 @@
-"""``spinal audit``: against a server, with an exit code a release pipeline can read."""
+"""What ``spinal audit`` does with a server, and the exit code that a release pipeline reads."""
 
 import re
 import time

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 DEFAULT_SERVER = "http://127.0.0.1:8000"
 WIDE = 200
-"""Columns of a table that is not shown on a terminal: one line a row."""
+"""Columns at least of a table that is not shown on a terminal."""
+BETWEEN = 2
+"""Columns between two cells."""
 Server = Annotated[str, typer.Option(envvar="SPINAL_SERVER", help="Address of the service.")]
 ApiKey = Annotated[str | None, typer.Option(envvar="SPINAL_API_KEY", help="API key.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout; errors as problem objects on stderr.")]
@@ -49,6 +52,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, whole:
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
         shown.add_column(name, no_wrap=name in whole, overflow="fold")
-    for row in rows:
-        shown.add_row(*(Text(visible(cell)) for cell in row))
-    Console(width=None if sys.stdout.isatty() else WIDE, emoji=False, highlight=False).print(shown)
+    cells = [[Text(visible(cell)) for cell in row] for row in rows]
+    for row in cells:
+        shown.add_row(*row)
+    widest = [max(map(cell_len, (name, *(row[place].plain for row in cells)))) for place, name in enumerate(columns)]
+    # One line a row for whoever searches the lines, however long a description is.
+    wide = max(WIDE, sum(widest) + (BETWEEN + 1) * len(columns))
+    Console(width=None if sys.stdout.isatty() else wide, emoji=False, highlight=False).print(shown)

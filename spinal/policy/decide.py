@@ -60,9 +60,6 @@ def decide(
     reasons = [reason for worth in WORST_FIRST for each in findings if each.outcome == worth for reason in each.reasons]
     rules = tuple(_outcome(rule, answer, context) for rule, answer in answers)
     first = [_quiet(asked, rules)] if outcome == "pass" else []
-    read_former = former is not None and any(
-        path.startswith(FORMER) for rule in asked.rules for _, path, *_ in KINDS[rule.kind].values(rule)
-    )
     statements = (statement.text for statement in said(content))
     return Verdict(
         outcome=outcome,
@@ -71,8 +68,13 @@ def decide(
         decided_by=None if outcome == "pass" else next(rule.name for rule, each in counted if worst(each) == outcome),
         reasons=tuple(dict.fromkeys((*first, *reasons, *gaps(content), *statements))),
         rules=rules,
-        former=former.digest if former is not None and read_former else None,
+        former=former.digest if former is not None and reads_former(asked) else None,
     )
+
+
+def reads_former(policy: Policy) -> bool:
+    """Whether a rule asks for values of a former comparison."""
+    return any(path.startswith(FORMER) for rule in policy.rules for _, path, *_ in KINDS[rule.kind].values(rule))
 
 
 def worst(findings: Sequence[Finding]) -> Outcome:

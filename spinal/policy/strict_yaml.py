@@ -8,12 +8,16 @@ from yaml.nodes import MappingNode, Node, ScalarNode
 
 DEEPEST = 16
 """Mappings and lists within each other; a policy needs six."""
+MOST_NODES = 20_000
+"""Words, mappings and lists in all: two hundred rules with every member have less than half of that, and each costs
+some tens of microseconds, in which a service does nothing else."""
 
 
 class StrictLoader(yaml.SafeLoader):
     """Refuses with a MarkedYAMLError that names the line."""
 
     _depth = 0
+    _nodes = 0
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
         event = self.peek_event()
@@ -22,6 +26,9 @@ class StrictLoader(yaml.SafeLoader):
             raise _refused("anchors and aliases are not taken: write it out", event.start_mark)
         if getattr(event, "tag", None) is not None:
             raise _refused(f"the tag {event.tag} is not taken", event.start_mark)
+        self._nodes += 1
+        if self._nodes > MOST_NODES:
+            raise _refused(f"more than {MOST_NODES} words, mappings and lists: send JSON", event.start_mark)
         self._depth += 1
         if self._depth > DEEPEST:
             raise _refused(f"more than {DEEPEST} levels within each other", event.start_mark)

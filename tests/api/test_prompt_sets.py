@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from service.database.unit_of_work import Ledger
 from service.prompt_sets.store import find_prompt_set, load_prompt_set
-from spinal.local import read_prompts
+from spinal.given import read_prompts
 
 PAIR = {"candidate": "local:dpo-short", "reference": "local:sft"}
 CHAT: list[dict[str, str]] = [{"role": "user", "content": "How do I plant a tree?"}]

@@ -61,6 +61,12 @@ def test_a_list_keeps_one_line_for_each_key(keys: Keys) -> None:
     assert [sum(key_id in line for line in lines) for key_id in ids] == [1, 1]
 
 
+def test_a_row_is_one_line_however_long_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("id", "description"), [("0123456789abcdef", "w" * 200), ("z", "short")], whole=("id",))
+    lines = [line for line in capsys.readouterr().out.splitlines() if "w" in line]
+    assert [line.split() for line in lines] == [["0123456789abcdef", "w" * 200]]
+
+
 def test_on_a_narrow_terminal_an_id_is_never_cut(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from spinal.checkpoints.resolve import resolve_reference
 from spinal.documents.trace import Trace
 from spinal.engine.tokenizer import Tokenizer, load_tokenizer
 from spinal.errors import PromptSetInvalid, TokenizerInvalid
-from spinal.local import read_prompts
+from spinal.given import read_prompts
 from spinal.prompts.sets import PromptSet
 
 Tiny = Callable[..., Path]

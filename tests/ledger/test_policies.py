@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -15,6 +16,7 @@ from service.policies import store
 from service.policies.store import stored_form
 from service.runs.settle import UNREADABLE, UNREADABLE_POLICY, settle, settle_audit, settle_overlooked
 from service.traces.store import store_comparison
+from spinal.documents.canonical import digest_of
 from spinal.documents.policy import Policy
 from spinal.policy.shipped import default_policy
 from tests.ledger.rows import MINUTE, put, put_audit, put_comparison, put_run, put_trace, row
@@ -126,6 +128,17 @@ def test_where_the_release_before_ends_an_audit_it_knows_no_policy_but_its_own(s
     assert (found["state"], found["verdict"], found["version"]) == ("SUCCEEDED", "fail", 2)
     assert row(session, "audits", waiting)["version"] == 1
     assert settle_overlooked(session) == []
+
+
+def test_a_verdict_names_its_policy_as_it_was_stored(session: Session) -> None:
+    """Code that knows another member of policies would spell it out to another digest, and the ledger hold it for a
+    verdict of other rules."""
+    made = policy()
+    document = {name: member for name, member in made.document.items() if name != "quiet"}
+    digest = put_policy(session, replace(made, digest=digest_of(document), document=document))
+    found = settled(session, put_audit(session, "RUNNING", finished(session), reference="r", policy=digest))
+    assert (found["state"], found["verdict"]) == ("SUCCEEDED", "fail")
+    assert found["verdict_document"]["policy_digest"] == digest != made.digest
 
 
 def test_an_audit_that_has_failed_or_was_cancelled_needs_no_verdict(session: Session) -> None:
@@ -262,6 +275,8 @@ def test_the_newest_comparable_audit_of_the_name_is_the_former_one(session: Sess
     for part in ({"prompt_set": {"digest": "q"}}, {"comparison_fingerprint": "g"}, {"reference": {"snapshot": "s"}},
                  {"candidate": {"snapshot": "now"}}):  # fmt: skip
         put_former(1, spec=part)
+    # It ended while the transaction that asks was under way: not before the audit that this writes.
+    put_former(1, finished_at=MINUTE)
     assert audits.find_former(session, "t", {"name": "chat"}, spec) == expected
     assert audits.find_former(session, "t", {"name": "chat"}, spec | {"reference": None}) is None
     assert audits.find_former(session, "t", {"other": "chat"}, spec) is None

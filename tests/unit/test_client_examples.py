@@ -12,10 +12,12 @@ import pytest
 import spinal.client
 import spinal.client_policies
 import spinal.client_prompts
+import spinal.client_results
 from spinal import Client
 from spinal.analysis.diff import diff_traces
 from spinal.client_policies import PolicyCalls
 from spinal.client_prompts import PromptCalls
+from spinal.client_results import ResultCalls
 from spinal.prompts.sets import PromptSet
 from tests.support.fabricated import changed_pair
 
@@ -95,7 +97,7 @@ def server() -> Iterator[str]:
 def test_every_example_of_the_client_runs(server: str) -> None:
     public = {
         name
-        for part in (Client, PolicyCalls, PromptCalls)
+        for part in (Client, PolicyCalls, PromptCalls, ResultCalls)
         for name, member in vars(part).items()
         if callable(member) and not name.startswith("_")
     }
@@ -107,7 +109,7 @@ def test_every_example_of_the_client_runs(server: str) -> None:
         runner = doctest.DocTestRunner()
         tests = [
             test
-            for module in (spinal.client, spinal.client_policies, spinal.client_prompts)
+            for module in (spinal.client, spinal.client_policies, spinal.client_prompts, spinal.client_results)
             for test in doctest.DocTestFinder().find(module, extraglobs=given)
             if test.examples
         ]

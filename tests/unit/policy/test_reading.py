@@ -139,6 +139,7 @@ UNREADABLE: dict[str, tuple[bytes, str]] = {
     "too many digits": (yaml_of("1" * 5000).encode(), "is no YAML"),
     "lists in lists": (b"[" * 5000, "levels within each other"),
     "mappings in mappings": (b"a: " + b"{a: " * 3000, "levels within each other"),
+    "more words than a policy has": (b"name: a/1\nrules: [" + b"a," * 20_000 + b"]", "words, mappings and lists"),
     "another encoding": ("name: é".encode("latin-1"), "is not UTF-8"),
     "too much": (b"#" * (MOST_BYTES + 1), "at most 256 KiB"),
     "a key twice in JSON": (b'{"name": "a/1", "name": "b/1"}', "'name' is given twice"),

@@ -1,0 +1,85 @@
+"""What :class:`spinal.Client` does with stored traces, their differences, and names of models."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from pydantic import BaseModel, ValidationError
+
+from spinal.connection import JsonObject, not_understood
+from spinal.documents.diff import TraceDiff
+from spinal.documents.trace import Trace
+
+Document = TypeVar("Document", bound=BaseModel)
+
+
+class ResultCalls(ABC):
+    """Results of the service and its catalog of models."""
+
+    @abstractmethod
+    def _json(self, method: str, path: str, **options: Any) -> JsonObject: ...
+
+    @abstractmethod
+    def _pages(self, path: str, filters: JsonObject) -> Iterator[JsonObject]: ...
+
+    def trace(self, digest: str) -> Trace:
+        """A stored trace by its digest.
+
+        Examples
+        --------
+        >>> client.trace(reference_digest)  # doctest: +ELLIPSIS
+        <Trace local:sft, ... blocks, ... prompts, digest ...>
+        """
+        path = f"/v1/traces/{quote(digest, safe='')}"
+        return _read(Trace, path, self._json("GET", path))
+
+    def traces(self, **filters: Any) -> Iterator[JsonObject]:
+        """Heads of all stored traces that match, newest first, page by page.
+
+        Examples
+        --------
+        >>> [head["source"] for head in client.traces()]
+        ['local:sft']
+        """
+        return self._pages("/v1/traces", filters)
+
+    def diff(self, reference: str, candidate: str) -> TraceDiff:
+        """Layer-wise point differences of two stored traces by their digests.
+
+        Examples
+        --------
+        >>> client.diff(reference_digest, candidate_digest)  # doctest: +ELLIPSIS
+        <TraceDiff ... → ..., ... blocks>
+        """
+        path = f"/v1/diffs/{quote(reference, safe='')}...{quote(candidate, safe='')}"
+        return _read(TraceDiff, path, self._json("GET", path, needs=("diff",))["diff"])
+
+    def register_model(self, name: str, reference: str, *, description: str | None = None) -> JsonObject:
+        """Give a model reference a name.
+
+        Examples
+        --------
+        >>> client.register_model("base", "local:sft")["name"]
+        'base'
+        """
+        body = {"name": name, "reference": reference, "description": description}
+        return self._json("POST", "/v1/models", json=body, needs=("name", "reference"))
+
+    def models(self) -> Iterator[JsonObject]:
+        """All registered models, page by page.
+
+        Examples
+        --------
+        >>> [model["reference"] for model in client.models()]
+        ['local:sft']
+        """
+        return self._pages("/v1/models", {})
+
+
+def _read(kind: type[Document], path: str, content: JsonObject) -> Document:
+    """The document that was answered; raises AnswerNotUnderstood for what is none."""
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise not_understood(path, f"is no {kind.__name__} ({error.error_count()} members wrong)") from error
