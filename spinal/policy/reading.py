@@ -90,6 +90,14 @@ def _first(error: ValidationError, members: Mapping[str, Any]) -> str:
         said = "no such member"
     elif found["type"] == "missing":
         said = "is missing"
+    elif found["type"] == "string_type":
+        said = "is no text"
+    elif found["type"] in ("date_parsing", "date_from_datetime_parsing"):
+        said = "there is no such day"
+    elif found["type"] == "tuple_type":
+        said = "is no list"
+    elif found["type"] == "too_short":
+        said = "is empty"
     elif found["type"].startswith("union_tag"):
         said = f"kind: one of {', '.join(KINDS)}"
     elif found["type"] == "string_pattern_mismatch" and place == ["name"]:
