@@ -15,11 +15,19 @@ from spinal.cli.knobs import profile_members, read_knobs
 from spinal.cli.labels import read_labels
 from spinal.cli.operators import CommandsAndOperators
 from spinal.cli.output import Shown, check_outputs, emit, on_terminal, report_error, say, say_json, show
-from spinal.cli.pipeline import check_pipeline, failures_told, pipeline_links, tell_failure, tell_github
+from spinal.cli.pipeline import (
+    GitHub,
+    Outputs,
+    check_pipeline,
+    failures_told,
+    pipeline_links,
+    tell_cancelled,
+    tell_github,
+)
 from spinal.cli.server import DEFAULT_SERVER, ApiKey, Server, connected
 from spinal.cli.signals import Stopped, raise_on_signals
 from spinal.errors import DocumentInvalid, ExitCode, SpinalError, UsageError
-from spinal.policy.shipped import DEFAULT_POLICY
+from spinal.policy.shipped import DEFAULT_POLICY, OURS
 from spinal.profile import MeasurementProfile
 from spinal.prompts.builtin import DEFAULT_SET
 from spinal.version import VERSION
@@ -50,15 +58,6 @@ ComparePrompts = Annotated[
     typer.Option("--prompts", help="As for trace.", show_default=SET_OR_THE_TRACES),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="The document in JSON on stdout; errors as objects on stderr.")]
-Outputs = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "-o",
-        "--output",
-        metavar="[FORMAT=]PATH",
-        help="Also write .json, .html, .md, .xml (JUnit), .sarif, .prom (metrics), or FORMAT=PATH; may be repeated.",
-    ),
-]
 PolicyName = Annotated[
     str | None,
     typer.Option(
@@ -78,14 +77,20 @@ JudgedBy = Annotated[
 FailOn = Annotated[
     str, typer.Option("--fail-on", help="The mildest outcome that exits with 1: fail or warn.", metavar="fail|warn")
 ]
+FailOnStored = Annotated[
+    str | None,
+    typer.Option(
+        "--fail-on",
+        help="Exit by the verdict: with 1 from this outcome on, fail or warn.",
+        metavar="fail|warn",
+        show_default="fail where a verdict is made again, else exit 0",
+    ),
+]
 Former = Annotated[
     Path | None,
     typer.Option(help="A comparison in JSON: what rules on former. values are read against."),
 ]
 Brief = Annotated[bool, typer.Option("--brief", help="The verdict, its reason and where the change sits; no tables.")]
-GitHub = Annotated[
-    bool, typer.Option("--github", help="Append to the step summary of GitHub Actions, and print annotations.")
-]
 Device = Annotated[str, typer.Option(help="torch device, for example cpu or cuda.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of tensor operations.")]
 MaxTokens = Annotated[
@@ -285,8 +290,7 @@ def audit(
         )  # fmt: skip
         whole = report_of(client, found) if on_terminal() and not as_json else None
         told = () if as_json else audit_in_a_few_lines(client, found, server)
-    if found["state"] == "CANCELLED":
-        tell_failure(shown, found["error"] or {"code": "cancelled", "detail": "the audit was cancelled"}, subject)
+    tell_cancelled(shown, found, subject)
     if as_json:
         say_json(found)
     if whole is not None:
@@ -301,7 +305,7 @@ def audit(
 def report(
     document: Annotated[Path, typer.Argument(help="A spinal.trace/1 or spinal.comparison/1 JSON file.")],
     policy: JudgedBy = None,
-    fail_on: FailOn = "fail",
+    fail_on: FailOnStored = None,
     former: Former = None,
     as_json: AsJson = False,
     brief: Brief = False,
@@ -310,7 +314,8 @@ def report(
 ) -> None:
     """Render a stored document; needs neither torch nor a server.
 
-    With --policy, --former or --fail-on a comparison is judged again, and the exit code is that of compare.
+    With --policy or --former a comparison is judged again. With one of them, or --fail-on, the exit code is that of
+    compare.
     """
     links = pipeline_links()
     check_outputs(output or [], links=links)
@@ -319,25 +324,28 @@ def report(
     from spinal.documents.schemas import load
     from spinal.documents.trace import Trace
 
-    again = policy is not None or former is not None or fail_on != "fail"
-    gate = read_gate(policy, fail_on, former) if again else None
+    again = policy is not None or former is not None
+    failing = fails_on("fail" if fail_on is None else fail_on)
+    gate = read_gate(policy, failing, former) if again else None
     found = load(document)
     if not isinstance(found, Trace | Comparison):
         raise DocumentInvalid(f"{document}: a {found.schema_} has no report", hint="give a trace or a comparison")
     if isinstance(found, Trace):
         check_outputs(output or [], verdict=False)
-    if gate is not None:
-        if not isinstance(found, Comparison):
-            raise UsageError(f"{document}: a {found.schema_} is not judged", hint="give a comparison")
+    if not isinstance(found, Comparison) and (again or fail_on is not None):
+        raise UsageError(f"{document}: a {found.schema_} is not judged", hint="give a comparison")
+    if gate is not None and isinstance(found, Comparison):
+        made_by = found.verdict.policy
+        if policy is None and not made_by.startswith(OURS):
+            # Judged by the default instead, what its own rules refuse would pass.
+            raise UsageError(f"{document}: was judged by {made_by}", hint="name the rules with --policy, too")
         found = gate.judge(found)
-    shown = Shown(
-        as_json=as_json, outputs=output or [], brief=brief, github=github, fail_on=fails_on(fail_on), links=links
-    )
+    shown = Shown(as_json=as_json, outputs=output or [], brief=brief, github=github, fail_on=failing, links=links)
     emit(found, shown)
     if github:
         tell_github(found, shown)
-    if gate is not None and isinstance(found, Comparison):
-        raise typer.Exit(exit_code(found.verdict.outcome, gate.fail_on))
+    if isinstance(found, Comparison) and (again or fail_on is not None):
+        raise typer.Exit(exit_code(found.verdict.outcome, failing))
 
 
 @app.callback(invoke_without_command=True)

@@ -9,11 +9,10 @@ from pydantic import ValidationError
 from spinal.documents.policy import Policy, Side
 from spinal.errors import DocumentInvalid
 from spinal.policy.kinds import KINDS
+from spinal.policy.shipped import OURS
 from spinal.policy.values import known_values, named
 
 MOST_BYTES = 256 * 1024
-OURS = "spinal-"
-"""How names of policies begin that ship with the package."""
 HINT = "docs/policies.md shows a whole one"
 
 
