@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from spinal.documents.policy import Policy
 from spinal.policy import shipped
-from spinal.policy.reading import OURS
+from spinal.policy.shipped import OURS
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from spinal.checkpoints.sources import reference_forms
 from spinal.cli.gate import fails_on, policy_for_server
 from spinal.cli.knobs import profile_members
 from spinal.cli.labels import read_labels
-from spinal.cli.options import AsJson, Brief, FailOn, GitHub, Outputs, PolicyName, Profile
+from spinal.cli.options import AsJson, Brief, FailOn, PolicyName, Profile
 from spinal.cli.output import Shown, check_outputs, on_terminal, say, say_json, show
-from spinal.cli.pipeline import check_pipeline, failures_told, tell_failure
+from spinal.cli.pipeline import GitHub, Outputs, check_pipeline, failures_told, tell_cancelled
 from spinal.cli.server import DEFAULT_SERVER, ApiKey, Server, connected
 from spinal.errors import UsageError
 
@@ -69,8 +69,7 @@ def audit(
         )  # fmt: skip
         whole = report_of(client, found) if on_terminal() and not as_json else None
         told = () if as_json else audit_in_a_few_lines(client, found, server)
-    if found["state"] == "CANCELLED":
-        tell_failure(shown, found["error"] or {"code": "cancelled", "detail": "the audit was cancelled"}, subject)
+    tell_cancelled(shown, found, subject)
     if as_json:
         say_json(found)
     if whole is not None:

@@ -8,17 +8,19 @@ from uuid import UUID
 import typer
 
 from spinal.cli.following import Interrupts, followed
-from spinal.cli.gate import exit_code, fails_on
+from spinal.cli.gate import fails_on
 from spinal.cli.labels import read_labels
-from spinal.cli.output import say, say_json
-from spinal.cli.remote import parse_duration
+from spinal.cli.output import Shown, check_outputs, say, say_json
+from spinal.cli.pipeline import GitHub, Outputs, check_pipeline, failures_told, tell_cancelled
+from spinal.cli.remote import ended, parse_duration
 from spinal.cli.server import DEFAULT_SERVER, ApiKey, AsJson, Server, at, connected, print_table
-from spinal.client import error_of
-from spinal.errors import ExitCode, UsageError
+from spinal.errors import UsageError
 
 STATES = ("QUEUED", "RUNNING", "SUCCEEDED", "FAILED", "CANCELLED")
 VERDICTS = ("pass", "warn", "fail", "inconclusive")
 MOST_A_PAGE = 200
+LONGEST_NAME = 200
+"""Characters of the name of one side where a report says what was not judged."""
 Audit = Annotated[str, typer.Argument(metavar="AUDIT", help="Id of an audit, as `spinal list` shows it.")]
 
 
@@ -87,6 +89,8 @@ def wait(
     cancel_on_interrupt: Annotated[
         bool, typer.Option("--cancel-on-interrupt", help="Cancel the audit when this command is interrupted.")
     ] = False,
+    github: GitHub = False,
+    output: Outputs = None,
     server: Server = DEFAULT_SERVER,
     api_key: ApiKey = None,
     as_json: AsJson = False,
@@ -94,22 +98,28 @@ def wait(
     """Wait for an audit. Exit 0 pass or warn, 1 fail, 3 not evaluated, 4 timed out, 5 inconclusive."""
     from spinal.cli.told import audit_in_a_few_lines
 
-    named, wait_s, failing = _id(audit), parse_duration(wait), fails_on(fail_on)
+    outputs = output or []
+    check_outputs(outputs)
+    check_pipeline(outputs, github=github)
+    named, wait_s = _id(audit), parse_duration(wait)
+    shown = Shown(as_json=as_json, outputs=outputs, github=github, fail_on=fails_on(fail_on))
     deadline = time.monotonic() + wait_s
     interrupts = Interrupts(server, cancel_on_interrupt)
     with connected(server, api_key) as client:
-        with client.trying_for(wait_s), interrupts.told(client, named):
+        with failures_told(shown, f"audit {named}"), client.trying_for(wait_s), interrupts.told(client, named):
             found = client.audit(named)
-        found = followed(client, found, deadline, interrupts)
-        if found["state"] == "FAILED":
-            raise error_of(found["error"] or {"code": "audit_failed", "detail": f"audit {named} failed"})
-        told = () if as_json else audit_in_a_few_lines(client, found, server)
+        check_outputs(outputs, verdict=found.get("reference") is not None)
+        subject = _pair(found, LONGEST_NAME)
+        with failures_told(shown, subject):
+            found = followed(client, found, deadline, interrupts)
+            code = ended(client, found, shown)
+            told = () if as_json else audit_in_a_few_lines(client, found, server)
+    tell_cancelled(shown, found, subject)
     if as_json:
         say_json(found)
     for line in told:
         say(line, to_stdout=True)
-    cancelled = found["state"] == "CANCELLED"
-    raise typer.Exit(ExitCode.NOT_EVALUATED if cancelled else exit_code(found["verdict"], failing))
+    raise typer.Exit(code)
 
 
 def cancel(audit: Audit, server: Server = DEFAULT_SERVER, api_key: ApiKey = None, as_json: AsJson = False) -> None:

@@ -20,14 +20,13 @@ from spinal.cli.options import (
     Device,
     Dtype,
     FailOn,
+    FailOnStored,
     Former,
-    GitHub,
     JudgedBy,
     LensPositions,
     MaxTokens,
     NoCache,
     NoiseDraws,
-    Outputs,
     PolicyName,
     Profile,
     Prompts,
@@ -39,9 +38,10 @@ from spinal.cli.options import (
     Tokenizer,
 )
 from spinal.cli.output import Shown, check_outputs, emit, report_error, say
-from spinal.cli.pipeline import check_pipeline, failures_told, pipeline_links, tell_github
+from spinal.cli.pipeline import GitHub, Outputs, check_pipeline, failures_told, pipeline_links, tell_github
 from spinal.cli.signals import Stopped, raise_on_signals
 from spinal.errors import DocumentInvalid, ExitCode, SpinalError, UsageError
+from spinal.policy.shipped import OURS
 from spinal.prompts.builtin import DEFAULT_SET
 from spinal.version import VERSION
 
@@ -165,7 +165,7 @@ app.command()(audit)
 def report(
     document: Annotated[Path, typer.Argument(help="A spinal.trace/1 or spinal.comparison/1 JSON file.")],
     policy: JudgedBy = None,
-    fail_on: FailOn = "fail",
+    fail_on: FailOnStored = None,
     former: Former = None,
     as_json: AsJson = False,
     brief: Brief = False,
@@ -174,7 +174,8 @@ def report(
 ) -> None:
     """Render a stored document; needs neither torch nor a server.
 
-    With --policy, --former or --fail-on a comparison is judged again, and the exit code is that of compare.
+    With --policy or --former a comparison is judged again. With one of them, or --fail-on, the exit code is that of
+    compare.
     """
     links = pipeline_links()
     check_outputs(output or [], links=links)
@@ -183,25 +184,28 @@ def report(
     from spinal.documents.schemas import load
     from spinal.documents.trace import Trace
 
-    again = policy is not None or former is not None or fail_on != "fail"
-    gate = read_gate(policy, fail_on, former) if again else None
+    again = policy is not None or former is not None
+    failing = fails_on("fail" if fail_on is None else fail_on)
+    gate = read_gate(policy, failing, former) if again else None
     found = load(document)
     if not isinstance(found, Trace | Comparison):
         raise DocumentInvalid(f"{document}: a {found.schema_} has no report", hint="give a trace or a comparison")
     if isinstance(found, Trace):
         check_outputs(output or [], verdict=False)
-    if gate is not None:
-        if not isinstance(found, Comparison):
-            raise UsageError(f"{document}: a {found.schema_} is not judged", hint="give a comparison")
+    if not isinstance(found, Comparison) and (again or fail_on is not None):
+        raise UsageError(f"{document}: a {found.schema_} is not judged", hint="give a comparison")
+    if gate is not None and isinstance(found, Comparison):
+        made_by = found.verdict.policy
+        if policy is None and not made_by.startswith(OURS):
+            # Judged by the default instead, what its own rules refuse would pass.
+            raise UsageError(f"{document}: was judged by {made_by}", hint="name the rules with --policy, too")
         found = gate.judge(found)
-    shown = Shown(
-        as_json=as_json, outputs=output or [], brief=brief, github=github, fail_on=fails_on(fail_on), links=links
-    )
+    shown = Shown(as_json=as_json, outputs=output or [], brief=brief, github=github, fail_on=failing, links=links)
     emit(found, shown)
     if github:
         tell_github(found, shown)
-    if gate is not None and isinstance(found, Comparison):
-        raise typer.Exit(exit_code(found.verdict.outcome, gate.fail_on))
+    if isinstance(found, Comparison) and (again or fail_on is not None):
+        raise typer.Exit(exit_code(found.verdict.outcome, failing))
 
 
 @app.callback(invoke_without_command=True)

@@ -25,15 +25,6 @@ ComparePrompts = Annotated[
     typer.Option("--prompts", help="As for trace.", show_default=SET_OR_THE_TRACES),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="The document in JSON on stdout; errors as objects on stderr.")]
-Outputs = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "-o",
-        "--output",
-        metavar="[FORMAT=]PATH",
-        help="Also write .json, .html, .md, .xml (JUnit), .sarif, .prom (metrics), or FORMAT=PATH; may be repeated.",
-    ),
-]
 PolicyName = Annotated[
     str | None,
     typer.Option(
@@ -53,14 +44,20 @@ JudgedBy = Annotated[
 FailOn = Annotated[
     str, typer.Option("--fail-on", help="The mildest outcome that exits with 1: fail or warn.", metavar="fail|warn")
 ]
+FailOnStored = Annotated[
+    str | None,
+    typer.Option(
+        "--fail-on",
+        help="Exit by the verdict: with 1 from this outcome on, fail or warn.",
+        metavar="fail|warn",
+        show_default="fail where a verdict is made again, else exit 0",
+    ),
+]
 Former = Annotated[
     Path | None,
     typer.Option(help="A comparison in JSON: what rules on former. values are read against."),
 ]
 Brief = Annotated[bool, typer.Option("--brief", help="The verdict, its reason and where the change sits; no tables.")]
-GitHub = Annotated[
-    bool, typer.Option("--github", help="Append to the step summary of GitHub Actions, and print annotations.")
-]
 Device = Annotated[str, typer.Option(help="torch device, for example cpu or cuda.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of tensor operations.")]
 MaxTokens = Annotated[

@@ -80,18 +80,29 @@ def check_outputs(paths: Sequence[Path], *, verdict: bool = True, links: Mapping
                 f"-o {asked}: {made.name} is a list of links, and there is no address to link to",
                 hint="use it in a GitLab job (CI_JOB_URL), or with an audit of a server",
             )
-        if not path.absolute().parent.is_dir():
+        try:
+            folder, other = path.absolute().parent.is_dir(), path.exists() and not path.is_file()
+        except OSError as error:
+            raise UsageError(f"-o {str(asked)[:80]}: {error.strerror}", hint="choose another name") from error
+        if not folder:
             raise UsageError(f"-o {asked}: no folder {path.parent}", hint="create it first")
-        if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
+        # A file is put in the place of what is there: one that may replace a device would leave the machine without.
+        if other or not os.access(path.absolute().parent, os.W_OK):
             raise UsageError(f"-o {asked}: cannot be written", hint="choose another place")
-        if path.absolute() in places:
+        if place_of(path) in places:
             raise UsageError(f"-o {asked}: {path} is asked for twice", hint="name another file for each format")
-        places.add(path.absolute())
+        places.add(place_of(path))
+
+
+def place_of(path: Path) -> Path:
+    """The one name of a file that is written: its folder's own, whichever way leads there."""
+    return path.absolute().parent.resolve() / path.name
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Write whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # Not made of the name, which may be as long as a name can be.
+    partial = path.with_name(f".spinal.{os.getpid()}.partial")
     try:
         partial.write_text(text, encoding="utf-8")
         partial.replace(path)

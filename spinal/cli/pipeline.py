@@ -5,12 +5,16 @@ What a pipeline says of itself stands in variables that its documentation names;
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from spinal.cli.output import Shown, say, target, write_atomically
+import typer
+
+from spinal.cli.output import Shown, place_of, say, target, write_atomically
+from spinal.cli.signals import Stopped, said
 from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace
 from spinal.errors import InternalError, SpinalError, UsageError
@@ -21,6 +25,18 @@ SUMMARY = "GITHUB_STEP_SUMMARY"
 STEP_LIMIT = 1024 * 1024
 """Bytes from which on GitHub drops the summary of a step."""
 MARGIN = 4096
+Outputs = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="[FORMAT=]PATH",
+        help="Also write .json, .html, .md, .xml (JUnit), .sarif, .prom (metrics), or FORMAT=PATH; may be repeated.",
+    ),
+]
+GitHub = Annotated[
+    bool, typer.Option("--github", help="Append to the step summary of GitHub Actions, and print annotations.")
+]
 
 
 def check_pipeline(outputs: list[Path], *, github: bool) -> None:
@@ -34,7 +50,7 @@ def check_pipeline(outputs: list[Path], *, github: bool) -> None:
         if Path(named).is_dir() or not Path(named).absolute().parent.is_dir():
             raise UsageError(f"--github: {SUMMARY} names no file that can be written", hint="leave it as GitHub set it")
     for path in outputs:
-        if named and target(path)[1].absolute() == Path(named).absolute():
+        if named and place_of(target(path)[1]) == place_of(Path(named)):
             raise UsageError(
                 f"-o {path}: this would overwrite the step summary", hint="use --github, which appends to it"
             )
@@ -79,9 +95,24 @@ def failures_told(shown: Shown, subject: str) -> Iterator[None]:
     except SpinalError as error:
         tell_failure(shown, error.to_problem(), subject)
         raise
+    except Stopped as stopped:
+        if shown.outputs or shown.github:
+            if not stopped.told:
+                say(f"{stopped.word}; nothing was judged")
+                stopped.told = True
+                said.set()
+            detail = f"the command was {stopped.word} before there was a verdict"
+            tell_failure(shown, {"code": stopped.word, "detail": detail, "hint": "run it again"}, subject)
+        raise
     except Exception as error:
         tell_failure(shown, InternalError(f"unexpected {type(error).__name__}: {error}").to_problem(), subject)
         raise
+
+
+def tell_cancelled(shown: Shown, audit: Mapping[str, Any], subject: str) -> None:
+    """Say in the reports that can that an audit was cancelled, if it was."""
+    if audit["state"] == "CANCELLED":
+        tell_failure(shown, audit["error"] or {"code": "cancelled", "detail": "the audit was cancelled"}, subject)
 
 
 def tell_failure(shown: Shown, problem: Problem, subject: str) -> None:

@@ -60,12 +60,17 @@ def run_audit(
     if deadline is None:
         return audit, ExitCode.PASS
     audit = followed(client, audit, deadline, interrupts)
+    return audit, ended(client, audit, shown)
+
+
+def ended(client: Client, audit: dict[str, Any], shown: Shown) -> ExitCode:
+    """Write the reports of an audit that has ended; its exit code. Raises the error of one that failed."""
     if audit["state"] == "FAILED":
-        raise error_of(audit["error"])
+        raise error_of(audit["error"] or {"code": "audit_failed", "detail": f"audit {audit['id']} failed"})
     if audit["state"] == "CANCELLED":
-        return audit, ExitCode.NOT_EVALUATED
+        return ExitCode.NOT_EVALUATED
     write_reports(client, audit["id"], shown)
-    return audit, exit_code(audit["verdict"], shown.fail_on)
+    return exit_code(audit["verdict"], shown.fail_on)
 
 
 def write_reports(client: Client, audit_id: str, shown: Shown) -> None:

@@ -23,9 +23,11 @@ Decides = Literal["near_end", "value", "far_end"]
 
 
 def _number(given: Any) -> Any:
-    """A word that YAML reads as true is no limit of 1."""
+    """A word that YAML reads as true is no limit of 1, and a text is none of whatever it may be read as."""
     if isinstance(given, bool):
         raise ValueError("true and false are no numbers")
+    if isinstance(given, str | bytes):
+        raise ValueError("a number is written without quotes")
     return given
 
 
@@ -47,10 +49,16 @@ def _day(given: Any) -> Any:
     raise ValueError("a day is written as year-month-day, for example 2027-01-31")
 
 
+def _said(reason: str) -> str:
+    if not reason.strip():
+        raise ValueError("says nothing")
+    return reason
+
+
 class Waiver(Document):
     """A finding that is known and accepted for a while: it is told and does not count."""
 
-    reason: Remark = Field(min_length=1)
+    reason: Annotated[Remark, Field(min_length=1), AfterValidator(_said)]
     expires: Annotated[date, BeforeValidator(_day)]
     """Its last day, in UTC."""
 
@@ -121,7 +129,7 @@ class AgreementRule(AnyRule):
     kind: Literal["agreement"]
     severity: Severity
     among: Annotated[tuple[Test, ...], Field(min_length=1, max_length=MOST_RULES)]
-    at_least: Annotated[int, Field(ge=1)]
+    at_least: Annotated[int, Field(ge=1), BeforeValidator(_number)]
     """How many of ``among`` have to be beyond their limits."""
     while_: Test = Field(alias="while")
     """What is beyond its limit at the same time. The rule says nothing where another one fails on that value."""

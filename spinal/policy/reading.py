@@ -9,11 +9,10 @@ from pydantic import ValidationError
 from spinal.documents.policy import Policy, Side
 from spinal.errors import DocumentInvalid
 from spinal.policy.kinds import KINDS
+from spinal.policy.shipped import OURS
 from spinal.policy.values import known_values, named
 
 MOST_BYTES = 256 * 1024
-OURS = "spinal-"
-"""How names of policies begin that ship with the package."""
 HINT = "docs/policies.md shows a whole one"
 
 
@@ -90,6 +89,14 @@ def _first(error: ValidationError, members: Mapping[str, Any]) -> str:
         said = "no such member"
     elif found["type"] == "missing":
         said = "is missing"
+    elif found["type"] == "string_type":
+        said = "is no text"
+    elif found["type"] in ("date_parsing", "date_from_datetime_parsing"):
+        said = "there is no such day"
+    elif found["type"] == "tuple_type":
+        said = "is no list"
+    elif found["type"] == "too_short":
+        said = "is empty"
     elif found["type"].startswith("union_tag"):
         said = f"kind: one of {', '.join(KINDS)}"
     elif found["type"] == "string_pattern_mismatch" and place == ["name"]:

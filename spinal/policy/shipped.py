@@ -11,6 +11,8 @@ from spinal.errors import UsageError
 if TYPE_CHECKING:
     from spinal.documents.policy import Policy
 
+OURS = "spinal-"
+"""How names of policies begin that ship with the package."""
 DEFAULT_POLICY = "spinal-default/2"
 SHIPPED = {DEFAULT_POLICY: "spinal-default-2.yaml"}
 """By name, its file in ``spinal/policy/data``. A released one never changes: other rules take the next number."""

@@ -64,5 +64,22 @@ for _tag in ("int", "float"):
     StrictLoader.add_constructor(f"tag:yaml.org,2002:{_tag}", _decimal)
 
 
+StrictLoader.add_implicit_resolver(
+    # Of old, YAML takes 1e-3 for a text and 1.0e-3 for a number.
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789"),
+)  # fmt: skip
+
+
+def _day(loader: StrictLoader, node: ScalarNode) -> Any:
+    """A day as YAML reads it; one that is none stays a text, which the member that it stands in refuses by name."""
+    try:
+        return loader.construct_yaml_timestamp(node)
+    except ValueError:
+        return node.value
+
+
+StrictLoader.add_constructor("tag:yaml.org,2002:timestamp", _day)
+
+
 def _refused(problem: str, mark: yaml.Mark) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,6 +21,7 @@ from tests.support.fabricated import trace
 from tests.support.verdicts import EVERY, PASSED, WARNED, verdict, with_verdict
 
 AUDIT = "/v1/audits/00000000-0000-4000-8000-000000000001"
+Command = Callable[..., subprocess.CompletedProcess[str]]
 VARIABLES = ("GITHUB_STEP_SUMMARY", "CI_JOB_URL", "SPINAL_API_KEY", "SPINAL_SERVER")
 PROBLEM = {"type": "x", "title": "Out of memory", "status": 500, "code": "out_of_memory", "detail": "no memory left"}
 
@@ -57,20 +58,24 @@ class Service(BaseHTTPRequestHandler):
             return
         query = {name: values[0] for name, values in parse_qs(asked.query).items()}
         reader = Reader(query.get("fail_on", "fail"), {"report": "http://spinal.example/x"})  # type: ignore[arg-type]
-        self._answer(200, FORMATS[query.get("format", "json")].written(self.document, reader))
+        made = FORMATS[query.get("format", "json")]
+        self._answer(200, made.written(self.document, reader), made.media_type)
 
     def _audit(self, state: str) -> dict[str, Any]:
         progress = {"phase": "starting", "fraction": 0.0}
         address = {"self": AUDIT, "report": f"{AUDIT}/report"}
         return {
-            "id": AUDIT.rpartition("/")[2], "state": state, "verdict": None, "verdict_reasons": [], "error": None,
+            "id": AUDIT.rpartition("/")[2], "state": state, "candidate": "local:dpo", "reference": "local:sft",
+            "verdict": None, "verdict_reasons": [], "error": None,
             "progress": progress, "links": address,
         }  # fmt: skip
 
-    def _answer(self, status: int, text: str) -> None:
+    def _answer(self, status: int, text: str, media_type: str = "application/json") -> None:
         body = text.encode()
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", media_type)
+        # As reports of the service say that they are none of a login page.
+        self.send_header("Cache-Control", "immutable")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -88,6 +93,10 @@ def service() -> Iterator[str]:
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+def wait(service: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return spinal("wait", AUDIT.rpartition("/")[2], "--server", service, "--wait", "30s", *options, **environment)
 
 
 def audit(service: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -124,12 +133,15 @@ def test_an_ending_asks_for_its_format(stored: str, tmp_path: Path) -> None:
         ("jnuit={}/x", "-o FORMAT=PATH with FORMAT one of json, html, md, junit"),
         ("junit={}/none/x", "no folder"),
         ("junit={}", "cannot be written"),
+        ("junit=/dev/null", "cannot be written"),
+        ("{0}/../{1}/first.md", "asked for twice"),
+        (f"{{}}/{'x' * 300}.xml", "File name too long"),
         ("gitlab-annotations={}/x", "no address to link to"),
     ],
 )
 def test_an_output_that_cannot_be_written_is_refused(output: str, expected: str, stored: str, tmp_path: Path) -> None:
     before = sorted(tmp_path.iterdir())
-    done = spinal("report", stored, "-o", str(tmp_path / "first.md"), "-o", output.format(tmp_path))
+    done = spinal("report", stored, "-o", str(tmp_path / "first.md"), "-o", output.format(tmp_path, tmp_path.name))
     assert done.returncode == 2, done.stderr
     assert expected in done.stderr
     assert sorted(tmp_path.iterdir()) == before, "neither this file nor the one before it"
@@ -139,6 +151,25 @@ def test_two_formats_do_not_overwrite_each_other(stored: str, tmp_path: Path) ->
     done = spinal("report", stored, "-o", f"junit={tmp_path / 'x'}", "-o", f"sarif={tmp_path / 'x'}")
     assert done.returncode == 2
     assert "asked for twice" in done.stderr
+
+
+def test_a_name_may_be_as_long_as_a_name_can_be(stored: str, tmp_path: Path) -> None:
+    path = tmp_path / f"{'x' * 251}.xml"
+    done = spinal("report", stored, "-o", str(path))
+    assert done.returncode == 0, done.stderr
+    assert path.exists()
+
+
+def test_no_way_to_the_step_summary_writes_over_it(stored: str, tmp_path: Path) -> None:
+    step = tmp_path / "step.md"
+    step.write_text("# earlier step\n")
+    other = tmp_path / "link"
+    other.symlink_to(tmp_path)
+    for way in (step, tmp_path / ".." / tmp_path.name / "step.md", other / "step.md"):
+        done = spinal("report", stored, "-o", str(way), GITHUB_STEP_SUMMARY=str(step))
+        assert done.returncode == 2, way
+        assert "overwrite the step summary" in done.stderr
+    assert step.read_text() == "# earlier step\n"
 
 
 def test_a_trace_is_refused_where_a_verdict_is_told(tmp_path: Path) -> None:
@@ -189,15 +220,17 @@ def test_a_step_of_github_gets_its_summary_and_annotations(stored: str, tmp_path
     json.loads(done.stdout)
 
 
-def test_an_audit_writes_its_reports_and_tells_github(service: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", [audit, wait])
+def test_an_audit_writes_its_reports_and_tells_github(command: Command, service: str, tmp_path: Path) -> None:
     Service.ends = {"state": "SUCCEEDED", "verdict": "warn"}
     Service.document = with_verdict(verdict("warn", (WARNED, PASSED)))
     step, path = tmp_path / "step", tmp_path / "x.xml"
-    done = audit(service, "-o", str(path), "--github", "--fail-on", "warn", GITHUB_STEP_SUMMARY=str(step))
+    done = command(service, "-o", str(path), "--github", "--fail-on", "warn", GITHUB_STEP_SUMMARY=str(step))
+    assert done.returncode == 1, done.stderr
     assert 'failures="1"' in path.read_text(), done.stderr
     assert f"[report](<{service}{AUDIT}/report?format=html>)" in step.read_text()
     assert "::error title=warn%3A length::" in done.stderr
-    audit(service, "-o", str(path))
+    assert command(service, "-o", str(path)).returncode == 0
     assert 'failures="0"' in path.read_text()
 
 
@@ -208,12 +241,13 @@ def test_an_audit_writes_its_reports_and_tells_github(service: str, tmp_path: Pa
         ({"state": "CANCELLED"}, "the audit was cancelled"),
     ],
 )
+@pytest.mark.parametrize("command", [audit, wait])
 def test_an_audit_that_ends_without_a_verdict_is_an_error(
-    ends: dict[str, Any], told: str, service: str, tmp_path: Path
+    command: Command, ends: dict[str, Any], told: str, service: str, tmp_path: Path
 ) -> None:
     Service.ends = ends
     step, path = tmp_path / "step", tmp_path / "x.xml"
-    done = audit(service, "-o", str(path), "-o", str(tmp_path / "x.sarif"), "--github", GITHUB_STEP_SUMMARY=str(step))
+    done = command(service, "-o", str(path), "-o", str(tmp_path / "x.sarif"), "--github", GITHUB_STEP_SUMMARY=str(step))
     assert done.returncode == 3, done.stderr
     assert 'errors="1"' in path.read_text()
     assert told in path.read_text()
@@ -221,9 +255,17 @@ def test_an_audit_that_ends_without_a_verdict_is_an_error(
     assert "## Not evaluated: local:sft → local:dpo" in step.read_text()
 
 
-def test_a_time_out_is_an_error(service: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", [audit, wait])
+def test_a_time_out_is_an_error(command: Command, service: str, tmp_path: Path) -> None:
     Service.ends = {}
     path = tmp_path / "x.xml"
-    done = audit(service, "-o", str(path), "--wait", "1s")
+    done = command(service, "-o", str(path), "--wait", "1s")
     assert done.returncode == 4, done.stderr
     assert 'errors="1"' in path.read_text()
+
+
+def test_an_audit_of_one_model_has_no_verdict_to_wait_for(service: str, tmp_path: Path) -> None:
+    Service.ends = {"reference": None}
+    done = wait(service, "-o", str(tmp_path / "x.xml"))
+    assert done.returncode == 2
+    assert "a trace has no verdict" in done.stderr

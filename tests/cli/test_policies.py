@@ -95,6 +95,28 @@ def test_a_stored_comparison_keeps_its_verdict_unless_it_is_judged_again(stored:
     assert verdict(done.stdout) == Comparison.model_validate_json(stored.read_text()).verdict
 
 
+@pytest.fixture
+def failed(stored: Path, tmp_path: Path) -> Path:
+    """A comparison that fails under a policy of its own, and passes the default."""
+    path = tmp_path / "failed.json"
+    rules = policy(tmp_path, WARNS.replace("severity: warn", "severity: fail"))
+    assert spinal("report", str(stored), "--policy", rules, "-o", str(path)).returncode == 1
+    return path
+
+
+@pytest.mark.parametrize("fail_on", ["fail", "warn"])
+def test_a_stored_verdict_exits_as_it_says_where_that_is_asked_for(failed: Path, fail_on: str) -> None:
+    done = spinal("report", str(failed), "--fail-on", fail_on, "--json")
+    assert done.returncode == 1, done.stderr
+    assert verdict(done.stdout) == Comparison.model_validate_json(failed.read_text()).verdict
+
+
+def test_a_former_comparison_brings_no_other_policy_with_it(failed: Path, stored: Path) -> None:
+    done = spinal("report", str(failed), "--former", str(stored))
+    assert done.returncode == 2
+    assert "--policy" in done.stderr
+
+
 REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "no such policy": (("--policy", "acme/9"), "no policy acme/9"),
     "a policy that is a comparison": (("--policy", STORED), "schema: Input should be 'spinal.policy/1'"),

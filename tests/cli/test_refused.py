@@ -176,6 +176,38 @@ def test_a_measurement_that_is_stopped_says_so_and_leaves_nothing(
     assert list(report.parent.iterdir()) == []
 
 
+@pytest.mark.model
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+def test_a_comparison_that_is_stopped_leaves_an_error_for_a_pipeline(
+    number: signal.Signals, word: str, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Long:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'torch':\n"
+        "            sys.stderr.write('long\\n'); sys.stderr.flush()\n"
+        "            import time\n"
+        "            time.sleep(600)\n"
+        "sys.meta_path.insert(0, Long())\n"
+    )
+    report = tmp_path / "junit.xml"
+    running = subprocess.Popen(
+        [sys.executable, "-m", "spinal.cli.start", "compare", SFT, SFT, "-o", str(report)],
+        stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+    )  # fmt: skip
+    try:
+        assert running.stderr is not None
+        assert running.stderr.readline() == "long\n"
+        running.send_signal(number)
+        said = running.communicate(timeout=60)[1]
+    finally:
+        running.kill()
+    assert running.returncode == 128 + number
+    assert said == f"{word}; nothing was judged\nwrote {report} (an error, no verdict)\n"
+    assert f'<error type="{word}"' in report.read_text()
+
+
 def test_an_output_that_nobody_reads_is_no_verdict(login_page: str) -> None:
     """Exit code 1 says that a check failed; a reader that has gone says nothing of the kind."""
     reading, writing = os.pipe()

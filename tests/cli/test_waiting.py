@@ -194,6 +194,24 @@ def test_a_stopped_command_says_what_goes_on(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", ["audit", "wait"])
+def test_a_stopped_command_leaves_an_error_and_no_verdict(stage: Stage, command: str, number: signal.Signals) -> None:
+    stage.starts()
+    stage_up(stage)
+    junit, sarif = stage.folder / "x.xml", stage.folder / "x.sarif"
+    options = ("-o", str(junit), "-o", str(sarif))
+    made = audit(stage, "5m", *options) if command == "audit" else stage.calls("wait", AUDIT_ID, *options)
+    stage.is_asked(2)
+    made.send_signal(number)
+    ended, _, err = ends(made)
+    assert ended == 128 + number
+    assert f"wrote {junit} (an error, no verdict)" in err
+    assert 'errors="1"' in junit.read_text()
+    assert "before there was a verdict" in junit.read_text()
+    assert not sarif.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_command_cancels_where_it_was_told_to(stage: Stage, number: signal.Signals) -> None:
     stage.starts()
     made = audit(stage, "5m", "--cancel-on-interrupt")

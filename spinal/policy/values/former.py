@@ -7,6 +7,7 @@ from dataclasses import replace
 from spinal.documents.comparison import ComparisonContent
 from spinal.policy.values.base import NORMAL, Named, Namespace, Sources, Value, absent
 
+CONTRASTS = "contrasts."
 NO_FORMER = "no former comparison was given"
 ANY = Named("former.<path>", "the value at any other path, minus that of the former comparison")
 
@@ -33,6 +34,8 @@ def _read(sources: Sources, rest: str) -> Value:
     if former is None:
         return absent(NO_FORMER)
     apart = not_comparable(sources.content, former)
+    if apart is None and rest.startswith(CONTRASTS) and _other_control(sources.content, former):
+        apart = "the former comparison has another control"
     if apart is not None:
         return absent(apart, asked=True)
     now, before = read(rest, Sources(sources.content)), read(rest, Sources(former))
@@ -48,6 +51,12 @@ def _read(sources: Sources, rest: str) -> Value:
     # As of two samples. Both candidates are read on the same prompts, which makes the difference surer than this says.
     error = math.hypot(now.error, before.error)
     return Value(value, (value - NORMAL * error, value + NORMAL * error), error, of=now.of)
+
+
+def _other_control(content: ComparisonContent, former: ComparisonContent) -> bool:
+    """Whether each was contrasted with a control of its own. One without any has no value, and says so itself."""
+    both = content.control, former.control
+    return None not in both and len({side.digest for side in both if side is not None}) == 2
 
 
 def not_comparable(content: ComparisonContent, former: ComparisonContent) -> str | None:

@@ -189,6 +189,31 @@ def test_agreement_that_cannot_be_told_is_what_the_rule_says(
     assert decide(content, lenient, today=TODAY).outcome == ("pass" if outcome == "inconclusive" else outcome)
 
 
+@pytest.mark.parametrize(
+    ("total", "decides", "outcome"),
+    [
+        # Without an interval a value that is beyond its limit may or may not be surely so.
+        (1.5, "near_end", "inconclusive"),
+        (0.5, "near_end", "pass"),
+        (1.5, "value", "fail"),
+        (1.5, "far_end", "fail"),
+        (0.5, "far_end", "inconclusive"),
+    ],
+)
+@pytest.mark.parametrize("member", ["while", "among"])
+def test_agreement_needs_the_interval_that_decides(member: str, total: float, decides: str, outcome: Outcome) -> None:
+    unsure = {"value": TOTAL, "bad": "above", "limit": 1.0, "decides": decides}
+    sure = {"value": "damage.hidden_change", "bad": "above", "limit": 0.0, "decides": "value"}
+    sides = {"while": unsure, "among": [sure]} if member == "while" else {"while": sure, "among": [unsure]}
+    rule = AGREE | {"at_least": 1} | sides
+    verdict = decide(measured(total), make_policy({"name": "a/1", "rules": [rule]}, "p"), today=TODAY)
+    assert verdict.outcome == outcome
+    if outcome == "inconclusive":
+        assert f"{TOTAL} has no interval" in verdict.reasons[0]
+        lenient = make_policy({"name": "a/1", "rules": [rule | {"unmeasured": "pass"}]}, "p")
+        assert decide(measured(total), lenient, today=TODAY).outcome == "pass"
+
+
 def test_settings_that_differ_and_an_output_that_was_not_measured() -> None:
     rope = SettingDifference(part="configuration", key="rope_theta", reference="1", candidate="2", computes=True)
     gap = made().damage.signals["gap"].model_copy(update={"value": None, "reason": "r"})
@@ -218,6 +243,24 @@ def test_a_contrast_with_a_control_is_read_where_there_is_one() -> None:
 
 
 # a former comparison
+
+
+def test_contrasts_with_two_controls_are_not_compared() -> None:
+    contrast = AccountContrast(read_out="kl", prompts=16, total=Estimate(value=1.5, ci=SURE), places={})
+
+    def beside(control: str) -> Comparison:
+        side = Side(digest=sha(control), source=f"local:{control}", weights_digest=sha(control))
+        return made().model_copy(update={"control": side, "account_contrasts": {"kl": contrast}})
+
+    path = "former.contrasts.kl.total"
+    _, rule = judged(beside("c"), beside("c"), value=path)
+    assert (rule.outcome, rule.value) == ("pass", 0.0)
+    _, rule = judged(beside("c"), beside("d"), value=path, not_asked="pass")
+    assert (rule.outcome, rule.value) == ("inconclusive", None)
+    assert "another control" in rule.reasons[0]
+    # The control says nothing of any other value.
+    _, rule = judged(beside("c"), beside("d"), value="former.damage.gap")
+    assert rule.outcome == "pass"
 
 
 def test_a_value_is_read_beside_that_of_a_former_comparison_with_both_errors() -> None:
@@ -329,3 +372,26 @@ def test_a_waiver_of_the_default_holds_against_the_panel_as_well() -> None:
     verdict = decide(broken, make_policy(members, "p"), today=TODAY)
     assert verdict.outcome == "pass"
     assert verdict.rules[0].waived is not None
+
+
+def test_a_waiver_says_nothing_of_damage_that_no_rule_asks_for() -> None:
+    signals = made().damage.signals
+    broken = {
+        name: signals[name].model_copy(
+            update={"value": value, "ci": (value, value), "level": "damaged", "fails_alone": True}
+        )
+        for name, value in (("nll_change", 2.0), ("log_temperature", 0.9))
+    }
+    damage = made().damage.model_copy(update={"level": "damaged", "signals": signals | broken})
+    rules = [
+        {"name": "nll", "value": "damage.nll_change", "bad": "above", "limit": 1.0, "severity": "fail",
+         **waived("2030-01-01")},
+        {"kind": "panel", "name": "panel"},
+    ]  # fmt: skip
+    asked = make_policy({"name": "acme/1", "rules": rules}, "p")
+    verdict = decide(made().model_copy(update={"damage": damage}), asked, today=TODAY)
+    assert (verdict.outcome, verdict.decided_by) == ("fail", "panel")
+    assert "too sure or too unsure" in verdict.reasons[0]
+    alone = damage.model_copy(update={"signals": signals | {"nll_change": broken["nll_change"]}})
+    verdict = decide(made().model_copy(update={"damage": alone}), asked, today=TODAY)
+    assert verdict.outcome == "pass"

@@ -49,6 +49,22 @@ WRONG: dict[str, tuple[Any, str]] = {
     "a value that nobody sees": (
         of(RULE | {"value": "categories.\x1b[2J.nll_change"}), "rule 'worse': value: holds characters that nobody sees",
     ),
+    "a limit in quotes": (of(RULE | {"limit": "0.5"}), "rule 'worse': limit: a number is written without quotes"),
+    "a limit of an agreement in quotes": (
+        of({"kind": "agreement", "name": "both", "severity": "fail", "at_least": 1, "among": [GAP],
+            "while": WHILE | {"limit": "0.3"}}),
+        "rule 'both': while: limit: a number is written without quotes",
+    ),
+    "a number of values that is a word of YAML": (
+        of({"kind": "agreement", "name": "both", "severity": "fail", "at_least": True, "among": [GAP],
+            "while": WHILE}),
+        "rule 'both': at_least: true and false are no numbers",
+    ),
+    "a waiver that says nothing": (
+        of(RULE | {"waiver": {"reason": " ", "expires": "2027-01-01"}}), "rule 'worse': waiver: reason: says nothing",
+    ),
+    "keys that are no list": (of({"kind": "settings", "name": "keys", "allowed": "rope"}), "allowed: is no list"),
+    "a name that is no text": (of(RULE, name=3), "name: is no text"),
     "a limit that is not finite": (of(RULE | {"limit": float("nan")}), "rule 'worse': limit: "),
     "a severity that there is not": (of(RULE | {"severity": "error"}), "rule 'worse': severity: "),
     "two rules of one name": (of(RULE, RULE), "rules: two are called 'worse'"),
@@ -78,7 +94,8 @@ WRONG: dict[str, tuple[Any, str]] = {
         of(RULE | {"waiver": {"reason": "r", "expires": "31.12.2027"}}), "rule 'worse': waiver: expires: a day is",
     ),
     "a day that there is not": (
-        of(RULE | {"waiver": {"reason": "r", "expires": "2027-02-30"}}), "rule 'worse': waiver: expires: ",
+        of(RULE | {"waiver": {"reason": "r", "expires": "2027-02-30"}}),
+        "rule 'worse': waiver: expires: there is no such day",
     ),
     "a day that is a number": (
         of(RULE | {"waiver": {"reason": "r", "expires": 20271231}}), "rule 'worse': waiver: expires: a day is",
@@ -135,6 +152,10 @@ UNREADABLE: dict[str, tuple[bytes, str]] = {
     "a number in eights": (yaml_of("010").encode(), "line 7: 010: write it as a decimal number"),
     "a number in sixties": (yaml_of("1:30").encode(), "line 7: 1:30: write it as a decimal number"),
     "a number in sixties with a part": (yaml_of("1:30.5").encode(), "write it as a decimal number"),
+    "a day that there is not": (
+        yaml_of("0.5\n    waiver: {reason: known, expires: 2027-02-30}").encode(),
+        "rule 'worse': waiver: expires: there is no such day",
+    ),
     "a merged mapping": (b"<<: {name: a/1}\nrules: []\n", "line 1: << is not taken"),
     "too many digits": (yaml_of("1" * 5000).encode(), "is no YAML"),
     "lists in lists": (b"[" * 5000, "levels within each other"),
@@ -178,6 +199,11 @@ def test_yaml_and_json_say_the_same_policy(tmp_path: Path) -> None:
     path = tmp_path / "p.json"
     path.write_text(made[0].model_dump_json(by_alias=True))
     assert load(path) == made[0]
+
+
+@pytest.mark.parametrize(("written", "read"), [("1e-3", 0.001), ("-2E+1", -20.0), ("1.5e0", 1.5), ("0.5", 0.5)])
+def test_a_power_of_ten_is_a_number_with_and_without_a_point(written: str, read: float) -> None:
+    assert parse_policy(yaml_of(written), "p").rules[0].limit == read  # type: ignore[union-attr]  # a limit
 
 
 def test_the_digest_is_of_every_member_spelled_out() -> None:
