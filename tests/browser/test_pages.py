@@ -51,6 +51,18 @@ BROKEN = """() => [...document.querySelectorAll("td.n, th.n, .value")]
     })
     .map((one) => one.textContent)"""
 """Numbers on more than one line."""
+OVERLAP = """() => [...document.querySelectorAll(".bars li:not(.scale)")].filter((row) => {
+    const boxes = [...row.children].map((one) => {
+        const range = document.createRange();
+        range.selectNodeContents(one);
+        return one.tagName === "svg" ? one.getBoundingClientRect() : range.getBoundingClientRect();
+    });
+    const whole = row.getBoundingClientRect();
+    return boxes.some((one, at) => one.right > whole.right + 1 || boxes.slice(at + 1).some((other) =>
+        one.left < other.right - 1 && other.left < one.right - 1 &&
+        one.top < other.bottom - 3 && other.top < one.bottom - 3));
+}).map((row) => row.textContent)"""
+"""Bars whose name, drawing, value and level run into each other, or out of their row."""
 
 
 def unfold(opened: Opened) -> None:
@@ -72,6 +84,7 @@ def test_nothing_to_object_to(
     assert opened.page.evaluate("document.documentElement.scrollWidth") == size[0], "the page itself never scrolls"
     assert opened.page.evaluate(CUT_OFF) == []
     assert opened.page.evaluate(BROKEN) == []
+    assert opened.page.evaluate(OVERLAP) == []
     found = Axe().run(opened.page)
     assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found.response["violations"]] == []
     assert (opened.said, opened.asked) == ([], [])
@@ -231,6 +244,7 @@ def test_extreme_documents_are_read_on_a_phone(open_page: Callable[..., Opened],
     unfold(opened)
     assert opened.page.evaluate("document.documentElement.scrollWidth") == PHONE[0]
     assert opened.page.evaluate(BROKEN) == []
+    assert opened.page.evaluate(OVERLAP) == []
     found = Axe().run(opened.page)
     assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found.response["violations"]] == []
     assert (opened.said, opened.asked) == ([], [])

@@ -4,13 +4,17 @@ import base64
 import hashlib
 import re
 from datetime import date
+from html import unescape
 
 import numpy as np
 import pytest
 
+from spinal.analysis.human_terms import unit_in_words
 from spinal.documents.base import Estimate
 from spinal.documents.comparison import Comparison, RuleOutcome, Verdict, Waived
 from spinal.report import FORMATS, render
+from spinal.report.content.gauges import NAMES
+from spinal.report.numbers import number
 from spinal.report.page.axis import Axis, scale_of
 from spinal.report.page.damage import drawn, nearest
 from spinal.report.page.depth import figure_of_trace, figures_of
@@ -162,11 +166,28 @@ def test_bars_stand_against_the_limits_worst_first(failed: Comparison) -> None:
     text = next(bar for bar in found if bar.gauge.name == "predicts text worse")
     assert text.beyond
     assert text.times == "3.5"
-    assert text.value == "3.51 [3.26, 3.77]"
+    assert text.gauge.number == "+3.51 [3.26, 3.77]"
     assert text.zero < text.watch < text.limit < text.left + text.width
     for bar in found:
         assert 0 <= bar.left <= bar.left + bar.width <= 100.001
         assert bar.beyond == (bar.gauge.reached is not None and bar.gauge.reached > 1.4)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_bar_has_the_value_and_the_unit_of_its_own_signal(failed: Comparison, turned: bool) -> None:
+    """A document that a database kept has its members in another order than the panel."""
+    members = list(failed.damage.signals.items())
+    signals = dict(reversed(members) if turned else sorted(members))
+    made = failed.model_copy(update={"damage": failed.damage.model_copy(update={"signals": signals})})
+    page = unescape(re.sub(r"<[^>]+>", " ", render(made, "html"))).replace("\xa0", " ")
+    for name, signal in members:
+        if signal.watch is None or signal.value is None:
+            continue
+        bar = next(bar for bar in drawn(made) if bar.gauge.name.startswith(NAMES[name]))
+        value = number(signal.value)
+        assert bar.gauge.number.lstrip("+").partition(" [")[0] == value, name
+        unit = unit_in_words(signal.unit)
+        assert re.search(rf"{NAMES[name]} +{re.escape(unit)}\s+\+?{re.escape(value)}", page), name
 
 
 def test_a_rules_own_limit_is_drawn_where_it_is_another(failed: Comparison) -> None:

@@ -17,9 +17,6 @@ class Drawn:
     """One bar, positions in per cent of its width."""
 
     gauge: Gauge
-    value: str
-    """With its interval, without its unit."""
-    unit: str
     zero: float
     watch: float
     limit: float
@@ -44,9 +41,7 @@ SIGNS = {"none": "✓", "watch": "!", "damaged": "✕", "unknown": "–"}
 def drawn(result: Comparison) -> list[Drawn]:
     """Every signal that votes: beyond the limit first, unmeasured last, else in the panel's order."""
     order = {"damaged": 0, "watch": 1, "none": 2, "unknown": 3}
-    signals = [one for one in result.damage.signals.values() if one.watch is not None and one.damaged is not None]
-    found = [_drawn(gauge, signal) for gauge, signal in zip(gauges(result), signals, strict=True)]
-    return sorted(found, key=lambda one: order[one.mark])
+    return sorted(map(_drawn, gauges(result)), key=lambda one: order[one.mark])
 
 
 def nearest(result: Comparison) -> Gauge | None:
@@ -81,7 +76,7 @@ def _value(signal: DamageSignal) -> str:
     return f"{number(signal.value)} {interval(signal.ci)}".strip()
 
 
-def _drawn(gauge: Gauge, signal: DamageSignal) -> Drawn:
+def _drawn(gauge: Gauge) -> Drawn:
     zero, reached = _at(0.0), gauge.reached
     mark = "unknown"
     if reached is not None:
@@ -89,8 +84,6 @@ def _drawn(gauge: Gauge, signal: DamageSignal) -> Drawn:
     at = zero if reached is None else _at(reached)
     return Drawn(
         gauge,
-        _value(signal),
-        unit_in_words(signal.unit),
         zero,
         _at(gauge.watch),
         _at(1.0),
