@@ -12,16 +12,16 @@ import pytest
 from spinal.analysis.human_terms import unit_in_words
 from spinal.documents.base import Estimate
 from spinal.documents.comparison import Comparison, RuleOutcome, Verdict, Waived
+from spinal.numbers import number
 from spinal.report import FORMATS, render
 from spinal.report.content.gauges import NAMES
-from spinal.report.numbers import number
 from spinal.report.page.axis import Axis, scale_of
 from spinal.report.page.damage import drawn, nearest
 from spinal.report.page.depth import figure_of_trace, figures_of
 from spinal.report.page.rows import Bar, Line, bars, curves
 from spinal.report.page.tables import shown
 from tests.support.contents import DEPTH, account, content, parts
-from tests.support.fabricated import changed_pair, trace
+from tests.support.fabricated import changed_pair, identical_pair, trace
 from tests.support.pages import recorded
 
 
@@ -228,6 +228,12 @@ def test_a_pass_names_what_came_nearest_to_its_limit() -> None:
     assert found is not None
     assert found.reached == max(bar.gauge.reached or 0.0 for bar in drawn(made))
     assert f"Nearest to its limit: {found.name}" in render(made, "html")
+
+
+def test_what_has_not_moved_is_near_no_limit() -> None:
+    same = identical_pair().compare()
+    assert nearest(same) is None
+    assert "Nearest to its limit" not in render(same, "html")
 
 
 def test_a_comparison_without_curves_is_shown_with_what_it_has(failed: Comparison) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from spinal.documents.account import READ_OUTS, Account
 from spinal.documents.comparison import Comparison
-from spinal.report.numbers import number, share
+from spinal.numbers import number, share
 
 MARKS = {"embeddings": "E", "read-out": "R", "configuration": "C"}
 """Places outside the blocks, as one letter."""

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from spinal.analysis.human_terms import unit_in_words
 from spinal.documents.comparison import Comparison, DamageSignal
+from spinal.numbers import signed
 from spinal.report.content.cells import DASH, Table, interval, number
-from spinal.report.numbers import signed
 
 NAMES = {
     "nll_change": "predicts text worse",
@@ -23,6 +23,9 @@ NAMES = {
     "block_swap_mean": "blocks answer differently",
     "repetition_change": "repeats itself",
     "length_ratio": "length of its answers",
+    "entropy_change": "entropy of the next token",
+    "effective_rank_ratio": "effective rank in the last third",
+    "top_token_changes": "most likely token is another",
 }
 """By signal, as short as a table needs; one that is not here is called by its name."""
 LEVELS = {"none": "within limits", "watch": "worth a look", "damaged": "beyond the limit"}

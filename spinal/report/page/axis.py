@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 MOST_LABELS = 9
+CROWDED = 20
+"""Columns from which a letter and the number beside it would touch on a phone."""
 STEPS = (1.0, 2.0, 5.0, 10.0)
 """A step between ticks is one of these times a power of ten."""
 
@@ -33,6 +35,12 @@ class Axis:
     def column_of(self, letter: str) -> int:
         """Of a place outside the blocks."""
         return 0 if letter == "E" else self.blocks + 1 + self.after.index(letter)
+
+    def anchor(self, text: str) -> str:
+        """Of a label: where columns are narrow, letters lean away from the numbers beside them."""
+        if self.columns < CROWDED:
+            return "middle"
+        return "end" if text == "E" else "start" if text in self.after else "middle"
 
     def names(self) -> list[tuple[float, str]]:
         """(x, label) of the labelled columns: letters, round block numbers, the first and the last."""

@@ -45,8 +45,8 @@ def drawn(result: Comparison) -> list[Drawn]:
 
 
 def nearest(result: Comparison) -> Gauge | None:
-    """The signal that has come nearest to its limit."""
-    known = [one for one in gauges(result) if one.reached is not None and math.isfinite(one.reached)]
+    """The signal that has come nearest to its limit; None where none has moved towards it."""
+    known = [one for one in gauges(result) if one.reached is not None and 0.0 < one.reached < math.inf]
     return max(known, key=lambda one: one.reached or 0.0, default=None)
 
 

@@ -104,10 +104,10 @@ def test_what_decides(
 
 def test_a_finding_is_said_with_its_value_interval_and_limit() -> None:
     verdict, rule = judged(measured(1.5, SURE), asks="does it drift?")
-    assert verdict.reasons[0] == ("accounts.kl.total, KL(reference || candidate): 1.5 nats [1.2, 1.8], limit 1.0")
+    assert verdict.reasons[0] == ("accounts.kl.total, KL(reference || candidate): 1.5 nats [1.2, 1.8], limit 1")
     assert (rule.asks, rule.limit) == ("does it drift?", 1.0)
     verdict, rule = judged(measured(0.6, (0.4, 0.8)), watch=0.5)
-    assert verdict.reasons[0].endswith("0.6 nats [0.4, 0.8], worth a look from 0.5, limit 1.0")
+    assert verdict.reasons[0].endswith("0.6 nats [0.4, 0.8], worth a look from 0.5, limit 1")
     assert rule.limit == 0.5
     verdict, _ = judged(measured(None))
     assert verdict.reasons[0] == "accounts.kl.total has no value (not_measured), so rule drift has no answer"
