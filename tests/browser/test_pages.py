@@ -109,6 +109,8 @@ def test_paper_holds_everything(open_page: Callable[..., Opened], name: str, sch
         "[...document.querySelectorAll('.scroll')].filter((one) => one.scrollHeight > one.clientHeight + 1).length"
     )
     assert hidden == 0, "paper does not scroll"
+    assert opened.page.evaluate(OVERLAP) == []
+    assert opened.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     found = Axe().run(opened.page)
     assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found.response["violations"]] == []
     assert (opened.said, opened.asked) == ([], [])

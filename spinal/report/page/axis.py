@@ -7,9 +7,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from markupsafe import Markup
+
 MOST_LABELS = 9
 CROWDED = 20
-"""Columns from which a letter and the number beside it would touch on a phone."""
+FULL = 60
+"""Columns from which a letter and the number beside it would touch on a phone, and on any screen."""
 STEPS = (1.0, 2.0, 5.0, 10.0)
 """A step between ticks is one of these times a power of ten."""
 
@@ -36,11 +39,14 @@ class Axis:
         """Of a place outside the blocks."""
         return 0 if letter == "E" else self.blocks + 1 + self.after.index(letter)
 
-    def anchor(self, text: str) -> str:
-        """Of a label: where columns are narrow, letters lean away from the numbers beside them."""
-        if self.columns < CROWDED:
-            return "middle"
-        return "end" if text == "E" else "start" if text in self.after else "middle"
+    def place(self, text: str) -> Markup:
+        """How a label stands at its column: where columns are narrow, letters lean away from the numbers beside them,
+        and stand below them where that is not enough."""
+        if self.columns < CROWDED or not (text == "E" or text in self.after):
+            return Markup('text-anchor="middle"')
+        kind = "letter low" if self.columns > FULL else "letter"
+        anchor = "end" if text == "E" else "start"
+        return Markup(f'class="{kind}" text-anchor="{anchor}"')  # noqa: S704  words of this function alone
 
     def names(self) -> list[tuple[float, str]]:
         """(x, label) of the labelled columns: letters, round block numbers, the first and the last."""
