@@ -11,10 +11,10 @@ import pytest
 
 from spinal.analysis.human_terms import unit_in_words
 from spinal.documents.base import Estimate
-from spinal.documents.comparison import Comparison, RuleOutcome, Verdict, Waived
+from spinal.documents.comparison import Comparison, DamageSignal, RuleOutcome, Verdict, Waived
 from spinal.numbers import number
 from spinal.report import FORMATS, render
-from spinal.report.content.gauges import NAMES
+from spinal.report.content.gauges import NAMES, UNSURE
 from spinal.report.page.axis import Axis, scale_of
 from spinal.report.page.damage import drawn, nearest
 from spinal.report.page.depth import figure_of_trace, figures_of
@@ -228,6 +228,18 @@ def test_a_pass_names_what_came_nearest_to_its_limit() -> None:
     assert found is not None
     assert found.reached == max(bar.gauge.reached or 0.0 for bar in drawn(made))
     assert f"Nearest to its limit: {found.name}" in render(made, "html")
+
+
+def test_what_is_far_and_not_sure_is_not_said_to_be_within_limits(failed: Comparison) -> None:
+    unsure = DamageSignal(
+        value=-2.5, ci=(-6.0, 1.0), watch=-0.5, damaged=-2.0, level="none", unit="nats", fails_alone=True
+    )
+    signals = failed.damage.signals | {"margin_change": unsure}
+    made = failed.model_copy(update={"damage": failed.damage.model_copy(update={"signals": signals})})
+    bar = next(bar for bar in drawn(made) if bar.gauge.name == NAMES["margin_change"])
+    assert (bar.gauge.level, bar.mark, bar.times) == (UNSURE, "none", "")
+    assert UNSURE in render(made, "html")
+    assert UNSURE in render(made, "md")
 
 
 def test_what_has_not_moved_is_near_no_limit() -> None:

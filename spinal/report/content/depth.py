@@ -84,8 +84,8 @@ def legend(depth: Depth) -> tuple[str, ...]:
         said.append(f"What carries the change: {depth.of}.")
     if depth.computes:
         largest = _largest(depth.computes)
-        said.append(f"Computes: how differently a block answers the same input (largest: {largest[0]}, "
-                    f"{number(largest[1])}).")  # fmt: skip
+        most = f"largest: {largest[0]}, {number(largest[1])}" if largest[1] else "0 everywhere"
+        said.append(f"Computes: how differently a block answers the same input ({most}).")
     else:
         said.append("What computes something else: not measured.")
     return tuple(said)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from spinal.analysis.human_terms import unit_in_words
 from spinal.documents.comparison import Comparison, DamageSignal
 from spinal.report.content.cells import interval, number
-from spinal.report.content.gauges import NAMES, Gauge, gauges
+from spinal.report.content.gauges import LEVELS, NAMES, UNSURE, Gauge, gauges
 
 LEAST, MOST = -0.35, 1.4
 """What a bar shows, where 0 is no change and 1 the limit of damage; beyond it an arrow goes on."""
@@ -28,7 +28,7 @@ class Drawn:
     beyond: bool
     """Whether the value lies farther than a bar shows."""
     times: str
-    """How many times as far as the limit it lies; empty where it does not."""
+    """How many times as far as the limit it lies; empty where it does not, or not beyond its error."""
     mark: str
     """Of how it is drawn: ``none``, ``watch``, ``damaged`` or ``unknown``."""
     sign: str
@@ -80,7 +80,7 @@ def _drawn(gauge: Gauge) -> Drawn:
     zero, reached = _at(0.0), gauge.reached
     mark = "unknown"
     if reached is not None:
-        mark = {"within limits": "none", "worth a look": "watch"}.get(gauge.level, "damaged")
+        mark = {LEVELS["none"]: "none", UNSURE: "none", LEVELS["watch"]: "watch"}.get(gauge.level, "damaged")
     at = zero if reached is None else _at(reached)
     return Drawn(
         gauge,
@@ -92,7 +92,7 @@ def _drawn(gauge: Gauge) -> Drawn:
         abs(at - zero),
         None if gauge.ends is None else (_at(min(gauge.ends)), _at(max(gauge.ends))),
         reached is not None and reached > MOST,
-        "" if reached is None or reached <= 1.05 or not math.isfinite(reached) else number(reached, 2),
+        number(reached, 2) if reached is not None and mark != "none" and 1.05 < reached < math.inf else "",
         mark,
         SIGNS[mark],
     )
