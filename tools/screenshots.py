@@ -15,6 +15,7 @@ from tests.support.pages import recorded
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "images"
 PICTURES = {
     "report-fail.png": ("fail", (1280, 800)),
+    "report-pass.png": ("pass", (1280, 800)),
     "report-pass-phone.png": ("pass", (390, 844)),
     "report-known-place-phone.png": ("known-place", (390, 844)),
 }

@@ -5,6 +5,7 @@ import math
 UNITS = {
     "of ||r_D||": "of the length of the last hidden state",
     "|log| of fitted temperatures": "in the log of the temperature",
+    "ratio in T": "times the reference's",
 }
 """What is a formula as a unit, in words."""
 

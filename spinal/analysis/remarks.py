@@ -12,6 +12,7 @@ from spinal.documents.account import NOT_SIGNIFICANT, Account, AccountContrast
 from spinal.documents.comparison import Damage, LayerComparison, Localization, Null, Scores
 from spinal.documents.names import by_role
 from spinal.documents.trace import NOTABLE, POSITIONS, Trace
+from spinal.numbers import number, signed
 
 INSUFFICIENT_RANK = "insufficient_rank"
 FEW_PROMPTS = 20
@@ -87,7 +88,7 @@ def _of_damage(damage: Damage, scores: Scores) -> Iterator[str]:
     if damage.level != "none" and scores.delta_align is not None:
         yield (
             f"damage is '{damage.level}': a damaged model can show a stronger signature than a healthy one, "
-            f"so delta_align = {scores.delta_align:+.4g} must not be read as success"
+            f"so delta_align = {signed(scores.delta_align, 4)} must not be read as success"
         )
 
 
@@ -101,20 +102,20 @@ def _of_controls(nulls: Mapping[str, Null]) -> Iterator[str]:
         contrast = nulls["control"].contrast["delta_align"]
         if contrast.value is not None and not contrast.significant:
             yield (
-                f"delta_align cannot be told from that of the control: they differ by {contrast.value:+.4g}"
-                + (f", 95% interval {contrast.ci[0]:+.4g} to {contrast.ci[1]:+.4g}" if contrast.ci else "")
+                f"delta_align cannot be told from that of the control: they differ by {signed(contrast.value, 4)}"
+                + (f", 95% interval {signed(contrast.ci[0], 4)} to {signed(contrast.ci[1], 4)}" if contrast.ci else "")
             )
     noise = nulls.get("matched_noise")
     if noise is not None and noise.percentile is not None and noise.percentile < 95:
         yield (
-            f"|delta_align| = {noise.observed:.4g} is not beyond what random changes of the same size do (percentile "
-            f"{noise.percentile:.0f} of {len(noise.values)} draws)"
+            f"|delta_align| = {number(noise.observed, 4)} is not beyond what random changes of the same size do "
+            f"(percentile {noise.percentile:.0f} of {len(noise.values)} draws)"
         )
     floor = nulls["self"]
     if floor.percentile is not None and floor.percentile < 95:
         yield (
-            f"|delta_align| = {floor.observed:.4g} is not beyond its floor (percentile {floor.percentile:.0f} of "
-            f"{len(floor.values)} values): {floor.note}"
+            f"|delta_align| = {number(floor.observed, 4)} is not beyond its floor "
+            f"(percentile {floor.percentile:.0f} of {len(floor.values)} values): {floor.note}"
         )
 
 
@@ -139,8 +140,8 @@ def _of_accounts(accounts: dict[str, Account], contrasts: Mapping[str, AccountCo
         if contrast.total.significant is False and contrast.total.ci is not None:
             yield (
                 f"the total of {read_out} cannot be told from that of the control: they differ by "
-                f"{contrast.total.value:+.4g} nats, 95% interval {contrast.total.ci[0]:+.4g} to "
-                f"{contrast.total.ci[1]:+.4g}"
+                f"{signed(contrast.total.value, 4)} nats, 95% interval {signed(contrast.total.ci[0], 4)} to "
+                f"{signed(contrast.total.ci[1], 4)}"
             )
     if placed and not contrasts:
         yield (
@@ -296,7 +297,7 @@ def _of_vocabularies(sides: Mapping[str, Trace]) -> Iterator[str]:
     shared = any(sides[role].reading.vocabulary is not None for role in read)
     if not shared and len(set(rows.values())) < 2 and all(of.outside < NOTABLE for of in read.values()):
         return
-    each = (f"{of.outside:.2g} of the probability of the {role}'s own output" for role, of in read.items())
+    each = (f"{number(of.outside, 2)} of the probability of the {role}'s own output" for role, of in read.items())
     yield (
         f"ids 0..{min(of.ids for of in read.values()) - 1} are read, of "
         f"{', '.join(f'{rows[role]} ({role})' for role in read)}; those beyond hold {', '.join(each)}"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from spinal.analysis.human_terms import drawn_differently, one_in, perplexity_ratio, times, unit_in_words
 from spinal.documents.comparison import DamageSignal
 from spinal.documents.temperatures import TEMPERATURES
+from spinal.numbers import interval, number, signed
 from spinal.policy.values import Value, named
 
 FARTHEST = 0.85 * min(-math.log(TEMPERATURES[0]), math.log(TEMPERATURES[-1]))
@@ -29,10 +30,9 @@ def _in_general(path: str, found: Value, *, watch: float | None, limit: float | 
     if listed is None or value is None:
         raise ValueError(f"{path} has no value to put in words")
     of = "" if found.of is None else f" ('{found.of}')"
-    number = f"{value:+.3g}" if listed.low < 0.0 else f"{value:.3g}"
-    interval = "" if found.ci is None or found.ci[0] == found.ci[1] else f" [{found.ci[0]:.3g}, {found.ci[1]:.3g}]"
+    written = signed(value) if listed.low < 0.0 else number(value)
     unit = f" {listed.unit.replace('/', ' a ')}" if listed.unit else ""
-    return f"{listed.means}{of} ({path}): {number}{unit}{interval}{_limits(watch, limit, far=far)}"
+    return f"{listed.means}{of} ({path}): {written}{unit}{_interval(found.ci)}{_limits(watch, limit, far=far)}"
 
 
 def sentence(name: str, signal: DamageSignal) -> str:
@@ -42,7 +42,7 @@ def sentence(name: str, signal: DamageSignal) -> str:
         raise ValueError(f"{name} has no value to put in words")
     meaning = MEANINGS.get(name)
     means = f"{meaning(value, signal)}: " if meaning is not None else f"{name.replace('_', ' ')}: "
-    return f"{means}{_number(name, value)} {unit_in_words(signal.unit)}{_interval(signal)}{_limit(signal)}"
+    return f"{means}{_number(name, value)} {unit_in_words(signal.unit)}{_interval(signal.ci)}{_limit(signal)}"
 
 
 def _predicts(what: str) -> Callable[[float, DamageSignal], str]:
@@ -143,13 +143,11 @@ LOOKS: dict[str, str] = {
 
 
 def _number(name: str, value: float) -> str:
-    return f"{value:+.3g}" if name in SIGNED else f"{value:.3g}"
+    return signed(value) if name in SIGNED else number(value)
 
 
-def _interval(signal: DamageSignal) -> str:
-    if signal.ci is None or signal.ci[0] == signal.ci[1]:
-        return ""
-    return f" [{signal.ci[0]:.3g}, {signal.ci[1]:.3g}]"
+def _interval(ci: tuple[float, float] | None) -> str:
+    return "" if ci is None or ci[0] == ci[1] else f" {interval(*ci)}"
 
 
 def _limit(signal: DamageSignal) -> str:

@@ -21,9 +21,9 @@ PLACES = {
     "known-place": "Only blocks 1-7 changed; 8-24 are bit-identical.",
 }
 REASONS = {
-    "pass": "all that was measured is within its limits",
+    "pass": "No sign of damage in anything that was measured.",
     "fail": "Predicts text 34 times worse: +3.51 nats a token [3.26, 3.77], limit 1.0.",
-    "known-place": "all that was measured is within its limits",
+    "known-place": "No sign of damage in anything that was measured.",
 }
 TALLEST = 6000
 """Pixels of a page at the width of a phone."""
@@ -51,6 +51,18 @@ BROKEN = """() => [...document.querySelectorAll("td.n, th.n, .value")]
     })
     .map((one) => one.textContent)"""
 """Numbers on more than one line."""
+OVERLAP = """() => [...document.querySelectorAll(".bars li:not(.scale)")].filter((row) => {
+    const boxes = [...row.children].map((one) => {
+        const range = document.createRange();
+        range.selectNodeContents(one);
+        return one.tagName === "svg" ? one.getBoundingClientRect() : range.getBoundingClientRect();
+    });
+    const whole = row.getBoundingClientRect();
+    return boxes.some((one, at) => one.right > whole.right + 1 || boxes.slice(at + 1).some((other) =>
+        one.left < other.right - 1 && other.left < one.right - 1 &&
+        one.top < other.bottom - 3 && other.top < one.bottom - 3));
+}).map((row) => row.textContent)"""
+"""Bars whose name, drawing, value and level run into each other, or out of their row."""
 
 
 def unfold(opened: Opened) -> None:
@@ -72,6 +84,7 @@ def test_nothing_to_object_to(
     assert opened.page.evaluate("document.documentElement.scrollWidth") == size[0], "the page itself never scrolls"
     assert opened.page.evaluate(CUT_OFF) == []
     assert opened.page.evaluate(BROKEN) == []
+    assert opened.page.evaluate(OVERLAP) == []
     found = Axe().run(opened.page)
     assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found.response["violations"]] == []
     assert (opened.said, opened.asked) == ([], [])
@@ -96,6 +109,8 @@ def test_paper_holds_everything(open_page: Callable[..., Opened], name: str, sch
         "[...document.querySelectorAll('.scroll')].filter((one) => one.scrollHeight > one.clientHeight + 1).length"
     )
     assert hidden == 0, "paper does not scroll"
+    assert opened.page.evaluate(OVERLAP) == []
+    assert opened.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     found = Axe().run(opened.page)
     assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found.response["violations"]] == []
     assert (opened.said, opened.asked) == ([], [])
@@ -231,6 +246,7 @@ def test_extreme_documents_are_read_on_a_phone(open_page: Callable[..., Opened],
     unfold(opened)
     assert opened.page.evaluate("document.documentElement.scrollWidth") == PHONE[0]
     assert opened.page.evaluate(BROKEN) == []
+    assert opened.page.evaluate(OVERLAP) == []
     found = Axe().run(opened.page)
     assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found.response["violations"]] == []
     assert (opened.said, opened.asked) == ([], [])

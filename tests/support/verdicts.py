@@ -10,7 +10,7 @@ from tests.support.fabricated import changed_pair
 LIMITED = RuleOutcome(
     rule="nll_change",
     outcome="fail",
-    reasons=("predicts text 48 times worse: +3.87 nats/token [3.50, 4.20], limit 1",),
+    reasons=("predicts text 48 times worse: +3.87 nats/token [3.50, 4.20], limit 1.0",),
     asks="does it still predict text?",
     severity="fail",
     path="damage.nll_change",
@@ -48,11 +48,13 @@ FORMER = (
     RuleOutcome(rule="margin", outcome="pass", reasons=()),
 )
 """As a release before kept them: no value, no limit, no question."""
+QUIET = "no sign of damage in anything that was measured"
+"""What a pass under the shipped default says first."""
 
 
 def verdict(outcome: Outcome, rules: tuple[RuleOutcome, ...] = (), **members: Any) -> Verdict:
     """A verdict with these rules; the first that is not a pass has decided."""
-    reasons = tuple(reason for rule in rules for reason in rule.reasons) or ("the damage panel is quiet",)
+    reasons = tuple(reason for rule in rules for reason in rule.reasons) or (QUIET,)
     decided = next((rule.rule for rule in rules if rule.outcome == outcome != "pass"), None)
     return Verdict(
         **{"outcome": outcome, "policy": "acme-release/3", "reasons": reasons, "rules": rules, "decided_by": decided}

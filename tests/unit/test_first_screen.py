@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from spinal.documents.comparison import Comparison, RuleOutcome, Verdict, Waived
-from spinal.report.content.depth import depth_of
+from spinal.report.content.depth import depth_of, legend
 from spinal.report.content.gauges import gauges
 from spinal.report.formats.markdown import render_markdown
 from spinal.report.formats.strip import ASCII, strip
 from spinal.report.formats.wrapping import wrapped
 from tests.support.contents import account, content, parts
+from tests.support.fabricated import identical_pair
 from tests.unit.test_report import HOSTILE, full
 
 DEEP = 80
@@ -126,6 +127,10 @@ def test_what_works_against_the_change_is_marked() -> None:
     rows, how = strip(depth_of(made), 80, plain=True)
     assert re.search(r"9+-+\d", rows[0])
     assert "- against the change" in how[-1]
+
+
+def test_where_nothing_computes_something_else_no_block_is_named() -> None:
+    assert "(0 everywhere)" in " ".join(legend(depth_of(identical_pair().compare())))
 
 
 def test_a_strip_without_weights_says_what_was_not_measured() -> None:

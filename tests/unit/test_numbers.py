@@ -5,7 +5,10 @@ import re
 import numpy as np
 import pytest
 
-from spinal.report.numbers import (
+from spinal.analysis.statements.words import nats, share_of
+from spinal.documents.base import Estimate
+from spinal.documents.comparison import DamageSignal
+from spinal.numbers import (
     DASH,
     MINUS,
     count,
@@ -15,6 +18,7 @@ from spinal.report.numbers import (
     share,
     signed,
 )
+from spinal.policy.words import sentence
 
 
 def read(text: str) -> float:
@@ -63,3 +67,18 @@ def test_a_percentile_of_a_hundred_is_written_out() -> None:
 def test_shares_are_per_cent_everywhere() -> None:
     assert share(0.333, (0.3, 0.366)) == "33% [30%, 37%]"
     assert share(0.006) == "0.6%"
+
+
+def test_sentences_write_numbers_as_tables_do() -> None:
+    """A share that a sentence and a table on one page both name is the same text, and no sentence has a power of e."""
+    found = Estimate(value=-0.0213, ci=(-0.0412, 0.0089))
+    assert share_of(found) == share(found.value, found.ci) == "−2.1% [−4.1%, 0.9%]"
+    for value in (1.5e-7, 3.25, 12345.6, 3.2e7):
+        given = Estimate(value=value, ci=(0.9 * value, 1.1 * value))
+        assert nats(given) == f"{signed(value)} nats {interval(*given.ci or (None, None))}"
+        told = sentence(
+            "nll_change",
+            DamageSignal(value=value, ci=given.ci, unit="nats/token", watch=0.3, damaged=1.0, level="damaged"),
+        )
+        assert f"{signed(value)} nats a token {interval(*given.ci or (None, None))}" in told
+        assert not re.search(r"\de[+-]?\d", told)

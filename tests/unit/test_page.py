@@ -4,20 +4,24 @@ import base64
 import hashlib
 import re
 from datetime import date
+from html import unescape
 
 import numpy as np
 import pytest
 
+from spinal.analysis.human_terms import unit_in_words
 from spinal.documents.base import Estimate
-from spinal.documents.comparison import Comparison, RuleOutcome, Verdict, Waived
+from spinal.documents.comparison import Comparison, DamageSignal, RuleOutcome, Verdict, Waived
+from spinal.numbers import number
 from spinal.report import FORMATS, render
+from spinal.report.content.gauges import NAMES, UNSURE
 from spinal.report.page.axis import Axis, scale_of
 from spinal.report.page.damage import drawn, nearest
 from spinal.report.page.depth import figure_of_trace, figures_of
 from spinal.report.page.rows import Bar, Line, bars, curves
 from spinal.report.page.tables import shown
 from tests.support.contents import DEPTH, account, content, parts
-from tests.support.fabricated import changed_pair, trace
+from tests.support.fabricated import changed_pair, identical_pair, trace
 from tests.support.pages import recorded
 
 
@@ -162,11 +166,28 @@ def test_bars_stand_against_the_limits_worst_first(failed: Comparison) -> None:
     text = next(bar for bar in found if bar.gauge.name == "predicts text worse")
     assert text.beyond
     assert text.times == "3.5"
-    assert text.value == "3.51 [3.26, 3.77]"
+    assert text.gauge.number == "+3.51 [3.26, 3.77]"
     assert text.zero < text.watch < text.limit < text.left + text.width
     for bar in found:
         assert 0 <= bar.left <= bar.left + bar.width <= 100.001
         assert bar.beyond == (bar.gauge.reached is not None and bar.gauge.reached > 1.4)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_bar_has_the_value_and_the_unit_of_its_own_signal(failed: Comparison, turned: bool) -> None:
+    """A document that a database kept has its members in another order than the panel."""
+    members = list(failed.damage.signals.items())
+    signals = dict(reversed(members) if turned else sorted(members))
+    made = failed.model_copy(update={"damage": failed.damage.model_copy(update={"signals": signals})})
+    page = unescape(re.sub(r"<[^>]+>", " ", render(made, "html"))).replace("\xa0", " ")
+    for name, signal in members:
+        if signal.watch is None or signal.value is None:
+            continue
+        bar = next(bar for bar in drawn(made) if bar.gauge.name.startswith(NAMES[name]))
+        value = number(signal.value)
+        assert bar.gauge.number.lstrip("+").partition(" [")[0] == value, name
+        unit = unit_in_words(signal.unit)
+        assert re.search(rf"{NAMES[name]} +{re.escape(unit)}\s+\+?{re.escape(value)}", page), name
 
 
 def test_a_rules_own_limit_is_drawn_where_it_is_another(failed: Comparison) -> None:
@@ -207,6 +228,24 @@ def test_a_pass_names_what_came_nearest_to_its_limit() -> None:
     assert found is not None
     assert found.reached == max(bar.gauge.reached or 0.0 for bar in drawn(made))
     assert f"Nearest to its limit: {found.name}" in render(made, "html")
+
+
+def test_what_is_far_and_not_sure_is_not_said_to_be_within_limits(failed: Comparison) -> None:
+    unsure = DamageSignal(
+        value=-2.5, ci=(-6.0, 1.0), watch=-0.5, damaged=-2.0, level="none", unit="nats", fails_alone=True
+    )
+    signals = failed.damage.signals | {"margin_change": unsure}
+    made = failed.model_copy(update={"damage": failed.damage.model_copy(update={"signals": signals})})
+    bar = next(bar for bar in drawn(made) if bar.gauge.name == NAMES["margin_change"])
+    assert (bar.gauge.level, bar.mark, bar.times) == (UNSURE, "none", "")
+    assert UNSURE in render(made, "html")
+    assert UNSURE in render(made, "md")
+
+
+def test_what_has_not_moved_is_near_no_limit() -> None:
+    same = identical_pair().compare()
+    assert nearest(same) is None
+    assert "Nearest to its limit" not in render(same, "html")
 
 
 def test_a_comparison_without_curves_is_shown_with_what_it_has(failed: Comparison) -> None:

@@ -102,7 +102,7 @@ def test_equal_models_are_said_to_be_equal() -> None:
     assert "every difference is exactly 0" in render(identical_pair().compare(), "md")
 
 
-WORSE = "predicts text 48 times worse: +3.87 nats/token, limit 1"
+WORSE = "predicts text 48 times worse: +3.87 nats/token, limit 1.0"
 
 
 def full() -> Comparison:
@@ -152,7 +152,7 @@ def on_terminal(document: Comparison | Trace, width: int) -> str:
 
 def test_the_reason_of_a_fail_comes_first_and_once() -> None:
     result = full()
-    assert headline(result).startswith("Predicts text 48 times worse: +3.87 nats/token, limit 1. ")
+    assert headline(result).startswith("Predicts text 48 times worse: +3.87 nats/token, limit 1.0. ")
     page = render(result, "html")
     assert page.index("Predicts text 48 times worse") < page.index("Read with care") < page.index("What changed")
     assert page.count("Predicts text 48 times worse") == 1
@@ -160,7 +160,7 @@ def test_the_reason_of_a_fail_comes_first_and_once() -> None:
     passed = changed_pair().compare()
     assert passed.verdict.outcome == "pass"
     assert headline(passed).startswith("Only blocks 8-10 changed")
-    assert reasons(passed)[0] == "The damage panel is quiet."
+    assert reasons(passed)[0] == "No sign of damage in anything that was measured."
 
 
 @pytest.mark.parametrize("format", ["html", "md"])

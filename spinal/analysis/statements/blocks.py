@@ -6,10 +6,11 @@ import numpy as np
 
 from spinal.analysis.statements.facts import Facts
 from spinal.analysis.statements.placed import placed
-from spinal.analysis.statements.words import named, percent, reason_in_words, runs, sentence
+from spinal.analysis.statements.words import named, reason_in_words, runs, sentence
 from spinal.documents.account import FRAME_CHANGED, WITHIN_ROUNDING
 from spinal.documents.comparison import ComparisonContent, Statement
 from spinal.documents.localization import NO_CHANGE
+from spinal.numbers import number, share
 
 WHAT = "the change in what blocks compute"
 ON_PROMPTS = " on the prompts that were read"
@@ -78,9 +79,9 @@ def _other_frame(content: ComparisonContent) -> str:
     frame = content.frame
     numbers = []
     if frame is not None and frame.residual is not None:
-        numbers.append(f"one rotation and scale leaves {percent(frame.residual)} over")
+        numbers.append(f"one rotation and scale leaves {share(frame.residual)} over")
     if frame is not None and frame.gap is not None:
-        numbers.append(f"outputs lie {frame.gap:.2g} rad apart")
+        numbers.append(f"outputs lie {number(frame.gap, 2)} rad apart")
     why = f" ({'; '.join(numbers)})" if numbers else ""
     return (
         f"the two sides write their residuals in different bases{why}: block swap compares coordinates, so it places "
@@ -90,7 +91,7 @@ def _other_frame(content: ComparisonContent) -> str:
 
 def _perhaps_other_frame(content: ComparisonContent) -> str:
     frame = content.frame
-    left = "" if frame is None or frame.residual is None else f" ({percent(frame.residual)} is left over)"
+    left = "" if frame is None or frame.residual is None else f" ({share(frame.residual)} is left over)"
     return (
         f"one rotation and scale makes up for most of what the last residuals differ by{left}, and outputs differ as "
         "well: which blocks compute something else, and which only write in another basis, cannot be told"

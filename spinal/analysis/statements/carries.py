@@ -9,7 +9,7 @@ import numpy as np
 from spinal.analysis.statements.facts import Facts
 from spinal.analysis.statements.placed import beside_outliers, chance_in_words, placed
 from spinal.analysis.statements.shape import outliers
-from spinal.analysis.statements.words import listed, nats, percent, reason_in_words, runs, sentence, share_of
+from spinal.analysis.statements.words import listed, nats, reason_in_words, runs, sentence, share_of
 from spinal.documents.account import (
     CANCELLING,
     FRAME_CHANGED,
@@ -22,6 +22,7 @@ from spinal.documents.account import (
 )
 from spinal.documents.comparison import ComparisonContent, Statement
 from spinal.documents.localization import NO_CHANGE
+from spinal.numbers import number, share
 
 PROMPTS_ALONE = "95% intervals cover prompts, not training seeds or other prompts"
 ALIKE = "the KL account looks alike for any fine-tune"
@@ -84,7 +85,7 @@ def total_in_words(account: Account) -> str:
     name = READ_OUTS.get(account.read_out, account.read_out)
     of = ("pair" if account.read_out == "margin" else "prompt") + ("" if account.prompts == 1 else "s")
     if account.read_out == "kl":
-        return f"{name} = {nats(account.total, signed=False)} over {account.prompts} {of}"
+        return f"{name} = {nats(account.total, signs=False)} over {account.prompts} {of}"
     return f"the change of {name}, {nats(account.total)} over {account.prompts} {of}"
 
 
@@ -95,7 +96,8 @@ def _silent(account: Account) -> Statement:
     if reason == NOT_SIGNIFICANT:
         text = f"{total}, cannot be told from 0, so nothing is said of what carries it"
     elif reason == WITHIN_ROUNDING:
-        floor = "" if account.floor is None else f", below {account.floor:.2g} nats, ten times what rounding does"
+        least = None if account.floor is None else number(account.floor, 2)
+        floor = "" if least is None else f", below {least} nats, ten times what rounding does"
         text = f"{total}, lies within rounding{floor}, so nothing carries it"
     elif reason == NO_CHANGE:
         name = READ_OUTS.get(account.read_out, account.read_out)
@@ -148,12 +150,12 @@ def _carry(parts: list[PlacePart]) -> str:
 def _null(account: Account, content: ComparisonContent) -> str:
     """What a flat account, the control and random changes give, and what the intervals cover."""
     changed = sum(not part.identical for part in account.places)
-    parts = [f"flat over the {changed} changed places would be {percent(1 / max(changed, 1))} each"]
+    parts = [f"flat over the {changed} changed places would be {share(1 / max(changed, 1))} each"]
     if account.read_out == "kl":
         parts.append(ALIKE)
     control = content.control_accounts.get(account.read_out)
     if control is not None:
-        parts.append(f"of the control's total, {nats(control.total, signed=account.read_out != 'kl')}, {_of(control)}")
+        parts.append(f"of the control's total, {nats(control.total, signs=account.read_out != 'kl')}, {_of(control)}")
     contrast: AccountContrast | None = content.account_contrasts.get(account.read_out)
     if contrast is not None:
         parts.append(f"candidate minus control is {nats(contrast.total)}")
@@ -239,6 +241,6 @@ def _with_terminal(made: Statement, account: Account, content: ComparisonContent
     return made.model_copy(
         update={
             "text": f"{text}; blocks {low}-{high} carry {share_of(late)} of the blocks' own sum.",
-            "null": f"{made.null}, and give blocks {low}-{high} {percent(flat.terminal_share_null)}",
+            "null": f"{made.null}, and give blocks {low}-{high} {share(flat.terminal_share_null)}",
         }
     )

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from spinal.analysis.damage.limits import LIMITS
-from spinal.analysis.statements.words import listed, percent, runs, settings_in_words
+from spinal.analysis.statements.words import listed, runs, settings_in_words
 from spinal.documents.account import configuration_carries
 from spinal.documents.comparison import ComparisonContent, SettingDifference
+from spinal.numbers import share
 
 EXPLAINED = 0.25
 """Share of a large hidden change that one rotation and scale may leave over where it was one, with something else."""
@@ -76,7 +77,7 @@ def _perhaps_another_basis(content: ComparisonContent) -> bool:
 
 def _part(change: float) -> str:
     """A change that is there is never called 0%."""
-    said = percent(change)
+    said = share(change)
     return "less than 0.1%" if said == "0%" else said
 
 

@@ -7,8 +7,9 @@ import numpy.typing as npt
 
 from spinal.analysis.statements.facts import Facts
 from spinal.analysis.statements.shape import CHANCE_DRAWS, SHARE, Bands, Outliers, bands, outliers
-from spinal.analysis.statements.words import named, percent, runs, sentence
+from spinal.analysis.statements.words import named, runs, sentence
 from spinal.documents.comparison import Statement
+from spinal.numbers import share
 
 Array = npt.NDArray[np.float64]
 
@@ -31,7 +32,7 @@ def placed(what: str, about: str, weights: Array, blocks: Sequence[int], facts: 
         yield Statement(
             about=about,
             kind="outlier",
-            text=sentence(f"{named(runs(found))} {stands} out and {holds} {percent(far.share)} of {what}"),
+            text=sentence(f"{named(runs(found))} {stands} out and {holds} {share(far.share)} of {what}"),
             null=chance_in_words(far, len(blocks), "blocks"),
             blocks=runs(found),
         )
@@ -54,7 +55,7 @@ def chance_in_words(far: Outliers, count: int, of: str) -> str:
     rarely = (
         f"in 1 of {round(1 / far.chance)} cases" if far.chance > 0.0 else f"in fewer than 1 of {CHANCE_DRAWS} cases"
     )
-    flat = percent(len(far.places) / count)
+    flat = share(len(far.places) / count)
     return f"flat would be {flat}; normal scatter alone puts one of {count} {of} as far above the rest {rarely}"
 
 

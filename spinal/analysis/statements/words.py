@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from spinal.documents.base import Estimate
 from spinal.documents.comparison import SettingDifference
+from spinal.numbers import interval, number, share, signed
 
 SHOWN_SETTINGS = 4
 SETTING_LENGTH = 60
@@ -54,37 +55,25 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
-def percent(share: float) -> str:
-    """A share as a percentage with two digits below ten.
-
-    >>> percent(0.171), percent(0.0213), percent(-0.004), percent(0.0)
-    ('17%', '2.1%', '-0.4%', '0%')
-    """
-    value = 100 * share
-    if abs(value) < 0.05:
-        return "0%"
-    return f"{value:.0f}%" if abs(value) >= 9.95 else f"{value:.1f}%"
-
-
 def share_of(found: Estimate) -> str:
     """A share with its interval, where that is more than one number.
 
     >>> share_of(Estimate(value=0.4, ci=(0.35, 0.44))), share_of(Estimate(value=1.0, ci=(1.0, 1.0)))
     ('40% [35%, 44%]', '100%')
     """
-    if found.value is None:
-        return "an unknown part"
-    ends = () if found.ci is None else tuple(map(percent, found.ci))
-    return percent(found.value) + (f" [{', '.join(ends)}]" if len(set(ends)) == 2 else "")
+    return "an unknown part" if found.value is None else share(found.value, found.ci)
 
 
-def nats(found: Estimate, *, signed: bool = True) -> str:
-    """A number of nats with its interval."""
+def nats(found: Estimate, *, signs: bool = True) -> str:
+    """A number of nats with its interval.
+
+    >>> nats(Estimate(value=5.24, ci=(2.93, 7.49))), nats(Estimate(value=0.05, ci=(0.05, 0.05)), signs=False)
+    ('+5.24 nats [2.93, 7.49]', '0.05 nats')
+    """
     if found.value is None:
         return "an unknown number of nats"
-    form = "+.3g" if signed else ".3g"
-    ends = () if found.ci is None else (f"{found.ci[0]:{form}}", f"{found.ci[1]:{form}}")
-    return f"{found.value:{form}} nats" + (f" [{', '.join(ends)}]" if len(set(ends)) == 2 else "")
+    ends = "" if found.ci is None or found.ci[0] == found.ci[1] else f" {interval(*found.ci)}"
+    return f"{(signed if signs else number)(found.value)} nats{ends}"
 
 
 def reason_in_words(reason: str | None) -> str:

@@ -3,9 +3,9 @@
 import math
 from dataclasses import dataclass
 
+from spinal import numbers
 from spinal.documents.base import Estimate
-from spinal.report import numbers
-from spinal.report.numbers import DASH, number
+from spinal.numbers import DASH, number
 
 __all__ = ["DASH", "Table", "estimate", "interval", "number"]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from spinal.documents.account import READ_OUTS, Account
 from spinal.documents.comparison import Comparison
-from spinal.report.numbers import number, share
+from spinal.numbers import number, share
 
 MARKS = {"embeddings": "E", "read-out": "R", "configuration": "C"}
 """Places outside the blocks, as one letter."""
@@ -84,8 +84,8 @@ def legend(depth: Depth) -> tuple[str, ...]:
         said.append(f"What carries the change: {depth.of}.")
     if depth.computes:
         largest = _largest(depth.computes)
-        said.append(f"Computes: how differently a block answers the same input (largest: {largest[0]}, "
-                    f"{number(largest[1])}).")  # fmt: skip
+        most = f"largest: {largest[0]}, {number(largest[1])}" if largest[1] else "0 everywhere"
+        said.append(f"Computes: how differently a block answers the same input ({most}).")
     else:
         said.append("What computes something else: not measured.")
     return tuple(said)

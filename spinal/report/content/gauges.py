@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from spinal.analysis.human_terms import unit_in_words
 from spinal.documents.comparison import Comparison, DamageSignal
+from spinal.numbers import signed
 from spinal.report.content.cells import DASH, Table, interval, number
-from spinal.report.numbers import signed
 
 NAMES = {
     "nll_change": "predicts text worse",
@@ -23,9 +23,14 @@ NAMES = {
     "block_swap_mean": "blocks answer differently",
     "repetition_change": "repeats itself",
     "length_ratio": "length of its answers",
+    "entropy_change": "entropy of the next token",
+    "effective_rank_ratio": "effective rank in the last third",
+    "top_token_changes": "most likely token is another",
 }
 """By signal, as short as a table needs; one that is not here is called by its name."""
 LEVELS = {"none": "within limits", "watch": "worth a look", "damaged": "beyond the limit"}
+UNSURE = "within its error"
+"""Of a value that is far enough for a look and cannot be told from no change."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,9 @@ def _gauge(name: str, signal: DamageSignal, asked: float | None = None) -> Gauge
     def reached(at: float) -> float:
         return _reached(at, neutral, damaged, ratio=ratio)
 
+    from_here_on = min(1.0, max(0.0, reached(watch)))
+    if signal.level == "none" and signal.value is not None and reached(signal.value) >= from_here_on > 0.0:
+        level = UNSURE
     return Gauge(
         name=what,
         value=f"{_number(name, signal)} {unit}" if signal.value is not None else DASH,
@@ -108,7 +116,7 @@ def _gauge(name: str, signal: DamageSignal, asked: float | None = None) -> Gauge
         limit=f"{number(damaged)} or {side}",
         level=level,
         reached=None if signal.value is None else reached(signal.value),
-        watch=min(1.0, max(0.0, reached(watch))),
+        watch=from_here_on,
         alone=signal.fails_alone,
         ends=None if signal.ci is None else (reached(signal.ci[0]), reached(signal.ci[1])),
         asked=None if asked is None else reached(asked),

@@ -5,8 +5,8 @@ import math
 from spinal.documents.account import READ_OUTS, Account, PlacePart
 from spinal.documents.base import Estimate
 from spinal.documents.comparison import Comparison
+from spinal.numbers import share
 from spinal.report.content.cells import DASH, Table, estimate, interval, number
-from spinal.report.numbers import share
 
 
 def _title(read_out: str) -> str:

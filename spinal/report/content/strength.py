@@ -1,8 +1,8 @@
 """How strong the signature is, against its controls, and every layer."""
 
 from spinal.documents.comparison import Comparison, Null
+from spinal.numbers import percentile
 from spinal.report.content.cells import DASH, Table, estimate, interval, number
-from spinal.report.numbers import percentile
 
 SCORE_NAMES = {
     "delta_align": "Delta_align",

@@ -2,10 +2,10 @@
 
 from spinal.analysis.human_terms import drawn_differently, one_in, perplexity_ratio, unit_in_words
 from spinal.documents.comparison import Comparison, DamageSignal
+from spinal.numbers import share
 from spinal.report.content.cells import DASH, Table, interval, number
 from spinal.report.content.first import limit_of, question, told, value_of
 from spinal.report.content.lead import sentence
-from spinal.report.numbers import share
 
 MOST_PROMPTS = 12
 

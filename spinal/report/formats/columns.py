@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from rich.cells import cell_len
 
+from spinal.numbers import DASH
 from spinal.report.content import Table
 from spinal.report.formats.wrapping import padded, wrapped
-from spinal.report.numbers import DASH
 
 GAP = "  "
 NUMERIC = re.compile(rf"[-+−<{DASH}]?\s?\d.*|[-{DASH}]|")

@@ -2,7 +2,7 @@
 
 import re
 
-from spinal.report.numbers import SUPERSCRIPTS
+from spinal.numbers import SUPERSCRIPTS
 from spinal.text import visible
 
 PLAIN = str.maketrans({

@@ -11,7 +11,7 @@ from spinal.documents.trace import Trace
 from spinal.report.content import Section, Table, sections, title
 from spinal.report.content.depth import depth_of
 from spinal.report.content.first import findings, first_screen, limit_of, question, told, uncovered, value_of
-from spinal.report.content.gauges import LEVELS, Gauge, gauges
+from spinal.report.content.gauges import LEVELS, UNSURE, Gauge, gauges
 from spinal.report.content.lead import sentence
 from spinal.report.content.origin import about_trace
 from spinal.report.formats.columns import drawn
@@ -21,7 +21,7 @@ from spinal.report.formats.wrapping import wrapped
 
 COLOURS = {"pass": "green", "warn": "yellow", "fail": "red", "inconclusive": "magenta"}
 ROWS = {"carries": "cyan", "computes": "magenta"}
-SHORT = {LEVELS["none"]: "ok", LEVELS["watch"]: "look", LEVELS["damaged"]: "over"}
+SHORT = {LEVELS["none"]: "ok", LEVELS["watch"]: "look", LEVELS["damaged"]: "over", UNSURE: "error"}
 BAR = 14
 """Columns of a bar from no change to the limit."""
 LEAST = 30

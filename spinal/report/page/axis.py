@@ -7,7 +7,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from markupsafe import Markup
+
 MOST_LABELS = 9
+CROWDED = 20
+FULL = 60
+"""Columns from which a letter and the number beside it would touch on a phone, and on any screen."""
 STEPS = (1.0, 2.0, 5.0, 10.0)
 """A step between ticks is one of these times a power of ten."""
 
@@ -33,6 +38,15 @@ class Axis:
     def column_of(self, letter: str) -> int:
         """Of a place outside the blocks."""
         return 0 if letter == "E" else self.blocks + 1 + self.after.index(letter)
+
+    def place(self, text: str) -> Markup:
+        """How a label stands at its column: where columns are narrow, letters lean away from the numbers beside them,
+        and stand below them where that is not enough."""
+        if self.columns < CROWDED or not (text == "E" or text in self.after):
+            return Markup('text-anchor="middle"')
+        kind = "letter low" if self.columns > FULL else "letter"
+        anchor = "end" if text == "E" else "start"
+        return Markup(f'class="{kind}" text-anchor="{anchor}"')  # noqa: S704  words of this function alone
 
     def names(self) -> list[tuple[float, str]]:
         """(x, label) of the labelled columns: letters, round block numbers, the first and the last."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from spinal.analysis.human_terms import unit_in_words
 from spinal.documents.comparison import Comparison, DamageSignal
 from spinal.report.content.cells import interval, number
-from spinal.report.content.gauges import NAMES, Gauge, gauges
+from spinal.report.content.gauges import LEVELS, NAMES, UNSURE, Gauge, gauges
 
 LEAST, MOST = -0.35, 1.4
 """What a bar shows, where 0 is no change and 1 the limit of damage; beyond it an arrow goes on."""
@@ -17,9 +17,6 @@ class Drawn:
     """One bar, positions in per cent of its width."""
 
     gauge: Gauge
-    value: str
-    """With its interval, without its unit."""
-    unit: str
     zero: float
     watch: float
     limit: float
@@ -31,7 +28,7 @@ class Drawn:
     beyond: bool
     """Whether the value lies farther than a bar shows."""
     times: str
-    """How many times as far as the limit it lies; empty where it does not."""
+    """How many times as far as the limit it lies; empty where it does not, or not beyond its error."""
     mark: str
     """Of how it is drawn: ``none``, ``watch``, ``damaged`` or ``unknown``."""
     sign: str
@@ -44,14 +41,12 @@ SIGNS = {"none": "✓", "watch": "!", "damaged": "✕", "unknown": "–"}
 def drawn(result: Comparison) -> list[Drawn]:
     """Every signal that votes: beyond the limit first, unmeasured last, else in the panel's order."""
     order = {"damaged": 0, "watch": 1, "none": 2, "unknown": 3}
-    signals = [one for one in result.damage.signals.values() if one.watch is not None and one.damaged is not None]
-    found = [_drawn(gauge, signal) for gauge, signal in zip(gauges(result), signals, strict=True)]
-    return sorted(found, key=lambda one: order[one.mark])
+    return sorted(map(_drawn, gauges(result)), key=lambda one: order[one.mark])
 
 
 def nearest(result: Comparison) -> Gauge | None:
-    """The signal that has come nearest to its limit."""
-    known = [one for one in gauges(result) if one.reached is not None and math.isfinite(one.reached)]
+    """The signal that has come nearest to its limit; None where none has moved towards it."""
+    known = [one for one in gauges(result) if one.reached is not None and 0.0 < one.reached < math.inf]
     return max(known, key=lambda one: one.reached or 0.0, default=None)
 
 
@@ -81,16 +76,14 @@ def _value(signal: DamageSignal) -> str:
     return f"{number(signal.value)} {interval(signal.ci)}".strip()
 
 
-def _drawn(gauge: Gauge, signal: DamageSignal) -> Drawn:
+def _drawn(gauge: Gauge) -> Drawn:
     zero, reached = _at(0.0), gauge.reached
     mark = "unknown"
     if reached is not None:
-        mark = {"within limits": "none", "worth a look": "watch"}.get(gauge.level, "damaged")
+        mark = {LEVELS["none"]: "none", UNSURE: "none", LEVELS["watch"]: "watch"}.get(gauge.level, "damaged")
     at = zero if reached is None else _at(reached)
     return Drawn(
         gauge,
-        _value(signal),
-        unit_in_words(signal.unit),
         zero,
         _at(gauge.watch),
         _at(1.0),
@@ -99,7 +92,7 @@ def _drawn(gauge: Gauge, signal: DamageSignal) -> Drawn:
         abs(at - zero),
         None if gauge.ends is None else (_at(min(gauge.ends)), _at(max(gauge.ends))),
         reached is not None and reached > MOST,
-        "" if reached is None or reached <= 1.05 or not math.isfinite(reached) else number(reached, 2),
+        number(reached, 2) if reached is not None and mark != "none" and 1.05 < reached < math.inf else "",
         mark,
         SIGNS[mark],
     )

@@ -9,8 +9,8 @@ from spinal.documents.account import READ_OUTS, Account
 from spinal.documents.base import Estimate
 from spinal.documents.comparison import Comparison, Curve, LayerComparison
 from spinal.documents.trace import Trace
+from spinal.numbers import number
 from spinal.report.content.depth import MARKS, depth_of
-from spinal.report.numbers import number
 from spinal.report.page.axis import Axis
 from spinal.report.page.rows import Bar, Line, Row, Style, bars, cells, curves
 

@@ -19,9 +19,9 @@ BEFORE = re.compile(r"(?<=[\d%]) (?=\[)")
 """Between a value and its interval."""
 SPACE = "&nbsp;"
 PLAIN = (
-    ("The damage panel is quiet.", "No sign of damage: all that was measured is within its limits."),
     ("||r_D||", "the last hidden state's length"),
     (" || ", " ‖ "),
+    (" -> ", " → "),
     ("||", "‖"),
     ("`", ""),
 )

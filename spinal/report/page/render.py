@@ -2,10 +2,10 @@
 
 from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace
+from spinal.numbers import number
 from spinal.report.content import reasons, sections, title
 from spinal.report.content.first import deciding, first_screen, limit_of, uncovered
 from spinal.report.content.works import MOST_PROMPTS, rules_summary
-from spinal.report.numbers import number
 from spinal.report.page.damage import drawn, ends, nearest, unmeasured, without_limit
 from spinal.report.page.depth import figure_of_trace, figures_of
 from spinal.report.page.environment import content_policy, environment, text_of

@@ -7,7 +7,7 @@ from typing import Literal
 
 from markupsafe import Markup
 
-from spinal.report.numbers import number, share
+from spinal.numbers import number, share
 from spinal.report.page.axis import Axis, Scale, scale_of
 
 Style = Literal["candidate", "reference", "control", "one", "two"]

@@ -183,7 +183,7 @@ PAIRS: dict[str, tuple[Comparison, list[str], list[str]]] = {
     "permuted": (
         content(np.full(DEPTH, 4e-7), reason="within_rounding", accounts={"kl": account(
             parts(np.full(DEPTH, 1e-9)), read_out="kl", reason="within_rounding", floor=1e-6)}),
-        ["Blocks compute the same within rounding", "lies within rounding, below 1e-06 nats, ten times"],
+        ["Blocks compute the same within rounding", "lies within rounding, below 1 × 10⁻⁶ nats, ten times"],
         ["80%", "sits in", "bit-identical"],
     ),
     "residual scaled": (
@@ -238,7 +238,7 @@ PAIRS: dict[str, tuple[Comparison, list[str], list[str]]] = {
         content(profile((12, 13)), unchanged=others((12, 13)), accounts={"margin": account(
             parts(-profile((12, 13))), 
             identical=["embeddings", "read-out", *(f"block {b}" for b in others((12, 13)))])}),
-        ["Blocks carry all of the change of the preference margin, -0.2 nats", "spread over the changed blocks, 12-13"],
+        ["Blocks carry all of the change of the preference margin, −0.2 nats", "spread over the changed blocks, 12-13"],
         ["stand out"],
     ),
 }  # fmt: skip
@@ -343,7 +343,7 @@ def test_the_kl_account_is_said_to_look_alike_and_stands_beside_its_nulls() -> N
     null = next(one.null for one in found if one.about == "kl" and one.kind == "outside") or ""
     assert "the KL account looks alike for any fine-tune" in null
     assert "of the control's total, 0.8 nats" in null
-    assert "candidate minus control is +0.1 nats [+0.05, +0.15]" in null
+    assert "candidate minus control is +0.1 nats [0.05, 0.15]" in null
     assert "random changes of the same size" in null
     assert "intervals cover prompts, not training seeds or other prompts" in null
 

@@ -211,7 +211,7 @@ def test_the_name_and_the_document_go_together() -> None:
     policy = default_policy()
     assert policy.name == DEFAULT_POLICY
     assert decide(made()).policy_digest == policy.digest
-    assert policy.digest == "fd537c61bbaed924bc609ed6c921931cc67bbf84ce2c7d4c4de9f98cf4a2c0fe"
+    assert policy.digest == "7df921b87052eeddecfed87024c61792b60caf6cb060d653ad252b76c7f4af72"
 
 
 def test_the_default_looks_at_damage_alone() -> None:

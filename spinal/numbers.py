@@ -1,4 +1,5 @@
-"""Numbers as a reader meets them, the same in every format: plain notation, digits that mean something, one sign.
+"""Numbers as a reader meets them, the same in sentences and in every format: plain notation, digits that mean
+something, one sign.
 
 Values are written to significant digits. Ends of an interval get as many decimals as tell them apart.
 """
@@ -56,12 +57,13 @@ def interval(low: float | None, high: float | None, digits: int = 3) -> str:
 
 
 def share(value: float | None, ci: Sequence[float] | None = None) -> str:
-    """A share of one as per cent, never as a fraction beside it.
+    """A share of one as per cent, never as a fraction beside it: with one decimal below ten. Ends that are one number
+    are left out.
 
-    >>> share(0.804), share(0.004), share(-0.0001), share(1.0), share(0.5, (0.421, 0.57)), share(None)
-    ('80%', '0.4%', '0%', '100%', '50% [42%, 57%]', '–')
-    >>> share(0.03, (0.027, 0.033))
-    '3% [2.7%, 3.3%]'
+    >>> share(0.804), share(0.0213), share(-0.0001), share(1.0), share(0.5, (0.421, 0.57)), share(None)
+    ('80%', '2.1%', '0%', '100%', '50% [42%, 57%]', '–')
+    >>> share(0.113, (0.1123, 0.1137)), share(1.0, (1.0, 1.0)), share(-0.02, (-0.024, 0.009))
+    ('11% [11.2%, 11.4%]', '100%', '−2% [−2.4%, 0.9%]')
     """
     if value is None or not math.isfinite(value):
         return DASH
@@ -70,7 +72,7 @@ def share(value: float | None, ci: Sequence[float] | None = None) -> str:
     ends = (_percent(ci[0]), _percent(ci[1]))
     if ends[0] == ends[1] and ci[0] != ci[1]:
         ends = (f"{_written(100.0 * ci[0], 1)}%", f"{_written(100.0 * ci[1], 1)}%")
-    return f"{_percent(value)} [{', '.join(ends)}]"
+    return _percent(value) + (f" [{', '.join(ends)}]" if ends[0] != ends[1] else "")
 
 
 def percentile(value: float | None) -> str:
@@ -93,7 +95,7 @@ def count(value: int | None) -> str:
 
 def _percent(value: float) -> str:
     hundred = 100.0 * value
-    return f"{_written(hundred, 1 if 0.05 <= abs(hundred) < 1.0 else 0)}%"
+    return f"{_written(hundred, 1 if 0.05 <= abs(hundred) < 9.95 else 0)}%"
 
 
 def _written(value: float, decimals: int) -> str:
