@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, NoReturn
 
+import hypothesis
 import pytest
 
 from tests.support.places import EXAMPLES as EXAMPLES
@@ -58,6 +59,9 @@ UNUSED_SERVER = {"postgres", "spinal", "template0", "template1"}
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"
+# How long an example takes is no property of the code.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 # A shell has its background jobs ignore Ctrl-C, and whatever they start: tests interrupt commands all the same.
 if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 import pytest
 
 from spinal.documents.comparison import Comparison
-from spinal.numbers import number
 from spinal.policy.decide import judged
 from tests.conftest import ROOT
 from tests.unit.policy.test_page import PAGE
@@ -31,7 +30,7 @@ def test_the_table_of_known_checkpoints_is_what_the_default_policy_says(
         assert rule.ci is not None
         assert rule.limit is not None
         assert rule.ci[0] > rule.limit
-        assert f"limit {number(rule.limit)}" in verdict.reasons[0]
+        assert f"limit {rule.limit}" in verdict.reasons[0]
 
 
 def test_a_stronger_signature_never_decides(compared: Callable[..., Comparison]) -> None:

@@ -59,7 +59,8 @@ def test_the_reason_of_a_failure_comes_first_in_words_and_with_the_limit() -> No
     assert found.reasons[:3] == (
         "predicts text 48 times worse: +3.87 nats a token [3.5, 4.2], limit 1.0",
         "hidden_change could not be measured (r), so damage cannot be ruled out",
-        "draws between 1 token in 22 and 1 token in 3 differently: 0.6 rad [0.5, 0.7], worth a look from 0.5, limit 1.0",
+        "draws between 1 token in 22 and 1 token in 3 differently: 0.6 rad [0.5, 0.7], worth a look from 0.5, "
+        "limit 1.0",
     )
     assert found.reasons[-1] == HERE
 
