@@ -75,9 +75,9 @@ def test_the_worst_finding_decides_and_is_said_first(added: Outcome, alone: Outc
     assert found.outcome == min(added, alone, key=WORST_FIRST.index)
     assert found.rules[-1].outcome == added
     if added != "pass":
-        assert any(reason.startswith(value) for reason in found.reasons)
+        assert any(value in reason for reason in found.reasons)
     if WORST_FIRST.index(added) < WORST_FIRST.index(alone):
-        assert (found.reasons[0].startswith(value), found.decided_by) == (True, "added")
+        assert (value in found.reasons[0], found.decided_by) == (True, "added")
     if alone != "pass" and WORST_FIRST.index(alone) <= WORST_FIRST.index(added):
         assert (found.reasons[0] in found.rules[0].reasons, found.decided_by) == (True, "nll_change")
     assert (found.reasons[0] == default.quiet) == (found.outcome == "pass")
