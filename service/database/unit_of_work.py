@@ -133,6 +133,8 @@ def make_engine(settings: Settings) -> Engine:
         if not connection.answers():
             # The pool opens another in its place, and in that of all as old.
             raise exc.InvalidatePoolError
+        # What read last left it as one that writes whatever the server says of itself: after a failover that may be no.
+        connection.read_only = None
         connection.answer_limit_s = settings.db_statement_timeout_s + ANSWER_MARGIN_S
 
     @event.listens_for(engine, "checkin")

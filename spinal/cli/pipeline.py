@@ -4,7 +4,6 @@ What a pipeline says of itself stands in variables that its documentation names;
 """
 
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,18 +116,11 @@ def tell_cancelled(shown: Shown, audit: Mapping[str, Any], subject: str) -> None
 
 def tell_failure(shown: Shown, problem: Problem, subject: str) -> None:
     """Say in every report that can that nothing was judged; others are not written, so that nobody takes them for a
-    verdict. What goes wrong meanwhile is said, and hides no error."""
+    verdict. What goes wrong meanwhile is said, and hides no error; with ``--json`` stderr holds the problem alone."""
     for path in shown.outputs:
-        made, place = target(path)
-        if made.render_failure is None:
-            left = "; what lies there is older" if place.exists() else ""
-            say(f"not written: {place} ({made.name} cannot say that nothing was judged{left})")
-            continue
-        try:
-            write_atomically(place, made.render_failure(problem, subject))
-            say(f"wrote {place} (an error, no verdict)")
-        except UsageError as error:
-            say(f"error: {error.detail}")
+        told = _failure_in(path, problem, subject)
+        if not shown.as_json:
+            say(told)
     if shown.github:
         _say_all([failure_annotation(problem, subject)])
         place = Path(os.environ.get(SUMMARY, ""))
@@ -139,8 +131,22 @@ def tell_failure(shown: Shown, problem: Problem, subject: str) -> None:
             say(f"error: {error.detail}")
 
 
+def _failure_in(path: Path, problem: Problem, subject: str) -> str:
+    """Write that nothing was judged where the format can say so; what became of the file."""
+    made, place = target(path)
+    if made.render_failure is None:
+        left = "; what lies there is older" if place.exists() else ""
+        return f"not written: {place} ({made.name} cannot say that nothing was judged{left})"
+    try:
+        write_atomically(place, made.render_failure(problem, subject))
+    except UsageError as error:
+        return f"error: {error.detail}"
+    return f"wrote {place} (an error, no verdict)"
+
+
 def _say_all(lines: list[str]) -> None:
-    sys.stderr.write("".join(f"{line}\n" for line in lines))
+    for line in lines:
+        say(line)
 
 
 def _append(place: Path, text: str) -> None:

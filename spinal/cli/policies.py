@@ -1,6 +1,5 @@
 """``spinal policies``: policies that a service keeps, by name and version."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -80,4 +79,5 @@ def show(
     import yaml
 
     # In characters that no terminal obeys, and that are read again as what they stand for.
-    sys.stdout.write(yaml.safe_dump(found["document"], sort_keys=False, width=120))
+    for line in yaml.safe_dump(found["document"], sort_keys=False, width=120).splitlines():
+        say(line, to_stdout=True)

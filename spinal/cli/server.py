@@ -1,7 +1,6 @@
 """What commands that ask a service share: where it is, who asks, and how what it keeps is listed."""
 
 import shlex
-import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from spinal.cli.output import say
+from spinal.cli.output import on_terminal, say
 from spinal.text import visible
 
 if TYPE_CHECKING:
@@ -58,4 +57,4 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, whole:
     widest = [max(map(cell_len, (name, *(row[place].plain for row in cells)))) for place, name in enumerate(columns)]
     # One line a row for whoever searches the lines, however long a description is.
     wide = max(WIDE, sum(widest) + (BETWEEN + 1) * len(columns))
-    Console(width=None if sys.stdout.isatty() else wide, emoji=False, highlight=False).print(shown)
+    Console(width=None if on_terminal() else wide, emoji=False, highlight=False).print(shown)

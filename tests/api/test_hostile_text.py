@@ -221,6 +221,7 @@ def test_the_command_writes_to_a_terminal_in_one_place() -> None:
         if (isinstance(node, ast.Attribute) and node.attr in ("stdout", "stderr"))
         or (isinstance(node, ast.Name) and node.id == "print")
     }  # fmt: skip
-    assert writers <= {"output.py", "main.py", "progress.py"}
-    for other in ("main.py", "progress.py"):
+    others = {"main.py", "progress.py", "signals.py"}
+    assert writers <= {"output.py"} | others
+    for other in others - {"signals.py"}:  # whose last words are its own, written when nothing else can be called
         assert ".write" not in (ROOT / "spinal" / "cli" / other).read_text()

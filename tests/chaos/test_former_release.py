@@ -115,6 +115,9 @@ def shown(api: httpx.Client, audit: str) -> dict[str, Any]:
     for shown_audit in (read, *found["listed"]):
         for member in ("results", "weights", "policy", "decided_by", "former"):
             shown_audit.pop(member, None)
+        for run in shown_audit["progress"]["runs"].values():
+            # What the former says of a run that ended is what it said last.
+            del run["done"], run["total"]
     unnamed: dict[str, Any] = without_names(found)
     return unnamed
 

@@ -3,8 +3,8 @@
 How they were taken: ``watch`` lies above the largest value of the healthy fine-tunes that ``python -m
 benchmarks.verdicts`` builds, ``damaged`` below the smallest of the wrecked models that the signal is there to find, on
 three ancestors of 2 to 135 M parameters (``docs/damage.md``). There a healthy fine-tune raises NLL by up to 0.06 nats a
-token, moves the output by up to 0.24 radians and the log of the fitted temperature by up to 0.024; rounding a 135 M model
-to int4 raises NLL by 0.38 and moves the output by 1.05 radians, which warns and does not fail.
+token, moves the output by up to 0.24 radians and the log of the fitted temperature by up to 0.024; rounding a model of
+135 M parameters to int4 raises NLL by 0.38 and moves the output by 1.05 radians, which warns and does not fail.
 """
 
 from collections.abc import Iterable
