@@ -95,7 +95,8 @@ def failures_told(shown: Shown, subject: str) -> Iterator[None]:
         tell_failure(shown, error.to_problem(), subject)
         raise
     except Stopped as stopped:
-        if shown.outputs or shown.github:
+        # Where no report can say so, how the command ended is all there is to say.
+        if shown.github or any(target(path)[0].render_failure for path in shown.outputs):
             if not stopped.told:
                 say(f"{stopped.word}; nothing was judged")
                 stopped.told = True
