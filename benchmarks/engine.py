@@ -107,7 +107,7 @@ class Case:
         self.readout = Readout(self.anatomy, shape.vocabulary)
         self.tokens = random_tokens(shape)
         self.gathered = lens_rows(self.tokens.ids, positions)
-        self.profile = MeasurementProfile(lens_positions=positions, batch_size=8, max_tokens=2048)
+        self.profile = MeasurementProfile(name="spinal/1", lens_positions=positions, batch_size=8, max_tokens=2048)
         self.device = torch.device(device)
 
     def at(self, positions: int | Literal["full"]) -> "Case":
@@ -289,7 +289,7 @@ def one_node(rounds: int) -> None:
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(8 * width, width, generator=generator) * torch.arange(1, width + 1) ** -0.7
     prompt = torch.arange(8 * width) % prompts
-    split, profile = split_prompts(prompts, 16), MeasurementProfile()
+    split, profile = split_prompts(prompts, 16), MeasurementProfile(name="spinal/1")
     array = rows.numpy().astype(np.float64)
 
     def ours() -> None:
@@ -393,7 +393,10 @@ def measured(folder: Path, how: str, extra: dict[str, str]) -> tuple[float, floa
 
 def measure_once(how: str, folder: Path) -> None:
     """The child of :func:`measured`."""
-    prompts, profile = builtin_prompts("hh-harmless-64"), MeasurementProfile(max_tokens=64, batch_size=8)
+    prompts, profile = (
+        builtin_prompts("hh-harmless-64"),
+        MeasurementProfile(name="spinal/1", max_tokens=64, batch_size=8),
+    )
     capture = folder / f"{how}.capture"
     # Once on a small checkpoint: what torch and transformers load on first use is not the model's.
     small = resolve_reference(str(ROOT / "examples" / "checkpoints" / "sft"), roots=None)
