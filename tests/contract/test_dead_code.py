@@ -16,6 +16,7 @@ CALLED_BY_FRAMEWORKS = [
 """Decorators that hand a function to a framework."""
 KEPT = {
     "create_app": "uvicorn gets its name",
+    "read_only": "psycopg begins the next transaction by it",
     "describe": "prometheus-client calls it on collectors",
     "COMMANDS": "spinal.cli.operators names it by text",
     "_repr_html_": "notebooks call it",
