@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from typing import Any, Protocol
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from sqlalchemy import Engine, create_engine, event, exc, text
 from sqlalchemy.orm import Session
 
@@ -133,13 +134,15 @@ def make_engine(settings: Settings) -> Engine:
         if not connection.answers():
             # The pool opens another in its place, and in that of all as old.
             raise exc.InvalidatePoolError
-        # What read last left it as one that writes whatever the server says of itself: after a failover that may be no.
-        connection.read_only = None
         connection.answer_limit_s = settings.db_statement_timeout_s + ANSWER_MARGIN_S
 
     @event.listens_for(engine, "checkin")
     def put_back(connection: BoundedConnection | None, _record: Any) -> None:
         if connection is not None:
+            if connection.info.transaction_status == TransactionStatus.IDLE:
+                # A read has left it as one that writes whatever the server says of itself: after a failover that may be
+                # no.
+                connection.read_only = None
             connection.heard_at = time.monotonic()
 
     return engine
