@@ -21,7 +21,7 @@ router = APIRouter(prefix="/v1/policies", tags=["catalog"])
 
 NamePart = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="Its name without the version")]
 VersionPart = Annotated[str, Path(pattern=r"^[1-9][0-9]{0,5}$", description="Its version")]
-IMMUTABLE = {"Cache-Control": "private, no-cache"}
+CACHING = {"Cache-Control": "private, no-cache"}
 """Content under a digest never changes, and may be deleted."""
 
 
@@ -94,7 +94,7 @@ async def by_name(name: NamePart, version: VersionPart, reader: Reader) -> Respo
 
 
 def _one(ledger: Reads, tenant: str, named: str) -> Response:
-    return answer(PolicyOut.of(read_policy(ledger, tenant, named)), IMMUTABLE)
+    return answer(PolicyOut.of(read_policy(ledger, tenant, named)), CACHING)
 
 
 GONE = {204: {"description": "It is gone"}, **documented(*ACCESS, errors.PolicyNotFound, errors.PolicyInUse)}

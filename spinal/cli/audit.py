@@ -10,9 +10,9 @@ from spinal.checkpoints.sources import reference_forms
 from spinal.cli.gate import fails_on, policy_for_server
 from spinal.cli.knobs import profile_members
 from spinal.cli.labels import read_labels
-from spinal.cli.options import AsJson, Brief, FailOn, PolicyName, Profile
+from spinal.cli.options import AsJson, Brief, CancelOnInterrupt, FailOn, GitHub, Outputs, PolicyName, Profile
 from spinal.cli.output import Shown, check_outputs, on_terminal, say, say_json, show
-from spinal.cli.pipeline import GitHub, Outputs, check_pipeline, failures_told, tell_cancelled
+from spinal.cli.pipeline import check_pipeline, failures_told, tell_cancelled
 from spinal.cli.server import DEFAULT_SERVER, ApiKey, Server, connected
 from spinal.errors import UsageError
 
@@ -33,9 +33,7 @@ def audit(
     wait: Annotated[str | None, typer.Option(help="Wait so long for the end, for example 30m.")] = None,
     policy: PolicyName = None,
     fail_on: FailOn = "fail",
-    cancel_on_interrupt: Annotated[
-        bool, typer.Option("--cancel-on-interrupt", help="Cancel the audit when this command is interrupted.")
-    ] = False,
+    cancel_on_interrupt: CancelOnInterrupt = False,
     as_json: AsJson = False,
     brief: Brief = False,
     github: GitHub = False,

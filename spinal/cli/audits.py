@@ -10,8 +10,9 @@ import typer
 from spinal.cli.following import Interrupts, followed
 from spinal.cli.gate import fails_on
 from spinal.cli.labels import read_labels
+from spinal.cli.options import CancelOnInterrupt, FailOn, GitHub, Outputs
 from spinal.cli.output import Shown, check_outputs, say, say_json
-from spinal.cli.pipeline import GitHub, Outputs, check_pipeline, failures_told, tell_cancelled
+from spinal.cli.pipeline import check_pipeline, failures_told, tell_cancelled
 from spinal.cli.remote import ended, parse_duration
 from spinal.cli.server import DEFAULT_SERVER, ApiKey, AsJson, Server, at, connected, print_table
 from spinal.errors import UsageError
@@ -83,12 +84,8 @@ def show(audit: Audit, server: Server = DEFAULT_SERVER, api_key: ApiKey = None, 
 def wait(
     audit: Audit,
     wait: Annotated[str, typer.Option(help="Wait so long for the end, for example 30m.")] = "1h",
-    fail_on: Annotated[
-        str, typer.Option("--fail-on", help="The mildest outcome that exits with 1: fail or warn.", metavar="fail|warn")
-    ] = "fail",
-    cancel_on_interrupt: Annotated[
-        bool, typer.Option("--cancel-on-interrupt", help="Cancel the audit when this command is interrupted.")
-    ] = False,
+    fail_on: FailOn = "fail",
+    cancel_on_interrupt: CancelOnInterrupt = False,
     github: GitHub = False,
     output: Outputs = None,
     server: Server = DEFAULT_SERVER,

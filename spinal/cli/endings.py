@@ -5,7 +5,7 @@ from collections.abc import Callable
 import typer
 
 from spinal.cli.output import say
-from spinal.cli.signals import Stopped, said
+from spinal.cli.signals import Stopped, last_words_of, said
 from spinal.errors import InternalError, SpinalError, UsageError
 from spinal.extras import extra_of, install_hint
 
@@ -13,7 +13,7 @@ from spinal.extras import extra_of, install_hint
 def stopped_code(stopped: Stopped, unwritten: str | None) -> int:
     """Say that a signal ended the command, where nobody has; the exit code. ``unwritten`` is what holds of its work."""
     if not stopped.told:
-        say(f"{stopped.word}; {unwritten}" if unwritten else stopped.word)
+        say(last_words_of(stopped.exit_code - 128, unwritten))
         said.set()
     return stopped.exit_code
 

@@ -22,11 +22,13 @@ from spinal.cli.options import (
     FailOn,
     FailOnStored,
     Former,
+    GitHub,
     JudgedBy,
     LensPositions,
     MaxTokens,
     NoCache,
     NoiseDraws,
+    Outputs,
     PolicyName,
     Profile,
     Prompts,
@@ -38,7 +40,7 @@ from spinal.cli.options import (
     Tokenizer,
 )
 from spinal.cli.output import Shown, check_outputs, emit, report_error, say
-from spinal.cli.pipeline import GitHub, Outputs, check_pipeline, failures_told, pipeline_links, tell_github
+from spinal.cli.pipeline import check_pipeline, failures_told, pipeline_links, tell_github
 from spinal.cli.signals import Stopped, raise_on_signals
 from spinal.errors import DocumentInvalid, ExitCode, SpinalError, UsageError
 from spinal.policy.shipped import OURS

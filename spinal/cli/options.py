@@ -58,6 +58,21 @@ Former = Annotated[
     typer.Option(help="A comparison in JSON: what rules on former. values are read against."),
 ]
 Brief = Annotated[bool, typer.Option("--brief", help="The verdict, its reason and where the change sits; no tables.")]
+Outputs = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="[FORMAT=]PATH",
+        help="Also write .json, .html, .md, .xml (JUnit), .sarif, .prom (metrics), or FORMAT=PATH; may be repeated.",
+    ),
+]
+GitHub = Annotated[
+    bool, typer.Option("--github", help="Append to the step summary of GitHub Actions, and print annotations.")
+]
+CancelOnInterrupt = Annotated[
+    bool, typer.Option("--cancel-on-interrupt", help="Cancel the audit when this command is interrupted.")
+]
 Device = Annotated[str, typer.Option(help="torch device, for example cpu or cuda.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of tensor operations.")]
 MaxTokens = Annotated[

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from spinal.cli.next_steps import next_step
+from spinal.cli.signals import written
 from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace
 from spinal.errors import ExitCode, NoVerdict, SpinalError, UsageError
@@ -106,6 +107,7 @@ def write_atomically(path: Path, text: str) -> None:
     try:
         partial.write_text(text, encoding="utf-8")
         partial.replace(path)
+        written.set()
     except OSError as error:
         raise UsageError(f"-o {path}: {error.strerror or error}", hint="choose another place") from error
     finally:

@@ -7,10 +7,8 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
-
-import typer
 
 from spinal.cli.output import Shown, place_of, say, target, write_atomically
 from spinal.cli.signals import Stopped, said
@@ -24,18 +22,6 @@ SUMMARY = "GITHUB_STEP_SUMMARY"
 STEP_LIMIT = 1024 * 1024
 """Bytes from which on GitHub drops the summary of a step."""
 MARGIN = 4096
-Outputs = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "-o",
-        "--output",
-        metavar="[FORMAT=]PATH",
-        help="Also write .json, .html, .md, .xml (JUnit), .sarif, .prom (metrics), or FORMAT=PATH; may be repeated.",
-    ),
-]
-GitHub = Annotated[
-    bool, typer.Option("--github", help="Append to the step summary of GitHub Actions, and print annotations.")
-]
 
 
 def check_pipeline(outputs: list[Path], *, github: bool) -> None:

@@ -49,6 +49,12 @@ def raise_on_signals(*, last_words: str | None) -> None:
             signal.signal(each, first)
 
 
+def last_words_of(number: int, unwritten: str | None) -> str:
+    """How a command ended, and what holds of its work as long as it has written no file."""
+    word = WORDS[signal.Signals(number)]
+    return f"{word}; {unwritten}" if unwritten and not written.is_set() else word
+
+
 def _watch(last_words: str) -> None:
     """A thread that learns of signals at once, also while the main thread is deep in a library."""
     reading, writing = os.pipe()
@@ -61,13 +67,15 @@ def _watch(last_words: str) -> None:
             if number in WORDS:
                 break
         time.sleep(GRACE_S)
-        _end(number, None if said.is_set() else f"{WORDS[signal.Signals(number)]}; {last_words}")
+        _end(number, None if said.is_set() else last_words_of(number, last_words))
 
     threading.Thread(target=watch, daemon=True, name="spinal-signals").start()
 
 
 said = threading.Event()
 """Set by the main thread when it has said the last words itself."""
+written = threading.Event()
+"""Set once a file was written: from then on a command that is stopped does not say that none was."""
 
 
 def _end(number: int, words: str | None) -> None:

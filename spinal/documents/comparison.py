@@ -120,6 +120,8 @@ class Null(Document):
 
 
 Outcome = Literal["pass", "warn", "fail", "inconclusive"]
+WORST_FIRST: tuple[Outcome, ...] = ("fail", "inconclusive", "warn", "pass")
+"""What a gate that cannot tell says stands between what it refuses and what it lets through."""
 
 
 class Waived(Document):

@@ -72,7 +72,7 @@ class AnyRule(Document):
     waiver: Waiver | None = None
 
 
-class Test(Document):
+class ValueLimit(Document):
     """Whether a value is beyond a limit."""
 
     value: ValuePath
@@ -128,10 +128,10 @@ class AgreementRule(AnyRule):
 
     kind: Literal["agreement"]
     severity: Severity
-    among: Annotated[tuple[Test, ...], Field(min_length=1, max_length=MOST_RULES)]
+    among: Annotated[tuple[ValueLimit, ...], Field(min_length=1, max_length=MOST_RULES)]
     at_least: Annotated[int, Field(ge=1), BeforeValidator(_number)]
     """How many of ``among`` have to be beyond their limits."""
-    while_: Test = Field(alias="while")
+    while_: ValueLimit = Field(alias="while")
     """What is beyond its limit at the same time. The rule says nothing where another one fails on that value."""
     unmeasured: Outcome = "inconclusive"
     """What it means that values are missing that could make up the number."""

@@ -1,10 +1,11 @@
 """From a comparison and a policy to the verdict. Verdicts of ``spinal-default/1`` are stored documents: they are shown
 as they are, and never made again."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 
 from spinal.documents.comparison import (
+    WORST_FIRST,
     Comparison,
     ComparisonContent,
     Outcome,
@@ -14,12 +15,13 @@ from spinal.documents.comparison import (
 )
 from spinal.documents.policy import Policy, Rule
 from spinal.policy.kinds import KINDS, Answer, Context, Finding
+from spinal.policy.kinds.base import NAMED
 from spinal.policy.kinds.not_looked_at import gaps
 from spinal.policy.shipped import DEFAULT_POLICY, default_policy
 from spinal.policy.values import Sources
+from spinal.policy.words import sentence
 
 POLICY = DEFAULT_POLICY
-WORST_FIRST: tuple[Outcome, ...] = ("fail", "inconclusive", "warn", "pass")
 ONLY_WAIVED = "nothing counts against it but what is waived"
 FORMER = "former."
 
@@ -66,7 +68,7 @@ def decide(
         policy=asked.name,
         policy_digest=asked.digest,
         decided_by=None if outcome == "pass" else next(rule.name for rule, each in counted if worst(each) == outcome),
-        reasons=tuple(dict.fromkeys((*first, *reasons, *gaps(content), *statements))),
+        reasons=tuple(dict.fromkeys((*first, *reasons, *_let_pass(content, outcome), *gaps(content), *statements))),
         rules=rules,
         former=former.digest if former is not None and reads_former(asked) else None,
     )
@@ -80,6 +82,20 @@ def reads_former(policy: Policy) -> bool:
 def worst(findings: Sequence[Finding]) -> Outcome:
     """The worst outcome among findings, pass without any."""
     return min((finding.outcome for finding in findings), key=WORST_FIRST.index, default="pass")
+
+
+def _let_pass(content: ComparisonContent, outcome: Outcome) -> Iterator[str]:
+    """That the damage panel is raised under rules to which this makes no difference: whoever reads that it passes is
+    told so."""
+    level = content.damage.level
+    if (level, outcome) not in (("damaged", "pass"), ("damaged", "warn"), ("watch", "pass")):
+        return
+    signals = content.damage.signals.items()
+    # By itself where one is; else those that agree.
+    raised = [(name, signal) for name, signal in signals if signal.level == level and signal.value is not None]
+    chosen = [(name, signal) for name, signal in raised if signal.fails_alone] or raised
+    told = "; ".join(sentence(name, signal) for name, signal in chosen[:NAMED])
+    yield f"the damage panel says '{level}' all the same" + (f": {told}" if told else "")
 
 
 def _quiet(policy: Policy, rules: Sequence[RuleOutcome]) -> str:

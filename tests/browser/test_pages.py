@@ -21,9 +21,9 @@ PLACES = {
     "known-place": "Only blocks 1-7 changed; 8-24 are bit-identical.",
 }
 REASONS = {
-    "pass": "No sign of damage in anything that was measured.",
+    "pass": "No sure sign of damage in anything that was measured.",
     "fail": "Predicts text 34 times worse: +3.51 nats a token [3.26, 3.77], limit 1.0.",
-    "known-place": "No sign of damage in anything that was measured.",
+    "known-place": "No sure sign of damage in anything that was measured.",
 }
 TALLEST = 6000
 """Pixels of a page at the width of a phone."""

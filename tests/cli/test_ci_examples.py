@@ -1,5 +1,6 @@
 """What ``examples/ci`` makes of the command's answers: exit codes, outputs, signals, and inputs that mean harm."""
 
+import contextlib
 import os
 import re
 import signal
@@ -135,10 +136,15 @@ def test_whoever_ends_the_job_ends_the_command(tmp_path: Path, name: signal.Sign
         runner = Runner(folder, WAITS)
         said = runner.home / "said"
         running = runner.start(script)
-        until(said.exists, "the command to start")
-        os.kill(running.pid, name)
-        running.communicate(timeout=30)
-        assert running.returncode == 130
+        try:
+            until(said.exists, "the command to start")
+            os.kill(running.pid, name)
+            running.communicate(timeout=30)
+            assert running.returncode == 130
+        finally:
+            # Also what a shell that did not pass the signal on has left behind.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
         assert said.read_text().splitlines() == ["started", "cancelled"]
 
 

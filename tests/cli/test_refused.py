@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from spinal.cli.output import write_atomically
+from spinal.cli.signals import last_words_of, written
 from spinal.errors import ExitCode
 from spinal.extras import EXTRAS
 from tests.cli.test_cli import SFT, spinal
@@ -139,62 +141,21 @@ def test_cuda_without_cuda_is_one_line() -> None:
     assert json.loads(done.stderr)["detail"].startswith("no CUDA device")
 
 
-@pytest.mark.model
-@pytest.mark.parametrize(("number", "word"), [(signal.SIGTERM, "terminated"), (signal.SIGINT, "interrupted")])
-def test_a_measurement_that_is_stopped_says_so_and_leaves_nothing(
-    tmp_path: Path, number: signal.Signals, word: str
-) -> None:
-    """Stopped in the midst of an import that looks at no signal, where the last words are said for it."""
-    (tmp_path / "sitecustomize.py").write_text(
-        "import sys\n"
-        "class Deep:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name == 'torch':\n"
-        "            sys.stderr.write('deep\\n'); sys.stderr.flush()\n"
-        "            import time\n"
-        "            while True:\n"
-        "                try:\n"
-        "                    time.sleep(60)\n"
-        "                except BaseException:\n"
-        "                    pass\n"
-        "sys.meta_path.insert(0, Deep())\n"
-    )
-    report = tmp_path / "out" / "report.json"
-    report.parent.mkdir()
-    running = subprocess.Popen(
-        [sys.executable, "-m", "spinal.cli.start", "trace", SFT, "-o", str(report)], stderr=subprocess.PIPE, text=True,
-        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
-    )  # fmt: skip
-    try:
-        assert running.stderr is not None
-        assert running.stderr.readline() == "deep\n"
-        running.send_signal(number)
-        said = running.communicate(timeout=60)[1]
-    finally:
-        running.kill()
-    assert (running.returncode, said) == (128 + number, f"{word}; nothing was written\n")
-    assert list(report.parent.iterdir()) == []
-
-
-@pytest.mark.model
-@pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
-def test_a_comparison_that_is_stopped_leaves_an_error_for_a_pipeline(
-    number: signal.Signals, word: str, tmp_path: Path
-) -> None:
-    (tmp_path / "sitecustomize.py").write_text(
-        "import sys\n"
+def stopped(folder: Path, number: signal.Signals, meanwhile: str, *arguments: str) -> tuple[int, str]:
+    """Exit code and stderr of a command that is sent a signal while it imports torch, which takes as long as the code
+    ``meanwhile``."""
+    (folder / "sitecustomize.py").write_text(
+        "import sys, time\n"
         "class Long:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
         "        if name == 'torch':\n"
         "            sys.stderr.write('long\\n'); sys.stderr.flush()\n"
-        "            import time\n"
-        "            time.sleep(600)\n"
+        f"            {meanwhile}\n"
         "sys.meta_path.insert(0, Long())\n"
     )
-    report = tmp_path / "junit.xml"
     running = subprocess.Popen(
-        [sys.executable, "-m", "spinal.cli.start", "compare", SFT, SFT, "-o", str(report)],
-        stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        [sys.executable, "-m", "spinal.cli.start", *arguments], stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"},
     )  # fmt: skip
     try:
         assert running.stderr is not None
@@ -203,9 +164,47 @@ def test_a_comparison_that_is_stopped_leaves_an_error_for_a_pipeline(
         said = running.communicate(timeout=60)[1]
     finally:
         running.kill()
-    assert running.returncode == 128 + number
+    return running.returncode, said
+
+
+LONG = "time.sleep(600)"
+DEAF = "exec('while True:\\n    try:\\n        time.sleep(60)\\n    except BaseException:\\n        pass')"
+"""An import that looks at no signal."""
+
+
+@pytest.mark.model
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGTERM, "terminated"), (signal.SIGINT, "interrupted")])
+def test_a_measurement_that_is_stopped_says_so_and_leaves_nothing(
+    tmp_path: Path, number: signal.Signals, word: str
+) -> None:
+    """Stopped in the midst of an import that looks at no signal, where the last words are said for it."""
+    report = tmp_path / "out" / "report.json"
+    report.parent.mkdir()
+    code, said = stopped(tmp_path, number, DEAF, "trace", SFT, "-o", str(report))
+    assert (code, said) == (128 + number, f"{word}; nothing was written\n")
+    assert list(report.parent.iterdir()) == []
+
+
+@pytest.mark.model
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+def test_a_comparison_that_is_stopped_leaves_an_error_for_a_pipeline(
+    number: signal.Signals, word: str, tmp_path: Path
+) -> None:
+    report = tmp_path / "junit.xml"
+    code, said = stopped(tmp_path, number, LONG, "compare", SFT, SFT, "-o", str(report))
+    assert code == 128 + number
     assert said == f"{word}; nothing was judged\nwrote {report} (an error, no verdict)\n"
     assert f'<error type="{word}"' in report.read_text()
+
+
+def test_once_a_file_is_written_nobody_says_that_none_was(tmp_path: Path) -> None:
+    """Stopped between two reports."""
+    try:
+        assert last_words_of(signal.SIGINT, "nothing was written") == "interrupted; nothing was written"
+        write_atomically(tmp_path / "report.json", "{}")
+        assert last_words_of(signal.SIGINT, "nothing was written") == "interrupted"
+    finally:
+        written.clear()
 
 
 def test_an_output_that_nobody_reads_is_no_verdict(login_page: str) -> None:

@@ -106,7 +106,7 @@ class Runner:
         given = {name: value.replace("/tmp/spinal", own) for name, value in script.environment.items()}
         return subprocess.Popen(
             [*script.shell, script.text], cwd=self.folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=environment | CI_VARIABLES | given | further,
+            env=environment | CI_VARIABLES | given | further, start_new_session=True,
         )  # fmt: skip
 
     def run(self, script: Script, **further: str) -> "Ran":

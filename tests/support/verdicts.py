@@ -48,7 +48,7 @@ FORMER = (
     RuleOutcome(rule="margin", outcome="pass", reasons=()),
 )
 """As a release before kept them: no value, no limit, no question."""
-QUIET = "no sign of damage in anything that was measured"
+QUIET = "no sure sign of damage in anything that was measured"
 """What a pass under the shipped default says first."""
 
 

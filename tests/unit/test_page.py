@@ -12,11 +12,14 @@ import pytest
 from spinal.analysis.human_terms import unit_in_words
 from spinal.documents.base import Estimate
 from spinal.documents.comparison import Comparison, DamageSignal, RuleOutcome, Verdict, Waived
+from spinal.documents.policy import LimitRule, Policy
 from spinal.numbers import number
+from spinal.policy.decide import judged
+from spinal.policy.words import sentence
 from spinal.report import FORMATS, render
 from spinal.report.content.gauges import NAMES, UNSURE
 from spinal.report.page.axis import Axis, scale_of
-from spinal.report.page.damage import drawn, nearest
+from spinal.report.page.damage import drawn, farthest
 from spinal.report.page.depth import figure_of_trace, figures_of
 from spinal.report.page.rows import Bar, Line, bars, curves
 from spinal.report.page.tables import shown
@@ -224,10 +227,26 @@ def test_every_rule_is_told_with_value_limit_and_waiver(failed: Comparison) -> N
 def test_a_pass_names_what_came_nearest_to_its_limit() -> None:
     made = recorded("known-place")
     assert isinstance(made, Comparison)
-    found = nearest(made)
+    found = farthest(made)
     assert found is not None
     assert found.reached == max(bar.gauge.reached or 0.0 for bar in drawn(made))
     assert f"Nearest to its limit: {found.name}" in render(made, "html")
+
+
+def test_a_policy_that_lets_damage_pass_does_not_hide_it(failed: Comparison) -> None:
+    """Only a drift is asked about, and the model is wrecked: what passes is said, and what that leaves out."""
+    rule = LimitRule(name="drift", value="damage.gap", bad="above", limit=3.0, severity="fail")
+    made = judged(failed, Policy(name="lenient/1", rules=(rule,)))
+    assert made.verdict.outcome == "pass"
+    signals = failed.damage.signals
+    raised = [name for name, signal in signals.items() if signal.level == "damaged" and signal.fails_alone]
+    said = next(why for why in made.verdict.reasons if why.startswith("the damage panel says 'damaged' all the same"))
+    assert all(sentence(name, signals[name]) in said for name in raised)
+    page = render(made, "html")
+    assert "Nearest to its limit" not in page
+    assert "limit all the same: " in page
+    # The default policy says it by failing.
+    assert not any("all the same" in why for why in judged(failed).verdict.reasons)
 
 
 def test_what_is_far_and_not_sure_is_not_said_to_be_within_limits(failed: Comparison) -> None:
@@ -244,7 +263,7 @@ def test_what_is_far_and_not_sure_is_not_said_to_be_within_limits(failed: Compar
 
 def test_what_has_not_moved_is_near_no_limit() -> None:
     same = identical_pair().compare()
-    assert nearest(same) is None
+    assert farthest(same) is None
     assert "Nearest to its limit" not in render(same, "html")
 
 

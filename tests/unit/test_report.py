@@ -160,7 +160,7 @@ def test_the_reason_of_a_fail_comes_first_and_once() -> None:
     passed = changed_pair().compare()
     assert passed.verdict.outcome == "pass"
     assert headline(passed).startswith("Only blocks 8-10 changed")
-    assert reasons(passed)[0] == "No sign of damage in anything that was measured."
+    assert reasons(passed)[0] == "No sure sign of damage in anything that was measured."
 
 
 @pytest.mark.parametrize("format", ["html", "md"])

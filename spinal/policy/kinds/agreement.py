@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from spinal.analysis.damage.limits import MIN_PROMPTS, beyond
-from spinal.documents.policy import AgreementRule, Side, Test
+from spinal.documents.policy import AgreementRule, Side, ValueLimit
 from spinal.policy.kinds.base import Answer, Context, Finding, Kind
 from spinal.policy.values import Value, named
 from spinal.policy.words import told
@@ -57,7 +57,7 @@ def _open(rule: AgreementRule, why: str) -> tuple[Finding, ...]:
     return (Finding(rule.unmeasured, (f"{why}, so rule {rule.name} has no answer",)),)
 
 
-def _beyond(test: Test, found: Value) -> bool | None:
+def _beyond(test: ValueLimit, found: Value) -> bool | None:
     """Whether a value is beyond its limit; None where that cannot be told."""
     if found.value is None:
         return None

@@ -48,7 +48,7 @@ def _read(sources: Sources, rest: str) -> Value:
     value = now.value - before.value
     if now.error is None or before.error is None:
         return Value(value, of=now.of)
-    # As of two samples. Both candidates are read on the same prompts, which makes the difference surer than this says.
+    # As of two samples. Where both candidates move alike on the prompts, the difference is surer than this says.
     error = math.hypot(now.error, before.error)
     return Value(value, (value - NORMAL * error, value + NORMAL * error), error, of=now.of)
 

@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from spinal.documents.comparison import Comparison, Outcome, RuleOutcome
+from spinal.documents.comparison import WORST_FIRST, Comparison, Outcome, RuleOutcome
 from spinal.text import visible
 
-WORST_FIRST: tuple[Outcome, ...] = ("fail", "inconclusive", "warn", "pass")
 WHOLE = "verdict"
 """The case of a verdict whose rules do not say what it says, for example of a release that kept none."""
 LONGEST = 2000

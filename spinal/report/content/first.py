@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from spinal.analysis.human_terms import unit_in_words
-from spinal.documents.comparison import Comparison, Outcome, RuleOutcome, Statement, Verdict
+from spinal.documents.comparison import WORST_FIRST, Comparison, Outcome, RuleOutcome, Statement, Verdict
 from spinal.report.content.cells import DASH, Table, interval, number
 from spinal.report.content.lead import PLACES, reasons, reasons_of, sentence, sentences
 
@@ -86,10 +86,9 @@ def in_a_few_lines(verdict: Verdict, said: Sequence[Statement]) -> tuple[str, ..
 
 def findings(result: Comparison) -> tuple[RuleOutcome, ...]:
     """Rules that found something, the one that decided first, then the worst first; waived ones last."""
-    order = {"fail": 0, "inconclusive": 1, "warn": 2, "pass": 3}
     decided = deciding(result)
     found = [rule for rule in result.verdict.rules if rule.outcome != "pass" or rule.waived is not None]
-    return tuple(sorted(found, key=lambda rule: (rule is not decided, order[rule.outcome])))
+    return tuple(sorted(found, key=lambda rule: (rule is not decided, WORST_FIRST.index(rule.outcome))))
 
 
 def told(rule: RuleOutcome) -> str:

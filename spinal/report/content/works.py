@@ -1,7 +1,7 @@
 """Whether the candidate still works: the damage panel, the rules of the verdict, prompts that moved most."""
 
 from spinal.analysis.human_terms import drawn_differently, one_in, perplexity_ratio, unit_in_words
-from spinal.documents.comparison import Comparison, DamageSignal
+from spinal.documents.comparison import WORST_FIRST, Comparison, DamageSignal
 from spinal.numbers import share
 from spinal.report.content.cells import DASH, Table, interval, number
 from spinal.report.content.first import limit_of, question, told, value_of
@@ -87,8 +87,7 @@ def rules_summary(result: Comparison) -> str:
     rules = result.verdict.rules
     waived = sum(rule.waived is not None for rule in rules)
     counted = {
-        outcome: sum(rule.outcome == outcome and rule.waived is None for rule in rules)
-        for outcome in ("fail", "inconclusive", "warn", "pass")
+        outcome: sum(rule.outcome == outcome and rule.waived is None for rule in rules) for outcome in WORST_FIRST
     } | {"waived": waived}
     told_each = ", ".join(f"{n} {outcome}" for outcome, n in counted.items() if n)
     return f"{len(rules)} rule{'' if len(rules) == 1 else 's'}: {told_each}"

@@ -3,10 +3,9 @@
 import json
 from typing import Any
 
-from spinal.documents.comparison import Comparison
+from spinal.documents.comparison import WORST_FIRST, Comparison
 from spinal.errors import UsageError
 from spinal.report.content.cases import (
-    WORST_FIRST,
     cases,
     figure,
     identity,

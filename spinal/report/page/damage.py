@@ -44,10 +44,19 @@ def drawn(result: Comparison) -> list[Drawn]:
     return sorted(map(_drawn, gauges(result)), key=lambda one: order[one.mark])
 
 
-def nearest(result: Comparison) -> Gauge | None:
-    """The signal that has come nearest to its limit; None where none has moved towards it."""
-    known = [one for one in gauges(result) if one.reached is not None and 0.0 < one.reached < math.inf]
+def farthest(result: Comparison) -> Gauge | None:
+    """The signal that has come farthest on the way to its limit, or beyond; None where none has moved towards it."""
+    known = [one for one in gauges(result) if one.reached is not None and one.reached > 0.0]
     return max(known, key=lambda one: one.reached or 0.0, default=None)
+
+
+def how_far(gauge: Gauge) -> str:
+    """What to call the signal that has come farthest, for who reads that nothing fails."""
+    if gauge.reached is None or gauge.reached < 1.0:
+        return "Nearest to its limit"
+    if gauge.level == LEVELS["damaged"]:
+        return "Beyond the damage panel's limit all the same"
+    return "Beyond its limit, and not surely"
 
 
 def without_limit(result: Comparison) -> list[str]:

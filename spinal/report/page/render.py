@@ -6,7 +6,7 @@ from spinal.numbers import number
 from spinal.report.content import reasons, sections, title
 from spinal.report.content.first import deciding, first_screen, limit_of, uncovered
 from spinal.report.content.works import MOST_PROMPTS, rules_summary
-from spinal.report.page.damage import drawn, ends, nearest, unmeasured, without_limit
+from spinal.report.page.damage import drawn, ends, farthest, how_far, unmeasured, without_limit
 from spinal.report.page.depth import figure_of_trace, figures_of
 from spinal.report.page.environment import content_policy, environment, text_of
 
@@ -41,13 +41,15 @@ def _of_trace(trace: Trace) -> dict[str, object]:
 
 def _of_comparison(result: Comparison) -> dict[str, object]:
     first, decided = first_screen(result), deciding(result)
+    far = farthest(result) if first.outcome == "pass" else None
     findings = [why for why in reasons(result)[0 if first.outcome == "pass" else 1 :] if why not in uncovered(result)]
     return {
         "first": first,
         "sign": SIGNS[first.outcome],
         "decided": decided,
         "decided_limit": None if decided is None or decided.limit is None else limit_of(decided),
-        "nearest": nearest(result) if first.outcome == "pass" else None,
+        "far": far,
+        "how_far": None if far is None else how_far(far),
         "findings": findings if first.outcome != "pass" else findings[1:],
         "uncovered": uncovered(result),
         "figures": figures_of(result),

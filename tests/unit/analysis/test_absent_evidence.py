@@ -131,7 +131,7 @@ def test_the_verdict_is_inconclusive_unless_what_was_seen_is_damage_by_itself(na
 
 CLAIMS = (
     "no block computes anything else",
-    "no sign of damage in anything that was measured",
+    "no sure sign of damage in anything that was measured",
     "damage panel: none |",
     "every difference is exactly",
     "nothing earlier moved",
@@ -174,7 +174,7 @@ def test_the_same_sentences_are_said_where_they_were_measured() -> None:
     assert "every difference is exactly" in texts
     assert "nothing earlier moved" in texts
     assert "the change in what blocks compute is spread" in texts
-    assert "no sign of damage in anything that was measured" in texts
+    assert "no sure sign of damage in anything that was measured" in texts
     assert "among what was measured" not in texts
 
 

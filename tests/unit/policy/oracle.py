@@ -260,5 +260,5 @@ def decided(content: ComparisonContent) -> tuple[Outcome, tuple[str, ...]]:
         if finding.outcome == worth
         for reason in finding.reasons
     ]
-    first = ["no sign of damage in anything that was measured"] if outcome == "pass" else []
+    first = ["no sure sign of damage in anything that was measured"] if outcome == "pass" else []
     return outcome, tuple(dict.fromkeys((*first, *said, *(statement.text for statement in facts.statements))))

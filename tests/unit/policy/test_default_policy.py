@@ -211,7 +211,7 @@ def test_the_name_and_the_document_go_together() -> None:
     policy = default_policy()
     assert policy.name == DEFAULT_POLICY
     assert decide(made()).policy_digest == policy.digest
-    assert policy.digest == "7df921b87052eeddecfed87024c61792b60caf6cb060d653ad252b76c7f4af72"
+    assert policy.digest == "dd5b23c057112c1f3d5e75c7b3b54a82401b705997370b65704dc952b0b305d6"
 
 
 def test_the_default_looks_at_damage_alone() -> None:
