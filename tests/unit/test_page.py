@@ -127,6 +127,17 @@ def test_a_caption_names_what_is_drawn(failed: Comparison) -> None:
     assert "both choices of positions" in rows["Change of transport"].says
 
 
+def test_a_band_lies_where_the_interval_does() -> None:
+    """Intervals of resampling are no value plus and minus: here the value stands at the upper end."""
+    row = curves("x", "u", "s", Axis(2, (1, 2)), [Line("a", "one", [1.0, 1.0, 1.0], [(0.0, 1.0)] * 3)])
+    assert row is not None
+    (band,) = re.findall(r'class="band one" points="([^"]+)"', row.drawn)
+    (line,) = re.findall(r'class="curve one" points="([^"]+)"', row.drawn)
+    heights = [{point.split(",")[1] for point in part.split()} for part in (band, line)]
+    assert heights[1] < heights[0]
+    assert float(*heights[1]) == min(float(height) for height in heights[0]), "down is the larger number"
+
+
 def test_no_line_is_drawn_over_what_is_missing() -> None:
     row = curves("x", "u", "s", Axis(4, (3, 4)), [Line("a", "candidate", [1.0, None, 2.0, 3.0, None])])
     assert row is not None

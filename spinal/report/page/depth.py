@@ -1,7 +1,7 @@
 """The figures over the depth: what carries the change, what computes something else, what is bit-identical, and both
 sides' own curves, on one axis; and, folded below, the differences with their intervals."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -154,10 +154,10 @@ def _overlaid(result: Comparison, axis: Axis, member: str, name: str, unit: str,
         found = curve(role, read)
         if found is not None:
             values, errors = getattr(found, member), getattr(found, f"{member}_se")
-            lines.append(Line(role, role, values[first:], _halves(errors[first:]), first))
+            lines.append(Line(role, role, values[first:], _intervals(values[first:], errors[first:]), first))
             left += [] if values[1] is None else [f"{role} {number(values[1])}"]
     says = f"Each side's own curve, positions '{read}'" + (
-        "; bands: 95% interval" if any(half for line in lines for half in line.half) else ""
+        "; bands: 95% interval" if any(line.banded() for line in lines) else ""
     )
     return curves(name, unit, says, axis, lines, note=_left_out(left[::-1]) if first == SATURATED else "")
 
@@ -167,8 +167,11 @@ def _left_out(values: list[str]) -> str:
     return f"The saturated first step, 0 to 1, is left out of the scale: {', '.join(values)}." if values else ""
 
 
-def _halves(errors: tuple[float | None, ...]) -> list[float | None]:
-    return [None if error is None else NORMAL * error for error in errors]
+def _intervals(values: Sequence[float | None], errors: Sequence[float | None]) -> list[tuple[float, float] | None]:
+    return [
+        None if value is None or error is None else (value - NORMAL * error, value + NORMAL * error)
+        for value, error in zip(values, errors, strict=True)
+    ]
 
 
 def _accounts(result: Comparison, axis: Axis) -> list[Row]:
@@ -235,15 +238,15 @@ def _both(layers: tuple[LayerComparison, ...], member: str, first: int = 0) -> l
     styles: tuple[tuple[Positions, Style], ...] = (("all", "one"), ("last", "two"))
     for positions, style in styles:
         found: list[Estimate] = [getattr(getattr(layer, member), positions) for layer in layers[first:]]
-        halves = [None if one.ci is None else (one.ci[1] - one.ci[0]) / 2 for one in found]
-        lines.append(Line(f"positions '{positions}'", style, [one.value for one in found], halves, first))
+        values, intervals = [one.value for one in found], [one.ci for one in found]
+        lines.append(Line(f"positions '{positions}'", style, values, intervals, first))
     return [line for line in lines if line.known()]
 
 
 def _caption(says: str, layers: tuple[LayerComparison, ...], member: str) -> str:
     """The same with what is drawn of it: one choice of positions or both, with bands or without."""
     lines = _both(layers, member)
-    bands = "; bands: 95% interval" if any(half for line in lines for half in line.half) else ""
+    bands = "; bands: 95% interval" if any(line.banded() for line in lines) else ""
     which = "both choices of positions" if len(lines) > 1 else "".join(line.label for line in lines)
     return f"{says}; {which}{bands}" if lines else says
 
@@ -266,10 +269,10 @@ def figure_of_trace(trace: Trace) -> Figure:
         for positions, style in styles:
             nodes = [layer.positions[positions] for layer in trace.layers]
             values = [getattr(node, member) for node in nodes]
-            halves = _halves(tuple(getattr(node, f"{member}_se") for node in nodes))
-            line = Line(f"positions '{positions}'", style, values[first:], halves[first:], first)
+            intervals = _intervals(values, [getattr(node, f"{member}_se") for node in nodes])
+            line = Line(f"positions '{positions}'", style, values[first:], intervals[first:], first)
             lines += [line] if line.known() else []
-        says = "By node" + ("; bands: 95% interval" if any(half for line in lines for half in line.half) else "")
+        says = "By node" + ("; bands: 95% interval" if any(line.banded() for line in lines) else "")
         steps = {positions: trace.layers[1].positions[positions].transport for positions, _ in styles}
         left = [f"positions '{positions}' {number(step)}" for positions, step in steps.items() if step is not None]
         row = curves(name, unit, says, axis, lines, note=_left_out(left) if first == SATURATED else "")

@@ -10,6 +10,8 @@ from markupsafe import Markup
 from spinal.numbers import number, share
 from spinal.report.page.axis import Axis, Scale, scale_of
 
+Point = tuple[int, float, tuple[float, float]]
+"""(column, value, ends of its interval); both ends are the value where there is none."""
 Style = Literal["candidate", "reference", "control", "one", "two"]
 WIDE = 1000
 """Units across a drawing of lines, which is stretched to the width there is."""
@@ -19,26 +21,31 @@ BAR, TALL = 60, 124
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: a value for each column from ``first`` on, None where there is none, and half its interval."""
+    """One curve: a value for each column from ``first`` on, None where there is none, and its interval, which need not
+    lie evenly around it."""
 
     label: str
     style: Style
     values: Sequence[float | None]
-    half: Sequence[float | None] = ()
+    ci: Sequence[tuple[float, float] | None] = ()
     first: int = 0
 
-    def known(self) -> list[tuple[int, float, float]]:
-        """(column, value, half of the interval)."""
-        halves = self.half or [None] * len(self.values)
+    def known(self) -> list[Point]:
+        """Columns with a value."""
+        intervals = self.ci or [None] * len(self.values)
         return [
-            (self.first + at, value, half or 0.0)
-            for at, (value, half) in enumerate(zip(self.values, halves, strict=True))
+            (self.first + at, value, ci or (value, value))
+            for at, (value, ci) in enumerate(zip(self.values, intervals, strict=True))
             if value is not None
         ]
 
-    def runs(self) -> Iterator[list[tuple[int, float, float]]]:
+    def banded(self) -> bool:
+        """Whether there is an interval to draw."""
+        return any(low < high for *_, (low, high) in self.known())
+
+    def runs(self) -> Iterator[list[Point]]:
         """Known columns that follow each other: no line is drawn over a missing value."""
-        run: list[tuple[int, float, float]] = []
+        run: list[Point] = []
         for point in self.known():
             if run and point[0] != run[-1][0] + 1:
                 yield run
@@ -120,15 +127,15 @@ def curves(name: str, unit: str, says: str, axis: Axis, lines: Sequence[Line], *
     drawn = [line for line in lines if line.known()]
     if not drawn:
         return None
-    ends = [end for line in drawn for _, value, half in line.known() for end in (value - half, value + half)]
+    ends = [end for line in drawn for _, value, ci in line.known() for end in (value, *ci)]
     scale = scale_of(ends, TALL)
     parts = []
     for line in drawn:
         for run in line.runs():
-            points = [(axis.x(column) * WIDE / 100, value, half) for column, value, half in run]
-            if any(half for *_, half in points):
-                around = [(x, value + half) for x, value, half in points]
-                around += [(x, value - half) for x, value, half in reversed(points)]
+            points = [(axis.x(column) * WIDE / 100, value, ci) for column, value, ci in run]
+            if any(low < high for *_, (low, high) in points):
+                around = [(x, high) for x, _, (_, high) in points]
+                around += [(x, low) for x, _, (low, _) in reversed(points)]
                 parts.append(f'<polygon class="band {line.style}" points="{_points(around, scale)}"/>')
             path = _points([(x, value) for x, value, _ in points], scale)
             parts.append(f'<polyline class="curve {line.style}" points="{path}"/>')
