@@ -15,7 +15,8 @@ from service.runs.lifecycle import TERMINAL, State, audit_state
 from spinal.documents.comparison import Comparison, Verdict
 from spinal.documents.later import put_back
 from spinal.documents.policy import Policy
-from spinal.policy.decide import POLICY, judged, reads_former
+from spinal.policy.decide import POLICY, judged, paths_of, reads_former
+from spinal.policy.values import named
 
 UNREADABLE = "the comparison was written by newer code than that which settled the audit; submit it again"
 UNREADABLE_POLICY = "the policy was stored by newer code than that which settled the audit; submit it again"
@@ -143,9 +144,8 @@ def _verdict(session: Session, asked: Question) -> dict[str, Any] | None:
             text("SELECT name, document FROM policies WHERE digest = :policy LIMIT 1"), {"policy": asked.policy}
         ).one()
         default = row.name == POLICY
-        try:
-            policy = Policy.model_validate(row.document)
-        except ValidationError:
+        policy = _read_policy(row.document)
+        if policy is None:
             return _undecided(row.name, asked.policy, UNREADABLE_POLICY)
     try:
         content = _read(stored)
@@ -160,6 +160,15 @@ def _verdict(session: Session, asked: Question) -> dict[str, Any] | None:
         # As it is stored. Spelled out by later code, which may know more members, it would be another number.
         verdict = verdict.model_copy(update={"policy_digest": asked.policy})
     return verdict.model_dump(mode="json")
+
+
+def _read_policy(document: dict[str, Any]) -> Policy | None:
+    """None for one of newer code: of another form, or with rules on values that this code does not know."""
+    try:
+        policy = Policy.model_validate(document)
+    except ValidationError:
+        return None
+    return policy if all(named(path) is not None for path in paths_of(policy)) else None
 
 
 def _undecided(policy: str, digest: str | None, why: str) -> dict[str, Any]:

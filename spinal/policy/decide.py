@@ -76,7 +76,12 @@ def decide(
 
 def reads_former(policy: Policy) -> bool:
     """Whether a rule asks for values of a former comparison."""
-    return any(path.startswith(FORMER) for rule in policy.rules for _, path, *_ in KINDS[rule.kind].values(rule))
+    return any(path.startswith(FORMER) for path in paths_of(policy))
+
+
+def paths_of(policy: Policy) -> Iterator[str]:
+    """Every value that its rules ask for; the same one may come again."""
+    return (path for rule in policy.rules for _, path, *_ in KINDS[rule.kind].values(rule))
 
 
 def worst(findings: Sequence[Finding]) -> Outcome:

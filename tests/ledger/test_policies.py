@@ -91,11 +91,15 @@ def test_what_newer_code_wrote_is_not_decided_by_other_rules_than_the_audits(ses
     newer = put_run(session, "SUCCEEDED", result_digest="2" * 64)
     ours, theirs = put_policy(session, policy()), "f" * 64
     put(session, "policies", tenant="t", digest=theirs, name="acme/9", document={"name": "acme/9", "rules": {}})
+    runs = finished(session)
+    luck = put_policy(session, policy("acme/8", value="damage.luck"))
     unread = settled(session, put_audit(session, "RUNNING", {"compare": newer}, reference="r", policy=ours))
-    unknown = settled(session, put_audit(session, "RUNNING", finished(session), reference="r", policy=theirs))
+    unknown = settled(session, put_audit(session, "RUNNING", runs, reference="r", policy=theirs))
+    valueless = settled(session, put_audit(session, "RUNNING", runs, reference="r", policy=luck))
     for found, name, digest, why in (
         (unread, "acme/1", ours, UNREADABLE),
         (unknown, "acme/9", theirs, UNREADABLE_POLICY),
+        (valueless, "acme/8", luck, UNREADABLE_POLICY),
     ):
         document = found["verdict_document"]
         assert (found["verdict"], document["policy"], document["policy_digest"]) == ("inconclusive", name, digest)
