@@ -259,6 +259,17 @@ class SideCurves(Document):
     all: Curve
 
 
+class PromptSignal(Document):
+    """A signal of the damage panel before it is averaged: what members of a series are paired over."""
+
+    prompts: tuple[int, ...]
+    """Places among the prompts that were read, from 1, ascending."""
+    values: tuple[Finite, ...]
+    """Candidate minus reference, one for each of ``prompts``."""
+    categories: tuple[str | None, ...] = ()
+    """The category of each prompt; empty where nothing tells prompts apart."""
+
+
 class ComparisonContent(ShownDocument):
     """What a comparison measured, the same for every policy. Differences are candidate minus reference."""
 
@@ -298,6 +309,9 @@ class ComparisonContent(ShownDocument):
     looked_at: tuple[Looked, ...] = ()
     curves: dict[Literal["reference", "candidate", "control"], SideCurves] = Field(default_factory=dict)
     """Each side's own depth curves; empty in comparisons of releases before they were kept."""
+    by_prompt: dict[str, PromptSignal] = Field(default_factory=dict)
+    """Signals prompt by prompt, by name: ``nll_change``, ``end_log_p_change``, ``margin_change``, ``gap``. Empty in
+    comparisons of releases before they were kept: such a member is not paired."""
     warnings: tuple[Remark, ...]
     provenance: Provenance
 

@@ -20,6 +20,7 @@ OF_COMPARISONS: Tree = {
     "prompt_changes": None,
     "looked_at": None,
     "curves": None,
+    "by_prompt": None,
     "damage": {"signals": {"*": {"n": None, "se": None, "ci": None, "of": None, "fails_alone": None}}},
 }
 

@@ -9,21 +9,23 @@ from pydantic import ValidationError
 from spinal.documents.comparison import Comparison
 from spinal.documents.diff import TraceDiff
 from spinal.documents.policy import Policy
+from spinal.documents.series import Series
 from spinal.documents.trace import Trace
 from spinal.errors import DocumentInvalid, UsageError
 
-AnyDocument = Trace | Comparison | TraceDiff | Policy
+AnyDocument = Trace | Comparison | TraceDiff | Policy | Series
 SCHEMAS: dict[str, type[AnyDocument]] = {
     "spinal.trace/1": Trace,
     "spinal.comparison/1": Comparison,
     "spinal.diff/1": TraceDiff,
     "spinal.policy/1": Policy,
+    "spinal.series/1": Series,
 }
 """Schema, as the document's member ``schema`` names it -> its class."""
 
 
 def load(path: str | os.PathLike[str]) -> AnyDocument:
-    """Read a stored document: a trace, a comparison, a diff or a policy, whichever its ``schema`` says.
+    """Read a stored document: a trace, a comparison, a diff, a policy or a series, whichever its ``schema`` says.
 
     Needs neither torch nor a server.
 
@@ -34,7 +36,7 @@ def load(path: str | os.PathLike[str]) -> AnyDocument:
 
     Returns
     -------
-    Trace, Comparison, TraceDiff or Policy
+    Trace, Comparison, TraceDiff, Policy or Series
         Of a policy, its form is checked; :func:`spinal.judge` checks that its values exist, too.
 
     Raises

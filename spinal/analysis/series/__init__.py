@@ -1,0 +1,1 @@
+"""Detectors over the members of a series: pure functions of arrays."""
