@@ -75,7 +75,7 @@ def main() -> int:
     if chosen.command == "fmt":
         return fmt()
     # Replaced, not wrapped: signals reach the supervisor itself.
-    os.execve(PYTHON, [str(PYTHON), "-m", "devstack", chosen.command, *rest], child_environment())  # noqa: S606
+    os.execve(PYTHON, [str(PYTHON), "-m", "devstack", chosen.command, *rest], child_environment())  # noqa: S606  our own program, by its path, with arguments as a list
 
 
 def find_browser() -> str | None:
