@@ -19,6 +19,7 @@ PARTS = ("spinal", "service", "worker", "devstack", "migrations", "benchmarks", 
 SUPPRESSION = re.compile(r"#\s*(?:type:\s*ignore|noqa|pragma:\s*no\s*cover)", re.IGNORECASE)
 WITH_REASON = re.compile(r"# (?:type: ignore\[[a-z,-]+\]  # |noqa: [A-Z0-9]+(?:, [A-Z0-9]+)*  )(?!noqa)[^\W\d].*")
 """Which rule, two spaces, and why it does not hold here. mypy wants another # before its reason."""
+SLEEPS = re.compile(r"\btime\.sleep\(|\bfrom time import\b.*\bsleep\b")
 LEAVES_OUT = frozenset({"skip", "skipif", "xfail", "importorskip", "skipTest", "SkipTest"})
 
 
@@ -48,6 +49,13 @@ def left_out(source: str) -> Iterator[tuple[int, str]]:
         else:
             continue
         yield from ((node.lineno, name) for name in names if name in LEAVES_OUT)
+
+
+def slept(source: str) -> Iterator[tuple[int, str]]:
+    """Line and text of waits for a fixed time, in the code that a test hands to another process, too."""
+    for number, line in enumerate(source.splitlines(), 1):
+        if SLEEPS.search(line):
+            yield number, line.strip()
 
 
 def everywhere(find: Callable[[str], Iterator[tuple[int, str]]], paths: Iterator[Path]) -> list[str]:
@@ -105,6 +113,11 @@ def test_tests_are_left_out_in_one_place_alone() -> None:
 )
 def test_what_leaves_a_test_out_is_noticed(source: str) -> None:
     assert len(list(left_out(source))) == 1
+
+
+def test_tests_wait_for_conditions_and_for_no_fixed_time() -> None:
+    [place] = everywhere(slept, (path for path in files() if path.is_relative_to(HERE)))
+    assert place.startswith("tests/support/waiting.py:")
 
 
 def run_without_history(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
