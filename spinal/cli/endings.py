@@ -21,8 +21,8 @@ def stopped_code(stopped: Stopped, unwritten: str | None) -> int:
 
 
 def explained(error: BaseException) -> SpinalError:
-    """An error that is not ours, as one that can be shown: its cause in one line. The traceback of a defect is kept in a
-    file that the hint names."""
+    """An error that is not ours, as one that can be shown: its cause in one line. The traceback of a defect is kept in
+    a file that the hint names."""
     # Of the command line's parser; its classes have no public name that all versions of it share.
     format_message: Callable[[], str] | None = getattr(error, "format_message", None)
     if format_message is not None:
