@@ -10,6 +10,7 @@ import structlog
 from psycopg.errors import InvalidTextRepresentation, UndefinedTable
 from sqlalchemy import text
 from sqlalchemy.exc import DataError, ProgrammingError
+from sqlalchemy.orm import Session
 from structlog.testing import LogCapture
 
 from service.database.unit_of_work import Ledger
@@ -47,7 +48,10 @@ def has_a_defect(_: Job) -> None:
 
 
 def asks_in_vain(job: Job) -> None:
-    job.write(lambda session: session.execute(text("SELECT 1 FROM nowhere WHERE x = :x"), {"x": DOCUMENT}))
+    def ask(session: Session) -> None:
+        session.execute(text("SELECT 1 FROM nowhere WHERE x = :x"), {"x": DOCUMENT})
+
+    job.write(ask)
 
 
 @pytest.mark.parametrize(
