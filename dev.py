@@ -32,8 +32,8 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("demo", help="audit the bundled pair over HTTP and show the result (--keep: go on serving)")
     commands.add_parser("serve", help="serve until Ctrl-C (--port, --models DIR, --state DIR)")
-    test = "run the test suite (--fast: under a minute, without servers and models; --all: fail where a browser or "
-    test += "another program is missing, instead of skipping); arguments go to pytest"
+    test = "run the test suite (--fast: under a minute, without servers and models; --all: fail, and skip nothing, "
+    test += "where a browser or something else that tests need is missing); arguments go to pytest"
     commands.add_parser("test", help=test, add_help=False)
     commands.add_parser("check", help="lint, formatting, types, import contracts, migrations, openapi.yaml, dead code")
     commands.add_parser("fmt", help="mend what the linter can mend, and format")
@@ -75,7 +75,7 @@ def main() -> int:
     if chosen.command == "fmt":
         return fmt()
     # Replaced, not wrapped: signals reach the supervisor itself.
-    os.execve(PYTHON, [str(PYTHON), "-m", "devstack", chosen.command, *rest], child_environment())  # noqa: S606
+    os.execve(PYTHON, [str(PYTHON), "-m", "devstack", chosen.command, *rest], child_environment())  # noqa: S606  our own program, by its path, with arguments as a list
 
 
 def find_browser() -> str | None:

@@ -92,7 +92,9 @@ class Stack:
         children = self._concurrency or children_for(settings, without_settings(os.environ) | wanted)
         port = self._prepare_folder()
         parts = commands(settings, port=port, children=children)
-        try:
+        with contextlib.ExitStack() as undo:
+            # Whatever the start meets, a break typed in its midst included: no part outlives it.
+            undo.callback(self.stop)
             tell("starting Postgres and Valkey")
             # From this thread: a parent-death signal is sent when the thread that started the child ends.
             self._start_postgres()
@@ -107,9 +109,7 @@ class Stack:
             self._add("dispatcher", parts["dispatcher"])
             self.api_key = self._key()
             wait_until(self._ready, self._parts["api"].child, timeout=READY_TIMEOUT)
-        except BaseException:
-            self.stop()
-            raise
+            undo.pop_all()
 
     def stop(self) -> None:
         """Stop in the order that lets runs be handed back: worker first, databases last."""

@@ -29,4 +29,8 @@ def run(engine: Engine) -> None:
 
 
 handed = context.config.attributes.get("engine")
-run(handed if handed is not None else create_engine(get_settings().database_url.get_secret_value()))
+run(
+    handed
+    if handed is not None
+    else create_engine(get_settings().database_url.get_secret_value(), hide_parameters=True)
+)

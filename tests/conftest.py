@@ -7,16 +7,24 @@ import signal
 import sys
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import hypothesis
 import pytest
 
+from tests.support.former import NoHistory, unpack
 from tests.support.places import EXAMPLES as EXAMPLES
 from tests.support.places import ROOT as ROOT
+
+if TYPE_CHECKING:
+    # Imported by those tests alone that use them.
+    from devstack import ValkeyServer
+    from service.database.unit_of_work import Ledger
+    from service.settings import Settings
 
 pytest.register_assert_rewrite("tests.support.fleet")
 
@@ -69,7 +77,7 @@ if threading.current_thread() is threading.main_thread() and signal.getsignal(si
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fast", action="store_true", help="without servers, models and long simulations")
-    parser.addoption("--all", action="store_true", help="fail, not skip, where a program that tests need is missing")
+    parser.addoption("--all", action="store_true", help="fail, not skip, where something that tests need is missing")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -133,33 +141,40 @@ def _fast_tests_import_no_torch(pytestconfig: pytest.Config) -> Iterator[None]:
         assert "torch" not in sys.modules, "a test without the marker `model` imported torch"
 
 
-MISSING = " is missing: "
-"""In the reason of every test that was skipped for want of a program."""
-
-
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """One loud line for each program whose tests were skipped."""
-    reasons = [str(report.longrepr[-1]) for report in terminalreporter.stats.get("skipped", [])]
-    for reason in sorted({reason for reason in reasons if MISSING in reason}):
-        tests = reasons.count(reason)
+    """One loud line for each reason for which tests were skipped, whoever skipped them."""
+    reasons = Counter(str(report.longrepr[-1]) for report in terminalreporter.stats.get("skipped", []))
+    for reason, tests in sorted(reasons.items()):
         terminalreporter.write_line(
             f"NOT TESTED, {tests} tests: {reason.removeprefix('Skipped: ')}", yellow=True, bold=True
         )
 
 
+Without = Callable[[str, str], NoReturn]
+
+
 @pytest.fixture(scope="session")
-def without(pytestconfig: pytest.Config) -> Callable[[str, str], NoReturn]:
-    """For a test whose program is missing, with what is missing and how to have it: skips loudly, and fails where all
-    tests were asked for."""
+def without(pytestconfig: pytest.Config) -> Without:
+    """For a test that cannot run here, with what is missing and how to have it: skips loudly, and fails where all tests
+    were asked for. There is no other way to skip (``tests/contract/test_exceptions_to_rules.py``)."""
 
     def gone(what: str, next_step: str) -> NoReturn:
-        says = f"{what}{MISSING}{next_step}"
+        says = f"{what} is missing: {next_step}"
         if pytestconfig.getoption("all"):
             pytest.fail(says)
         pytest.skip(says)
 
     return gone
+
+
+@pytest.fixture(scope="session")
+def former_code(tmp_path_factory: pytest.TempPathFactory, without: Without) -> Path:
+    """Folder with the code of the former release (``tests/support/former.py``)."""
+    try:
+        return unpack(tmp_path_factory.mktemp("former"))
+    except NoHistory as error:
+        without("the former release in the history of this checkout", str(error))
 
 
 @pytest.fixture(autouse=True)
@@ -181,8 +196,15 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     get_settings.cache_clear()
 
 
+class HasUrl(Protocol):
+    """A server, or what stands for one that somebody else started."""
+
+    @property
+    def url(self) -> str: ...
+
+
 @pytest.fixture(scope="session")
-def postgres():  # type: ignore[no-untyped-def]  # the type lives in devstack, imported only when used
+def postgres() -> Iterator[HasUrl]:
     """A throw-away Postgres for the whole session. Tests that break the server start their own. TESTS_POSTGRES names
     one that runs already and is used again and again (``docs/mutants.md``)."""
     from devstack import throwaway_postgres
@@ -197,7 +219,7 @@ def postgres():  # type: ignore[no-untyped-def]  # the type lives in devstack, i
 
 
 @pytest.fixture(scope="session")
-def valkey():  # type: ignore[no-untyped-def]
+def valkey() -> Iterator["ValkeyServer"]:
     """A throw-away Valkey for the whole session. Tests that break the server start their own."""
     from devstack import throwaway_valkey
 
@@ -206,7 +228,7 @@ def valkey():  # type: ignore[no-untyped-def]
 
 
 @pytest.fixture(scope="session")
-def migrated_template(postgres) -> Iterator[str]:  # type: ignore[no-untyped-def]
+def migrated_template(postgres: HasUrl) -> Iterator[str]:
     """Name of a database at the migration head, to be copied by every test that wants a ledger."""
     from service.operations.migrate import upgrade
     from service.settings import Settings
@@ -241,14 +263,14 @@ def _administer(server_url: str, statement: str) -> list[Any]:
 
 
 @pytest.fixture
-def database_url(postgres, migrated_template: str) -> Iterator[str]:  # type: ignore[no-untyped-def]
+def database_url(postgres: HasUrl, migrated_template: str) -> Iterator[str]:
     """URL of a fresh, migrated, empty database."""
     with create_database(postgres.url, f"t_{uuid.uuid4().hex}", migrated_template) as url:
         yield url
 
 
 @pytest.fixture
-def settings(database_url: str, tmp_path: Path):  # type: ignore[no-untyped-def]
+def settings(database_url: str, tmp_path: Path) -> "Settings":
     """Settings on a fresh database, the bundled checkpoints as model root, artifacts in a temporary folder."""
     from service.settings import Settings
 
@@ -262,7 +284,7 @@ def settings(database_url: str, tmp_path: Path):  # type: ignore[no-untyped-def]
 
 
 @pytest.fixture
-def ledger(settings) -> Iterator[object]:  # type: ignore[no-untyped-def]
+def ledger(settings: "Settings") -> Iterator["Ledger"]:
     """A Ledger on a fresh, migrated, empty database. Its invariants hold after every test that used it."""
     from service.database.unit_of_work import Ledger
     from service.operations.invariants import violations

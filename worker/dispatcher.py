@@ -15,9 +15,10 @@ import structlog
 from kombu import Connection
 from kombu.exceptions import ChannelError, KombuError
 from psycopg import sql
+from psycopg.errors import UndefinedColumn, UndefinedTable
 from redis.exceptions import RedisError
 from sqlalchemy import make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ProgrammingError
 
 from service.database.connection import BoundedConnection
 from service.database.unit_of_work import Ledger
@@ -43,8 +44,12 @@ def _one_turn() -> Iterator[None]:
         yield
     except DatabaseUnavailable as error:
         log.warning("database unavailable", error=error.detail)
-    except SQLAlchemyError as error:
-        log.error("database refused", error=str(error).splitlines()[0])
+    except ProgrammingError as error:
+        if isinstance(error.orig, UndefinedTable | UndefinedColumn):
+            # Every second until somebody migrates it: one line each.
+            log.error("database is not migrated", error=str(error.orig).splitlines()[0])
+        else:
+            log.exception("unexpected error")
     except Exception:
         log.exception("unexpected error")
 

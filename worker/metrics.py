@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.registry import Collector
@@ -16,6 +17,8 @@ from service.runs.rings import DUE_SINCE
 from service.runs.transitions import NO_OPEN_DEPENDENCY
 from service.settings import Settings
 from spinal.errors import DatabaseUnavailable
+
+log = structlog.get_logger(__name__)
 
 OLDEST_DUE = f"""SELECT COALESCE(EXTRACT(epoch FROM max(now() - {DUE_SINCE})), 0) FROM runs
                  WHERE state = 'QUEUED' AND not_before <= now() AND {NO_OPEN_DEPENDENCY}"""  # noqa: S608  constants
@@ -75,7 +78,10 @@ class LedgerCollector(Collector):
         try:
             with self._ledger.read() as session:
                 found = list(_from_rows(session))
-        except (DatabaseUnavailable, SQLAlchemyError):
+        except (DatabaseUnavailable, SQLAlchemyError) as error:
+            if isinstance(error, SQLAlchemyError):
+                # It answers, and not with what was asked: the gauge alone would send people to look at the network.
+                log.warning("no gauges of the ledger", exc_info=error)
             yield GaugeMetricFamily("spinal_database_up", "Whether the ledger answers", value=0)
             return
         yield GaugeMetricFamily("spinal_database_up", "Whether the ledger answers", value=1)

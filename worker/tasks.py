@@ -172,6 +172,8 @@ def _attempt(carry_out: CarryOut, claim: transitions.Claim, lease: Lease, settin
         raise
     except Exception as error:
         if lacks_memory(error):
+            # Where it ran out is what tells the one from the other: a batch too large, or a leak of ours.
+            log.exception("run out of memory")
             return OutOfMemory("the worker ran out of memory", hint="lower batch_size, or use a larger machine")
         log.exception("run failed unexpectedly")
         hint = "the worker's log holds the traceback"

@@ -86,12 +86,12 @@ class Reading:
         if self._session is None:
             self._open = ExitStack()
             self._session = self._open.enter_context(self._ledger.read())
-        try:
+        with ExitStack() as undo:
+            # A transaction in which something failed serves no further read.
+            undo.callback(self.end)
             with database_errors():
                 yield self._session
-        except BaseException:
-            self.end()
-            raise
+            undo.pop_all()
 
     def end(self) -> None:
         """Roll it back and give the connection to others; the next read opens another."""
@@ -111,6 +111,8 @@ def make_engine(settings: Settings) -> Engine:
     )
     engine = create_engine(
         settings.database_url.get_secret_value(),
+        # Errors reach logs and callers: they name the statement, and never the documents and digests given to it.
+        hide_parameters=True,
         pool_size=settings.db_pool_size,
         max_overflow=0,
         pool_timeout=settings.db_pool_timeout_s,

@@ -55,7 +55,9 @@ def downgrade(
 @database.command()
 def current(as_json: AsJson = False) -> None:
     """Say which migration the database is at."""
-    engine = create_engine(read_settings().database_url.get_secret_value(), connect_args={"connect_timeout": 3})
+    engine = create_engine(
+        read_settings().database_url.get_secret_value(), connect_args={"connect_timeout": 3}, hide_parameters=True
+    )
     try:
         with database_named():
             at = migrate.current(engine)

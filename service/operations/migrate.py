@@ -57,7 +57,7 @@ def current(engine: Engine) -> str | None:
 
 def upgrade(settings: Settings, revision: str = "head", *, wait_s: float = WAIT_S) -> None:
     """Upgrade the database, waiting for it to come up; raises DatabaseUnavailable."""
-    engine = create_engine(settings.database_url.get_secret_value(), connect_args={"connect_timeout": 3})
+    engine = _engine(settings)
     try:
         _wait_for(engine, wait_s)
         _carry_out(command.upgrade, engine, revision)
@@ -67,11 +67,17 @@ def upgrade(settings: Settings, revision: str = "head", *, wait_s: float = WAIT_
 
 def downgrade(settings: Settings, revision: str) -> None:
     """Downgrade the database to ``revision`` (``base`` empties it)."""
-    engine = create_engine(settings.database_url.get_secret_value(), connect_args={"connect_timeout": 3})
+    engine = _engine(settings)
     try:
         _carry_out(command.downgrade, engine, revision)
     finally:
         engine.dispose()
+
+
+def _engine(settings: Settings) -> Engine:
+    return create_engine(
+        settings.database_url.get_secret_value(), connect_args={"connect_timeout": 3}, hide_parameters=True
+    )
 
 
 def _carry_out(step: Callable[[Config, str], None], engine: Engine, revision: str) -> None:

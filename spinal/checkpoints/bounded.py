@@ -97,27 +97,21 @@ class Inspectors:
     def _asked(self, question: Message) -> Message:
         """The answer of a child; one that died gets a successor, once, as it need not have been the files' fault."""
         for last in (False, True):
-            child = self._take()
+            child, goes_on = self._take(), False
             try:
                 answer = child.ask(question, self._bounds.seconds)
+                goes_on = not answer["ends"]
+                return answer
             except TimeoutError:
-                self._end(child)
                 return {"exceeded": "time"}
             except Closed:
-                self._end(child)
                 if last and not child.started:
                     raise _no_inspector() from None
                 if last:
                     return {"exceeded": "memory"}
-            except BaseException:
-                self._end(child)
-                raise
-            else:
-                if answer["ends"]:
-                    self._end(child)
-                else:
-                    self._put_back(child)
-                return answer
+            finally:
+                # One that was left in the midst of a question would give its answer to the next.
+                (self._put_back if goes_on else self._end)(child)
         raise AssertionError("unreachable")
 
     def _heard(self, answer: Message, references: Mapping[str, str]) -> dict[str, Surveyed]:

@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from spinal.errors import ModelPathRefused, SpinalError
@@ -63,15 +64,14 @@ def open_regular(
         if path.is_symlink():
             raise make(f"{source}: {shown(path.name)} is a link that leads nowhere") from error
         raise
-    try:
+    with ExitStack() as undo:
+        undo.callback(os.close, descriptor)
         if roots is not None and not _lies_below(descriptor, path, roots):
             raise ModelPathRefused(
                 f"{source}: {shown(path.name)} leads out of the model roots",
                 hint="put the file itself into the folder, or its target below a model root",
             )
-    except BaseException:
-        os.close(descriptor)
-        raise
+        undo.pop_all()
     return descriptor
 
 

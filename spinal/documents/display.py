@@ -1,5 +1,6 @@
 """How a document shows itself where a person works: one line in a shell, a report in a notebook, a table in pandas."""
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from html import escape
 from importlib import import_module
@@ -17,9 +18,9 @@ DIGEST_LENGTH = 8
 class ShownDocument(Document):
     """A document that is handed out whole. Its parts keep the representation of pydantic."""
 
+    @abstractmethod
     def summary(self) -> str:
         """What the document is, on one line and without its numbers."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {visible(self.summary())}>"

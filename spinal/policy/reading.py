@@ -142,7 +142,7 @@ def _yaml(text: str, origin: str) -> Any:
 
     try:
         # Of the safe loader's kind: it makes lists, mappings, texts, numbers and dates, and nothing else.
-        return yaml.load(text, Loader=StrictLoader)  # noqa: S506
+        return yaml.load(text, Loader=StrictLoader)  # noqa: S506  a loader of the safe kind
     except yaml.MarkedYAMLError as error:
         where = "" if error.problem_mark is None else f"line {error.problem_mark.line + 1}: "
         raise DocumentInvalid(f"{origin}: {where}{_one_line(error.problem or error.context)}", hint=HINT) from error

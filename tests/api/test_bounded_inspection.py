@@ -15,6 +15,7 @@ from fastapi.testclient import TestClient
 from service.app import create_app
 from service.settings import Settings
 from tests.api.conftest import clone
+from tests.support.served import application
 from tests.support.waiting import until
 
 AT_MOST_S = 15.0
@@ -186,7 +187,7 @@ def test_a_tokenizer_that_makes_text_longer_without_bounds_is_refused(hasty: Tes
 
 def test_a_mount_that_hangs_costs_a_request_its_time_and_nobody_else_anything(hasty: TestClient) -> None:
     assert submitted(hasty, "sft").status_code == 202
-    inspectors = hasty.app.state.inspectors  # type: ignore[attr-defined]
+    inspectors = application(hasty).state.inspectors
     hanging = inspectors._idle[-1]._process.pid
     os.kill(hanging, signal.SIGSTOP)
     answers: list[Any] = []
@@ -203,7 +204,7 @@ def test_a_mount_that_hangs_costs_a_request_its_time_and_nobody_else_anything(ha
 
 
 def test_when_all_children_hang_requests_are_told_to_come_again_and_then_served(hasty: TestClient) -> None:
-    inspectors = hasty.app.state.inspectors  # type: ignore[attr-defined]
+    inspectors = application(hasty).state.inspectors
     taken = [inspectors._take() for _ in range(2)]
     for _ in taken:
         inspectors._turns.acquire()

@@ -21,6 +21,7 @@ from service.traces.store import store_comparison
 from spinal.errors import DatabaseUnavailable
 from tests.ledger.rows import MINUTE, put_audit, put_run, put_trace
 from tests.support.fabricated import changed_pair
+from tests.support.served import application
 
 AUDITS = 220
 MOST = 2
@@ -64,7 +65,7 @@ def counted(api: TestClient) -> Iterator[list[str]]:
     def see(_connection: object, _cursor: object, statement: str, *_: object) -> None:
         seen.append(statement)
 
-    engine = api.app.state.ledger.engine  # type: ignore[attr-defined]  # an application of FastAPI
+    engine = application(api).state.ledger.engine
     event.listen(engine, "before_cursor_execute", see)
     try:
         yield seen
@@ -130,7 +131,7 @@ def keyed(api_settings: Settings, ledger: Ledger) -> Iterator[TestClient]:
 
 def test_a_request_reads_in_one_transaction_and_ends_it(keyed: TestClient, drain: Callable[[], int]) -> None:
     body = {"candidate": "local:dpo-short", "reference": "local:sft", "prompt_set": "hh-harmless-64"}
-    engine = keyed.app.state.ledger.engine  # type: ignore[attr-defined]  # an application of FastAPI
+    engine = application(keyed).state.ledger.engine
     taken: list[int] = []
     event.listen(engine, "checkout", lambda *_: taken.append(engine.pool.checkedout()))
     audit = keyed.post("/v1/audits", json=body).json()
@@ -189,7 +190,7 @@ def test_nobody_waits_longer_for_his_turn_than_for_a_connection(keyed: TestClien
 def test_an_answer_is_whole_when_the_connection_dies_before_the_end_of_its_transaction(
     keyed: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = keyed.app.state.ledger.engine  # type: ignore[attr-defined]  # an application of FastAPI
+    engine = application(keyed).state.ledger.engine
     end = Reading.end
 
     def cut_off(reading: Reading) -> None:

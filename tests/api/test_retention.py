@@ -12,13 +12,14 @@ from fastapi.testclient import TestClient
 from sqlalchemy import text
 
 from service.database.unit_of_work import Ledger
+from service.settings import Settings
 from spinal.cli.main import main
 
 BODY = {"candidate": "local:dpo-short", "reference": "local:sft", "prompt_set": "hh-harmless-64"}
 
 
 @pytest.fixture
-def captures(api_settings) -> Path:  # type: ignore[no-untyped-def]
+def captures(api_settings: Settings) -> Path:
     return Path(api_settings.artifact_url.removeprefix("file://")) / "captures"
 
 

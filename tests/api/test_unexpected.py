@@ -18,6 +18,7 @@ from service.http.middleware import RequestContext
 from service.operations import health
 from service.settings import Settings
 from tests.api.test_hostile_requests import ask
+from tests.support.served import application
 from tests.support.waiting import until
 
 
@@ -56,8 +57,9 @@ def broken(api: TestClient, monkeypatch: pytest.MonkeyPatch, where: str, error: 
             monkeypatch.setattr("service.http.problems.problem_response", fail)
             return "GET", b"/nowhere"
         case "routing":
-            monkeypatch.setattr(type(api.app.router), "middleware_stack", fail_later, raising=False)  # type: ignore[attr-defined]
-            monkeypatch.setattr(api.app.router, "middleware_stack", fail_later)  # type: ignore[attr-defined]
+            router = application(api).router
+            monkeypatch.setattr(type(router), "middleware_stack", fail_later, raising=False)
+            monkeypatch.setattr(router, "middleware_stack", fail_later)
         case "middleware":
             monkeypatch.setattr("service.http.middleware.BodyLimit.__call__", fail_later)
     return "GET", b"/v1/audits"
@@ -155,7 +157,7 @@ def test_the_process_says_that_it_lives_without_a_ledger(api: TestClient, monkey
 
     monkeypatch.setattr("service.database.unit_of_work.Ledger.begin", gone)
     monkeypatch.setattr("service.database.unit_of_work.Ledger.read", gone)
-    monkeypatch.setattr(api.app.state, "ledger", None)  # type: ignore[attr-defined]
+    monkeypatch.setattr(application(api).state, "ledger", None)
     assert api.get("/livez").status_code == 200
     monkeypatch.undo()
 

@@ -7,11 +7,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from spinal.report import render
+from tests.conftest import Without
 from tests.support.pages import recorded
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Opened:
 
 
 @pytest.fixture(scope="module")
-def chromium(without: Callable[[str, str], NoReturn]) -> Iterator[Browser]:
+def chromium(without: Without) -> Iterator[Browser]:
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         without("Chromium", "apt-get install chromium")

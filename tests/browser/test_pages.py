@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -10,6 +9,7 @@ from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace
 from spinal.report import render
 from tests.browser.conftest import DESKTOP, NAMES, PHONE, Opened
+from tests.conftest import Without
 from tests.support.fabricated import changed_pair, identical_pair, trace
 from tests.support.pages import recorded
 from tests.support.waiting import until
@@ -73,7 +73,7 @@ def unfold(opened: Opened) -> None:
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_to_object_to(
-    open_page: Callable[..., Opened], name: str, size: tuple[int, int], scheme: str, without: Any
+    open_page: Callable[..., Opened], name: str, size: tuple[int, int], scheme: str, without: Without
 ) -> None:
     try:
         from axe_playwright_python.sync_playwright import Axe

@@ -14,18 +14,10 @@ from service.settings import Settings
 from spinal.documents.editions import PRESENT
 from spinal.documents.later import OF_COMPARISONS, OF_TRACES, take_out
 from tests.support.fleet import Fleet
-from tests.support.former import APP, ENGINE, HEAD, NoHistory, environment_of, unpack
+from tests.support.former import APP, ENGINE, HEAD, environment_of
 from tests.support.waiting import until
 
 RELEASES = ("former", "present")
-
-
-@pytest.fixture(scope="module")
-def former_code(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    try:
-        return unpack(tmp_path_factory.mktemp("former"))
-    except NoHistory as missing:
-        pytest.skip(str(missing))
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def not_migrated(postgres: Any) -> Iterator[str]:
 def test_a_dispatcher_started_before_the_migration_waits_for_it(not_migrated: str, fleet: Fleet) -> None:
     late = fleet.settings.model_copy(update={"database_url": SecretStr(not_migrated)})
     dispatcher = fleet.start("dispatcher", "-m", "worker.dispatcher", SPINAL_DATABASE_URL=not_migrated)
-    until(lambda: "database refused" in fleet.log("dispatcher"), "the dispatcher to meet the empty database")
+    until(lambda: "database is not migrated" in fleet.log("dispatcher"), "the dispatcher to meet the empty database")
     upgrade(late)
     ledger = Ledger(late)
     try:

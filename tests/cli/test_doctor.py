@@ -7,7 +7,7 @@ from sqlalchemy import text
 from service.database.unit_of_work import Ledger
 from service.settings import Settings
 from tests.cli.test_cli import spinal
-from tests.conftest import create_database
+from tests.conftest import HasUrl, create_database
 
 
 def test_a_ledger_that_is_well(settings: Settings) -> None:
@@ -36,7 +36,7 @@ def test_a_broken_ledger_shows_its_offenders(settings: Settings) -> None:
     }
 
 
-def test_a_ledger_that_cannot_be_read(postgres) -> None:  # type: ignore[no-untyped-def]
+def test_a_ledger_that_cannot_be_read(postgres: HasUrl) -> None:
     with create_database(postgres.url, "not_migrated_for_doctor") as empty:
         for url, says in (
             ("postgresql+psycopg://x:y@127.0.0.1:1/z", "did not answer"),

@@ -166,7 +166,13 @@ def test_without_the_service_one_line_says_where_it_is(missing: str, says: str) 
         ("EOFError('cut')", "unexpected EOFError: cut"),
     ],
 )
-def test_what_nobody_expected_is_one_line_or_a_problem_object(raised: str, says: str) -> None:
+@pytest.mark.parametrize("writable", [True, False], ids=["", "nowhere to write"])
+def test_what_nobody_expected_is_one_line_or_a_problem_object_and_its_traceback_is_kept(
+    raised: str, says: str, writable: bool, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    if not writable:
+        cache.write_text("no folder")
     broken = (
         "import sys\n"
         "import spinal.documents.schemas as schemas\n"
@@ -177,14 +183,21 @@ def test_what_nobody_expected_is_one_line_or_a_problem_object(raised: str, says:
         "main()\n"
     )
     runs = [
-        subprocess.run([sys.executable, "-c", broken, *more], capture_output=True, text=True, check=False)
+        subprocess.run(
+            [sys.executable, "-c", broken, *more], capture_output=True, text=True, check=False,
+            env=os.environ | {"XDG_CACHE_HOME": str(cache)},
+        )
         for more in ((), ("--json",))
-    ]
+    ]  # fmt: skip
     assert [done.returncode for done in runs] == [ExitCode.NOT_EVALUATED] * 2
     # The parser puts an empty line before what becomes of EOFError.
-    assert runs[0].stderr.strip().splitlines() == [f"error: {says}", "next: report it with the command line"]
+    kept = cache / "spinal" / "traceback.txt"
+    report = "report it with the command line" + (f" and {kept}" if writable else "")
+    assert runs[0].stderr.strip().splitlines() == [f"error: {says}", f"next: {report}"]
     problem = json.loads(runs[1].stderr)
-    assert (problem["code"], problem["detail"]) == ("internal_error", says)
+    assert (problem["code"], problem["detail"], problem["hint"]) == ("internal_error", says, report)
+    if writable:
+        assert "in load" in kept.read_text(encoding="utf-8")
 
 
 def test_ctrl_c_promises_nothing_of_what_lies_elsewhere() -> None:

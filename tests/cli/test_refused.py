@@ -143,9 +143,9 @@ def test_cuda_without_cuda_is_one_line() -> None:
 
 def stopped(folder: Path, number: signal.Signals, meanwhile: str, *arguments: str) -> tuple[int, str]:
     """Exit code and stderr of a command that is sent a signal while it imports torch, which takes as long as the code
-    ``meanwhile``."""
+    ``meanwhile``, which may wait for its standard input: nothing comes there."""
     (folder / "sitecustomize.py").write_text(
-        "import sys, time\n"
+        "import os, sys\n"
         "class Long:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
         "        if name == 'torch':\n"
@@ -153,22 +153,28 @@ def stopped(folder: Path, number: signal.Signals, meanwhile: str, *arguments: st
         f"            {meanwhile}\n"
         "sys.meta_path.insert(0, Long())\n"
     )
+    nothing, opened = os.pipe()
     running = subprocess.Popen(
-        [sys.executable, "-m", "spinal.cli.start", *arguments], stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "spinal.cli.start", *arguments], stdin=nothing, stderr=subprocess.PIPE, text=True,
         env=os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"},
     )  # fmt: skip
     try:
+        os.close(nothing)
         assert running.stderr is not None
         assert running.stderr.readline() == "long\n"
         running.send_signal(number)
         said = running.communicate(timeout=60)[1]
     finally:
         running.kill()
+        os.close(opened)
     return running.returncode, said
 
 
-LONG = "time.sleep(600)"
-DEAF = "exec('while True:\\n    try:\\n        time.sleep(60)\\n    except BaseException:\\n        pass')"
+LONG = "os.read(0, 1)"
+"""An import that waits for what never comes."""
+DEAF = (
+    "exec('while True:\\n    try:\\n        os.read(0, 1)\\n        break\\n    except BaseException:\\n        pass')"
+)
 """An import that looks at no signal."""
 
 

@@ -230,8 +230,9 @@ def test_a_second_signal_ends_a_command_that_cannot_cancel(stage: Stage) -> None
     stage.is_asked(2)
     service.send_signal(signal.SIGSTOP)
     made.send_signal(signal.SIGTERM)
-    assert made.stderr is not None
-    until(lambda: "cancelling" in made.stderr.readline(), "what is being done", timeout=LONG)  # type: ignore[union-attr]
+    told = made.stderr
+    assert told is not None
+    until(lambda: "cancelling" in told.readline(), "what is being done", timeout=LONG)
     made.send_signal(signal.SIGTERM)
     assert made.wait(LONG) == 143
 

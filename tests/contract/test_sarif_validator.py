@@ -1,6 +1,5 @@
 """SARIF under the official validator, with GitHub's rules."""
 
-import warnings
 from pathlib import Path
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from spinal.documents.comparison import Comparison
 from spinal.report.formats import FORMATS
 from spinal.report.formats.format import Reader
+from tests.conftest import Without
 from tests.support.verdicts import EVERY, FORMER, LIMITED, PASSED, verdict, with_verdict
 from tools.sarif import Unavailable, findings, validator
 
@@ -24,13 +24,11 @@ FILES: dict[str, Comparison] = {
 
 
 @pytest.fixture(scope="module")
-def _at_hand() -> None:
+def _at_hand(without: Without) -> None:
     try:
         validator()
     except Unavailable as error:
-        told = f"SARIF IS NOT VALIDATED: the official validator is not to be had ({error})"
-        warnings.warn(pytest.PytestWarning(told), stacklevel=1)
-        pytest.skip(told)
+        without("the official validator of SARIF", f"it comes by npm ({error})")
 
 
 @pytest.mark.usefixtures("_at_hand")

@@ -6,17 +6,23 @@ import pwd
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
 from devstack.processes import UNPRIVILEGED, entrance, reachable
+from tests.conftest import Without
 from tests.devstack.places import ORDINARY, as_user, furnish, give_all, python_for_all, umask
 
 PROGRAM = Path(__file__).with_name("start_servers.py")
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root's servers run as another user")
+
+
+@pytest.fixture
+def as_root(without: Without) -> None:
+    if os.geteuid() != 0:
+        without("the rights of root", "run these tests as root, whose servers alone run as another user")
 
 
 @pytest.fixture
@@ -76,13 +82,16 @@ def start_servers(place: Place, folder: Path) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("name", PLACES)
-def test_both_servers_start_anywhere_and_keep_what_they_stored(name: str, open_folder: Path) -> None:
+def test_both_servers_start_anywhere_and_keep_what_they_stored(name: str, open_folder: Path, without: Without) -> None:
     place = PLACES[name]
     root = os.geteuid() == 0
-    if place.user is not None and not root:
-        pytest.skip("only root can become another user; the other cases run as an ordinary one here")
+    if not root:
+        # Whoever runs the tests is an ordinary user, and can become no other.
+        place = replace(place, user=None)
     if place.user is not None and not reachable(open_folder):
-        pytest.skip("the folder for temporary files is closed to other users")
+        without(
+            "a folder for temporary files that every user can enter", f"TMPDIR must not lead to {open_folder.parent}"
+        )
     for start in (1, 2):
         found = start_servers(place, open_folder)
         # One row from the table's making, one from each start: the state is found again.
@@ -98,7 +107,7 @@ def test_both_servers_start_anywhere_and_keep_what_they_stored(name: str, open_f
     assert len(list((open_folder / "tmp").iterdir())) == (2 if copied else 0)
 
 
-@as_root
+@pytest.mark.usefixtures("as_root")
 def test_a_copy_that_was_cleaned_away_in_part_is_made_anew(open_folder: Path) -> None:
     place = PLACES["private folder"]
     start_servers(place, open_folder)
@@ -114,7 +123,7 @@ def test_a_copy_that_was_cleaned_away_in_part_is_made_anew(open_folder: Path) ->
     assert len(list((open_folder / "tmp").iterdir())) == 2
 
 
-@as_root
+@pytest.mark.usefixtures("as_root")
 def test_a_private_folder_is_entered_through_a_descriptor_and_nothing_beside_it_is(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("mine")
     own = tmp_path / "own"

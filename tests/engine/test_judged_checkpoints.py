@@ -1,16 +1,21 @@
 """Every checkpoint of known truth is audited against its own reference, and what was made for it is gone afterwards."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import pytest
 from transformers import AutoTokenizer
 
+from benchmarks import verdicts
 from benchmarks.checkpoints.ancestors import Ancestor, Case
+from benchmarks.checkpoints.calibration import Row
 from benchmarks.checkpoints.known import make, reference
 from benchmarks.checkpoints.pairs import read_pairs
 from benchmarks.checkpoints.prompts import english_only, mixed
 from benchmarks.verdicts import PROFILE, Auditor, judge
+from spinal.prompts.sets import PromptSet
 
 Tiny = Callable[..., Path]
 SMALL = PROFILE.model_copy(
@@ -48,3 +53,22 @@ def test_prompts_carry_their_categories_and_the_shorter_answer_first(tiny: Tiny)
         for preferred, other in zip(english.continuations, english.rejected, strict=True)
     ]
     assert all(short < long for short, long in lengths)
+
+
+def test_a_benchmark_that_breaks_off_says_what_it_met_and_neither_counts_nor_saves_the_part_that_it_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def breaks_off(*_: object) -> Iterator[Row]:
+        yield Row("bundled", "copy", "good", "pass")
+        raise RuntimeError("met in the midst")
+
+    monkeypatch.setattr(verdicts, "prepare", lambda name, *_: Ancestor(name, (), PromptSet(("p",), (None,))))
+    monkeypatch.setattr(verdicts, "judge", breaks_off)
+    kept = tmp_path / "rows.json"
+    monkeypatch.setattr(sys, "argv", ["verdicts", "--ancestor", "bundled", "--save", str(kept)])
+    with pytest.raises(RuntimeError, match="met in the midst"):
+        verdicts.main()
+    assert not kept.exists()
+    told = capsys.readouterr().out
+    assert "copy" in told
+    assert "all ancestors" not in told

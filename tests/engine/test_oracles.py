@@ -76,7 +76,7 @@ def test_disjoint_distributions_are_pi_apart(readout: Readout) -> None:
             return (normed[..., :2] * 400.0)[..., start:stop]
 
     with torch.inference_mode():
-        found = read_lens([(Sharp(), rows)], [(0, 1)])  # type: ignore[list-item]
+        found = read_lens([(Sharp(), rows)], [(0, 1)])  # type: ignore[list-item]  # has all of a Readout that is read here
     assert found.distance.item() == pytest.approx(np.pi, abs=1e-6)
     np.testing.assert_allclose(found.entropy, 0.0, atol=1e-6)
 

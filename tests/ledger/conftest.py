@@ -9,11 +9,11 @@ from sqlalchemy.orm import Session
 
 from service.database.unit_of_work import Ledger
 from service.settings import Settings
-from tests.conftest import create_database
+from tests.conftest import HasUrl, create_database
 
 
 @pytest.fixture(scope="session")
-def shared_ledger(postgres, migrated_template: str) -> Iterator[Ledger]:  # type: ignore[no-untyped-def]
+def shared_ledger(postgres: HasUrl, migrated_template: str) -> Iterator[Ledger]:
     """A migrated database that every test finds empty: none commits."""
     with create_database(postgres.url, f"t_{uuid.uuid4().hex}", migrated_template) as url:
         opened = Ledger(Settings(database_url=SecretStr(url)))

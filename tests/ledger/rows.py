@@ -77,7 +77,7 @@ def put_comparison(session: Session, digest: str, reference: str, candidate: str
     return digest
 
 
-def row(session: Session, table: str, key: UUID, name: str = "id", **also: Any) -> Members:
+def row(session: Session, table: str, key: UUID | str, name: str = "id", **also: Any) -> Members:
     """Everything in a row; times as their distance from now, which is exact inside one transaction."""
     conditions = " AND ".join(f"{column} = :{column}" for column in (name, *also))
     found = session.execute(

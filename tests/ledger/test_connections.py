@@ -1,9 +1,11 @@
 """A connection from the pool answers: whoever takes it is told, or gets another."""
 
+from traceback import format_exception
 from typing import Any
 
 import pytest
 from sqlalchemy import event, text
+from sqlalchemy.exc import ProgrammingError
 
 from service.database import connection as connections
 from service.database.connection import BoundedConnection, NoAnswer
@@ -65,3 +67,10 @@ def test_the_first_answer_of_a_transaction_has_to_come_as_soon_as_one_to_a_quest
     with ledger.engine.connect() as taken:
         taken.execute(text("SELECT 1"))
         assert taken.execute(text("SELECT pg_sleep(0.5) IS NOT NULL")).scalar()
+
+
+def test_an_error_names_the_statement_and_nothing_that_was_given_to_it(ledger: Ledger) -> None:
+    document = "what a caller asked in private"
+    with pytest.raises(ProgrammingError, match="SELECT 1 FROM nowhere") as failed, ledger.read() as session:
+        session.execute(text("SELECT 1 FROM nowhere WHERE x = :x"), {"x": document})
+    assert document not in "".join(format_exception(failed.value))

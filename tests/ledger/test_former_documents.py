@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
@@ -19,7 +18,7 @@ from spinal.documents.trace import Trace
 from tests.ledger.rows import put_trace
 from tests.ledger.stored import made_trace
 from tests.support.fabricated import changed_pair
-from tests.support.former import NoHistory, environment_of, unpack
+from tests.support.former import environment_of
 
 READ = {
     "comparison": "from spinal.comparison import Comparison as It",
@@ -27,19 +26,11 @@ READ = {
 }
 
 
-@pytest.fixture(scope="module")
-def former(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    try:
-        return unpack(tmp_path_factory.mktemp("former"))
-    except NoHistory as missing:
-        pytest.skip(str(missing))
-
-
-def read_by(former: Path, kind: str, document: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+def read_by(former_code: Path, kind: str, document: dict[str, Any]) -> subprocess.CompletedProcess[str]:
     code = f"import sys, json; {READ[kind]}; It.model_validate(json.load(sys.stdin))"
     return subprocess.run(
-        [sys.executable, "-c", code], input=json.dumps(document), capture_output=True, text=True, cwd=former,
-        env=environment_of(former, {"PATH": "/usr/bin:/bin"}), check=False,
+        [sys.executable, "-c", code], input=json.dumps(document), capture_output=True, text=True, cwd=former_code,
+        env=environment_of(former_code, {"PATH": "/usr/bin:/bin"}), check=False,
     )  # fmt: skip
 
 
@@ -96,32 +87,32 @@ def test_every_member_of_this_release_is_tried_here() -> None:
 
 
 def test_a_stored_comparison_is_read_by_the_release_before_and_whole_by_this_one(
-    session: Session, former: Path
+    session: Session, former_code: Path
 ) -> None:
     made = full_comparison()
     for side in (made.reference, made.candidate):
         put_trace(session, side.digest)
     store.store_comparison(session, made)
     stored = session.execute(text("SELECT document, content_digest_rfc8785 FROM comparisons")).one()
-    told = read_by(former, "comparison", stored.document)
+    told = read_by(former_code, "comparison", stored.document)
     assert told.returncode == 0, told.stderr
     whole = store.load_comparison_document(session, made.digest)
     assert whole == store.stored_document(made)
     assert store.content_digest(whole) == stored.content_digest_rfc8785
     # And the former would not have read all of it: this can fail.
-    refused = read_by(former, "comparison", whole)
+    refused = read_by(former_code, "comparison", whole)
     assert refused.returncode == 1
     assert "accounts" in refused.stderr
     without_layers = store.load_comparison_document(session, made.digest, layers=False)
     assert without_layers == whole | {"layers": []}
 
 
-def test_a_stored_trace_is_read_by_the_release_before(session: Session, former: Path) -> None:
+def test_a_stored_trace_is_read_by_the_release_before(session: Session, former_code: Path) -> None:
     trace = made_trace()
     store.store_trace(session, trace, capture_uri="file:x", capture_bytes=1)
-    told = read_by(former, "trace", store.load_trace_document(session, trace.digest, later=False))
+    told = read_by(former_code, "trace", store.load_trace_document(session, trace.digest, later=False))
     assert told.returncode == 0, told.stderr
-    assert read_by(former, "trace", store.load_trace_document(session, trace.digest)).returncode == 1
+    assert read_by(former_code, "trace", store.load_trace_document(session, trace.digest)).returncode == 1
     assert Trace.model_validate(store.load_trace_document(session, trace.digest)).digest == trace.digest
 
 

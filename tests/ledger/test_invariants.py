@@ -1,5 +1,7 @@
 """Every invariant finds the offender it is there for: a ledger is broken by hand, one way at a time."""
 
+from collections.abc import Iterator
+
 import pytest
 from sqlalchemy import text
 
@@ -140,7 +142,7 @@ BREAK: dict[str, list[str]] = {
 
 
 @pytest.fixture
-def ledger(settings: Settings):  # type: ignore[no-untyped-def]
+def ledger(settings: Settings) -> Iterator[Ledger]:
     """Without the check at the end that other tests' ledgers get: this one is broken on purpose."""
     opened = Ledger(settings)
     with opened.begin() as session:

@@ -19,7 +19,7 @@ from service.keys.lifetime import end_of, read_duration, read_expiry
 from service.keys.uses import Uses
 from service.settings import Settings
 from spinal.errors import UsageError
-from tests.support.former import NoHistory, environment_of, unpack
+from tests.support.former import environment_of
 from tests.support.waiting import until
 
 DAY = timedelta(days=1)
@@ -68,12 +68,8 @@ def test_keys_are_listed_with_all_but_their_secret(session: Session) -> None:
 
 
 def test_the_former_release_lets_no_expired_key_in_and_makes_keys_beside_this_one(
-    settings: Settings, ledger: Ledger, tmp_path: Path
+    settings: Settings, ledger: Ledger, former_code: Path
 ) -> None:
-    try:
-        code = unpack(tmp_path)
-    except NoHistory as missing:
-        pytest.skip(str(missing))
     with ledger.begin() as session:
         now = store.database_time(session)
         live, expired = put(session, expires_at=now + DAY), put(session, expires_at=now)
@@ -91,7 +87,7 @@ def test_the_former_release_lets_no_expired_key_in_and_makes_keys_beside_this_on
     )
     done = subprocess.run(
         [sys.executable, "-c", asked, settings.database_url.get_secret_value(), live, expired, rotated.key],
-        capture_output=True, text=True, check=False, env=environment_of(code, dict(os.environ)),
+        capture_output=True, text=True, check=False, env=environment_of(former_code, dict(os.environ)),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     *opened, theirs = done.stdout.split()

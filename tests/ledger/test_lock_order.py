@@ -18,6 +18,7 @@ from service.runs import rings, transitions
 from service.runs.demand import need_runs
 from service.runs.kinds import LOCK_ORDER, Attempts
 from service.runs.settle import settle_audit
+from service.settings import Settings
 from spinal.errors import LeaseLost
 
 SECONDS, THREADS = 6.0, 10
@@ -132,5 +133,5 @@ def test_rows_are_locked_in_the_order_in_which_they_are_made(ledger: Ledger) -> 
 
 
 @pytest.fixture(autouse=True)
-def _enough_connections(settings) -> None:  # type: ignore[no-untyped-def]
+def _enough_connections(settings: Settings) -> None:
     assert settings.db_pool_size >= THREADS

@@ -1,6 +1,7 @@
 """The transitions of runs against a real database."""
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
@@ -13,9 +14,9 @@ from worker.metrics import LedgerCollector
 SPEC = {"kind": "trace", "model": "local:x"}
 
 
-def make(ledger: Ledger, spec: dict[str, str] | None = None, **options: object) -> UUID:
+def make(ledger: Ledger, spec: dict[str, str] | None = None, **options: Any) -> UUID:
     with ledger.begin() as session:
-        return demand.find_or_create_run(session, spec or SPEC, queue="cpu", **options)  # type: ignore[arg-type]
+        return demand.find_or_create_run(session, spec or SPEC, queue="cpu", **options)
 
 
 def claim(ledger: Ledger, run: UUID, *, lease_s: float = 60.0) -> transitions.Claim | None:

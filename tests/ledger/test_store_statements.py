@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from service.audits import idempotency, store
 from service.audits.store import AuditFilter, NewAudit
 from service.database.ids import new_id
+from service.database.unit_of_work import Ledger
 from service.keys import store as keys
 from service.models import store as models
 from service.operations import retained
@@ -329,14 +330,14 @@ def test_an_answer_is_to_the_same_request_under_the_newest_scheme_that_it_has(
     assert idempotency.Answer(*stored, UUID(int=0), 202).is_to(B) is same
 
 
-def test_a_key_is_locked_under_the_number_that_every_release_locks(shared_ledger, session: Session) -> None:  # type: ignore[no-untyped-def]
+def test_a_key_is_locked_under_the_number_that_every_release_locks(shared_ledger: Ledger, session: Session) -> None:
     assert idempotency.lock_idempotency_key(session, "a", "b")
     with Session(shared_ledger.engine) as other:
         number = "hashtextextended('a' || chr(10) || 'b', 0)"
         assert not other.execute(text(f"SELECT pg_try_advisory_xact_lock({number})")).scalar_one()
 
 
-def test_a_key_is_locked_for_its_tenant_alone(shared_ledger, session: Session) -> None:  # type: ignore[no-untyped-def]
+def test_a_key_is_locked_for_its_tenant_alone(shared_ledger: Ledger, session: Session) -> None:
     assert idempotency.lock_idempotency_key(session, "a", "b")
     with Session(shared_ledger.engine) as other:
         assert not idempotency.lock_idempotency_key(other, "a", "b")
@@ -778,7 +779,7 @@ def test_a_set_that_gets_another_name_is_the_newest_of_that_name(session: Sessio
     session.execute(text("UPDATE tenant_prompt_sets SET created_at = now() - make_interval(secs => 60)"))
 
     def kept(digest: str) -> tuple[str, timedelta]:
-        found = row(session, "tenant_prompt_sets", digest, "digest")  # type: ignore[arg-type]
+        found = row(session, "tenant_prompt_sets", digest, "digest")
         return found["name"], found["created_at"]
 
     # Stored again under its own name it is no newer than before.
@@ -928,9 +929,9 @@ def test_traces_are_one_run_when_they_are_the_same(session: Session) -> None:
     assert len(session.execute(text("SELECT 1 FROM run_dependencies")).all()) == 1
 
 
-def test_a_needed_run_wakes_the_dispatchers_once(shared_ledger, session: Session) -> None:  # type: ignore[no-untyped-def]
+def test_a_needed_run_wakes_the_dispatchers_once(shared_ledger: Ledger, session: Session) -> None:
     with shared_ledger.engine.connect() as listening:
-        raw = listening.connection.driver_connection
+        raw: Any = listening.connection.driver_connection
         raw.autocommit = True
         raw.execute(f"LISTEN {CHANNEL}")
         # Committed, as only then anybody is told; and put away at once.

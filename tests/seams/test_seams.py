@@ -37,6 +37,7 @@ from spinal.prompts.records import Entry
 from spinal.report.formats import FORMATS, Format
 from tests.conftest import EXAMPLES
 from tests.support.fabricated import changed_pair
+from tests.support.served import application
 
 BODY = {"candidate": "local:dpo-short", "reference": "local:sft", "prompt_set": "hh-harmless-64"}
 Spinal = Callable[..., str]
@@ -103,7 +104,7 @@ def test_a_source_is_found_by_the_api_its_report_and_its_contract(
     api: TestClient, drain: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Where the fake source is: a child of the service knows those of the product alone.
-    monkeypatch.setattr(api.app.state.inspectors, "survey", survey)  # type: ignore[attr-defined]
+    monkeypatch.setattr(application(api).state.inspectors, "survey", survey)
     body = {**BODY, "candidate": "shelf:dpo-short", "reference": "shelf:sft"}
     audit = api.post("/v1/audits", json=body).json()
     drain()
@@ -252,7 +253,7 @@ def test_a_knob_a_rule_and_a_role_more_make_no_trace_comparison_or_audit_another
         prompt_set=BODY["prompt_set"],
         profile=Later(),
     )
-    state = api.app.state  # type: ignore[attr-defined]
+    state = application(api).state
     settings, inspectors = state.settings, state.inspectors
     again = create_audit(
         ledger, settings, inspectors, tenant="default", request=request, idempotency_key=None, request_id=None,

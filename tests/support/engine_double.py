@@ -37,6 +37,10 @@ from spinal.profile import MeasurementProfile
 from spinal.progress import CancelCheck, Progress, ProgressSink, ignore_progress, never_cancelled
 from spinal.prompts.sets import PromptSet
 from tests.support import fabricated
+from tests.support.waiting import until
+
+LONGEST_S = 3600.0
+"""So long a test may hold a call."""
 
 
 def measure(
@@ -130,7 +134,10 @@ def _work(progress: ProgressSink, cancelled: CancelCheck) -> None:
     pace = folder / "pace"
     ready = time.monotonic() + (random.uniform(0.0, float(pace.read_text())) if pace.exists() else 0.0)
     done = 0
-    while True:
+
+    def last_step() -> bool:
+        """Whether the step that is made here was the last."""
+        nonlocal done
         if not (folder / "silent").exists():
             progress(Progress("walk", done, done + 1, 0.5))
         if cancelled() and not (folder / "deaf").exists():
@@ -144,7 +151,7 @@ def _work(progress: ProgressSink, cancelled: CancelCheck) -> None:
             hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
         with contextlib.suppress(FileNotFoundError):
             (folder / "stuck").unlink()
-            ctypes.PyDLL(None).sleep(3600)
+            ctypes.PyDLL(None).pause()
         with contextlib.suppress(FileNotFoundError):
             name, *more = (folder / "crash").read_text().splitlines()
             if more:
@@ -152,10 +159,10 @@ def _work(progress: ProgressSink, cancelled: CancelCheck) -> None:
             else:
                 (folder / "crash").unlink()
             _crash(name)
-        if not (folder / "hold").exists() and time.monotonic() >= ready:
-            return
         done += 1
-        time.sleep(0.02)
+        return not (folder / "hold").exists() and time.monotonic() >= ready
+
+    until(last_step, "the test to let the measurement end", timeout=LONGEST_S, every=0.02)
 
 
 def _crash(name: str) -> None:

@@ -28,7 +28,7 @@ def unpack(folder: Path, commit: str = FORMER) -> Path:
     archive = subprocess.run(["git", "archive", "--format=tar", commit, *PARTS], cwd=ROOT, capture_output=True)
     if archive.returncode != 0:
         said = archive.stderr.decode(errors="replace").strip()
-        raise NoHistory(f"commit {commit} is not in this checkout ({said}); clone it with its history")
+        raise NoHistory(f"clone it with its history, commit {commit} is not there ({said})")
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as packed:
         packed.extractall(folder, filter="data")
     return folder

@@ -7,10 +7,11 @@ request, with its Idempotency-Key.
 
 import json
 import sys
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from tests.support.waiting import within
 
 AUDIT_ID = "0199c1a2-0000-7000-8000-000000000001"
 ENDED = ("SUCCEEDED", "FAILED", "CANCELLED")
@@ -50,9 +51,7 @@ class Service(BaseHTTPRequestHandler):
             return
         if path.endswith("/cancel"):
             (self.folder / "state").write_text("CANCELLED")
-        deadline = time.monotonic() + float(query.partition("wait=")[2] or 0)
-        while self._state() not in ENDED and time.monotonic() < deadline:
-            time.sleep(0.05)
+        within(lambda: self._state() in ENDED, float(query.partition("wait=")[2] or 0))
         if path.endswith("/scores"):
             problem = {"code": "audit_has_no_scores", "detail": "none"}
             self._send(409, json.dumps(problem), "application/problem+json", {})

@@ -1,14 +1,22 @@
-"""An API behind a real socket, in this process, for commands that run in others."""
+"""An API in this process, behind a client of tests or behind a real socket for commands that run in others."""
 
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
 
 import uvicorn
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
 from service.app import create_app
 from service.settings import Settings
 from tests.support.waiting import until
+
+
+def application(client: TestClient) -> FastAPI:
+    """What the client asks, with its state."""
+    assert isinstance(client.app, FastAPI)
+    return client.app
 
 
 @contextlib.contextmanager

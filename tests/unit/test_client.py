@@ -62,11 +62,11 @@ def test_something_else_at_the_address_is_told_apart() -> None:
 
 
 def test_pages_are_followed_to_the_end() -> None:
-    pages = [
+    pages: list[httpx.Response | Exception] = [
         httpx.Response(200, json={"items": [1, 2], "next": "c"}),
         httpx.Response(200, json={"items": [3], "next": None}),
     ]
-    made, seen = client(pages)  # type: ignore[arg-type]
+    made, seen = client(pages)
     assert list(made.audits(state="FAILED")) == [1, 2, 3]
     assert seen[1].url.params["cursor"] == "c"
     assert seen[1].url.params["state"] == "FAILED"

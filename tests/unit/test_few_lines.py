@@ -9,6 +9,7 @@ import pytest
 
 from spinal.cli.output import Shown, emit
 from spinal.cli.told import audit_in_a_few_lines, report_of
+from spinal.client import Client
 from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace
 from spinal.errors import AuditNotFound
@@ -58,13 +59,14 @@ def test_json_is_the_document_where_it_is_asked_for(capsys: Piped, document: Com
     assert type(document).model_validate_json(capsys.readouterr().out) == document
 
 
-class Service:
+class Service(Client):
     """Answers for scores as the service does, or refuses."""
 
     def __init__(self, scores: dict[str, Any] | None, report: str = "") -> None:
+        super().__init__("http://127.0.0.1:1")
         self._scores, self._report = scores, report
 
-    def report(self, audit_id: str, format: str) -> str:
+    def report(self, audit_id: str, format: str = "html", *, fail_on: str = "fail") -> str:
         assert (audit_id, format) == ("7", "json")
         return self._report
 
@@ -87,7 +89,7 @@ def test_an_audit_is_told_with_its_rule_and_a_link() -> None:
     scores = json.loads(made.model_dump_json(include={"verdict", "statements"}))
     scores["verdict"]["of_a_later_release"] = 1
     scores["verdict"]["rules"][0]["of_a_later_release"] = 1
-    lines = audit_in_a_few_lines(Service(scores), audit(), SERVER + "/")  # type: ignore[arg-type]
+    lines = audit_in_a_few_lines(Service(scores), audit(), SERVER + "/")
     assert lines[0] == "FAIL: Predicts code 20 times worse."
     assert lines[1].startswith("Decided by rule code of acme/3")
     assert lines[-1] == f"Report: {SERVER}/v1/audits/7/report"
@@ -95,13 +97,13 @@ def test_an_audit_is_told_with_its_rule_and_a_link() -> None:
 
 @pytest.mark.parametrize("scores", [None, {}, {"verdict": {"outcome": "odd"}}, {"verdict": 3}])
 def test_a_verdict_is_told_where_its_details_cannot_be_had(scores: dict[str, Any] | None) -> None:
-    lines = audit_in_a_few_lines(Service(scores), audit(), SERVER)  # type: ignore[arg-type]
+    lines = audit_in_a_few_lines(Service(scores), audit(), SERVER)
     assert lines == ("FAIL: predicts code 20 times worse", f"Report: {SERVER}/v1/audits/7/report")
 
 
 def test_an_audit_without_a_verdict_says_where_it_stands() -> None:
     queued = audit(state="QUEUED", verdict=None, verdict_reasons=[], links={"self": "/v1/audits/7", "report": None})
-    lines = audit_in_a_few_lines(Service(None), queued, SERVER)  # type: ignore[arg-type]
+    lines = audit_in_a_few_lines(Service(None), queued, SERVER)
     assert lines == ("QUEUED: audit 7 of local:dpo", f"Audit: {SERVER}/v1/audits/7")
 
 
@@ -109,7 +111,7 @@ def test_the_report_of_an_audit_is_read_where_there_is_one_that_this_release_kno
     made, walked = judged_by_rules(), trace("sft", 4, 8)
     for document, comparison in ((made, made.digest), (walked, None)):
         service = Service(None, document.model_dump_json(by_alias=True))
-        assert report_of(service, audit(comparison=comparison)) == document  # type: ignore[arg-type]
-    assert report_of(Service(None, '{"schema": "spinal.comparison/9"}'), audit(comparison="x")) is None  # type: ignore[arg-type]
+        assert report_of(service, audit(comparison=comparison)) == document
+    assert report_of(Service(None, '{"schema": "spinal.comparison/9"}'), audit(comparison="x")) is None
     running = audit(links={"self": "/v1/audits/7", "report": None})
-    assert report_of(Service(None), running) is None  # type: ignore[arg-type]
+    assert report_of(Service(None), running) is None

@@ -147,8 +147,12 @@ def test_members_that_say_nothing_leave_the_identity_as_it_was() -> None:
     empty = PromptSet(("a b", "c d"), (None, " e"), None, (None, None), ((), ()), (None, None))
     assert plain == empty
     assert plain.digest == empty.digest == digest_of({"prompts": ("a b", "c d"), "continuations": (None, " e")})
-    further = [{"rejected": (None, " f")}, {"refusals": (("no",), ())}, {"categories": ("x", None)}]
-    assert len({plain.digest, *(PromptSet(plain.prompts, plain.continuations, **one).digest for one in further)}) == 4  # type: ignore[arg-type]
+    further: list[dict[str, Any]] = [
+        {"rejected": (None, " f")},
+        {"refusals": (("no",), ())},
+        {"categories": ("x", None)},
+    ]
+    assert len({plain.digest, *(PromptSet(plain.prompts, plain.continuations, **one).digest for one in further)}) == 4
 
 
 def test_members_belong_to_their_prompts_through_duplicates_and_selections() -> None:

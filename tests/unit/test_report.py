@@ -54,8 +54,11 @@ def test_hostile_names_stay_text(comparison: Comparison) -> None:
 
 def test_html_is_well_formed(comparison: Comparison) -> None:
     class Balance(HTMLParser):
-        stack: list[str] = []  # noqa: RUF012
         void = frozenset({"meta", "br", "img", "hr", "input", "link"})
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.stack: list[str] = []
 
         def handle_starttag(self, tag: str, attrs: object) -> None:
             if tag not in self.void:

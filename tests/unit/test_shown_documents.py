@@ -71,13 +71,14 @@ def test_a_notebook_gets_the_report_in_a_frame_without_rights(
     documents: tuple[Trace, Comparison, TraceDiff], which: int
 ) -> None:
     document = documents[which]
+    assert isinstance(document, Trace | Comparison)
     parser = Frame()
-    parser.feed(document._repr_html_())  # type: ignore[union-attr]  # the first two are drawn
+    parser.feed(document._repr_html_())
     ((tag, attributes),) = parser.elements
     assert tag == "iframe"
     assert parser.text == ""
     assert attributes["sandbox"] == ""
-    assert attributes["srcdoc"] == render(document, "html")  # type: ignore[arg-type]
+    assert attributes["srcdoc"] == render(document, "html")
 
 
 def test_a_hostile_name_stays_text_in_a_notebook() -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 
+import pytest
 from sqlalchemy import text
 
 from service.database.unit_of_work import Ledger
@@ -68,7 +69,9 @@ def test_a_database_that_is_away_shows_as_that(settings: Settings) -> None:
         gone.close()
 
 
-def test_invariants_that_take_too_long_take_no_other_gauge_with_them(ledger: Ledger, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_invariants_that_take_too_long_take_no_other_gauge_with_them(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patched:
         patched.setattr("service.operations.invariants.INVARIANTS", {"slow": "SELECT pg_sleep(5)"})
         patched.setattr("worker.metrics.INSPECTION_LIMIT_S", 1.0)

@@ -5,6 +5,7 @@ it, and ten cost ten times as long.
 """
 
 import ast
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -68,10 +69,11 @@ def _instead(node: NodeOrLeaf, code: str) -> NodeOrLeaf:
 
 
 class _Own(Operator):
-    """An operator as one function: a node -> the codes that may take its place."""
+    """An operator as one function."""
 
+    @abstractmethod
     def codes(self, node: NodeOrLeaf) -> list[str]:
-        raise NotImplementedError
+        """The codes that may take the place of ``node``, each a mutant."""
 
     def mutation_positions(self, node: NodeOrLeaf) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
         for _ in self.codes(node):

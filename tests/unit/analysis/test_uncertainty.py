@@ -48,10 +48,12 @@ def test_comparisons_of_the_release_before_keep_the_quantile_that_they_had(degre
 def test_an_edition_decides_on_the_quantile() -> None:
     pair = changed_pair()
     now, then = pair.compare(), pair.compare(edition=FORMER)
-    reach = [
-        found.layers[9].d_contraction.all.ci[1] - found.layers[9].d_contraction.all.value  # type: ignore[index,operator]
-        for found in (now, then)
-    ]
+    reach = []
+    for found in (now, then):
+        change = found.layers[9].d_contraction.all
+        assert change.ci is not None
+        assert change.value is not None
+        reach.append(change.ci[1] - change.value)
     groups = pair.reference_capture.all.replicates.shape[-1]
     ratio = student_quantile(groups - 1) / approximate_student_quantile(groups - 1)
     assert reach[0] / reach[1] == pytest.approx(ratio, rel=1e-9)

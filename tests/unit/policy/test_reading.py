@@ -20,7 +20,7 @@ WHILE = {"value": "damage.nll_change", "bad": "above", "limit": 0.3}
 GAP = {"value": "damage.gap", "bad": "above", "limit": 1.0}
 
 
-def of(*rules: dict[str, Any], **members: Any) -> dict[str, Any]:
+def of(*rules: Any, **members: Any) -> dict[str, Any]:
     return {"name": "acme-release/3", "rules": list(rules), **members}
 
 
@@ -41,7 +41,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "an unknown member of a rule": (of(RULE | {"sevrity": "warn"}), "rule 'worse': sevrity: no such member"),
     "a kind that there is not": (of(RULE | {"kind": "maximum"}), "rule 'worse': kind: one of limit, agreement"),
     "a kind that is no word": (of(RULE | {"kind": 3}), "rule 'worse': kind: one of limit, agreement"),
-    "a rule that is no mapping": (of("worse"), "rule 1: kind: one of"),  # type: ignore[arg-type]
+    "a rule that is no mapping": (of("worse"), "rule 1: kind: one of"),
     "a rule without a name": (of({k: v for k, v in RULE.items() if k != "name"}), "rule 1: name: is missing"),
     "no limit": (of({k: v for k, v in RULE.items() if k != "limit"}), "rule 'worse': limit: is missing"),
     "a limit that is no number": (of(RULE | {"limit": "much"}), "rule 'worse': limit: "),
