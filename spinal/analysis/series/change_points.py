@@ -94,8 +94,8 @@ def _residual(values: Array, start: npt.NDArray[np.int64], end: npt.NDArray[np.i
 
 
 def _compare(values: Array, cut: int) -> tuple[float, float, float, float]:
-    """Change at the end and how far its interval stays away from 0, slope before, slope after, of (n,) values that break
-    before ``cut``."""
+    """Of (n,) values that break before ``cut``: the change at the end, how far its interval stays away from 0, and the
+    slopes before and after."""
     n, end = values.size, values.size - 1
     lines = []
     for part, places in ((values[:cut], np.arange(cut)), (values[cut:], np.arange(cut, n))):

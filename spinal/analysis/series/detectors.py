@@ -38,6 +38,11 @@ class Moving:
     upward: bool = False
     """Whether only growth beyond the line before counts."""
 
+    @property
+    def last(self) -> int:
+        """The last member that has it."""
+        return int(np.flatnonzero(np.isfinite(self.values))[-1])
+
 
 @dataclass(frozen=True, eq=False)
 class Found:

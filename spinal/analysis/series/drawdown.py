@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spinal.analysis.series.noise import noise
-from spinal.analysis.series.pairing import ROUNDING, differences, lower_end, present
+from spinal.analysis.series.pairing import ROUNDING, differences, ends, present
 
 Array = npt.NDArray[np.float64]
 
@@ -34,6 +34,8 @@ class Drawdown:
     """(n,) how much worse than the running best, paired over prompts; 0 where the member is the best."""
     low: Array
     """(n,) lower end of its interval; NaN where the member is the best, and where it was not asked for."""
+    high: Array
+    """(n,) its upper end, likewise."""
     distance: Array
     """(n,) fall / (sigma sqrt 2)."""
     least: Array
@@ -63,7 +65,7 @@ def drawdown(
     depends on them unless ``lows_everywhere``.
     """
     n = values.shape[0]
-    fall, low, distance, effect = (np.full(n, np.nan) for _ in range(4))
+    fall, low, high, distance, effect = (np.full(n, np.nan) for _ in range(5))
     best = np.full(n, -1, dtype=np.int64)
     beyond = np.zeros(n, dtype=bool)
     sigma = noise(values, counted=counted)
@@ -81,7 +83,7 @@ def drawdown(
         effect[row] = max(least, of_best * max(0.0, -float(np.nanmean(values[at]))))
         far = bool(distance[row] > threshold)
         if fell > 0.0 and (far or lows_everywhere):
-            low[row] = min(lower_end(change, counted=counted, level=level), fell)
+            low[row], high[row] = ends(change, counted=counted, level=level)
         beyond[row] = far and bool(low[row] > effect[row])
     judged = rows[best[rows] >= 0]
     return Drawdown(
@@ -89,6 +91,7 @@ def drawdown(
         threshold=threshold,
         fall=fall,
         low=low,
+        high=high,
         distance=distance,
         least=effect,
         best=best,

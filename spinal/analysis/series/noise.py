@@ -1,6 +1,7 @@
 """How much the mean of one member moves by itself."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,6 @@ def noise(values: Array, *, counted: bool = False) -> float:
     be paired.
     """
     rows = present(values)
-    pairs = [differences(values[later], values[earlier]) for earlier, later in zip(rows, rows[1:], strict=False)]
+    pairs = [differences(values[later], values[earlier]) for earlier, later in pairwise(rows)]
     squared = [squared_error(change, counted=counted) for change in pairs if change.size]
     return max(math.sqrt(float(np.median(squared)) / 2.0), ROUNDING) if squared else math.nan

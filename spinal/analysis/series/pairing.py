@@ -57,11 +57,11 @@ def squared_error(change: Array, *, counted: bool = False) -> float:
     return max(float(np.abs(change).sum()) + 1.0 - n * mean**2, 0.0) / n**2
 
 
-def lower_end(change: Array, *, counted: bool = False, level: float = 0.95) -> float:
-    """Lower end of the interval of the mean of (m,) paired differences whose bad side is up, as the damage panel has it:
-    it never falls when a prompt gets worse."""
-    if counted:
-        ends = share_interval(change < 0.0, change > 0.0)
-    else:
-        ends = interval(change, level=level)
-    return np.nan if ends is None else ends[0]
+def ends(change: Array, *, counted: bool = False, level: float = 0.95) -> tuple[float, float]:
+    """Interval of the mean of (m,) paired differences whose bad side is up, as the damage panel has it: its lower end
+    never falls when a prompt gets worse."""
+    found = share_interval(change < 0.0, change > 0.0) if counted else interval(change, level=level)
+    if found is None:
+        return np.nan, np.nan
+    mean = float(change.mean())
+    return min(found[0], mean), max(found[1], mean)

@@ -18,7 +18,7 @@ def threshold(members: int, tests: int) -> float:
     """h for a series of ``members`` that is looked at ``tests`` times.
 
     Between the lengths of the table linear in the logarithm of the length, beyond its end by the last slope. With b the
-    best, x and y the two that follow, all standard normal, the most likely way to b - x >= h sqrt 2 and b - y >= h sqrt 2
+    best, x and y the two that follow, all standard normal, the most likely way to b - x and b - y of h sqrt 2 or more
     has b^2 + x^2 + y^2 = 4/3 h^2, so that the probability falls as exp(-2/3 h^2): a part in ``tests`` of it lies at
     sqrt(h^2 + 3/2 log tests). Simulated, this holds 0.7 to 1.1% for 5 to 100 members and 1 to 10 tests.
 
