@@ -201,14 +201,13 @@ def _reasons(
     yield from (alarm.text for alarm in damage)
     yield from gaps
     if not damage:
-        span = f"{checkpoints(len(steps))} measured" + (f" ({at_steps(_ends(steps))})" if steps else "")
+        span = checkpoints(len(steps)) + (f", steps {steps[0]} to {steps[-1]}" if len(steps) > 1 else "")
         if len(steps) < FEWEST:
-            yield f"{span}; falls are looked for from {FEWEST} on" + (
-                "; none is beyond a damage limit" if steps else ""
-            )
+            none = "; none is beyond a damage limit" if steps else ""
+            yield f"measured: {span}; falls are looked for from {FEWEST} on{none}"
         else:
-            sure = "" if status == "inconclusive" else "in anything that was measured, "
-            yield f"no fall of a damage signal and no checkpoint beyond a damage limit {sure}in {span}"
+            what = "what was measured" if status == "inconclusive" else "anything that was measured"
+            yield f"no fall of a damage signal and no checkpoint beyond a damage limit in {what} of {span}"
     yield from (alarm.text for alarm in early)
     waiting = [member.step for member in ordered if member.state == "waiting"]
     if waiting:
@@ -258,7 +257,3 @@ def _remarks(
         )
     if not closed:
         yield "checkpoints may still come: thresholds grow with their number, and what is said here may change"
-
-
-def _ends(steps: Sequence[int]) -> list[int]:
-    return list(dict.fromkeys((steps[0], steps[-1])))

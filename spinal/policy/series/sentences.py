@@ -24,7 +24,7 @@ def fell(
     onset, worse, known = steps
     where = f"by {number(fall)} {unit_in_words(signal.unit)} {interval(*ends)} at step {known}"
     return (
-        f"{signal.worse.format(of=of)} from between steps {onset} and {worse} on: {where}, compared with step {onset} "
+        f"{signal.worse.format(of=of)}, beginning between steps {onset} and {worse}: {where}, compared with step {onset} "
         f"(it counts from {number(least)})"
     )
 
