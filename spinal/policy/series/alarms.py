@@ -25,26 +25,31 @@ def _ordered(alarms: Sequence[SeriesAlarm]) -> tuple[SeriesAlarm, ...]:
 
 def _falls(found: Found, steps: Sequence[int]) -> Iterator[SeriesAlarm]:
     for name, parts in found.drawdowns.items():
-        for part, of in parts.items():
-            for one in of.falls:
-                onset, worse, known = (steps[place] for place in (one.onset, one.worse_from, one.known))
-                yield SeriesAlarm(
-                    kind="drawdown",
-                    signal=name,
-                    role="damage",
-                    step=known,
-                    onset_step=onset,
-                    worse_from_step=worse,
+        falls = [(part, of, one) for part, of in parts.items() for one in of.falls]
+        if len(parts) > 1 and falls:
+            # Of categories the one that is known first to fall, and farthest: who reads needs one place to look at.
+            falls = [min(falls, key=lambda each: (each[2].known, -each[1].distance[each[2].known]))]
+        others = sum(bool(of.falls) for of in parts.values()) - 1 if len(parts) > 1 else 0
+        for part, of, one in falls:
+            onset, worse, known = (steps[place] for place in (one.onset, one.worse_from, one.known))
+            yield SeriesAlarm(
+                kind="drawdown",
+                signal=name,
+                role="damage",
+                step=known,
+                onset_step=onset,
+                worse_from_step=worse,
+                of=part,
+                text=fell(
+                    TRACKED[name],
                     of=part,
-                    text=fell(
-                        TRACKED[name],
-                        of=part,
-                        steps=(onset, worse, known),
-                        fall=float(of.fall[one.known]),
-                        ends=(float(of.low[one.known]), float(of.high[one.known])),
-                        least=float(of.least[one.known]),
-                    ),
-                )
+                    steps=(onset, worse, known),
+                    fall=float(of.fall[one.known]),
+                    ends=(float(of.low[one.known]), float(of.high[one.known])),
+                    least=float(of.least[one.known]),
+                    others=others,
+                ),
+            )
 
 
 def _limits(limits: Sequence[AtStep], steps: Sequence[int]) -> Iterator[SeriesAlarm]:

@@ -18,15 +18,15 @@ def fell(
     fall: float,
     ends: tuple[float, float],
     least: float,
+    others: int = 0,
 ) -> str:
     """A drawdown: ``steps`` are the last of the running best, the first that is worse beyond doubt and the one at which
-    it is known."""
+    it is known. ``others`` counts the categories that fall beside the one that it is about."""
     onset, worse, known = steps
     where = f"by {number(fall)} {unit_in_words(signal.unit)} {interval(*ends)} at step {known}"
-    return (
-        f"{signal.worse.format(of=of)}, beginning between steps {onset} and {worse}: {where}, compared with step {onset} "
-        f"(it counts from {number(least)})"
-    )
+    began = f"{signal.worse.format(of=of)}, beginning between steps {onset} and {worse}"
+    also = f"; {others} more categories fall, too" if others > 1 else "; 1 more category falls, too" if others else ""
+    return f"{began}: {where}, compared with step {onset} (it counts from {number(least)}){also}"
 
 
 def past_limit(step: int, before: int | None, reason: str) -> str:
