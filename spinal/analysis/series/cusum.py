@@ -41,7 +41,7 @@ def scores(values: Array) -> Array:
         spread = max(float(before.std(ddof=1)), SMALLEST_SPREAD)
         t = math.sqrt(i / (i + 1)) * (float(values[i]) - float(before.mean())) / spread
         # By the tail of |t|: near 1 a probability has no digits left.
-        found[i] = -math.copysign(float(ndtri(max(float(stdtr(i - 1, -abs(t))), 1e-300))), t)
+        found[i] = math.copysign(float(ndtri(max(float(stdtr(i - 1, -abs(t))), 1e-300))), t)
     return found
 
 
