@@ -42,6 +42,8 @@ LENGTHS = (5, 10, 20, 50)
 BAR = 17
 """Of 1,000."""
 CATEGORIES = 8
+FEWEST_FLIPPED = 0.05
+"""Were none of the pair's answers to end on one side only, the signal would never move."""
 RAMP = 0.08
 """Nats a token that a healthy DPO run raises NLL by."""
 
@@ -51,15 +53,17 @@ class Rows:
     """What every prompt of the pair did, P prompts."""
 
     change: Array
-    """(P, 4) change of NLL, change of the log probability of an end, change of the margin, gap at D."""
+    """(P, 4) change of NLL, of the log probability of an end (NaN of prompts whose answer was cut) and of the margin, gap
+    at D."""
     phi: Array
     """(P, M) parts of the account of KL(reference || candidate), places in order."""
     ended: float
-    """Share of greedy answers that end on one side only."""
+    """Share of greedy answers that end on one side only, and no less than ``FEWEST_FLIPPED``."""
     answers: int
 
 
-NAMES = ("nll_change", "end_log_p_change", "margin_change", "gap")
+ENDS = "end_log_p_change"
+NAMES = ("nll_change", ENDS, "margin_change", "gap")
 
 
 def main() -> int:
@@ -119,12 +123,18 @@ def simulated(rows: Rows, n: int, count: int, ramp: float) -> Iterator[Signals]:
     """``count`` series of ``n`` members; with a ``ramp`` (nats a token) every signal goes its healthy way, too."""
     generator = np.random.default_rng([n, count, round(1000 * ramp)])
     prompts = len(rows.change)
-    own = rows.change - rows.change.mean(axis=0)
+    own = rows.change - np.nanmean(rows.change, axis=0)
+    # Noise of a prompt is that of another whose answer was cut, or was not, like its own.
+    whole = np.isfinite(rows.change).all(axis=1)
+    like = [np.flatnonzero(whole == kind) for kind in (False, True)]
     place = np.linspace(0.0, 1.0, n)
     groups = np.array_split(np.arange(prompts), CATEGORIES)
     thirds = np.array_split(np.arange(1, rows.phi.shape[1] - 1), 3)
     for _ in range(count):
-        drawn = generator.integers(0, prompts, size=(n, prompts))
+        drawn = np.empty((n, prompts), dtype=np.int64)
+        for kind, members_of in enumerate(like):
+            if members_of.size:
+                drawn[:, whole == bool(kind)] = generator.choice(members_of, size=(n, members_of.size))
         members = rows.change + own[drawn]
         phi = (rows.phi.mean(axis=0) + (rows.phi - rows.phi.mean(axis=0))[drawn]).mean(axis=1)
         base = generator.random(rows.answers) < 0.5
@@ -188,12 +198,12 @@ def measured_rows() -> Rows:
     kl, _ = finite(next(of for of in evidence.accounts if of.read_out == "kl"))
     by_name = {name: dict(zip(of.prompts, of.values, strict=True)) for name, of in content.by_prompt.items()}
     phi = dict(zip((kl.prompts + 1).tolist(), parts(kl), strict=True))
-    common = sorted(set(phi).intersection(*(set(by_name[name]) for name in NAMES)))
+    common = sorted(set(phi).intersection(*(set(by_name[name]) for name in NAMES if name != ENDS)))
     ended = np.array(content.by_prompt["end_share_change"].values)
     return Rows(
-        change=np.array([[by_name[name][prompt] for name in NAMES] for prompt in common]),
+        change=np.array([[by_name[name].get(prompt, np.nan) for name in NAMES] for prompt in common]),
         phi=np.array([phi[prompt] for prompt in common]),
-        ended=float(np.abs(ended).mean()),
+        ended=max(float(np.abs(ended).mean()), FEWEST_FLIPPED),
         answers=ended.size,
     )
 
