@@ -35,7 +35,7 @@ Array = npt.NDArray[np.float64]
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "examples" / "checkpoints"
 PROMPTS = "hh-shorter-64"
 PROFILE = MeasurementProfile(
-    max_tokens=64, lens_positions=4, swap_prompts=4, stitch_prompts=64, stitch_tokens=32, pair_tokens=64,
+    max_tokens=64, lens_positions=4, swap_prompts=4, stitch_prompts=64, stitch_tokens=32, pair_tokens=192,
     greedy_prompts=64, greedy_tokens=32,
 )  # fmt: skip
 LENGTHS = (5, 10, 20, 50)
@@ -53,8 +53,7 @@ class Rows:
     """What every prompt of the pair did, P prompts."""
 
     change: Array
-    """(P, 4) change of NLL, of the log probability of an end (NaN of prompts whose answer was cut) and of the margin, gap
-    at D."""
+    """(P, 4) changes of NLL, of the log probability of an end (NaN where an answer was cut), of the margin; gap at D."""
     phi: Array
     """(P, M) parts of the account of KL(reference || candidate), places in order."""
     ended: float
