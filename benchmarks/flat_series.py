@@ -53,7 +53,7 @@ class Rows:
     """What every prompt of the pair did, P prompts."""
 
     change: Array
-    """(P, 4) changes of NLL, of the log probability of an end (NaN where an answer was cut), of the margin; gap at D."""
+    """(P, 4) changes of NLL, of the log probability of an end (NaN where an answer is cut), of the margin; gap at D."""
     phi: Array
     """(P, M) parts of the account of KL(reference || candidate), places in order."""
     ended: float
@@ -89,11 +89,9 @@ def main() -> int:
 def alarms(rows: Rows, n: int, count: int, *, ramp: float = 0.0, effects: bool = True) -> tuple[int, int, int]:
     """Of ``count`` series of ``n`` members, how many have an alarm of damage, of early warning, of either."""
     found = [look(*one, effects=effects) for one in simulated(rows, n, count, ramp)]
-    return (
-        sum(one.damage for one in found),
-        sum(one.early_warning for one in found),
-        sum(one.damage or one.early_warning for one in found),
-    )
+    damage = [any(of.falls for parts in one.drawdowns.values() for of in parts.values()) for one in found]
+    early = [any(one.counted_breaks.values()) or any(one.shifts.values()) for one in found]
+    return sum(damage), sum(early), sum(one or other for one, other in zip(damage, early, strict=True))
 
 
 Signals = tuple[dict[str, dict[str | None, Falling]], dict[str, Moving]]

@@ -24,8 +24,8 @@ def rows() -> Rows:
 
 @pytest.mark.parametrize("n", [5, 20])
 def test_flat_series_alarm_rarely_though_every_effect_counts(rows: Rows, n: int) -> None:
-    """A rate of 1% stays within 6 of 200 in 99 of 100 counts; these are drawn from a fixed seed. Least effects only take
-    alarms away."""
+    """A rate of 1% stays within 6 of 200 in 99 of 100 counts; these are drawn from a fixed seed. Least effects only
+    take alarms away."""
     assert alarms(rows, n, SERIES, effects=False)[2] <= 6
 
 
