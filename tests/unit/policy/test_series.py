@@ -355,3 +355,37 @@ def test_every_tracked_signal_of_damage_is_needed_where_the_default_asks() -> No
     found = series(run({"nll_change": calm(5)}), policy=default_policy())
     damage = {name for name, signal in found.signals.items() if signal.role == "damage"}
     assert {name for name, signal in found.signals.items() if signal.needed} == damage
+
+
+def test_members_that_share_too_few_prompts_are_not_paired_and_the_document_stays_whole() -> None:
+    """Each member has prompts of its own: nothing falls, and no number that is not finite gets into a document."""
+    values = fallen(6, 3)
+    members = [
+        measured(
+            step,
+            compared(
+                step,
+                {"nll_change": values[step, step * 10 : step * 10 + 10]},
+                prompts=range(step * 10 + 1, step * 10 + 11),
+            ),
+        )
+        for step in range(6)
+    ]
+    found = series(members)
+    assert (found.status, found.alarms) == ("inconclusive", ())
+    assert "steps 1, 2, 3, 4 and 5 cannot be compared" in found.reasons[0]
+    assert parse(found.model_dump_json(), "x") == found
+    signal = found.signals["nll_change"]
+    assert signal.sigma is None
+    assert [point.fall for point in signal.points] == [0.0, *[None] * 5]
+
+
+def test_a_category_that_one_member_lacks_is_stepped_over() -> None:
+    categories = ["en"] * 40 + ["ru"] * (PROMPTS - 40)
+    values = calm(8)
+    values[5:, 40:] += 0.9
+    members = run({"nll_change": values}, categories=categories)
+    members[6] = measured(700, compared(700, {"nll_change": values[6, :40]}, categories=categories))
+    found = series(members)
+    alarm = next(one for one in found.alarms if one.signal == "nll_change_worst_category")
+    assert (alarm.of, alarm.worse_from_step, alarm.step) == ("ru", 600, 800)
