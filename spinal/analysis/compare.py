@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spinal.analysis.belonging import check_accounts, check_belonging, check_capture
+from spinal.analysis.by_prompt import by_prompt
 from spinal.analysis.carried import what_carries
 from spinal.analysis.comparable import check_comparable
 from spinal.analysis.controls import control_null, noise_null
@@ -138,6 +139,7 @@ def _content(
         nulls=nulls,
         prompt_changes=prompt_changes(pair),
         looked_at=looked_at(pair),
+        by_prompt=by_prompt(pair),
         curves=curves_of({"reference": reference, "candidate": candidate, "control": control[0] if control else None}),
         accounts=carried.accounts,
         control_accounts=carried.control,

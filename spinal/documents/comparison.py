@@ -310,8 +310,8 @@ class ComparisonContent(ShownDocument):
     curves: dict[Literal["reference", "candidate", "control"], SideCurves] = Field(default_factory=dict)
     """Each side's own depth curves; empty in comparisons of releases before they were kept."""
     by_prompt: dict[str, PromptSignal] = Field(default_factory=dict)
-    """Signals prompt by prompt, by name: ``nll_change``, ``end_log_p_change``, ``margin_change``, ``gap``. Empty in
-    comparisons of releases before they were kept: such a member is not paired."""
+    """Signals prompt by prompt, by name: ``nll_change``, ``end_share_change``, ``end_log_p_change``, ``margin_change``,
+    ``gap``. Empty in comparisons of releases before they were kept: such a member is not paired."""
     warnings: tuple[Remark, ...]
     provenance: Provenance
 

@@ -176,12 +176,31 @@ def _end_log_p(both: Scored, reference: Capture, candidate: Capture) -> DamageSi
     name = "end_log_p_change"
     if reference.end_log_p is None or candidate.end_log_p is None:
         return not_asked(name, NOT_IN_PROFILE)
+    _, change = end_log_p_changes(both, reference, candidate)
+    return mean_signal(name, change) if change.size else not_asked(name, NO_END_TOKEN)
+
+
+def end_log_p_changes(both: Scored, reference: Capture, candidate: Capture) -> tuple[IntArray, Array]:
+    """Prompts (n,) and the change (n,) of the log probability of an end after each, floored at -``END_FLOOR`` on both
+    sides; empty where a capture has none."""
+    if reference.end_log_p is None or candidate.end_log_p is None:
+        return both.prompts[:0], both.change[:0]
     sides = reference.end_log_p[both.reference], candidate.end_log_p[both.candidate]
     known = ~np.isnan(sides[0]) & ~np.isnan(sides[1])
-    if not known.any():
-        return not_asked(name, NO_END_TOKEN)
     mine, theirs = (np.maximum(side[known], -END_FLOOR) for side in sides)
-    return mean_signal(name, theirs - mine)
+    return both.prompts[known], theirs - mine
+
+
+def ending_changes(reference: Capture, candidate: Capture) -> tuple[IntArray, Array]:
+    """Prompts (n,) that both sides continued, ascending, and whether an end came (n,): 1 where only the candidate's
+    answer ends, -1 where only the reference's does. Empty where a capture has no continuations or no token ends one."""
+    rows = _continued(reference, candidate)
+    if rows is None or (reference.end_ids is not None and not reference.end_ids.size):
+        return np.empty(0, dtype=np.int64), np.empty(0)
+    mine, theirs = rows
+    assert reference.greedy_prompts is not None, "it was continued"
+    change = _of(candidate.greedy_ended, theirs) - _of(reference.greedy_ended, mine)
+    return reference.greedy_prompts[mine], change
 
 
 def temperature_change(both: Scored, reference: Capture, candidate: Capture) -> DamageSignal:

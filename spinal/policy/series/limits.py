@@ -1,0 +1,41 @@
+"""Damage limits at each step: what a member's own verdict found beyond a limit on a damage value."""
+
+from dataclasses import dataclass
+
+from spinal.documents.comparison import RuleOutcome, Verdict
+from spinal.documents.policy import Policy
+
+OF_DAMAGE = ("damage.", "categories.")
+"""How paths of damage values begin."""
+
+
+@dataclass(frozen=True)
+class AtStep:
+    """What the limits of one member say."""
+
+    beyond: tuple[RuleOutcome, ...]
+    """Rules that fail it for damage, and count."""
+    waived: tuple[RuleOutcome, ...]
+    """Those that would, and are waived: told, and counted for nothing."""
+    open: tuple[RuleOutcome, ...]
+    """Those that have no answer."""
+
+
+def limits_at(verdict: Verdict, policy: Policy) -> AtStep:
+    """Sort the damage rules of a verdict: limits and agreements on damage values, and the damage panel itself."""
+    panels = {rule.name for rule in policy.rules if rule.kind == "panel"}
+    asked = [
+        rule
+        for rule in verdict.rules
+        if rule.rule in panels or (rule.path is not None and rule.path.startswith(OF_DAMAGE))
+    ]
+    return AtStep(
+        beyond=tuple(rule for rule in asked if rule.outcome == "fail"),
+        waived=tuple(rule for rule in asked if rule.waived is not None and rule.waived.would_be == "fail"),
+        open=tuple(rule for rule in asked if rule.outcome == "inconclusive"),
+    )
+
+
+def signal_of(rule: RuleOutcome) -> str:
+    """What an alarm on that rule is about: the signal, the category's value, or the rule where it is on many."""
+    return rule.rule if rule.path is None else rule.path.removeprefix("damage.")

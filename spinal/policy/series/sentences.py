@@ -1,0 +1,69 @@
+"""The findings of a series as sentences that are read once: which signal, between which steps, by how much."""
+
+from collections.abc import Sequence
+
+from spinal.analysis.human_terms import unit_in_words
+from spinal.numbers import interval, number, signed
+from spinal.policy.series.signals import Tracked
+
+MOST_NAMED = 8
+"""Steps that one sentence names."""
+
+
+def fell(
+    signal: Tracked,
+    *,
+    of: str | None,
+    steps: tuple[int, int, int],
+    fall: float,
+    ends: tuple[float, float],
+    least: float,
+    others: int = 0,
+) -> str:
+    """A drawdown: ``steps`` are the last of the running best, the first that is worse beyond doubt and the one at which
+    it is known. ``others`` counts the categories that fall beside the one that it is about."""
+    onset, worse, known = steps
+    where = f"by {number(fall)} {unit_in_words(signal.unit)} {interval(*ends)} at step {known}"
+    began = f"{signal.worse.format(of=of)}, beginning between steps {onset} and {worse}"
+    also = f"; {others} more categories fall, too" if others > 1 else "; 1 more category falls, too" if others else ""
+    return f"{began}: {where}, compared with step {onset} (it counts from {number(least)}){also}"
+
+
+def past_limit(step: int, before: int | None, reason: str) -> str:
+    """A member beyond a damage limit."""
+    since = (
+        f"between steps {before} and {step}" if before is not None else f"at step {step}, the first that is measured"
+    )
+    return f"beyond a damage limit {since}: the checkpoint at step {step} {reason}"
+
+
+def left_line(signal: Tracked, step: int, last: int, change: float, low: float) -> str:
+    """A change point; ``last`` is the step at the end of the segment after."""
+    what = "grows faster" if signal.places is None and change > 0.0 else "leaves its line"
+    return (
+        f"early warning: the {signal.label} {what} after step {step}: {signed(change)} {unit_in_words(signal.unit)} "
+        f"at step {last} beyond the line before, surely {number(low)} or more"
+    )
+
+
+def shifted(signal: Tracked, step: int, known: int, shift: float) -> str:
+    """A shift on the approved plateau."""
+    return (
+        f"early warning: on the approved plateau the {signal.label} shifts after step {step}: "
+        f"{signed(shift)} {unit_in_words(signal.unit)} up to step {known}"
+    )
+
+
+def checkpoints(count: int) -> str:
+    """``1 checkpoint``, ``7 checkpoints``."""
+    return f"{count} checkpoint{'' if count == 1 else 's'}"
+
+
+def at_steps(steps: Sequence[int]) -> str:
+    """``step 3``, ``steps 3, 5 and 9 more``."""
+    named = [str(step) for step in steps[:MOST_NAMED]]
+    if len(steps) > MOST_NAMED:
+        return f"steps {', '.join(named)} and {len(steps) - MOST_NAMED} more"
+    if len(named) == 1:
+        return f"step {named[0]}"
+    return f"steps {', '.join(named[:-1])} and {named[-1]}"
