@@ -187,8 +187,9 @@ def test_a_second_member_reads_nothing_of_the_reference(
     share = read["cold"][0] / (3 * states + states + states - 1)
     assert share == int(share)
     assert read["cold"] == [share * (5 * states - 1)] * 2
-    # The reference was kept from its trace, the candidate read beside it: what is left is the swap and that read-out.
-    assert read["warm"] == [share * (3 * states - 1), share * (2 * states - 1)]
+    # The reference was kept from its trace, where the swap begins with the same rows, and the candidate was read beside
+    # it: what is left are the swapped blocks and that read-out.
+    assert read["warm"] == [share * (2 * states - 1)] * 2
 
 
 def test_a_reference_that_was_traced_elsewhere_is_read_once(
@@ -203,7 +204,7 @@ def test_a_reference_that_was_traced_elsewhere_is_read_once(
             here.compare(traced[0], member)
         read.append(count())
     states = traced[0].trace.model.n_layers + 1
-    assert read[0] * (3 * states - 1) == read[1] * (5 * states - 1)
+    assert read[0] * (3 * states - 1) == read[1] * (4 * states - 1)
 
 
 def test_another_reference_takes_the_place_of_the_first(run: list[Path], few: PromptSet, tmp_path: Path) -> None:
@@ -221,7 +222,7 @@ def test_another_reference_takes_the_place_of_the_first(run: list[Path], few: Pr
     assert kept(warm).key == second
 
 
-@pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.9])
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
 def test_no_more_is_kept_than_allowed(share: float, run: list[Path], few: PromptSet, tmp_path: Path) -> None:
     full = Warm(ROOMY)
     audit = Auditing(tmp_path / "full", few, warm=full)
@@ -236,7 +237,7 @@ def test_no_more_is_kept_than_allowed(share: float, run: list[Path], few: Prompt
 
 def test_what_logits_take_is_what_was_said(run: list[Path], few: PromptSet, tmp_path: Path) -> None:
     warm = Warm(ROOMY)
-    audit = Auditing(tmp_path, few, warm=warm)
+    audit = Auditing(tmp_path, few, PROFILE.model_copy(update={"swap_prompts": 5}), warm=warm)
     audit.compare(*(audit.trace(folder) for folder in run[:2]))
     assert len(kept(warm).lenses) == 2
     assert all(lens.logits.complete for lens in kept(warm).lenses)
