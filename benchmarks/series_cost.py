@@ -4,8 +4,9 @@ The worker's own functions carry out the runs in the order in which a worker tak
 first, then each member's trace and comparison, in one process. Counted are traces, models loaded, passes of prompts
 through blocks, and logits computed, in units of one model's lens: the nodes 0..D at the rows that a trace reads.
 
-The ideal reads every model once and every swapped block once: N + 1 + N D / (D + 1), and once more the nodes of each
-candidate through the reference's lens where its read-out moved. Accounts of what carries the change are counted apart.
+The ideal reads every model once and every swapped block once: N + 1 + N D / (D + 1). Where the read-out moved, the
+nodes of the candidate go through the reference's lens, too: that is counted by itself, and belongs to the ideal as N
+readings more. Accounts of what carries the change are counted apart.
 """
 
 import argparse
@@ -42,6 +43,8 @@ from spinal.prompts.sets import PromptSet
 from worker.engine import engine_with_threads, warm_reference
 
 ROOT = Path(__file__).resolve().parents[1]
+FIXED = "through the reference's lens"
+"""The reading of a candidate's nodes that a moved read-out takes."""
 MOST = 1.3
 """Times the ideal lens work, at most."""
 
@@ -69,6 +72,7 @@ class Counters:
             for module, name, what in (
                 (spinal.engine.pair, "account_of_pair", "accounts"),
                 (spinal.engine.pair, "alike", "accounts"),
+                (spinal.engine.pair, "read_lens", FIXED),
                 (spinal.engine.measure, "check_parity", "parity gate"),
                 (spinal.engine.measure, "mass_outside", "mass beyond the ids that are read"),
                 (spinal.engine.measure, "continuation_nll", "tokens scored"),
@@ -122,15 +126,20 @@ class Cost:
     forwards: float
     """All prompts through all blocks, so many times: walks of traces and swaps."""
     lens: float
-    """In units of one model's lens."""
+    """In units of one model's lens: traces, gaps and swaps."""
+    fixed: float
+    """The candidates through the reference's lens."""
     ideal: float
+    """Of ``lens``."""
+    ideal_fixed: int
+    """Of ``fixed``: 1 for every member whose read-out moved."""
     apart: dict[str, float]
     """The same for what is counted apart."""
 
     @property
     def ratio(self) -> float:
-        """Lens work over the ideal."""
-        return self.lens / self.ideal
+        """All lens work but the accounts' over the ideal."""
+        return (self.lens + self.fixed) / (self.ideal + self.ideal_fixed)
 
     @property
     def met(self) -> bool:
@@ -193,8 +202,10 @@ def cost(folders: list[Path], prompts: PromptSet, profile: MeasurementProfile, l
         loads=counters.calls["models loaded"],
         forwards=counters.calls["prompts through a block"] / (depth * len(prompts.prompts)),
         lens=counters.logits["lens"] / unit,
-        ideal=count + 1 + count * swapped * depth / (depth + 1) + moved,
-        apart={what: read / unit for what, read in counters.logits.items() if what != "lens"},
+        fixed=counters.logits[FIXED] / unit,
+        ideal=count + 1 + count * swapped * depth / (depth + 1),
+        ideal_fixed=moved,
+        apart={what: read / unit for what, read in counters.logits.items() if what not in ("lens", FIXED)},
     )
 
 
@@ -214,13 +225,15 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="spinal-series-") as folder:
             root = Path(folder)
             folders = series(root, members)
-            for name, bound in (("kept", limit), ("not kept", 0)):
+            # What is not kept costs the same for every member: one N shows it.
+            ways = (("kept", limit), ("not kept", 0)) if members == asked.members[0] else (("kept", limit),)
+            for name, bound in ways:
                 found = cost(folders, prompts, profile, bound, root)
                 said = f"{'met' if found.met else 'MISSED'}: at most {members + 1} traces and x {MOST}" if bound else ""
                 print(
                     f"N = {members}, reference {name}: {found.traces} traces, {found.loads} models loaded, "
-                    f"{found.forwards:.1f} passes of all prompts, lens {found.lens:.2f}, ideal {found.ideal:.2f}: "
-                    f"x {found.ratio:.3f}  {said}"
+                    f"{found.forwards:.1f} passes of all prompts, lens {found.lens:.2f} (ideal {found.ideal:.2f}), "
+                    f"{FIXED} {found.fixed:.2f} ({found.ideal_fixed}): x {found.ratio:.3f}  {said}"
                 )
                 print("  apart: " + ", ".join(f"{what} {read:.2f}" for what, read in sorted(found.apart.items())))
                 missed = missed or (bool(bound) and not found.met)
