@@ -89,6 +89,9 @@ class Settings(BaseSettings):
     torch_threads: int = Field(default=1, ge=1)
     stream_weights: bool = False
     """Read the blocks of a checkpoint from disk one at a time: for weights larger than the worker's memory."""
+    warm_reference_bytes: int = Field(default=2 * 2**30, ge=0)
+    """Most memory, of the device that measures, that each worker process keeps of the reference that it last compared
+    with, so that the next comparison need not read it again; 0 keeps nothing."""
     engine: str = "spinal.engine.api"
     """Module of the measuring engine (``measure``, ``gather_evidence``); tests put an engine double here."""
     publish_timeout_s: float = Field(default=2.0, gt=0)

@@ -8,7 +8,7 @@ through :class:`Ports`. torch is imported when the engine is first needed, and b
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
@@ -31,6 +31,7 @@ from spinal.profile import MeasurementProfile
 from spinal.progress import CancelCheck, Progress, ProgressSink, ignore_progress, never_cancelled
 from spinal.prompts.load import load_prompts
 from spinal.prompts.sets import PromptSet
+from spinal.warm import Warm
 
 NO_CHECKPOINT = "checkpoint_not_at_hand"
 """Reason of every value that only the weights of both sides could have given."""
@@ -117,6 +118,8 @@ class Ports:
     """Command line that provenance names."""
     edition: Edition = PRESENT
     """Under which versions and scheme of digests the documents are made."""
+    warm: Warm = field(default_factory=Warm)
+    """What is kept of a reference between calls that are given the same one: by default nothing."""
 
 
 def measure_checkpoint(
@@ -308,6 +311,7 @@ def _measure(
         cancelled=ports.cancelled,
         command=ports.command,
         edition=ports.edition,
+        warm=ports.warm,
     )
     if expected is not None and trace.digest != expected:
         raise ModelChanged(
@@ -339,6 +343,7 @@ def _evidence(
             stream=ports.stream,
             progress=show,
             cancelled=ports.cancelled,
+            warm=ports.warm,
         )
 
 

@@ -14,6 +14,7 @@ from spinal.documents.trace import Trace
 from spinal.profile import MeasurementProfile
 from spinal.progress import CancelCheck, ProgressSink
 from spinal.prompts.sets import PromptSet
+from spinal.warm import Warm
 
 ENGINE = "spinal.engine.api"
 
@@ -34,6 +35,7 @@ class MeasuringEngine(Protocol):
         cancelled: CancelCheck,
         command: Sequence[str] | None,
         edition: Edition,
+        warm: Warm,
     ) -> Trace: ...
 
     def check_same_ids(self, sides: Sequence[Checkpoint], prompts: PromptSet, profile: MeasurementProfile) -> None: ...
@@ -51,6 +53,7 @@ class MeasuringEngine(Protocol):
         stream: bool,
         progress: ProgressSink,
         cancelled: CancelCheck,
+        warm: Warm,
     ) -> PairEvidence: ...
 
     def gather_accounts(

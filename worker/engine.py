@@ -1,7 +1,10 @@
-"""The measuring engine of a worker: that of its settings, held to their number of threads."""
+"""The measuring engine of a worker: that of its settings, held to their number of threads, and what it keeps."""
+
+from functools import lru_cache
 
 from service.settings import Settings
 from spinal.engine_port import MeasuringEngine, load_engine
+from spinal.warm import Warm
 
 
 def engine_with_threads(settings: Settings) -> MeasuringEngine:
@@ -11,3 +14,9 @@ def engine_with_threads(settings: Settings) -> MeasuringEngine:
 
         set_threads(settings.torch_threads)
     return load_engine(settings.engine)
+
+
+@lru_cache(maxsize=1)
+def warm_reference(limit_bytes: int) -> Warm:
+    """What this process keeps of a reference from one run to the next."""
+    return Warm(limit_bytes)

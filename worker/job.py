@@ -20,7 +20,7 @@ from spinal.documents.editions import Edition
 from spinal.engine_port import MeasuringEngine
 from spinal.errors import SpinalError
 from spinal.progress import Progress
-from worker.engine import engine_with_threads
+from worker.engine import engine_with_threads, warm_reference
 from worker.lease import Lease
 from worker.store import end_attempt, retry_while_unavailable
 
@@ -96,6 +96,7 @@ class Job:
             threads=self.settings.torch_threads,
             command=self.command,
             edition=self.edition,
+            warm=warm_reference(self.settings.warm_reference_bytes),
         )
 
     @cached_property

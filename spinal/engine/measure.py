@@ -41,10 +41,12 @@ from spinal.engine.nll import continuation_nll, row_targets
 from spinal.engine.parity import check_parity
 from spinal.engine.reporter import Reporter
 from spinal.engine.session import Session, Setup, open_session
-from spinal.engine.transport import LensResult, mass_outside, read_lens, readout_digest, steps
+from spinal.engine.transport import LensResult, gap_of, mass_outside, read_lens, readout_digest, steps
+from spinal.engine.warm import Lent
 from spinal.profile import MeasurementProfile
 from spinal.progress import CancelCheck, ProgressSink, ignore_progress, never_cancelled
 from spinal.prompts.sets import PromptSet
+from spinal.warm import Warm
 
 Tensor = torch.Tensor
 
@@ -65,6 +67,8 @@ class _Measured:
 
     content: str
     """Weights digest."""
+    readout: str
+    """Digest of the read-out."""
     walked: Walked
     parity: float
     """Mean distance (radians) between the lens at node D and the model's own output."""
@@ -89,6 +93,7 @@ def measure(
     cancelled: CancelCheck = never_cancelled,
     command: Sequence[str] | None = None,
     edition: Edition = PRESENT,
+    warm: Warm | None = None,
 ) -> Trace:
     """Measure a checkpoint on prompts: its depth trace, and its capture for comparisons.
 
@@ -109,6 +114,9 @@ def measure(
         How the measurement was started, for the provenance.
     edition
         The one that the trace is called by.
+    warm : Warm, optional
+        Where what is kept of a reference is found: where this checkpoint is read beside it, a comparison with it need
+        not read it again. Same numbers.
 
     Returns
     -------
@@ -137,23 +145,27 @@ def measure(
     (24, True, True)
     """
     started = time.monotonic()
-    reporter = Reporter(progress, cancelled)
+    reporter, lent = Reporter(progress, cancelled), Lent(warm or Warm())
 
     def attempt(batch_size: int) -> Trace:
         with torch.inference_mode(), hold(checkpoint) as held:
             setup = Setup(prompts, profile, batch_size, device, stream, reporter, edition)
-            return _measure(held, setup, capture_path, command, started)
+            return _measure(held, setup, capture_path, lent, command, started)
 
-    return with_less_memory(attempt, profile, device)
+    trace = with_less_memory(attempt, profile, device, lent.give_up)
+    lent.succeeded()
+    return trace
 
 
-def _measure(held: Held, setup: Setup, capture_path: Path, command: Sequence[str] | None, started: float) -> Trace:
+def _measure(
+    held: Held, setup: Setup, capture_path: Path, lent: Lent, command: Sequence[str] | None, started: float
+) -> Trace:
     reporter = setup.reporter
     reporter.step("load", 0, 1, (0.0, 0.0))
     inspect(held.checkpoint)
     content = held.digest(progress=reporter.relay, cancelled=reporter.cancelled)
     session = open_session(held.checkpoint, setup)
-    measured = _read(session, content)
+    measured = _read(session, content, lent)
     held.require_unchanged()
     reporter.step("store", 0, 1, (0.97, 0.97))
     fingerprint = setup.asked.fingerprint_under(setup.edition.scheme)
@@ -168,24 +180,46 @@ def _measure(held: Held, setup: Setup, capture_path: Path, command: Sequence[str
     return trace
 
 
-def _read(session: Session, content: str) -> _Measured:
+def _read(session: Session, content: str, lent: Lent) -> _Measured:
     """Walk, gate, lens and NLL of one model."""
     reporter = session.reporter
     walked = walk(session)
     parity = check_parity(session, walked.rows)
     reporter.step("lens", 0, 1, (0.75, 0.75))
-    lens = read_lens(
-        [(session.readout, walked.rows)],
-        [*steps(session.nodes), (0, session.nodes - 1)],
-        targets=row_targets(session),
-        check=reporter.check,
-    )
+    readout = readout_digest(session.readout)
+    lens = _read_nodes(session, content, readout, walked.rows, lent)
     reporter.step("lens", 1, 1, (0.75, 0.92))
     vocabulary = _vocabulary_read(session, walked.rows)
     if not session.profile.reads_behaviour:
-        return _Measured(content, walked, parity, lens, continuation_nll(session), vocabulary, {})
+        return _Measured(content, readout, walked, parity, lens, continuation_nll(session), vocabulary, {})
     nll, beside = read_behaviour(session, walked.rows[-1], walked.continued)
-    return _Measured(content, walked, parity, lens, nll, vocabulary, beside)
+    return _Measured(content, readout, walked, parity, lens, nll, vocabulary, beside)
+
+
+def _read_nodes(session: Session, content: str, readout: str, rows: Tensor, lent: Lent) -> LensResult:
+    """The lens at all nodes, gathered residuals ``rows`` (N, K, d), between each and the next, and between the first
+    and the last. Read beside the nodes of a reference that is kept, the gap to it is known from then on."""
+    nodes, check, targets = session.nodes, session.reporter.check, row_targets(session)
+    pairs = [*steps(nodes), (0, nodes - 1)]
+    lent.trace_of(session, content, readout)
+    own = (session.readout, rows)
+    if lent.is_reference(session, content):
+        kept = lent.logits(session.readout, rows, traced=True)
+        return read_lens([own], pairs, targets=targets, check=check, kept=[kept])
+    beside = lent.beside(session)
+    if beside is None:
+        return read_lens([own], pairs, targets=targets, check=check)
+    across = [(node, nodes + node) for node in range(nodes)]
+    found = read_lens(
+        # All that is asked of the reference is kept, and its read-out not.
+        [(session.readout, beside.rows), own],
+        [*across, *((nodes + i, nodes + j) for i, j in pairs)],
+        targets=targets,
+        check=check,
+        kept=[beside.logits, None],
+    )
+    lent.remember_gap(readout, rows, gap_of(found, nodes))
+    return found.part(slice(nodes, None), slice(nodes, None))
 
 
 def _vocabulary_read(session: Session, rows: Tensor) -> VocabularyRead:
@@ -220,7 +254,7 @@ def _document(session: Session, measured: _Measured, capture: Capture, provenanc
     scored = capture.nll[np.isfinite(capture.nll)]
     return Trace(
         digest=capture.trace_digest,
-        model=_identity(session, measured.content),
+        model=_identity(session, measured),
         prompt_set=PromptSetIdentity(
             digest=setup.prompts.digest,
             name=setup.prompts.name,
@@ -285,20 +319,20 @@ def _warnings(session: Session, walked: Walked) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _identity(session: Session, content: str) -> ModelIdentity:
+def _identity(session: Session, measured: _Measured) -> ModelIdentity:
     loaded = session.loaded
     config = loaded.model.config.get_text_config()
     embedding: Tensor = loaded.model.get_input_embeddings().weight  # type: ignore[assignment]  # an nn.Embedding
     return ModelIdentity(
         source=session.source,
         revision=loaded.checkpoint.revision,
-        weights_digest=content,
+        weights_digest=measured.content,
         architecture=type(loaded.model).__name__,
         n_layers=len(session.anatomy.blocks),
         hidden_size=int(config.hidden_size),
         vocab_size=session.anatomy.vocabulary,
         tied_embeddings=embedding.data_ptr() == session.anatomy.head_weight.data_ptr(),
-        readout_digest=readout_digest(session.readout),
+        readout_digest=measured.readout,
     )
 
 

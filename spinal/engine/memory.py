@@ -11,8 +11,18 @@ from spinal.profile import MeasurementProfile
 Result = TypeVar("Result")
 
 
-def with_less_memory(work: Callable[[int], Result], profile: MeasurementProfile, device: str) -> Result:
-    """``work`` at the profile's batch size and, if that runs out of memory, at half of it.
+def _nothing_kept() -> bool:
+    return False
+
+
+def with_less_memory(
+    work: Callable[[int], Result],
+    profile: MeasurementProfile,
+    device: str,
+    give_up: Callable[[], bool] = _nothing_kept,
+) -> Result:
+    """``work`` at the profile's batch size and, if that runs out of memory, at half of it; before that once more at
+    the same size where ``give_up`` has freed what was only kept.
 
     ``work`` takes the number of prompts per forward pass and opens what it needs itself: nothing of a failed attempt
     is kept. ``device`` is what errors name. Raises OutOfMemory naming both sizes when neither suffices.
@@ -28,12 +38,15 @@ def with_less_memory(work: Callable[[int], Result], profile: MeasurementProfile,
     8
     """
     sizes = [profile.batch_size] + ([profile.batch_size // 2] if profile.batch_size > 1 else [])
-    for size in sizes:
+    waiting = list(sizes)
+    while waiting:
         try:
-            return work(size)
+            return work(waiting[0])
         except torch.OutOfMemoryError:
             pass
         # Outside the handler, where nothing holds the failed attempt's tensors any more.
+        if not give_up():
+            del waiting[0]
         if device.startswith("cuda"):
             torch.cuda.empty_cache()
     raise OutOfMemory(

@@ -31,12 +31,14 @@ from spinal.engine.same import routes, settings_of
 from spinal.engine.session import Session, Setup, open_pair
 from spinal.engine.swap import block_swap
 from spinal.engine.tokens import GatheredRows
-from spinal.engine.transport import read_lens, readout_digest, steps
+from spinal.engine.transport import read_gap, read_lens, readout_digest, steps
+from spinal.engine.warm import Lent
 from spinal.engine.weights import block_changes, other_changes, unlike_rows
 from spinal.errors import CaptureMissing, PairMismatch, TracesNotComparable
 from spinal.profile import MeasurementProfile
 from spinal.progress import CancelCheck, ProgressSink, ignore_progress, never_cancelled
 from spinal.prompts.sets import PromptSet
+from spinal.warm import Warm
 
 Array = npt.NDArray[np.float64]
 NOISE_ACCOUNTS = 2
@@ -56,6 +58,7 @@ def gather_evidence(
     stream: bool = False,
     progress: ProgressSink = ignore_progress,
     cancelled: CancelCheck = never_cancelled,
+    warm: Warm | None = None,
 ) -> PairEvidence:
     """Evidence on the pair, walked a pair of blocks at a time.
 
@@ -74,6 +77,8 @@ def gather_evidence(
         Matched noise (``noise_draws``) needs whole models and loads them.
     progress, cancelled
         Told at every step; asked at every step and between pieces of long ones.
+    warm : Warm, optional
+        Where what was read of the reference is found, and left for the next call: same numbers, less work.
 
     Returns
     -------
@@ -105,16 +110,18 @@ def gather_evidence(
     >>> evidence.block_swap.shape, evidence.function_gap["all"].shape
     ((2, 24), (2, 25))
     """
-    reporter = Reporter(progress, cancelled)
+    reporter, lent = Reporter(progress, cancelled), Lent(warm or Warm())
 
     def attempt(batch_size: int) -> PairEvidence:
         started = time.monotonic()
         # Matched noise rewrites a whole model, so that pair is loaded whole.
         setup = Setup(prompts, profile, batch_size, device, stream and not profile.noise_draws, reporter)
         with torch.inference_mode(), _opened(reference, candidate, setup) as (ours, theirs):
-            return _gather(ours, theirs, (reference_capture, candidate_capture), started)
+            return _gather(ours, theirs, (reference_capture, candidate_capture), lent, started)
 
-    return with_less_memory(attempt, profile, device)
+    evidence = with_less_memory(attempt, profile, device, lent.give_up)
+    lent.succeeded()
+    return evidence
 
 
 @contextmanager
@@ -133,16 +140,17 @@ def _opened(reference: Checkpoint, candidate: Checkpoint, setup: Setup) -> Itera
         second.require_unchanged()
 
 
-def _gather(ours: Session, theirs: Session, captures: tuple[Path, Path], started: float) -> PairEvidence:
+def _gather(ours: Session, theirs: Session, captures: tuple[Path, Path], lent: Lent, started: float) -> PairEvidence:
     setup, reporter = ours.setup, ours.reporter
+    readouts = readout_digest(ours.readout), readout_digest(theirs.readout)
+    lent.compare_with(ours, readouts[0])
     reporter.step("weights", 0, 1, (0.05, 0.05))
     weight_change = block_changes(ours.anatomy, theirs.anatomy)
     other = other_changes(ours, theirs)
-    swapped = block_swap(ours, theirs, (0.1, 0.35))
-    moved = readout_digest(ours.readout) != readout_digest(theirs.readout)
+    swapped = block_swap(ours, theirs, (0.1, 0.35), lent)
     rows = (_read_rows(captures[0], ours.gathered), _read_rows(captures[1], ours.gathered))
     reporter.step("gap", 0, 1, (0.35, 0.35))
-    seen = _through_lenses(ours, theirs, rows, moved=moved)
+    seen = _through_lenses(ours, theirs, rows, readouts, lent)
     hidden = _hidden_change(rows, ours)
     frame = _frame_residual(rows, seen, ours)
     reporter.step("gap", 1, 1, (0.35, 0.5))
@@ -160,7 +168,7 @@ def _gather(ours: Session, theirs: Session, captures: tuple[Path, Path], started
         fixed_lens_transport=seen.fixed,
         top_changed=seen.top_changed,
         hidden_change=hidden,
-        readout_moved=moved,
+        readout_moved=readouts[0] != readouts[1],
         device=setup.device,
         dtype=ours.dtype,
         duration_s=time.monotonic() - started,
@@ -266,21 +274,24 @@ class _Seen:
     """positions -> (P, N) radians: the candidate's transport through the reference's lens, where the read-out moved."""
 
 
-def _through_lenses(ours: Session, theirs: Session, rows: tuple[torch.Tensor, torch.Tensor], *, moved: bool) -> _Seen:
+def _through_lenses(
+    ours: Session, theirs: Session, rows: tuple[torch.Tensor, torch.Tensor], readouts: tuple[str, str], lent: Lent
+) -> _Seen:
     gathered, reporter = ours.gathered, ours.reporter
     before, after = rows[0].to(ours.device), rows[1].to(ours.device)
     if before.shape != after.shape:
         raise PairMismatch("the captures differ in nodes or width", hint="compare checkpoints of one ancestor")
     nodes = before.shape[0]
-    # Both sides are separate products of equal shape: equal rows then give equal logits, bit for bit.
-    candidate_readout = theirs.readout if moved else ours.readout
-    same = read_lens(
-        [(ours.readout, before), (candidate_readout, after)],
-        [(node, nodes + node) for node in range(nodes)],
-        check=reporter.check,
-    )
+    moved = readouts[0] != readouts[1]
+    kept = lent.logits(ours.readout, before, traced=True)
+    same = lent.gap(readouts[1], after)
+    if same is None:
+        same = read_gap(
+            (ours.readout, before), (theirs.readout if moved else ours.readout, after), reporter.check, kept
+        )
+        lent.remember_gap(readouts[1], after, same)
     gap = {positions: prompt_means(same.distance, gathered, positions) for positions in POSITIONS}
-    other = (same.argmax[nodes - 1] != same.argmax[-1]).astype(np.float64)
+    other = (same.argmax[0] != same.argmax[1]).astype(np.float64)
     top_changed = prompt_means(other[None], gathered, "all")[:, 0]
     reporter.step("gap", 1, 2, (0.35, 0.45))
     if not moved:

@@ -18,6 +18,7 @@ from spinal.engine.session import Session
 from spinal.engine.tokens import Batch, GatheredRows
 from spinal.engine.transport import read_lens
 from spinal.engine.walk import check_finite, prepare, run_block
+from spinal.engine.warm import Lent
 
 Array = npt.NDArray[np.float64]
 Tensor = torch.Tensor
@@ -48,11 +49,11 @@ class _Outputs:
     candidate: list[Tensor]
 
 
-def block_swap(ours: Session, theirs: Session, span: tuple[float, float]) -> SwapResult:
+def block_swap(ours: Session, theirs: Session, span: tuple[float, float], lent: Lent) -> SwapResult:
     """Swap every block once over a sample of ``swap_prompts`` prompts; blocks that are the same on both sides
     (:mod:`spinal.engine.same`) give exactly 0 without being run. The candidate's block is called as the candidate calls
-    it, with its own masks and tables. ``ours`` is the reference, through whose read-out steps are read. Progress runs
-    through ``span``.
+    it, with its own masks and tables. ``ours`` is the reference, through whose read-out steps are read; ``lent`` holds
+    what is known of it already. Progress runs through ``span``.
 
     Raises NonFiniteActivations, ArchitectureUnsupported, Cancelled.
     """
@@ -64,12 +65,17 @@ def block_swap(ours: Session, theirs: Session, span: tuple[float, float]) -> Swa
     same = Same(ours, theirs, mine, other)
     middle = (span[0] + span[1]) / 2
     depth, count = len(reference.blocks), ours.prompts
-    rho, steps = np.zeros((count, depth)), _Steps(ours, batches)
+    rho, steps = np.zeros((count, depth)), _Steps(ours, batches, lent)
     hidden = [item.embedded for item in mine]
+    walked = lent.walk((ours.tokens.ids, ours.lengths_apart), _walk_bytes(hidden, depth))
     for block in range(depth):
         swapped: list[Tensor] = []
         with reference.resident(block), candidate.resident(block):
-            after = [run_block(reference, block, hidden[i], item.calls[block]) for i, item in enumerate(mine)]
+            if block < len(walked):
+                after = walked[block]
+            else:
+                after = [run_block(reference, block, hidden[i], item.calls[block]) for i, item in enumerate(mine)]
+                walked.append(after)
             # Whether the configurations differ asks for all of it, when a streamed block is gone.
             same.look_at(block)
             if not same.block(block):
@@ -79,13 +85,19 @@ def block_swap(ours: Session, theirs: Session, span: tuple[float, float]) -> Swa
                 check_finite(_inside(out, batches[index]), block + 1, f"{theirs.source}, block swapped")
             outputs = _Outputs(hidden, after, swapped)
             rho[:, block] = _rho(outputs, batches, count)
-            steps.add(block, outputs)
+            steps.swap(block, swapped)
+        steps.add(block, hidden, after)
         hidden = after
         ours.reporter.step("swap", block + 1, depth, (span[0], middle))
     transport = steps.changes(depth)
     ours.reporter.step("swap", depth, depth, span)
     identical = np.array([same.block(block) for block in range(depth)])
     return SwapResult(rho, transport, np.array(chosen, dtype=np.int64), identical, same.places())
+
+
+def _walk_bytes(embedded: list[Tensor], depth: int) -> int:
+    """Of the residuals after every block; some keep them wider than the embedding, as float32."""
+    return depth * sum(part.numel() * max(part.itemsize, 4) for part in embedded)
 
 
 def _inside(hidden: Tensor, batch: Batch) -> Tensor:
@@ -113,21 +125,26 @@ def _rho(outputs: _Outputs, batches: list[Batch], count: int) -> Array:
 
 
 class _Steps:
-    """Steps into the nodes of swapped blocks, all read in one pass through the reference's lens: a node that ends one
-    step and begins the next is read once. Holds (2 D + 1) x K residuals at most."""
+    """Steps into the nodes of swapped blocks, all read in one pass through the reference's lens: its nodes once, which
+    need not be read again for the next candidate, and what the swapped blocks gave. Holds (2 D + 1) x K residuals at
+    most."""
 
-    def __init__(self, reference: Session, batches: list[Batch]) -> None:
+    def __init__(self, reference: Session, batches: list[Batch], lent: Lent) -> None:
         self._reference = reference
         self._batches = batches
-        self._nodes: dict[int, Tensor] = {}
+        self._lent = lent
+        self._nodes: list[Tensor] = []
         self._swapped: dict[int, Tensor] = {}
 
-    def add(self, block: int, outputs: _Outputs) -> None:
-        """Keep what is read of ``block`` (from 0)."""
-        if block not in self._nodes:
-            self._nodes[block] = self._read(outputs.before)
-        self._nodes[block + 1] = self._read(outputs.reference)
-        self._swapped[block] = self._read(outputs.candidate)
+    def add(self, block: int, before: list[Tensor], after: list[Tensor]) -> None:
+        """Keep what is read of the reference around ``block`` (from 0), the next one."""
+        if block == 0:
+            self._nodes.append(self._read(before))
+        self._nodes.append(self._read(after))
+
+    def swap(self, block: int, swapped: list[Tensor]) -> None:
+        """Keep what is read of the output of ``block``, swapped."""
+        self._swapped[block] = self._read(swapped)
 
     def changes(self, depth: int) -> Array:
         """(Q, D) radians: the step with the block swapped minus the reference's own; 0 for blocks that were not
@@ -135,11 +152,16 @@ class _Steps:
         session, changes = self._reference, np.zeros((self._reference.prompts, depth))
         if not self._swapped:
             return changes
-        states = torch.stack([*self._nodes.values(), *self._swapped.values()])
-        at = {node: place for place, node in enumerate(self._nodes)}
-        own = [(at[block], at[block + 1]) for block in self._swapped]
-        other = [(at[block], len(at) + place) for place, block in enumerate(self._swapped)]
-        lens = read_lens([(session.readout, states)], [*own, *other], check=session.reporter.check)
+        nodes, swapped = torch.stack(self._nodes), torch.stack(list(self._swapped.values()))
+        own = [(block, block + 1) for block in self._swapped]
+        other = [(block, len(nodes) + place) for place, block in enumerate(self._swapped)]
+        lens = read_lens(
+            # Products of their own, as wide as those of a trace: the same whatever else is read.
+            [(session.readout, nodes), (session.readout, swapped)],
+            [*own, *other],
+            check=session.reporter.check,
+            kept=[self._lent.logits(session.readout, nodes), None],
+        )
         lengths = prompt_means(lens.distance, session.gathered, "all")
         changes[:, list(self._swapped)] = lengths[:, len(own) :] - lengths[:, : len(own)]
         return changes

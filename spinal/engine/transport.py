@@ -7,7 +7,8 @@ rescaling when a running maximum moves, so blocks may come in any order and size
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -112,6 +113,38 @@ class LensResult:
     target_nll: Array | None
     """(K,) -log p of the target token under the last state; NaN where there is no target."""
 
+    @property
+    def nbytes(self) -> int:
+        arrays = (self.distance, self.entropy, self.max_probability, self.argmax, self.target_nll)
+        return sum(array.nbytes for array in arrays if array is not None)
+
+    def part(self, pairs: slice, states: slice) -> "LensResult":
+        """Those of the pairs and states, with the targets' under the last of all states."""
+        read = (self.entropy[states], self.max_probability[states], self.argmax[states])
+        return LensResult(self.distance[pairs], *read, self.target_nll)
+
+
+class KeptLogits:
+    """Logits of states (S, K, d) under one read-out, piece by piece as :func:`read_lens` makes them, kept the first
+    time and found again from then on."""
+
+    def __init__(self, nbytes: int) -> None:
+        """``nbytes``: what all pieces will take."""
+        self.nbytes = nbytes
+        self._pieces: dict[tuple[int, int], Tensor] = {}
+
+    @property
+    def complete(self) -> bool:
+        """Whether every piece is there."""
+        return sum(piece.nbytes for piece in self._pieces.values()) == self.nbytes
+
+    def piece(self, row: int, first_id: int, make: Callable[[], Tensor]) -> Tensor:
+        """The piece that begins at a row and an id, which must not be written to."""
+        found = self._pieces.get((row, first_id))
+        if found is None:
+            found = self._pieces[row, first_id] = make()
+        return found
+
 
 def steps(nodes: int) -> list[tuple[int, int]]:
     """The pairs of states whose distance is L, for states r_0 .. r_D in order; ``nodes`` is N = D + 1.
@@ -134,20 +167,25 @@ def read_lens(
     *,
     targets: Tensor | None = None,
     check: Callable[[], None] = _go_on,
+    kept: Sequence[KeptLogits | None] | None = None,
 ) -> LensResult:
     """Read every state and the distance of every pair of states.
 
     ``groups``: read-out and residuals (S_g, K, d) seen through it; states are numbered over all groups in
     order. ``pairs``: (i, j) state indices. ``targets`` (K,): token id per row, -1 for none. ``check`` is called
-    between pieces of ``TOKEN_BLOCK`` rows, and leaves by raising. Rows that are bit for bit equal under one read-out
-    are at distance exactly 0.
+    between pieces of ``TOKEN_BLOCK`` rows, and leaves by raising. ``kept``: by group, where its logits are kept and
+    found again; None for a group whose logits are not. Rows that are bit for bit equal under one read-out are at
+    distance exactly 0.
     """
     rows = groups[0][1].shape[1]
     parts = []
     for start in range(0, rows, TOKEN_BLOCK):
         check()
         stop = min(start + TOKEN_BLOCK, rows)
-        block = [(readout, states[:, start:stop]) for readout, states in groups]
+        block = [
+            _Group(readout, states[:, start:stop], logits, start)
+            for (readout, states), logits in zip(groups, kept or [None] * len(groups), strict=True)
+        ]
         parts.append(_read_block(block, pairs, None if targets is None else targets[start:stop]))
 
     def joined(name: str) -> np.ndarray:
@@ -160,6 +198,29 @@ def read_lens(
         joined("argmax"),
         None if targets is None else joined("target_nll"),
     )
+
+
+def read_gap(
+    reference: tuple[Readout, Tensor],
+    candidate: tuple[Readout, Tensor],
+    check: Callable[[], None],
+    kept: KeptLogits | None = None,
+) -> LensResult:
+    """Distance (N, K) of the same nodes of two models, each (N, K, d) through its own lens; the states of the result
+    are node D of the reference and of the candidate. ``kept`` is where logits of the reference are found.
+
+    Both sides are products of their own, of equal shape: equal rows then give equal logits, bit for bit.
+    """
+    nodes = len(reference[1])
+    pairs = [(node, nodes + node) for node in range(nodes)]
+    found = read_lens([reference, candidate], pairs, check=check, kept=[kept, None])
+    return gap_of(found, nodes)
+
+
+def gap_of(found: LensResult, nodes: int) -> LensResult:
+    """:func:`read_gap` out of a pass whose first states are the nodes of the reference and whose next, the last, are
+    those of the candidate, the pairs of both the first ``nodes``."""
+    return replace(found.part(slice(nodes), slice(nodes - 1, None, nodes)), target_nll=None)
 
 
 class _Running:
@@ -209,22 +270,42 @@ class _Running:
         return 4.0 * torch.asin((chord2.clamp(0.0, 2.0).sqrt() / 2.0).clamp(max=1.0))
 
 
-def _read_block(
-    groups: Sequence[tuple[Readout, Tensor]], pairs: Sequence[tuple[int, int]], targets: Tensor | None
-) -> LensResult:
-    rows = groups[0][1].shape[1]
-    counts = [states.shape[0] for _, states in groups]
-    normed = [readout.normed(states.reshape(-1, states.shape[-1])) for readout, states in groups]
-    running = _Running(sum(counts), rows, pairs, normed[0].device)
-    vocabulary = groups[0][0].vocabulary
-    target_logit = torch.full((rows,), torch.nan, dtype=torch.float64, device=normed[0].device)
+class _Group:
+    """States (S, K, d) of one block of rows under one read-out."""
+
+    def __init__(self, readout: Readout, states: Tensor, kept: KeptLogits | None, row: int) -> None:
+        self.readout, self.states = readout, states
+        self._kept, self._row = kept, row
+
+    @cached_property
+    def _normed(self) -> Tensor:
+        return self.readout.normed(self.states.reshape(-1, self.states.shape[-1]))
+
+    def logits(self, start: int, stop: int) -> Tensor:
+        """(S, K, stop - start), not to be written to where logits are kept."""
+        if self._kept is None:
+            return self._made(start, stop)
+        return self._kept.piece(self._row, start, lambda: self._made(start, stop))
+
+    def _made(self, start: int, stop: int) -> Tensor:
+        states, rows, _ = self.states.shape
+        return self.readout.logits(self._normed, start, stop).view(states, rows, stop - start)
+
+    def own(self, start: int, stop: int) -> Tensor:
+        """The same as a tensor of the caller's own."""
+        logits = self.logits(start, stop)
+        return logits if self._kept is None else logits.clone()
+
+
+def _read_block(groups: Sequence[_Group], pairs: Sequence[tuple[int, int]], targets: Tensor | None) -> LensResult:
+    rows, device = groups[0].states.shape[1], groups[0].states.device
+    running = _Running(sum(group.states.shape[0] for group in groups), rows, pairs, device)
+    vocabulary = groups[0].readout.vocabulary
+    target_logit = torch.full((rows,), torch.nan, dtype=torch.float64, device=device)
     for start in range(0, vocabulary, VOCABULARY_BLOCK):
         stop = min(start + VOCABULARY_BLOCK, vocabulary)
-        pieces = [
-            readout.logits(part, start, stop).view(count, rows, stop - start)
-            for (readout, _), part, count in zip(groups, normed, counts, strict=True)
-        ]
-        logits = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        only = len(groups) == 1
+        logits = groups[0].own(start, stop) if only else torch.cat([group.logits(start, stop) for group in groups])
         if targets is not None:
             here = (targets >= start) & (targets < stop)
             picked = logits[-1].gather(1, (targets.clamp(min=start, max=stop - 1) - start).unsqueeze(1)).squeeze(1)
@@ -235,12 +316,12 @@ def _read_block(
 
 def _finish(
     running: _Running,
-    groups: Sequence[tuple[Readout, Tensor]],
+    groups: Sequence[_Group],
     pairs: Sequence[tuple[int, int]],
     target_logit: Tensor | None,
 ) -> LensResult:
     distance = running.distance()
-    owner = [(readout, states[i]) for readout, states in groups for i in range(states.shape[0])]
+    owner = [(group.readout, state) for group in groups for state in group.states]
     for index, (i, j) in enumerate(pairs):
         if owner[i][0] is owner[j][0]:
             # A row's product depends on its place in the matrix by one rounding; equal rows are equal.
