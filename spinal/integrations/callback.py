@@ -14,7 +14,7 @@ from spinal.extras import install_hint
 from spinal.integrations.feeder import Feeder
 from spinal.integrations.hold import HeldFiles
 from spinal.integrations.left import port_maker, seconds_left
-from spinal.integrations.port import PREFIX
+from spinal.integrations.port import PREFIX, Standing
 from spinal.integrations.spool import Queued, Run, Spool, restarted, spools_in
 from spinal.integrations.telling import Telling
 from spinal.integrations.trainer_log import TrainerLog, find_trainer_log, logged_steps
@@ -154,6 +154,19 @@ class Hooks:
         if state.is_world_process_zero:
             self._safely("end", lambda: self._end(args, state, control))
 
+    @property
+    def standing(self) -> Standing | None:
+        """The series as it was last heard of: its status, reasons and members; None before, and on processes beside the
+        main one."""
+        return None if self._feeder is None else self._feeder.standing
+
+    def let_go(self) -> None:
+        """Stop what goes on in the background; what is left stays in the queue. Training that ended by an error need
+        not call it: the thread ends with the process."""
+        if self._feeder is not None:
+            self._feeder.stop(STOP_S)
+            self._feeder = None
+
     # what they do
 
     def _begin(self, args: Any, state: Any, control: Any) -> None:
@@ -161,8 +174,7 @@ class Hooks:
             self._telling.once(
                 "no trainer", "the trainer's own log was not found; scores go to trainer.state.log_history alone"
             )
-        if self._feeder is not None:
-            self._feeder.stop(STOP_S)
+        self.let_go()
         spools = self._spools(int(state.global_step))
         self._spool = spools[-1]
         self._feeder = Feeder(spools, self._port_of, self._telling)
@@ -235,7 +247,7 @@ class Hooks:
             return
         for member in self._feeder.results():
             self._tell_result(args, state, control, member)
-        standing = self._feeder.standing
+        standing = self.standing
         if self._stop_on and standing is not None and standing.status in STOPS[self._stop_on] and not self._alarm:
             self._alarm = True
             why = f": {standing.reasons[0]}" if standing.reasons else ""
@@ -273,7 +285,7 @@ class Hooks:
             self._tell_results(args, state, control)
         feeder.stop(STOP_S)
         self._tell_results(args, state, control)
-        self._feeder = None
+        self.let_go()
         left = sum(member.stage != "settled" for member in spool.members())
         if left:
             self._telling.once(

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import cast
 
 from spinal.errors import UsageError
 from spinal.integrations.feeder import Feeder
@@ -72,9 +73,9 @@ def port_maker(api_key: str | None) -> Callable[[Spool], SeriesPort]:
 
             return LocalSeries(spool)
         from spinal.client import Client
-        from spinal.integrations.service_series import ServiceSeries
+        from spinal.integrations.service_series import SeriesClient, ServiceSeries
 
-        return ServiceSeries(spool, lambda: Client(server, api_key, patience=PATIENCE_S))
+        return ServiceSeries(spool, lambda: cast(SeriesClient, Client(server, api_key, patience=PATIENCE_S)))
 
     return port_of
 

@@ -26,7 +26,8 @@ def dpo_trainer(out: Path, callbacks: list[Any], **arguments: Any) -> Any:
     chosen = {
         "max_steps": 10, "save_steps": 2, "save_total_limit": 1, "logging_steps": 1, "learning_rate": 2e-4,
         "per_device_train_batch_size": 2, "max_length": 64, "report_to": "none", "seed": 0, "use_cpu": True,
-        "bf16": False, "fp16": False, "gradient_checkpointing": False, "disable_tqdm": True, "lr_scheduler_type": "constant",
+        "bf16": False, "fp16": False, "gradient_checkpointing": False, "disable_tqdm": True,
+        "lr_scheduler_type": "constant",
     }  # fmt: skip
     return DPOTrainer(
         AutoModelForCausalLM.from_pretrained(SFT, dtype="float32"),
@@ -37,10 +38,14 @@ def dpo_trainer(out: Path, callbacks: list[Any], **arguments: Any) -> Any:
     )
 
 
-def losses(trainer: Any) -> list[tuple[int, dict[str, float]]]:
-    """Everything that training itself logged, by step; without times, which no two runs share."""
+TIMES = ("train_runtime", "train_samples_per_second", "train_steps_per_second")
+
+
+def logged(trainer: Any) -> list[dict[str, Any]]:
+    """All that training itself logged, in order: losses, norms of gradients, rewards; without times, which no two runs
+    share."""
     return [
-        (entry["step"], {name: value for name, value in entry.items() if name.startswith(("loss", "grad", "rewards", "logps", "logits", "entropy", "epoch", "learning"))})
+        {name: value for name, value in entry.items() if name not in TIMES}
         for entry in trainer.state.log_history
-        if "loss" in entry
+        if not any(name.startswith("spinal/") for name in entry)
     ]
