@@ -9,13 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from spinal.errors import Cancelled, SpinalError
+from spinal.errors import SpinalError
 from spinal.integrations.hold import HeldFiles
 from spinal.integrations.port import SeriesPort, Standing
 from spinal.integrations.spool import Queued, Spool
 from spinal.integrations.telling import Telling
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0
+FIRST_PAUSE_S = 0.5
+AT_ONCE = 100
+"""So many members are handed over in one call."""
 ENDED = frozenset({"measured", "failed", "cancelled"})
 OF_THE_MEMBER = frozenset({409, 422})
 """Statuses by which a service says that what was sent is wrong; of one member, once the series is there."""
@@ -79,23 +81,20 @@ class Feeder:
         pause = FIRST_PAUSE_S
         with ExitStack() as locks:
             mine: set[Path] = set()
-            first = True
             while not self._stopped.is_set():
                 self._wake.clear()
                 moved, left = False, False
                 for spool in self._spools:
-                    if spool.folder not in mine and self._lock(spool, locks):
-                        mine.add(spool.folder)
-                        _try_again(spool)
-                    each_moved, each_left = self._look_after(spool) if spool.folder in mine else (False, True)
+                    each_moved, each_left = self._look_after(spool, mine, locks)
                     moved, left = moved or each_moved, left or each_left
                 with self._turn:
                     if not left and not self._wake.is_set():
                         self._quiet.set()
-                pause = FIRST_PAUSE_S if moved or first else min(pause * 1.5, LONGEST_PAUSE_S)
-                first = False
-                if self._wake.wait(pause if left else None):
+                longest = min((port.longest_pause_s for port in self._ports.values()), default=FIRST_PAUSE_S)
+                if self._wake.wait(pause if left else None) or moved:
                     pause = FIRST_PAUSE_S
+                else:
+                    pause = min(pause * 1.5, longest)
 
     def _lock(self, spool: Spool, locks: ExitStack) -> bool:
         with ExitStack() as attempt:
@@ -108,31 +107,28 @@ class Feeder:
         )
         return False
 
-    def _look_after(self, spool: Spool) -> tuple[bool, bool]:
+    def _look_after(self, spool: Spool, mine: set[Path], locks: ExitStack) -> tuple[bool, bool]:
         """Whether anything moved, and whether anything is left to be done."""
-        before = spool.members()
         try:
+            if spool.folder not in mine:
+                if not self._lock(spool, locks):
+                    return False, True
+                mine.add(spool.folder)
+                _try_again(spool)
+            before = spool.members()
             self._round(spool)
-        except Cancelled:
-            pass
+            return spool.members() != before, _anything_left(spool)
         except Exception as error:  # noqa: BLE001  a thread that ended by a fault would send nothing any more
             if not self._stopped.is_set():
                 self._tell(spool, error)
-        after = spool.members()
-        run = spool.run()
-        left = any(member.stage in ("copying", "waiting", "sent") for member in after) or (
-            run.ended and not run.closed and bool(after)
-        )
-        return before != after, left
+            return False, True
 
     def _tell(self, spool: Spool, error: Exception) -> None:
-        run = spool.run()
         what = f"{error.detail}" if isinstance(error, SpinalError) else f"{type(error).__name__}: {error}"
         hint = f" ({error.hint})" if isinstance(error, SpinalError) and error.hint else ""
-        where = run.server or "this machine"
         self._telling.once(
             f"away {type(error).__name__}",
-            f"checkpoints are not audited by {where} now: {what}{hint}. Training goes on; they wait in {spool.folder} "
+            f"checkpoints are not audited now: {what}{hint}. Training goes on; they wait in {spool.folder} "
             "and are sent as soon as that works, or later with spinal.integrations.send_spooled",
         )
 
@@ -150,10 +146,8 @@ class Feeder:
         port = self._port(spool)
         if waiting:
             port.open()
-        for at in range(0, len(waiting), port.at_once):
-            self._add(spool, port, waiting[at : at + port.at_once])
-            if port.at_once == 1:
-                self._settle(spool, port)
+        for at in range(0, len(waiting), AT_ONCE):
+            self._add(spool, port, waiting[at : at + AT_ONCE])
         if any(member.stage == "sent" for member in spool.members()):
             self._settle(spool, port)
         if closing and spool.members():
@@ -229,6 +223,13 @@ class Feeder:
         spool.remove_settled(spool.run().keep)
         if spool is self._spools[-1]:
             self._results.put(member)
+
+
+def _anything_left(spool: Spool) -> bool:
+    members, run = spool.members(), spool.run()
+    return any(member.stage in ("copying", "waiting", "sent") for member in members) or (
+        run.ended and not run.closed and bool(members)
+    )
 
 
 def _try_again(spool: Spool) -> None:

@@ -6,89 +6,102 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from spinal.errors import Cancelled
-from spinal.integrations.measuring import ERROR, LOG, STANDING, write_json
+from spinal.integrations.measuring import ERROR, LOG, SERIES, STANDING, write_json
 from spinal.integrations.port import MemberStanding, Standing
 from spinal.integrations.spool import Queued, Spool
 
-LOOK_S = 0.2
-"""So often somebody looks whether measuring was given up."""
 GRACE_S = 5.0
 MOST_OUTPUT = 2000
 
 
 class LocalSeries:
-    """Measures one member after the other."""
+    """Measures one member after the other. A process takes all that wait when it starts, in turn: what it imports is
+    then imported once for all of them."""
 
-    at_once = 1
+    longest_pause_s = 1.0
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._stopped = threading.Event()
+        self._given: dict[int, None] = {}
+        self._child: subprocess.Popen[bytes] | None = None
+        self._turn = threading.Lock()
+        self._stopped = False
 
     def open(self) -> None:
         """Nothing: the series is what lies in the spool."""
 
     def add(self, members: Sequence[Queued]) -> None:
-        for member in members:
-            if not self._done(member.step):
-                code = self._run(str(member.step))
-                if not self._done(member.step):
-                    self._record_crash(member.step, code)
+        self._given |= dict.fromkeys(member.step for member in members)
+        self._go_on()
 
     def standing(self) -> Standing:
+        self._go_on()
         found = _read_or(self._spool.state / STANDING, {"status": "insufficient_series", "reasons": [], "members": {}})
-        members = {int(step): MemberStanding(**member) for step, member in found["members"].items()}
+        members = {step: MemberStanding("waiting") for step in self._given}
+        members |= {int(step): MemberStanding(**member) for step, member in found["members"].items()}
         for path in self._spool.measured.glob(f"*{ERROR}"):
             members[int(path.name.removesuffix(ERROR))] = MemberStanding("failed", reason=_read_or(path, {})["detail"])
         return Standing(found["status"], tuple(found["reasons"]), members)
 
     def close(self) -> None:
-        self._run()
+        """Nothing yet: members may still be measured, which are judged as those of a closed series."""
 
     def stop(self) -> None:
-        self._stopped.set()
+        with self._turn:
+            self._stopped = True
+            if self._child is not None:
+                _end(self._child)
+        if self._spool.run().closed and (document := _read_or(self._spool.state / SERIES, {})):
+            # It may have been judged before it was closed, of which nothing else depends.
+            write_json(self._spool.state / SERIES, document | {"closed": True})
 
-    def _done(self, step: int) -> bool:
-        return any((self._spool.measured / f"{step}{ending}").is_file() for ending in (".json", ERROR))
+    def _go_on(self) -> None:
+        """Start the next process, where none is at work and something waits."""
+        with self._turn:
+            if self._child is not None:
+                code = self._child.poll()
+                if code is None:
+                    return
+                self._child = None
+                if code != 0 and (left := self._left()):
+                    # The one that it was at: those behind it are measured by the next.
+                    self._record_crash(left[0], code)
+            if not self._stopped and (left := self._left()):
+                self._child = self._start(left)
 
-    def _run(self, *steps: str) -> int:
-        """The exit code of the process that measures these steps and judges the series; raises Cancelled."""
-        command = [sys.executable, "-m", "spinal.integrations.measuring", str(self._spool.folder), *steps]
+    def _left(self) -> list[int]:
+        measured = self._spool.measured
+        return [
+            step
+            for step in self._given
+            if not (measured / f"{step}.json").is_file() and not (measured / f"{step}{ERROR}").is_file()
+        ]
+
+    def _start(self, steps: Sequence[int]) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-m", "spinal.integrations.measuring", str(self._spool.folder), *map(str, steps)]
         with (self._spool.state / LOG).open("wb") as log:
-            child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
-            try:
-                while True:
-                    try:
-                        return child.wait(LOOK_S)
-                    except subprocess.TimeoutExpired:
-                        if self._stopped.is_set():
-                            raise Cancelled("measuring was given up") from None
-            finally:
-                _end(child)
+            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
 
     def _record_crash(self, step: int, code: int) -> None:
         said = (self._spool.state / LOG).read_bytes()[-MOST_OUTPUT:].decode("utf-8", "replace").strip()
         last = said.splitlines()[-1] if said else "it said nothing"
-        write_json(
-            self._spool.measured / f"{step}{ERROR}",
-            {"code": "internal_error", "detail": f"the measuring process ended with {code}: {last}"},
-        )
+        detail = f"the measuring process ended with {code}: {last}"
+        write_json(self._spool.measured / f"{step}{ERROR}", {"code": "internal_error", "detail": detail})
 
 
 def _end(child: "subprocess.Popen[bytes]") -> None:
-    if child.poll() is None:
-        child.terminate()
-        try:
-            child.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+    child.terminate()
+    try:
+        child.wait(GRACE_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
 
 
-def _read_or(path: Any, otherwise: dict[str, Any]) -> dict[str, Any]:
+def _read_or(path: Path, otherwise: dict[str, Any]) -> dict[str, Any]:
     if not path.is_file():
         return otherwise
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

@@ -1,5 +1,5 @@
-"""The process that measures one checkpoint of a spool and judges the run so far:
-``python -m spinal.integrations.measuring SPOOL [STEP]``.
+"""The process that measures checkpoints of a spool, and judges the run after each:
+``python -m spinal.integrations.measuring SPOOL STEP...``.
 
 It is another process than the one that trains, so that it uses none of its random numbers, and gives all memory back.
 """
@@ -27,13 +27,14 @@ NICE = 10
 
 
 def main(folder: str, *steps: str) -> None:
-    """Measure the steps, write what was found or why not, and judge all that was measured."""
+    """Measure the steps in turn; write what was found or why not, and what is to be said of the run then."""
     with suppress(AttributeError, OSError):
         os.nice(NICE)
     spool = Spool(Path(folder))
     for step in steps:
         _measure(spool, spool.run(), int(step))
-    _judge(spool, spool.run())
+        # Anew: training may have ended meanwhile.
+        _judge(spool, spool.run())
 
 
 def _measure(spool: Spool, run: Run, step: int) -> None:

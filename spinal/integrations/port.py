@@ -35,15 +35,16 @@ class Standing:
 class SeriesPort(Protocol):
     """A series that members are added to, somewhere."""
 
-    at_once: int
-    """So many members are handed over in one call."""
+    longest_pause_s: float
+    """So long may pass until it is asked again how members stand."""
 
     def open(self) -> None:
         """Have a series to add members to; made once. Raises SpinalError."""
         ...
 
     def add(self, members: Sequence[Queued]) -> None:
-        """Hand members over; adding one again changes nothing. Raises SpinalError: Cancelled where it was given up."""
+        """Hand members over; adding one again changes nothing.
+        Raises SpinalError."""
         ...
 
     def standing(self) -> Standing:

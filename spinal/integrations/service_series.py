@@ -26,7 +26,7 @@ class SeriesClient(Protocol):
 class ServiceSeries:
     """Talks HTTP. The series is made when the first member is handed over, once: its id is kept in the spool."""
 
-    at_once = 100
+    longest_pause_s = 15.0
 
     def __init__(self, spool: Spool, connect: Callable[[], SeriesClient]) -> None:
         self._spool = spool

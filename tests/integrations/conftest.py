@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from spinal.client import Client
-from spinal.integrations import feeder, left
+from spinal.integrations import left
 from spinal.integrations.callback import Hooks
+from spinal.integrations.service_series import ServiceSeries
 from tests.support.scripted_series import Stage
 
 SECRET = "spk_test_secretsecretsecret"
@@ -35,7 +36,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     """The service, not started yet."""
     monkeypatch.setattr("spinal.client.Client", SeriesCalls)
     # What is waited for here comes in tenths of a second.
-    monkeypatch.setattr(feeder, "LONGEST_PAUSE_S", 0.5)
+    monkeypatch.setattr(ServiceSeries, "longest_pause_s", 0.5)
     monkeypatch.setattr(left, "PATIENCE_S", 0.5)
     made = Stage(tmp_path / "service")
     yield made
