@@ -49,7 +49,12 @@ def callback(stage: Stage, tmp_path: Path) -> Iterator[Callable[..., Hooks]]:
     made: list[Hooks] = []
 
     def make(**options: Any) -> Hooks:
-        asked = {"name": "local:spool/run-1", "server": stage.server, "api_key": SECRET, "final_wait": 30.0}
+        asked: dict[str, Any] = {
+            "name": "local:spool/run-1",
+            "server": stage.server,
+            "api_key": SECRET,
+            "final_wait": 30.0,
+        }
         made.append(Hooks("local:sft", spool=tmp_path / "spool", **(asked | options)))
         return made[-1]
 

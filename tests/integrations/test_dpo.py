@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import pytest
 
 from spinal.documents.schemas import load
+from spinal.documents.series import Series
 from tests.integrations.conftest import SECRET
 from tests.support.scripted_series import Stage
 from tests.support.training import SFT, dpo_trainer, logged
@@ -17,7 +18,9 @@ from tests.support.training import SFT, dpo_trainer, logged
 pytestmark = pytest.mark.model
 FIVE = [2, 4, 6, 8, 10]
 PROMPTS = 12
-SMALL = {"max_tokens": 16, "lens_positions": 2, "swap_prompts": 4, "stitch_prompts": 0, "greedy_prompts": 0}
+SMALL: dict[str, Any] = {
+    "max_tokens": 16, "lens_positions": 2, "swap_prompts": 4, "stitch_prompts": 0, "greedy_prompts": 0,
+}  # fmt: skip
 Without = Callable[[str, str], NoReturn]
 
 
@@ -78,6 +81,7 @@ def test_checkpoints_are_measured_here_and_losses_are_bit_for_bit_those_of_a_run
     assert len(drawn["train/loss"]) == 10
 
     document = load(spool / ".spinal" / "series.json")
+    assert isinstance(document, Series)
     assert [(member.step, member.state) for member in document.members] == [(step, "measured") for step in FIVE]
     assert document.closed
     changes = [entry["spinal/nll_change"] for entry in found.values()]
@@ -93,7 +97,7 @@ def test_a_service_killed_in_the_middle_of_training_loses_no_member(
 
     from spinal.integrations import SpinalCallback
 
-    class Outage(TrainerCallback):  # type: ignore[misc]  # transformers has no types here
+    class Outage(TrainerCallback):
         """From step 3 to step 8 the service is away."""
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -147,7 +151,7 @@ def test_an_alarm_stops_a_real_trainer(stage: Stage, tmp_path: Path) -> None:
         "local:sft", spool=tmp_path / "spool", server=stage.server, api_key=SECRET, stop_on="destabilised"
     )
 
-    class Patience(TrainerCallback):  # type: ignore[misc]  # transformers has no types here
+    class Patience(TrainerCallback):
         """The next step begins when the series was heard of, so that it is known where training stops."""
 
         def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -134,7 +134,7 @@ def test_a_resumed_trainer_logs_again_what_its_history_lacks(stage: Stage, callb
     before = callback()
     trainer = Trainer(tmp_path / "out", before).begins()
     trainer.saves(2, 4)
-    until(lambda: trainer.event("on_step_end") or len(trainer.scores()) == 2, "both scores")
+    until(lambda: len(trainer.hears()) == 2, "both scores")
     before.let_go()
     resumed = Trainer(tmp_path / "out", callback(), step=4)
     resumed.state.log_history = [entry for entry in trainer.state.log_history if entry["step"] == 2]
@@ -217,11 +217,11 @@ def test_training_stops_on_an_alarm_when_asked(
     stage.starts()
     trainer = Trainer(tmp_path / "out", callback(stop_on="destabilised")).begins()
     trainer.saves(2)
-    until(lambda: trainer.event("on_step_end") or trainer.scores(), "scores")
+    until(trainer.hears, "scores")
     assert not trainer.control.should_training_stop
     stage.does("status", "destabilised")
     trainer.saves(4)
-    until(lambda: trainer.event("on_step_end") or trainer.control.should_training_stop, "the end of training")
+    until(trainer.is_stopped, "the end of training")
     assert any("the series is destabilised: nll_change fell" in said for said in warnings_of(caplog))
 
 

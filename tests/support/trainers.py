@@ -72,6 +72,16 @@ class Trainer:
     def ends(self) -> None:
         self.event("on_train_end")
 
+    def hears(self) -> dict[int, dict[str, float]]:
+        """What is in the history after one more look, by step."""
+        self.event("on_step_end")
+        return self.scores()
+
+    def is_stopped(self) -> bool:
+        """Whether it is to stop, after one more look."""
+        self.event("on_step_end")
+        return bool(self.control.should_training_stop)
+
     def scores(self) -> dict[int, dict[str, float]]:
         """What is in the history, by step."""
         return {
