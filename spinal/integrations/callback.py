@@ -160,6 +160,11 @@ class Hooks:
         main one."""
         return None if self._feeder is None else self._feeder.standing
 
+    @property
+    def series(self) -> str | None:
+        """Id of the series of the last run, once the service has made it."""
+        return None if self._spool is None else self._spool.run().series
+
     def let_go(self) -> None:
         """Stop what goes on in the background; what is left stays in the queue. Training that ended by an error need
         not call it: the thread ends with the process."""
