@@ -7,6 +7,7 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
 from spinal.connection import read_address, read_key
 from spinal.errors import SpinalError, UsageError
@@ -60,11 +61,11 @@ class Hooks:
     close : bool, default True
         Whether the series is closed when training has ended.
     prompts : str, optional
-        A built-in set or a file, without a service.
+        A built-in set, or one that the service has; without a service also a file.
     device, threads
         As for :func:`spinal.trace`, without a service.
     **knobs
-        Fields of :class:`spinal.profile.MeasurementProfile`, without a service.
+        Fields of :class:`spinal.profile.MeasurementProfile`, for example ``max_tokens=256``.
 
     Raises
     ------
@@ -198,7 +199,7 @@ class Hooks:
             last = found[-1]
             run = last.run()
             if not run.ended and all(member.step <= step for member in last.members()):
-                last.change_run(**{**_described(self._run), "series": run.series, "name": run.name})
+                last.change_run(**{**_described(self._run), "name": run.name})
                 return found
             last.change_run(ended=True)
             self._telling.once(
@@ -210,7 +211,7 @@ class Hooks:
         below = folder.relative_to(self._folder).as_posix()
         name = self._run.name if below == "." else f"{self._run.name}/{below}"
         made = Spool(folder)
-        made.begin(Run(**{**_described(self._run), "name": name}))
+        made.begin(Run(**{**_described(self._run), "name": name, "key": str(uuid4())}))
         return [*found, made]
 
     def _take(self, folder: Path, step: int) -> None:
@@ -321,7 +322,7 @@ def callback_class() -> type[Any]:
 
 def _described(run: Run) -> dict[str, Any]:
     """What was asked for, without what became of it."""
-    became = ("series", "ended", "closed")
+    became = ("key", "series", "ended", "closed")
     return {name: value for name, value in vars(run).items() if name not in became}
 
 
@@ -336,16 +337,16 @@ def _check_numbers(*, keep: int, at_most: int | None, final_wait: float) -> None
 
 def _check_run(run: Run, *, named: bool) -> None:
     """Refuse now what would be refused at the first checkpoint, hours later."""
+    from spinal.given import make_profile
+
     if run.server is not None:
-        if run.prompts is not None or run.knobs or run.device != "cpu" or run.threads is not None:
-            raise UsageError(
-                "prompts, device, threads and knobs are for measuring on this machine", hint="leave them or server out"
-            )
+        if run.device != "cpu" or run.threads is not None:
+            raise UsageError("device and threads are for measuring on this machine", hint="leave them or server out")
+        make_profile(run.knobs)
         return
     if named:
         raise UsageError("name is how a service refers to the spool, and there is no server", hint="leave it out")
     from spinal.checkpoints.resolve import resolve_reference
-    from spinal.given import make_profile
     from spinal.policy.judge import find_policy
 
     resolve_reference(run.reference, roots=None)

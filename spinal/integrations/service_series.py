@@ -11,10 +11,17 @@ class SeriesClient(Protocol):
     """What is needed of :class:`spinal.client.Client`."""
 
     def create_series(
-        self, *, reference: str, policy: str | None, labels: dict[str, str] | None
+        self,
+        reference: str,
+        *,
+        prompt_set: str | None,
+        profile: dict[str, Any] | None,
+        policy: str | None,
+        labels: dict[str, str] | None,
+        idempotency_key: str,
     ) -> Mapping[str, Any]: ...
 
-    def add_members(self, series_id: str, members: list[dict[str, Any]]) -> Any: ...
+    def add_members(self, series_id: str, members: Mapping[int, str]) -> Any: ...
 
     def series_document(self, series_id: str) -> Any: ...
 
@@ -24,7 +31,8 @@ class SeriesClient(Protocol):
 
 
 class ServiceSeries:
-    """Talks HTTP. The series is made when the first member is handed over, once: its id is kept in the spool."""
+    """Talks HTTP. The series is made when the first member is handed over, once: its id is kept in the spool,
+    and before there is one, the key that it is asked for by."""
 
     longest_pause_s = 15.0
 
@@ -37,13 +45,18 @@ class ServiceSeries:
         run = self._spool.run()
         if run.series is None:
             made = self._connected().create_series(
-                reference=run.reference, policy=run.policy, labels=run.labels or None
+                run.reference,
+                prompt_set=run.prompts,
+                profile=run.knobs or None,
+                policy=run.policy,
+                labels=run.labels or None,
+                idempotency_key=run.key,
             )
             self._spool.change_run(series=str(made["id"]))
 
     def add(self, members: Sequence[Queued]) -> None:
         name = self._spool.run().name
-        sent = [{"step": member.step, "model": f"{name}/checkpoint-{member.step}"} for member in members]
+        sent = {member.step: f"{name}/checkpoint-{member.step}" for member in members}
         self._connected().add_members(self._series(), sent)
 
     def standing(self) -> Standing:

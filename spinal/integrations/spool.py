@@ -47,6 +47,8 @@ class Run:
     knobs: dict[str, Any] = field(default_factory=dict)
     keep: int = 0
     """So many checkpoints stay after their members are settled, the newest."""
+    key: str = ""
+    """By which the service knows that it was asked for this series before."""
     series: str | None = None
     """Id of its series, once there is one."""
     ended: bool = False

@@ -4,11 +4,13 @@ import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from spinal.client import Client
 from spinal.integrations.callback import Hooks
+from spinal.integrations.service_series import SeriesClient
 from tests.support.fleet import Fleet
 from tests.support.trainers import SFT, Trainer, save_whole
 from tests.support.waiting import until
@@ -66,11 +68,8 @@ def test_an_api_that_is_killed_during_a_training_run_loses_no_member(
     series = callback.series
     assert series is not None
     with Client(address) as client:
-        found = client.series_document(series)
+        document = cast(SeriesClient, client).series_document(series)
         audits = list(client.audits())
-    document = found if isinstance(found, dict) else found.model_dump(mode="json")
-    assert [(member["step"], member["state"]) for member in document["members"]] == [
-        (step, "measured") for step in FIVE
-    ]
+    assert [(member.step, member.state) for member in document.members] == [(step, "measured") for step in FIVE]
     assert len(audits) == len(FIVE), "a member was audited twice"
     assert list((tmp_path / "models" / "spool" / "run-1").glob("checkpoint-*")) == []

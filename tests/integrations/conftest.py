@@ -1,12 +1,12 @@
 """A service that comes and goes, and callbacks that feed it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from spinal.client import Client
+from spinal.connection import Connection, json_of
 from spinal.integrations import left
 from spinal.integrations.callback import Hooks
 from spinal.integrations.service_series import ServiceSeries
@@ -15,20 +15,31 @@ from tests.support.scripted_series import Stage
 SECRET = "spk_test_secretsecretsecret"
 
 
-class SeriesCalls(Client):
+class SeriesCalls:
     """What is needed of the client."""
 
-    def create_series(self, *, reference: str, policy: str | None, labels: dict[str, str] | None) -> dict[str, Any]:
-        return self._json("POST", "/v1/series", json={"reference": reference, "policy": policy, "labels": labels})
+    def __init__(self, server: str, key: str | None, *, patience: float) -> None:
+        self._connection = Connection(server, key, timeout=30.0, patience=patience, transport=None, on_away=None)
 
-    def add_members(self, series_id: str, members: list[dict[str, Any]]) -> dict[str, Any]:
-        return self._json("POST", f"/v1/series/{series_id}/members", json={"members": members})
+    def create_series(self, reference: str, *, idempotency_key: str, **asked: Any) -> dict[str, Any]:
+        body = {"reference": reference} | {name: value for name, value in asked.items() if value is not None}
+        return self._json("POST", "", json=body, headers={"Idempotency-Key": idempotency_key})
+
+    def add_members(self, series_id: str, members: Mapping[int, str]) -> dict[str, Any]:
+        listed = [{"step": step, "model": model} for step, model in members.items()]
+        return self._json("POST", f"/{series_id}/members", json={"members": listed})
 
     def series_document(self, series_id: str) -> dict[str, Any]:
-        return self._json("GET", f"/v1/series/{series_id}/document")
+        return self._json("GET", f"/{series_id}/document")
 
     def close_series(self, series_id: str) -> dict[str, Any]:
-        return self._json("POST", f"/v1/series/{series_id}/close")
+        return self._json("POST", f"/{series_id}/close")
+
+    def close(self) -> None:
+        self._connection.http.close()
+
+    def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        return json_of(self._connection.send(method, f"/v1/series{path}", **options))
 
 
 @pytest.fixture

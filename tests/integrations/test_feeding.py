@@ -31,6 +31,7 @@ def test_every_checkpoint_is_a_member_of_one_series_and_the_series_is_closed(
     trainer.saves(*FIVE)
     trainer.ends()
     [made] = stage.series().values()
+    assert made.pop("key")
     assert made == {
         "reference": "local:sft", "policy": "strict/1", "labels": {"run": "a"}, "closed": True,
         "members": {str(step): f"local:spool/run-1/checkpoint-{step}" for step in FIVE},
@@ -72,15 +73,17 @@ def test_a_service_killed_in_the_middle_loses_no_member_and_is_named_once(
     assert "Training goes on" in said
 
 
-def test_a_service_that_dies_before_it_answers_gets_each_member_once(
-    stage: Stage, callback: Make, tmp_path: Path
+@pytest.mark.parametrize(("at", "stored"), [("create", []), ("members", [2])])
+def test_a_service_that_dies_before_it_answers_makes_one_series_and_gets_each_member_once(
+    stage: Stage, callback: Make, tmp_path: Path, at: str, stored: list[int]
 ) -> None:
     stage.starts()
-    stage.does("dies")
+    stage.does("dies", at)
     trainer = Trainer(tmp_path / "out", callback()).begins()
     trainer.saves(2)
     until(lambda: not stage.answers(), "its end")
-    assert stage.steps() == [2], "it ended before it had stored anything"
+    assert stage.steps() == stored
+    assert len(stage.series()) == 1, "it ended before it had stored anything"
     stage.starts()
     trainer.saves(4)
     trainer.ends()

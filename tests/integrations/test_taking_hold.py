@@ -159,6 +159,7 @@ def test_a_full_disk_stops_nothing_and_leaves_no_half_of_a_checkpoint(
         ({"name": "local:spool"}, UsageError),
         ({"server": "ftp://x"}, UsageError),
         ({"server": "http://x", "device": "cuda"}, UsageError),
+        ({"server": "http://x", "max_tokens": 1}, ProfileInvalid),
         ({"server": "http://x", "api_key": "spk a"}, UsageError),
     ],
 )

@@ -3,8 +3,9 @@ memory that outlives it.
 
 ``python -m tests.support.scripted_series PORT FOLDER``: ``FOLDER/series.json`` holds every series that was made and its
 members, each measured as soon as it is added. What a test may put there: ``status`` (of every document), ``holds`` (no
-member is measured), ``refuses`` (a part of the names of models that are refused), ``dies`` (the process ends when
-members were stored, before it answers, once), ``hangs`` (nothing is answered). ``seen`` has a line for every request.
+member is measured), ``refuses`` (a part of the names of models that are refused), ``dies`` ("create" or "members": the
+process ends when that was stored, before it answers, once), ``hangs`` (nothing is answered). ``seen`` has a line for
+every request.
 """
 
 import json
@@ -44,8 +45,10 @@ class Service(BaseHTTPRequestHandler):
         _, _, _, *rest = self.path.split("/")
         found: dict[str, Any] = {}
         if not rest:
-            found = {"id": f"series-{len(series) + 1}"}
-            series[found["id"]] = {**body, "members": {}, "closed": False}
+            key = self.headers.get("Idempotency-Key")
+            known = next((name for name, one in series.items() if one["key"] == key), None)
+            found = {"id": known or f"series-{len(series) + 1}"}
+            series.setdefault(found["id"], {**body, "members": {}, "closed": False, "key": key})
         elif rest[1:] == ["members"]:
             refused = (self.folder / "refuses").read_text() if (self.folder / "refuses").exists() else None
             if refused and any(refused in member["model"] for member in body["members"]):
@@ -61,8 +64,9 @@ class Service(BaseHTTPRequestHandler):
         made = stored.with_suffix(".new")
         made.write_text(json.dumps(series))
         made.replace(stored)
-        if rest[1:] == ["members"] and (self.folder / "dies").exists():
-            (self.folder / "dies").unlink()
+        dying = self.folder / "dies"
+        if dying.exists() and dying.read_text() == (rest[1] if rest else "create"):
+            dying.unlink()
             os._exit(1)
         self._send(200, found)
 
