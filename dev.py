@@ -20,7 +20,7 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 PYTEST = (PYTHON, "-m", "pytest")
 STAMP = VENV / "spinal.stamp"
-EXTRAS = {"demo": "worker,embedded", "serve": "worker,embedded", "test": "worker,embedded,dev"}
+EXTRAS = {"demo": "worker,embedded", "serve": "worker,embedded", "test": "worker,embedded,dev,training"}
 EXTRAS["check"] = EXTRAS["fmt"] = EXTRAS["test"]
 EXTRAS["screenshots"] = f"{EXTRAS['test']},browser"
 EXTRAS["mutants"] = f"{EXTRAS['test']},mutants"

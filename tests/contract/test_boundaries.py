@@ -45,6 +45,7 @@ def test_import_contracts_hold() -> None:
         "spinal",
         "spinal.audit",
         "spinal.client",
+        "spinal.integrations",
         "spinal.local",
         "spinal.report",
         "spinal.cli.main",

@@ -21,6 +21,10 @@ KEPT = {
     "COMMANDS": "spinal.cli.operators names it by text",
     "_repr_html_": "notebooks call it",
     "to_pandas": "method of documents, for callers",
+    "should_training_stop": "a flag that trainers read",
+    **dict.fromkeys(
+        ("on_train_begin", "on_save", "on_step_end", "on_train_end"), "transformers calls them on callbacks"
+    ),
     "singular_values_of_rows": "the direct form of what the engine computes in slices; tests compare the two",
 }
 """Name -> why it stays although nothing in the product names it."""

@@ -1,0 +1,84 @@
+"""Taking hold of a checkpoint before its trainer deletes it: the listed files and nothing else, in the time that links
+take."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from spinal.checkpoints.files import ADAPTER_CONFIG, list_files
+
+NO_LINKS = frozenset({errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP})
+"""Signs that a file system does not link what another one, or another user, holds: then it is copied."""
+PIECE = 16 * 2**20
+UNFINISHED = ".new"
+
+
+class HeldFiles:
+    """The listed files of a checkpoint, open: they can be copied even when their names are gone."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises WeightsMissing, PickleWeightsRefused and the other errors of ``list_files``, and OSError."""
+        files = list_files(folder, folder.name, None, adapter=os.path.lexists(folder / ADAPTER_CONFIG))
+        self.folder = folder
+        self._linked = frozenset(files.weights)
+        self._descriptors: dict[str, int] = {}
+        with ExitStack() as undo:
+            undo.callback(self.close)
+            for name in (*files.names, *files.beside):
+                self._descriptors[name] = os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC)
+            undo.pop_all()
+
+    def close(self) -> None:
+        while self._descriptors:
+            _, descriptor = self._descriptors.popitem()
+            os.close(descriptor)
+
+    def link_to(self, target: Path) -> bool:
+        """Make ``target``, whole or not at all, in the time that links take; False where links cannot be had.
+
+        Weights are linked, for nobody writes them in place: safetensors writes another file and renames it. The other
+        files are small and copied, because trainers do write those in place.
+        """
+        try:
+            with _whole(target) as made:
+                for name, descriptor in self._descriptors.items():
+                    if name in self._linked:
+                        os.link(os.path.realpath(self.folder / name), made / name)
+                    else:
+                        _copy(descriptor, made / name)
+        except OSError as error:
+            if error.errno in NO_LINKS:
+                return False
+            raise
+        return True
+
+    def copy_to(self, target: Path) -> None:
+        """Make ``target``, whole or not at all. Takes as long as the weights are large."""
+        with _whole(target) as made:
+            for name, descriptor in self._descriptors.items():
+                _copy(descriptor, made / name)
+
+
+@contextmanager
+def _whole(target: Path) -> Iterator[Path]:
+    """A folder that takes the name ``target`` once it is filled."""
+    made = target.with_name(target.name + UNFINISHED)
+    shutil.rmtree(made, ignore_errors=True)
+    made.mkdir(parents=True)
+    try:
+        yield made
+        made.rename(target)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
+
+
+def _copy(descriptor: int, path: Path) -> None:
+    at = 0
+    with path.open("xb") as file:
+        while piece := os.pread(descriptor, PIECE, at):
+            file.write(piece)
+            at += len(piece)

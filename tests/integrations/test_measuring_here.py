@@ -1,0 +1,74 @@
+"""Measuring beside the training, in processes of its own: what becomes of members when such a process ends badly."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from spinal.integrations.callback import Hooks
+from spinal.integrations.spool import Spool
+from tests.integrations.test_feeding import warnings_of
+from tests.support.trainers import SFT, Trainer
+from tests.support.waiting import until
+
+
+def stand_in(tmp_path: Path, lines: str) -> str:
+    """A program in the place of Python's, called with -m, the module, the spool and the steps."""
+    made = tmp_path / "measure"
+    made.write_text(f"#!/bin/sh\n{lines}\n")
+    made.chmod(0o755)
+    return str(made)
+
+
+def test_a_process_that_is_killed_costs_the_member_that_it_was_at_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    dies = 'echo out of memory; echo "$@" >> "$3/calls"; kill -9 $$'
+    monkeypatch.setattr(sys, "executable", stand_in(tmp_path, dies))
+    spool = tmp_path / "spool"
+    callback = Hooks(SFT, spool=spool, final_wait=30.0)
+    trainer = Trainer(tmp_path / "out", callback).begins()
+    trainer.saves(2, 4)
+    trainer.ends()
+    members = Spool(spool).members()
+    assert [(member.step, member.state) for member in members] == [(2, "failed"), (4, "failed")]
+    assert members[0].reason == "the measuring process ended with -9: out of memory"
+    assert len((spool / "calls").read_text().splitlines()) == 2
+    assert sum("was not measured (failed)" in said for said in warnings_of(caplog)) == 2
+
+
+def test_what_is_under_way_when_training_ends_is_given_up_and_stays_in_the_queue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs = 'echo $$ > "$3/process"; exec sleep 600'
+    monkeypatch.setattr(sys, "executable", stand_in(tmp_path, hangs))
+    spool = tmp_path / "spool"
+    callback = Hooks(SFT, spool=spool, final_wait=0.0)
+    trainer = Trainer(tmp_path / "out", callback).begins()
+    trainer.saves(2)
+    until(lambda: (spool / "process").is_file() and (spool / "process").read_text().strip(), "the process")
+    trainer.ends()
+    assert not Path("/proc", (spool / "process").read_text().strip()).exists()
+    assert [member.stage for member in Spool(spool).members()] == ["sent"]
+    assert (spool / "checkpoint-2" / "model.safetensors").is_file()
+
+
+@pytest.mark.model
+def test_a_checkpoint_that_cannot_be_measured_is_a_failed_member_with_its_reason(tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("\n".join(f"Human: how do I plant tree number {n}?" for n in range(12)))
+
+    def save_broken(folder: Path) -> None:
+        folder.mkdir(parents=True)
+        for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+            (folder / name).write_bytes((SFT / name).read_bytes())
+        (folder / "model.safetensors").write_bytes((SFT / "model.safetensors").read_bytes()[:100_000])
+
+    callback = Hooks(SFT, spool=tmp_path / "spool", prompts=str(prompts), final_wait=120.0)
+    trainer = Trainer(tmp_path / "out", callback).begins()
+    trainer.saves(2, how=save_broken)
+    trainer.ends()
+    [member] = Spool(tmp_path / "spool").members()
+    assert (member.stage, member.state) == ("settled", "failed")
+    assert "model.safetensors" in (member.reason or "")
+    assert trainer.scores() == {}
