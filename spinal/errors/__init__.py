@@ -56,6 +56,14 @@ from spinal.errors.measuring import (
     StorageUnavailable,
     VersionRetired,
 )
+from spinal.errors.series import (
+    SeriesClosed,
+    SeriesFolderInvalid,
+    SeriesFull,
+    SeriesNotFound,
+    SeriesStepTaken,
+    SeriesStillRunning,
+)
 from spinal.errors.service import (
     AnswerNotUnderstood,
     AuditFailed,
@@ -141,6 +149,12 @@ __all__ = [
     "RequestInvalid",
     "RouteNotFound",
     "RunStalled",
+    "SeriesClosed",
+    "SeriesFolderInvalid",
+    "SeriesFull",
+    "SeriesNotFound",
+    "SeriesStepTaken",
+    "SeriesStillRunning",
     "ServiceUnreachable",
     "SpinalError",
     "StorageUnavailable",
