@@ -76,6 +76,10 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("series_id", "step", name=op.f("pk_series_members")),
         sa.UniqueConstraint("audit_id", name=op.f("uq_series_members_audit_id")),
     )
+    op.execute(
+        "CREATE TRIGGER series_members_immutable BEFORE UPDATE ON series_members FOR EACH ROW "
+        "EXECUTE FUNCTION spinal_refuse()"
+    )
     op.add_column("audits", sa.Column("series", sa.UUID(), nullable=True))
     op.create_foreign_key(op.f("fk_audits_series_series"), "audits", "series", ["series"], ["id"])
     op.create_index(
