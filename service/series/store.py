@@ -21,9 +21,6 @@ class Covered:
     closed: bool
 
 
-NOTHING = Covered(0, 0, False)
-
-
 @dataclass(frozen=True)
 class NewSeries:
     """What is known of a series when it is accepted."""

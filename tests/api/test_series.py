@@ -240,7 +240,8 @@ def test_the_same_request_under_its_key_is_one_series(
     headers = {"Idempotency-Key": "k"}
     body = RUN | {"members": [member(100), member(200)]}
     # Cut off after the first member: what is missing comes when the request is sent again.
-    write, written = verbs._write, []
+    write = verbs._write
+    written: list[Any] = []
 
     def cut_off(*given: Any) -> Any:
         if written:
@@ -298,7 +299,8 @@ def test_lists_are_narrowed_and_paged(api: TestClient, run: Path, ledger: Ledger
     keep_all(ledger)
     assert listed(status="insufficient_series") == ids
     assert listed(status="healthy", reference="local:sft") == []
-    seen, cursor = [], None
+    seen: list[str] = []
+    cursor = None
     while cursor is not None or not seen:
         page = api.get("/v1/series", params={"limit": 2} | ({"cursor": cursor} if cursor else {})).json()
         seen += [item["id"] for item in page["items"]]

@@ -21,6 +21,7 @@ KEPT = {
     "COMMANDS": "spinal.cli.operators names it by text",
     "_repr_html_": "notebooks call it",
     "to_pandas": "method of documents, for callers",
+    **dict.fromkeys(("add_folder", "series_document", "wait_series"), "method of the client, for callers"),
     "singular_values_of_rows": "the direct form of what the engine computes in slices; tests compare the two",
 }
 """Name -> why it stays although nothing in the product names it."""

@@ -78,7 +78,7 @@ def put_series(session: Session, **members: Any) -> UUID:
 
 def put_member(session: Session, series: UUID, step: int, state: str = "QUEUED", /, **members: Any) -> UUID:
     """A member of a series of tenant ``t`` under the default policy; returns its audit."""
-    audit = put_audit(session, state, **({"series": series, "policy": default_policy().digest} | members))
+    audit = put_audit(session, state, None, **({"series": series, "policy": default_policy().digest} | members))
     put(session, "series_members", series_id=series, step=step, model=f"local:{step}", audit_id=audit)
     return audit
 

@@ -413,7 +413,7 @@ def test_a_document_that_knows_more_than_happened_or_too_little_for_too_long(
         session, status="watch", document={"status": "watch"}, closed_at=last, created_at=LATE, **members
     )
     for step, state, ended in ((1, "CANCELLED", {"finished_at": LATE}), (2, "RUNNING", {})):
-        audit = put_audit(session, state, series=series, **ended)
+        audit = put_audit(session, state, None, series=series, **ended)
         put(session, "series_members", series_id=series, step=step, model="m", audit_id=audit, created_at=LATE)
     expected = last == LATE if offends == "late" else bool(offends)
     assert offenders(session, KNOWS) == ([series] if expected else [])

@@ -50,7 +50,7 @@ def test_a_series_is_stored_with_everything_that_was_said(session: Session) -> N
         name: value for name, value in vars(made).items() if hasattr(read, name)
     }
     assert (read.closed_at, read.cancelled_at, read.summary, read.states) == (None, None, None, {})
-    assert (read.now, read.current) == (store.NOTHING, False)
+    assert (read.now, read.current) == (Covered(0, 0, False), False)
 
 
 def test_a_series_is_found_by_its_own_tenant_alone(session: Session) -> None:
@@ -198,8 +198,8 @@ def test_a_document_is_kept_unless_one_is_there_that_knows_as_much(session: Sess
 
 def test_a_first_document_of_a_series_without_members_is_kept(session: Session) -> None:
     series = put_series(session)
-    assert store.keep_document(session, series, DOCUMENT, store.NOTHING)
-    assert not store.keep_document(session, series, DOCUMENT, store.NOTHING)
+    assert store.keep_document(session, series, DOCUMENT, Covered(0, 0, False))
+    assert not store.keep_document(session, series, DOCUMENT, Covered(0, 0, False))
     assert found(session, series).current
 
 
