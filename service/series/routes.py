@@ -17,10 +17,10 @@ from service.http.context import InspectorsDep, LedgerDep, Reader, SettingsDep, 
 from service.http.documented import ACCESS, SUBMIT_ERRORS, documented
 from service.http.fields import label_pairs
 from service.http.pagination import decode, decode_id, decode_time, encode, page_answer
+from service.series.members import Asker
 from service.series.schemas import MemberOut, MembersIn, MembersOut, SeriesIn, SeriesOut, SeriesPageOut
 from service.series.store import SeriesFilter
 from service.series.verbs import (
-    Asker,
     SeriesRequest,
     add_members,
     cancel_series,

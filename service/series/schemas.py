@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from service.audits.schemas import DEFAULT_PROFILE, PolicyNamed, PolicyReference
 from service.audits.schemas import State as AuditState
 from service.http.fields import PRINTABLE, Labels, Reference
-from service.series.verbs import Added, MemberRequest, SeriesView
+from service.series.members import Added, MemberRequest
+from service.series.verbs import SeriesView
 from spinal.checkpoints.folders import MOST_CHECKPOINTS, MOST_STEP
 from spinal.documents.series import SeriesSettings, Status
 from spinal.policy.shipped import DEFAULT_POLICY

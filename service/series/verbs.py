@@ -10,8 +10,7 @@ import structlog
 
 from service.audits import store as audits
 from service.audits.idempotency import lock_idempotency_key
-from service.audits.resolve import AuditRequest, Resolved, read_prompts, resolve_request
-from service.audits.verbs import record_of, write_audit
+from service.audits.resolve import read_prompts
 from service.database.ids import new_id
 from service.database.unit_of_work import Ledger, Reads
 from service.models.verbs import reference_of
@@ -21,7 +20,18 @@ from service.policies.verbs import read_policy
 from service.runs.lifecycle import IN_FLIGHT
 from service.series import store
 from service.series.assessed import read_assessed
-from service.series.store import NewSeries, Series, SeriesFilter, StoredMember
+from service.series.members import (
+    MOST_MEMBERS,
+    Added,
+    Asker,
+    MemberRequest,
+    append,
+    full,
+    read_asked,
+    resolve_members,
+    write_member,
+)
+from service.series.store import NewSeries, Series, SeriesFilter
 from service.settings import Settings
 from spinal.checkpoints.bounded import Inspectors
 from spinal.documents.canonical import digest_of
@@ -29,28 +39,13 @@ from spinal.documents.series import Series as SeriesDocument
 from spinal.errors import (
     IdempotencyInFlight,
     IdempotencyKeyReused,
-    SeriesClosed,
-    SeriesFull,
     SeriesNotFound,
-    SeriesStepTaken,
 )
 from spinal.policy.shipped import DEFAULT_POLICY
 from spinal.profile import MeasurementProfile
 from spinal.prompts.builtin import BUILTIN_SETS
 
 log = structlog.get_logger(__name__)
-
-MOST_MEMBERS = 512
-"""Of one series: its document is made of all their comparisons, a megabyte or less each."""
-OF_ONE_MODEL = audits.NAME_LABEL
-"""The label that a member's audit does not take over: by it, an audit would be judged by values of whichever other
-member ended before it."""
-
-
-@dataclass(frozen=True)
-class MemberRequest:
-    step: int
-    model: str
 
 
 @dataclass(frozen=True)
@@ -71,24 +66,6 @@ class SeriesRequest:
     folder: str | None = None
     body: dict[str, Any] = field(default_factory=dict)
     """What the caller sent, without defaults."""
-
-
-@dataclass(frozen=True)
-class Asker:
-    """Who asks, and by which request."""
-
-    tenant: str
-    request_id: str | None = None
-    traceparent: str | None = None
-
-
-@dataclass(frozen=True)
-class Added:
-    """A member that was asked for."""
-
-    member: StoredMember
-    fresh: bool
-    """False where the series had it already."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +107,7 @@ def create_series(
     tenant, body = asker.tenant, digest_of(request.body)
     known = None if idempotency_key is None else _replayed(ledger, tenant, idempotency_key, body)
     if known is not None:
-        _add(ledger, settings, inspectors, asker, read_series(ledger, tenant, known), _asked(
+        append(ledger, settings, inspectors, asker, read_series(ledger, tenant, known), read_asked(
             settings, inspectors, tenant, request.members, request.folder))  # fmt: skip
         return known
     policy = read_policy(ledger, tenant, DEFAULT_POLICY if request.policy is None else request.policy)
@@ -159,15 +136,15 @@ def create_series(
         body_digest=None if idempotency_key is None else body,
         request_id=asker.request_id,
     )
-    asked = _asked(settings, inspectors, tenant, request.members, request.folder)
+    asked = read_asked(settings, inspectors, tenant, request.members, request.folder)
     if len(asked) > MOST_MEMBERS:
-        raise _full(len(asked))
-    ready = _resolved(ledger, settings, inspectors, made, asked)
+        raise full(len(asked))
+    ready = resolve_members(ledger, settings, inspectors, made, asked)
     series_id = _insert(ledger, made, policy)
     if series_id == made.id:
         log.info("series accepted", series_id=str(series_id), tenant=tenant)
     for member in ready:
-        _write(ledger, settings, asker, series_id, *member)
+        write_member(ledger, settings, asker, series_id, *member)
     return series_id
 
 
@@ -216,144 +193,8 @@ def add_members(
     SeriesFolderInvalid and what :func:`service.audits.resolve.resolve_request` raises; what is refused before the first
     member is written leaves the series as it was."""
     series = read_series(ledger, asker.tenant, series_id)
-    return _add(
-        ledger, settings, inspectors, asker, series, _asked(settings, inspectors, asker.tenant, members, folder)
-    )
-
-
-def _asked(
-    settings: Settings, inspectors: Inspectors, tenant: str, members: Sequence[MemberRequest], folder: str | None
-) -> dict[int, str]:
-    """Step -> model."""
-    if folder is not None:
-        return {each.step: each.reference for each in inspectors.expand(folder, settings.roots_of(tenant))}
-    asked: dict[int, str] = {}
-    for member in members:
-        if asked.setdefault(member.step, member.model) != member.model:
-            raise _taken(member.step, asked[member.step], member.model)
-    return asked
-
-
-def _add(
-    ledger: Ledger,
-    settings: Settings,
-    inspectors: Inspectors,
-    asker: Asker,
-    series: Series,
-    asked: dict[int, str],
-) -> list[Added]:
-    with ledger.read() as session:
-        known = {member.step: member for member in store.list_members(session, series.id)}
-    missing: dict[int, str] = {}
-    for step, model in asked.items():
-        if step not in known:
-            missing[step] = model
-        elif known[step].model != model:
-            raise _taken(step, known[step].model, model)
-    if missing and series.closed_at is not None:
-        raise _closed(series.id)
-    if len(known) + len(missing) > MOST_MEMBERS:
-        raise _full(len(known) + len(missing))
-    written = [
-        _write(ledger, settings, asker, series.id, *ready)
-        for ready in _resolved(ledger, settings, inspectors, series, missing)
-    ]
-    there = [Added(known[step], fresh=False) for step in asked if step in known]
-    return sorted([*there, *written], key=lambda added: added.member.step)
-
-
-Ready = tuple[MemberRequest, AuditRequest, Resolved]
-
-
-def _resolved(
-    ledger: Ledger, settings: Settings, inspectors: Inspectors, series: Series | NewSeries, asked: dict[int, str]
-) -> list[Ready]:
-    """Everything that looking at files can tell of the members, one after the other."""
-    ready = []
-    for step, model in sorted(asked.items()):
-        request = _audit_request(series, step, model)
-        ready.append(
-            (
-                MemberRequest(step, model),
-                request,
-                resolve_request(ledger, settings, inspectors, series.tenant, request),
-            )
-        )
-    return ready
-
-
-def _audit_request(series: Series | NewSeries, step: int, model: str) -> AuditRequest:
-    spec = series.spec
-    models = {"candidate": model, "reference": series.reference}
-    if spec["control"] is not None:
-        models["control"] = spec["control"]
-    labels = {name: value for name, value in series.labels.items() if name != OF_ONE_MODEL}
-    body = models | {
-        "prompt_set": spec["prompt_set"],
-        "profile": spec["profile"],
-        "policy": spec["policy"],
-        "labels": labels,
-        "priority": spec["priority"],
-    }
-    return AuditRequest(
-        models=models,
-        prompt_set=spec["prompt_set"],
-        profile=MeasurementProfile.model_validate(spec["profile"]),
-        policy=series.policy,
-        labels=labels,
-        priority=spec["priority"],
-        body=body,
-        spelled_out=body,
-    )
-
-
-def _write(
-    ledger: Ledger,
-    settings: Settings,
-    asker: Asker,
-    series_id: UUID,
-    asked: MemberRequest,
-    request: AuditRequest,
-    resolved: Resolved,
-) -> Added:
-    """One member with its audit, unless another request has appended it meanwhile."""
-    with ledger.begin() as session:
-        # Members of one series come one after another: nobody finds a step free that somebody else is taking.
-        is_open = store.lock_series(session, asker.tenant, series_id)
-        known = store.find_member(session, series_id, asked.step)
-        if known is not None:
-            if known.model != asked.model:
-                raise _taken(asked.step, known.model, asked.model)
-            return Added(known, fresh=False)
-        if not is_open:
-            raise _closed(series_id)
-        if store.count_members(session, series_id) >= MOST_MEMBERS:
-            raise _full(MOST_MEMBERS + 1)
-        audit = record_of(asker.tenant, request, resolved, asker.request_id, series=series_id)
-        write_audit(session, settings, audit, resolved, request.priority, asker.traceparent)
-        store.insert_member(session, series_id, asked.step, asked.model, audit.id)
-        made = store.find_member(session, series_id, asked.step)
-    assert made is not None
-    log.info("member accepted", series_id=str(series_id), step=asked.step, audit_id=str(audit.id))
-    return Added(made, fresh=True)
-
-
-def _taken(step: int, known: str, asked: str) -> SeriesStepTaken:
-    return SeriesStepTaken(
-        f"step {step} is {known}, and was asked for as {asked}",
-        hint="a member never changes: append under another step, or begin another series",
-        step=step,
-    )
-
-
-def _closed(series_id: UUID) -> SeriesClosed:
-    return SeriesClosed(f"series {series_id} is closed: no member comes any more", hint="begin another series")
-
-
-def _full(members: int) -> SeriesFull:
-    return SeriesFull(
-        f"a series has at most {MOST_MEMBERS} members, and would have {members}",
-        hint="audit every second checkpoint, or begin another series",
+    return append(
+        ledger, settings, inspectors, asker, series, read_asked(settings, inspectors, asker.tenant, members, folder)
     )
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from service.app import create_app
 from service.database.unit_of_work import Ledger
 from service.keys.store import create_key
-from service.series import verbs
+from service.series import members, verbs
 from service.series.assessed import keep_assessed
 from service.series.store import stale_series
 from service.settings import Settings
@@ -240,7 +240,7 @@ def test_the_same_request_under_its_key_is_one_series(
     headers = {"Idempotency-Key": "k"}
     body = RUN | {"members": [member(100), member(200)]}
     # Cut off after the first member: what is missing comes when the request is sent again.
-    write = verbs._write
+    write = verbs.write_member
     written: list[Any] = []
 
     def cut_off(*given: Any) -> Any:
@@ -250,7 +250,7 @@ def test_the_same_request_under_its_key_is_one_series(
         return write(*given)
 
     with monkeypatch.context() as patched:
-        patched.setattr(verbs, "_write", cut_off)
+        patched.setattr(verbs, "write_member", cut_off)
         assert api.post("/v1/series", json=body, headers=headers).status_code == 500
     answers = [api.post("/v1/series", json=body, headers=headers) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [201, 201]
@@ -425,7 +425,7 @@ def test_a_policy_that_a_series_names_stays(api: TestClient, run: Path) -> None:
 
 
 def test_a_series_has_a_bounded_number_of_members(api: TestClient, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verbs, "MOST_MEMBERS", 2)
+    monkeypatch.setattr(members, "MOST_MEMBERS", 2)
     made = create(api, members=[member(100), member(200)])
     full = append(api, made, member(300))
     assert (full.status_code, full.json()["code"]) == (409, "series_full")
