@@ -14,7 +14,7 @@ from service.series import store
 from service.series.store import NewSeries, Series, StoredMember
 from service.settings import Settings
 from spinal.checkpoints.bounded import Inspectors
-from spinal.errors import SeriesClosed, SeriesFull, SeriesStepTaken
+from spinal.errors import SeriesClosed, SeriesFull, SeriesReferenceChanged, SeriesStepTaken
 from spinal.profile import MeasurementProfile
 
 log = structlog.get_logger(__name__)
@@ -101,18 +101,18 @@ def resolve_members(
     """Everything that looking at files can tell of the members, one after the other."""
     ready = []
     for step, model in sorted(asked.items()):
-        request = _audit_request(series, step, model)
-        ready.append(
-            (
-                MemberRequest(step, model),
-                request,
-                resolve_request(ledger, settings, inspectors, series.tenant, request),
+        request = _audit_request(series, model)
+        resolved = resolve_request(ledger, settings, inspectors, series.tenant, request)
+        if resolved.summary["reference"]["snapshot"] != series.spec["reference_snapshot"]:
+            raise SeriesReferenceChanged(
+                f"{series.reference} holds other files than when the series began",
+                hint="begin another series: its members would be compared with another model",
             )
-        )
+        ready.append((MemberRequest(step, model), request, resolved))
     return ready
 
 
-def _audit_request(series: Series | NewSeries, step: int, model: str) -> AuditRequest:
+def _audit_request(series: Series | NewSeries, model: str) -> AuditRequest:
     spec = series.spec
     models = {"candidate": model, "reference": series.reference}
     if spec["control"] is not None:

@@ -88,7 +88,7 @@ def _asker(request: Request, tenant: str) -> Asker:
     response_model=MembersOut,
     responses={
         200: {"model": MembersOut, "description": "The series had all of them already"},
-        **documented(*APPEND_ERRORS, errors.SeriesNotFound, errors.SeriesClosed),
+        **documented(*APPEND_ERRORS, errors.SeriesNotFound, errors.SeriesClosed, errors.SeriesReferenceChanged),
     },
 )
 def append(

@@ -113,7 +113,7 @@ def create_series(
     policy = read_policy(ledger, tenant, DEFAULT_POLICY if request.policy is None else request.policy)
     prompts = read_prompts(ledger, tenant, request.prompt_set)
     sides = {"reference": request.reference} | ({} if request.control is None else {"control": request.control})
-    inspectors.survey(
+    found = inspectors.survey(
         {role: reference_of(ledger, tenant, named) for role, named in sides.items()}, settings.roots_of(tenant)
     )
     made = NewSeries(
@@ -128,6 +128,7 @@ def create_series(
             "control": request.control,
             "priority": request.priority,
             "policy": policy.name,
+            "reference_snapshot": found["reference"].content_snapshot,
         },
         description=request.description,
         settings=request.settings,

@@ -61,6 +61,7 @@ from spinal.errors.series import (
     SeriesFolderInvalid,
     SeriesFull,
     SeriesNotFound,
+    SeriesReferenceChanged,
     SeriesStepTaken,
     SeriesStillRunning,
 )
@@ -153,6 +154,7 @@ __all__ = [
     "SeriesFolderInvalid",
     "SeriesFull",
     "SeriesNotFound",
+    "SeriesReferenceChanged",
     "SeriesStepTaken",
     "SeriesStillRunning",
     "ServiceUnreachable",

@@ -24,6 +24,10 @@ class SeriesFolderInvalid(SpinalError):
     code, title, status, exit_code = "series_folder_invalid", "Folder gives no steps", 422, ExitCode.USAGE
 
 
+class SeriesReferenceChanged(SpinalError):
+    code, title, status = "series_reference_changed", "Reference of the series holds other files", 409
+
+
 class SeriesStillRunning(DeadlineExceeded):
     """What a client waited for goes on: the time to wait is over, not that of the series."""
 

@@ -429,3 +429,13 @@ def test_a_series_has_a_bounded_number_of_members(api: TestClient, run: Path, mo
     made = create(api, members=[member(100), member(200)])
     full = append(api, made, member(300))
     assert (full.status_code, full.json()["code"]) == (409, "series_full")
+
+
+def test_members_have_one_reference_whatever_becomes_of_its_folder(api: TestClient, run: Path, models: Path) -> None:
+    made = create(api, members=[member(100)])
+    assert append(api, made, member(200)).status_code == 202
+    (models / "sft" / "generation_config.json").write_text('{"max_length": 7}')
+    other = append(api, made, member(300))
+    assert (other.status_code, other.json()["code"]) == (409, "series_reference_changed")
+    # What is there stays, and needs no look at files.
+    assert append(api, made, member(200)).status_code == 200
