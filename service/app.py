@@ -20,6 +20,7 @@ from service.platform.logs import configure_logs
 from service.platform.telemetry import configure_telemetry, flush_telemetry
 from service.policies import routes as policies
 from service.prompt_sets import routes as prompt_sets
+from service.series import routes as series
 from service.settings import Settings, get_settings
 from service.traces import routes as traces
 from spinal import __version__
@@ -76,6 +77,6 @@ def bare_app(*, lifespan: object = None, max_body_bytes: int | None = None) -> F
         app.add_middleware(BodyLimit, most=max_body_bytes)
     app.add_middleware(GZipMiddleware, minimum_size=COMPRESS_FROM_BYTES, compresslevel=COMPRESS_LEVEL)
     app.add_middleware(RequestContext)
-    for noun in (audits, traces, models, prompt_sets, policies, health):
+    for noun in (audits, traces, models, prompt_sets, policies, series, health):
         app.include_router(noun.router, dependencies=[Depends(refuse_unknown_query)])
     return app

@@ -39,7 +39,8 @@ def install(app: FastAPI) -> None:
 
 def _completed(contract: JsonObject) -> JsonObject:
     schemas = contract["components"]["schemas"]
-    _add(schemas["AuditIn"], f"A model reference is {reference_forms()}, or the name of a registered model.")
+    for named in ("AuditIn", "SeriesIn", "MemberIn"):
+        _add(schemas[named], f"A model reference is {reference_forms()}, or the name of a registered model.")
     rules = "; ".join(f"`{rule.name}`: {rule.asks}" for rule in default_policy().rules)
     _add(schemas["Verdict"], f"Rules of `{POLICY}`, the worst finding of which is the outcome: {rules}")
     schemas["Comparison"]["properties"]["localization"]["propertyNames"] = {"enum": list(LOCATORS)}

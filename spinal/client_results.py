@@ -32,7 +32,7 @@ class ResultCalls(ABC):
         <Trace local:sft, ... blocks, ... prompts, digest ...>
         """
         path = f"/v1/traces/{quote(digest, safe='')}"
-        return _read(Trace, path, self._json("GET", path))
+        return document_of(Trace, path, self._json("GET", path))
 
     def traces(self, **filters: Any) -> Iterator[JsonObject]:
         """Heads of all stored traces that match, newest first, page by page.
@@ -53,7 +53,7 @@ class ResultCalls(ABC):
         <TraceDiff ... → ..., ... blocks>
         """
         path = f"/v1/diffs/{quote(reference, safe='')}...{quote(candidate, safe='')}"
-        return _read(TraceDiff, path, self._json("GET", path, needs=("diff",))["diff"])
+        return document_of(TraceDiff, path, self._json("GET", path, needs=("diff",))["diff"])
 
     def register_model(self, name: str, reference: str, *, description: str | None = None) -> JsonObject:
         """Give a model reference a name.
@@ -77,7 +77,7 @@ class ResultCalls(ABC):
         return self._pages("/v1/models", {})
 
 
-def _read(kind: type[Document], path: str, content: JsonObject) -> Document:
+def document_of(kind: type[Document], path: str, content: JsonObject) -> Document:
     """The document that was answered; raises AnswerNotUnderstood for what is none."""
     try:
         return kind.model_validate(content)

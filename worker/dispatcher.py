@@ -27,6 +27,8 @@ from service.runs import rings, transitions
 from service.runs.kinds import Attempts, attempts_of
 from service.runs.settle import settle_overlooked
 from service.runs.wake import CHANNEL
+from service.series import store as series_store
+from service.series.assessed import keep_assessed
 from service.settings import Settings, get_settings
 from spinal.errors import DatabaseUnavailable
 from worker.celery_app import TASK, app
@@ -34,6 +36,7 @@ from worker.metrics import DispatcherMetrics
 
 log = structlog.get_logger(__name__)
 INSPECT_EVERY_S = 60.0
+ASSESS_EVERY_S = 1.0
 
 
 @contextmanager
@@ -55,8 +58,8 @@ def _one_turn() -> Iterator[None]:
 
 
 class Dispatcher:
-    """Two loops: ringing (woken by NOTIFY) and reaping (by the clock), so that a frozen broker never delays
-    the second."""
+    """Loops apart from each other: ringing (woken by NOTIFY) and reaping (by the clock), so that a frozen broker never
+    delays the second, and keeping the documents of series."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -82,6 +85,7 @@ class Dispatcher:
                 ("reaper", self._reap_loop),
                 ("listener", self._listen_loop),
                 ("inspector", self._inspect_loop),
+                ("assessor", self._assess_loop),
             )
         ]
         for thread in threads:
@@ -205,6 +209,24 @@ class Dispatcher:
                 answered = True
             if not answered:
                 grace_until = time.monotonic() + grace
+
+    def assess(self) -> None:
+        """Work out the documents of series in which something has happened. Other copies may do the same: the one that
+        knows more is kept."""
+        with self._ledger.read() as session:
+            stale = series_store.stale_series(session)
+        for series_id, tenant in stale:
+            if self._stop.is_set():
+                return
+            with _one_turn():
+                if keep_assessed(self._ledger, tenant, series_id):
+                    log.info("assessed", series_id=str(series_id))
+
+    def _assess_loop(self) -> None:
+        """Apart from the other loops: judging a long series takes seconds, in which workers are rung and reaped."""
+        while not self._stop.wait(max(self._settings.dispatch_interval_s, ASSESS_EVERY_S)):
+            with _one_turn():
+                self.assess()
 
     def _inspect_loop(self) -> None:
         """Check the invariants where somebody reads what they say."""

@@ -65,7 +65,7 @@ def resolve_request(
     policy = _policy(ledger, tenant, request) if REFERENCE in request.models else None
     references = {role: reference_of(ledger, tenant, named) for role, named in request.models.items()}
     checkpoints = inspectors.survey(references, settings.roots_of(tenant))
-    prompts = _prompts(ledger, tenant, request.prompt_set)
+    prompts = read_prompts(ledger, tenant, request.prompt_set)
     owner, profile = settings.owner_of_work(tenant), request.profile
     specs = {
         role: trace_spec(
@@ -101,7 +101,8 @@ def _policy(ledger: Ledger, tenant: str, request: AuditRequest) -> StoredPolicy:
     return read_policy(ledger, tenant, DEFAULT_POLICY if request.policy is None else request.policy)
 
 
-def _prompts(ledger: Ledger, tenant: str, named: str) -> PromptSet:
+def read_prompts(ledger: Ledger, tenant: str, named: str) -> PromptSet:
+    """A built-in prompt set, or the tenant's by digest or name; raises PromptSetNotFound."""
     if named in BUILTIN_SETS:
         return builtin_prompts(named)
     with ledger.read() as session:

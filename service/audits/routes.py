@@ -26,7 +26,7 @@ from service.database.unit_of_work import Reads
 from service.http.answers import answer
 from service.http.context import InspectorsDep, LedgerDep, Reader, SettingsDep, Writer
 from service.http.documented import ACCESS, SUBMIT_ERRORS, documented
-from service.http.fields import ReportFormat, Timestamp
+from service.http.fields import ReportFormat, Timestamp, label_pairs
 from service.http.pagination import decode, decode_id, decode_time, encode, page_answer
 from service.runs.lifecycle import TERMINAL
 from service.runs.specs import spec_digest
@@ -111,6 +111,7 @@ async def listing(
         str | None, Query(max_length=128, pattern=r"^[^\x00]*$", description="Name and version, or digest")
     ] = None,
     model: Annotated[str | None, Query(max_length=1024, pattern=r"^[^\x00]*$")] = None,
+    series: Annotated[UUID | None, Query(description="Members of one series")] = None,
     label: Annotated[list[str] | None, Query(description="key:value, all must match", max_length=32)] = None,
     created_after: Timestamp | None = None,
     created_before: Timestamp | None = None,
@@ -118,7 +119,7 @@ async def listing(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> Response:
     """Audits of the caller's tenant, newest first."""
-    narrowed = AuditFilter(state, verdict, policy, model, _labels(label or []), created_after, created_before)
+    narrowed = AuditFilter(state, verdict, policy, model, series, label_pairs(label), created_after, created_before)
     after = None
     if cursor is not None:
         created, last = decode(cursor, 2)
@@ -132,16 +133,6 @@ def _page(
     page = list_audits(ledger, tenant, narrowed, after=after, limit=limit)
     following = encode(*page.following) if page.following is not None else None
     return page_answer(AuditPage(items=[AuditOut.of(view) for view in page.views], next=following), url, following)
-
-
-def _labels(given: list[str]) -> tuple[tuple[str, str], ...]:
-    pairs = []
-    for item in given:
-        key, colon, value = item.partition(":")
-        if not colon or not key or "\x00" in item or len(item) > 512:
-            raise errors.RequestInvalid("query/label: expected key:value", hint="for example label=release:2026-11")
-        pairs.append((key, value))
-    return tuple(pairs)
 
 
 @router.get(

@@ -176,6 +176,7 @@ class AuditOut(BaseModel):
         description="The audit that rules on former values read: the last with the same label ``name`` when this one "
         "was submitted."
     )
+    series: UUID | None = Field(description="The series of which it is a member.")
     weights: dict[str, str] = Field(description="Weights digests of everything that the verdict judges, by role.")
     error: dict[str, Any] | None = Field(description="A problem object when the audit failed.")
     candidate_trace: str | None
@@ -207,6 +208,7 @@ class AuditOut(BaseModel):
             policy=audit.spec.get("policy"),
             decided_by=None if view.verdict is None else view.verdict.decided_by,
             former=audit.former,
+            series=audit.series,
             weights={} if view.verdict is None else dict(view.verdict.weights),
             error=without_hosts(audit.error),
             candidate_trace=audit.candidate_trace,

@@ -7,11 +7,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from pydantic import BaseModel
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
 from service.runs.demand import cancel_runs_of, lock_runs_of
 from service.runs.settle import HELD, HOLDERS, HOLDS
+from spinal.documents.comparison import RuleOutcome, Verdict
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class NewAudit:
     """Digest of the policy that its verdict is made by."""
     former: UUID | None = None
     """The audit that rules on values of a former one read."""
+    series: UUID | None = None
+    """The series of which it is a member."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class Audit:
     verdict: str | None
     verdict_document: dict[str, Any] | None
     former: UUID | None
+    series: UUID | None
     error: dict[str, Any] | None
     candidate_trace: str | None
     reference_trace: str | None
@@ -86,9 +91,9 @@ def insert_audit(session: Session, audit: NewAudit, runs: dict[str, UUID]) -> No
     """Insert an audit, queued, and the runs it needs, by role."""
     session.execute(
         text("""INSERT INTO audits (id, tenant, candidate, reference, control, request, spec, labels, priority,
-                  request_id, policy, former)
+                  request_id, policy, former, series)
                 VALUES (:id, :tenant, :candidate, :reference, :control, CAST(:request AS jsonb), CAST(:spec AS jsonb),
-                  CAST(:labels AS jsonb), :priority, :request_id, :policy, :former)"""),
+                  CAST(:labels AS jsonb), :priority, :request_id, :policy, :former, :series)"""),
         {
             "id": audit.id,
             "tenant": audit.tenant,
@@ -102,6 +107,7 @@ def insert_audit(session: Session, audit: NewAudit, runs: dict[str, UUID]) -> No
             "request_id": audit.request_id,
             "policy": audit.policy,
             "former": audit.former,
+            "series": audit.series,
         },
     )
     session.execute(
@@ -131,6 +137,16 @@ def verdicts_in_comparisons(session: Session, digests: Sequence[str]) -> dict[st
         {"digests": list(digests)},
     )
     return {row.digest: row.verdict for row in rows if row.verdict is not None}
+
+
+def read_verdict(document: dict[str, Any]) -> Verdict:
+    """A stored verdict, without members that newer code has given it."""
+
+    def known(members: dict[str, Any], of: type[BaseModel]) -> dict[str, Any]:
+        return {name: value for name, value in members.items() if name in of.model_fields}
+
+    rules = [known(rule, RuleOutcome) for rule in document.get("rules", ())]
+    return Verdict.model_validate(known(document, Verdict) | {"rules": rules})
 
 
 NAME_LABEL = "name"
@@ -187,6 +203,7 @@ class AuditFilter:
     """Name and version, or digest, of the policy that its verdict is made by."""
     model: str | None = None
     """Candidate or reference, as requested."""
+    series: UUID | None = None
     labels: tuple[tuple[str, str], ...] = ()
     created_after: datetime | None = None
     created_before: datetime | None = None
@@ -198,6 +215,7 @@ CONDITIONS = {
     "policy": """policy = (SELECT digest FROM policies
         WHERE policies.tenant = :tenant AND (policies.name = :policy OR policies.digest = :policy)
         ORDER BY created_at DESC LIMIT 1)""",
+    "series": "series = :series",
     "labels": "labels @> CAST(:labels AS jsonb)",
     "created_after": "created_at > :created_after",
     "created_before": "created_at < :created_before",

@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 import structlog
-from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from service.audits import idempotency, store
@@ -24,7 +22,7 @@ from service.runs.settle import settle_audit
 from service.settings import Settings
 from service.traces.store import load_comparison_document, load_trace_document
 from spinal.checkpoints.bounded import Inspectors
-from spinal.documents.comparison import Comparison, RuleOutcome, Verdict
+from spinal.documents.comparison import Comparison, Verdict
 from spinal.documents.trace import Trace
 from spinal.errors import (
     AuditFailed,
@@ -66,17 +64,17 @@ def create_audit(
         if replay is not None:
             return replay
     resolved = resolve_request(ledger, settings, inspectors, tenant, request)
-    audit = _record(tenant, request, resolved, request_id)
+    audit = record_of(tenant, request, resolved, request_id)
     with ledger.begin() as session:
         if idempotency_key is None:
-            accepted = _write(session, settings, audit, resolved, request.priority, traceparent)
+            accepted = write_audit(session, settings, audit, resolved, request.priority, traceparent)
         else:
             if not idempotency.lock_idempotency_key(session, tenant, idempotency_key):
                 raise _in_flight()
             replay = _stored_answer(session, tenant, idempotency_key, asked)
             if replay is not None:
                 return replay
-            accepted = _write(session, settings, audit, resolved, request.priority, traceparent)
+            accepted = write_audit(session, settings, audit, resolved, request.priority, traceparent)
             answer = (asked, audit.id, accepted.status)
             if not idempotency.remember_idempotent(session, tenant, idempotency_key, *answer):
                 raise _in_flight()
@@ -106,7 +104,10 @@ def _stored_answer(session: Session, tenant: str, key: str, asked: idempotency.B
     return Accepted(stored.audit_id, stored.status)
 
 
-def _record(tenant: str, request: AuditRequest, resolved: Resolved, request_id: str | None) -> NewAudit:
+def record_of(
+    tenant: str, request: AuditRequest, resolved: Resolved, request_id: str | None, *, series: UUID | None = None
+) -> NewAudit:
+    """The audit that a request asks for, under a fresh id; ``series`` where it is a member of one."""
     return NewAudit(
         id=new_id(),
         tenant=tenant,
@@ -119,10 +120,11 @@ def _record(tenant: str, request: AuditRequest, resolved: Resolved, request_id: 
         priority=request.priority,
         request_id=request_id,
         policy=None if resolved.policy is None else resolved.policy.digest,
+        series=series,
     )
 
 
-def _write(
+def write_audit(
     session: Session,
     settings: Settings,
     audit: NewAudit,
@@ -130,6 +132,8 @@ def _write(
     priority: int,
     traceparent: str | None,
 ) -> Accepted:
+    """Insert an audit with the runs that it needs, shared with whoever needs the same; raises PolicyNotFound where its
+    policy was deleted meanwhile."""
     keep_prompt_set(session, audit.tenant, resolved.prompts)
     if resolved.policy is not None and not hold_policy(session, audit.tenant, resolved.policy):
         raise not_found(resolved.policy.name)
@@ -189,19 +193,9 @@ def _views(session: Session, audits: list[Audit]) -> list[AuditView]:
     carried = store.verdicts_in_comparisons(session, elsewhere) if elsewhere else {}
     verdicts = (audit.verdict_document or carried.get(audit.comparison or "") for audit in audits)
     return [
-        AuditView(audit, None if verdict is None else _verdict(verdict))
+        AuditView(audit, None if verdict is None else store.read_verdict(verdict))
         for audit, verdict in zip(audits, verdicts, strict=True)
     ]
-
-
-def _verdict(document: dict[str, Any]) -> Verdict:
-    """A stored verdict, without members that newer code has given it."""
-
-    def known(members: dict[str, Any], of: type[BaseModel]) -> dict[str, Any]:
-        return {name: value for name, value in members.items() if name in of.model_fields}
-
-    rules = [known(rule, RuleOutcome) for rule in document.get("rules", ())]
-    return Verdict.model_validate(known(document, Verdict) | {"rules": rules})
 
 
 def read_result(ledger: Reads, tenant: str, audit_id: UUID, *, layers: bool = True) -> Comparison | Trace:

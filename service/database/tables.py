@@ -8,49 +8,25 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     CheckConstraint,
-    Double,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
     Integer,
-    MetaData,
-    Text,
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
-from sqlalchemy.dialects.postgresql import UUID as PgUUID
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
+
+from service.database.record import EMPTY, NOW
+from service.database.record import Record as Record
+from service.database.series_tables import SeriesMemberRecord as SeriesMemberRecord
+from service.database.series_tables import SeriesRecord as SeriesRecord
 
 STATES = "'QUEUED','RUNNING','SUCCEEDED','FAILED','CANCELLED'"
 NAME = "^[a-z][a-z_]{0,31}$"
 """Of kinds and roles: which there are is said by the code (``service/runs/kinds.py``), not by the schema."""
-NOW = text("now()")
-EMPTY = text("'{}'::jsonb")
 FORMER_SCHEME = text("'python-json/1'")
 """Scheme of digests in rows that code from before schemes writes."""
-
-
-class Record(DeclarativeBase):
-    """Base of all rows."""
-
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(column_0_label)s",
-            "uq": "uq_%(table_name)s_%(column_0_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map = {  # noqa: RUF012  SQLAlchemy reads it from the class
-        datetime: TIMESTAMP(timezone=True),
-        str: Text,
-        UUID: PgUUID(as_uuid=True),
-        float: Double,
-        dict[str, Any]: JSONB(none_as_null=True),
-        list[Any]: JSONB(none_as_null=True),
-    }
 
 
 class ApiKeyRecord(Record):
@@ -351,6 +327,13 @@ class AuditRecord(Record):
             Index(f"ix_audits_tenant_{column}", "tenant", column, text("created_at DESC"), text("id DESC"))
             for column in ("state", "verdict", "candidate", "reference", "policy")
         ),
+        Index(
+            "ix_audits_series",
+            "series",
+            text("created_at DESC"),
+            text("id DESC"),
+            postgresql_where=text("series IS NOT NULL"),
+        ),
         Index("ix_audits_labels", "labels", postgresql_using="gin"),
         Index("ix_audits_open", "id", postgresql_where=text("state IN ('QUEUED','RUNNING')")),
     )
@@ -373,6 +356,8 @@ class AuditRecord(Record):
     """Digest of the policy that its verdict is made by; null without a reference, and in rows of the release before."""
     former: Mapped[UUID | None] = mapped_column(ForeignKey("audits.id"))
     """The audit that rules on values of a former one read."""
+    series: Mapped[UUID | None] = mapped_column(ForeignKey("series.id"))
+    """The series of which it is a member."""
     verdict: Mapped[str | None]
     """The outcome alone, by which audits are listed."""
     verdict_document: Mapped[dict[str, Any] | None]

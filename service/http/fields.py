@@ -1,12 +1,14 @@
 """Members that several nouns have on the wire."""
 
 import re
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import Path
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
+from spinal.errors import RequestInvalid
 from spinal.report.formats import FORMATS
 
 PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
@@ -41,3 +43,14 @@ def _known_format(value: str) -> str:
 
 ReportFormat = Annotated[str, AfterValidator(_known_format)]
 """Name of a format of reports; the contract lists those that there are."""
+
+
+def label_pairs(given: Sequence[str] | None) -> tuple[tuple[str, str], ...]:
+    """What ``?label=key:value`` asks for; raises RequestInvalid."""
+    pairs = []
+    for item in given or ():
+        key, colon, value = item.partition(":")
+        if not colon or not key or "\x00" in item or len(item) > 512:
+            raise RequestInvalid("query/label: expected key:value", hint="for example label=release:2026-11")
+        pairs.append((key, value))
+    return tuple(pairs)

@@ -24,7 +24,7 @@ KNOWN_TO_THE_FORMER = "spinal-default/2"
 
 GUARDS = (
     "audits_policy", "audits_terminal", "comparisons_immutable", "policies_immutable", "run_attempts_ended",
-    "runs_legal", "runs_terminal", "trace_layers_immutable", "traces_immutable",
+    "runs_legal", "runs_terminal", "series_members_immutable", "trace_layers_immutable", "traces_immutable",
 )  # fmt: skip
 """Triggers that refuse to change what has ended: while they stand, no query has to look for changes."""
 
@@ -115,6 +115,24 @@ INVARIANTS: dict[str, str | Callable[[], str]] = {
     "one content is one model": """
         SELECT weights_digest FROM traces GROUP BY weights_digest, fingerprint, engine_version, later->'reading'
         HAVING count(DISTINCT (document->'model') - 'source' - 'revision') > 1""",
+    "a member of a series is an audit of its tenant": """
+        SELECT m.audit_id FROM series_members m JOIN series s ON s.id = m.series_id JOIN audits a ON a.id = m.audit_id
+        WHERE a.tenant <> s.tenant OR a.series IS DISTINCT FROM s.id OR a.policy IS DISTINCT FROM s.policy
+        UNION ALL SELECT a.id FROM audits a WHERE a.series IS NOT NULL
+          AND NOT EXISTS (SELECT 1 FROM series_members m WHERE m.audit_id = a.id AND m.series_id = a.series)""",
+    "the status of a series is that of its document": """
+        SELECT id FROM series WHERE status IS DISTINCT FROM document->>'status'""",
+    "a document of a series knows what has happened and no more": """
+        SELECT s.id FROM series s LEFT JOIN LATERAL (
+          SELECT count(*) AS members, count(*) FILTER (WHERE a.finished_at IS NOT NULL) AS settled,
+            max(GREATEST(m.created_at, a.finished_at)) AS last
+          FROM series_members m JOIN audits a ON a.id = m.audit_id WHERE m.series_id = s.id) AS n ON TRUE
+        WHERE s.covers_members > n.members OR s.covers_settled > n.settled
+          OR (s.covers_closed AND s.closed_at IS NULL)
+          -- What has just happened is not known yet: a dispatcher looks every second.
+          OR (GREATEST(n.last, s.created_at, s.closed_at) < now() - interval '5 minutes'
+            AND (s.document IS NULL OR (s.covers_members, s.covers_settled, s.covers_closed)
+              IS DISTINCT FROM (n.members, n.settled, s.closed_at IS NOT NULL)))""",
     "ended rows are guarded": f"""
         SELECT guard FROM unnest(ARRAY{list(GUARDS)}) AS g(guard) WHERE NOT EXISTS (
           SELECT 1 FROM pg_trigger t WHERE t.tgname = g.guard AND t.tgenabled IN ('O','A'))""",  # noqa: S608  constants

@@ -45,8 +45,11 @@ def unnamed_captures(session: Session, uris: Sequence[str]) -> list[str]:
 
 
 def count_idempotency_keys(session: Session, *, older_than_s: float) -> int:
+    """Of audits and of series."""
     found: int = session.execute(
-        text("SELECT count(*) FROM idempotency_keys WHERE created_at < now() - make_interval(secs => :age)"),
+        text("""SELECT (SELECT count(*) FROM idempotency_keys WHERE created_at < now() - make_interval(secs => :age))
+                  + (SELECT count(*) FROM series WHERE idempotency_key IS NOT NULL
+                     AND created_at < now() - make_interval(secs => :age))"""),
         {"age": older_than_s},
     ).scalar_one()
     return found
@@ -58,4 +61,9 @@ def delete_idempotency_keys(session: Session, *, older_than_s: float) -> int:
         text("DELETE FROM idempotency_keys WHERE created_at < now() - make_interval(secs => :age) RETURNING key"),
         {"age": older_than_s},
     )
-    return len(gone.all())
+    forgotten = session.execute(
+        text("""UPDATE series SET idempotency_key = NULL, body_digest = NULL
+                WHERE idempotency_key IS NOT NULL AND created_at < now() - make_interval(secs => :age) RETURNING id"""),
+        {"age": older_than_s},
+    )
+    return len(gone.all()) + len(forgotten.all())

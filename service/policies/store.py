@@ -101,9 +101,9 @@ def list_policies(session: Session, tenant: str, *, after: str | None, limit: in
 
 
 def delete_policy(session: Session, tenant: str, digest: str) -> bool:
-    """Delete a policy that no audit names; False when one does.
+    """Delete a policy that no audit and no series names; False when one does.
 
-    The row is locked before audits are looked for: an audit that is being accepted holds it, and is seen afterwards."""
+    The row is locked before they are looked for: one that is being accepted holds it, and is seen afterwards."""
     which = {"tenant": tenant, "digest": digest}
     held = session.execute(
         text("SELECT 1 FROM policies WHERE tenant = :tenant AND digest = :digest FOR UPDATE"), which
@@ -112,7 +112,8 @@ def delete_policy(session: Session, tenant: str, digest: str) -> bool:
         return True
     gone = session.execute(
         text("""DELETE FROM policies WHERE tenant = :tenant AND digest = :digest AND NOT EXISTS (
-                  SELECT 1 FROM audits WHERE audits.tenant = :tenant AND audits.policy = :digest) RETURNING digest"""),
+                  SELECT 1 FROM audits WHERE audits.tenant = :tenant AND audits.policy = :digest) AND NOT EXISTS (
+                  SELECT 1 FROM series WHERE series.tenant = :tenant AND series.policy = :digest) RETURNING digest"""),
         which,
     ).scalar()
     return gone is not None

@@ -69,6 +69,6 @@ def delete_policy(ledger: Ledger, tenant: str, named: str) -> None:
         gone = store.delete_policy(session, tenant, found.digest)
     if not gone:
         raise PolicyInUse(
-            f"audits were judged by {found.name}, and name it",
+            f"audits or series are judged by {found.name}, and name it",
             hint="store the next version and name that; list them with GET /v1/audits?policy=...",
         )

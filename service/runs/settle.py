@@ -144,11 +144,11 @@ def _verdict(session: Session, asked: Question) -> dict[str, Any] | None:
             text("SELECT name, document FROM policies WHERE digest = :policy LIMIT 1"), {"policy": asked.policy}
         ).one()
         default = row.name == POLICY
-        policy = _read_policy(row.document)
+        policy = read_policy(row.document)
         if policy is None:
             return _undecided(row.name, asked.policy, UNREADABLE_POLICY)
     try:
-        content = _read(stored)
+        content = read_comparison(stored)
     except ValidationError:
         carried: dict[str, Any] = stored.document.get("verdict") or {}
         if default and carried and carried.get("policy_digest") in (None, asked.policy):
@@ -162,8 +162,9 @@ def _verdict(session: Session, asked: Question) -> dict[str, Any] | None:
     return verdict.model_dump(mode="json")
 
 
-def _read_policy(document: dict[str, Any]) -> Policy | None:
-    """None for one of newer code: of another form, or with rules on values that this code does not know."""
+def read_policy(document: dict[str, Any]) -> Policy | None:
+    """A stored policy; None for one of newer code: of another form, or with rules on values that this code does not
+    know."""
     try:
         policy = Policy.model_validate(document)
     except ValidationError:
@@ -182,7 +183,7 @@ def _former(session: Session, asked: Question, policy: Policy | None) -> Compari
         return None
     stored = _stored_comparison(session, asked.former)
     try:
-        return None if stored is None else _read(stored)
+        return None if stored is None else read_comparison(stored)
     except ValidationError:
         return None
 
@@ -193,7 +194,8 @@ def _stored_comparison(session: Session, digest: str) -> Row[Any] | None:
     ).one_or_none()
 
 
-def _read(stored: Row[Any]) -> Comparison:
+def read_comparison(stored: Row[Any]) -> Comparison:
+    """A stored comparison, by its columns ``document`` and ``later``; raises ValidationError for one of newer code."""
     return Comparison.model_validate(put_back(stored.document, stored.later))
 
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import spinal
+from spinal.checkpoints.folders import Step
 from spinal.checkpoints.survey import Surveyed
-from spinal.checkpoints.wire import Closed, Message, heard_error, heard_survey, receive, send
+from spinal.checkpoints.wire import Closed, Message, heard_error, heard_folder, heard_survey, receive, send
 from spinal.errors import InspectionExceeded, NotReady, StorageUnavailable
 
 START_S = 60.0
@@ -87,12 +88,24 @@ class Inspectors:
             "references": dict(references),
             "roots": [os.path.abspath(root) for root in roots],
         }
+        return heard_survey(self._told(question, ", ".join(references.values())))
+
+    def expand(self, pattern: str, roots: Sequence[Path]) -> list[Step]:
+        """:func:`spinal.checkpoints.folders.expand_folder` in a child; raises its errors, and those of
+        :meth:`survey`."""
+        question: Message = {"folder": pattern, "roots": [os.path.abspath(root) for root in roots]}
+        return heard_folder(self._told(question, pattern))
+
+    def _told(self, question: Message, about: str) -> Message:
+        """What a child found; raises what it raised."""
         if not self._turns.acquire(timeout=self._bounds.patience_s):
             raise NotReady("every inspector is busy with another checkpoint", hint="send the request again in a second")
         try:
-            return self._heard(self._asked(question), references)
+            answer = self._asked(question)
         finally:
             self._turns.release()
+        self._refuse(answer, about)
+        return answer
 
     def _asked(self, question: Message) -> Message:
         """The answer of a child; one that died gets a successor, once, as it need not have been the files' fault."""
@@ -114,9 +127,10 @@ class Inspectors:
                 (self._put_back if goes_on else self._end)(child)
         raise AssertionError("unreachable")
 
-    def _heard(self, answer: Message, references: Mapping[str, str]) -> dict[str, Surveyed]:
-        if "found" in answer:
-            return heard_survey(answer)
+    def _refuse(self, answer: Message, about: str) -> None:
+        """Raises what the answer says, where it says that nothing was found."""
+        if "found" in answer or "folder" in answer:
+            return
         if "error" in answer:
             raise heard_error(answer)
         if "system" in answer:
@@ -126,9 +140,7 @@ class Inspectors:
         limit = (
             f"{self._bounds.seconds} s" if answer["exceeded"] == "time" else f"{self._bounds.megabytes} MB of memory"
         )
-        raise InspectionExceeded(
-            f"inspecting {', '.join(references.values())} needs more than the {limit} that are allowed", hint=SMALLER
-        )
+        raise InspectionExceeded(f"inspecting {about} needs more than the {limit} that are allowed", hint=SMALLER)
 
     def _take(self) -> "_Child":
         with self._lock:

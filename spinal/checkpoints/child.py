@@ -12,8 +12,9 @@ import sys
 import traceback
 from pathlib import Path
 
+from spinal.checkpoints.folders import expand_folder
 from spinal.checkpoints.survey import survey
-from spinal.checkpoints.wire import Closed, Message, receive, send, told_error, told_survey
+from spinal.checkpoints.wire import Closed, Message, receive, send, told_error, told_folder, told_survey
 from spinal.errors import SpinalError
 from spinal.errors.faults import is_of_the_system, lacks_memory
 
@@ -60,7 +61,10 @@ def _limit(megabytes: int) -> None:
 
 def _answer(question: Message) -> Message:
     try:
-        return told_survey(survey(question["references"], [Path(root) for root in question["roots"]]))
+        roots = [Path(root) for root in question["roots"]]
+        if "folder" in question:
+            return told_folder(expand_folder(question["folder"], roots))
+        return told_survey(survey(question["references"], roots))
     except SpinalError as error:
         return told_error(error)
     except BaseException as error:  # noqa: BLE001  a panic of Rust is no Exception, and one question must not end it

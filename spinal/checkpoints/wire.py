@@ -7,6 +7,7 @@ import time
 from dataclasses import asdict
 from typing import Any
 
+from spinal.checkpoints.folders import Step
 from spinal.checkpoints.survey import Surveyed
 from spinal.errors import SpinalError, all_errors
 
@@ -63,6 +64,14 @@ def told_survey(found: dict[str, Surveyed]) -> Message:
 
 def heard_survey(message: Message) -> dict[str, Surveyed]:
     return {role: Surveyed(**each | {"remarks": tuple(each["remarks"])}) for role, each in message["found"].items()}
+
+
+def told_folder(found: list[Step]) -> Message:
+    return {"folder": [[each.step, each.reference] for each in found]}
+
+
+def heard_folder(message: Message) -> list[Step]:
+    return [Step(step, reference) for step, reference in message["folder"]]
 
 
 def told_error(error: SpinalError) -> Message:

@@ -56,6 +56,15 @@ from spinal.errors.measuring import (
     StorageUnavailable,
     VersionRetired,
 )
+from spinal.errors.series import (
+    SeriesClosed,
+    SeriesFolderInvalid,
+    SeriesFull,
+    SeriesNotFound,
+    SeriesReferenceChanged,
+    SeriesStepTaken,
+    SeriesStillRunning,
+)
 from spinal.errors.service import (
     AnswerNotUnderstood,
     AuditFailed,
@@ -141,6 +150,13 @@ __all__ = [
     "RequestInvalid",
     "RouteNotFound",
     "RunStalled",
+    "SeriesClosed",
+    "SeriesFolderInvalid",
+    "SeriesFull",
+    "SeriesNotFound",
+    "SeriesReferenceChanged",
+    "SeriesStepTaken",
+    "SeriesStillRunning",
     "ServiceUnreachable",
     "SpinalError",
     "StorageUnavailable",

@@ -8,8 +8,11 @@ from uuid import UUID, uuid4
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from service.policies.store import insert_policy, stored_form
+from spinal.policy.shipped import default_policy
+
 Members = dict[str, Any]
-JSON = ("spec", "error", "progress", "request", "labels", "document", "verdict_document")
+JSON = ("spec", "error", "progress", "request", "labels", "document", "verdict_document", "settings")
 MINUTE = timedelta(minutes=1)
 OF_STATE: dict[str, Members] = {
     "QUEUED": {},
@@ -58,6 +61,25 @@ def put_audit(session: Session, state: str = "QUEUED", runs: dict[str, UUID] | N
     put(session, "audits", **({"id": audit, "state": state} | defaults | members))
     for role, run in (runs or {}).items():
         put(session, "audit_runs", audit_id=audit, role=role, run_id=run)
+    return audit
+
+
+def put_series(session: Session, **members: Any) -> UUID:
+    """A series of tenant ``t`` under the default policy; returns its id."""
+    series: UUID = members.get("id", uuid4())
+    policy = stored_form(default_policy(), builtin=True)
+    tenant = members.get("tenant", "t")
+    insert_policy(session, tenant, policy)
+    spec = {"prompt_set": "p", "profile": {"name": "n"}, "control": None, "priority": 0, "policy": policy.name}
+    defaults: Members = {"tenant": tenant, "reference": "r", "policy": policy.digest, "spec": spec}
+    put(session, "series", **({"id": series} | defaults | members))
+    return series
+
+
+def put_member(session: Session, series: UUID, step: int, state: str = "QUEUED", /, **members: Any) -> UUID:
+    """A member of a series of tenant ``t`` under the default policy; returns its audit."""
+    audit = put_audit(session, state, None, **({"series": series, "policy": default_policy().digest} | members))
+    put(session, "series_members", series_id=series, step=step, model=f"local:{step}", audit_id=audit)
     return audit
 
 

@@ -21,7 +21,9 @@ from tests.ledger.rows import (
     put_audit,
     put_comparison,
     put_dependency,
+    put_member,
     put_run,
+    put_series,
     put_trace,
 )
 from tests.ledger.stored import stored_trace
@@ -351,3 +353,93 @@ def test_a_ledger_without_offenders(session: Session) -> None:
     run: UUID = put_run(session)
     put_audit(session, runs={"candidate": run})
     assert violations(session) == {}
+
+
+MEMBERS = "a member of a series is an audit of its tenant"
+
+
+def test_a_member_whose_audit_is_of_another_tenant_policy_or_series(session: Session) -> None:
+    series, other = put_series(session), put_series(session)
+    put_member(session, series, 1)
+    put_policy_of(session, "u")
+    wrong = [
+        put_member(session, series, 2, tenant="u"),
+        put_member(session, series, 3, policy=None),
+        put_member(session, series, 4, series=None),
+        put_member(session, series, 5, series=other),
+        # Says that it is a member, and is none.
+        put_audit(session, series=series),
+    ]
+    # The audit of the fourth says that it belongs to another series, where it is no member.
+    assert offenders(session, MEMBERS) == sorted([*wrong, wrong[3]], key=str)
+
+
+def put_policy_of(session: Session, tenant: str) -> None:
+    put_series(session, tenant=tenant)
+
+
+def test_a_status_that_is_not_that_of_its_document(session: Session) -> None:
+    put_series(session)
+    put_series(session, status="watch", document={"status": "watch"})
+    wrong = [
+        put_series(session, status="watch", document={"status": "healthy"}),
+        put_series(session, status="watch", document={}),
+    ]
+    name = "the status of a series is that of its document"
+    assert offenders(session, name) == sorted(wrong, key=str)
+
+
+KNOWS = "a document of a series knows what has happened and no more"
+LATE, RECENT = -5 * MINUTE - TICK, -5 * MINUTE
+
+
+@pytest.mark.parametrize(
+    ("covers", "offends"),
+    [
+        ((2, 1, True), False),
+        ((3, 1, True), True),
+        ((2, 2, True), True),
+        ((1, 1, True), "late"),
+        ((2, 0, True), "late"),
+        ((2, 1, False), "late"),
+    ],
+)
+@pytest.mark.parametrize("last", [LATE, RECENT])
+def test_a_document_that_knows_more_than_happened_or_too_little_for_too_long(
+    session: Session, covers: tuple[int, int, bool], offends: bool | str, last: timedelta
+) -> None:
+    members = dict(zip(("covers_members", "covers_settled", "covers_closed"), covers, strict=True))
+    series = put_series(
+        session, status="watch", document={"status": "watch"}, closed_at=last, created_at=LATE, **members
+    )
+    for step, state, ended in ((1, "CANCELLED", {"finished_at": LATE}), (2, "RUNNING", {})):
+        audit = put_audit(session, state, None, series=series, **ended)
+        put(session, "series_members", series_id=series, step=step, model="m", audit_id=audit, created_at=LATE)
+    expected = last == LATE if offends == "late" else bool(offends)
+    assert offenders(session, KNOWS) == ([series] if expected else [])
+
+
+@pytest.mark.parametrize(
+    ("created", "appended", "ended", "closed"),
+    [
+        (LATE, LATE, LATE, LATE),
+        (RECENT, LATE, LATE, LATE),
+        (LATE, RECENT, LATE, LATE),
+        (LATE, LATE, RECENT, LATE),
+        (LATE, LATE, LATE, RECENT),
+    ],
+)
+def test_a_series_without_a_document_long_after_anything_happened(
+    session: Session, created: timedelta, appended: timedelta, ended: timedelta, closed: timedelta
+) -> None:
+    series = put_series(session, created_at=created, closed_at=closed)
+    audit = put_audit(session, "CANCELLED", series=series, finished_at=ended)
+    put(session, "series_members", series_id=series, step=1, model="m", audit_id=audit, created_at=appended)
+    all_late = RECENT not in (created, appended, ended, closed)
+    assert offenders(session, KNOWS) == ([series] if all_late else [])
+
+
+def test_a_series_that_claims_to_know_that_it_is_closed(session: Session) -> None:
+    series = put_series(session, covers_closed=True, status="watch", document={"status": "watch"})
+    put_series(session, covers_closed=True, status="watch", document={"status": "watch"}, closed_at=timedelta(0))
+    assert offenders(session, KNOWS) == [series]

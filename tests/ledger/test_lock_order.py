@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from service.audits import store
 from service.audits.store import NewAudit
@@ -19,13 +20,24 @@ from service.runs.demand import need_runs
 from service.runs.kinds import LOCK_ORDER, Attempts
 from service.runs.settle import settle_audit
 from service.settings import Settings
+from service.series import store as series_store
+from service.series.assessed import keep_assessed
+from service.series.verbs import cancel_series
 from spinal.errors import LeaseLost
+from spinal.policy.shipped import default_policy
+from tests.ledger.rows import put_series
 
 SECONDS, THREADS = 6.0, 10
+SERIES = ("append", "append", "append", "cancel a series", "keep a document")
 PROBLEM = {"code": "c", "detail": "d"}
 
 
 def submit(ledger: Ledger, chance: Random) -> UUID:
+    with ledger.begin() as session:
+        return write(session, chance)
+
+
+def write(session: Session, chance: Random, series: UUID | None = None) -> UUID:
     """Few traces and comparisons, so that everything is shared with somebody."""
     one, other = chance.sample("abcd", 2)
     specs: dict[str, dict[str, Any]] = {
@@ -33,13 +45,24 @@ def submit(ledger: Ledger, chance: Random) -> UUID:
         "candidate": {"kind": "trace", "of": other},
     }
     specs["compare"] = {"kind": "compare", "needs": dict(specs)}
-    audit = NewAudit(id=new_id(), tenant="t", candidate=other, reference=one)
-    with ledger.begin() as session:
-        store.insert_audit(
-            session, audit, need_runs(session, specs, queue_of=lambda _kind: "cpu", priority=0, traceparent=None)
-        )
-        settle_audit(session, audit.id)
+    policy = None if series is None else default_policy().digest
+    audit = NewAudit(id=new_id(), tenant="t", candidate=other, reference=one, policy=policy, series=series)
+    runs = need_runs(session, specs, queue_of=lambda _kind: "cpu", priority=0, traceparent=None)
+    store.insert_audit(session, audit, runs)
+    settle_audit(session, audit.id)
     return audit.id
+
+
+def append(ledger: Ledger, chance: Random, series: UUID) -> None:
+    step = chance.randrange(1000)
+    with ledger.begin() as session:
+        if series_store.lock_series(session, "t", series) and series_store.find_member(session, series, step) is None:
+            series_store.insert_member(session, series, step, "m", write(session, chance, series))
+
+
+def begin_series(ledger: Ledger) -> UUID:
+    with ledger.begin() as session:
+        return put_series(session)
 
 
 def work(ledger: Ledger, chance: Random, rung: UUID) -> None:
@@ -78,7 +101,7 @@ def ring(ledger: Ledger) -> None:
 def test_no_two_transactions_wait_for_each_other(ledger: Ledger) -> None:
     seed = 7
     print(f"seed {seed}")
-    known = [submit(ledger, Random(seed))]
+    known, series = [submit(ledger, Random(seed))], [begin_series(ledger)]
     until = time.monotonic() + SECONDS
     wrong: list[Exception] = []
     done: Counter[str] = Counter()
@@ -86,13 +109,20 @@ def test_no_two_transactions_wait_for_each_other(ledger: Ledger) -> None:
     def act(number: int) -> None:
         chance = Random(f"{seed} {number}")
         while time.monotonic() < until and not wrong:
-            what = chance.choice(["submit", "submit", "cancel", "work", "work", "work", "reap", "ring"])
+            what = chance.choice(["submit", "submit", "cancel", "work", "work", "work", "reap", "ring", *SERIES])
             try:
                 if what == "submit":
                     known.append(submit(ledger, chance))
                 elif what == "cancel":
                     with ledger.begin() as session:
                         store.cancel_audit(session, "t", chance.choice(known[-20:]))
+                elif what == "append":
+                    append(ledger, chance, series[-1])
+                elif what == "cancel a series":
+                    cancel_series(ledger, "t", series[-1])
+                    series.append(begin_series(ledger))
+                elif what == "keep a document":
+                    keep_assessed(ledger, "t", chance.choice(series[-3:]))
                 elif what == "reap":
                     reap(ledger)
                 elif what == "ring":

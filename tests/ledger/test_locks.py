@@ -15,7 +15,8 @@ from service.database.unit_of_work import Ledger
 from service.runs import demand, rings, transitions
 from service.runs.kinds import Attempts
 from service.runs.settle import settle
-from tests.ledger.rows import MINUTE, OF_STATE, put_attempt, put_audit, put_dependency, put_run, state_of
+from service.series import store as series_store
+from tests.ledger.rows import MINUTE, OF_STATE, put_attempt, put_audit, put_dependency, put_run, put_series, state_of
 
 OPEN = ("QUEUED", "RUNNING")
 PROBLEM = {"code": "c", "detail": "d"}
@@ -40,7 +41,7 @@ def committed(shared_ledger: Ledger) -> Iterator[Session]:
     with Session(shared_ledger.engine) as opened:
         yield opened
         opened.rollback()
-        opened.execute(text("TRUNCATE runs, audits CASCADE"))
+        opened.execute(text("TRUNCATE runs, audits, series CASCADE"))
         opened.commit()
 
 
@@ -82,6 +83,13 @@ def test_cancelling_holds_all_that_the_audit_needs_in_flight(committed: Session,
     committed.commit()
     assert store.cancel_audit(committed, "t", audit)
     assert unlocked([mine, shared]) == set()
+
+
+def test_whoever_appends_to_a_series_holds_it(committed: Session, unlocked: Locked) -> None:
+    one, other = put_series(committed), put_series(committed)
+    committed.commit()
+    assert series_store.lock_series(committed, "t", one)
+    assert unlocked([one, other], "series") == {other}
 
 
 def test_only_what_waits_is_locked_to_be_rung_again(committed: Session, unlocked: Locked) -> None:

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy.orm import Session
 
-from service.audits.verbs import _verdict as read_verdict
+from service.audits.store import read_verdict
 from service.runs import settle as settle_module
 from service.runs.settle import settle, settle_audit
 from service.traces.store import load_comparison_document, store_comparison

@@ -13,11 +13,14 @@ import spinal.client
 import spinal.client_policies
 import spinal.client_prompts
 import spinal.client_results
+import spinal.client_series
 from spinal import Client
 from spinal.analysis.diff import diff_traces
 from spinal.client_policies import PolicyCalls
 from spinal.client_prompts import PromptCalls
 from spinal.client_results import ResultCalls
+from spinal.client_series import SeriesCalls
+from spinal.policy.series import assess
 from spinal.prompts.sets import PromptSet
 from tests.support.fabricated import changed_pair
 
@@ -28,6 +31,10 @@ AUDIT = {
     "progress": {"phase": "done", "fraction": 1.0, "runs": {}},
 }  # fmt: skip
 PROMPTS = PromptSet(("How do I reset a password?",), (None,))
+SERIES = {
+    "id": AUDIT_ID, "state": "OPEN", "reference": "local:sft", "status": "healthy",
+    "members": {"waiting": 0, "measured": 5, "total": 5},
+}  # fmt: skip
 DIFF = diff_traces(PAIR.reference, PAIR.candidate)
 ANSWERS: dict[tuple[str, str], Any] = {
     ("POST", "/v1/audits"): AUDIT | {"state": "QUEUED", "verdict": None},
@@ -51,6 +58,15 @@ ANSWERS: dict[tuple[str, str], Any] = {
     ("GET", "/v1/policies"): {"items": [{"name": "spinal-default/2"}, {"name": "acme-release/1"}], "next": None},
     ("GET", "/v1/policies/acme-release/1"): {"document": {"rules": [{"limit": 0.05}]}},
     ("DELETE", "/v1/policies/acme-release/1"): "",
+    ("POST", "/v1/series"): SERIES,
+    ("GET", "/v1/series"): {"items": [SERIES], "next": None},
+    ("GET", f"/v1/series/{AUDIT_ID}"): SERIES,
+    ("POST", f"/v1/series/{AUDIT_ID}/members"): {"items": [{"step": 200, "audit": AUDIT_ID}]},
+    ("POST", f"/v1/series/{AUDIT_ID}/close"): SERIES | {"state": "CLOSED"},
+    ("POST", f"/v1/series/{AUDIT_ID}/cancel"): SERIES | {"state": "CANCELLED"},
+    ("GET", f"/v1/series/{AUDIT_ID}/document"): assess("local:sft", ())
+    .model_copy(update={"status": "healthy"})
+    .model_dump(mode="json", by_alias=True),
     ("GET", "/readyz"): {},
 }
 
@@ -97,19 +113,26 @@ def server() -> Iterator[str]:
 def test_every_example_of_the_client_runs(server: str) -> None:
     public = {
         name
-        for part in (Client, PolicyCalls, PromptCalls, ResultCalls)
+        for part in (Client, PolicyCalls, PromptCalls, ResultCalls, SeriesCalls)
         for name, member in vars(part).items()
         if callable(member) and not name.startswith("_")
     }
     with Client(server, api_key="spk_x") as client:
         given = {
             "load_prompts": lambda _: PROMPTS, "client": client, "server": server, "key": "spk_x", "audit_id": AUDIT_ID,
+            "series_id": AUDIT_ID,
             "reference_digest": PAIR.reference.digest, "candidate_digest": PAIR.candidate.digest,
         }  # fmt: skip
         runner = doctest.DocTestRunner()
         tests = [
             test
-            for module in (spinal.client, spinal.client_policies, spinal.client_prompts, spinal.client_results)
+            for module in (
+                spinal.client,
+                spinal.client_policies,
+                spinal.client_prompts,
+                spinal.client_results,
+                spinal.client_series,
+            )
             for test in doctest.DocTestFinder().find(module, extraglobs=given)
             if test.examples
         ]

@@ -1,0 +1,244 @@
+"""/v1/series"""
+
+import time
+from datetime import datetime
+from hashlib import sha256
+from typing import Annotated, Literal
+from uuid import UUID
+
+import anyio
+from fastapi import APIRouter, Header, Query, Request, Response
+from starlette.datastructures import URL
+
+from service.audits.routes import POLL_EVERY_S, RETRY_AFTER_S, Key
+from service.database.unit_of_work import Reads
+from service.http.answers import answer
+from service.http.context import InspectorsDep, LedgerDep, Reader, SettingsDep, Writer
+from service.http.documented import ACCESS, SUBMIT_ERRORS, documented
+from service.http.fields import label_pairs
+from service.http.pagination import decode, decode_id, decode_time, encode, page_answer
+from service.series.members import Asker
+from service.series.schemas import MemberOut, MembersIn, MembersOut, SeriesIn, SeriesOut, SeriesPageOut
+from service.series.store import SeriesFilter
+from service.series.verbs import (
+    SeriesRequest,
+    add_members,
+    cancel_series,
+    close_series,
+    create_series,
+    is_going,
+    list_series,
+    read_document,
+    read_series,
+    view_series,
+)
+from spinal import errors
+from spinal.documents.series import Series, Status
+from spinal.text import visible_json
+
+router = APIRouter(prefix="/v1/series", tags=["series"])
+
+APPEND_ERRORS = (*SUBMIT_ERRORS, errors.SeriesStepTaken, errors.SeriesFull, errors.SeriesFolderInvalid)
+READ_ERRORS = (*ACCESS, errors.SeriesNotFound, errors.NotReady)
+
+
+@router.post(
+    "", operation_id="createSeries", status_code=201, response_model=SeriesOut, responses=documented(*APPEND_ERRORS)
+)
+def create(
+    body: SeriesIn,
+    request: Request,
+    ledger: LedgerDep,
+    settings: SettingsDep,
+    inspectors: InspectorsDep,
+    caller: Writer,
+    idempotency_key: Key = None,
+) -> Response:
+    """Begin a series. Its first members are looked at before anything is written. Sent again under its key, the request
+    gives the same series, with the members that it still lacks."""
+    asked = SeriesRequest(
+        reference=body.reference,
+        prompt_set=body.prompt_set,
+        profile=body.profile,
+        control=body.control,
+        policy=body.policy,
+        description=body.description,
+        labels=body.labels,
+        settings=body.settings.model_dump(mode="json"),
+        priority=body.priority,
+        members=tuple(member.request() for member in body.members),
+        folder=body.folder,
+        body=body.model_dump(mode="json", exclude_unset=True),
+    )
+    series_id = create_series(
+        ledger, settings, inspectors, _asker(request, caller.tenant), asked, idempotency_key=idempotency_key
+    )
+    shown = SeriesOut.of(view_series(ledger, caller.tenant, series_id))
+    return answer(shown, {"Location": shown.links.self}, 201)
+
+
+def _asker(request: Request, tenant: str) -> Asker:
+    return Asker(tenant, request.state.request_id, request.state.traceparent)
+
+
+@router.post(
+    "/{series_id}/members",
+    operation_id="addMembers",
+    status_code=202,
+    response_model=MembersOut,
+    responses={
+        200: {"model": MembersOut, "description": "The series had all of them already"},
+        **documented(*APPEND_ERRORS, errors.SeriesNotFound, errors.SeriesClosed, errors.SeriesReferenceChanged),
+    },
+)
+def append(
+    series_id: UUID,
+    body: MembersIn,
+    request: Request,
+    ledger: LedgerDep,
+    settings: SettingsDep,
+    inspectors: InspectorsDep,
+    caller: Writer,
+) -> Response:
+    """Append checkpoints, in any order. Each becomes an audit; the same step and model again is the same member."""
+    members = [member.request() for member in body.members]
+    asker = _asker(request, caller.tenant)
+    added = add_members(ledger, settings, inspectors, asker, series_id, members, body.folder)
+    shown = MembersOut(items=[MemberOut.of(each) for each in added])
+    return answer(shown, status=202 if any(each.fresh for each in added) else 200)
+
+
+@router.get("", operation_id="listSeries", response_model=SeriesPageOut, responses=documented(*ACCESS))
+async def listing(
+    request: Request,
+    reader: Reader,
+    status: Status | None = None,
+    reference: Annotated[str | None, Query(max_length=1024, pattern=r"^[^\x00]*$", description="As requested")] = None,
+    closed: bool | None = None,
+    label: Annotated[list[str] | None, Query(description="key:value, all must match", max_length=32)] = None,
+    cursor: Annotated[str | None, Query(max_length=512)] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> Response:
+    """Series of the caller's tenant, newest first, with the status that was worked out last."""
+    narrowed = SeriesFilter(status, reference, closed, label_pairs(label))
+    after = None
+    if cursor is not None:
+        created, last = decode(cursor, 2)
+        after = (decode_time(created), decode_id(last))
+    return await reader.read(_page, request.url, narrowed, after, limit)
+
+
+def _page(
+    ledger: Reads, tenant: str, url: URL, narrowed: SeriesFilter, after: tuple[datetime, UUID] | None, limit: int
+) -> Response:
+    page = list_series(ledger, tenant, narrowed, after=after, limit=limit)
+    following = encode(*page.following) if page.following is not None else None
+    shown = SeriesPageOut(items=[SeriesOut.of(view) for view in page.views], next=following)
+    return page_answer(shown, url, following)
+
+
+@router.get(
+    "/{series_id}",
+    operation_id="getSeries",
+    response_model=SeriesOut,
+    responses={304: {"description": "Not changed since If-None-Match"}, **documented(*READ_ERRORS)},
+)
+async def read(
+    series_id: UUID,
+    reader: Reader,
+    wait: Annotated[
+        float, Query(ge=0, le=3600, description="Seconds to wait until every member that there is has ended")
+    ] = 0,
+    if_none_match: Annotated[str | None, Header(max_length=256)] = None,
+) -> Response:
+    """One series. With ``wait`` the answer comes when no member is going any more, or when the time is over."""
+    deadline = time.monotonic() + min(wait, reader.settings.max_wait_s)
+    while wait and await reader.read(_is_going, series_id) and (left := deadline - time.monotonic()) > 0:
+        # Neither a thread nor a connection is held meanwhile.
+        await anyio.sleep(min(left, POLL_EVERY_S))
+    return _unless_known(await reader.read(_one, series_id), if_none_match)
+
+
+def _is_going(ledger: Reads, tenant: str, series_id: UUID) -> bool:
+    return is_going(read_series(ledger, tenant, series_id))
+
+
+def _one(ledger: Reads, tenant: str, series_id: UUID) -> Response:
+    view = view_series(ledger, tenant, series_id)
+    headers = {"Cache-Control": "private, no-cache"}
+    if is_going(view.series):
+        headers["Retry-After"] = RETRY_AFTER_S
+    return _tagged(answer(SeriesOut.of(view), headers))
+
+
+def _tagged(response: Response) -> Response:
+    response.headers["ETag"] = f'"{sha256(response.body).hexdigest()[:32]}"'
+    return response
+
+
+def _unless_known(response: Response, if_none_match: str | None) -> Response:
+    if if_none_match is None or response.headers["ETag"] not in [part.strip() for part in if_none_match.split(",")]:
+        return response
+    kept = {name: value for name, value in response.headers.items() if not name.startswith("content-")}
+    return Response(status_code=304, headers=kept)
+
+
+@router.get(
+    "/{series_id}/document",
+    operation_id="getSeriesDocument",
+    response_model=Series,
+    responses={304: {"description": "Not changed since If-None-Match"}, **documented(*READ_ERRORS)},
+)
+async def document(
+    series_id: UUID, reader: Reader, if_none_match: Annotated[str | None, Header(max_length=256)] = None
+) -> Response:
+    """``spinal.series/1``: what is known of the run by now, with members that wait; it changes until the series is
+    closed and every member has ended."""
+    return _unless_known(await reader.read(_document, series_id), if_none_match)
+
+
+def _document(ledger: Reads, tenant: str, series_id: UUID) -> Response:
+    return _tagged(answer(read_document(ledger, tenant, series_id), {"Cache-Control": "private, no-cache"}))
+
+
+@router.get(
+    "/{series_id}/report",
+    operation_id="getSeriesReport",
+    response_class=Response,
+    responses={
+        200: {"description": "The report", "content": {"application/json": {}}},
+        **documented(*READ_ERRORS),
+    },
+)
+async def report(series_id: UUID, reader: Reader, format: Literal["json"] = "json") -> Response:
+    """What is known of the run by now, as a file."""
+    return await reader.read(_rendered, series_id, format)
+
+
+def _rendered(ledger: Reads, tenant: str, series_id: UUID, chosen: str) -> Response:
+    del chosen
+    text = visible_json(read_document(ledger, tenant, series_id).model_dump_json(by_alias=True, indent=2)) + "\n"
+    headers = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
+    return Response(text, media_type="application/json", headers=headers)
+
+
+@router.post(
+    "/{series_id}/close",
+    operation_id="closeSeries",
+    response_model=SeriesOut,
+    responses=documented(*READ_ERRORS),
+)
+def close(series_id: UUID, ledger: LedgerDep, caller: Writer) -> Response:
+    """Say that no member comes any more. Idempotent; members that are going go on."""
+    return answer(SeriesOut.of(close_series(ledger, caller.tenant, series_id)))
+
+
+@router.post(
+    "/{series_id}/cancel",
+    operation_id="cancelSeries",
+    response_model=SeriesOut,
+    responses=documented(*READ_ERRORS),
+)
+def cancel(series_id: UUID, ledger: LedgerDep, caller: Writer) -> Response:
+    """Close a series and cancel its members that are going. Idempotent: what has ended stays."""
+    return answer(SeriesOut.of(cancel_series(ledger, caller.tenant, series_id)))
