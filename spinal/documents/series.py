@@ -105,6 +105,9 @@ class SeriesSignal(Document):
     """The smallest change that counts, in ``unit``; null where it follows the running best (see the points)."""
     points: tuple[SeriesPoint, ...] = ()
     change_points: tuple[ChangePoint, ...] = ()
+    limit: Finite | None = None
+    """The policy's limit on the value at any one member, whatever came before: from here on it is damage, on the side
+    that is not ``better``; null where it has none."""
     needed: bool = False
     """Whether the policy asks for it, so that not having it makes a series inconclusive."""
     reason: Remark | None = None
