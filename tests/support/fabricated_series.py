@@ -26,7 +26,9 @@ Kind = Literal[
 KINDS: tuple[Kind, ...] = (
     "healthy", "drawdown", "limit", "watch", "inconclusive", "insufficient", "waiting", "gaps", "no account", "empty",
 )  # fmt: skip
-HOSTILE = '</title></script><script>document.title="ran"</script><img src=x onerror=document.title="ran">|`*\u202e\x1b[2K'
+HOSTILE = (
+    '</title></script><script>document.title="ran"</script><img src=x onerror=document.title="ran">|`*\u202e\x1b[2K'
+)
 """What a page, a table, a terminal or a file would obey if it were let."""
 
 
@@ -105,9 +107,7 @@ def _series(kind: Kind, members: int, blocks: int) -> Series:
     damage = [alarm for alarm in alarms if alarm.role == "damage"]
     warned = [alarm for alarm in alarms if alarm.role == "early_warning"]
     status = _status(kind, count, alarms)
-    listed = tuple(
-        _member(at, step, kind, blocks, count, broken, missing, damage) for at, step in enumerate(steps)
-    )
+    listed = tuple(_member(at, step, kind, blocks, count, broken, missing, damage) for at, step in enumerate(steps))
     return Series(
         digest=digest_of({"series": [kind, members, blocks]}),
         status=status,
@@ -228,22 +228,37 @@ def _alarms(
             said = f"{signal.label} between steps {onset} and {steps[known - 1]}, known at step {steps[known]}"
             found.append(
                 SeriesAlarm(
-                    kind="drawdown", signal=name, role="damage", step=steps[known], onset_step=onset,
-                    worse_from_step=steps[known - 1], of=signal.points[known].of, text=said,
+                    kind="drawdown",
+                    signal=name,
+                    role="damage",
+                    step=steps[known],
+                    onset_step=onset,
+                    worse_from_step=steps[known - 1],
+                    of=signal.points[known].of,
+                    text=said,
                 )  # fmt: skip
             )
     if kind == "limit":
         value = signals["nll_change"].points[-1].value
         found.append(
             SeriesAlarm(
-                kind="limit", signal="nll_change", role="damage", step=steps[-1], onset_step=steps[-2],
-                worse_from_step=steps[-1], text=f"predicts text 11 times worse: +{value} nats a token, limit 1.0",
+                kind="limit",
+                signal="nll_change",
+                role="damage",
+                step=steps[-1],
+                onset_step=steps[-2],
+                worse_from_step=steps[-1],
+                text=f"predicts text 11 times worse: +{value} nats a token, limit 1.0",
             )  # fmt: skip
         )
     if kind == "watch":
         found += [
             SeriesAlarm(
-                kind="change_point", signal=name, role="early_warning", step=steps[-1], onset_step=change.step,
+                kind="change_point",
+                signal=name,
+                role="early_warning",
+                step=steps[-1],
+                onset_step=change.step,
                 text=f"{signal.label}: its slope changes after step {change.step}",
             )  # fmt: skip
             for name, signal in signals.items()
