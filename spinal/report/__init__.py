@@ -5,8 +5,8 @@ from spinal.report.reported import Reported
 
 
 def render(document: Reported, format: str) -> str:
-    """A trace, comparison or series as text in the format of that name. Raises KeyError for an unknown one, and NoVerdict for a
-    trace in a format that tells a verdict.
+    """A trace, comparison or series as text in the format of that name. Raises KeyError for an unknown one, and
+    NoVerdict for a trace in a format that tells a verdict.
 
     >>> import spinal.report
     >>> sorted(spinal.report.FORMATS)

@@ -225,7 +225,7 @@ def _alarms(
             if known is None:
                 continue
             onset = signal.points[known].best_step or steps[0]
-            said = f"{signal.label} between steps {onset} and {steps[known - 1]}, known at step {steps[known]}"
+            said = f"{signal.label} between steps {onset:,} and {steps[known - 1]:,}, known at step {steps[known]:,}"
             found.append(
                 SeriesAlarm(
                     kind="drawdown",
@@ -236,7 +236,7 @@ def _alarms(
                     worse_from_step=steps[known - 1],
                     of=signal.points[known].of,
                     text=said,
-                )  # fmt: skip
+                )
             )
     if kind == "limit":
         value = signals["nll_change"].points[-1].value
@@ -249,7 +249,7 @@ def _alarms(
                 onset_step=steps[-2],
                 worse_from_step=steps[-1],
                 text=f"predicts text 11 times worse: +{value} nats a token, limit 1.0",
-            )  # fmt: skip
+            )
         )
     if kind == "watch":
         found += [
@@ -259,8 +259,8 @@ def _alarms(
                 role="early_warning",
                 step=steps[-1],
                 onset_step=change.step,
-                text=f"{signal.label}: its slope changes after step {change.step}",
-            )  # fmt: skip
+                text=f"{signal.label}: its slope changes after step {change.step:,}",
+            )
             for name, signal in signals.items()
             for change in signal.change_points
         ]

@@ -77,7 +77,8 @@ def subject(document: Judged) -> str:
 
 
 def identity(document: Judged, case: Case) -> str:
-    """The same for one rule and one pair of models or training run in every version, whatever was measured; 64 hex digits."""
+    """The same for one case of one pair of models, or of one training run, in every version, whatever was measured; 64
+    hex digits."""
     names = (model_name(_reference(document)), model_name(subject(document)), case.name)
     # By length first, so that no name can be made that borrows from its neighbour; lone surrogates have no UTF-8.
     joined = "".join(f"{len(name)}:{name}" for name in names).encode("utf-8", "surrogatepass")

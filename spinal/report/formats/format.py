@@ -19,8 +19,8 @@ class Reader:
     fail_on: Literal["fail", "warn"] = "fail"
     """The mildest outcome that fails a pipeline."""
     links: Mapping[str, str] = field(default_factory=dict)
-    """Label -> absolute address of what belongs to the document, for example its page. ``step N`` leads to the report of
-    the checkpoint at that step of a training run."""
+    """Label -> absolute address of what belongs to the document, for example its page. ``step N`` leads to the report
+    of the checkpoint at that step of a training run."""
 
 
 ANYBODY = Reader()

@@ -46,6 +46,7 @@ def drawn_map(shares: ShareMap, members: int) -> Row:
                 )
     parts = [f'<rect class="ground" width="{members * CELL}" height="{rows * CELL}"/>']
     parts += [f'<path class="missing" d="{"".join(missing)}"/>'] if missing else []
+    parts += _tints(shares, members)
     parts += [
         f'<path class="cell {"against" if against else "changed"}" d="{"".join(paths)}"/>'
         for (against, _), paths in sorted(levels.items())
@@ -59,8 +60,8 @@ def drawn_map(shares: ShareMap, members: int) -> Row:
         "map",
         "Carries the change",
         "share of the change of KL(reference || candidate)",
-        f"Squares over the steps, embeddings at the top and the read-out at the bottom; the largest share is "
-        f"{share(shares.top)}" + _grouped(shares),
+        f"The larger the mark, the larger the share, up to "
+        f"{share(shares.top)}; embeddings at the top, the read-out at the bottom" + _grouped(shares),
         Markup(drawn),  # noqa: S704  numbers and names of classes, nothing from outside
         height,
         _names(shares, each),
@@ -68,6 +69,29 @@ def drawn_map(shares: ShareMap, members: int) -> Row:
         + ((("against", "against the change"),) if any(against for against, _ in levels) else ())
         + ((("missing", "no account"),) if missing else ()),
     )
+
+
+def _tints(shares: ShareMap, members: int) -> list[str]:
+    """The same as colour behind the squares, cells that are alike in one: it shows at a distance what squares show
+    close by."""
+    levels: dict[int, list[str]] = {}
+    for at, row in enumerate(shares.cells):
+        column = 0
+        while column < len(row):
+            level, first = _tint(row[column], shares.top), column
+            while column < len(row) and _tint(row[column], shares.top) == level:
+                column += 1
+            if level:
+                left, right = first * shares.steps_each * CELL, min(column * shares.steps_each, members) * CELL
+                levels.setdefault(level, []).append(f"M{left} {at * CELL}H{right}v{CELL}H{left}z")
+    return [
+        f'<path class="tint" opacity="{0.08 * level:.2f}" d="{"".join(paths)}"/>'
+        for level, paths in sorted(levels.items())
+    ]
+
+
+def _tint(value: float | None, top: float) -> int:
+    return level_of(value, top) if value is not None and value > 0.0 else 0
 
 
 def level_of(value: float | None, top: float) -> int:

@@ -20,9 +20,22 @@ from spinal.report.page.share_map import drawn_map
 DOTTED = 60
 """Checkpoints up to which every one has a dot."""
 MOST_LABELS = 8
+CROWDED = 12
 NEAR = 0.4
 """How far a value has come on the way to its limit from which on the limit is drawn: one that lies far away would
 flatten what there is to see."""
+
+
+ORDER = {
+    "one": "value, 95% band",
+    "best": "running best",
+    "counts": "a fall counts from here",
+    "limit": "limit",
+    "alarm": "damage, known here",
+    "warning": "early warning, known here",
+    "change": "its slope changes",
+}
+"""Styles of a signal's row, in the order of the key -> label."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +73,8 @@ class Steps:
         chosen = [at for at in range(0, count, every) if at == 0 or count - 1 - at >= 0.8 * every]
         if count > 1:
             chosen.append(count - 1)
-        ends = {0: "start", count - 1: "end"} if count > most else {}
+        # Where columns are narrow, a label in the middle of the first or last one would reach beyond the drawing.
+        ends = {0: "start", count - 1: "end"} if count > CROWDED else {}
         return [(self.x(at), step_label(self.steps[at]), ends.get(at, "middle")) for at in dict.fromkeys(chosen)]
 
 
@@ -80,6 +94,8 @@ class RunFigure:
     name: str
     axis: Steps
     rows: tuple[Row, ...]
+    key: tuple[tuple[str, str, str], ...]
+    """(kind of row, style, label) of what has to be told apart in any row."""
     onset: tuple[float, float] | None
     """(left, width) of the stretch in which it began, per cent of the width."""
     spoken: tuple[str, ...]
@@ -100,7 +116,7 @@ def run_figures(series: Series) -> list[RunFigure]:
         signals = {key: one for key, one in series.signals.items() if one.role == role and is_measured(one)}
         rows = tuple(_signal_row(series, key, one, axis) for key, one in signals.items())
         if rows:
-            found.append(RunFigure(name, axis, rows, onset, tuple(_spoken(series, axis, rows))))
+            found.append(RunFigure(name, axis, rows, _key_of(rows), onset, tuple(_spoken(series, axis, rows))))
     shares = share_map(series)
     if shares is not None:
         row = drawn_map(shares, len(axis.steps))
@@ -108,8 +124,19 @@ def run_figures(series: Series) -> list[RunFigure]:
         for member in series.members:
             most = ", ".join(f"{place} {share(value)}" for place, value in largest(member.carried, 5))
             spoken.append(f"step {member.step:,} · {most or 'no account'}")
-        found.append(RunFigure("What carries the change, over steps and depth", axis, (row,), onset, tuple(spoken)))
+        found.append(
+            RunFigure(
+                "What carries the change, over steps and depth", axis, (row,), _key_of((row,)), onset, tuple(spoken)
+            )
+        )
     return found
+
+
+def _key_of(rows: Sequence[Row]) -> tuple[tuple[str, str, str], ...]:
+    """Once for a figure: in a row each, it would be most of what a phone shows."""
+    found = {style: (row.kind, style, label) for row in rows for style, label in row.key}
+    order = list(ORDER)
+    return tuple(sorted(found.values(), key=lambda one: order.index(one[1]) if one[1] in order else len(order)))
 
 
 def _stretch(series: Series, axis: Steps) -> tuple[float, float] | None:
@@ -153,11 +180,10 @@ def _signal_row(series: Series, key: str, signal: SeriesSignal, axis: Steps) -> 
         parts.append(_level(scale, limit, "limit"))
     parts.append(_stretched(axis, scale, line, best, least))
     parts += _dots(axis, scale, line, points)
-    parts += [_mark(axis, scale, alarm, by_step) for alarm in alarms]
-    shown_changes = [change for change in signal.change_points if not any(a.onset_step == change.step for a in alarms)]
+    parts += [_mark(axis, alarm) for alarm in alarms]
     parts += [
         f'<line class="change" x1="{axis.at(change.step):.2f}%" x2="{axis.at(change.step):.2f}%" y1="2" y2="{TALL}"/>'
-        for change in shown_changes
+        for change in signal.change_points
     ]
     unit = unit_in_words(signal.unit)
     return Row(
@@ -176,32 +202,28 @@ def _signal_row(series: Series, key: str, signal: SeriesSignal, axis: Steps) -> 
             for at, point in enumerate(points)
             if point is not None and point.value is not None
         },
-        key=_keys(line, best, least, limit, alarms, bool(shown_changes)),
+        key=_key(best, least, limit, alarms, changes=bool(signal.change_points)),
     )
 
 
-def _keys(
-    line: Line,
+def _key(
     best: Sequence[float | None],
     least: Sequence[float | None],
     limit: float | None,
     alarms: Sequence[SeriesAlarm],
+    *,
     changes: bool,
 ) -> tuple[tuple[str, str], ...]:
-    found = [("one", "value, 95% band" if line.banded() else "value")]
-    if any(value is not None for value in best):
-        found.append(("best", "running best"))
-    if any(value is not None for value in least):
-        found.append(("counts", "a fall counts from here"))
-    if limit is not None:
-        found.append(("limit", "limit"))
-    if any(alarm.role == "damage" for alarm in alarms):
-        found.append(("alarm", "alarm"))
-    if any(alarm.role == "early_warning" for alarm in alarms):
-        found.append(("warning", "early warning"))
-    if changes:
-        found.append(("change", "slope changes"))
-    return tuple(found)
+    there = {
+        "one": True,
+        "best": any(value is not None for value in best),
+        "counts": any(value is not None for value in least),
+        "limit": limit is not None,
+        "alarm": any(alarm.role == "damage" for alarm in alarms),
+        "warning": any(alarm.role == "early_warning" for alarm in alarms),
+        "change": changes,
+    }
+    return tuple((style, label) for style, label in ORDER.items() if there[style])
 
 
 def _best(signal: SeriesSignal, axis: Steps) -> list[float | None]:
@@ -283,14 +305,15 @@ def _dots(axis: Steps, scale: Scale, line: Line, points: Sequence[object]) -> li
     return found
 
 
-def _mark(axis: Steps, scale: Scale, alarm: SeriesAlarm, by_step: dict[int, object]) -> str:
+def _mark(axis: Steps, alarm: SeriesAlarm) -> str:
     """A line at the step at which it was known, with a triangle for who sees no colours: filled for damage, hollow for
     early warning."""
     kind = "alarm" if alarm.role == "damage" else "warning"
     x = f"{axis.at(alarm.step):.2f}%"
     return (
         f'<line class="{kind}" x1="{x}" x2="{x}" y1="2" y2="{TALL}"/>'
-        f'<svg x="{x}" y="0" width="1" height="12" overflow="visible"><path class="{kind}" d="M-6 1 L6 1 L0 11 Z"/></svg>'
+        f'<svg x="{x}" y="0" width="1" height="12" overflow="visible">'
+        f'<path class="{kind}" d="M-6 1 L6 1 L0 11 Z"/></svg>'
     )
 
 
