@@ -35,15 +35,22 @@ def render_annotations(document: Judged, reader: Reader) -> str:
             "gitlab-annotations is a list of links, and there is no address to link to",
             hint="write it in a GitLab job, or from an audit of a server",
         )
-    first = next(iter(reader.links.values()))
+    found = cases(document)
+    # What leads to one of the cases stands with it, and the first of the others leads to the whole.
+    named = {one.name for one in found}
+    general = {label: address for label, address in reader.links.items() if label not in named}
+    first = next(iter((general or reader.links).values()))
     told = [
-        f"{one.worth}{' (waived)' if one.waived else ''}: {one.name}: {one.message}"
-        for one in worst_first(cases(document))
+        (
+            f"{one.worth}{' (waived)' if one.waived else ''}: {one.name}: {one.message}",
+            reader.links.get(one.name, first),
+        )
+        for one in worst_first(found)
     ]
-    lines = [f"{judgement(document).word}: {pair(document)}", *told[:MOST_LINKS]]
+    lines = [(f"{judgement(document).word}: {pair(document)}", first), *told[:MOST_LINKS]]
     sections = {
-        "spinal": [_link(label, address) for label, address in reader.links.items()],
-        "spinal verdict": [_link(line, first) for line in lines],
+        "spinal": [_link(label, address) for label, address in (general or {"report": first}).items()],
+        "spinal verdict": [_link(line, address) for line, address in lines],
     }
     return visible_json(json.dumps(sections, indent=2)) + "\n"
 

@@ -14,6 +14,17 @@ from spinal.version import VERSION
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 LEVELS = {"fail": "error", "inconclusive": "error", "warn": "warning", "pass": "note"}
 """What stops a pipeline is an error, and a verdict that could not be made stops one."""
+HELP = {
+    "comparison": (
+        "The rule belongs to the policy that the verdict names; a waiver with a reason and a last day suppresses it. "
+        "The report of the audit shows the values of every rule with their intervals."
+    ),
+    "series": (
+        "The policy that the series names has the limit of one checkpoint and the least fall that counts. "
+        "The report of the series shows every signal over the steps with its intervals."
+    ),
+}
+"""What else there is to know of a rule, by the document that it is in."""
 SEVERITIES = {"fail": "error", "warn": "warning", None: "warning"}
 
 
@@ -34,7 +45,7 @@ def render_sarif(document: Judged, reader: Reader) -> str:
                 "version": VERSION,
                 "semanticVersion": VERSION,
                 "informationUri": "urn:spinal:docs:pipelines",
-                "rules": [_rule(one) for one in rules.values()],
+                "rules": [_rule(one, whole.kind) for one in rules.values()],
             }
         },
         # A run of its own for each model: the next version replaces its alerts and nobody else's.
@@ -57,14 +68,11 @@ def _rule_id(one: Case) -> str:
     return one.rule or one.name
 
 
-def _rule(one: Case) -> dict[str, Any]:
+def _rule(one: Case, kind: str) -> dict[str, Any]:
     name = _rule_id(one)
     asks = _sentence(one.asks or f"does the rule {name} of the policy find anything?")
     limit = f" The limit is {one.numbers['limit']}." if "limit" in one.numbers else ""
-    help_text = (
-        f"{asks}{limit} The rule belongs to the policy that the verdict names; a waiver with a reason and a last day "
-        "suppresses it. The report of the audit shows the values of every rule with their intervals."
-    )
+    help_text = f"{asks}{limit} {HELP[kind]}"
     return {
         "id": name,
         # A name that only repeats the id is to be left out.

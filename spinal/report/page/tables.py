@@ -8,7 +8,7 @@ from spinal.report.content.cells import DASH, Table
 
 NUMBER = re.compile(r"[+−-]?[\d.,]+( ?%)?( × 10\S+)?( ± \S+)?( \[[^\]]*\])?( ?\*)?")
 BLOCK = re.compile(r"(?:block )?(\d+)(?: \(the same\))?")
-SHORT = 36
+SHORT = 34
 """Characters up to which a cell is not broken into lines."""
 
 

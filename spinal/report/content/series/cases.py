@@ -11,6 +11,7 @@ from spinal.report.content.series.lead import (
     is_measured,
     name_of,
     state_of,
+    unmeasured,
     why_unmeasured,
     word,
 )
@@ -64,10 +65,10 @@ def _of_signal(series: Series, key: str, signal: SeriesSignal, *, decided: bool)
         if signal.needed and (signal.reason or not is_measured(signal)) and not decided:
             outcome, message = "inconclusive", why_unmeasured(signal)
         elif not is_measured(signal):
-            left_out, message = True, f"not measured: {why_unmeasured(signal)}"
+            left_out, message = True, unmeasured(signal)
         else:
             message = f"no alarm{f': {signal.reason}' if signal.reason else ''}"
-    asks = f"does it begin to get worse: {signal.label}?" if signal.better else f"does it break away: {signal.label}?"
+    asks = f"does the run {'begin to destabilise' if signal.better else 'change its course'} ({signal.label})?"
     severity = "fail" if signal.role == "damage" else "warn"
     numbers = _numbers(signal, alarms)
     return Case(short(key, LONGEST_NAME), outcome, short(asks), severity, short(message), numbers, left_out=left_out)

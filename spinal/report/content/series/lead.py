@@ -105,11 +105,7 @@ def not_looked_at(series: Series) -> tuple[str, ...]:
     """What the answer does not cover: the document's own remarks, signals without a value, and checkpoints that were
     not measured, which are counted where they are many."""
     said = list(series.remarks)
-    said += [
-        f"{signal.label}: not measured ({why_unmeasured(signal)})"
-        for signal in series.signals.values()
-        if not is_measured(signal)
-    ]
+    said += [f"{signal.label}: {unmeasured(signal)}" for signal in series.signals.values() if not is_measured(signal)]
     out = [member for member in series.members if member.state in ("failed", "cancelled")]
     if out:
         said.append(f"{_counted(out)} not measured")
@@ -124,6 +120,12 @@ def not_looked_at(series: Series) -> tuple[str, ...]:
 def status_of(member: SeriesMember) -> str:
     """What the policy says of the checkpoint alone; a dash where nothing does."""
     return member.verdict or DASH
+
+
+def unmeasured(signal: SeriesSignal) -> str:
+    """``not measured``, with why where that is known."""
+    why = why_unmeasured(signal)
+    return why if why == "not measured" else f"not measured ({why})"
 
 
 def _counted(members: list[SeriesMember]) -> str:

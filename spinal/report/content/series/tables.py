@@ -17,7 +17,7 @@ from spinal.report.content.series.lead import (
     name_of,
     state_of,
     status_of,
-    why_unmeasured,
+    unmeasured,
 )
 from spinal.report.content.series.shares import largest
 
@@ -76,6 +76,9 @@ def signals_table(series: Series) -> Table:
 def members_table(series: Series, links: Mapping[str, str] | None = None) -> Table:
     """Every checkpoint, by step, each with a link to its own report where ``links`` has one for it."""
     given = links or {}
+    found = tuple(given.get(member_label(member)) for member in series.members)
+    # An audit is named where no link leads to it.
+    named = any(member.audit is not None and link is None for member, link in zip(series.members, found, strict=True))
     rows = [
         (
             f"{member.step:,}",
@@ -83,12 +86,14 @@ def members_table(series: Series, links: Mapping[str, str] | None = None) -> Tab
             status_of(member),
             member.damage or DASH,
             state_of(member),
+            *((member.audit or DASH,) if named else ()),
             member.verdict_reason or DASH,
-            member.audit or DASH,
         )
         for member in series.members
     ]
-    header = ("step", "checkpoint", "verdict alone", "damage", "state", "first reason", "audit")
+    header = (
+        "step", "checkpoint", "verdict alone", "damage", "state", *(("audit",) if named else ()), "first reason",
+    )  # fmt: skip
     note = f"Compared with {series.reference}. The verdict is that of {series.policy} on the checkpoint by itself."
     return Table(
         "Checkpoints",
@@ -96,7 +101,7 @@ def members_table(series: Series, links: Mapping[str, str] | None = None) -> Tab
         tuple(rows),
         note,
         narrow=(0, 2, 3, 4),
-        links=tuple(given.get(member_label(member)) for member in series.members),
+        links=found,
     )
 
 
@@ -181,4 +186,4 @@ def _least(signal: SeriesSignal) -> float | None:
 
 
 def _quiet(signal: SeriesSignal) -> str:
-    return "none" if is_measured(signal) else f"not measured: {why_unmeasured(signal)}"
+    return "none" if is_measured(signal) else unmeasured(signal)
