@@ -58,8 +58,7 @@ def test_the_first_screen_holds_status_reason_and_where_it_began(
     assert opened.page.locator("figure .onset").first.is_visible()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize(("size", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")], ids=["desktop", "phone"])
 @pytest.mark.parametrize("which", list(extremes()))
 def test_extreme_runs_are_read(
     open_page: Callable[..., Opened], which: str, size: tuple[int, int], scheme: str, tmp_path: Path
