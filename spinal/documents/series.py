@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 
 from spinal.documents.base import Digest, Document, Finite, Remark
 from spinal.documents.comparison import Outcome
-from spinal.documents.display import ShownDocument
+from spinal.documents.display import ShownDocument, notebook_html
 
 Status = Literal["destabilised", "watch", "inconclusive", "insufficient_series", "healthy"]
 STATUSES: tuple[Status, ...] = ("destabilised", "inconclusive", "insufficient_series", "watch", "healthy")
@@ -175,3 +175,6 @@ class Series(ShownDocument):
         """The run, how many members, the status and where it began, on one line."""
         began = f" after step {self.onset_step}" if self.onset_step is not None else ""
         return f"{self.reference}, {len(self.members)} checkpoints, {self.status}{began}"
+
+    def _repr_html_(self) -> str:
+        return notebook_html(self)

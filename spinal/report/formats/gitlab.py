@@ -58,7 +58,8 @@ def render_annotations(document: Judged, reader: Reader) -> str:
 def render_metrics(document: Judged, _: Reader) -> str:
     """OpenMetrics: the outcome, each rule's value with its interval and limit, and every signal of damage; of a
     training run its status, the steps that it is asked for, and every signal at its last checkpoint."""
-    return "\n".join([*(_of_run if isinstance(document, Series) else _of_pair)(document), "# EOF", ""])
+    lines = _of_run(document) if isinstance(document, Series) else _of_pair(document)
+    return "\n".join([*lines, "# EOF", ""])
 
 
 def _of_pair(result: Comparison) -> list[str]:

@@ -69,7 +69,7 @@ def _of_signal(series: Series, key: str, signal: SeriesSignal, *, decided: bool)
         else:
             message = f"no alarm{f': {signal.reason}' if signal.reason else ''}"
     asks = f"does the run {'begin to destabilise' if signal.better else 'change its course'} ({signal.label})?"
-    severity = "fail" if signal.role == "damage" else "warn"
+    severity: Literal["fail", "warn"] = "fail" if signal.role == "damage" else "warn"
     numbers = _numbers(signal, alarms)
     return Case(short(key, LONGEST_NAME), outcome, short(asks), severity, short(message), numbers, left_out=left_out)
 
@@ -119,7 +119,7 @@ def last_measured(signal: SeriesSignal) -> SeriesPoint | None:
 
 
 def _numbers(signal: SeriesSignal, alarms: list[SeriesAlarm]) -> dict[str, str]:
-    numbers = {}
+    numbers: dict[str, str] = {}
     last = last_measured(signal)
     if last is not None and last.value is not None:
         numbers |= {"step": str(last.step), "value": figure(last.value)}
