@@ -131,6 +131,37 @@ def test_a_limit_at_one_checkpoint_fails_that_checkpoint() -> None:
     assert [name for name, tag in told.items() if tag == "failure"] == ["step 1200"]
 
 
+def test_checkpoints_beyond_a_limit_that_alarmed_before_fail_too() -> None:
+    """A run alarms once for a limit; the checkpoints after it are no better."""
+    document = series("limit", 12)
+    (alarm,) = document.alarms
+    early = alarm.model_copy(update={"step": 1100, "onset_step": 1000, "worse_from_step": 1100})
+    told = by_case(junit(document.model_copy(update={"alarms": (early,)})))
+    assert told["step 1200"] == "failure", "it fails by itself, after the first one beyond the limit"
+    assert told["step 1000"] == ""
+    other = document.model_copy(update={"alarms": (), "status": "healthy"})
+    assert by_case(junit(other))["step 1200"] == "", "a policy may fail a checkpoint for what is no damage"
+
+
+def test_a_checkpoint_without_an_answer_is_a_failure_where_the_run_has_none_either() -> None:
+    document = series("inconclusive", 12)
+    members = [
+        one.model_copy(update={"verdict": "inconclusive"}) if one.step == 300 else one for one in document.members
+    ]
+    told = by_case(junit(document.model_copy(update={"members": tuple(members)})))
+    assert told["step 300"] == "failure"
+    watched = document.model_copy(update={"members": tuple(members), "status": "watch"})
+    assert by_case(junit(watched))["step 300"] == ""
+
+
+def test_a_run_that_is_worse_from_its_first_checkpoint_on_says_so() -> None:
+    document = series("drawdown", onset_step=100, worse_from_step=100, first_alarm_step=100)
+    assert began(document) == "It began at step 100 or before, known at step 100."
+    (drawn, *_) = run_figures(document)
+    assert drawn.onset is not None
+    assert drawn.onset[1] > 0.0, "a stretch of no width could not be seen"
+
+
 def test_what_was_not_measured_is_a_failure_only_where_the_status_needs_it() -> None:
     told = by_case(junit(series("inconclusive", 12)))
     assert told["step 700"] == "failure", "a checkpoint that failed"

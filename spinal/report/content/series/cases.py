@@ -75,18 +75,8 @@ def _of_signal(series: Series, key: str, signal: SeriesSignal, *, decided: bool)
 
 
 def _of_member(series: Series, member: SeriesMember, *, decided: bool) -> Case:
-    alarms = [alarm for alarm in series.alarms if alarm.kind == "limit" and alarm.step == member.step]
-    outcome, left_out = _outcome(alarms), False
+    outcome, message = _alone(series, member, decided=decided)
     numbers: dict[str, str] = {"model": short(member.model, LONGEST_NAME)}
-    message = "; ".join(f"{name_of(series, alarm.signal)}: {alarm.text}" for alarm in alarms)
-    if not alarms and member.state == "measured":
-        alone = f"; by itself it is judged {member.verdict}" if member.verdict else ""
-        message = f"beyond no limit{alone}{f': {member.verdict_reason}' if alone and member.verdict_reason else ''}"
-    elif not alarms:
-        message = state_of(member)
-        # What waits has failed nothing yet, and what was decided without it needed it not.
-        left_out = decided or member.state == "waiting"
-        outcome = "pass" if left_out else "inconclusive"
     if member.verdict:
         numbers["verdict"] = member.verdict
     if member.comparison:
@@ -98,9 +88,28 @@ def _of_member(series: Series, member: SeriesMember, *, decided: bool) -> Case:
         "fail",
         short(message),
         numbers,
-        left_out=left_out,
+        # What waits has failed nothing yet, and what was decided without it needed it not.
+        left_out=outcome == "pass" and member.state != "measured",
         rule=LIMITS,
     )
+
+
+def _alone(series: Series, member: SeriesMember, *, decided: bool) -> tuple[Outcome, str]:
+    """What the limits say of one checkpoint, and why."""
+    beyond = [alarm for alarm in series.alarms if alarm.kind == "limit" and alarm.step <= member.step]
+    here = [alarm for alarm in beyond if alarm.step == member.step]
+    if here:
+        return _outcome(here), "; ".join(f"{name_of(series, alarm.signal)}: {alarm.text}" for alarm in here)
+    if member.state != "measured":
+        return "pass" if decided or member.state == "waiting" else "inconclusive", state_of(member)
+    why = f": {member.verdict_reason}" if member.verdict_reason else ""
+    if member.verdict == "fail" and beyond:
+        # A run alarms once for a limit: the checkpoints after it may be as far beyond.
+        return "fail", f"fails by itself{why} (the run is beyond a limit from step {beyond[0].step} on)"
+    if member.verdict == "inconclusive" and not decided:
+        return "inconclusive", f"by itself it is judged inconclusive{why}"
+    alone = f"; by itself it is judged {member.verdict}{why}" if member.verdict else ""
+    return "pass", f"no alarm for a limit of damage{alone}"
 
 
 def _outcome(alarms: list[SeriesAlarm]) -> Outcome:

@@ -64,9 +64,12 @@ def began(series: Series) -> str:
 
 
 def between(onset: int, worse_from: int | None) -> str:
-    """``between steps 400 and 500``; ``after step 400`` where nothing says by when."""
-    if worse_from is None or worse_from <= onset:
+    """``between steps 400 and 500``; ``after step 400`` where nothing says by when, ``at step 100 or before`` where the
+    first checkpoint that was measured is worse already."""
+    if worse_from is None:
         return f"after step {onset:,}"
+    if worse_from <= onset:
+        return f"at step {onset:,} or before"
     return f"between steps {onset:,} and {worse_from:,}"
 
 
