@@ -145,9 +145,8 @@ def test_checkpoints_beyond_a_limit_that_alarmed_before_fail_too() -> None:
 
 def test_a_checkpoint_without_an_answer_is_a_failure_where_the_run_has_none_either() -> None:
     document = series("inconclusive", 12)
-    members = [
-        one.model_copy(update={"verdict": "inconclusive"}) if one.step == 300 else one for one in document.members
-    ]
+    members = list(document.members)
+    members[2] = members[2].model_copy(update={"verdict": "inconclusive"})
     told = by_case(junit(document.model_copy(update={"members": tuple(members)})))
     assert told["step 300"] == "failure"
     watched = document.model_copy(update={"members": tuple(members), "status": "watch"})
@@ -208,6 +207,7 @@ def test_a_run_is_the_same_one_when_checkpoints_are_added() -> None:
     prints = [{one.name: identity(document, one) for one in worst_first(cases(document))} for document in (short, long)]
     assert prints[0]["nll_change"] == prints[1]["nll_change"]
     assert sarif(short)["automationDetails"] == sarif(long)["automationDetails"]
+    assert place(series("drawdown", labels={"name": "chat"})) == "models/chat"
 
 
 def test_metrics_hold_status_steps_and_the_last_value_of_every_signal() -> None:

@@ -24,8 +24,11 @@ ROLES = {"damage": "damage", "early_warning": "early warning"}
 
 
 def run_name(series: Series) -> str:
-    """What the run is called: as its first checkpoint, without what is a version. A run without checkpoints has no
-    name but that of a training run."""
+    """What the run is called: by its label ``name``, else as its first checkpoint without what is a version. A run
+    without checkpoints has no name but that of a training run."""
+    named = series.labels.get("name")
+    if named:
+        return named
     return model_name(series.members[0].model) if series.members else "training run"
 
 
