@@ -19,6 +19,8 @@ from spinal.report.reported import Reported
 
 SIGNS = {"pass": "✓", "warn": "!", "fail": "✕", "inconclusive": "?"}
 """Beside the word, for who sees no colours."""
+MOST_SAID = 2
+"""Sentences of a training run, after the first, that stand before its plots; the rest is folded."""
 
 
 def render_page(document: Reported, links: Mapping[str, str]) -> str:
@@ -54,6 +56,7 @@ def _of_series(series: Series, links: Mapping[str, str]) -> dict[str, object]:
         "sign": SIGNS[outcome],
         "first": why[0] if why else "",
         "others": why[1:],
+        "most_said": MOST_SAID,
         "began": began(series),
         "run": run_name(series),
         "extent": extent(series),

@@ -33,7 +33,7 @@ def drawn_map(shares: ShareMap, members: int) -> Row:
         left = column * shares.steps_each * CELL
         wide = min(shares.steps_each, members - column * shares.steps_each) * CELL
         if all(row[column] is None for row in shares.cells):
-            missing.append(f"M{left} {rows * CELL}L{left + wide} 0")
+            missing.append(f"M{left + wide / 2:.0f} 0V{rows * CELL}")
             continue
         for at, row in enumerate(shares.cells):
             level = level_of(row[column], shares.top)

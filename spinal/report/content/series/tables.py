@@ -23,7 +23,7 @@ from spinal.report.content.series.shares import largest
 
 
 def alarms_table(series: Series) -> Table:
-    """Every finding, first known first."""
+    """Every finding, first known first; its sentence stands among the reasons."""
     rows = [
         (
             name_of(series, alarm.signal) + (f" ({alarm.of})" if alarm.of else ""),
@@ -31,11 +31,10 @@ def alarms_table(series: Series) -> Table:
             KINDS[alarm.kind],
             between(alarm.onset_step, alarm.worse_from_step),
             f"{alarm.step:,}",
-            alarm.text,
         )
         for alarm in series.alarms
     ]
-    header = ("signal", "counts as", "found", "began", "known at step", "in words")
+    header = ("signal", "counts as", "found", "began", "known at step")
     note = "Damage makes a run destabilised; early warning alone asks for a look."
     return Table("Alarms", header, tuple(rows), note, narrow=(0, 3, 4, 1))
 
