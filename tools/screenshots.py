@@ -9,8 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from spinal.report import render
-from tests.support.pages import recorded
+from tests.support.pages import page_of, recorded
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "images"
 PICTURES = {
@@ -38,7 +37,7 @@ def main(folder: Path = DOCS) -> int:
         browser = driver.chromium.launch(executable_path=program, args=arguments)
         for file, (name, (width, height)) in PICTURES.items():
             report = Path(temporary) / f"{name}.html"
-            report.write_text(render(recorded(name), "html"), encoding="utf-8")
+            report.write_text(page_of(recorded(name)), encoding="utf-8")
             page = browser.new_page(viewport={"width": width, "height": height}, color_scheme="light")
             page.goto(report.as_uri())
             page.screenshot(path=folder / file)

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 
 from spinal.documents.base import Digest, Document, Finite, Remark
 from spinal.documents.comparison import Outcome
-from spinal.documents.display import ShownDocument
+from spinal.documents.display import ShownDocument, notebook_html
 
 Status = Literal["destabilised", "watch", "inconclusive", "insufficient_series", "healthy"]
 STATUSES: tuple[Status, ...] = ("destabilised", "inconclusive", "insufficient_series", "watch", "healthy")
@@ -105,6 +105,9 @@ class SeriesSignal(Document):
     """The smallest change that counts, in ``unit``; null where it follows the running best (see the points)."""
     points: tuple[SeriesPoint, ...] = ()
     change_points: tuple[ChangePoint, ...] = ()
+    limit: Finite | None = None
+    """The policy's limit on the value at any one member, whatever came before: from here on it is damage, on the side
+    that is not ``better``; null where it has none."""
     needed: bool = False
     """Whether the policy asks for it, so that not having it makes a series inconclusive."""
     reason: Remark | None = None
@@ -173,3 +176,6 @@ class Series(ShownDocument):
         """The run, how many members, the status and where it began, on one line."""
         began = f" after step {self.onset_step}" if self.onset_step is not None else ""
         return f"{self.reference}, {len(self.members)} checkpoints, {self.status}{began}"
+
+    def _repr_html_(self) -> str:
+        return notebook_html(self)

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-from spinal.documents.comparison import Comparison, Outcome
+from spinal.documents.comparison import Outcome
 from spinal.documents.trace import Trace
 from spinal.report.content import title
-from spinal.report.content.cases import Case, cases, pair, short, worst_first
+from spinal.report.content.cases import Case, cases, judgement, pair, short, worst_first
 from spinal.report.formats.format import Problem, Reader
 from spinal.report.formats.markdown import escape, render_markdown
+from spinal.report.reported import Judged, Reported
 
 LARGEST = 190_000
 """Bytes that one summary takes: GitHub refuses the whole file of a step from 1 MiB on, whoever wrote the rest."""
@@ -21,15 +22,15 @@ CUT = "*The rest of the report is left out: it is too long for a step summary.*"
 ENDS = "\n</details>\n"
 
 
-def summary(document: Trace | Comparison, reader: Reader, room: int = LARGEST) -> str:
+def summary(document: Reported, reader: Reader, room: int = LARGEST) -> str:
     """Verdict, reason and rules, then the whole report, folded; in at most ``room`` bytes, if need be empty."""
     lines = [f"## {escape(short(title(document), LONGEST_CELL))}", ""]
-    if isinstance(document, Comparison):
-        lines += _verdict(document, reader)
+    if not isinstance(document, Trace):
+        lines += _verdict(document)
     lines += [f"- [{escape(short(label, LONGEST_CELL))}](<{address}>)" for label, address in reader.links.items()]
     head = "\n".join(lines).rstrip() + "\n"
     opening = "\n<details><summary>Whole report</summary>\n\n"
-    body = render_markdown(document)
+    body = render_markdown(document, reader)
     whole = f"{head}{opening}{body}{ENDS}"
     if _size(whole) <= room:
         return whole
@@ -47,12 +48,12 @@ def failure_summary(problem: Problem, subject: str) -> str:
     return "\n".join([*told, ""])
 
 
-def annotations(result: Comparison, reader: Reader) -> list[str]:
+def annotations(document: Judged, reader: Reader) -> list[str]:
     """Workflow commands for what was found, the worst first, at most ten; waived findings are notices."""
-    found = worst_first(cases(result))
+    found = worst_first(cases(document))
     shown = found if len(found) <= MOST_ANNOTATIONS else found[: MOST_ANNOTATIONS - 1]
     lines = [
-        _command(_level(one, reader), f"{one.worth}: {one.name}", f"{pair(result)}: {_told(one)}") for one in shown
+        _command(_level(one, reader), f"{one.worth}: {one.name}", f"{pair(document)}: {_told(one)}") for one in shown
     ]
     if len(shown) < len(found):
         rest = found[len(shown) :]
@@ -65,19 +66,28 @@ def failure_annotation(problem: Problem, subject: str) -> str:
     return _command("error", "not evaluated", f"{short(subject, LONGEST_CELL)}: {_detail(problem)}")
 
 
-def _verdict(result: Comparison, reader: Reader) -> list[str]:
-    verdict = result.verdict
-    found = cases(result)
-    reason = short("; ".join(verdict.reasons[:1]), LONGEST_MESSAGE)
-    lines = [f"**{verdict.outcome.upper()}**: {escape(reason)}", ""]
-    decided = f", decided by rule {escape(short(verdict.decided_by, LONGEST_CELL))}" if verdict.decided_by else ""
-    lines += [f"Policy {escape(short(verdict.policy, LONGEST_CELL))}{decided}.", ""]
+def _verdict(document: Judged) -> list[str]:
+    whole = judgement(document)
+    found = cases(document)
+    reason = short("; ".join(whole.reasons[:1]), LONGEST_MESSAGE)
+    lines = [f"**{whole.word.upper()}**: {escape(reason)}", ""]
+    decided = (
+        f", decided by {'signal' if whole.kind == 'series' else 'rule'} {escape(short(whole.decided_by, LONGEST_CELL))}"
+        if whole.decided_by
+        else ""
+    )
+    lines += [f"Policy {escape(short(whole.policy, LONGEST_CELL))}{decided}.", ""]
     named = {one.name for one in worst_first(found)}
     ordered = [*worst_first(found), *(one for one in found if one.name not in named)]
     rows = [_row(one) for one in ordered[:MOST_ROWS]]
-    lines += ["| rule | found | value | interval | limit | reason |", "|---|---|---|---|---|---|", *rows, ""]
+    lines += [
+        f"| {'asked' if whole.kind == 'series' else 'rule'} | found | value | interval | limit | reason |",
+        "|---|---|---|---|---|---|",
+        *rows,
+        "",
+    ]
     if len(ordered) > MOST_ROWS:
-        lines += [f"{len(ordered) - MOST_ROWS} more rules stand in the report.", ""]
+        lines += [f"{len(ordered) - MOST_ROWS} more stand in the report.", ""]
     return lines
 
 

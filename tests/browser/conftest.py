@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from spinal.report import render
 from tests.conftest import Without
-from tests.support.pages import recorded
+from tests.support.pages import page_of, recorded
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 DESKTOP, PHONE = (1280, 800), (390, 844)
-NAMES = ("pass", "fail", "known-place", "trace")
+NAMES = ("pass", "fail", "known-place", "trace", "series")
 
 
 @dataclass
@@ -56,7 +55,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     made = {name: folder / f"{name}.html" for name in NAMES}
     for name, path in made.items():
-        path.write_text(render(recorded(name), "html"), encoding="utf-8")
+        path.write_text(page_of(recorded(name)), encoding="utf-8")
     return made
 
 

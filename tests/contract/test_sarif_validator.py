@@ -4,22 +4,26 @@ from pathlib import Path
 
 import pytest
 
-from spinal.documents.comparison import Comparison
 from spinal.report.formats import FORMATS
 from spinal.report.formats.format import Reader
+from spinal.report.reported import Judged
 from tests.conftest import Without
+from tests.support.fabricated_series import hostile, series
 from tests.support.verdicts import EVERY, FORMER, LIMITED, PASSED, verdict, with_verdict
 from tools.sarif import Unavailable, findings, validator
 
 SLY = LIMITED.model_copy(
     update={"rule": "a b/ü", "asks": "x" * 5000, "reasons": ("</x> \x00 ]]> \udc80 \U0001f600 [a](b)",), "of": "💥"}
 )
-FILES: dict[str, Comparison] = {
+FILES: dict[str, Judged] = {
     "every": with_verdict(verdict("fail", EVERY)),
     "pass": with_verdict(verdict("pass", (PASSED,))),
     "former": with_verdict(verdict("fail", FORMER)),
     "without_rules": with_verdict(verdict("inconclusive")),
     "sly": with_verdict(verdict("fail", (SLY,)), reference="hf:acme/x@main", candidate='local:../%/"\n💥 b'),
+    "run": series("limit"),
+    "watched_run": series("watch"),
+    "sly_run": hostile(),
 }
 
 

@@ -19,10 +19,10 @@ from service.runs import rings, transitions
 from service.runs.demand import need_runs
 from service.runs.kinds import LOCK_ORDER, Attempts
 from service.runs.settle import settle_audit
-from service.settings import Settings
 from service.series import store as series_store
 from service.series.assessed import keep_assessed
 from service.series.verbs import cancel_series
+from service.settings import Settings
 from spinal.errors import LeaseLost
 from spinal.policy.shipped import default_policy
 from tests.ledger.rows import put_series

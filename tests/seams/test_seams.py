@@ -35,6 +35,7 @@ from spinal.prompts.gathered import Gathered
 from spinal.prompts.load import load_prompts
 from spinal.prompts.records import Entry
 from spinal.report.formats import FORMATS, Format
+from spinal.report.reported import Reported
 from tests.conftest import EXAMPLES
 from tests.support.fabricated import changed_pair
 from tests.support.served import application
@@ -276,7 +277,7 @@ def test_a_knob_a_rule_and_a_role_more_make_no_trace_comparison_or_audit_another
 
 @pytest.fixture
 def shout(monkeypatch: pytest.MonkeyPatch) -> None:
-    def render(document: Trace | Comparison) -> str:
+    def render(document: Reported) -> str:
         return f"LOOK AT {document.digest}\n"
 
     made = Format("shout", (".loud",), "text/x-shout", render, {"X-Volume": "11"})

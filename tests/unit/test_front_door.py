@@ -16,6 +16,7 @@ from spinal.policy.shipped import default_policy
 from spinal.profile import CompareKnobs, MeasurementProfile, TraceKnobs
 from tests.conftest import ROOT
 from tests.support.fabricated import changed_pair
+from tests.support.fabricated_series import series
 
 
 def run(code: str) -> subprocess.CompletedProcess[str]:
@@ -58,7 +59,7 @@ def test_knobs_as_keywords_are_the_fields_of_the_profile() -> None:
 
 def test_every_document_is_read_back_by_the_schema_it_names(tmp_path: Path) -> None:
     pair = changed_pair()
-    made = [pair.reference, pair.compare(), diff_traces(pair.reference, pair.candidate), default_policy()]
+    made = [pair.reference, pair.compare(), diff_traces(pair.reference, pair.candidate), default_policy(), series()]
     assert [type(one) for one in made] == list(SCHEMAS.values())
     for one in made:
         path = tmp_path / "document.json"

@@ -1,16 +1,19 @@
 """What a report says, independent of how it is drawn: sections of sentences and tables of plain text."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
 
-from spinal.documents.comparison import Comparison, Statement
+from spinal.documents.comparison import Comparison
+from spinal.documents.series import Series
 from spinal.documents.trace import Trace
 from spinal.report.content.cells import Table, estimate, interval, number
 from spinal.report.content.lead import headline, reasons, sentences_about, title
 from spinal.report.content.origin import provenance_table, trace_table
 from spinal.report.content.places import accounts_tables, contrast_table, localization_table, settings_table
+from spinal.report.content.section import Section
+from spinal.report.content.series.sections import sections as of_series
 from spinal.report.content.strength import layers_table, nulls_table, scores_table
 from spinal.report.content.works import damage_table, looked_table, prompts_table, rules_table, terms_table
+from spinal.report.reported import Reported
 
 __all__ = [
     "Section",
@@ -24,22 +27,14 @@ __all__ = [
     "title",
 ]
 
-About = Literal["works", "changed", "carries", "computes", "strength", "trace", "provenance"]
 
-
-@dataclass(frozen=True)
-class Section:
-    """One question that a report answers: sentences, each with its null, then tables."""
-
-    about: About
-    title: str
-    said: tuple[Statement, ...]
-    tables: tuple[Table, ...]
-
-
-def sections(document: Comparison | Trace) -> list[Section]:
-    """All sections of a report, most important first; tables without rows and sections without content left out."""
-    found = _of_trace(document) if isinstance(document, Trace) else _of_comparison(document)
+def sections(document: Reported, links: Mapping[str, str] | None = None) -> list[Section]:
+    """All sections of a report, most important first; tables without rows and sections without content left out.
+    ``links``: label -> address of what a table of the document lists."""
+    if isinstance(document, Series):
+        found = of_series(document, links)
+    else:
+        found = _of_trace(document) if isinstance(document, Trace) else _of_comparison(document)
     kept = [
         Section(one.about, one.title, one.said, tuple(table for table in one.tables if table.rows)) for one in found
     ]

@@ -26,6 +26,8 @@ class Table:
     """How much each row tells: where there are many, the ones that tell least may be folded into one."""
     told_before: bool = False
     """Whether the first screen of a report shows as much, so that a short one leaves the table out."""
+    links: tuple[str | None, ...] = ()
+    """Where the first cell of each row leads, for formats that have links."""
 
 
 def interval(ci: tuple[float, float] | None, digits: int = 3) -> str:

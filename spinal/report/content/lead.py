@@ -4,14 +4,19 @@ from collections.abc import Sequence
 
 from spinal.analysis.human_terms import UNITS
 from spinal.documents.comparison import Comparison, Statement, Verdict
+from spinal.documents.series import Series
 from spinal.documents.trace import Trace
+from spinal.report.content.series.lead import title as title_of_series
+from spinal.report.reported import Reported
 
 PLACES = ("outlier", "band", "spread")
 TOLD_ITS_PLACE_LAST = "spinal-default/1"
 """A policy whose last reason was where the change sits, in words that sentences have replaced."""
 
 
-def title(document: Comparison | Trace) -> str:
+def title(document: Reported) -> str:
+    if isinstance(document, Series):
+        return title_of_series(document)
     if isinstance(document, Trace):
         return f"Depth trace of {document.model.source}"
     return f"{document.reference.source} → {document.candidate.source}"

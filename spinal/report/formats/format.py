@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace
 from spinal.errors import NoVerdict
+from spinal.report.reported import Judged, Reported
 
 Problem = Mapping[str, Any]
 """An error as a problem object: ``code``, ``title``, ``detail``, ``hint``."""
@@ -19,7 +19,8 @@ class Reader:
     fail_on: Literal["fail", "warn"] = "fail"
     """The mildest outcome that fails a pipeline."""
     links: Mapping[str, str] = field(default_factory=dict)
-    """Label -> absolute address of what belongs to the document, for example its page."""
+    """Label -> absolute address of what belongs to the document, for example its page. ``step N`` leads to the report
+    of the checkpoint at that step of a training run."""
 
 
 ANYBODY = Reader()
@@ -27,18 +28,18 @@ ANYBODY = Reader()
 
 @dataclass(frozen=True)
 class Format:
-    """One way to write a trace or a comparison as a file."""
+    """One way to write a document as a file."""
 
     name: str
     """As ``?format=`` of the API takes it."""
     suffixes: tuple[str, ...]
     """Endings of file names that ask for it, the usual one first; none where ``-o NAME=PATH`` has to name it."""
     media_type: str
-    render: Callable[[Trace | Comparison], str]
+    render: Callable[[Reported], str]
     """Pure: the same document gives the same text."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """What a server sends with it."""
-    render_for: Callable[[Comparison, Reader], str] | None = None
+    render_for: Callable[[Judged, Reader], str] | None = None
     """For a format that tells one reader something else than another; ``render`` is then that for anybody."""
     render_failure: Callable[[Problem, str], str] | None = None
     """For a format that can say that nothing was judged: a problem, and what was to be judged."""
@@ -47,7 +48,7 @@ class Format:
     needs_link: bool = False
     """Whether it is made of links, and says nothing without one."""
 
-    def written(self, document: Trace | Comparison, reader: Reader = ANYBODY) -> str:
+    def written(self, document: Reported, reader: Reader = ANYBODY) -> str:
         """The document for one reader. Raises NoVerdict for a trace where the format tells a verdict."""
         if self.render_for is None or isinstance(document, Trace):
             return self.render(document)
@@ -58,14 +59,14 @@ def verdict_format(
     name: str,
     suffixes: tuple[str, ...],
     media_type: str,
-    render_for: Callable[[Comparison, Reader], str],
+    render_for: Callable[[Judged, Reader], str],
     *,
     render_failure: Callable[[Problem, str], str] | None = None,
     needs_link: bool = False,
 ) -> Format:
     """A format that tells a verdict to a pipeline, and of a trace nothing: one has no verdict."""
 
-    def render(document: Trace | Comparison) -> str:
+    def render(document: Reported) -> str:
         if isinstance(document, Trace):
             raise NoVerdict(
                 f"a trace has no verdict, and {name} tells nothing else",

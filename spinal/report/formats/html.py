@@ -2,16 +2,24 @@
 
 from collections.abc import Iterator, Mapping
 
-from spinal.documents.comparison import Comparison
-from spinal.documents.trace import Trace
-from spinal.report.formats.format import Format
+from spinal.report.formats.format import ANYBODY, Format, Reader
+from spinal.report.reported import Judged, Reported
 
 
-def render_html(document: Trace | Comparison) -> str:
+def render_html(document: Reported) -> str:
+    return _page(document, ANYBODY)
+
+
+def render_html_for(document: Judged, reader: Reader) -> str:
+    """With links to what belongs to the document, where it is a list of what has pages of its own."""
+    return _page(document, reader)
+
+
+def _page(document: Reported, reader: Reader) -> str:
     # Here, so that asking which formats there are needs neither templates nor numpy.
     from spinal.report.page.render import render_page
 
-    return render_page(document)
+    return render_page(document, reader.links)
 
 
 class Headers(Mapping[str, str]):
@@ -33,4 +41,4 @@ class Headers(Mapping[str, str]):
         return 1
 
 
-HTML = Format("html", (".html", ".htm"), "text/html; charset=utf-8", render_html, Headers())
+HTML = Format("html", (".html", ".htm"), "text/html; charset=utf-8", render_html, Headers(), render_for=render_html_for)

@@ -1,12 +1,11 @@
 """Reports as the document itself, in JSON."""
 
-from spinal.documents.comparison import Comparison
-from spinal.documents.trace import Trace
 from spinal.report.formats.format import Format
+from spinal.report.reported import Reported
 from spinal.text import visible_json
 
 
-def render_json(document: Trace | Comparison) -> str:
+def render_json(document: Reported) -> str:
     """The document, indented; reads back as it was."""
     return visible_json(document.model_dump_json(by_alias=True, indent=2)) + "\n"
 

@@ -1,26 +1,32 @@
-"""Verdicts as JUnit XML: one test case for each rule (``docs/pipelines.md`` ("JUnit"))."""
+"""Judgements as JUnit XML: one test case for each rule, or for each signal and checkpoint of a training run
+(``docs/pipelines.md`` ("JUnit"))."""
 
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from spinal.documents.comparison import Comparison
-from spinal.report.content.cases import LONGEST_NAME, Case, cases, pair, plain_name, short
+from spinal.report.content.cases import LONGEST_NAME, Case, cases, judgement, pair, plain_name, short
 from spinal.report.formats.format import Problem, Reader, verdict_format
+from spinal.report.reported import Judged
 
 
-def render_junit(result: Comparison, reader: Reader) -> str:
-    """Rules that stop the pipeline are failures, waived ones are skipped, the rest has passed."""
-    found = cases(result)
+def render_junit(document: Judged, reader: Reader) -> str:
+    """Cases that stop the pipeline are failures; what was waived, or not looked at, is skipped; the rest has passed."""
+    found = cases(document)
     failures = sum(one.fails(reader.fail_on) and one.waived is None for one in found)
     suite, root = _suite(
-        pair(result), len(found), failures=failures, skipped=sum(one.waived is not None for one in found)
+        pair(document),
+        len(found),
+        failures=failures,
+        skipped=sum(one.waived is not None or one.left_out for one in found),
     )
-    verdict = result.verdict
+    whole = judgement(document)
     told = {
-        "verdict": verdict.outcome,
-        "policy": short(verdict.policy, LONGEST_NAME),
-        "decided_by": short(verdict.decided_by or "", LONGEST_NAME),
-        "comparison": result.digest,
-        **{f"weights.{role}": digest for role, digest in verdict.weights.items()},
+        "verdict": whole.outcome,
+        "status": whole.word if whole.word != whole.outcome else "",
+        "policy": short(whole.policy, LONGEST_NAME),
+        "decided_by": short(whole.decided_by or "", LONGEST_NAME),
+        whole.kind: whole.digest,
+        **{name: str(step) for name, step in whole.steps.items()},
+        **{f"weights.{role}": digest for role, digest in whole.weights.items()},
         **{f"link.{label}": short(address) for label, address in reader.links.items()},
         # The schema has no properties of a case: they stand with the suite, under the name of the rule.
         **{f"{one.name}.{name}": value for one in found for name, value in one.numbers.items()},
@@ -31,7 +37,7 @@ def render_junit(result: Comparison, reader: Reader) -> str:
             SubElement(properties, "property", name=name, value=value)
     for one in found:
         # Two models in one pipeline are two classes, and a model is the same one in every version.
-        _case(suite, one, f"spinal.{plain_name(result)}", reader)
+        _case(suite, one, f"spinal.{plain_name(document)}", reader)
     return _text(root)
 
 
@@ -61,6 +67,8 @@ def _case(suite: Element, one: Case, kind: str, reader: Reader) -> None:
     if one.waived is not None:
         reason, expires, would_be = one.waived
         SubElement(case, "skipped", type="waived", message=f"waived until {expires}: {reason} (found: {would_be})")
+    elif one.left_out:
+        SubElement(case, "skipped", type="not_measured", message=one.message)
     elif one.fails(reader.fail_on):
         SubElement(case, "failure", type=one.outcome, message=one.message).text = told
         return

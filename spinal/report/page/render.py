@@ -1,22 +1,34 @@
 """A document through its template."""
 
+from collections.abc import Mapping
+
 from spinal.documents.comparison import Comparison
+from spinal.documents.series import Series
 from spinal.documents.trace import Trace
 from spinal.numbers import number
 from spinal.report.content import reasons, sections, title
 from spinal.report.content.first import deciding, first_screen, limit_of, uncovered
+from spinal.report.content.lead import sentence
+from spinal.report.content.series.lead import OUTCOMES, began, extent, not_looked_at, run_name, word
 from spinal.report.content.works import MOST_PROMPTS, rules_summary
 from spinal.report.page.damage import drawn, ends, farthest, how_far, unmeasured, without_limit
 from spinal.report.page.depth import figure_of_trace, figures_of
 from spinal.report.page.environment import content_policy, environment, text_of
+from spinal.report.page.steps import run_figures
+from spinal.report.reported import Reported
 
 SIGNS = {"pass": "✓", "warn": "!", "fail": "✕", "inconclusive": "?"}
 """Beside the word, for who sees no colours."""
+MOST_SAID = 2
+"""Sentences of a training run, after the first, that stand before its plots; the rest is folded."""
 
 
-def render_page(document: Trace | Comparison) -> str:
-    """One file: sentences, plots as inline SVG, tables."""
-    if isinstance(document, Trace):
+def render_page(document: Reported, links: Mapping[str, str]) -> str:
+    """One file: sentences, plots as inline SVG, tables. ``links``: label -> address of what the document lists."""
+    found: dict[str, object]
+    if isinstance(document, Series):
+        name, found = "series.html.j2", _of_series(document, links)
+    elif isinstance(document, Trace):
         name, found = "trace.html.j2", _of_trace(document)
     else:
         name, found = "comparison.html.j2", _of_comparison(document)
@@ -33,6 +45,25 @@ def render_page(document: Trace | Comparison) -> str:
         )
     )
     return page.rstrip() + "\n"
+
+
+def _of_series(series: Series, links: Mapping[str, str]) -> dict[str, object]:
+    outcome = OUTCOMES[series.status]
+    why = [sentence(reason) for reason in series.reasons]
+    return {
+        "outcome": outcome,
+        "word": word(series.status),
+        "sign": SIGNS[outcome],
+        "first": why[0] if why else "",
+        "others": why[1:],
+        "most_said": MOST_SAID,
+        "began": began(series),
+        "run": run_name(series),
+        "extent": extent(series),
+        "figures": run_figures(series),
+        "left": [sentence(one) for one in not_looked_at(series)],
+        "sections": {section.about: section for section in sections(series, links)},
+    }
 
 
 def _of_trace(trace: Trace) -> dict[str, object]:

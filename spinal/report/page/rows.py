@@ -70,7 +70,7 @@ class Bar:
 class Row:
     """One drawing of a figure."""
 
-    kind: Literal["bars", "curves", "cells"]
+    kind: Literal["bars", "curves", "cells", "map"]
     name: str
     unit: str
     """What its value axis counts; empty for a row without one."""
@@ -93,7 +93,7 @@ def bars(name: str, unit: str, says: str, axis: Axis, found: Sequence[Bar], *, p
     scale = scale_of(ends, BAR, zero=True, most=3)
     wide = 100.0 / axis.columns
     both = any(bar.beside for bar in found)
-    parts = [_grid(scale), _zero(scale)]
+    parts = [grid_lines(scale), zero_line(scale)]
     for bar in found:
         width = wide * (0.18 if bar.beside else 0.42 if both else 0.66)
         left = axis.x(bar.column) + (wide * 0.18 if bar.beside else -(wide * 0.33))
@@ -116,7 +116,7 @@ def bars(name: str, unit: str, says: str, axis: Axis, found: Sequence[Bar], *, p
         says,
         Markup("".join(parts)),  # noqa: S704  numbers and names of classes, nothing from outside
         BAR,
-        _labels(scale, shown),
+        tick_labels(scale, shown),
         (("candidate", "candidate"), ("control", "control")) if both else (),
         spoken={bar.column: shown(bar.value) for bar in found if not bar.beside},
     )
@@ -136,8 +136,8 @@ def curves(name: str, unit: str, says: str, axis: Axis, lines: Sequence[Line], *
             if any(low < high for *_, (low, high) in points):
                 around = [(x, high) for x, _, (_, high) in points]
                 around += [(x, low) for x, _, (low, _) in reversed(points)]
-                parts.append(f'<polygon class="band {line.style}" points="{_points(around, scale)}"/>')
-            path = _points([(x, value) for x, value, _ in points], scale)
+                parts.append(f'<polygon class="band {line.style}" points="{path_of(around, scale)}"/>')
+            path = path_of([(x, value) for x, value, _ in points], scale)
             parts.append(f'<polyline class="curve {line.style}" points="{path}"/>')
     stretched = (
         f'<svg x="0" y="0" width="100%" height="{TALL}" viewBox="0 0 {WIDE} {TALL}" preserveAspectRatio="none">'
@@ -150,15 +150,15 @@ def curves(name: str, unit: str, says: str, axis: Axis, lines: Sequence[Line], *
         )
         for column in columns
     }
-    zero = _zero(scale) if scale.low < 0.0 < scale.high else ""
+    zero = zero_line(scale) if scale.low < 0.0 < scale.high else ""
     return Row(
         "curves",
         name,
         unit,
         says,
-        Markup(_grid(scale) + zero + stretched),  # noqa: S704  numbers and names of classes
+        Markup(grid_lines(scale) + zero + stretched),  # noqa: S704  numbers and names of classes
         TALL,
-        _labels(scale, number),
+        tick_labels(scale, number),
         tuple((line.style, line.label) for line in drawn),
         note,
         spoken,
@@ -185,20 +185,20 @@ def cells(name: str, says: str, axis: Axis, same: frozenset[int]) -> Row:
     )
 
 
-def _points(points: Sequence[tuple[float, float]], scale: Scale) -> str:
+def path_of(points: Sequence[tuple[float, float]], scale: Scale) -> str:
     return " ".join(f"{x:.0f},{scale.y(value):.1f}" for x, value in points)
 
 
-def _grid(scale: Scale) -> str:
+def grid_lines(scale: Scale) -> str:
     return "".join(
         f'<line class="grid" x1="0" x2="100%" y1="{scale.y(tick):.1f}" y2="{scale.y(tick):.1f}"/>'
         for tick in scale.ticks
     )
 
 
-def _zero(scale: Scale) -> str:
+def zero_line(scale: Scale) -> str:
     return f'<line class="zero" x1="0" x2="100%" y1="{scale.y(0.0):.1f}" y2="{scale.y(0.0):.1f}"/>'
 
 
-def _labels(scale: Scale, shown: Callable[[float], str]) -> tuple[tuple[float, str], ...]:
+def tick_labels(scale: Scale, shown: Callable[[float], str]) -> tuple[tuple[float, str], ...]:
     return tuple((round(scale.y(tick), 1), shown(tick) if tick else "0") for tick in scale.ticks)

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from spinal.report.content.address import is_address
 from spinal.report.content.cells import DASH, Table
 
 NUMBER = re.compile(r"[+−-]?[\d.,]+( ?%)?( × 10\S+)?( ± \S+)?( \[[^\]]*\])?( ?\*)?")
@@ -27,19 +28,27 @@ class Shown:
     header: tuple[Cell, ...]
     rows: tuple[tuple[Cell, ...], ...]
     columns: tuple[int | None, ...]
-    """For each row the column of the depth axis that it is about."""
+    """For each row the column of the depth axis, or of the axis of steps, that it is about."""
+    links: tuple[str | None, ...]
+    """For each row where its first cell leads."""
 
 
 def shown(table: Table) -> Shown:
     width = len(table.header)
     numeric = [_numeric([row[at] for row in table.rows]) for at in range(width)]
     by_block = bool(table.header) and table.header[0] in ("layer", "place")
+    columns = tuple(_column(row[0]) if by_block else None for row in table.rows)
+    if table.header[:1] == ("step",):
+        # One row for each checkpoint, and so has the axis.
+        columns = tuple(range(len(table.rows)))
+    links = table.links or (None,) * len(table.rows)
     return Shown(
         table.title,
         table.note,
         tuple(Cell(text, "n" if numeric[at] else "s") for at, text in enumerate(table.header)),
         tuple(tuple(_cell(text, numeric=numeric[at]) for at, text in enumerate(row)) for row in table.rows),
-        tuple(_column(row[0]) if by_block else None for row in table.rows),
+        columns,
+        tuple(link if link is not None and is_address(link) else None for link in links),
     )
 
 

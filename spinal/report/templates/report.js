@@ -13,7 +13,7 @@ for (const figure of document.querySelectorAll("figure.depth")) {
   let pinned = -1;
   const show = (at) => {
     columns.forEach((column, index) => column.classList.toggle("here", index === at));
-    read.textContent = at < 0 ? "Point at a block, or move the handle, to read it" : says[at];
+    read.textContent = at < 0 ? figure.dataset.hint : says[at];
     if (at >= 0) range.value = at;
     for (const row of document.querySelectorAll("tr[data-column]"))
       row.classList.toggle("here", Number(row.dataset.column) === at);
