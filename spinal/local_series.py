@@ -62,7 +62,7 @@ OF_ONE_CHECKPOINT: tuple[type[SpinalError], ...] = (
 """What may be wrong with one checkpoint of a run and with no other: one half written, one that diverged. It is a member
 that failed, with its reason; anything else ends the whole."""
 TRACE_SHARE = 0.4
-"""Of the work on one checkpoint, that of its trace; the rest compares."""
+"""Of the work on one checkpoint, that of its trace; the rest compares. The reference takes as much as a trace."""
 HALF_WRITTEN = (ConfigInvalid, WeightsMissing, WeightsCorrupt, ModelChanged)
 
 
@@ -196,13 +196,13 @@ def series_here(
             Plan(
                 members=len(found),
                 kept=sum(one.content is not None for one in found),
-                failed=tuple((one.place.step, one.error.detail) for one in found if one.error is not None),
+                failed=tuple((one.place.step, _reason(one.error)) for one in found if one.error is not None),
                 remarks=run.remarks,
             )
         )
         waiting = [one for one in found if one.content is None and one.error is None]
         for number, one in enumerate(waiting):
-            work.measure(one, number, len(waiting), len(found))
+            work.measure(one, number, len(waiting))
             told.measured(one.place.step)
         work.require_sense(found)
         made = assess(named.source, [one.member(asked) for one in found], asked, settings, labels=labels)
@@ -290,14 +290,15 @@ class _Work:
                     held.require_unchanged()
         return one
 
-    def measure(self, one: _One, number: int, of: int, all_of_them: int) -> None:
+    def measure(self, one: _One, number: int, of: int) -> None:
         """Compare one checkpoint with the reference, and keep what was found."""
         reference, checkpoint = one.reference, one.checkpoint
         assert reference is not None
         assert checkpoint is not None
-        watch = _within(self.machine.watch, f"step {one.place.step} ({number + 1} of {of})", number / of, 1.0 / of)
+        label, whole = f"step {one.place.step} ({number + 1} of {of})", of + TRACE_SHARE
+        watch = _within(self.machine.watch, label, (number + TRACE_SHARE) / whole, 1.0 / whole)
         with self._failing(one):
-            traced = self._traced(reference)
+            traced = self._traced(reference, TRACE_SHARE / whole)
             with open_ports(replace(self.machine, watch=watch), self.known) as (ports, _), hold(checkpoint) as held:
                 sides = [reference.held.checkpoint, held.checkpoint]
                 ports.engine().check_same_ids(sides, self.prompts, self.profile)
@@ -316,10 +317,11 @@ class _Work:
         if len(errors) == len(found):
             raise errors[0]
 
-    def _traced(self, reference: _Reference) -> Traced:
+    def _traced(self, reference: _Reference, share: float) -> Traced:
         if reference.traced is None:
+            watch = _within(self.machine.watch, "reference", 0.0, share / TRACE_SHARE)
             # Its capture stays in place until the end of the series.
-            ports, _ = self.stack.enter_context(open_ports(self.machine, self.known))
+            ports, _ = self.stack.enter_context(open_ports(replace(self.machine, watch=watch), self.known))
             reference.traced = trace_checkpoint(reference.held.checkpoint, self.prompts, self.profile, ports=ports)
         return reference.traced
 

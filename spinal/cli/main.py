@@ -41,6 +41,7 @@ from spinal.cli.options import (
 )
 from spinal.cli.output import Shown, check_outputs, emit, report_error, say
 from spinal.cli.pipeline import check_pipeline, failures_told, pipeline_links, tell_github
+from spinal.cli.series import series
 from spinal.cli.signals import Stopped, raise_on_signals
 from spinal.errors import DocumentInvalid, ExitCode, SpinalError, UsageError
 from spinal.policy.shipped import OURS
@@ -48,8 +49,10 @@ from spinal.prompts.builtin import DEFAULT_SET
 from spinal.version import VERSION
 
 NOTHING_WRITTEN = "nothing was written"
-WRITES_AT_ITS_END = frozenset({"trace", "compare", "report"})
-"""Commands that have written nothing when they are interrupted; others may have had an effect elsewhere."""
+KEPT = "what was measured is kept; run it again to go on"
+UNWRITTEN = dict.fromkeys(("trace", "compare", "report"), NOTHING_WRITTEN) | {"series": KEPT}
+"""Commands that write at their end, and what holds of their work when they are interrupted before; others may have had
+an effect elsewhere."""
 
 app = typer.Typer(
     cls=CommandsAndOperators,
@@ -160,6 +163,7 @@ def compare(
     raise typer.Exit(exit_code(result.verdict.outcome, gate.fail_on))
 
 
+app.command()(series)
 app.command()(audit)
 
 
@@ -220,7 +224,9 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 def main() -> None:
     """Run the command; every expected failure ends in one line for the cause and one for the next step."""
     as_json = "--json" in sys.argv
-    unwritten = NOTHING_WRITTEN if WRITES_AT_ITS_END.intersection(sys.argv[1:2]) else None
+    unwritten = UNWRITTEN.get("".join(sys.argv[1:2]))
+    if unwritten == KEPT and "--no-cache" in sys.argv:
+        unwritten = NOTHING_WRITTEN
     try:
         raise_on_signals(last_words=unwritten)
         code = app(standalone_mode=False, prog_name="spinal")
