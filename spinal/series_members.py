@@ -99,17 +99,17 @@ def _named(checkpoints: Checkpoints) -> Iterator[tuple[int | None, str]]:
 
 def _saved_in(path: str) -> list[Place]:
     """The checkpoints that a trainer saved below a folder."""
-    folder = Path(path.removeprefix("local:")).expanduser()
+    folder = _folder(path)
     try:
         names = [one.name for one in folder.iterdir() if IN_A_FOLDER.fullmatch(one.name) and one.is_dir()]
-    except OSError:
+    except (OSError, ValueError):
         return []
     return [Place(_trailing(name), str(folder / name)) for name in names]
 
 
 def _trailing(path: str) -> int:
     """The step at the end of a checkpoint's name; raises UsageError where there is none."""
-    name = Path(path.removeprefix("local:")).expanduser().name
+    name = _folder(path).name
     found = TRAILING.search(name)
     if found is not None:
         return _fitting(int(found[1][:20]), path)
@@ -129,13 +129,22 @@ def _fitting(step: int, path: str) -> int:
 
 
 def _is_checkpoint(path: str) -> bool:
-    folder = Path(path.removeprefix("local:")).expanduser()
+    folder = _folder(path)
     return any(os.path.lexists(folder / name) for name in CONFIGURATIONS)
+
+
+def _folder(path: str) -> Path:
+    given = Path(path.removeprefix("local:"))
+    try:
+        return given.expanduser()
+    except RuntimeError:
+        # There is no such user.
+        return given
 
 
 def _is_folder(path: str) -> bool:
     try:
-        return Path(path.removeprefix("local:")).expanduser().is_dir()
-    except (OSError, RuntimeError, ValueError):
+        return _folder(path).is_dir()
+    except (OSError, ValueError):
         # No name of a folder at all, too long a one for example.
         return False

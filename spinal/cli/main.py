@@ -169,7 +169,9 @@ app.command()(audit)
 
 @app.command()
 def report(
-    document: Annotated[Path, typer.Argument(help="A spinal.trace/1 or spinal.comparison/1 JSON file.")],
+    document: Annotated[
+        Path, typer.Argument(help="A spinal.trace/1, spinal.comparison/1 or spinal.series/1 JSON file.")
+    ],
     policy: JudgedBy = None,
     fail_on: FailOnStored = None,
     former: Former = None,
@@ -188,17 +190,24 @@ def report(
     check_pipeline(output or [], github=github)
     from spinal.documents.comparison import Comparison
     from spinal.documents.schemas import load
+    from spinal.documents.series import Series
     from spinal.documents.trace import Trace
+    from spinal.policy.series.exits import series_exit
 
     again = policy is not None or former is not None
     failing = fails_on("fail" if fail_on is None else fail_on)
     gate = read_gate(policy, failing, former) if again else None
     found = load(document)
-    if not isinstance(found, Trace | Comparison):
+    if not isinstance(found, Trace | Comparison | Series):
         raise DocumentInvalid(f"{document}: a {found.schema_} has no report", hint="give a trace or a comparison")
+    if isinstance(found, Series) and again:
+        raise UsageError(
+            f"{document}: a series is not judged again by itself: it does not hold the comparisons of its members",
+            hint="`spinal series REFERENCE DIR --policy FILE` judges it again, and measures nothing twice",
+        )
     if isinstance(found, Trace):
         check_outputs(output or [], verdict=False)
-    if not isinstance(found, Comparison) and (again or fail_on is not None):
+    if isinstance(found, Trace) and (again or fail_on is not None):
         raise UsageError(f"{document}: a {found.schema_} is not judged", hint="give a comparison")
     if gate is not None and isinstance(found, Comparison):
         made_by = found.verdict.policy
@@ -212,6 +221,8 @@ def report(
         tell_github(found, shown)
     if isinstance(found, Comparison) and (again or fail_on is not None):
         raise typer.Exit(exit_code(found.verdict.outcome, failing))
+    if isinstance(found, Series) and fail_on is not None:
+        raise typer.Exit(series_exit(found.status, failing))
 
 
 @app.callback(invoke_without_command=True)
