@@ -25,7 +25,7 @@ MEASURING = ("torch", "transformers", "numpy", "tokenizers", "safetensors", "pef
 """Packages whose versions decide conditions; the last ones may be absent."""
 NEEDED = MEASURING[:3]
 CPU_INFO, CPU_QUOTA = Path("/proc/cpuinfo"), Path("/sys/fs/cgroup/cpu.max")
-NVIDIA = Path("/proc/driver/nvidia")
+NVIDIA, NODES = Path("/proc/driver/nvidia"), Path("/dev")
 CPU_MEMBERS = ("vendor_id", "model name", "flags", "Features", "CPU part")
 
 
@@ -120,7 +120,7 @@ def _gpus(device: str) -> list[str] | None:
     if not device.startswith("cuda"):
         return None
     told = [_text(path) for path in (NVIDIA / "version", *sorted(NVIDIA.glob("gpus/*/information")))]
-    nodes = sorted(path.name for path in Path("/dev").glob("nvidia[0-9]*"))
+    nodes = sorted(path.name for path in NODES.glob("nvidia[0-9]*"))
     return [*told, *nodes] if all(told) and len(told) > 1 and nodes else None
 
 

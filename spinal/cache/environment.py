@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 DECIDING = (
-    "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "DNNL_", "ONEDNN_", "ATEN_", "TORCH", "PYTORCH_", "CUDA_", "CUBLAS_",
+    "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "DNNL_", "ONEDNN_", "ATEN_", "TORCH_", "PYTORCH_", "CUDA_", "CUBLAS_",
     "NVIDIA_", "LD_PRELOAD",
 )  # fmt: skip
 """How variables begin by which libraries choose threads, kernels, precision and devices."""

@@ -83,13 +83,15 @@ def test_gpus_are_those_that_the_driver_names_and_the_machine_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(conditions, "NVIDIA", tmp_path)
+    monkeypatch.setattr(conditions, "NODES", tmp_path)
     assert conditions._gpus("cuda") is None, "without a driver nothing is known"
     (tmp_path / "gpus" / "0000:01:00.0").mkdir(parents=True)
     (tmp_path / "gpus" / "0000:01:00.0" / "information").write_text("Model: H200")
     assert conditions._gpus("cuda") is None, "nor without its version"
     (tmp_path / "version").write_text("NVRM version: 570")
-    known = conditions._gpus("cuda")
-    assert known is None or known[:2] == ["NVRM version: 570", "Model: H200"]
+    assert conditions._gpus("cuda") is None, "nor where no GPU is here"
+    (tmp_path / "nvidia1").touch()
+    assert conditions._gpus("cuda") == ["NVRM version: 570", "Model: H200", "nvidia1"]
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"conditions": {"device": "cuda"}, "sha256": "0"}'])
