@@ -110,13 +110,13 @@ def _saved_in(path: str) -> list[Place]:
 def _trailing(path: str) -> int:
     """The step at the end of a checkpoint's name; raises UsageError where there is none."""
     name = _folder(path).name
-    found = TRAILING.search(name)
-    if found is not None:
-        return _fitting(int(found[1][:20]), path)
-    if _is_folder(path) and not _is_checkpoint(path):
+    if _is_folder(path) and not _is_checkpoint(path) and not IN_A_FOLDER.fullmatch(name):
         raise UsageError(
             f"{path} holds no folder checkpoint-N, and is no checkpoint", hint=f"check the path, or {BY_HAND}"
         )
+    found = TRAILING.search(name)
+    if found is not None:
+        return _fitting(int(found[1][:20]), path)
     if not _is_folder(path):
         raise ModelNotFound(f"no checkpoint folder at {path}", hint="check the path")
     raise UsageError(f"{path} has no step: its name does not end in a number", hint=BY_HAND)

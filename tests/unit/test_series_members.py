@@ -58,6 +58,11 @@ def _none(folder: Path) -> Any:
     return str(folder / "empty")
 
 
+def _none_in_a_numbered_one(folder: Path) -> Any:
+    (folder / "run-3").mkdir()
+    return str(folder / "run-3")
+
+
 def _no_step(folder: Path) -> Any:
     return checkpoint(folder / "final")
 
@@ -80,6 +85,7 @@ def _folder_twice(folder: Path) -> Any:
     ("made", "error", "says"),
     [
         (_none, UsageError, "holds no folder checkpoint-N"),
+        (_none_in_a_numbered_one, UsageError, "holds no folder checkpoint-N"),
         (_no_step, UsageError, "has no step"),
         (_twice, UsageError, "two checkpoints have step 40"),
         (_same_twice, UsageError, "two checkpoints have step 40"),
