@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -38,40 +39,48 @@ from spinal.cli.signals import Stopped, said
 from spinal.prompts.builtin import DEFAULT_SET
 
 if TYPE_CHECKING:
+    from spinal.documents.series import Series
     from spinal.local_series import Plan
+    from spinal.sides import Places
+
+
+Checkpoints = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="DIR|CKPT...",
+        help="A folder that holds checkpoint-N, as the Hugging Face trainer saves; or checkpoints one by one, whose "
+        "names end in their step, or STEP=PATH.",
+    ),
+]
+FailOnSeries = Annotated[
+    str,
+    typer.Option(
+        "--fail-on", help="What exits with 1: fail for damage alone, warn for early warning, too.", metavar="fail|warn"
+    ),
+]
+PlateauFrom = Annotated[
+    int | None,
+    typer.Option(min=0, help="First step of a plateau that you approve: from there on slow drift is looked for, too."),
+]
+Labels = Annotated[list[str] | None, typer.Option(help="key=value to keep in the document; may be repeated.")]
+BriefSeries = Annotated[bool, typer.Option("--brief", help="The status, its sentences and the plot; no table.")]
+NothingKept = Annotated[
+    bool, typer.Option("--no-cache", help="Neither look for what was measured before, nor keep what is measured now.")
+]
 
 
 def series(
     reference: Annotated[str, typer.Argument(help="Checkpoint that the run began from, or another one.")],
-    checkpoints: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="DIR|CKPT...",
-            help="A folder that holds checkpoint-N, as the Hugging Face trainer saves; or checkpoints one by one, "
-            "whose names end in their step, or STEP=PATH.",
-        ),
-    ],
+    checkpoints: Checkpoints,
     prompts: Prompts = DEFAULT_SET,
     base: Base = None,
     tokenizer: Tokenizer = None,
     policy: PolicyName = None,
-    fail_on: Annotated[
-        str,
-        typer.Option(
-            "--fail-on",
-            help="What exits with 1: fail for damage alone, warn for early warning, too.",
-            metavar="fail|warn",
-        ),
-    ] = "fail",
-    plateau_from: Annotated[
-        int | None,
-        typer.Option(
-            min=0, help="First step of a plateau that you approve: from there on slow drift is looked for, too."
-        ),
-    ] = None,
-    label: Annotated[list[str] | None, typer.Option(help="key=value to keep in the document; may be repeated.")] = None,
+    fail_on: FailOnSeries = "fail",
+    plateau_from: PlateauFrom = None,
+    label: Labels = None,
     as_json: AsJson = False,
-    brief: Annotated[bool, typer.Option("--brief", help="The status, its sentences and the plot; no table.")] = False,
+    brief: BriefSeries = False,
     github: GitHub = False,
     output: Outputs = None,
     device: Device = "cpu",
@@ -86,10 +95,7 @@ def series(
     seed: Seed = None,
     profile: Profile = None,
     stream: Stream = False,
-    no_cache: Annotated[
-        bool,
-        typer.Option("--no-cache", help="Neither look for what was measured before, nor keep what is measured now."),
-    ] = False,
+    no_cache: NothingKept = False,
 ) -> None:
     """Say when a training run begins to destabilise, here, without a server. Exit 0 healthy or watch, 1 destabilised,
     5 inconclusive or too short.
@@ -97,17 +103,12 @@ def series(
     Every checkpoint is compared with the reference. What was measured is kept: a second run measures nothing, and a
     checkpoint more only itself.
     """
-    from spinal.local_series import Told, series_here
-    from spinal.machine import Machine
-    from spinal.policy.judge import find_policy
     from spinal.policy.series.exits import series_exit
     from spinal.sides import Places
 
-    failing = fails_on(fail_on)
-    links = pipeline_links()
+    failing, links = fails_on(fail_on), pipeline_links()
     check_outputs(output or [], links=links)
     check_pipeline(output or [], github=github)
-    labels, asked = read_labels(label), find_policy(policy)
     shown = Shown(as_json=as_json, outputs=output or [], brief=brief, github=github, fail_on=failing, links=links)
     options: dict[str, Any] = {
         "max_tokens": max_tokens,
@@ -119,27 +120,49 @@ def series(
         "noise_draws": noise_draws,
         "seed": seed,
     }
-    knobs = read_knobs(options, profile)
-    machine = Machine(
-        device=device, threads=threads, stream=stream, cache=not no_cache, watch=Watch(whole=True),
-        command=["spinal", *sys.argv[1:]],
-    )  # fmt: skip
-    far = _Far(kept=not no_cache)
-
-    def plan(known: "Plan") -> None:
-        far.known, far.done = known.members, known.kept
-        if not as_json:
-            _say_plan(known)
-
-    with failures_told(shown, f"{reference} → {', '.join(checkpoints)}"), far.told():
-        result = series_here(
-            reference, checkpoints, prompts, knobs, machine, policy=asked, plateau_from=plateau_from, labels=labels,
-            places=Places(base, tokenizer), told=Told(plan=plan, measured=far.one_more),
-        )  # fmt: skip
+    asked = _Asked(reference, checkpoints, prompts, read_knobs(options, profile), policy, plateau_from,
+                   read_labels(label), Places(base, tokenizer))  # fmt: skip
+    with failures_told(shown, f"{reference} → {', '.join(checkpoints)}"):
+        result = _measured(asked, device, threads, stream=stream, cache=not no_cache, quiet=as_json)
     emit(result, shown)
     if github:
         tell_github(result, shown)
     raise typer.Exit(series_exit(result.status, failing))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a series is asked for."""
+
+    reference: str
+    checkpoints: list[str]
+    prompts: str
+    knobs: dict[str, Any]
+    policy: str | None
+    plateau_from: int | None
+    labels: dict[str, str]
+    places: "Places"
+
+
+def _measured(asked: _Asked, device: str, threads: int | None, *, stream: bool, cache: bool, quiet: bool) -> "Series":
+    """The series, with what is to be done and how far it is told; with ``quiet`` the bar alone."""
+    from spinal.local_series import Told, series_here
+    from spinal.machine import Machine
+
+    machine = Machine(device, threads, stream, cache, Watch(whole=True), ["spinal", *sys.argv[1:]])
+    far = _Far(kept=cache)
+
+    def plan(known: "Plan") -> None:
+        far.known, far.done = known.members, known.kept
+        if not quiet:
+            _say_plan(known)
+
+    with far.told():
+        return series_here(
+            asked.reference, asked.checkpoints, asked.prompts, asked.knobs, machine, policy=asked.policy,
+            plateau_from=asked.plateau_from, labels=asked.labels, places=asked.places,
+            told=Told(plan=plan, measured=far.one_more),
+        )  # fmt: skip
 
 
 class _Far:
