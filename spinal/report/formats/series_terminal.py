@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 from rich.text import Text
 
+from spinal.analysis.human_terms import unit_in_words
 from spinal.documents.series import Series, SeriesMember, SeriesPoint, SeriesSignal, Status
 from spinal.numbers import DASH, interval, number, signed
 from spinal.report.content import Table
@@ -21,7 +22,7 @@ COLOURS: dict[Status, str] = {
 }
 FIRST = ("nll_change", "gap", "margin_change")
 """Signals that have a column of the table, where they were measured."""
-LABEL = 30
+LABEL = 44
 """Columns of a signal's name at most."""
 PLAIN_BARS = "123456789"
 FEW = 3
@@ -93,12 +94,12 @@ def _status(page: Page, document: Series) -> None:
 
 def _plot(page: Page, document: Series) -> None:
     """Each signal over the steps, from its least to its most value, with a mark under the steps of its alarms."""
-    drawn = [(key, signal) for key, signal in document.signals.items() if _values(document, signal)]
+    drawn = [(key, signal) for key, signal in document.signals.items() if _values(signal)]
     if len(document.members) < 2 or not drawn:
         return
     page.blank()
-    label = min(LABEL, max(len(page.clean(signal.label)) for _, signal in drawn), page.width // 3)
-    ends = {key: _ends(_values(document, signal)) for key, signal in drawn}
+    label = min(LABEL, max(len(page.clean(signal.label)) for _, signal in drawn), page.width * 2 // 5)
+    ends = {key: _ends(_values(signal)) for key, signal in drawn}
     right = max(len(page.clean(text)) for text in ends.values())
     room = max(page.width - label - right - 4, 8)
     groups = _groups(len(document.members), room)
@@ -107,7 +108,7 @@ def _plot(page: Page, document: Series) -> None:
     for key, signal in drawn:
         by_step = {point.step: point for point in signal.points}
         cells = _cells([by_step.get(step) for step in steps], groups, bars, better=signal.better)
-        name = padded(page.clean(signal.label)[:label], label)
+        name = padded(_short(page.clean(signal.label), label), label)
         page.line(f"{name}  {cells}  {page.clean(ends[key])}")
         alarmed = {alarm.step for alarm in document.alarms if alarm.signal == key}
         if alarmed:
@@ -124,7 +125,11 @@ def _plot(page: Page, document: Series) -> None:
     )
 
 
-def _values(document: Series, signal: SeriesSignal) -> list[float]:
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: max(most - 3, 0)]}..."
+
+
+def _values(signal: SeriesSignal) -> list[float]:
     return [point.value for point in signal.points if point.value is not None]
 
 
@@ -170,14 +175,14 @@ def _table(document: Series) -> Table:
         )
     header = ("step", "verdict alone", *(signal.label for _, signal in shown), "alarms known here")
     last = len(header) - 1
-    units = "; ".join(f"{signal.label}: {signal.unit}" for _, signal in shown)
+    units = "; ".join(f"{signal.label}: {unit_in_words(signal.unit)}" for _, signal in shown)
     note = f"Candidate minus reference, with 95% intervals over prompts{f'. {units}' if units else ''}."
     return Table("Checkpoints", header, tuple(rows), note, narrow=(0, 1, last, *range(2, last)))
 
 
 def _columns(document: Series) -> Iterator[tuple[str, SeriesSignal]]:
     """The signals of :data:`FIRST`, or the first ones there are where none of those was measured."""
-    measured = {key: signal for key, signal in document.signals.items() if _values(document, signal)}
+    measured = {key: signal for key, signal in document.signals.items() if _values(signal)}
     chosen = [key for key in FIRST if key in measured] or list(measured)[: len(FIRST)]
     return ((key, measured[key]) for key in chosen)
 
