@@ -1,8 +1,8 @@
 """SPINAL: what alignment did inside a language model, layer by layer.
 
-``trace()`` and ``compare()`` measure in this process, ``load()`` reads a stored document, ``judge()`` judges one
-under another policy, ``Client`` talks to a server. Each is imported when it is first used: ``import spinal`` alone
-brings neither torch nor numpy nor httpx, and reading documents needs no torch at all.
+``trace()``, ``compare()`` and ``series()`` measure in this process, ``load()`` reads a stored document, ``judge()``
+judges one under another policy, ``Client`` talks to a server. Each is imported when it is first used: ``import spinal``
+alone brings neither torch nor numpy nor httpx, and reading documents needs no torch at all.
 
 Examples
 --------
@@ -22,15 +22,17 @@ if TYPE_CHECKING:
     from spinal.client import Client
     from spinal.documents.schemas import load
     from spinal.local import compare, trace
+    from spinal.local_series import series
     from spinal.policy.judge import judge
 
-__all__ = ["Client", "__version__", "compare", "judge", "load", "trace"]
+__all__ = ["Client", "__version__", "compare", "judge", "load", "series", "trace"]
 
 _HOMES = {
     "Client": "spinal.client",
     "compare": "spinal.local",
     "judge": "spinal.policy.judge",
     "load": "spinal.documents.schemas",
+    "series": "spinal.local_series",
     "trace": "spinal.local",
 }
 """Public name -> the module that holds it (PEP 562)."""

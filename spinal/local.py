@@ -6,35 +6,26 @@ whose captures are still kept does without.
 
 import errno
 import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import partial
-from importlib import import_module
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from typing import TYPE_CHECKING, Any, Unpack
 
 from spinal.audit import (
     Ports,
     Traced,
-    Watch,
     audit_pair,
     temporary_captures,
     trace_checkpoint,
-    unwatched,
 )
 from spinal.documents.comparison import Comparison
 from spinal.documents.display import short_digest
 from spinal.documents.trace import Trace
-from spinal.engine_port import ENGINE, MeasuringEngine
 from spinal.errors import (
     CaptureMissing,
     StorageUnavailable,
-    UsageError,
 )
-from spinal.extras import install_hint
 from spinal.given import Prompts, make_profile, profile_of_sides, prompts_of_sides, read_prompts
+from spinal.machine import CAN_LOCK, KnownConditions, Machine
 from spinal.policy.decide import judged
 from spinal.policy.judge import AnyComparison, AnyPolicy, find_comparison, find_policy
 from spinal.profile import CompareKnobs, TraceKnobs
@@ -44,23 +35,7 @@ from spinal.sides import NOWHERE_ELSE, PathName, Places, find_checkpoint, find_s
 if TYPE_CHECKING:
     from spinal.cache import Cache
 
-CONDITIONS = "spinal.engine.conditions"
-DEVICES = "spinal.engine.devices"
-THREADS = "spinal.engine.threads"
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where and how to measure."""
-
-    device: str = "cpu"
-    threads: int | None = None
-    stream: bool = False
-    cache: bool = True
-    """Whether traces are kept for the next time, and looked up."""
-    watch: Watch = unwatched
-    command: Sequence[str] | None = None
 
 
 def trace(
@@ -218,7 +193,7 @@ def trace_here(
     profile = make_profile(knobs)
     chosen = read_prompts(prompts)
     checkpoint = find_checkpoint(model, places)
-    with _ports(machine) as (ports, _):
+    with open_ports(machine) as (ports, _):
         return trace_checkpoint(checkpoint, chosen, profile, ports=ports).trace
 
 
@@ -237,7 +212,7 @@ def compare_here(
     documents = [side for side in sides if isinstance(side, Trace)]
     profile = profile_of_sides(documents, knobs)
     chosen = prompts_of_sides(documents, prompts, measuring=len(documents) < len(sides))
-    with _ports(machine) as (ports, cache):
+    with open_ports(machine) as (ports, cache):
         found = [_traced(side, cache) if isinstance(side, Trace) else side for side in sides]
         return audit_pair(
             found[0],
@@ -264,13 +239,15 @@ def _traced(document: Trace, cache: "Cache | None") -> Traced:
 
 
 @contextmanager
-def _ports(machine: Machine) -> Iterator[tuple[Ports, "Cache | None"]]:
-    """The procedure's ports on this machine, and the cache where there is one."""
+def open_ports(machine: Machine, conditions: KnownConditions | None = None) -> Iterator[tuple[Ports, "Cache | None"]]:
+    """The procedure's ports on this machine, and the cache where there is one; ``conditions`` are those that work on
+    several things shares."""
+    known = KnownConditions(machine) if conditions is None else conditions
     with ExitStack() as stack:
-        cache = stack.enter_context(_cache(machine)) if machine.cache else None
+        cache = stack.enter_context(_cache(known)) if machine.cache else None
         ports = Ports(
             captures=cache if cache is not None else stack.enter_context(temporary_captures()),
-            engine=partial(_engine, machine),
+            engine=known.engine,
             watch=machine.watch,
             device=machine.device,
             stream=machine.stream,
@@ -288,32 +265,11 @@ def _ports(machine: Machine) -> Iterator[tuple[Ports, "Cache | None"]]:
 
 
 @contextmanager
-def _cache(machine: Machine) -> Iterator["Cache | None"]:
-    if sys.platform == "win32":
-        # The locks of the cache are those of POSIX.
+def _cache(conditions: KnownConditions) -> Iterator["Cache | None"]:
+    if not CAN_LOCK:
         yield None
         return
     from spinal.cache import open_cache
 
-    def conditions() -> dict[str, str]:
-        _engine(machine)
-        return cast(dict[str, str], _import(CONDITIONS).conditions(machine.device))
-
     with open_cache(conditions) as cache:
         yield cache
-
-
-def _engine(machine: Machine) -> MeasuringEngine:
-    """The engine module; torch is imported here and nowhere else. Raises UsageError where the device is not there."""
-    engine = _import(ENGINE)
-    _import(DEVICES).check_device(machine.device)
-    if machine.threads is not None:
-        _import(THREADS).set_threads(machine.threads)
-    return cast(MeasuringEngine, engine)
-
-
-def _import(name: str) -> ModuleType:
-    try:
-        return import_module(name)
-    except ModuleNotFoundError as error:
-        raise UsageError(f"measuring needs the package {error.name!r}", hint=install_hint("local")) from error

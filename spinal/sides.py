@@ -38,7 +38,7 @@ def find_checkpoint(given: PathName, places: Places) -> Checkpoint:
     """The checkpoint in a folder, with what is named for it. Raises UsageError and the errors of
     :mod:`spinal.checkpoints`."""
     checkpoint = resolve_reference(os.fspath(given), roots=None, base=places.find_base())
-    _require_use(places, [checkpoint])
+    require_use(places, [checkpoint])
     [lent] = lend_tokenizers([checkpoint], places.find_tokenizer())
     return lent
 
@@ -51,11 +51,11 @@ def find_sides(given: Sequence[PathName | Trace], places: Places) -> list[Checkp
     for one in given:
         reference = found[0] if found and isinstance(found[0], Checkpoint) else None
         found.append(_side(one, base, reference))
-    _require_use(places, [side for side in found if isinstance(side, Checkpoint)])
+    require_use(places, [side for side in found if isinstance(side, Checkpoint)])
     return found
 
 
-def _require_use(places: Places, checkpoints: Sequence[Checkpoint]) -> None:
+def require_use(places: Places, checkpoints: Sequence[Checkpoint]) -> None:
     """Refuse what is named and would be used for nothing."""
     if places.base is not None and all(side.base is None for side in checkpoints):
         raise UsageError("a base was given, and no side is an adapter", hint="leave it out")

@@ -41,6 +41,7 @@ from spinal.cli.options import (
 )
 from spinal.cli.output import Shown, check_outputs, emit, report_error, say
 from spinal.cli.pipeline import check_pipeline, failures_told, pipeline_links, tell_github
+from spinal.cli.series import series
 from spinal.cli.signals import Stopped, raise_on_signals
 from spinal.errors import DocumentInvalid, ExitCode, SpinalError, UsageError
 from spinal.policy.shipped import OURS
@@ -48,8 +49,10 @@ from spinal.prompts.builtin import DEFAULT_SET
 from spinal.version import VERSION
 
 NOTHING_WRITTEN = "nothing was written"
-WRITES_AT_ITS_END = frozenset({"trace", "compare", "report"})
-"""Commands that have written nothing when they are interrupted; others may have had an effect elsewhere."""
+KEPT = "what was measured is kept; run it again to go on"
+UNWRITTEN = dict.fromkeys(("trace", "compare", "report"), NOTHING_WRITTEN) | {"series": KEPT}
+"""Commands that write at their end, and what holds of their work when they are interrupted before; others may have had
+an effect elsewhere."""
 
 app = typer.Typer(
     cls=CommandsAndOperators,
@@ -160,12 +163,15 @@ def compare(
     raise typer.Exit(exit_code(result.verdict.outcome, gate.fail_on))
 
 
+app.command()(series)
 app.command()(audit)
 
 
 @app.command()
 def report(
-    document: Annotated[Path, typer.Argument(help="A spinal.trace/1 or spinal.comparison/1 JSON file.")],
+    document: Annotated[
+        Path, typer.Argument(help="A spinal.trace/1, spinal.comparison/1 or spinal.series/1 JSON file.")
+    ],
     policy: JudgedBy = None,
     fail_on: FailOnStored = None,
     former: Former = None,
@@ -184,17 +190,24 @@ def report(
     check_pipeline(output or [], github=github)
     from spinal.documents.comparison import Comparison
     from spinal.documents.schemas import load
+    from spinal.documents.series import Series
     from spinal.documents.trace import Trace
+    from spinal.policy.series.exits import series_exit
 
     again = policy is not None or former is not None
     failing = fails_on("fail" if fail_on is None else fail_on)
     gate = read_gate(policy, failing, former) if again else None
     found = load(document)
-    if not isinstance(found, Trace | Comparison):
+    if not isinstance(found, Trace | Comparison | Series):
         raise DocumentInvalid(f"{document}: a {found.schema_} has no report", hint="give a trace or a comparison")
+    if isinstance(found, Series) and again:
+        raise UsageError(
+            f"{document}: a series is not judged again by itself: it does not hold the comparisons of its members",
+            hint="`spinal series REFERENCE DIR --policy FILE` judges it again, and measures nothing twice",
+        )
     if isinstance(found, Trace):
         check_outputs(output or [], verdict=False)
-    if not isinstance(found, Comparison) and (again or fail_on is not None):
+    if isinstance(found, Trace) and (again or fail_on is not None):
         raise UsageError(f"{document}: a {found.schema_} is not judged", hint="give a comparison")
     if gate is not None and isinstance(found, Comparison):
         made_by = found.verdict.policy
@@ -208,6 +221,8 @@ def report(
         tell_github(found, shown)
     if isinstance(found, Comparison) and (again or fail_on is not None):
         raise typer.Exit(exit_code(found.verdict.outcome, failing))
+    if isinstance(found, Series) and fail_on is not None:
+        raise typer.Exit(series_exit(found.status, failing))
 
 
 @app.callback(invoke_without_command=True)
@@ -220,7 +235,9 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 def main() -> None:
     """Run the command; every expected failure ends in one line for the cause and one for the next step."""
     as_json = "--json" in sys.argv
-    unwritten = NOTHING_WRITTEN if WRITES_AT_ITS_END.intersection(sys.argv[1:2]) else None
+    unwritten = UNWRITTEN.get("".join(sys.argv[1:2]))
+    if unwritten == KEPT and "--no-cache" in sys.argv:
+        unwritten = NOTHING_WRITTEN
     try:
         raise_on_signals(last_words=unwritten)
         code = app(standalone_mode=False, prog_name="spinal")

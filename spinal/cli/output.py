@@ -13,6 +13,7 @@ from rich.console import Console
 from spinal.cli.next_steps import next_step
 from spinal.cli.signals import written
 from spinal.documents.comparison import Comparison
+from spinal.documents.series import Series
 from spinal.documents.trace import Trace
 from spinal.errors import ExitCode, NoVerdict, SpinalError, UsageError
 from spinal.report import render
@@ -23,6 +24,7 @@ from spinal.report.content.origin import about_trace
 from spinal.report.formats import FORMATS, Format, format_of
 from spinal.report.formats.format import Reader
 from spinal.report.formats.plain import in_encoding
+from spinal.report.formats.series_terminal import print_series, series_in_a_few_lines
 from spinal.report.formats.terminal import print_document
 from spinal.text import visible_json
 
@@ -114,7 +116,7 @@ def write_atomically(path: Path, text: str) -> None:
         partial.unlink(missing_ok=True)
 
 
-def emit(document: Trace | Comparison, shown: Shown) -> None:
+def emit(document: Trace | Comparison | Series, shown: Shown) -> None:
     """Write the files asked for, then to stdout: JSON where that is asked for, else a report on a terminal and a few
     lines elsewhere."""
     for asked in shown.outputs:
@@ -137,12 +139,17 @@ def on_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def show(document: Trace | Comparison, *, brief: bool) -> None:
+def show(document: Trace | Comparison | Series, *, brief: bool) -> None:
     """The report, as wide as the terminal."""
-    print_document(document, Console(emoji=False), brief=brief)
+    if isinstance(document, Series):
+        print_series(document, Console(emoji=False), brief=brief)
+    else:
+        print_document(document, Console(emoji=False), brief=brief)
 
 
-def _few_lines(document: Trace | Comparison) -> tuple[str, ...]:
+def _few_lines(document: Trace | Comparison | Series) -> tuple[str, ...]:
+    if isinstance(document, Series):
+        return series_in_a_few_lines(document)
     if isinstance(document, Comparison):
         return (title(document), *in_a_few_lines(document.verdict, sentences(document)))
     return (title(document), about_trace(document))

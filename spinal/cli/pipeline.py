@@ -13,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 from spinal.cli.output import Shown, place_of, say, target, write_atomically
 from spinal.cli.signals import Stopped, said
 from spinal.documents.comparison import Comparison
+from spinal.documents.series import Series
 from spinal.documents.trace import Trace
 from spinal.errors import InternalError, SpinalError, UsageError
 from spinal.report.formats.format import Problem
@@ -63,9 +64,9 @@ def web_address(text: str) -> str | None:
     return urlunsplit((parts.scheme, shown if port is None else f"{shown}:{port}", parts.path, parts.query, ""))
 
 
-def tell_github(document: Trace | Comparison, shown: Shown) -> None:
+def tell_github(document: Trace | Comparison | Series, shown: Shown) -> None:
     """Append to the step summary, and print annotations to stderr, which GitHub reads as it reads stdout."""
-    if isinstance(document, Comparison):
+    if isinstance(document, Comparison | Series):
         _say_all(annotations(document, shown.reader))
     place = Path(os.environ.get(SUMMARY, ""))
     room = min(LARGEST, STEP_LIMIT - MARGIN - _size(place))

@@ -87,15 +87,17 @@ def about(seconds: float) -> str:
 class Watch:
     """Shows pieces of work one after another; off a terminal all of them together say a line a minute at most."""
 
-    def __init__(self, clock: Clock = time.monotonic, *, terminal: bool | None = None) -> None:
+    def __init__(self, clock: Clock = time.monotonic, *, terminal: bool | None = None, whole: bool = False) -> None:
+        """``whole``: the fractions of all pieces are those of one whole, which is what is estimated."""
         self._clock = clock
         self._terminal = sys.stderr.isatty() if terminal is None else terminal
+        self._whole = Estimate(clock) if whole else None
         self._next_line: float | None = None
 
     @contextmanager
     def __call__(self, label: str) -> Iterator[ProgressSink]:
         """A sink for the work called ``label``."""
-        estimate = Estimate(self._clock)
+        estimate = Estimate(self._clock) if self._whole is None else self._whole
         if not self._terminal:
             yield lambda report: self._line(label, report, estimate)
             return

@@ -15,7 +15,7 @@ READS_ENVIRONMENT = {
     "devstack/stack.py",
     "worker/gpus.py",
     "spinal/checkpoints/bounded.py",
-    "spinal/cache.py",
+    "spinal/cache/environment.py",
     "spinal/cli/pipeline.py",
 }
 """The stack hands its children their environment; settings read it; a worker child hides GPUs; an inspecting child gets

@@ -1,7 +1,6 @@
 """Reports on a terminal: the verdict with its reason first, then where the change sits, then tables that fit."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from rich.console import Console
 from rich.text import Text
@@ -14,9 +13,8 @@ from spinal.report.content.first import findings, first_screen, limit_of, questi
 from spinal.report.content.gauges import LEVELS, UNSURE, Gauge, gauges
 from spinal.report.content.lead import sentence
 from spinal.report.content.origin import about_trace
-from spinal.report.formats.columns import drawn
-from spinal.report.formats.plain import can_show, in_encoding
-from spinal.report.formats.strip import BARS, strip
+from spinal.report.formats.screen import Page
+from spinal.report.formats.strip import strip
 from spinal.report.formats.wrapping import wrapped
 
 COLOURS = {"pass": "green", "warn": "yellow", "fail": "red", "inconclusive": "magenta"}
@@ -24,13 +22,11 @@ ROWS = {"carries": "cyan", "computes": "magenta"}
 SHORT = {LEVELS["none"]: "ok", LEVELS["watch"]: "look", LEVELS["damaged"]: "over", UNSURE: "error"}
 BAR = 14
 """Columns of a bar from no change to the limit."""
-LEAST = 30
-"""Columns below which lines are wider than the terminal."""
 
 
 def print_document(document: Trace | Comparison, console: Console, *, brief: bool = False) -> None:
     """The report as lines of the console's width; ``brief``: nothing beyond verdict, reason, place and strip."""
-    page = _Page(console)
+    page = Page(console)
     page.say(title(document), "bold")
     if isinstance(document, Trace):
         page.say(about_trace(document))
@@ -49,49 +45,7 @@ def print_document(document: Trace | Comparison, console: Console, *, brief: boo
             _verdict(page, document)
 
 
-class _Page:
-    """Lines of one console, of text that it shows as it is and obeys in nothing."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self.width = max(console.width, LEAST)
-        self._encoding = console.encoding
-        self.plain = not can_show(f"{BARS}·━", self._encoding)
-
-    def clean(self, text: str) -> str:
-        """``text`` without what the terminal would obey, or cannot show."""
-        return in_encoding(text, self._encoding)
-
-    def blank(self) -> None:
-        self._console.print()
-
-    def line(self, line: Text | str, style: str = "") -> None:
-        """One line that fits."""
-        shown = line if isinstance(line, Text) else Text(line, style)
-        self._console.print(shown, soft_wrap=True, highlight=False)
-
-    def say(self, text: str, style: str = "", indent: str = "", hanging: str | None = None) -> None:
-        """Words, in as many lines as they need."""
-        for line in wrapped(self.clean(text), self.width, indent, hanging):
-            self.line(line, style)
-
-    def heading(self, text: str) -> None:
-        self.blank()
-        self.say(text, "bold")
-
-    def table(self, table: Table) -> None:
-        cleaned = replace(
-            table,
-            header=tuple(map(self.clean, table.header)),
-            rows=tuple(tuple(map(self.clean, row)) for row in table.rows),
-            note=self.clean(table.note),
-        )
-        lines = drawn(cleaned, self.width)
-        for number, line in enumerate(lines):
-            self.line(line, "dim" if number == 1 else "")
-
-
-def _verdict(page: _Page, result: Comparison) -> None:
+def _verdict(page: Page, result: Comparison) -> None:
     first = first_screen(result)
     lines = wrapped(page.clean(f"{first.outcome.upper()}: {first.reason}"), page.width)
     start = Text(lines[0])
@@ -101,7 +55,7 @@ def _verdict(page: _Page, result: Comparison) -> None:
         page.line(line)
 
 
-def _first_screen(page: _Page, result: Comparison, *, brief: bool) -> None:
+def _first_screen(page: Page, result: Comparison, *, brief: bool) -> None:
     """In brief without empty lines: what one looks at in passing."""
     _verdict(page, result)
     where = first_screen(result).place
@@ -118,7 +72,7 @@ def _first_screen(page: _Page, result: Comparison, *, brief: bool) -> None:
         page.say(said, "dim")
 
 
-def _limits(page: _Page, result: Comparison) -> None:
+def _limits(page: Page, result: Comparison) -> None:
     """Damage as bars from no change to the limit."""
     found = gauges(result)
     if not found:
@@ -155,7 +109,7 @@ def _bar(gauge: Gauge, *, plain: bool) -> str:
     return "".join(cells)
 
 
-def _found(page: _Page, result: Comparison) -> None:
+def _found(page: Page, result: Comparison) -> None:
     """Rules that found something, each with what it asks, its value against its limit, and its reasons."""
     found = findings(result)
     if found:
@@ -181,7 +135,7 @@ def _found(page: _Page, result: Comparison) -> None:
             page.say(why, indent="- ", hanging="  ")
 
 
-def _tables(page: _Page, found: Sequence[Section]) -> None:
+def _tables(page: Page, found: Sequence[Section]) -> None:
     for section in found:
         if section.about == "provenance":
             continue
@@ -200,7 +154,7 @@ def _tables(page: _Page, found: Sequence[Section]) -> None:
             page.table(table)
 
 
-def _warnings(page: _Page, warnings: Sequence[str]) -> None:
+def _warnings(page: Page, warnings: Sequence[str]) -> None:
     if not warnings:
         return
     page.heading("Read with care")
