@@ -32,6 +32,7 @@ from spinal.profile import MeasurementProfile
 from spinal.prompts.builtin import builtin_prompts
 
 Array = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "examples" / "checkpoints"
 PROMPTS = "hh-shorter-64"
 PROFILE = MeasurementProfile(
@@ -146,7 +147,7 @@ def simulated(rows: Rows, n: int, count: int, ramp: float) -> Iterator[Signals]:
 
 
 def _signals(
-    values: dict[str, Array], ended: Array, shares: Array, groups: list[Array], thirds: list[Array]
+    values: dict[str, Array], ended: Array, shares: Array, groups: list[IntArray], thirds: list[IntArray]
 ) -> Signals:
     """As ``spinal.policy.series.arrays`` takes them of comparisons, under the limits of the default policy."""
     nll = values["nll_change"]
