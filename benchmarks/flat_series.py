@@ -5,7 +5,7 @@ is the same, but for noise drawn from the prompts' own joint changes, so that si
 All detectors look at every series together. Prints the alarms beside the bar of 17 of 1,000 (what a rate of 1% stays
 within in 39 of 40 such counts), with the least effects and without any; and the same of healthy ramps, on which text
 gets worse by 0.08 nats, the output moves away and the margin grows. Exits with 1 where a count is beyond the bar.
-Deterministic; the measurement takes a minute.
+Deterministic; a quarter of an hour on two busy cores, most of it the measurement.
 """
 
 import argparse
