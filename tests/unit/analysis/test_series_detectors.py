@@ -255,7 +255,8 @@ def test_slower_growth_of_what_only_growth_counts_for_is_shown_and_warns_of_noth
 
 def test_thresholds_are_corrected_for_everything_that_is_looked_at() -> None:
     one: dict[str, dict[str | None, Falling]] = {"nll": {None: Falling(flat(10), 0.1)}}
-    more = {**one, "worst": {str(k): Falling(flat(10, k), 0.1) for k in range(4)}}
+    categories: dict[str | None, Falling] = {str(k): Falling(flat(10, k), 0.1) for k in range(4)}
+    more = {**one, "worst": categories}
     moving = {"gap": Moving(np.random.default_rng(0).standard_normal(10), 0.1)}
     assert detect(one, {}).drawdowns["nll"][None].threshold == pytest.approx(threshold(10, 1))
     both = detect(more, moving)
