@@ -84,6 +84,7 @@ def test_extreme_runs_are_read(
 def test_a_step_is_read_by_pointer_and_by_keyboard(open_page: Callable[..., Opened]) -> None:
     opened = open_page("series")
     handle = opened.page.get_by_label("Step to read").first
+    assert opened.page.locator("figure output").first.inner_text().startswith("Point at a step")
     handle.focus()
     for _ in range(9):
         opened.page.keyboard.press("ArrowRight")
