@@ -35,7 +35,7 @@ class MeasuringEngine(Protocol):
         cancelled: CancelCheck,
         command: Sequence[str] | None,
         edition: Edition,
-        warm: Warm,
+        warm: Warm = ...,
     ) -> Trace: ...
 
     def check_same_ids(self, sides: Sequence[Checkpoint], prompts: PromptSet, profile: MeasurementProfile) -> None: ...
@@ -53,7 +53,7 @@ class MeasuringEngine(Protocol):
         stream: bool,
         progress: ProgressSink,
         cancelled: CancelCheck,
-        warm: Warm,
+        warm: Warm = ...,
     ) -> PairEvidence: ...
 
     def gather_accounts(

@@ -19,6 +19,7 @@ from spinal.engine.tokens import Batch, GatheredRows
 from spinal.engine.transport import read_lens
 from spinal.engine.walk import check_finite, prepare, run_block
 from spinal.engine.warm import Lent
+from spinal.warm import Warm
 
 Array = npt.NDArray[np.float64]
 Tensor = torch.Tensor
@@ -49,7 +50,7 @@ class _Outputs:
     candidate: list[Tensor]
 
 
-def block_swap(ours: Session, theirs: Session, span: tuple[float, float], lent: Lent) -> SwapResult:
+def block_swap(ours: Session, theirs: Session, span: tuple[float, float], lent: Lent | None = None) -> SwapResult:
     """Swap every block once over a sample of ``swap_prompts`` prompts; blocks that are the same on both sides
     (:mod:`spinal.engine.same`) give exactly 0 without being run. The candidate's block is called as the candidate calls
     it, with its own masks and tables. ``ours`` is the reference, through whose read-out steps are read; ``lent`` holds
@@ -57,6 +58,7 @@ def block_swap(ours: Session, theirs: Session, span: tuple[float, float], lent: 
 
     Raises NonFiniteActivations, ArchitectureUnsupported, Cancelled.
     """
+    lent = lent or Lent(Warm())
     chosen = ours.tokens.sampled(ours.profile.swap_prompts)
     ours = ours.narrowed(chosen)
     reference, candidate = ours.anatomy, theirs.anatomy
