@@ -77,9 +77,13 @@ def test_a_service_killed_in_the_middle_loses_no_member_and_is_named_once(
 def test_an_absent_service_is_named_once_however_often_it_is_asked(
     callback: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    asked = []
-    attempt = ServiceSeries.open
-    monkeypatch.setattr(ServiceSeries, "open", lambda self: (asked.append(1), attempt(self)))
+    asked, attempt = [], ServiceSeries.open
+
+    def counted(self: ServiceSeries) -> None:
+        asked.append(1)
+        attempt(self)
+
+    monkeypatch.setattr(ServiceSeries, "open", counted)
     trainer = Trainer(tmp_path / "out", callback(final_wait=0.0)).begins()
     trainer.saves(2)
     until(lambda: len(asked) >= 4, "the fourth attempt")
