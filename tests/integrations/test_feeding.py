@@ -13,7 +13,7 @@ from spinal.integrations.service_series import ServiceSeries
 from spinal.integrations.spool import Spool
 from tests.integrations.conftest import SECRET
 from tests.support.scripted_series import NLL, Stage
-from tests.support.trainers import Tracker, Trainer
+from tests.support.trainers import Tracker, Trainer, save_whole
 from tests.support.waiting import until
 
 Make = Callable[..., Hooks]
@@ -147,6 +147,22 @@ def test_a_restarted_trainer_sends_what_its_predecessor_could_not(stage: Stage, 
     assert len(stage.series()) == 1
     assert stage.steps() == [2, 4, 6]
     assert sorted(trainer.scores()) == [2, 4, 6]
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_trainer_that_ended_before_it_had_queued_a_checkpoint_queues_it_when_it_resumes(
+    stage: Stage, callback: Make, tmp_path: Path, linked: bool
+) -> None:
+    """It ended after it had saved, or after it had taken hold of the files, too."""
+    stage.starts()
+    before = callback()
+    Trainer(tmp_path / "out", before).begins()
+    before.let_go()
+    save_whole(tmp_path / "out" / "checkpoint-2")
+    save_whole(tmp_path / "spool" / ("checkpoint-2" if linked else "checkpoint-2.new"))
+    Trainer(tmp_path / "out", callback(), step=2).begins()
+    until(lambda: stage.steps() == [2], "the member")
+    assert not list((tmp_path / "spool").glob("*.new"))
 
 
 def test_a_resumed_trainer_logs_again_what_its_history_lacks(stage: Stage, callback: Make, tmp_path: Path) -> None:
