@@ -13,7 +13,7 @@ from spinal.connection import read_address, read_key
 from spinal.errors import SpinalError, UsageError
 from spinal.extras import install_hint
 from spinal.integrations.feeder import Feeder
-from spinal.integrations.hold import HeldFiles
+from spinal.integrations.hold import HeldFiles, remove_unfinished
 from spinal.integrations.left import port_maker, seconds_left
 from spinal.integrations.port import PREFIX, Standing
 from spinal.integrations.spool import Queued, Run, Spool, restarted, spools_in
@@ -183,6 +183,7 @@ class Hooks:
         self.let_go()
         spools = self._spools(int(state.global_step))
         self._spool = spools[-1]
+        remove_unfinished(self._spool.folder)
         self._feeder = Feeder(spools, self._port_of, self._telling)
         self._feeder.start()
         # Settled after the checkpoint was saved that training goes on from.
@@ -190,6 +191,10 @@ class Hooks:
         for member in self._spool.members():
             if member.stage == "settled" and member.step not in known:
                 self._tell_result(args, state, control, member)
+        # The process before may have ended after it had saved this one and before it had put it into the queue.
+        resumed = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if state.global_step and resumed.is_dir():
+            self._take(resumed, int(state.global_step))
 
     def _spools(self, step: int) -> list[Spool]:
         """The runs in the folder, the one that goes on or begins now last. A run goes on where it was interrupted; one
@@ -228,6 +233,11 @@ class Hooks:
                 "full",
                 f"{waiting} checkpoints wait in {spool.folder}; no more are taken until some are settled (at_most)",
             )
+            return
+        if spool.checkpoint(step).is_dir():
+            # Whole, as all that bears this name: only its record is missing.
+            spool.put(Queued(step, "waiting"))
+            feeder.nudge()
             return
         try:
             held = HeldFiles(folder)

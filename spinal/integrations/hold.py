@@ -62,6 +62,12 @@ class HeldFiles:
                 _copy(descriptor, made / name)
 
 
+def remove_unfinished(folder: Path) -> None:
+    """What a process left behind that ended while it took hold of a checkpoint."""
+    for made in folder.glob(f"*{UNFINISHED}"):
+        shutil.rmtree(made, ignore_errors=True)
+
+
 @contextmanager
 def _whole(target: Path) -> Iterator[Path]:
     """A folder that takes the name ``target`` once it is filled."""

@@ -89,7 +89,8 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    made = path.with_name(path.name + ".new")
+    # The process of a trainer that was killed may still be at work on the same member.
+    made = path.with_name(f"{path.name}.{os.getpid()}.new")
     made.write_text(text, encoding="utf-8")
     made.replace(path)
 

@@ -156,7 +156,7 @@ def restarted(folder: Path, before: int) -> Path:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    made = path.with_name(f"{path.name}.{threading.get_ident()}.new")
+    made = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.new")
     with made.open("w", encoding="utf-8") as file:
         json.dump(content, file, indent=1)
         file.flush()

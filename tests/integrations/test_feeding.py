@@ -9,10 +9,11 @@ import pytest
 from spinal.errors import UsageError
 from spinal.integrations import send_spooled
 from spinal.integrations.callback import Hooks
+from spinal.integrations.service_series import ServiceSeries
 from spinal.integrations.spool import Spool
 from tests.integrations.conftest import SECRET
 from tests.support.scripted_series import NLL, Stage
-from tests.support.trainers import Tracker, Trainer
+from tests.support.trainers import Tracker, Trainer, save_whole
 from tests.support.waiting import until
 
 Make = Callable[..., Hooks]
@@ -73,15 +74,31 @@ def test_a_service_killed_in_the_middle_loses_no_member_and_is_named_once(
     assert "Training goes on" in said
 
 
+def test_an_absent_service_is_named_once_however_often_it_is_asked(
+    callback: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked, attempt = [], ServiceSeries.open
+
+    def counted(self: ServiceSeries) -> None:
+        asked.append(1)
+        attempt(self)
+
+    monkeypatch.setattr(ServiceSeries, "open", counted)
+    trainer = Trainer(tmp_path / "out", callback(final_wait=0.0)).begins()
+    trainer.saves(2)
+    until(lambda: len(asked) >= 4, "the fourth attempt")
+    assert len(warnings_of(caplog)) == 1
+
+
 @pytest.mark.parametrize(("at", "stored"), [("create", []), ("members", [2])])
 def test_a_service_that_dies_before_it_answers_makes_one_series_and_gets_each_member_once(
-    stage: Stage, callback: Make, tmp_path: Path, at: str, stored: list[int]
+    stage: Stage, callback: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture, at: str, stored: list[int]
 ) -> None:
     stage.starts()
     stage.does("dies", at)
     trainer = Trainer(tmp_path / "out", callback()).begins()
     trainer.saves(2)
-    until(lambda: not stage.answers(), "its end")
+    until(lambda: warnings_of(caplog), "the request to be given up, so that it is another one that comes again")
     assert stage.steps() == stored
     assert len(stage.series()) == 1, "it ended before it had stored anything"
     stage.starts()
@@ -130,6 +147,22 @@ def test_a_restarted_trainer_sends_what_its_predecessor_could_not(stage: Stage, 
     assert len(stage.series()) == 1
     assert stage.steps() == [2, 4, 6]
     assert sorted(trainer.scores()) == [2, 4, 6]
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_trainer_that_ended_before_it_had_queued_a_checkpoint_queues_it_when_it_resumes(
+    stage: Stage, callback: Make, tmp_path: Path, linked: bool
+) -> None:
+    """It ended after it had saved, or after it had taken hold of the files, too."""
+    stage.starts()
+    before = callback()
+    Trainer(tmp_path / "out", before).begins()
+    before.let_go()
+    save_whole(tmp_path / "out" / "checkpoint-2")
+    save_whole(tmp_path / "spool" / ("checkpoint-2" if linked else "checkpoint-2.new"))
+    Trainer(tmp_path / "out", callback(), step=2).begins()
+    until(lambda: stage.steps() == [2], "the member")
+    assert not list((tmp_path / "spool").glob("*.new"))
 
 
 def test_a_resumed_trainer_logs_again_what_its_history_lacks(stage: Stage, callback: Make, tmp_path: Path) -> None:
@@ -228,7 +261,9 @@ def test_training_stops_on_an_alarm_when_asked(
     assert any("the series is destabilised: nll_change fell" in said for said in warnings_of(caplog))
 
 
-def test_an_alarm_stops_nothing_unasked(stage: Stage, callback: Make, tmp_path: Path) -> None:
+def test_an_alarm_stops_nothing_unasked(
+    stage: Stage, callback: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     stage.does("status", "destabilised")
     stage.starts()
     trainer = Trainer(tmp_path / "out", callback()).begins()
@@ -236,6 +271,7 @@ def test_an_alarm_stops_nothing_unasked(stage: Stage, callback: Make, tmp_path: 
     trainer.ends()
     assert sorted(trainer.scores()) == [2, 4]
     assert not trainer.control.should_training_stop
+    assert warnings_of(caplog) == []
 
 
 def test_the_key_is_sent_and_written_nowhere(stage: Stage, callback: Make, tmp_path: Path) -> None:
