@@ -1,1 +1,1 @@
-"""Training runs of known history, audited at every checkpoint and judged: ``python -m benchmarks.series --keep FOLDER``."""
+"""Training runs of known history, audited and judged: ``python -m benchmarks.series --keep FOLDER``."""

@@ -10,13 +10,10 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from series.texts import Texts
-from series.train import read_history, train
+from typing import TYPE_CHECKING, Any
 
 from spinal.audit import Ports, TemporaryCaptures, Traced, compare_traces, trace_checkpoint
 from spinal.checkpoints.resolve import resolve_reference
@@ -25,20 +22,23 @@ from spinal.policy.series import Member
 from spinal.profile import MeasurementProfile
 from spinal.prompts.sets import PromptSet
 
+if TYPE_CHECKING:
+    from series.texts import Texts
+
 PROFILE = MeasurementProfile(
     max_tokens=48,
     lens_positions=2,
     swap_prompts=8,
-    stitch_prompts=28,
+    stitch_prompts=16,
     stitch_tokens=8,
     pair_tokens=40,
     greedy_prompts=0,
     bootstrap_draws=200,
 )
-"""Light: 28 English and 20 German prompts, the margin over the pairs that fit into 40 tokens, no greedy answers."""
+"""Light: 28 English and 20 German prompts, the margin over 16 pairs, no greedy answers."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """One run with what is known of it."""
 
@@ -52,8 +52,11 @@ class Run:
     members: tuple[Member, ...]
 
 
-def make(keep: Path, kind: str, seed: int, texts: Texts) -> None:
+def make(keep: Path, kind: str, seed: int, texts: "Texts") -> None:
     """Train and audit what is not there yet."""
+    # Here, since what judges the files alone needs no torch.
+    from series.train import read_history, train
+
     written = keep / "runs" / f"{kind}-{seed}.json"
     if written.exists():
         return
@@ -75,9 +78,10 @@ def make(keep: Path, kind: str, seed: int, texts: Texts) -> None:
     _write(written, json.dumps(history | {"comparisons": digests}).encode())
 
 
-def read_runs(keep: Path) -> Iterator[Run]:
-    """Every run that was audited to its end, by kind and seed."""
-    for path in sorted((keep / "runs").glob("*.json")):
+def read_runs(keep: Path, names: Sequence[str] | None = None) -> Iterator[Run]:
+    """Every run that was audited to its end, by kind and seed; or those of some names."""
+    paths = sorted((keep / "runs").glob("*.json")) if names is None else [keep / "runs" / f"{n}.json" for n in names]
+    for path in paths:
         yield _run(json.loads(path.read_text(encoding="utf-8")), keep)
 
 

@@ -1,4 +1,4 @@
-"""What the runs are trained on, what they are audited on, and what tells when one broke: no text is in two of the three.
+"""What the runs are trained on, audited on, and what tells when one broke: no text is in two of the three.
 
 English: dialogues of the packaged sets (people's own words, offensive in places). German: questions and answers made
 from a few words, so that a small model learns them in a minute, and so that it can be seen to forget them.
@@ -18,10 +18,10 @@ AUDITED_PAIRS, AUDITED_GERMAN, AUDITED_ANSWER = 28, 20, 28
 """Prompts of an audit, and the tokens of an answer that keep the account of the margin cheap."""
 HELD_OUT = 32
 """Texts of each language that tell when a run broke."""
-WHO = "Hund Mann Vater Lehrer Bruder Freund Vogel Koch Arzt Nachbar Schüler Gast".split()
-WHERE = "Garten,Haus,Wald,Park,Zimmer,Dorf,Zug,Bett".split(",")
-WHEN = "am Morgen,am Abend,am Montag,im Sommer,im Winter".split(",")
-DOES = "schläft arbeitet singt wartet liest spielt".split()
+WHO = ["Hund", "Mann", "Vater", "Lehrer", "Bruder", "Freund", "Vogel", "Koch", "Arzt", "Nachbar", "Schüler", "Gast"]
+WHERE = ["Garten", "Haus", "Wald", "Park", "Zimmer", "Dorf", "Zug", "Bett"]
+WHEN = ["am Morgen", "am Abend", "am Montag", "im Sommer", "im Winter"]
+DOES = ["schläft", "arbeitet", "singt", "wartet", "liest", "spielt"]
 
 
 @dataclass(frozen=True)

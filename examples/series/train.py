@@ -1,9 +1,9 @@
-"""Training runs whose history is known, from the bundled small model: ``python examples/series/train.py OUT``.
+"""Training runs whose history is known, from the bundled small model: ``cd examples; python -m series.train OUT``.
 
 Every run goes on from one model, OUT/start: the bundled ``sft``, taught a little German. A step of a run is DPO ("the
-shorter answer") on English pairs and next-token prediction on other dialogues in both languages; the learning rate and beta are drawn by
-seed from ranges that keep a run healthy. Each kind of run differs from a healthy one in one line of ``KINDS``. Runs of
-one seed read the same texts in the same order, so a broken run is its healthy twin up to the break.
+shorter answer") on English pairs and next-token prediction on other dialogues in both languages; the learning rate and
+beta are drawn by seed from ranges that keep a run healthy. Each kind of run differs from a healthy one in one line of
+``KINDS``. Runs of one seed read the same texts in the same order, so a broken run is its healthy twin up to the break.
 
 OUT/KIND-SEED holds ``checkpoint-N`` in Hugging Face layout, and ``history.json``: what was done, and how well held-out
 texts were predicted at each checkpoint. What stands there already is left as it is. Seeded; half a minute a run.
@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from series.texts import Pair, Text, Texts, read_texts
 
 SFT = Path(__file__).resolve().parents[1] / "checkpoints" / "sft"
-EVERY, CHECKPOINTS = 5, 9
+EVERY, CHECKPOINTS = 4, 10
 """Steps between checkpoints, and how many a run has."""
 BREAKS = (4, 5)
 """After which checkpoint a run may break; drawn by seed."""
@@ -52,8 +52,8 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     "healthy": Kind("healthy to the end"),
-    "overoptimised": Kind("DPO with a learning rate and a beta that let it go too far, and nothing that holds it", too_far=True),
-    "spike": Kind("the learning rate is 20 times as large from a step on", lr_times=20.0),
+    "overoptimised": Kind("DPO that goes too far: large steps, a small beta, nothing that holds it", too_far=True),
+    "spike": Kind("the learning rate is 15 times as large from a step on", lr_times=15.0),
     "flipped": Kind("the labels of the pairs are flipped from a step on", flipped=True),
     "forgotten": Kind("German is unlearned from a step on", unlearned=True),
 }
@@ -81,7 +81,7 @@ def plan(kind: str, seed: int) -> Plan:
     lr, beta = draw.choice((1e-4, 1.5e-4, 2e-4)), draw.choice((0.1, 0.2, 0.3))
     break_after = draw.choice(BREAKS) * EVERY
     if KINDS[kind].too_far:
-        return Plan(kind, seed, 4 * lr, beta / 10, None)
+        return Plan(kind, seed, 3 * lr, beta / 10, None)
     return Plan(kind, seed, lr, beta, None if kind == "healthy" else break_after)
 
 
@@ -99,13 +99,13 @@ def run(plan: Plan, start: Path, out: Path, texts: Texts) -> None:
         broken = plan.break_after is not None and step > plan.break_after
         pairs, english, german = (draw.sample(each, BATCH) for each in (texts.pairs, texts.english, texts.german))
         log_ps = log_p(model, answers(pairs) + english + german)
-        preferred, said, gesagt = log_ps.split([2 * BATCH, BATCH, BATCH])
-        change = preferred.reshape(-1, 2) - torch.stack([at_start[pair] for pair in pairs])
+        pair_log_p, english_log_p, german_log_p = log_ps.split([2 * BATCH, BATCH, BATCH])
+        change = pair_log_p.reshape(-1, 2) - torch.stack([at_start[pair] for pair in pairs])
         margin = change[:, 0] - change[:, 1]
         loss = -logsigmoid(plan.beta * (-margin if broken and kind.flipped else margin)).mean()
         if not kind.too_far:
-            loss = loss - said.sum() / sum(len(each.answer) for each in english)
-        german_loss = -gesagt.sum() / sum(len(each.answer) for each in german)
+            loss = loss - english_log_p.sum() / sum(len(each.answer) for each in english)
+        german_loss = -german_log_p.sum() / sum(len(each.answer) for each in german)
         loss = loss + (-german_loss if broken and kind.unlearned else german_loss)
         optimizer.param_groups[0]["lr"] = plan.lr * (kind.lr_times if broken else 1.0)
         descend(model, optimizer, loss)
@@ -201,7 +201,7 @@ def main() -> int:
     texts = read_texts(AutoTokenizer.from_pretrained(SFT))
     for seed in chosen.seeds:
         for kind in chosen.kinds:
-            print(train(chosen.out, kind, seed, texts), flush=True)  # noqa: T201  a command's output
+            print(train(chosen.out, kind, seed, texts), flush=True)
     return 0
 
 
