@@ -53,7 +53,7 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "healthy": Kind("healthy to the end"),
     "overoptimised": Kind("DPO that goes too far: large steps, a small beta, nothing that holds it", too_far=True),
-    "spike": Kind("the learning rate is 15 times as large from a step on", lr_times=15.0),
+    "spike": Kind("the learning rate is 8 times as large from a step on", lr_times=8.0),
     "flipped": Kind("the labels of the pairs are flipped from a step on", flipped=True),
     "forgotten": Kind("German is unlearned from a step on", unlearned=True),
 }
@@ -78,10 +78,10 @@ class Plan:
 def plan(kind: str, seed: int) -> Plan:
     """A run of that kind and seed."""
     draw = random.Random(seed)
-    lr, beta = draw.choice((1e-4, 1.5e-4, 2e-4)), draw.choice((0.1, 0.2, 0.3))
+    lr, beta = draw.choice((2e-4, 2.5e-4, 3e-4)), draw.choice((0.1, 0.2, 0.3))
     break_after = draw.choice(BREAKS) * EVERY
     if KINDS[kind].too_far:
-        return Plan(kind, seed, 3 * lr, beta / 10, None)
+        return Plan(kind, seed, 2 * lr, beta / 10, None)
     return Plan(kind, seed, lr, beta, None if kind == "healthy" else break_after)
 
 
