@@ -120,7 +120,8 @@ class SeriesAlarm(Document):
     step: int
     """When it is known: the second of two consecutive members beyond the threshold, or the member beyond a limit."""
     onset_step: int
-    """The last step at which all was well: the last of the running best, or the one before a member beyond a limit."""
+    """The last step at which all was well: the last of the running best, or the one before a member beyond a limit;
+    that member's own where none came before."""
     worse_from_step: int | None = None
     """The first step that is worse beyond doubt; the break lies between ``onset_step`` and this one."""
     of: Remark | None = None

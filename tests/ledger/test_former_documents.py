@@ -13,7 +13,15 @@ from sqlalchemy.orm import Session
 from service.traces import store
 from spinal.documents.account import Account, AccountContrast, PlacePart
 from spinal.documents.base import Estimate
-from spinal.documents.comparison import Comparison, Frame, Looked, PromptChange, SettingDifference, Statement
+from spinal.documents.comparison import (
+    Comparison,
+    Frame,
+    Looked,
+    PromptChange,
+    PromptSignal,
+    SettingDifference,
+    Statement,
+)
 from spinal.documents.later import OF_COMPARISONS, put_back, take_out
 from spinal.documents.trace import Trace
 from tests.ledger.rows import put_trace
@@ -78,6 +86,7 @@ def full_comparison() -> Comparison:
             ),
             "looked_at": (Looked(category="c", prompts=1, scored=1, swapped=1, accounted=1, continued=1),),
             "curves": {"candidate": changed_pair().compare().curves["candidate"]},
+            "by_prompt": {"nll_change": PromptSignal(prompts=(1, 3), values=(0.5, -0.25), categories=("c", None))},
         }
     )
 

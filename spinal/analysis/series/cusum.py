@@ -1,6 +1,5 @@
 """Small shifts that stay, on a plateau that somebody has approved: the self-starting CUSUM of Hawkins (1987)."""
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,6 +15,8 @@ CELLS = 200
 """Of the discretised chain; twice as many move the limit by less than 0.01."""
 SMALLEST_SPREAD = 1e-6
 """As ``spinal.analysis.series.pairing.ROUNDING``."""
+SMALLEST_TAIL = 1e-300
+"""Of a member that is out of every proportion: about 37 standard deviations."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,16 @@ def scores(values: Array) -> Array:
     from scipy.special import ndtri, stdtr
 
     found = np.full(values.size, np.nan)
-    for i in range(FIRST, values.size):
-        before = values[:i]
-        spread = max(float(before.std(ddof=1)), SMALLEST_SPREAD)
-        t = math.sqrt(i / (i + 1)) * (float(values[i]) - float(before.mean())) / spread
-        # By the tail of |t|: near 1 a probability has no digits left.
-        found[i] = -math.copysign(float(ndtri(max(float(stdtr(i - 1, -abs(t))), 1e-300))), t)
+    count = np.arange(1, values.size, dtype=np.float64)
+    # Centred, so that running sums of squares keep their digits.
+    centred = values - values[0] if values.size else values
+    mean = np.cumsum(centred)[:-1] / count
+    squares = np.cumsum(centred * centred)[:-1] - count * mean * mean
+    spread = np.sqrt(np.maximum(squares / np.maximum(count - 1.0, 1.0), SMALLEST_SPREAD**2))
+    t = (centred[1:] - mean) / (spread * np.sqrt(1.0 + 1.0 / count))
+    # By the tail of |t|: near 1 a probability has no digits left.
+    tail = np.maximum(stdtr(np.maximum(count - 1.0, 1.0), -np.abs(t)), SMALLEST_TAIL)
+    found[FIRST:] = (-np.sign(t) * ndtri(tail))[FIRST - 1 :]
     return found
 
 
@@ -53,19 +58,18 @@ def cusum(values: Array, level: float) -> tuple[Shift, ...]:
     if known.size <= FIRST:
         return ()
     limit = cusum_limit(known.size - FIRST, level / 2.0)
-    found = [shift for side in (1.0, -1.0) if (shift := _one_side(known, side, limit)) is not None]
+    scored = scores(known)
+    found = [shift for side in (1.0, -1.0) if (shift := _one_side(known, side * scored, limit)) is not None]
     if not found:
         return ()
     first = min(found, key=lambda shift: shift.known)
     return (Shift(int(rows[first.known]), int(rows[first.onset]), first.shift),)
 
 
-def _one_side(values: Array, side: float, limit: float) -> Shift | None:
+def _one_side(values: Array, scored: Array, limit: float) -> Shift | None:
     total, began = 0.0, FIRST - 1
-    for i, score in enumerate(scores(values)):
-        if i < FIRST:
-            continue
-        total = max(0.0, total + side * float(score) - SLACK)
+    for i, score in enumerate(scored.tolist()[FIRST:], FIRST):
+        total = max(0.0, total + score - SLACK)
         if total == 0.0:
             began = i
         elif total > limit:

@@ -58,14 +58,6 @@ class Found:
     tests: int
     """How many signals times detectors the false alarms are shared among."""
 
-    @property
-    def damage(self) -> bool:
-        return any(of.falls for parts in self.drawdowns.values() for of in parts.values())
-
-    @property
-    def early_warning(self) -> bool:
-        return any(self.counted_breaks.values()) or any(self.shifts.values())
-
 
 def detect(
     falling: Mapping[str, Mapping[Part, Falling]],

@@ -80,7 +80,7 @@ def drawdown(
             at, fell = int(row), 0.0
         fall[row], best[row] = fell, at
         distance[row] = 0.0 if fell == 0.0 else fell / (sigma * math.sqrt(2.0))
-        effect[row] = max(least, of_best * max(0.0, -float(np.nanmean(values[at]))))
+        effect[row] = max(least, of_best * max(0.0, -float(np.nanmean(values[at])))) if of_best else least
         far = bool(distance[row] > threshold)
         if fell > 0.0 and (far or lows_everywhere):
             low[row], high[row] = ends(change, counted=counted, level=level)

@@ -19,6 +19,9 @@ def noise(values: Array, *, counted: bool = False) -> float:
     be paired.
     """
     rows = present(values)
+    if not counted and rows.size > 1 and np.isfinite(values[rows]).all():
+        squared = np.diff(values[rows], axis=0).var(axis=1, ddof=1) / values.shape[1]
+        return max(math.sqrt(float(np.median(squared)) / 2.0), ROUNDING)
     pairs = [differences(values[later], values[earlier]) for earlier, later in pairwise(rows)]
-    squared = [squared_error(change, counted=counted) for change in pairs if change.size]
-    return max(math.sqrt(float(np.median(squared)) / 2.0), ROUNDING) if squared else math.nan
+    errors = [squared_error(change, counted=counted) for change in pairs if change.size]
+    return max(math.sqrt(float(np.median(errors)) / 2.0), ROUNDING) if errors else math.nan

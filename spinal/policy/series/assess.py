@@ -24,7 +24,7 @@ from spinal.policy.decide import decide
 from spinal.policy.series.alarms import damage_alarms, early_alarms
 from spinal.policy.series.arrays import carried, falling, moving
 from spinal.policy.series.limits import AtStep, limits_at
-from spinal.policy.series.points import NOT_KEPT, signals
+from spinal.policy.series.points import NOT_KEPT, NOT_SHARED, signals
 from spinal.policy.series.sentences import at_steps, checkpoints
 from spinal.policy.shipped import default_policy
 
@@ -179,13 +179,16 @@ def _gaps(
     for name, signal in told.items():
         if not signal.needed:
             continue
-        lost = [
-            point.step
+        unpaired = [
+            (point.step, NOT_KEPT if not each.content.by_prompt else NOT_SHARED)
             for point, each in zip(signal.points, measured, strict=True)
-            if point.value is not None and not each.content.by_prompt
+            if point.value is not None
+            and point.fall is None
+            and (not each.content.by_prompt or signal.threshold is not None)
         ]
-        if lost:
-            yield f"{name} at {at_steps(lost)} cannot be compared with other steps: {NOT_KEPT}"
+        for why in dict.fromkeys(why for _, why in unpaired):
+            steps = [step for step, reason in unpaired if reason == why]
+            yield f"{name} at {at_steps(steps)} cannot be compared with other steps: {why}"
 
 
 def _reasons(

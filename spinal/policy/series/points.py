@@ -19,6 +19,7 @@ from spinal.policy.series.sentences import checkpoints
 from spinal.policy.series.signals import TRACKED, Tracked, needed
 
 NOT_KEPT = "not kept prompt by prompt in comparisons of that release"
+NOT_SHARED = "it shares too few prompts with them"
 NOT_THERE = "not in comparisons of that release"
 
 
@@ -82,11 +83,11 @@ def _falling_point(
     point = _point(step, measured, NOT_THERE) if part is None else _category_point(step, content, part)
     return point.model_copy(
         update={
-            "fall": float(of.fall[place]),
+            "fall": _known(of.fall[place]),
             "fall_low": _known(of.low[place]),
-            "distance": float(of.distance[place]),
+            "distance": _known(of.distance[place]),
             "best_step": steps[of.best[place]],
-            "least_effect": float(of.least[place]),
+            "least_effect": _known(of.least[place]),
             "beyond": bool(of.beyond[place]),
         }
     )

@@ -1,0 +1,391 @@
+"""The document of a series: which status follows from what, and what its sentences say."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from spinal.documents.account import Account
+from spinal.documents.comparison import DamageSignal
+from spinal.documents.policy import Policy
+from spinal.documents.schemas import parse
+from spinal.documents.series import Series, SeriesSettings
+from spinal.policy.decide import decide
+from spinal.policy.reading import make_policy
+from spinal.policy.series import Member, assess
+from spinal.policy.series.arrays import group_shares
+from spinal.policy.shipped import default_policy
+from tests.support.contents import account, parts
+from tests.support.series import PROMPTS, TODAY, compared, measured, run
+
+NLL = {
+    "name": "nll", "value": "damage.nll_change", "bad": "above", "limit": 1.0, "watch": 0.3, "severity": "fail",
+    "not_asked": "pass",
+}  # fmt: skip
+
+
+def policy(*rules: dict[str, Any]) -> Policy:
+    return make_policy({"name": "acme/1", "rules": list(rules or [NLL])}, "policy")
+
+
+def calm(members: int, seed: int = 0, level: float = 0.02, spread: float = 0.05) -> np.ndarray:
+    """(n, P) changes in which nothing happens."""
+    generator = np.random.default_rng(seed)
+    return level + 0.1 * generator.standard_normal(PROMPTS) + spread * generator.standard_normal((members, PROMPTS))
+
+
+def fallen(members: int, at: int, size: float = 0.5) -> np.ndarray:
+    values = calm(members)
+    values[at:] += size
+    return values
+
+
+def gaps(members: int, *, faster_from: int | None = None) -> np.ndarray:
+    line = 0.05 + 0.01 * np.arange(members)
+    if faster_from is not None:
+        line[faster_from:] += 0.08 * np.arange(1, members - faster_from + 1)
+    return np.abs(line[:, None] + 0.002 * np.random.default_rng(1).standard_normal((members, PROMPTS)))
+
+
+def series(members: list[Member], **options: Any) -> Series:
+    return assess("local:base", members, **options)
+
+
+def test_a_calm_run_is_healthy_and_says_how_much_was_measured() -> None:
+    found = series(run({"nll_change": calm(10), "gap": gaps(10)}))
+    assert (found.status, found.onset_step, found.first_alarm_step, found.alarms) == ("healthy", None, None, ())
+    assert "10 checkpoints, steps 100 to 1000" in found.reasons[0]
+    assert any("not looked at" in reason and "preference margin" in reason for reason in found.reasons)
+
+
+def test_a_fall_is_destabilised_and_says_between_which_steps_by_how_much() -> None:
+    found = series(run({"nll_change": fallen(10, 6), "gap": gaps(10)}))
+    assert found.status == "destabilised"
+    assert found.alarmed == ("nll_change",)
+    alarm = found.alarms[0]
+    assert (alarm.kind, alarm.role, alarm.step, alarm.worse_from_step) == ("drawdown", "damage", 800, 700)
+    assert alarm.onset_step <= 600
+    assert (found.onset_step, found.worse_from_step, found.first_alarm_step) == (alarm.onset_step, 700, 800)
+    assert f"between steps {alarm.onset_step} and 700" in alarm.text
+    assert "nats a token [" in alarm.text
+    assert found.reasons[0] == alarm.text
+    point = found.signals["nll_change"].points[-1]
+    assert point.beyond
+    assert point.fall_low is not None
+    assert point.least_effect == pytest.approx(0.15), "half of the watch limit"
+    assert point.fall_low > point.least_effect
+
+
+def test_a_healthy_rise_of_nll_is_no_fall() -> None:
+    values = calm(20) + np.linspace(0.0, 0.08, 20)[:, None]
+    found = series(run({"nll_change": values}))
+    assert found.status == "healthy"
+    distances = [point.distance or 0.0 for point in found.signals["nll_change"].points]
+    assert max(distances) > (found.signals["nll_change"].threshold or 0.0), "the least effect keeps it from counting"
+
+
+def test_early_warning_alone_is_watch() -> None:
+    found = series(run({"nll_change": calm(16), "gap": gaps(16, faster_from=8)}))
+    assert (found.status, found.onset_step, found.alarmed, found.warned) == ("watch", None, (), ("gap",))
+    alarm = found.alarms[0]
+    assert (alarm.kind, alarm.role, alarm.onset_step) == ("change_point", "early_warning", 800)
+    assert found.first_warning_step == alarm.step
+    assert 1200 <= alarm.step <= 1600
+    assert "early warning" in alarm.text
+    assert [one.step for one in found.signals["gap"].change_points] == [800]
+
+
+def test_damage_and_early_warning_are_told_apart() -> None:
+    found = series(run({"nll_change": fallen(16, 12), "gap": gaps(16, faster_from=8)}))
+    assert (found.status, found.alarmed, found.warned) == ("destabilised", ("nll_change",), ("gap",))
+    assert [alarm.role for alarm in found.alarms] == ["damage", "early_warning"]
+    assert found.first_alarm_step == 1400
+    assert found.first_warning_step is not None
+
+
+@pytest.mark.parametrize("count", [0, 1, 4])
+def test_fewer_than_five_members_without_damage_are_too_few(count: int) -> None:
+    found = series(run({"nll_change": fallen(4, 2)})[:count])
+    assert found.status == "insufficient_series"
+    assert "from 5 on" in found.reasons[0]
+    assert all(signal.threshold is None for signal in found.signals.values())
+
+
+def test_a_member_beyond_a_damage_limit_is_enough_however_short_the_series() -> None:
+    found = series(run({"nll_change": fallen(3, 1, size=2.0)}))
+    assert found.status == "destabilised"
+    alarm = found.alarms[0]
+    assert (alarm.kind, alarm.signal, alarm.step, alarm.onset_step) == ("limit", "nll_change", 200, 100)
+    assert "between steps 100 and 200" in alarm.text
+    assert [one.kind for one in found.alarms] == ["limit"], "the next member says nothing new"
+
+
+def test_the_first_member_beyond_a_limit_began_no_later_than_itself() -> None:
+    found = series(run({"nll_change": calm(1, level=2.0)}))
+    assert (found.status, found.onset_step, found.first_alarm_step) == ("destabilised", 100, 100)
+    assert "the first that is measured" in found.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("expires", "status"), [("2026-12-31", "healthy"), ("2026-01-31", "destabilised")], ids=["holds", "expired"]
+)
+def test_a_waived_limit_is_told_and_counts_for_nothing(expires: str, status: str) -> None:
+    waived = policy(NLL | {"waiver": {"reason": "a known change of format", "expires": expires}})
+    found = series(run({"nll_change": calm(8, level=2.0)}, policy=waived), policy=waived)
+    assert found.status == status
+    assert any("a known change of format" in remark for remark in found.remarks) == (status == "healthy")
+
+
+def test_limits_on_other_values_than_damage_are_no_damage() -> None:
+    total = {
+        "name": "drift", "value": "scores.delta_align", "bad": "above", "limit": -9.0, "severity": "fail",
+        "decides": "value",
+    }  # fmt: skip
+    asked = policy(NLL, total)
+    members = run({"nll_change": calm(8)}, policy=asked)
+    assert {member.verdict.outcome for member in members if member.verdict} == {"fail"}
+    assert series(members, policy=asked).status == "healthy"
+
+
+def test_a_failed_member_leaves_a_calm_run_inconclusive_and_a_fallen_one_fallen() -> None:
+    lost = Member(450, "local:checkpoint-450", "failed", reason="out of memory")
+    calm_run = series([*run({"nll_change": calm(8)}), lost])
+    assert calm_run.status == "inconclusive"
+    assert "step 450 (out of memory)" in calm_run.reasons[0]
+    assert series([*run({"nll_change": fallen(8, 5)}), lost]).status == "destabilised"
+    assert series([*run({"nll_change": calm(3)}), lost]).status == "inconclusive"
+
+
+@pytest.mark.parametrize("state", ["waiting", "cancelled"])
+def test_members_that_wait_or_were_cancelled_do_not_keep_the_others_from_being_judged(state: Any) -> None:
+    members = [*run({"nll_change": calm(8)}), Member(900, "local:checkpoint-900", state)]
+    found = series(members, closed=False)
+    assert found.status == "healthy"
+    assert [member.state for member in found.members][-1] == state
+    assert any("step 900" in reason for reason in found.reasons) == (state == "waiting")
+    assert not found.closed
+
+
+def test_a_signal_that_a_rule_needs_and_has_no_answer_on_is_inconclusive() -> None:
+    members = run({"nll_change": calm(6)})
+    content = members[3].content
+    assert content is not None
+    lost = content.damage.signals["nll_change"].model_copy(
+        update={"value": None, "ci": None, "level": None, "reason": "not_measured"}
+    )
+    panel = content.damage.model_copy(update={"signals": content.damage.signals | {"nll_change": lost}})
+    members[3] = measured(400, content.model_copy(update={"damage": panel, "by_prompt": {}}))
+    found = series(members)
+    assert found.status == "inconclusive"
+    assert "step 400" in found.reasons[0]
+    # Nobody asks for it: it is stepped over, and said.
+    other = policy({**NLL, "name": "gap", "value": "damage.gap", "limit": 3.0, "watch": 2.0})
+    unasked = series(
+        [measured(each.step, each.content, other) for each in members if each.content is not None], policy=other
+    )
+    assert unasked.status == "healthy"
+    assert any("nll_change: no value at step 400" in remark for remark in unasked.remarks)
+
+
+def test_members_of_a_release_that_kept_no_prompts_are_not_paired_and_not_called_healthy() -> None:
+    members = run({"nll_change": calm(8)})
+    old = [
+        Member(each.step, each.model, each.state, each.content.model_copy(update={"by_prompt": {}}), each.verdict)
+        for each in members
+        if each.content is not None
+    ]
+    found = series([*old[:2], *members[2:]])
+    assert found.status == "inconclusive"
+    assert "steps 100 and 200" in found.reasons[0]
+    assert found.signals["nll_change"].threshold is not None, "the other six are looked at"
+    assert series(old).signals["nll_change"].reason is not None
+
+
+def test_the_worst_category_is_named_and_looking_at_all_is_corrected_for() -> None:
+    categories = ["en", "ru", "de", "fr"] * (PROMPTS // 4)
+    values = calm(10)
+    values[6:, 1::4] += 0.9
+    found = series(run({"nll_change": values}, categories=categories))
+    assert found.alarmed[0] == "nll_change_worst_category" or "nll_change_worst_category" in found.alarmed
+    alarm = next(one for one in found.alarms if one.signal == "nll_change_worst_category")
+    assert (alarm.of, alarm.worse_from_step) == ("ru", 700)
+    assert "category 'ru'" in alarm.text
+    worst, whole = found.signals["nll_change_worst_category"], found.signals["nll_change"]
+    assert worst.points[-1].of == "ru"
+    assert (worst.threshold or 0.0) > (whole.threshold or 0.0)
+    assert worst.least_effect == pytest.approx(0.25)
+
+
+def test_a_margin_that_is_lost_is_damage_and_one_that_grows_is_not() -> None:
+    grown = np.linspace(0.2, 2.0, 10)[:, None] + 0.1 * calm(10)
+    assert series(run({"nll_change": calm(10), "margin_change": grown})).status == "healthy"
+    lost = grown.copy()
+    lost[7:] -= 0.8
+    found = series(run({"nll_change": calm(10), "margin_change": lost}))
+    assert found.alarmed == ("margin_change",)
+    signal = found.signals["margin_change"]
+    assert (signal.better, signal.least_effect) == ("higher", None)
+    assert signal.points[-1].least_effect == pytest.approx(0.1 * signal.points[6].value, rel=1e-6)
+
+
+def test_answers_that_stop_ending_are_damage() -> None:
+    ended = np.zeros((8, PROMPTS))
+    ended[5:, : PROMPTS // 3] = -1.0
+    found = series(run({"nll_change": calm(8), "end_share_change": ended}))
+    assert "end_share_change" in found.alarmed
+    alarm = next(one for one in found.alarms if one.signal == "end_share_change" and one.kind == "drawdown")
+    assert (alarm.onset_step, alarm.step) == (500, 700)
+    assert series(run({"nll_change": calm(8), "end_share_change": 0.0 * ended})).status == "healthy"
+
+
+def shared(late: float) -> Account:
+    return account(parts([1.0, 1.0, 1.0, 1.0, late / 2, late / 2], 0.5, 0.5), read_out="kl")
+
+
+def test_shares_of_the_account_are_followed_by_thirds_and_warn() -> None:
+    assert group_shares(compared(1, {}, account=shared(2.0))) == pytest.approx(
+        {
+            "embeddings": 0.5 / 7,
+            "first_third": 2 / 7,
+            "middle_third": 2 / 7,
+            "last_third": 2 / 7,
+            "read_out": 0.5 / 7,
+        }
+    )
+    values = calm(14)
+    members = [
+        measured(step, compared(step, {"nll_change": values[step - 1]}, account=shared(2.0 if step <= 8 else 12.0)))
+        for step in range(1, 15)
+    ]
+    found = series(members)
+    assert found.status == "watch"
+    assert "kl_share_last_third" in found.warned
+    assert found.members[0].carried["block 5"] == pytest.approx(1.0 / 7)
+    alarm = next(one for one in found.alarms if one.signal == "kl_share_last_third")
+    assert (alarm.onset_step, alarm.step) == (8, 12)
+    assert found.alarmed == ()
+
+
+def test_an_account_without_shares_has_no_row_and_says_why() -> None:
+    none = account(parts([1.0, -1.0, 0.5]), read_out="kl", reason="cancelling")
+    found = series([measured(1, compared(1, {"nll_change": calm(1)[0]}, account=none))])
+    assert found.members[0].carried == {}
+    assert found.signals["kl_share_last_third"].points[0].reason == "cancelling"
+
+
+def test_a_cusum_looks_from_the_approved_step_on_alone() -> None:
+    line = np.full(20, 0.1) + 0.0004 * np.random.default_rng(0).standard_normal(20)
+    line[14:] += 0.4
+    values = {"nll_change": calm(20), "gap": np.repeat(line[:, None], PROMPTS, axis=1)}
+    approved = series(run(values), settings=SeriesSettings(plateau_from_step=100))
+    (cusum,) = [one for one in approved.alarms if one.kind == "cusum"]
+    assert (cusum.onset_step, cusum.signal) == (1400, "gap")
+    assert not [one for one in series(run(values)).alarms if one.kind == "cusum"]
+    late = series(run(values), settings=SeriesSettings(plateau_from_step=1950))
+    assert any("1 checkpoint on the plateau" in remark for remark in late.remarks)
+
+
+def test_least_effects_follow_the_watch_limits_of_the_policy() -> None:
+    strict = policy(NLL | {"watch": 0.04})
+    values = calm(12) + 0.08 * (np.arange(12) >= 6)[:, None]
+    assert series(run({"nll_change": values})).status == "healthy"
+    found = series(run({"nll_change": values}, policy=strict), policy=strict)
+    assert found.status == "destabilised"
+    assert found.signals["nll_change"].least_effect == pytest.approx(0.02)
+    warns = policy({**NLL, "severity": "warn", "limit": 0.04, "watch": None})
+    assert series(run({"nll_change": values}, policy=warns), policy=warns).signals[
+        "nll_change"
+    ].least_effect == pytest.approx(0.02)
+
+
+def test_the_digest_covers_members_verdicts_policy_and_settings_and_no_names() -> None:
+    members = run({"nll_change": calm(6)})
+    found = series(members)
+    renamed = [Member(each.step, "other", each.state, each.content, each.verdict, audit="x") for each in members]
+    assert assess("elsewhere", renamed, labels={"a": "b"}).digest == found.digest
+    assert series(members[:-1]).digest != found.digest
+    assert series(members, settings=SeriesSettings(plateau_from_step=1)).digest != found.digest
+    assert series(run({"nll_change": calm(6)}, policy=policy()), policy=policy()).digest != found.digest
+
+
+def test_a_document_is_read_back_as_it_was_written() -> None:
+    found = series(run({"nll_change": fallen(10, 6), "gap": gaps(10)}), labels={"run": "7"})
+    assert parse(found.model_dump_json(), "x") == found
+
+
+def test_a_verdict_that_is_not_given_is_decided() -> None:
+    members = run({"nll_change": calm(5)})
+    bare = [Member(each.step, each.model, each.state, each.content) for each in members]
+    assert series(bare) == series(members)
+
+
+def test_two_members_of_one_step_and_two_references_are_refused() -> None:
+    members = run({"nll_change": calm(5)})
+    with pytest.raises(ValueError, match="same step"):
+        series([*members, members[0]])
+    content = members[0].content
+    assert content is not None
+    other = content.reference.model_copy(update={"weights_digest": "0" * 64})
+    stranger = content.model_copy(update={"reference": other})
+    with pytest.raises(ValueError, match="different references"):
+        series([*members, Member(999, "x", "measured", stranger, decide(stranger, today=TODAY))])
+
+
+def test_a_member_that_is_the_reference_is_measured_and_the_best_so_far() -> None:
+    values = fallen(8, 5)
+    values[0] = 0.0
+    found = series(run({"nll_change": values}))
+    assert found.status == "destabilised"
+    assert found.signals["nll_change"].points[0].fall == 0.0
+
+
+def test_a_panel_that_is_damaged_counts_though_no_rule_asks_for_the_signal() -> None:
+    alone = DamageSignal(
+        value=5.0, watch=1.0, damaged=2.0, level="damaged", unit="nats", ci=(4.0, 6.0), n=9, fails_alone=True
+    )
+    made = compared(300, {"nll_change": calm(1)[0]})
+    panel = made.damage.model_copy(update={"level": "damaged", "signals": made.damage.signals | {"new": alone}})
+    members = [*run({"nll_change": calm(2)}), measured(300, made.model_copy(update={"damage": panel}))]
+    found = series(members)
+    assert found.status == "destabilised"
+    assert [(one.kind, one.signal, one.onset_step) for one in found.alarms] == [("limit", "panel", 200)]
+
+
+def test_every_tracked_signal_of_damage_is_needed_where_the_default_asks() -> None:
+    found = series(run({"nll_change": calm(5)}), policy=default_policy())
+    damage = {name for name, signal in found.signals.items() if signal.role == "damage"}
+    assert {name for name, signal in found.signals.items() if signal.needed} == damage
+
+
+def test_members_that_share_too_few_prompts_are_not_paired_and_the_document_stays_whole() -> None:
+    """Each member has prompts of its own: nothing falls, and no number that is not finite gets into a document."""
+    values = fallen(6, 3)
+    members = [
+        measured(
+            step,
+            compared(
+                step,
+                {"nll_change": values[step, step * 10 : step * 10 + 10]},
+                prompts=range(step * 10 + 1, step * 10 + 11),
+            ),
+        )
+        for step in range(6)
+    ]
+    found = series(members)
+    assert (found.status, found.alarms) == ("inconclusive", ())
+    assert "steps 1, 2, 3, 4 and 5 cannot be compared" in found.reasons[0]
+    assert parse(found.model_dump_json(), "x") == found
+    signal = found.signals["nll_change"]
+    assert signal.sigma is None
+    assert [point.fall for point in signal.points] == [0.0, *[None] * 5]
+
+
+def test_a_category_that_one_member_lacks_is_stepped_over() -> None:
+    categories = ["en"] * 40 + ["ru"] * (PROMPTS - 40)
+    values = calm(8)
+    values[5:, 40:] += 0.9
+    members = run({"nll_change": values}, categories=categories)
+    members[6] = measured(700, compared(700, {"nll_change": values[6, :40]}, categories=categories))
+    found = series(members)
+    alarm = next(one for one in found.alarms if one.signal == "nll_change_worst_category")
+    assert (alarm.of, alarm.worse_from_step, alarm.step) == ("ru", 600, 800)
