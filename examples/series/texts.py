@@ -79,12 +79,12 @@ def read_texts(tokenizer: PreTrainedTokenizerBase) -> Texts:
     ]
     return Texts(
         pairs=pairs,
-        english=[_text(tokenizer, *each) for each in english[HELD_OUT:]],
-        german=[_text(tokenizer, *each) for each in german],
+        english=[text_ids(tokenizer, *each) for each in english[HELD_OUT:]],
+        german=[text_ids(tokenizer, *each) for each in german],
         audited=PromptSet(prompts, preferred, "series", rejected=other, categories=categories),
         held_out={
-            "english": [_text(tokenizer, *each) for each in english[:HELD_OUT]],
-            "german": [_text(tokenizer, *each) for each in apart[AUDITED_GERMAN:]],
+            "english": [text_ids(tokenizer, *each) for each in english[:HELD_OUT]],
+            "german": [text_ids(tokenizer, *each) for each in apart[AUDITED_GERMAN:]],
         },
     )
 
@@ -109,7 +109,8 @@ def _pair(tokenizer: PreTrainedTokenizerBase, prompt: str, shorter: str, longer:
     return Pair(_prompt(tokenizer, prompt, MOST_TOKENS - len(long)), short, long)
 
 
-def _text(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> Text:
+def text_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> Text:
+    """A prompt and its answer as ids, cut to :data:`MOST_TOKENS`."""
     ids = _answer(tokenizer, answer)[-MOST_ANSWER:]
     return Text(_prompt(tokenizer, prompt, MOST_TOKENS - len(ids)), ids)
 
