@@ -84,7 +84,7 @@ CURVES = tuple(
 def threshold(curve: Curve, healthy: Sequence[Run], alarms: int) -> float:
     """The value that ``alarms`` of the healthy runs exceed."""
     highest = sorted((float(curve.over(run).max()) for run in healthy), reverse=True)
-    return highest[alarms]
+    return highest[alarms] if alarms < len(highest) else -np.inf
 
 
 def first_beyond(curve: Curve, run: Run, limit: float) -> int | None:

@@ -42,7 +42,9 @@ class Judged:
 
 
 def lines(runs: Sequence[Run]) -> list[str]:
-    """The tables, in Markdown."""
+    """The tables, in Markdown. Raises ValueError without healthy runs of odd and of even seeds."""
+    if {run.seed % 2 for run in runs if run.kind == "healthy"} != {0, 1}:
+        raise ValueError("thresholds need healthy runs of odd and of even seeds")
     series = {(run.kind, run.seed): assessed(run) for run in runs}
     ways = {RULE: [_judged(run, _place(run, series[run.kind, run.seed].first_alarm_step)) for run in runs]}
     for curve in CURVES:
@@ -111,7 +113,7 @@ def _warnings(runs: Sequence[Run], series: dict[tuple[str, int], Series], kinds:
     found = ["| kind | warned | warned before the damage alarm | lead in checkpoints |", "|---|---|---|---|"]
     for kind in ("healthy", *kinds):
         of_kind = [run for run in runs if run.kind == kind]
-        warned, leads = 0, []
+        warned, leads = 0, list[int]()
         for run in of_kind:
             judged = series[run.kind, run.seed]
             warning, alarm = _place(run, judged.first_warning_step), _place(run, judged.first_alarm_step)

@@ -59,7 +59,8 @@ class Texts:
 def read_texts(tokenizer: PreTrainedTokenizerBase) -> Texts:
     """The same texts every time."""
     packaged = builtin_prompts("hh-shorter-256")
-    audited, pairs = [], []
+    audited: list[tuple[str, str, str | None, str]] = []
+    pairs: list[Pair] = []
     for prompt, short, long in zip(packaged.prompts, packaged.continuations, packaged.rejected, strict=True):
         found = _pair(tokenizer, str(prompt), short or "", long or "")
         if found is not None and len(audited) < AUDITED_PAIRS and len(found.longer) <= AUDITED_ANSWER:
@@ -68,8 +69,8 @@ def read_texts(tokenizer: PreTrainedTokenizerBase) -> Texts:
             pairs.append(found)
     german = german_dialogues()
     apart, german = german[: AUDITED_GERMAN + HELD_OUT], german[AUDITED_GERMAN + HELD_OUT :]
-    rows = audited + [(asked, answer, None, "german") for asked, answer in apart[:AUDITED_GERMAN]]
-    prompts, preferred, other, categories = zip(*rows, strict=True)
+    audited += [(asked, answer, None, "german") for asked, answer in apart[:AUDITED_GERMAN]]
+    prompts, preferred, other, categories = zip(*audited, strict=True)
     others = builtin_prompts("hh-harmless-512")
     known = set(packaged.prompts)
     english = [
