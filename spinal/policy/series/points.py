@@ -16,7 +16,7 @@ from spinal.documents.policy import Policy
 from spinal.documents.series import ChangePoint, SeriesPoint, SeriesSignal
 from spinal.policy.series.arrays import least_effect, value_of, why_no_shares
 from spinal.policy.series.sentences import checkpoints
-from spinal.policy.series.signals import TRACKED, Tracked, needed
+from spinal.policy.series.signals import TRACKED, Tracked, fail_limit, needed
 
 NOT_KEPT = "not kept prompt by prompt in comparisons of that release"
 NOT_SHARED = "it shares too few prompts with them"
@@ -58,6 +58,7 @@ def _falling_signal(
         threshold=max((of.threshold for of in drawdowns.values()), default=None),
         sigma=_known(one.sigma) if one is not None else None,
         least_effect=None if signal.follows_best else least_effect(signal, policy),
+        limit=fail_limit(policy, signal),
         points=tuple(
             _falling_point(signal, content, steps, place, drawdowns) for place, content in enumerate(contents)
         ),

@@ -115,6 +115,13 @@ def watch_limit(policy: Policy, signal: Tracked) -> tuple[float, str | None]:
     return LIMITS[signal.name].watch, None
 
 
+def fail_limit(policy: Policy, signal: Tracked) -> float | None:
+    """The mildest limit on that value, on its bad side, beyond which a rule fails a member; None without such a
+    rule."""
+    limits = [rule.limit for rule in rules_on(policy, signal) if rule.severity == "fail"]
+    return (min if signal.better == "lower" else max)(limits, default=None)
+
+
 def needed(policy: Policy, signal: Tracked) -> bool:
     """Whether a rule asks for it. Early warning decides nothing alone and is never needed."""
     return signal.role == "damage" and bool(rules_on(policy, signal))

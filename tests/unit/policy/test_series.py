@@ -391,3 +391,13 @@ def test_a_category_that_one_member_lacks_is_stepped_over() -> None:
     found = series(members)
     alarm = next(one for one in found.alarms if one.signal == "nll_change_worst_category")
     assert (alarm.of, alarm.worse_from_step, alarm.step) == ("ru", 600, 800)
+
+
+def test_the_limit_that_a_signal_shows_is_the_mildest_that_fails_a_member() -> None:
+    milder = {**NLL, "name": "milder", "limit": 0.8, "watch": 0.2}
+    only_warns = {"name": "warns", "value": "damage.nll_change", "bad": "above", "limit": 0.1, "severity": "warn"}
+    asked = policy(NLL, milder, only_warns)
+    found = series(run({"nll_change": calm(6), "gap": gaps(6)}, policy=asked), policy=asked)
+    assert found.signals["nll_change"].limit == 0.8
+    assert found.signals["end_log_p_change"].limit is None
+    assert found.signals["gap"].limit is None
