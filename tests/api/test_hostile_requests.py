@@ -211,7 +211,16 @@ def test_no_hostile_request_is_answered_5xx(
     schemas = bare_app().openapi()["components"]["schemas"]
     made = patient.post("/v1/audits", json={"candidate": "local:sft", "prompt_set": "hh-harmless-64"}).json()
     patient.post("/v1/models", json={"name": "known", "reference": "local:sft"})
-    good = {"audit_id": made["id"], "prompt_set": "hh-harmless-64", "control": "local:sft", "label": "a:b"}
+    series = patient.post("/v1/series", json={"reference": "local:sft", "prompt_set": "hh-harmless-64"}).json()
+    good = {
+        "audit_id": made["id"],
+        "series_id": series["id"],
+        "folder": "local:sft",
+        "series": series["id"],
+        "prompt_set": "hh-harmless-64",
+        "control": "local:sft",
+        "label": "a:b",
+    }
     failed, answered = [], Counter[int]()
     for method, path, operation in operations:
         source = Hostile(f"{SEED} {method} {path}", schemas, good)

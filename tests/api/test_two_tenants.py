@@ -90,6 +90,8 @@ def prepare(call: Call, tenant: str) -> str:
     accepted = call(tenant, "POST", "/v1/audits", json=body)
     alone = call(tenant, "POST", "/v1/audits", json={"candidate": f"{tenant}-model", "prompt_set": f"{tenant}-set"})
     assert (accepted.status_code, alone.status_code) == (202, 202), accepted.text + alone.text
+    series = {"reference": f"local:{tenant}-sft", "policy": policy["name"], "labels": {"of": tenant}}
+    assert call(tenant, "POST", "/v1/series", json=series).status_code == 201
     return str(accepted.json()["id"])
 
 
@@ -140,7 +142,8 @@ def values(known: dict[str, Any], call: Call) -> list[str]:
             audit["prompt_set"]["digest"],
             *audit["policy"].values(),
         ]
-        for listing in ("audits", "traces", "models", "policies"):
+        found += [call(tenant, "GET", "/v1/series").json()["items"][-1]["id"]]
+        for listing in ("audits", "traces", "models", "policies", "series"):
             following = call(tenant, "GET", f"/v1/{listing}?limit=1").json()["next"]
             found += [following] if following else []
         found += [call(tenant, "GET", f"/v1/traces/{audit['candidate_trace']}").json()["model"]["weights_digest"]]
@@ -168,7 +171,7 @@ def requests(
                         target[parameter["name"]] = value if parameter["name"] != "wait" else "0"
                 options: dict[str, Any] = {"params": query, "headers": headers}
                 if "requestBody" in operation:
-                    names = ("candidate", "reference", "control", "prompt_set", "name", "reference", "policy")
+                    names = ("candidate", "reference", "control", "prompt_set", "name", "reference", "policy", "folder")
                     options["json"] = {name: draw.choice(pool) for name in names if draw.random() < 0.6}
                 yield method.upper(), filled, options
 

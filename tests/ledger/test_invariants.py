@@ -30,6 +30,13 @@ def attempt(number: int, outcome: str) -> str:
 POLICY = (
     f"INSERT INTO policies (tenant, digest, name, document) VALUES ('t', '{DIGEST}', 'a/1', '{{\"name\": \"a/1\"}}')"
 )
+
+
+def series(members: str = "", values: str = "") -> str:
+    return f"""INSERT INTO series (id, tenant, reference, policy, spec{members})
+        VALUES ('{OTHER}', 't', 'r', '{DIGEST}', '{{}}'{values})"""
+
+
 BREAK: dict[str, list[str]] = {
     "at most one succeeded attempt per run": [
         "DROP INDEX uq_run_attempts_succeeded",
@@ -129,6 +136,20 @@ BREAK: dict[str, list[str]] = {
         f"""INSERT INTO audits (id, tenant, candidate, request, spec) VALUES ('{AUDIT}', 't', 'c', '{{}}', '{{}}')""",
         f"""INSERT INTO audits (id, tenant, candidate, request, spec, former)
               VALUES ('{OTHER}', 't', 'c', '{{}}', '{{}}', '{AUDIT}')""",
+    ],
+    "a member of a series is an audit of its tenant": [
+        POLICY,
+        series(),
+        f"""INSERT INTO audits (id, tenant, candidate, request, spec, series)
+              VALUES ('{AUDIT}', 't', 'c', '{{}}', '{{}}', '{OTHER}')""",
+    ],
+    "the status of a series is that of its document": [
+        POLICY,
+        series(", status, document", """, 'watch', '{"status": "healthy"}'"""),
+    ],
+    "a document of a series knows what has happened and no more": [
+        POLICY,
+        series(", created_at", ", now() - interval '6 minutes'"),
     ],
     POLICIES: [POLICY],
     DIGESTS: [trace(0)],

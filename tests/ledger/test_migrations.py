@@ -13,12 +13,14 @@ from alembic import command
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import Connection, create_engine, exc, inspect, text
+from sqlalchemy.orm import Session
 
 from service.database.tables import Record
 from service.operations import migrate
 from service.settings import Settings
 from tests.cli.test_cli import spinal
 from tests.conftest import create_database
+from tests.ledger.rows import put_member, put_series
 
 
 @pytest.fixture
@@ -367,3 +369,19 @@ def test_on_the_way_back_to_main_before_accounts_only_their_work_ends(empty: Set
         ("1", "QUEUED", None), ("2", "FAILED", "version_retired"), ("3", "SUCCEEDED", None), ("4", "QUEUED", None),
         ("5", "RUNNING", None),
     ]  # fmt: skip
+
+
+def test_on_the_way_back_series_go_and_their_members_stay_as_audits(empty: Settings) -> None:
+    migrate.upgrade(empty)
+    engine = create_engine(empty.database_url.get_secret_value())
+    with Session(engine) as session:
+        audit = put_member(session, put_series(session), 7)
+        session.commit()
+    migrate.downgrade(empty, "0014")
+    assert not {"series", "series_members"} & set(inspect(engine).get_table_names())
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT id, state FROM audits")).all() == [(audit, "QUEUED")]
+    migrate.upgrade(empty)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT id, series FROM audits")).all() == [(audit, None)]
+    engine.dispose()
