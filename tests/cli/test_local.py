@@ -15,8 +15,10 @@ import spinal.documents.comparison
 import spinal.documents.schemas
 import spinal.documents.trace
 import spinal.local
+import spinal.local_series
 import spinal.policy.judge
 import spinal.policy.values
+import spinal.series_members
 from spinal.analysis.diff import diff_traces
 from spinal.documents.comparison import Comparison
 from spinal.documents.trace import Trace
@@ -262,8 +264,8 @@ def test_a_diff_is_read_and_has_no_report(documents: tuple[str, str], tmp_path: 
 @pytest.mark.parametrize(
     "module",
     [
-        spinal, spinal.local, spinal.documents.trace, spinal.documents.comparison, spinal.documents.schemas,
-        spinal.policy.judge, spinal.policy.values,
+        spinal, spinal.local, spinal.local_series, spinal.series_members, spinal.documents.trace,
+        spinal.documents.comparison, spinal.documents.schemas, spinal.policy.judge, spinal.policy.values,
     ],
 )  # fmt: skip
 def test_examples_run_as_they_stand(module: object, monkeypatch: pytest.MonkeyPatch) -> None:

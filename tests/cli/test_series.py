@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ import spinal
 from spinal.cache.comparisons import COMPARISON
 from spinal.documents.series import Series, Status
 from spinal.errors import UsageError, WeightsMissing
-from spinal.local_series import series
+from spinal.local_series import Plan, Told, series, series_here
+from spinal.machine import Machine
+from spinal.progress import ProgressSink
 from tests.cli.test_cli import DPO, SFT
 from tests.cli.test_cli import spinal as command
 from tests.cli.test_local import ENGINE, SERVICE, command_without
@@ -141,10 +144,25 @@ def test_a_call_in_a_process_that_has_torch_finds_what_the_command_measured(
 def test_a_checkpoint_more_measures_itself_alone(run: tuple[Path, Path, Series], prompts: str, calls: Calls) -> None:
     folder, _, first = run
     saved(folder, 60)
-    found = again(folder, prompts)
+    plans: list[Plan] = []
+    measured: list[int] = []
+    fractions: dict[str, list[float]] = {}
+
+    @contextmanager
+    def watch(label: str) -> Iterator[ProgressSink]:
+        yield lambda told: fractions.setdefault(label, []).append(told.fraction)
+
+    machine = Machine(threads=1, watch=watch)
+    found = series_here(SFT, folder, prompts, KNOBS, machine, told=Told(plans.append, measured.append))
     assert calls == [("measure", "local:checkpoint-60"), ("gather_evidence", "local:checkpoint-60")]
     assert [one.step for one in found.members] == [20, 60, 100]
     assert [found.members[0], found.members[2]] == list(first.members)
+    assert plans == [Plan(members=3, kept=2)]
+    assert measured == [60]
+    of_the_whole = [each for label, every in fractions.items() if "," in label for each in every]
+    assert "step 60 (1 of 1), comparing" in fractions
+    assert of_the_whole == sorted(of_the_whole)
+    assert of_the_whole[-1] == pytest.approx(1.0)
 
 
 def test_a_damaged_comparison_is_measured_again_from_the_kept_traces(

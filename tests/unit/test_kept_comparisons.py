@@ -1,5 +1,8 @@
 """Kept comparisons: found under their own content, names and conditions, and never damaged."""
 
+import multiprocessing
+import random
+import sys
 from pathlib import Path
 
 import pytest
@@ -100,6 +103,38 @@ def test_beyond_the_limit_the_oldest_goes(tmp_path: Path, judged: Comparison) ->
     with opened(tmp_path) as cache:
         assert cache.find(judged.digest, SAID) is None
         assert cache.find(judged.digest, ["other"]) is not None
+
+
+def _use_at_random(folder: Path, seed: int, limit: int) -> None:
+    """Find or keep one of three, again and again, and damage some."""
+    generator = random.Random(seed)
+    made = changed_pair().compare()
+    for _ in range(25):
+        said = [generator.choice("abc")]
+        with opened(folder, max_bytes=limit) as cache:
+            found = cache.find(made.digest, said)
+            assert found is None or Comparison.of(found, made.verdict) == made
+            if found is None:
+                cache.keep(made, said)
+            elif generator.random() < 0.2:
+                for sums in folder.glob(f"{made.digest}-*/{SUMS}"):
+                    sums.write_text("damaged")
+    sys.exit(0)
+
+
+def test_processes_at_once_each_find_what_was_kept_whole(tmp_path: Path, judged: Comparison) -> None:
+    folder = tmp_path / "cache"
+    with opened(folder) as cache:
+        cache.keep(judged, ["a"])
+    size = sum(file.stat().st_size for entry in folder.iterdir() for file in entry.iterdir())
+    context = multiprocessing.get_context("spawn")
+    children = [context.Process(target=_use_at_random, args=(folder, seed, 2 * size)) for seed in range(2)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(120)
+    assert [child.exitcode for child in children] == [0, 0]
+    assert not [one.name for one in folder.iterdir() if one.name.startswith(("new-", "gone-"))]
 
 
 def test_without_a_place_for_them_there_are_none_and_a_line_says_so(

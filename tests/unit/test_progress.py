@@ -54,6 +54,21 @@ def test_off_a_terminal_there_is_a_line_a_minute_over_all_pieces_of_work(capsys:
     assert lines[2].startswith("local:dpo: walking the blocks 26/100")
 
 
+def test_pieces_of_one_whole_are_estimated_as_the_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    watch = Watch(clock, terminal=False, whole=True)
+    for piece in range(4):
+        with watch(f"step {piece}") as show:
+            for block in range(1, 31):
+                clock.now += 1.0
+                show(Progress("walk", block, 30, (piece + block / 30) / 4))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    # Of 120 s, one was over when the first report came; a piece by itself would have 24 s left at its 6th.
+    assert lines[0] == "step 0: walking the blocks 6/30, about 2 min left"
+    assert lines[1] == "step 2: walking the blocks 6/30, about 50 s left"
+
+
 def test_short_work_says_nothing_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
     with Watch(clock, terminal=False)("x") as show:

@@ -79,16 +79,17 @@ def test_the_plot_rises_with_the_values_and_marks_alarms_under_their_steps() -> 
     lines = shown(made([0.0, 0.1, 0.5, 1.0])).splitlines()
     at = next(number for number, line in enumerate(lines) if line.startswith("predicts text worse  "))
     bars = lines[at].split("  ")[1]
-    assert bars == "▁▁▅█"
+    assert bars == "▁▁▁▁▁▁▅▅▅███"
     start = lines[at].index(bars)
-    assert lines[at + 1].index("▲") == start + 3
+    assert lines[at + 1] == " " * (start + 9) + "▲▲▲"
     assert "0 to +1" in lines[at]
     assert lines[at + 2].startswith("output moved  ")
+    assert re.fullmatch(r" +step 100 +400", lines[at + 3])
 
 
 def test_a_step_without_a_value_leaves_a_gap() -> None:
     (line,) = [line for line in shown(made([0.0, None, 1.0])).splitlines() if line.startswith("predicts text worse  ")]
-    assert "▁ █" in line
+    assert "▁▁▁   ███" in line
 
 
 def test_of_several_members_in_one_column_the_worst_is_drawn() -> None:
@@ -151,7 +152,7 @@ def test_what_a_document_holds_is_shown_and_never_obeyed() -> None:
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_a_terminal_of_few_characters_gets_them(encoding: str) -> None:
-    assert re.search(r"predicts text worse  1+9", shown(made([0.0, 0.01, 1.0]), encoding=encoding))
+    assert re.search(r"predicts text worse  1{6}9{3}  ", shown(made([0.0, 0.01, 1.0]), encoding=encoding))
 
 
 def test_a_run_without_signals_or_members_is_told() -> None:

@@ -24,6 +24,8 @@ FIRST = ("nll_change", "gap", "margin_change")
 """Signals that have a column of the table, where they were measured."""
 LABEL = 44
 """Columns of a signal's name at most."""
+WIDEST = 3
+"""Characters that a step takes at most."""
 PLAIN_BARS = "123456789"
 FEW = 3
 """Sentences that a short answer holds at most."""
@@ -103,19 +105,21 @@ def _plot(page: Page, document: Series) -> None:
     right = max(len(page.clean(text)) for text in ends.values())
     room = max(page.width - label - right - 4, 8)
     groups = _groups(len(document.members), room)
+    wide = max(1, min(WIDEST, room // len(groups)))
     bars, mark = (PLAIN_BARS, "^") if page.plain else (BARS, "▲")
     steps = [member.step for member in document.members]
     for key, signal in drawn:
         by_step = {point.step: point for point in signal.points}
-        cells = _cells([by_step.get(step) for step in steps], groups, bars, better=signal.better)
+        drawn_row = _cells([by_step.get(step) for step in steps], groups, bars, better=signal.better)
+        cells = "".join(char * wide for char in drawn_row)
         name = padded(_short(page.clean(signal.label), label), label)
         page.line(f"{name}  {cells}  {page.clean(ends[key])}")
         alarmed = {alarm.step for alarm in document.alarms if alarm.signal == key}
         if alarmed:
-            marks = "".join(mark if any(steps[at] in alarmed for at in group) else " " for group in groups)
+            marks = "".join((mark if any(steps[at] in alarmed for at in group) else " ") * wide for group in groups)
             page.line(f"{' ' * label}  {marks}".rstrip(), "red" if signal.role == "damage" else "yellow")
     first, last = f"step {steps[0]:,}", f"{steps[-1]:,}"
-    gap = max(len(groups) - len(first) - len(last), 1)
+    gap = max(wide * len(groups) - len(first) - len(last), 1)
     page.line(f"{' ' * label}  {first}{' ' * gap}{last}", "dim")
     fullest = "9" if page.plain else "█"
     page.say(
