@@ -48,10 +48,11 @@ def _completed(contract: JsonObject) -> JsonObject:
     policy = Policy.model_json_schema(by_alias=True, ref_template="#/components/schemas/{model}")
     schemas |= policy.pop("$defs", {}) | {"Policy": policy}
     schemas["PolicyOut"]["properties"]["document"] = {"$ref": "#/components/schemas/Policy"}
-    report = contract["paths"]["/v1/audits/{audit_id}/report"]["get"]
-    format_asked = next(parameter for parameter in report["parameters"] if parameter["name"] == "format")
-    format_asked["schema"] = {"enum": list(FORMATS), **format_asked["schema"]}
-    report["responses"]["200"]["content"] = {made.media_type: {} for made in FORMATS.values()}
+    for reported in ("audits/{audit_id}", "series/{series_id}"):
+        report = contract["paths"][f"/v1/{reported}/report"]["get"]
+        format_asked = next(parameter for parameter in report["parameters"] if parameter["name"] == "format")
+        format_asked["schema"] = {"enum": list(FORMATS), **format_asked["schema"]}
+        report["responses"]["200"]["content"] = {made.media_type: {} for made in FORMATS.values()}
     return contract
 
 

@@ -15,7 +15,7 @@ from service.database.unit_of_work import Reads
 from service.http.answers import answer
 from service.http.context import InspectorsDep, LedgerDep, Reader, SettingsDep, Writer
 from service.http.documented import ACCESS, SUBMIT_ERRORS, documented
-from service.http.fields import label_pairs
+from service.http.fields import ReportFormat, label_pairs
 from service.http.pagination import decode, decode_id, decode_time, encode, page_answer
 from service.series.members import Asker
 from service.series.schemas import MemberOut, MembersIn, MembersOut, SeriesIn, SeriesOut, SeriesPageOut
@@ -34,7 +34,8 @@ from service.series.verbs import (
 )
 from spinal import errors
 from spinal.documents.series import Series, Status
-from spinal.text import visible_json
+from spinal.report.formats import FORMATS
+from spinal.report.formats.format import Reader as Told
 
 router = APIRouter(prefix="/v1/series", tags=["series"])
 
@@ -205,21 +206,36 @@ def _document(ledger: Reads, tenant: str, series_id: UUID) -> Response:
     "/{series_id}/report",
     operation_id="getSeriesReport",
     response_class=Response,
-    responses={
-        200: {"description": "The report", "content": {"application/json": {}}},
-        **documented(*READ_ERRORS),
-    },
+    responses={200: {"description": "The report"}, **documented(*READ_ERRORS)},
 )
-async def report(series_id: UUID, reader: Reader, format: Literal["json"] = "json") -> Response:
-    """What is known of the run by now, as a file."""
-    return await reader.read(_rendered, series_id, format)
+async def report(
+    series_id: UUID,
+    request: Request,
+    reader: Reader,
+    format: ReportFormat = "json",
+    fail_on: Annotated[
+        Literal["fail", "warn"], Query(description="The mildest finding that reports for pipelines call a failure")
+    ] = "fail",
+) -> Response:
+    """What is known of the run by now as a document: JSON, one HTML file with the reports of its members linked,
+    Markdown, or a report for pipelines."""
+    page = request.url.replace(query="format=html", fragment="")
+    return await reader.read(_rendered, series_id, page, format, fail_on)
 
 
-def _rendered(ledger: Reads, tenant: str, series_id: UUID, chosen: str) -> Response:
-    del chosen
-    text = visible_json(read_document(ledger, tenant, series_id).model_dump_json(by_alias=True, indent=2)) + "\n"
+def _rendered(
+    ledger: Reads, tenant: str, series_id: UUID, page: URL, chosen: str, fail_on: Literal["fail", "warn"]
+) -> Response:
+    found, made = read_document(ledger, tenant, series_id), FORMATS[chosen]
+    links = {"report": str(page)} | {
+        f"step {member.step}": str(page.replace(path=f"/v1/audits/{member.audit}/report"))
+        for member in found.members
+        if member.audit is not None and member.state == "measured"
+    }
+    # Unlike that of an audit it may be another one tomorrow.
     headers = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
-    return Response(text, media_type="application/json", headers=headers)
+    text = made.written(found, Told(fail_on, links))
+    return Response(text, media_type=made.media_type, headers=headers | dict(made.headers))
 
 
 @router.post(

@@ -19,6 +19,7 @@ from service.series.assessed import keep_assessed
 from service.series.store import stale_series
 from service.settings import Settings
 from spinal.documents.series import Series
+from spinal.report.formats import FORMATS
 from tests.api.conftest import clone
 from tests.support.engine_double import calls
 
@@ -87,6 +88,13 @@ def test_a_series_is_followed_from_its_first_member_to_its_document(
     assert (document.reference, document.labels, document.closed) == ("local:sft", {"run": "a"}, False)
     assert document.settings.plateau_from_step == 100
     assert api.get(f"{here}/report").json() == document.model_dump(mode="json", by_alias=True)
+    page = api.get(f"{here}/report", params={"format": "html"})
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert all(f"/v1/audits/{each.audit}/report?format=html" in page.text for each in document.members)
+    for name, made_by in FORMATS.items():
+        told = api.get(f"{here}/report", params={"format": name})
+        assert (told.status_code, bool(told.text)) == (200, True), name
+        assert told.headers["Content-Type"].startswith(made_by.media_type.partition(";")[0]), name
 
     audits = api.get(made["links"]["audits"]).json()["items"]
     assert {audit["series"] for audit in audits} == {made["id"]}
