@@ -46,6 +46,8 @@ def test_import_contracts_hold() -> None:
         "spinal.audit",
         "spinal.client",
         "spinal.local",
+        "spinal.local_series",
+        "spinal.cache",
         "spinal.report",
         "spinal.cli.main",
     ],
