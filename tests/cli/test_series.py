@@ -307,6 +307,22 @@ def test_the_exit_code_follows_from_the_status(
     assert f"{status.replace('_', ' ').upper()}: so it is." in done.output
 
 
+@pytest.mark.parametrize(
+    ("options", "code"), [((), 0), (("--fail-on", "fail"), 5), (("--policy", "spinal-default/2"), 2)]
+)
+def test_a_stored_document_is_shown_and_judged_by_its_exit_code_where_that_is_asked(
+    measured: tuple[Path, Path, Series], tmp_path: Path, options: tuple[str, ...], code: int
+) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(measured[2].model_dump_json())
+    done = command_without((*ENGINE, *SERVICE), "report", str(path), *options)
+    assert done.returncode == code, done.stderr
+    if code == 2:
+        assert "`spinal series REFERENCE DIR --policy FILE`" in done.stderr
+    else:
+        assert done.stdout.startswith("2 checkpoints, steps 20 to 100, compared with local:sft\nINSUFFICIENT SERIES: ")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_what_was_measured_before_the_end_stays(number: int, prompts: str, tmp_path: Path) -> None:
     run, cache = tmp_path / "run", tmp_path / "cache"

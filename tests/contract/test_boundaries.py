@@ -47,6 +47,8 @@ def test_import_contracts_hold() -> None:
         "spinal.client",
         "spinal.integrations",
         "spinal.local",
+        "spinal.local_series",
+        "spinal.cache",
         "spinal.report",
         "spinal.cli.main",
     ],
