@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from service.audits.store import CONDITIONS, listing
 from service.operations.invariants import INVARIANTS
+from service.series import store as series
 from tests.conftest import ROOT
 
 LOCALS = {"order": "created_at LIMIT 1", "table": "audits", "missing": "TRUE"}
@@ -47,7 +48,8 @@ def _module(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
-STATEMENTS = [one for one in statements() if one.module != "service.database.tables"]
+DEFINITIONS = {f"service.database.{module}" for module in ("record", "series_tables", "tables")}
+STATEMENTS = [one for one in statements() if one.module not in DEFINITIONS]
 """Those of the tables are parts of definitions, which the migrations are tested for."""
 
 
@@ -77,7 +79,13 @@ NARROWINGS = [
 def test_a_list_of_audits_can_be_prepared_however_it_is_narrowed(session: Session) -> None:
     for by in NARROWINGS:
         prepare(session, listing(by))
-    assert len(NARROWINGS) == 2**8
+    assert len(NARROWINGS) == 2**9
+
+
+def test_a_list_of_series_can_be_prepared_however_it_is_narrowed(session: Session) -> None:
+    for count in range(len(series.CONDITIONS) + 1):
+        for by in combinations(series.CONDITIONS, count):
+            prepare(session, series.listing(by))
 
 
 def test_statements_are_found_where_they_stand() -> None:
