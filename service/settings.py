@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from spinal.warm import WARM_BYTES
+
 
 class Settings(BaseSettings):
     """Frozen settings. Durations are seconds."""
@@ -89,7 +91,7 @@ class Settings(BaseSettings):
     torch_threads: int = Field(default=1, ge=1)
     stream_weights: bool = False
     """Read the blocks of a checkpoint from disk one at a time: for weights larger than the worker's memory."""
-    warm_reference_bytes: int = Field(default=2 * 2**30, ge=0)
+    warm_reference_bytes: int = Field(default=WARM_BYTES, ge=0)
     """Most memory, of the device that measures, that each worker process keeps of the reference that it last compared
     with, so that the next comparison need not read it again; 0 keeps nothing."""
     engine: str = "spinal.engine.api"

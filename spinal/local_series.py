@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Unpack
 
 from spinal.analysis.compare import comparison_digest
-from spinal.audit import Traced, Watch, audit_pair, prepare_audit, trace_checkpoint
+from spinal.audit import Ports, Traced, Watch, audit_pair, prepare_audit, trace_checkpoint
 from spinal.cache.comparisons import Comparisons, open_comparisons
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.held import Held, hold
@@ -53,6 +53,7 @@ from spinal.prompts.builtin import DEFAULT_SET
 from spinal.prompts.sets import PromptSet
 from spinal.series_members import Checkpoints, Place, find_places
 from spinal.sides import NOWHERE_ELSE, PathName, Places, require_use
+from spinal.warm import WARM_BYTES, Warm
 
 OF_ONE_CHECKPOINT: tuple[type[SpinalError], ...] = (
     AdapterInvalid, ArchitectureUnsupported, ConfigInvalid, LensParityFailed, ModelChanged, NonFiniteActivations,
@@ -271,6 +272,8 @@ class _Work:
     stack: ExitStack
     """Holds the reference open from the first look to the last read."""
     references: list[_Reference] = field(default_factory=list)
+    warm: Warm = field(default_factory=lambda: Warm(WARM_BYTES))
+    """What one comparison leaves of the reference for the next."""
 
     def look(self, number: int, of: int, place: Place) -> _One:
         """Check one checkpoint, and look whether it was compared before. No weights are loaded."""
@@ -299,7 +302,7 @@ class _Work:
         watch = _within(self.machine.watch, label, (number + TRACE_SHARE) / whole, 1.0 / whole)
         with self._failing(one):
             traced = self._traced(reference, TRACE_SHARE / whole)
-            with open_ports(replace(self.machine, watch=watch), self.known) as (ports, _), hold(checkpoint) as held:
+            with self._ports(watch) as ports, hold(checkpoint) as held:
                 sides = [reference.held.checkpoint, held.checkpoint]
                 ports.engine().check_same_ids(sides, self.prompts, self.profile)
                 found = audit_pair(traced, held.checkpoint, self.prompts, self.profile, ports=ports)
@@ -321,9 +324,14 @@ class _Work:
         if reference.traced is None:
             watch = _within(self.machine.watch, "reference", 0.0, share / TRACE_SHARE)
             # Its capture stays in place until the end of the series.
-            ports, _ = self.stack.enter_context(open_ports(replace(self.machine, watch=watch), self.known))
+            ports = self.stack.enter_context(self._ports(watch))
             reference.traced = trace_checkpoint(reference.held.checkpoint, self.prompts, self.profile, ports=ports)
         return reference.traced
+
+    @contextmanager
+    def _ports(self, watch: Watch) -> Iterator[Ports]:
+        with open_ports(replace(self.machine, watch=watch), self.known) as (ports, _):
+            yield replace(ports, warm=self.warm)
 
     def _reference(self, prepared: Checkpoint) -> _Reference:
         for known in self.references:

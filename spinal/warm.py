@@ -1,5 +1,8 @@
 """Where an engine keeps what the next call of the same process can use again. No torch, and nothing of an engine."""
 
+WARM_BYTES = 2 * 2**30
+"""What is kept where nobody says otherwise."""
+
 
 class Warm:
     """One place, of bounded size, for what an engine keeps between its calls in one process.
