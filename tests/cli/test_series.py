@@ -20,6 +20,7 @@ from spinal.errors import UsageError, WeightsMissing
 from spinal.local_series import Plan, Told, series, series_here
 from spinal.machine import Machine
 from spinal.progress import ProgressSink
+from spinal.warm import WARM_BYTES, Warm
 from tests.cli.test_cli import DPO, SFT
 from tests.cli.test_cli import spinal as command
 from tests.cli.test_local import ENGINE, SERVICE, command_without
@@ -139,6 +140,28 @@ def test_a_call_in_a_process_that_has_torch_finds_what_the_command_measured(
 ) -> None:
     assert again(run[0], prompts) == run[2]
     assert calls == []
+
+
+def test_the_reference_stays_warm_from_one_checkpoint_to_the_next(
+    run: tuple[Path, Path, Series], prompts: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from spinal.engine import api
+
+    folder, _, _ = run
+    given: list[Warm] = []
+    whole = api.gather_evidence
+
+    def call(*sides: Any, **options: Any) -> Any:
+        given.append(options["warm"])
+        return whole(*sides, **options)
+
+    monkeypatch.setattr(api, "gather_evidence", call)
+    saved(folder, 60)
+    saved(folder, 70)
+    again(folder, prompts)
+    assert len(given) == 2
+    assert given[0] is given[1]
+    assert given[0].limit_bytes == WARM_BYTES
 
 
 def test_a_checkpoint_more_measures_itself_alone(run: tuple[Path, Path, Series], prompts: str, calls: Calls) -> None:
