@@ -3,12 +3,13 @@
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 from benchmarks.series.measured import Run
 from spinal.documents.comparison import ComparisonContent
 from spinal.policy.series import Member, assess
 
-UNREAD = {
+UNREAD: dict[str, Any] = {
     "layers": (),
     "localization": {},
     "nulls": {},
@@ -19,7 +20,7 @@ UNREAD = {
 }
 """Members of a comparison that no rule on damage and no detector reads; they are most of it."""
 
-ELSEWHERE = {"hostname": None, "command": None, "platform": "Linux"}
+ELSEWHERE: dict[str, Any] = {"hostname": None, "command": None, "platform": "Linux"}
 
 
 def store(run: Run, path: Path) -> None:
