@@ -113,7 +113,7 @@ def test_the_order_of_prompts_does_not_matter(seed: int, n: int) -> None:
 def test_lows_left_out_change_no_alarm(seed: int, n: int) -> None:
     values = flat(seed, n)
     values[n // 2 :] += 0.3
-    given_ = {"nll": {None: Falling(values, LEAST)}}
+    given_: dict[str, dict[str | None, Falling]] = {"nll": {None: Falling(values, LEAST)}}
     whole, quick = detect(given_, {}), detect(given_, {}, lows_everywhere=False)
     assert whole.drawdowns["nll"][None].falls == quick.drawdowns["nll"][None].falls
     assert whole.drawdowns["nll"][None].beyond.tolist() == quick.drawdowns["nll"][None].beyond.tolist()

@@ -32,7 +32,8 @@ def compared(
 ) -> ComparisonContent:
     """The comparison at ``step``: ``signals`` hold each prompt's value by name. Damage panel and counts follow."""
     made = contents.base()
-    by_prompt, panel, looked = {}, dict(made.damage.signals), ()
+    by_prompt, panel = {}, dict(made.damage.signals)
+    looked: tuple[Looked, ...] = ()
     # What the pair moved by agrees with a rise of NLL that the test chose.
     panel |= {name: measured_as(name, 0.01, (0.0, 0.02)) for name in ("gap", "hidden_change", "block_swap_mean")}
     for name, values in signals.items():

@@ -254,8 +254,9 @@ def test_slower_growth_of_what_only_growth_counts_for_is_shown_and_warns_of_noth
 
 
 def test_thresholds_are_corrected_for_everything_that_is_looked_at() -> None:
-    one = {"nll": {None: Falling(flat(10), 0.1)}}
-    more = one | {"worst": {str(k): Falling(flat(10, k), 0.1) for k in range(4)}}
+    one: dict[str, dict[str | None, Falling]] = {"nll": {None: Falling(flat(10), 0.1)}}
+    categories: dict[str | None, Falling] = {str(k): Falling(flat(10, k), 0.1) for k in range(4)}
+    more = {**one, "worst": categories}
     moving = {"gap": Moving(np.random.default_rng(0).standard_normal(10), 0.1)}
     assert detect(one, {}).drawdowns["nll"][None].threshold == pytest.approx(threshold(10, 1))
     both = detect(more, moving)
@@ -269,3 +270,22 @@ def test_prompts_are_aligned_by_their_places() -> None:
     prompts, values = aligned([((2, 5), (1.0, 2.0)), None, ((5, 9), (3.0, 4.0))])
     assert prompts == (2, 5, 9)
     np.testing.assert_array_equal(values, [[1.0, 2.0, np.nan], [np.nan] * 3, [np.nan, 3.0, 4.0]])
+
+
+def test_a_change_point_within_the_least_effect_is_shown_and_warns_of_nothing() -> None:
+    jump = 0.001 * np.random.default_rng(0).standard_normal(16)
+    jump[8:] += 0.1
+    small, large = (detect({}, {"gap": Moving(jump, least, upward=True)}) for least in (0.05, 0.2))
+    assert [one.at for one in small.breaks["gap"]] == [one.at for one in large.breaks["gap"]] == [7]
+    assert (len(small.counted_breaks["gap"]), large.counted_breaks["gap"]) == (1, ())
+    # Surely beyond, not by its value alone.
+    assert detect({}, {"gap": Moving(jump, small.breaks["gap"][0].change - 1e-6)}).counted_breaks["gap"] == ()
+
+
+def test_a_shift_within_the_least_effect_warns_of_nothing() -> None:
+    shifted = np.random.default_rng(3).standard_normal(24)
+    shifted[16:] += 5.0
+    plateau = np.ones(24, dtype=bool)
+    assert detect({}, {"gap": Moving(shifted, 1.0)}, plateau).shifts["gap"]
+    assert detect({}, {"gap": Moving(shifted, 9.0)}, plateau).shifts["gap"] == ()
+    assert detect({}, {"gap": Moving(-shifted, 1.0, upward=True)}, plateau).shifts["gap"] == ()
