@@ -34,7 +34,10 @@ def main() -> int:
     from benchmarks.series.measured import read_runs
     from benchmarks.series.table import lines
 
-    print("\n".join(lines([run for run in read_runs(chosen.keep) if run.seed in chosen.seeds])))
+    try:
+        print("\n".join(lines([run for run in read_runs(chosen.keep) if run.seed in chosen.seeds])))
+    except ValueError as too_few:
+        parser.error(f"{chosen.keep}: {too_few}")
     return 0
 
 

@@ -97,7 +97,8 @@ def run(plan: Plan, start: Path, out: Path, texts: Texts) -> None:
     held_out = []
     for step in range(1, EVERY * CHECKPOINTS + 1):
         broken = plan.break_after is not None and step > plan.break_after
-        pairs, english, german = (draw.sample(each, BATCH) for each in (texts.pairs, texts.english, texts.german))
+        pairs = draw.sample(texts.pairs, BATCH)
+        english, german = draw.sample(texts.english, BATCH), draw.sample(texts.german, BATCH)
         log_ps = log_p(model, answers(pairs) + english + german)
         pair_log_p, english_log_p, german_log_p = log_ps.split([2 * BATCH, BATCH, BATCH])
         change = pair_log_p.reshape(-1, 2) - torch.stack([at_start[pair] for pair in pairs])
