@@ -1,4 +1,4 @@
-"""Trained runs of known history, as ``benchmarks/series`` measured them, judged by the default policy.
+"""Trained runs of known history, as ``benchmarks/series.py`` measured them, judged by the default policy.
 
 ``python -m benchmarks.series --keep FOLDER --seeds 0``, then ``python -m benchmarks.series --keep FOLDER --store
 tests/science/series healthy-0 flipped-0 overoptimised-0`` makes the stored files again; ``docs/series_benchmark.md``
@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.series.measured import Run
-from benchmarks.series.stored import load
-from benchmarks.series.table import RULE, lines
-from benchmarks.series.truth import broke_after, worse_from
+from benchmarks.trained_series.measured import Run
+from benchmarks.trained_series.stored import load
+from benchmarks.trained_series.table import RULE, lines
+from benchmarks.trained_series.truth import broke_after, worse_from
 from spinal.policy.series import assess
 
 STORED = Path(__file__).parent / "series"

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from benchmarks.series.alarms import Curve, change, fall, level, threshold
-from benchmarks.series.measured import Run
-from benchmarks.series.table import Judged
-from benchmarks.series.truth import broke_after, worse_from
+from benchmarks.trained_series.alarms import Curve, change, fall, level, threshold
+from benchmarks.trained_series.measured import Run
+from benchmarks.trained_series.table import Judged
+from benchmarks.trained_series.truth import broke_after, worse_from
 
 STEPS = (4, 8, 12, 16, 20)
 

@@ -14,7 +14,7 @@ import argparse
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 HEALTHY, BROKEN = 20, 10
 """Seeds of healthy runs, and of each broken kind."""
 
@@ -31,8 +31,8 @@ def main() -> int:
         return _store(chosen.keep, Path(chosen.store[0]), chosen.store[1:])
     if not chosen.judge:
         _make(chosen.keep, chosen.seeds)
-    from benchmarks.series.measured import read_runs
-    from benchmarks.series.table import lines
+    from benchmarks.trained_series.measured import read_runs
+    from benchmarks.trained_series.table import lines
 
     try:
         print("\n".join(lines([run for run in read_runs(chosen.keep) if run.seed in chosen.seeds])))
@@ -42,8 +42,8 @@ def main() -> int:
 
 
 def _store(keep: Path, folder: Path, names: list[str]) -> int:
-    from benchmarks.series.measured import read_runs
-    from benchmarks.series.stored import store
+    from benchmarks.trained_series.measured import read_runs
+    from benchmarks.trained_series.stored import store
 
     for run in read_runs(keep, names):
         store(run, folder / f"{run.kind}-{run.seed}.json.gz")
@@ -56,7 +56,7 @@ def _make(keep: Path, seeds: list[int]) -> None:
     from series.train import KINDS, SFT
     from transformers import AutoTokenizer
 
-    from benchmarks.series.measured import make
+    from benchmarks.trained_series.measured import make
 
     # One thread: the same sums in the same order, so that runs of one seed are the same bit for bit up to the break.
     torch.set_num_threads(1)

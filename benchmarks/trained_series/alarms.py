@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.series.measured import Run
+from benchmarks.trained_series.measured import Run
 from spinal.documents.comparison import ComparisonContent
 from spinal.documents.series import Series
 from spinal.policy.series import assess

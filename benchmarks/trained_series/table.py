@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from statistics import median
 
 from benchmarks.checkpoints.calibration import wilson
-from benchmarks.series.alarms import CURVES, assessed, first_beyond, threshold
-from benchmarks.series.measured import Run
-from benchmarks.series.truth import broke_after, worse_from
+from benchmarks.trained_series.alarms import CURVES, assessed, first_beyond, threshold
+from benchmarks.trained_series.measured import Run
+from benchmarks.trained_series.truth import broke_after, worse_from
 from spinal.documents.series import Series
 
 RULE = "spinal series, default policy"

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from benchmarks.series.measured import Run
+from benchmarks.trained_series.measured import Run
 
 CLEARLY = 0.15
 """Nats a token: half of what the default policy watches."""

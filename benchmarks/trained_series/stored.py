@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.series.measured import Run
+from benchmarks.trained_series.measured import Run
 from spinal.documents.comparison import ComparisonContent
 from spinal.policy.series import Member, assess
 
