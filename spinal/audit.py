@@ -54,8 +54,7 @@ class Captures(Protocol):
     """Where traces and their captures are kept and found again."""
 
     def find(self, digest: Callable[[], str]) -> Traced | None:
-        """What is kept under a trace's digest, if anything. The digest comes as a function, since it takes reading all
-        weights: who keeps nothing need not ask."""
+        """What is kept under a trace's digest, if anything. To call ``digest`` reads all weights."""
         ...
 
     def place(self) -> Path:

@@ -32,7 +32,3 @@ class Warm:
     def put(self, kept: object) -> None:
         """Keep this until it is taken."""
         self._kept = kept
-
-    def drop(self) -> None:
-        """Keep nothing of what is here."""
-        self._kept = None

@@ -4,18 +4,15 @@ import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 import pytest
 
 from spinal.client import Client
 from spinal.integrations.callback import Hooks
-from spinal.integrations.service_series import SeriesClient
 from tests.support.fleet import Fleet
 from tests.support.trainers import SFT, Trainer, save_whole
 from tests.support.waiting import until
 
-CREATES = "create_series"
 FIVE = [2, 4, 6, 8, 10]
 
 
@@ -46,7 +43,6 @@ def save_differently(folder: Path) -> None:
     weights.write_bytes(raw)
 
 
-@pytest.mark.skipif(not hasattr(Client, CREATES), reason=f"Client.{CREATES} is missing: the service knows no series")
 def test_an_api_that_is_killed_during_a_training_run_loses_no_member(
     fleet: Fleet, server: Callable[[], str], tmp_path: Path
 ) -> None:
@@ -68,7 +64,7 @@ def test_an_api_that_is_killed_during_a_training_run_loses_no_member(
     series = callback.series
     assert series is not None
     with Client(address) as client:
-        document = cast(SeriesClient, client).series_document(series)
+        document = client.series_document(series)
         audits = list(client.audits())
     assert [(member.step, member.state) for member in document.members] == [(step, "measured") for step in FIVE]
     assert len(audits) == len(FIVE), "a member was audited twice"

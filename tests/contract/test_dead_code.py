@@ -25,7 +25,7 @@ KEPT = {
     **dict.fromkeys(
         ("on_train_begin", "on_save", "on_step_end", "on_train_end"), "transformers calls them on callbacks"
     ),
-    **dict.fromkeys(("add_folder", "series_document", "wait_series"), "method of the client, for callers"),
+    **dict.fromkeys(("add_folder", "wait_series"), "method of the client, for callers"),
     "singular_values_of_rows": "the direct form of what the engine computes in slices; tests compare the two",
 }
 """Name -> why it stays although nothing in the product names it."""

@@ -13,13 +13,12 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from tests.support.places import ROOT
-from tests.support.waiting import until
+from tests.support.waiting import until, within
 
 NLL = 0.01
 """``nll_change`` of a member, for each step."""
@@ -38,8 +37,7 @@ class Service(BaseHTTPRequestHandler):
     def _answer(self, body: dict[str, Any]) -> None:
         with (self.folder / "seen").open("a") as seen:
             seen.write(f"{self.command} {self.path} {self.headers.get('Authorization', '-')}\n")
-        while (self.folder / "hangs").exists():
-            time.sleep(0.05)
+        within(lambda: not (self.folder / "hangs").exists(), timeout=600.0)
         stored = self.folder / "series.json"
         series: dict[str, Any] = json.loads(stored.read_text()) if stored.exists() else {}
         _, _, _, *rest = self.path.split("/")

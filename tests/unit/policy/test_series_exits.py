@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from spinal.documents.series import STATUSES
+from spinal.documents.series import STATUSES, Status
 from spinal.errors import ExitCode
 from spinal.policy.series.exits import EXITS, series_exit
 from tests.support.places import ROOT
@@ -22,7 +22,7 @@ def test_the_page_shows_the_table() -> None:
 
 
 @pytest.mark.parametrize("status", STATUSES)
-def test_failing_on_early_warning_changes_the_code_of_nothing_else(status: str) -> None:
-    mild, strict = series_exit(status), series_exit(status, "warn")  # type: ignore[arg-type]  # one of STATUSES
-    assert mild == EXITS[status]  # type: ignore[index]
+def test_failing_on_early_warning_changes_the_code_of_nothing_else(status: Status) -> None:
+    mild, strict = series_exit(status), series_exit(status, "warn")
+    assert mild == EXITS[status]
     assert (strict == ExitCode.FAILED) if status == "watch" else (strict == mild)
