@@ -17,7 +17,7 @@ from spinal.documents.series import Series, Status
 from spinal.report import github, render
 from spinal.report.content.address import is_address
 from spinal.report.content.cases import cases, identity, judgement, place, worst_first
-from spinal.report.content.series.lead import OUTCOMES, began, not_looked_at
+from spinal.report.content.series.lead import OUTCOMES, began, not_looked_at, run_name
 from spinal.report.content.series.shares import MOST_COLUMNS, share_map
 from spinal.report.formats import FORMATS
 from spinal.report.formats.format import Reader
@@ -452,3 +452,23 @@ def test_hostile_names_are_shown_and_obeyed_in_no_format() -> None:
     schema().validate(FORMATS["junit"].written(document))
     assert list(text_string_to_metric_families(FORMATS["gitlab-metrics"].written(document)))
     assert ".." not in place(document).split("/")
+
+
+@pytest.mark.parametrize(
+    ("models", "labels", "name"),
+    [
+        (("local:runs/a/checkpoint-4", "local:runs/a/checkpoint-8"), {}, "local:runs/a"),
+        (("local:checkpoint-4", "local:checkpoint-8"), {}, "training run"),
+        (("checkpoint-4",), {}, "training run"),
+        (("local:checkpoint-4",), {"name": "chat, second try"}, "chat, second try"),
+        ((), {}, "training run"),
+    ],
+)
+def test_a_run_is_called_by_its_label_or_by_what_its_checkpoints_share(
+    models: tuple[str, ...], labels: dict[str, str], name: str
+) -> None:
+    found = series()
+    members = tuple(
+        member.model_copy(update={"model": model}) for member, model in zip(found.members, models, strict=False)
+    )
+    assert run_name(found.model_copy(update={"members": members, "labels": labels})) == name

@@ -3,7 +3,7 @@
 from spinal.documents.comparison import Outcome
 from spinal.documents.series import Series, SeriesAlarm, SeriesMember, SeriesSignal, Status
 from spinal.numbers import DASH
-from spinal.report.content.case import model_name
+from spinal.report.content.case import VERSION, model_name
 
 OUTCOMES: dict[Status, Outcome] = {
     "destabilised": "fail",
@@ -25,11 +25,12 @@ ROLES = {"damage": "damage", "early_warning": "early warning"}
 
 def run_name(series: Series) -> str:
     """What the run is called: by its label ``name``, else as its first checkpoint without what is a version. A run
-    without checkpoints has no name but that of a training run."""
+    without checkpoints, or whose checkpoints are called by their steps alone, has no name but that of a training run."""
     named = series.labels.get("name")
     if named:
         return named
-    return model_name(series.members[0].model) if series.members else "training run"
+    name = model_name(series.members[0].model) if series.members else ""
+    return "training run" if VERSION.match(name.rpartition(":")[2]) or not name else name
 
 
 def word(status: Status) -> str:
