@@ -25,7 +25,7 @@ ROLES = {"damage": "damage", "early_warning": "early warning"}
 
 def run_name(series: Series) -> str:
     """What the run is called: by its label ``name``, else as its first checkpoint without what is a version. A run
-    without checkpoints, or whose checkpoints are called by their steps alone, has no name but that of a training run."""
+    without checkpoints, or whose checkpoints are called by steps alone, has no name but that of a training run."""
     named = series.labels.get("name")
     if named:
         return named
