@@ -23,7 +23,7 @@ def dpo_trainer(out: Path, callbacks: list[Any], **arguments: Any) -> Any:
         }
         for n in range(PAIRS)
     ]
-    chosen = {
+    chosen: dict[str, Any] = {
         "max_steps": 10, "save_steps": 2, "save_total_limit": 1, "logging_steps": 1, "learning_rate": 2e-4,
         "per_device_train_batch_size": 2, "max_length": 64, "report_to": "none", "seed": 0, "use_cpu": True,
         "bf16": False, "fp16": False, "gradient_checkpointing": False, "disable_tqdm": True,
