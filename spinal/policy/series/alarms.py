@@ -32,6 +32,7 @@ def _falls(found: Found, steps: Sequence[int]) -> Iterator[SeriesAlarm]:
         others = sum(bool(of.falls) for of in parts.values()) - 1 if len(parts) > 1 else 0
         for part, of, one in falls:
             onset, worse, known = (steps[place] for place in (one.onset, one.worse_from, one.known))
+            last = of.last
             yield SeriesAlarm(
                 kind="drawdown",
                 signal=name,
@@ -47,6 +48,8 @@ def _falls(found: Found, steps: Sequence[int]) -> Iterator[SeriesAlarm]:
                     fall=float(of.fall[one.known]),
                     ends=(float(of.low[one.known]), float(of.high[one.known])),
                     least=float(of.least[one.known]),
+                    noticed=steps[one.noticed] if one.noticed < one.worse_from else None,
+                    recovered=None if of.beyond[last] else steps[last],
                     others=others,
                 ),
             )

@@ -18,15 +18,21 @@ def fell(
     fall: float,
     ends: tuple[float, float],
     least: float,
+    noticed: int | None = None,
+    recovered: int | None = None,
     others: int = 0,
 ) -> str:
-    """A drawdown: ``steps`` are the last of the running best, the first that is worse beyond doubt and the one at which
-    it is known. ``others`` counts the categories that fall beside the one that it is about."""
+    """A drawdown: ``steps`` are the last of the running best, the first that is worse by as much as counts and the one
+    at which it is known. ``noticed`` is the first that is worse at all beyond noise, where that is an earlier one;
+    ``recovered`` the last that has the signal, where it is no longer worse by as much. ``others`` counts the categories
+    that fall beside the one that it is about."""
     onset, worse, known = steps
+    early = "" if noticed is None else f"; beyond noise from step {noticed} on"
+    better = "" if recovered is None else f"; at step {recovered}, the last, no longer surely by as much as counts"
     where = f"by {number(fall)} {unit_in_words(signal.unit)} {interval(*ends)} at step {known}"
     began = f"{signal.worse.format(of=of)}, beginning between steps {onset} and {worse}"
     also = f"; {others} more categories fall, too" if others > 1 else "; 1 more category falls, too" if others else ""
-    return f"{began}: {where}, compared with step {onset} (it counts from {number(least)}){also}"
+    return f"{began}: {where}, compared with step {onset} (it counts from {number(least)}{early}){better}{also}"
 
 
 def past_limit(step: int, before: int | None, reason: str) -> str:

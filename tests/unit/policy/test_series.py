@@ -76,6 +76,25 @@ def test_a_fall_is_destabilised_and_says_between_which_steps_by_how_much() -> No
     assert point.fall_low > 0.15
 
 
+def test_a_break_after_a_drift_lies_between_the_steps_that_are_named() -> None:
+    """The drift is beyond noise from the second checkpoint on, and amounts to nothing until it breaks."""
+    values = calm(10, spread=0.01) + 0.02 * np.arange(10)[:, None]
+    values[8:] += 0.5
+    found = series(run({"nll_change": values}))
+    assert (found.onset_step, found.worse_from_step, found.first_alarm_step) == (100, 900, 1000)
+    assert "between steps 100 and 900" in found.reasons[0]
+    assert "beyond noise from step 200 on" in found.reasons[0]
+    assert "the last" not in found.reasons[0]
+
+
+def test_a_fall_that_is_made_good_again_says_so() -> None:
+    values = calm(10, spread=0.01)
+    values[4:6] += 0.7
+    found = series(run({"nll_change": values}))
+    assert (found.status, found.worse_from_step) == ("destabilised", 500)
+    assert "at step 1000, the last, no longer surely by as much as counts" in found.reasons[0]
+
+
 def test_a_healthy_rise_of_nll_is_no_fall() -> None:
     values = calm(20) + np.linspace(0.0, 0.08, 20)[:, None]
     found = series(run({"nll_change": values}))
