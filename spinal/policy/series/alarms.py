@@ -59,11 +59,13 @@ def _limits(limits: Sequence[AtStep], steps: Sequence[int]) -> Iterator[SeriesAl
     """The first member beyond each limit; the ones after it say nothing new."""
     told: set[str] = set()
     for place, at in enumerate(limits):
-        before = steps[place - 1] if place else None
         for rule in at.beyond:
             if rule.rule in told:
                 continue
             told.add(rule.rule)
+            # One that has no answer, or is beyond it and waived, is none at which all was well.
+            well = [step for step, earlier in zip(steps, limits[:place], strict=False) if rule.rule in earlier.within]
+            before = well[-1] if well else None
             yield SeriesAlarm(
                 kind="limit",
                 signal=signal_of(rule),
@@ -72,7 +74,7 @@ def _limits(limits: Sequence[AtStep], steps: Sequence[int]) -> Iterator[SeriesAl
                 onset_step=steps[place] if before is None else before,
                 worse_from_step=steps[place],
                 of=rule.of,
-                text=past_limit(steps[place], before, "; ".join(rule.reasons) or f"fails rule {rule.rule}"),
+                text=past_limit(steps[place], before, place == 0, "; ".join(rule.reasons) or f"fails rule {rule.rule}"),
             )
 
 

@@ -35,10 +35,15 @@ def fell(
     return f"{began}: {where}, compared with step {onset} (it counts from {number(least)}{early}){better}{also}"
 
 
-def past_limit(step: int, before: int | None, reason: str) -> str:
-    """A member beyond a damage limit."""
+def past_limit(step: int, before: int | None, first: bool, reason: str) -> str:
+    """A member beyond a damage limit; ``before`` is the last that was within it, ``first`` says that no member came
+    before it at all."""
     since = (
-        f"between steps {before} and {step}" if before is not None else f"at step {step}, the first that is measured"
+        f"between steps {before} and {step}"
+        if before is not None
+        else f"at step {step}, the first that is measured"
+        if first
+        else f"at step {step} or before: no earlier one is known to be within it"
     )
     return f"beyond a damage limit {since}: the checkpoint at step {step} {reason}"
 

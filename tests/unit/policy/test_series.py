@@ -1,12 +1,13 @@
 """The document of a series: which status follows from what, and what its sentences say."""
 
+from datetime import date
 from typing import Any
 
 import numpy as np
 import pytest
 
 from spinal.documents.account import Account
-from spinal.documents.comparison import DamageSignal
+from spinal.documents.comparison import ComparisonContent, DamageSignal
 from spinal.documents.policy import Policy
 from spinal.documents.schemas import parse
 from spinal.documents.series import Series, SeriesSettings
@@ -420,3 +421,40 @@ def test_the_limit_that_a_signal_shows_is_the_mildest_that_fails_a_member() -> N
     assert found.signals["nll_change"].limit == 0.8
     assert found.signals["end_log_p_change"].limit is None
     assert found.signals["gap"].limit is None
+
+
+def unknown_nll(step: int) -> ComparisonContent:
+    """A member whose NLL was not measured."""
+    content = compared(step, {})
+    lost = content.damage.signals["nll_change"].model_copy(
+        update={"value": None, "ci": None, "level": None, "reason": "not_measured"}
+    )
+    panel = content.damage.model_copy(update={"signals": content.damage.signals | {"nll_change": lost}})
+    return content.model_copy(update={"damage": panel})
+
+
+def test_a_limit_was_passed_after_the_last_step_that_is_known_to_be_within_it() -> None:
+    """A member without an answer says nothing about when."""
+    members = run({"nll_change": fallen(5, 3, size=2.0)})
+    members[2] = measured(300, unknown_nll(300))
+    found = series(members)
+    assert (found.onset_step, found.worse_from_step) == (200, 400)
+    assert "between steps 200 and 400" in found.reasons[0]
+    members[:2] = [measured(100, unknown_nll(100)), measured(200, unknown_nll(200))]
+    found = series(members)
+    assert (found.onset_step, found.worse_from_step) == (400, 400)
+    assert "at step 400 or before" in found.reasons[0]
+
+
+def test_a_limit_that_was_waived_when_it_was_first_passed_was_not_passed_later() -> None:
+    waived = policy(NLL | {"waiver": {"reason": "a known change", "expires": "2026-07-01"}})
+    values, late = fallen(5, 2, size=2.0), date(2026, 8, 1)
+    members = [
+        Member(each.step, each.model, each.state, each.content, decide(each.content, waived, today=late))
+        if each.step >= 400 and each.content is not None
+        else each
+        for each in run({"nll_change": values}, policy=waived)
+    ]
+    found = series(members, policy=waived)
+    limit = next(alarm for alarm in found.alarms if alarm.kind == "limit")
+    assert (limit.onset_step, limit.worse_from_step) == (200, 400)
