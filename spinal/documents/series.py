@@ -126,7 +126,7 @@ class SeriesAlarm(Document):
     """The last step at which all was well: the last of the running best, or the one before a member beyond a limit;
     that member's own where none came before."""
     worse_from_step: int | None = None
-    """The first step that is worse beyond doubt, and by as much as counts; the break lies between ``onset_step`` and it."""
+    """The first step that is surely worse by as much as counts; the break lies between ``onset_step`` and this one."""
     of: Remark | None = None
     text: Remark
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from spinal.analysis.series.detectors import Found, Moving
 from spinal.documents.series import SeriesAlarm
 from spinal.policy.series.limits import AtStep, signal_of
-from spinal.policy.series.sentences import fell, left_line, past_limit, shifted
+from spinal.policy.series.sentences import fell, last_of, left_line, past_limit, shifted
 from spinal.policy.series.signals import TRACKED
 
 
@@ -50,6 +50,7 @@ def _falls(found: Found, steps: Sequence[int]) -> Iterator[SeriesAlarm]:
                     least=float(of.least[one.known]),
                     noticed=steps[one.noticed] if one.noticed < one.worse_from else None,
                     recovered=None if of.beyond[last] else steps[last],
+                    last=last_of(last, len(steps)),
                     others=others,
                 ),
             )

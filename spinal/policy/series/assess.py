@@ -1,11 +1,10 @@
 """From the comparisons of a series' members and a policy to its document (``docs/method.md`` ("Training runs"))."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from spinal.analysis.series.cusum import FIRST
 from spinal.analysis.series.detectors import detect
 from spinal.analysis.series.thresholds import FEWEST
 from spinal.documents.canonical import digest_of
@@ -17,15 +16,14 @@ from spinal.documents.series import (
     SeriesAlarm,
     SeriesMember,
     SeriesSettings,
-    SeriesSignal,
     Status,
 )
 from spinal.policy.decide import decide
 from spinal.policy.series.alarms import damage_alarms, early_alarms
 from spinal.policy.series.arrays import carried, falling, moving
-from spinal.policy.series.limits import AtStep, limits_at
-from spinal.policy.series.points import NOT_KEPT, NOT_SHARED, signals
-from spinal.policy.series.sentences import at_steps, checkpoints
+from spinal.policy.series.limits import limits_at
+from spinal.policy.series.points import signals
+from spinal.policy.series.reasons import MeasuredAt, gaps_of, reasons_of, remarks_of
 from spinal.policy.shipped import default_policy
 
 
@@ -43,13 +41,6 @@ class Member:
     audit: str | None = None
     reason: str | None = None
     """Why it is not measured."""
-
-
-@dataclass(frozen=True)
-class _Measured:
-    step: int
-    content: ComparisonContent
-    verdict: Verdict
 
 
 def assess(
@@ -74,7 +65,7 @@ def assess(
     if len({member.step for member in ordered}) < len(ordered):
         raise ValueError("two members have the same step")
     measured = [
-        _Measured(member.step, member.content, member.verdict or decide(member.content, asked))
+        MeasuredAt(member.step, member.content, member.verdict or decide(member.content, asked))
         for member in ordered
         if member.content is not None
     ]
@@ -83,13 +74,14 @@ def assess(
     if len(references) > 1:
         raise ValueError("members were compared with different references")
     limits = [limits_at(each.verdict, asked) for each in measured]
+    failed = [(member.step, member.reason) for member in ordered if member.state == "failed"]
     given, moves = falling(contents, asked), moving(contents, asked)
     since = settings.plateau_from_step
     plateau = None if since is None else np.array([step >= since for step in steps], dtype=bool)
     found = detect(given, moves, plateau)
     damage, early = damage_alarms(found, limits, steps), early_alarms(found, moves, steps)
     told = signals(contents, steps, asked, given, found)
-    gaps = tuple(_gaps(ordered, measured, limits, told))
+    gaps = tuple(gaps_of(failed, measured, limits, told))
     status = _status(damage, early, gaps, len(measured))
     listed = _listed(ordered, {each.step: each.verdict for each in measured})
     weights = next(iter(references), None)
@@ -111,7 +103,20 @@ def assess(
         first_warning_step=early[0].step if early else None,
         alarmed=tuple(dict.fromkeys(alarm.signal for alarm in damage)),
         warned=tuple(dict.fromkeys(alarm.signal for alarm in early)),
-        reasons=tuple(_reasons(status, damage, early, gaps, ordered, steps, told)),
+        reasons=tuple(
+            reasons_of(
+                status,
+                damage,
+                early,
+                gaps,
+                measured,
+                limits,
+                told,
+                found,
+                asked,
+                waiting=[member.step for member in ordered if member.state == "waiting"],
+            )
+        ),
         alarms=(*damage, *early),
         reference=reference,
         reference_weights_digest=weights,
@@ -122,7 +127,7 @@ def assess(
         closed=closed,
         members=listed,
         signals=told,
-        remarks=tuple(_remarks(settings, plateau, limits, steps, told, closed=closed)),
+        remarks=tuple(remarks_of(settings, plateau, limits, contents, steps, given, told, closed=closed)),
     )
 
 
@@ -154,109 +159,3 @@ def _status(damage: Sequence[SeriesAlarm], early: Sequence[SeriesAlarm], gaps: S
     if count < FEWEST:
         return "insufficient_series"
     return "watch" if early else "healthy"
-
-
-def _gaps(
-    ordered: Sequence[Member],
-    measured: Sequence[_Measured],
-    limits: Sequence[AtStep],
-    told: Mapping[str, SeriesSignal],
-) -> Iterator[str]:
-    """What could not be measured although the policy needs it."""
-    failed = [member for member in ordered if member.state == "failed"]
-    if failed:
-        why = "; ".join(dict.fromkeys(member.reason for member in failed if member.reason))
-        yield (
-            f"{checkpoints(len(failed))} could not be measured, at {at_steps([member.step for member in failed])}"
-            + (f" ({why})" if why else "")
-        )
-    open_at: dict[str, list[int]] = {}
-    for each, at in zip(measured, limits, strict=True):
-        for rule in at.open:
-            open_at.setdefault("; ".join(rule.reasons) or f"rule {rule.rule} has no answer", []).append(each.step)
-    for reason, steps in open_at.items():
-        yield f"at {at_steps(steps)}: {reason}"
-    for name, signal in told.items():
-        if not signal.needed:
-            continue
-        unpaired = [
-            (point.step, NOT_KEPT if not each.content.by_prompt else NOT_SHARED)
-            for point, each in zip(signal.points, measured, strict=True)
-            if point.value is not None
-            and point.fall is None
-            and (not each.content.by_prompt or signal.threshold is not None)
-        ]
-        for why in dict.fromkeys(why for _, why in unpaired):
-            steps = [step for step, reason in unpaired if reason == why]
-            yield f"{name} at {at_steps(steps)} cannot be compared with other steps: {why}"
-
-
-def _reasons(
-    status: Status,
-    damage: Sequence[SeriesAlarm],
-    early: Sequence[SeriesAlarm],
-    gaps: Sequence[str],
-    ordered: Sequence[Member],
-    steps: Sequence[int],
-    told: Mapping[str, SeriesSignal],
-) -> Iterator[str]:
-    """The answer first, then what else was found, then what was not looked at."""
-    yield from (alarm.text for alarm in damage)
-    yield from gaps
-    if not damage:
-        span = checkpoints(len(steps)) + (f", steps {steps[0]} to {steps[-1]}" if len(steps) > 1 else "")
-        if len(steps) < FEWEST:
-            none = "; none is beyond a damage limit" if steps else ""
-            yield f"measured: {span}; falls are looked for from {FEWEST} on{none}"
-        else:
-            what = "what was measured" if status == "inconclusive" else "anything that was measured"
-            yield f"no fall of a damage signal and no checkpoint beyond a damage limit in {what} of {span}"
-    yield from (alarm.text for alarm in early)
-    waiting = [member.step for member in ordered if member.state == "waiting"]
-    if waiting:
-        yield f"{checkpoints(len(waiting))} not measured yet, at {at_steps(waiting)}: this is about the others"
-    absent = [
-        f"{signal.label} ({signal.reason})"
-        for signal in told.values()
-        if steps and signal.role == "damage" and signal.reason and all(point.value is None for point in signal.points)
-    ]
-    if absent:
-        yield f"not looked at: {'; '.join(absent)}"
-
-
-def _remarks(
-    settings: SeriesSettings,
-    plateau: "np.ndarray | None",
-    limits: Sequence[AtStep],
-    steps: Sequence[int],
-    told: Mapping[str, SeriesSignal],
-    *,
-    closed: bool,
-) -> Iterator[str]:
-    waived: dict[str, list[int]] = {}
-    for at, step in zip(limits, steps, strict=True):
-        for rule in at.waived:
-            assert rule.waived is not None
-            reason = (
-                f"rule {rule.rule} is waived until {rule.waived.expires} ({rule.waived.reason}) and counts for nothing"
-            )
-            waived.setdefault(reason, []).append(step)
-    for reason, at_those in waived.items():
-        yield f"{reason}: the checkpoints at {at_steps(at_those)} are beyond its limit"
-    for name, signal in told.items():
-        lacking = [point.step for point in signal.points if point.value is None]
-        if lacking and len(lacking) < len(signal.points):
-            yield f"{name}: no value at {at_steps(lacking)}, which detectors step over"
-    early = [signal for signal in told.values() if signal.role == "early_warning"]
-    short = dict.fromkeys(signal.reason for signal in early if signal.reason)
-    if short:
-        yield f"early warning, not or not wholly looked at: {'; '.join(short)}"
-    if plateau is None:
-        yield "no plateau was approved, so that no CUSUM looked for small shifts that stay"
-    elif int(plateau.sum()) <= FIRST:
-        yield (
-            f"{checkpoints(int(plateau.sum()))} on the plateau from step {settings.plateau_from_step} on, and the "
-            f"CUSUM looks from {FIRST + 1} on"
-        )
-    if not closed:
-        yield "checkpoints may still come: thresholds grow with their number, and what is said here may change"

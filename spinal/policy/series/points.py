@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from spinal.analysis.damage.limits import MIN_PROMPTS
 from spinal.analysis.series.change_points import MINIMUM, Break
 from spinal.analysis.series.detectors import Falling, Found
 from spinal.analysis.series.drawdown import Drawdown
@@ -161,7 +162,10 @@ def _why_not(signal: Tracked, contents: Sequence[ComparisonContent], have: int) 
         return "no checkpoint is measured"
     measured = [each.damage.signals.get(signal.name) for each in contents]
     if any(of is not None and of.value is not None for of in measured):
-        return NOT_KEPT
+        kept = any(signal.paired in each.by_prompt for each in contents)
+        return (
+            f"fewer than {MIN_PROMPTS} prompts{' of any category' if signal.by_category else ''}" if kept else NOT_KEPT
+        )
     return next((_words(of.reason) for of in measured if of is not None and of.reason), NOT_THERE)
 
 

@@ -20,6 +20,7 @@ def fell(
     least: float,
     noticed: int | None = None,
     recovered: int | None = None,
+    last: str = "the last",
     others: int = 0,
 ) -> str:
     """A drawdown: ``steps`` are the last of the running best, the first that is worse by as much as counts and the one
@@ -28,11 +29,21 @@ def fell(
     that fall beside the one that it is about."""
     onset, worse, known = steps
     early = "" if noticed is None else f"; beyond noise from step {noticed} on"
-    better = "" if recovered is None else f"; at step {recovered}, the last, no longer surely by as much as counts"
+    better = "" if recovered is None else f"; at step {recovered}, {last}, no longer surely by as much as counts"
     where = f"by {number(fall)} {unit_in_words(signal.unit)} {interval(*ends)} at step {known}"
     began = f"{signal.worse.format(of=of)}, beginning between steps {onset} and {worse}"
     also = f"; {others} more categories fall, too" if others > 1 else "; 1 more category falls, too" if others else ""
     return f"{began}: {where}, compared with step {onset} (it counts from {number(least)}{early}){better}{also}"
+
+
+def worse_alone(
+    signal: Tracked, *, of: str | None, step: int, best: int, fall: float, ends: tuple[float, float], last: str | None
+) -> str:
+    """One checkpoint that is worse by as much as counts while its neighbours are not; ``last`` where none came after
+    it."""
+    how = f"by {number(fall)} {unit_in_words(signal.unit)} {interval(*ends)}, compared with step {best}"
+    where = f"at step {step}, {last}" if last else f"at step {step} and not at the next"
+    return f"{signal.worse.format(of=of)} {where}, {how}: a fall takes two consecutive checkpoints"
 
 
 def past_limit(step: int, before: int | None, first: bool, reason: str) -> str:
@@ -63,6 +74,11 @@ def shifted(signal: Tracked, step: int, known: int, shift: float) -> str:
         f"early warning: on the approved plateau the {signal.label} shifts after step {step}: "
         f"{signed(shift)} {unit_in_words(signal.unit)} up to step {known}"
     )
+
+
+def last_of(place: int, members: int) -> str:
+    """What the last of ``members`` that has a signal is called, at that place."""
+    return "the last" if place == members - 1 else "the last that has it"
 
 
 def checkpoints(count: int) -> str:

@@ -458,3 +458,66 @@ def test_a_limit_that_was_waived_when_it_was_first_passed_was_not_passed_later()
     found = series(members, policy=waived)
     limit = next(alarm for alarm in found.alarms if alarm.kind == "limit")
     assert (limit.onset_step, limit.worse_from_step) == (200, 400)
+
+
+@pytest.mark.parametrize(("at", "where"), [(9, "step 1000, the last,"), (4, "step 500 and not at the next,")])
+def test_one_checkpoint_that_is_worse_alone_is_told_and_is_no_fall(at: int, where: str) -> None:
+    values = calm(10, spread=0.01)
+    values[at] += 0.7
+    found = series(run({"nll_change": values}))
+    assert (found.status, found.alarmed) == ("healthy", ())
+    assert "no lasting fall" in found.reasons[0]
+    assert any(f"text is predicted worse at {where}" in reason for reason in found.reasons)
+    assert not any("two consecutive" in reason for reason in series(run({"nll_change": calm(10)})).reasons)
+
+
+def test_a_run_that_is_damaged_from_its_first_checkpoint_on_says_what_each_is_judged_by_itself() -> None:
+    """There is no best to fall from, and no limit that fails one."""
+    found = series(run({"nll_change": calm(6, level=0.8)}))
+    assert found.status == "healthy"
+    assert "judged each by itself, spinal-default/2 says 'warn' at steps 100, 200, 300, 400, 500 and 600" in (
+        found.reasons
+    )
+
+
+def test_a_policy_without_limits_of_damage_is_not_said_to_have_found_none_beyond_them() -> None:
+    total = {"name": "drift", "value": "scores.delta_align", "bad": "above", "limit": 99.0, "severity": "fail"}
+    asked = policy(total)
+    found = series(run({"nll_change": calm(6, level=3.0)}, policy=asked), policy=asked)
+    assert "acme/1 has no limit of damage" in found.reasons[0]
+    assert "no checkpoint beyond" not in found.reasons[0]
+    short = series(run({"nll_change": calm(2, level=3.0)}, policy=asked), policy=asked)
+    assert "acme/1 has no limit of damage" in short.reasons[0]
+
+
+@pytest.mark.parametrize("members", [3, 8])
+def test_waived_checkpoints_are_not_among_those_said_to_be_within_the_limit(members: int) -> None:
+    waived = policy(NLL | {"waiver": {"reason": "known", "expires": "2026-12-31"}})
+    found = series(run({"nll_change": calm(members, level=2.0)}, policy=waived), policy=waived)
+    assert "beyond a damage limit but what is waived" in found.reasons[0]
+
+
+def test_a_signal_with_values_in_which_no_fall_was_looked_for_is_said_not_to_be_looked_at() -> None:
+    other = policy({**NLL, "name": "gap", "value": "damage.gap", "limit": 3.0, "watch": 2.0})
+    bare = [
+        measured(each.step, each.content.model_copy(update={"by_prompt": {}}), other)
+        for each in run({"nll_change": fallen(8, 4)})
+        if each.content is not None
+    ]
+    found = series(bare, policy=other)
+    assert "no damage signal could be looked at for a fall" in found.reasons[0]
+    assert any("change of NLL (not kept prompt by prompt" in reason for reason in found.reasons)
+
+
+def test_a_needed_signal_on_too_few_prompts_is_inconclusive() -> None:
+    asked = policy(NLL | {"decides": "value"})
+    found = series(run({"nll_change": fallen(8, 4, size=0.6)[:, :3]}, policy=asked), policy=asked)
+    assert found.status == "inconclusive"
+    assert found.reasons[0] == "nll_change could not be looked at for a fall: fewer than 5 prompts"
+
+
+def test_categories_that_are_too_small_to_be_looked_at_are_named() -> None:
+    values = calm(8)
+    values[4:, 60:] += 3.0
+    found = series(run({"nll_change": values}, categories=["en"] * 60 + ["ru"] * 4))
+    assert any("categories not looked at by themselves" in one and one.endswith(": ru") for one in found.remarks)
