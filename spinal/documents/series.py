@@ -39,6 +39,8 @@ class SeriesMember(Document):
     """What the policy says of it alone."""
     verdict_reason: Remark | None = None
     """The first reason of that verdict."""
+    beyond: tuple[Remark, ...] = ()
+    """Rules on damage that fail it, waived ones left out: the first member of each is an alarm."""
     damage: Literal["none", "watch", "damaged"] | None = None
     """Level of its damage panel."""
     carried: dict[str, Finite] = Field(default_factory=dict)

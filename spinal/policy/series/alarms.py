@@ -91,7 +91,9 @@ def _breaks(found: Found, moving: Mapping[str, Moving], steps: Sequence[int]) ->
                 role="early_warning",
                 step=steps[one.known],
                 onset_step=steps[one.at],
-                text=left_line(TRACKED[name], steps[one.at], steps[last], one.change, one.low),
+                text=left_line(
+                    TRACKED[name], steps[one.at], steps[last], one.change, one.low, steeper=one.after > one.before
+                ),
             )
 
 

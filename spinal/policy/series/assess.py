@@ -21,7 +21,7 @@ from spinal.documents.series import (
 from spinal.policy.decide import decide
 from spinal.policy.series.alarms import damage_alarms, early_alarms
 from spinal.policy.series.arrays import carried, falling, moving
-from spinal.policy.series.limits import limits_at
+from spinal.policy.series.limits import AtStep, limits_at, waived_in
 from spinal.policy.series.points import signals
 from spinal.policy.series.reasons import MeasuredAt, gaps_of, reasons_of, remarks_of
 from spinal.policy.shipped import default_policy
@@ -80,10 +80,14 @@ def assess(
     plateau = None if since is None else np.array([step >= since for step in steps], dtype=bool)
     found = detect(given, moves, plateau)
     damage, early = damage_alarms(found, limits, steps), early_alarms(found, moves, steps)
-    told = signals(contents, steps, asked, given, found)
+    told = signals(contents, steps, asked, given, found, waived_in(limits))
     gaps = tuple(gaps_of(failed, measured, limits, told))
     status = _status(damage, early, gaps, len(measured))
-    listed = _listed(ordered, {each.step: each.verdict for each in measured})
+    listed = _listed(
+        ordered,
+        {each.step: each.verdict for each in measured},
+        {each.step: at for each, at in zip(measured, limits, strict=True)},
+    )
     weights = next(iter(references), None)
     return Series(
         digest=digest_of(
@@ -131,7 +135,9 @@ def assess(
     )
 
 
-def _listed(ordered: Sequence[Member], verdicts: Mapping[int, Verdict]) -> tuple[SeriesMember, ...]:
+def _listed(
+    ordered: Sequence[Member], verdicts: Mapping[int, Verdict], limits: Mapping[int, AtStep]
+) -> tuple[SeriesMember, ...]:
     return tuple(
         SeriesMember(
             step=member.step,
@@ -142,6 +148,7 @@ def _listed(ordered: Sequence[Member], verdicts: Mapping[int, Verdict]) -> tuple
             audit=member.audit,
             verdict=verdict.outcome if (verdict := verdicts.get(member.step)) else None,
             verdict_reason=next(iter(verdict.reasons), None) if verdict else None,
+            beyond=tuple(rule.rule for rule in at.beyond) if (at := limits.get(member.step)) else (),
             damage=member.content.damage.level if member.content else None,
             carried=carried(member.content) if member.content else {},
             reason=member.reason,

@@ -1,5 +1,6 @@
 """Damage limits at each step: what a member's own verdict found beyond a limit on a damage value."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from spinal.documents.comparison import RuleOutcome, Verdict
@@ -51,6 +52,12 @@ def _would_fail(rule: RuleOutcome) -> bool:
 def _answered(rule: RuleOutcome, of_one_value: set[str]) -> bool:
     """A policy may let pass what was not measured: that is no answer."""
     return rule.outcome != "inconclusive" and (rule.value is not None or rule.rule not in of_one_value)
+
+
+def waived_in(limits: Sequence[AtStep]) -> frozenset[str]:
+    """Names of the rules that fail no member for being waived."""
+    waived = {rule.rule for at in limits for rule in at.waived}
+    return frozenset(waived - {rule.rule for at in limits for rule in at.beyond})
 
 
 def signal_of(rule: RuleOutcome) -> str:

@@ -59,9 +59,10 @@ def past_limit(step: int, before: int | None, first: bool, reason: str) -> str:
     return f"beyond a damage limit {since}: the checkpoint at step {step} {reason}"
 
 
-def left_line(signal: Tracked, step: int, last: int, change: float, low: float) -> str:
-    """A change point; ``last`` is the step at the end of the segment after."""
-    what = "grows faster" if signal.places is None and change > 0.0 else "leaves its line"
+def left_line(signal: Tracked, step: int, last: int, change: float, low: float, *, steeper: bool) -> str:
+    """A change point; ``last`` is the step at the end of the segment after, ``steeper`` whether the line after rises
+    faster: it may have jumped as well."""
+    what = "grows faster" if signal.places is None and change > 0.0 and steeper else "leaves its line"
     return (
         f"early warning: the {signal.label} {what} after step {step}: {signed(change)} {unit_in_words(signal.unit)} "
         f"at step {last} beyond the line before, surely {number(low)} or more"

@@ -521,3 +521,27 @@ def test_categories_that_are_too_small_to_be_looked_at_are_named() -> None:
     values[4:, 60:] += 3.0
     found = series(run({"nll_change": values}, categories=["en"] * 60 + ["ru"] * 4))
     assert any("categories not looked at by themselves" in one and one.endswith(": ru") for one in found.remarks)
+
+
+def test_a_limit_that_is_waived_is_not_drawn_as_one() -> None:
+    waived = policy(NLL | {"waiver": {"reason": "known", "expires": "2026-12-31"}})
+    found = series(run({"nll_change": calm(6, level=2.0)}, policy=waived), policy=waived)
+    assert found.signals["nll_change"].limit is None
+
+
+def test_members_name_the_rules_of_damage_that_fail_them() -> None:
+    values = calm(8)
+    values[[2, 5]] += 3.0
+    found = series(run({"nll_change": values}, policy=policy()), policy=policy())
+    assert [member.step for member in found.members if member.beyond == ("nll",)] == [300, 600]
+
+
+def test_a_gap_that_jumps_and_stays_is_not_said_to_grow_faster() -> None:
+    level = 0.05 + 0.01 * np.arange(16)
+    level[8:] = 0.7
+    noise = 0.002 * np.random.default_rng(0).standard_normal(16)
+    values = {"nll_change": calm(16), "gap": np.repeat((level + noise)[:, None], PROMPTS, axis=1)}
+    (alarm,) = series(run(values)).alarms
+    assert "leaves its line after step 800" in alarm.text
+    faster = series(run({"nll_change": calm(16), "gap": gaps(16, faster_from=8)})).alarms[0]
+    assert "grows faster after step 800" in faster.text

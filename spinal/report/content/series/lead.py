@@ -96,6 +96,13 @@ def why_unmeasured(signal: SeriesSignal) -> str:
     return (given or "not measured").replace("_", " ")
 
 
+def not_followed(signal: SeriesSignal) -> str:
+    """That it has values, and what of it no detector looked at; empty where all did."""
+    if not signal.reason:
+        return ""
+    return f"{'not looked at' if signal.better else 'not wholly looked at'} over the steps: {signal.reason}"
+
+
 def state_of(member: SeriesMember) -> str:
     """``measured``, or why it is not."""
     why = (member.reason or "").strip()

@@ -15,6 +15,7 @@ from spinal.report.content.series.lead import (
     is_measured,
     member_label,
     name_of,
+    not_followed,
     state_of,
     status_of,
     unmeasured,
@@ -185,4 +186,6 @@ def _least(signal: SeriesSignal) -> float | None:
 
 
 def _quiet(signal: SeriesSignal) -> str:
-    return "none" if is_measured(signal) else unmeasured(signal)
+    if not is_measured(signal):
+        return unmeasured(signal)
+    return not_followed(signal) or "none"
