@@ -19,7 +19,7 @@ MemberState = Literal["waiting", "measured", "failed", "cancelled"]
 class SeriesSettings(Document):
     """What a caller may say about how a series is judged. Everything else follows from the policy and the method."""
 
-    plateau_from_step: int | None = Field(default=None, ge=0)
+    plateau_from_step: int | None = Field(default=None, ge=0, le=2**53 - 1)
     """The first step of a plateau that the caller has approved: from here on the CUSUM looks, and nowhere else."""
 
 

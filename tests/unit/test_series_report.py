@@ -172,6 +172,12 @@ def test_a_checkpoint_without_an_answer_is_a_failure_where_the_run_has_none_eith
     assert by_case(junit(watched))["step 300"] == ""
 
 
+def test_a_limit_says_when_it_was_passed_and_not_when_what_led_there_began() -> None:
+    assert began(series("limit", 12)) == (
+        "It went beyond a limit of damage between steps 1,100 and 1,200, known at step 1,200."
+    )
+
+
 def test_a_run_that_is_worse_from_its_first_checkpoint_on_says_so() -> None:
     document = series("drawdown", onset_step=100, worse_from_step=100, first_alarm_step=100)
     assert began(document) == "It began at step 100 or before, known at step 100."

@@ -57,15 +57,18 @@ def assess(
 
     ``reference`` is what it was called; ``policy`` None is the default one. Members need not be measured: those that
     wait are listed, those that failed make a series inconclusive that is not destabilised. Raises ValueError where two
-    members have the same step, or were compared with different references.
+    members have the same step, were compared with different references, or one has a comparison and is not measured, or
+    is measured and has none.
     """
     asked = default_policy() if policy is None else policy
     settings = SeriesSettings() if settings is None else settings
     ordered = sorted(members, key=lambda member: member.step)
     if len({member.step for member in ordered}) < len(ordered):
         raise ValueError("two members have the same step")
+    if any((member.state == "measured") != (member.content is not None) for member in ordered):
+        raise ValueError("a member has a comparison exactly where it is measured")
     measured = [
-        MeasuredAt(member.step, member.content, member.verdict or decide(member.content, asked))
+        MeasuredAt(member.step, member.content, _verdict(member.verdict, member.content, asked))
         for member in ordered
         if member.content is not None
     ]
@@ -133,6 +136,11 @@ def assess(
         signals=told,
         remarks=tuple(remarks_of(settings, plateau, limits, contents, steps, given, told, closed=closed)),
     )
+
+
+def _verdict(given: Verdict | None, content: ComparisonContent, policy: Policy) -> Verdict:
+    """As it was given, but for one of a release that kept no rules: which of them fail it for damage is not known."""
+    return given if given is not None and given.rules else decide(content, policy)
 
 
 def _listed(

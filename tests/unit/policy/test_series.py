@@ -545,3 +545,27 @@ def test_a_gap_that_jumps_and_stays_is_not_said_to_grow_faster() -> None:
     assert "leaves its line after step 800" in alarm.text
     faster = series(run({"nll_change": calm(16), "gap": gaps(16, faster_from=8)})).alarms[0]
     assert "grows faster after step 800" in faster.text
+
+
+def test_a_member_has_a_comparison_exactly_where_it_is_measured() -> None:
+    members = run({"nll_change": calm(6)})
+    with pytest.raises(ValueError, match="exactly where it is measured"):
+        series([*members, Member(700, "local:checkpoint-700", "measured")])
+    with pytest.raises(ValueError, match="exactly where it is measured"):
+        series([*members, Member(700, "local:checkpoint-700", "failed", compared(700, {}))])
+
+
+def test_a_verdict_of_a_release_that_kept_no_rules_hides_no_limit() -> None:
+    members = [
+        Member(each.step, each.model, each.state, each.content, each.verdict.model_copy(update={"rules": ()}))
+        for each in run({"nll_change": fallen(3, 1, size=2.0)})
+        if each.verdict is not None
+    ]
+    assert series(members).status == "destabilised"
+
+
+def test_a_plateau_from_a_step_that_no_digest_can_hold_is_refused() -> None:
+    with pytest.raises(ValueError, match="plateau_from_step"):
+        SeriesSettings(plateau_from_step=2**53)
+    late = SeriesSettings(plateau_from_step=2**53 - 1)
+    assert series(run({"nll_change": calm(6)}), settings=late).status == "healthy"

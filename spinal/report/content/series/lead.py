@@ -57,10 +57,13 @@ def extent(series: Series) -> str:
 
 
 def began(series: Series) -> str:
-    """Between which steps it began, and when that was known, as a sentence; empty where nothing did."""
+    """Between which steps it began, or passed a limit, and when that was known, as a sentence; empty where nothing did.
+    A limit at one checkpoint says nothing of when what led there began."""
     if series.onset_step is not None:
         known = "" if series.first_alarm_step is None else f", known at step {series.first_alarm_step:,}"
-        return f"It began {between(series.onset_step, series.worse_from_step)}{known}."
+        first = next((alarm for alarm in series.alarms if alarm.role == "damage"), None)
+        what = "It went beyond a limit of damage" if first is not None and first.kind == "limit" else "It began"
+        return f"{what} {between(series.onset_step, series.worse_from_step)}{known}."
     if series.first_warning_step is not None:
         return f"Early warning alone, known at step {series.first_warning_step:,}."
     return ""
