@@ -139,7 +139,8 @@ class Series(ShownDocument):
 
     schema_: Literal["spinal.series/1"] = Field(default="spinal.series/1", alias="schema")
     digest: Digest
-    """Over the reference, the members' comparisons and verdicts, the policy and the settings."""
+    """Over the reference, the members' comparisons and what these kept prompt by prompt, their verdicts, the policy and
+    the settings."""
     status: Status
     onset_step: int | None
     """Of the first damage alarm; null without one."""

@@ -145,6 +145,7 @@ def test_a_signal_that_has_values_and_was_not_looked_at_is_no_pass() -> None:
     assert case.left_out
     assert "not wholly looked at" in case.message
     assert any("not wholly looked at over the steps: 7 checkpoints have it" in row for row in signals_table(told).rows)
+    assert any("7 checkpoints have it" in one for one in not_looked_at(told))
 
 
 def test_checkpoints_beyond_a_limit_that_alarmed_before_fail_too() -> None:

@@ -99,6 +99,8 @@ def assess(
                 "reference": weights,
                 "members": [[one.step, one.state, one.comparison, one.verdict] for one in listed],
                 "verdicts": [digest_of(each.verdict.model_dump(mode="json")) for each in measured],
+                # A comparison of a release that kept nothing prompt by prompt has the digest of one that does.
+                "kept": [sorted(content.by_prompt) for content in contents],
                 "policy": asked.digest,
                 "settings": settings.model_dump(mode="json"),
             }

@@ -199,7 +199,7 @@ def _signal_row(series: Series, key: str, signal: SeriesSignal, axis: Steps) -> 
         spoken={
             at: f"{number(point.value)} {interval(point.ci)}".strip()
             + (f" ({point.of})" if point.of else "")
-            + (", fall counts" if point.beyond else "")
+            + (", surely worse than its best" if point.beyond else "")
             for at, point in enumerate(points)
             if point is not None and point.value is not None
         },

@@ -569,3 +569,16 @@ def test_a_plateau_from_a_step_that_no_digest_can_hold_is_refused() -> None:
         SeriesSettings(plateau_from_step=2**53)
     late = SeriesSettings(plateau_from_step=2**53 - 1)
     assert series(run({"nll_change": calm(6)}), settings=late).status == "healthy"
+
+
+def test_the_digest_tells_a_comparison_that_kept_its_prompts_from_one_that_did_not() -> None:
+    """Both have the digest of what was measured, and the answers differ."""
+    members = run({"nll_change": fallen(8, 4)})
+    bare = [
+        Member(each.step, each.model, each.state, each.content.model_copy(update={"by_prompt": {}}), each.verdict)
+        for each in members
+        if each.content is not None
+    ]
+    whole, less = series(members), series(bare)
+    assert whole.status != less.status
+    assert whole.digest != less.digest

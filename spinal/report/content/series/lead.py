@@ -122,6 +122,12 @@ def not_looked_at(series: Series) -> tuple[str, ...]:
     not measured, which are counted where they are many."""
     said = list(series.remarks)
     said += [f"{signal.label}: {unmeasured(signal)}" for signal in series.signals.values() if not is_measured(signal)]
+    if series.status != "insufficient_series":
+        said += [
+            f"{signal.label}: {why}"
+            for signal in series.signals.values()
+            if is_measured(signal) and (why := not_followed(signal))
+        ]
     out = [member for member in series.members if member.state in ("failed", "cancelled")]
     if out:
         said.append(f"{_counted(out)} not measured")

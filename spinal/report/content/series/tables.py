@@ -117,7 +117,8 @@ def values_table(series: Series) -> Table:
         "Signals at every step",
         ("step", *(signal.label for signal in told)),
         tuple(rows) if told else (),
-        f"Candidate minus reference with 95% intervals over prompts; ↯ where a fall counts. {units}.",
+        f"Candidate minus reference with 95% intervals over prompts; "
+        f"↯ where it is surely worse than its best by as much as counts. {units}.",
     )
 
 
@@ -166,7 +167,7 @@ def digests_table(series: Series) -> Table:
 
 
 def value_of(point: SeriesPoint | None) -> str:
-    """``0.41 [0.38, 0.44]``, with a mark where its fall counts."""
+    """``0.41 [0.38, 0.44]``, with a mark where it is beyond."""
     if point is None or point.value is None:
         return DASH
     return f"{number(point.value)} {interval(point.ci)}".strip() + (" ↯" if point.beyond else "")
