@@ -21,9 +21,9 @@ from spinal.documents.series import (
 from spinal.policy.decide import decide
 from spinal.policy.series.alarms import damage_alarms, early_alarms
 from spinal.policy.series.arrays import carried, falling, moving
-from spinal.policy.series.limits import AtStep, limits_at, waived_in
+from spinal.policy.series.limits import limits_at, waived_in
 from spinal.policy.series.points import signals
-from spinal.policy.series.reasons import MeasuredAt, gaps_of, reasons_of, remarks_of
+from spinal.policy.series.reasons import Judged, MeasuredAt, gaps_of, reasons_of, remarks_of
 from spinal.policy.shipped import default_policy
 
 
@@ -62,49 +62,24 @@ def assess(
     """
     asked = default_policy() if policy is None else policy
     settings = SeriesSettings() if settings is None else settings
-    ordered = sorted(members, key=lambda member: member.step)
-    if len({member.step for member in ordered}) < len(ordered):
-        raise ValueError("two members have the same step")
-    if any((member.state == "measured") != (member.content is not None) for member in ordered):
-        raise ValueError("a member has a comparison exactly where it is measured")
+    ordered = _in_order(members)
     measured = [
         MeasuredAt(member.step, member.content, _verdict(member.verdict, member.content, asked))
         for member in ordered
         if member.content is not None
     ]
-    contents, steps = [each.content for each in measured], [each.step for each in measured]
-    references = {content.reference.weights_digest for content in contents}
+    references = {each.content.reference.weights_digest for each in measured}
     if len(references) > 1:
         raise ValueError("members were compared with different references")
-    limits = [limits_at(each.verdict, asked) for each in measured]
+    judged = _judge(measured, asked, settings)
+    damage, early = judged.damage, judged.early
     failed = [(member.step, member.reason) for member in ordered if member.state == "failed"]
-    given, moves = falling(contents, asked), moving(contents, asked)
-    since = settings.plateau_from_step
-    plateau = None if since is None else np.array([step >= since for step in steps], dtype=bool)
-    found = detect(given, moves, plateau)
-    damage, early = damage_alarms(found, limits, steps), early_alarms(found, moves, steps)
-    told = signals(contents, steps, asked, given, found, waived_in(limits))
-    gaps = tuple(gaps_of(failed, measured, limits, told))
+    waiting = [member.step for member in ordered if member.state == "waiting"]
+    gaps = tuple(gaps_of(judged, failed))
     status = _status(damage, early, gaps, len(measured))
-    listed = _listed(
-        ordered,
-        {each.step: each.verdict for each in measured},
-        {each.step: at for each, at in zip(measured, limits, strict=True)},
-    )
-    weights = next(iter(references), None)
+    listed, weights = _listed(ordered, judged), next(iter(references), None)
     return Series(
-        digest=digest_of(
-            {
-                "schema": "spinal.series/1",
-                "reference": weights,
-                "members": [[one.step, one.state, one.comparison, one.verdict] for one in listed],
-                "verdicts": [digest_of(each.verdict.model_dump(mode="json")) for each in measured],
-                # A comparison of a release that kept nothing prompt by prompt has the digest of one that does.
-                "kept": [sorted(content.by_prompt) for content in contents],
-                "policy": asked.digest,
-                "settings": settings.model_dump(mode="json"),
-            }
-        ),
+        digest=_digest(weights, listed, judged),
         status=status,
         onset_step=damage[0].onset_step if damage else None,
         worse_from_step=damage[0].worse_from_step if damage else None,
@@ -112,20 +87,7 @@ def assess(
         first_warning_step=early[0].step if early else None,
         alarmed=tuple(dict.fromkeys(alarm.signal for alarm in damage)),
         warned=tuple(dict.fromkeys(alarm.signal for alarm in early)),
-        reasons=tuple(
-            reasons_of(
-                status,
-                damage,
-                early,
-                gaps,
-                measured,
-                limits,
-                told,
-                found,
-                asked,
-                waiting=[member.step for member in ordered if member.state == "waiting"],
-            )
-        ),
+        reasons=tuple(reasons_of(judged, status, gaps, waiting)),
         alarms=(*damage, *early),
         reference=reference,
         reference_weights_digest=weights,
@@ -135,8 +97,54 @@ def assess(
         labels=dict(labels or {}),
         closed=closed,
         members=listed,
-        signals=told,
-        remarks=tuple(remarks_of(settings, plateau, limits, contents, steps, given, told, closed=closed)),
+        signals=judged.told,
+        remarks=tuple(remarks_of(judged, closed=closed)),
+    )
+
+
+def _in_order(members: Sequence[Member]) -> list[Member]:
+    """By step; raises ValueError where they do not make a series."""
+    ordered = sorted(members, key=lambda member: member.step)
+    if len({member.step for member in ordered}) < len(ordered):
+        raise ValueError("two members have the same step")
+    if any((member.state == "measured") != (member.content is not None) for member in ordered):
+        raise ValueError("a member has a comparison exactly where it is measured")
+    return ordered
+
+
+def _judge(measured: Sequence[MeasuredAt], policy: Policy, settings: SeriesSettings) -> Judged:
+    """Every limit and every detector."""
+    contents, steps = [each.content for each in measured], [each.step for each in measured]
+    limits = [limits_at(each.verdict, policy) for each in measured]
+    given, moves = falling(contents, policy), moving(contents, policy)
+    since = settings.plateau_from_step
+    plateau = None if since is None else np.array([step >= since for step in steps], dtype=bool)
+    found = detect(given, moves, plateau)
+    return Judged(
+        policy=policy,
+        settings=settings,
+        measured=measured,
+        limits=limits,
+        given=given,
+        found=found,
+        damage=damage_alarms(found, limits, steps),
+        early=early_alarms(found, moves, steps),
+        told=signals(contents, steps, policy, given, found, waived_in(limits)),
+    )
+
+
+def _digest(reference: str | None, listed: Sequence[SeriesMember], judged: Judged) -> str:
+    return digest_of(
+        {
+            "schema": "spinal.series/1",
+            "reference": reference,
+            "members": [[one.step, one.state, one.comparison, one.verdict] for one in listed],
+            "verdicts": [digest_of(each.verdict.model_dump(mode="json")) for each in judged.measured],
+            # A comparison of a release that kept nothing prompt by prompt has the digest of one that does.
+            "kept": [sorted(each.content.by_prompt) for each in judged.measured],
+            "policy": judged.policy.digest,
+            "settings": judged.settings.model_dump(mode="json"),
+        }
     )
 
 
@@ -145,9 +153,9 @@ def _verdict(given: Verdict | None, content: ComparisonContent, policy: Policy) 
     return given if given is not None and given.rules else decide(content, policy)
 
 
-def _listed(
-    ordered: Sequence[Member], verdicts: Mapping[int, Verdict], limits: Mapping[int, AtStep]
-) -> tuple[SeriesMember, ...]:
+def _listed(ordered: Sequence[Member], judged: Judged) -> tuple[SeriesMember, ...]:
+    verdicts = {each.step: each.verdict for each in judged.measured}
+    limits = {each.step: at for each, at in zip(judged.measured, judged.limits, strict=True)}
     return tuple(
         SeriesMember(
             step=member.step,

@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from spinal.analysis.damage.limits import MIN_PROMPTS
 from spinal.analysis.series.cusum import FIRST
 from spinal.analysis.series.detectors import Falling, Found
@@ -28,12 +26,27 @@ class MeasuredAt:
     verdict: Verdict
 
 
-def gaps_of(
-    failed: Sequence[tuple[int, str | None]],
-    measured: Sequence[MeasuredAt],
-    limits: Sequence[AtStep],
-    told: Mapping[str, SeriesSignal],
-) -> Iterator[str]:
+@dataclass(frozen=True)
+class Judged:
+    """What limits and detectors made of the members that are measured."""
+
+    policy: Policy
+    settings: SeriesSettings
+    measured: Sequence[MeasuredAt]
+    limits: Sequence[AtStep]
+    """Of each of them."""
+    given: Mapping[str, Mapping[str | None, Falling]]
+    found: Found
+    damage: Sequence[SeriesAlarm]
+    early: Sequence[SeriesAlarm]
+    told: Mapping[str, SeriesSignal]
+
+    @property
+    def steps(self) -> list[int]:
+        return [each.step for each in self.measured]
+
+
+def gaps_of(judged: Judged, failed: Sequence[tuple[int, str | None]]) -> Iterator[str]:
     """What could not be measured although the policy needs it: ``failed`` are steps of members, with why."""
     if failed:
         why = "; ".join(dict.fromkeys(reason for _, reason in failed if reason))
@@ -42,17 +55,17 @@ def gaps_of(
             + (f" ({why})" if why else "")
         )
     open_at: dict[str, list[int]] = {}
-    for each, at in zip(measured, limits, strict=True):
+    for each, at in zip(judged.measured, judged.limits, strict=True):
         for rule in at.open:
             open_at.setdefault("; ".join(rule.reasons) or f"rule {rule.rule} has no answer", []).append(each.step)
     for reason, steps in open_at.items():
         yield f"at {at_steps(steps)}: {reason}"
-    for name, signal in told.items():
+    for name, signal in judged.told.items():
         if not signal.needed:
             continue
         unpaired = [
             (point.step, NOT_KEPT if not each.content.by_prompt else NOT_SHARED)
-            for point, each in zip(signal.points, measured, strict=True)
+            for point, each in zip(signal.points, judged.measured, strict=True)
             if point.value is not None
             and point.fall is None
             and (not each.content.by_prompt or signal.threshold is not None)
@@ -68,48 +81,36 @@ def gaps_of(
             yield f"{name} could not be looked at for a fall: {signal.reason}"
 
 
-def reasons_of(
-    status: Status,
-    damage: Sequence[SeriesAlarm],
-    early: Sequence[SeriesAlarm],
-    gaps: Sequence[str],
-    measured: Sequence[MeasuredAt],
-    limits: Sequence[AtStep],
-    told: Mapping[str, SeriesSignal],
-    found: Found,
-    policy: Policy,
-    *,
-    waiting: Sequence[int],
-) -> Iterator[str]:
-    """The answer first, then what else was found, then what was not looked at."""
-    steps = [each.step for each in measured]
-    yield from (alarm.text for alarm in damage)
+def reasons_of(judged: Judged, status: Status, gaps: Sequence[str], waiting: Sequence[int]) -> Iterator[str]:
+    """The answer first, then what else was found, then what was not looked at; ``waiting`` are steps."""
+    yield from (alarm.text for alarm in judged.damage)
     yield from gaps
-    if not damage:
-        yield _quiet(status, steps, limits, told, policy)
-    yield from (alarm.text for alarm in early)
-    yield from _alone(damage, found, steps)
-    if not damage:
-        yield from _by_themselves(measured, policy)
+    if not judged.damage:
+        yield _quiet(judged, status)
+    yield from (alarm.text for alarm in judged.early)
+    yield from _alone(judged)
+    if not judged.damage:
+        yield from _by_themselves(judged)
     if waiting:
         yield f"{checkpoints(len(waiting))} not measured yet, at {at_steps(waiting)}: this is about the others"
-    absent = [f"{signal.label} ({signal.reason})" for signal in told.values() if _is_absent(signal, steps)]
+    absent = [
+        f"{signal.label} ({signal.reason})" for signal in judged.told.values() if _is_absent(signal, judged.steps)
+    ]
     if absent:
         yield f"not looked at: {'; '.join(absent)}"
 
 
-def _quiet(
-    status: Status, steps: Sequence[int], limits: Sequence[AtStep], told: Mapping[str, SeriesSignal], policy: Policy
-) -> str:
+def _quiet(judged: Judged, status: Status) -> str:
     """What was looked at and found nothing, and no more than that."""
+    steps, limits = judged.steps, judged.limits
     span = checkpoints(len(steps)) + (f", steps {steps[0]} to {steps[-1]}" if len(steps) > 1 else "")
     limited = any(at.limited for at in limits)
     waived = " but what is waived" if any(at.waived for at in limits) else ""
-    without = f"; {policy.name} has no limit of damage that fails a checkpoint"
+    without = f"; {judged.policy.name} has no limit of damage that fails a checkpoint"
     if len(steps) < FEWEST:
         none = f"; none is known to be beyond a damage limit{waived}" if limited else without if steps else ""
         return f"measured: {span}; falls are looked for from {FEWEST} on{none}"
-    looked = any(signal.threshold is not None for signal in told.values())
+    looked = any(signal.threshold is not None for signal in judged.told.values())
     fall = "no lasting fall of a damage signal" if looked else "no damage signal could be looked at for a fall"
     what = "what was measured" if status == "inconclusive" else "anything that was measured"
     if not limited:
@@ -117,10 +118,10 @@ def _quiet(
     return f"{fall} and no checkpoint beyond a damage limit{waived} in {what} of {span}"
 
 
-def _alone(damage: Sequence[SeriesAlarm], found: Found, steps: Sequence[int]) -> Iterator[str]:
+def _alone(judged: Judged) -> Iterator[str]:
     """Single checkpoints that are worse by as much as counts: no fall, or, at the end, none yet."""
-    alarmed = {alarm.signal for alarm in damage}
-    for name, parts in found.drawdowns.items():
+    steps, alarmed = judged.steps, {alarm.signal for alarm in judged.damage}
+    for name, parts in judged.found.drawdowns.items():
         places = [(part, of, place) for part, of in parts.items() for place in of.alone]
         if name in alarmed or not places:
             continue
@@ -137,14 +138,16 @@ def _alone(damage: Sequence[SeriesAlarm], found: Found, steps: Sequence[int]) ->
         )
 
 
-def _by_themselves(measured: Sequence[MeasuredAt], policy: Policy) -> Iterator[str]:
+def _by_themselves(judged: Judged) -> Iterator[str]:
     """Checkpoints that are well by the rule of a series, and not by themselves."""
     for outcome in ("fail", "warn"):
-        steps = [each.step for each in measured if each.verdict.outcome == outcome]
+        steps = [each.step for each in judged.measured if each.verdict.outcome == outcome]
         if steps:
-            yield f"judged each by itself, {policy.name} says '{outcome}' at {at_steps(steps)}"
+            yield f"judged each by itself, {judged.policy.name} says '{outcome}' at {at_steps(steps)}"
     damaged = [
-        each.step for each in measured if each.content.damage.level == "damaged" and each.verdict.outcome != "fail"
+        each.step
+        for each in judged.measured
+        if each.content.damage.level == "damaged" and each.verdict.outcome != "fail"
     ]
     if damaged:
         yield f"the damage panel says 'damaged' at {at_steps(damaged)} all the same"
@@ -157,20 +160,11 @@ def _is_absent(signal: SeriesSignal, steps: Sequence[int]) -> bool:
     return len(steps) >= FEWEST or all(point.value is None for point in signal.points)
 
 
-def remarks_of(
-    settings: SeriesSettings,
-    plateau: "np.ndarray | None",
-    limits: Sequence[AtStep],
-    contents: Sequence[ComparisonContent],
-    steps: Sequence[int],
-    given: Mapping[str, Mapping[str | None, Falling]],
-    told: Mapping[str, SeriesSignal],
-    *,
-    closed: bool,
-) -> Iterator[str]:
+def remarks_of(judged: Judged, *, closed: bool) -> Iterator[str]:
     """What else a reader has to know."""
+    steps, told, since = judged.steps, judged.told, judged.settings.plateau_from_step
     waived: dict[str, list[int]] = {}
-    for at, step in zip(limits, steps, strict=True):
+    for at, step in zip(judged.limits, steps, strict=True):
         for rule in at.waived:
             assert rule.waived is not None
             reason = (
@@ -190,18 +184,15 @@ def remarks_of(
         ]
         if alone:
             yield f"{name} at {at_steps(alone)} cannot be compared with other steps, and no fall is known there"
-    yield from _categories(contents, given)
+    yield from _categories([each.content for each in judged.measured], judged.given)
     early = [signal for signal in told.values() if signal.role == "early_warning"]
     short = dict.fromkeys(signal.reason for signal in early if signal.reason)
     if short:
         yield f"early warning, not or not wholly looked at: {'; '.join(short)}"
-    if plateau is None:
+    if since is None:
         yield "no plateau was approved, so that no CUSUM looked for small shifts that stay"
-    elif int(plateau.sum()) <= FIRST:
-        yield (
-            f"{checkpoints(int(plateau.sum()))} on the plateau from step {settings.plateau_from_step} on, and the "
-            f"CUSUM looks from {FIRST + 1} on"
-        )
+    elif (many := sum(step >= since for step in steps)) <= FIRST:
+        yield f"{checkpoints(many)} on the plateau from step {since} on, and the CUSUM looks from {FIRST + 1} on"
     if not closed:
         yield "checkpoints may still come: thresholds grow with their number, and what is said here may change"
 
