@@ -582,3 +582,33 @@ def test_the_digest_tells_a_comparison_that_kept_its_prompts_from_one_that_did_n
     whole, less = series(members), series(bare)
     assert whole.status != less.status
     assert whole.digest != less.digest
+
+
+def test_a_panel_that_is_damaged_is_told_where_the_policy_does_not_ask_for_it() -> None:
+    asked = policy({**NLL, "name": "gap", "value": "damage.gap", "limit": 3.0, "watch": 2.0})
+    members = [
+        measured(step, content.model_copy(update={"damage": panel}), asked)
+        for step, content in enumerate(compared(1, {"nll_change": row}) for row in calm(6))
+        if (panel := content.damage.model_copy(update={"level": "damaged"}))
+    ]
+    found = series(members, policy=asked)
+    assert "the damage panel says 'damaged' at steps 0, 1, 2, 3, 4 and 5 all the same" in found.reasons
+
+
+def test_members_of_a_signal_nobody_needs_that_share_no_prompts_are_named() -> None:
+    asked = policy({**NLL, "name": "gap", "value": "damage.gap", "limit": 3.0, "watch": 2.0})
+    members = [
+        measured(step, compared(step, {"nll_change": row[half]}, prompts=range(half.start + 1, half.stop + 1)), asked)
+        for step, row in enumerate(calm(10))
+        if (half := slice(32, 64) if step % 2 else slice(0, 32))
+    ]
+    found = series(members, policy=asked)
+    assert any("nll_change at steps 1, 3, 5, 7 and 9 cannot be compared" in remark for remark in found.remarks)
+
+
+def test_the_last_checkpoint_that_has_a_signal_is_not_called_the_last() -> None:
+    margin, nll = 1.0 + 0.05 * calm(10), calm(10)
+    margin[5:7] -= 0.8
+    members = run({"nll_change": nll, "margin_change": margin})
+    members[9] = measured(1000, compared(1000, {"nll_change": nll[9]}))
+    assert "at step 900, the last that has it, no longer" in series(members).reasons[0]
