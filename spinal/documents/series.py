@@ -125,8 +125,8 @@ class SeriesAlarm(Document):
     step: int
     """When it is known: the second of two consecutive members beyond the threshold, or the member beyond a limit."""
     onset_step: int
-    """The last step at which all was well: the last of the running best, or the one before a member beyond a limit;
-    that member's own where none came before."""
+    """The last step at which all was well: the last of the running best, or the last that is known to be within a limit
+    that a later one is beyond; that member's own where there is none."""
     worse_from_step: int | None = None
     """The first step that is surely worse by as much as counts; the break lies between ``onset_step`` and this one."""
     of: Remark | None = None
