@@ -19,7 +19,7 @@ MemberState = Literal["waiting", "measured", "failed", "cancelled"]
 class SeriesSettings(Document):
     """What a caller may say about how a series is judged. Everything else follows from the policy and the method."""
 
-    plateau_from_step: int | None = Field(default=None, ge=0)
+    plateau_from_step: int | None = Field(default=None, ge=0, le=2**53 - 1)
     """The first step of a plateau that the caller has approved: from here on the CUSUM looks, and nowhere else."""
 
 
@@ -39,6 +39,8 @@ class SeriesMember(Document):
     """What the policy says of it alone."""
     verdict_reason: Remark | None = None
     """The first reason of that verdict."""
+    beyond: tuple[Remark, ...] = ()
+    """Rules on damage that fail it, waived ones left out: the first member of each is an alarm."""
     damage: Literal["none", "watch", "damaged"] | None = None
     """Level of its damage panel."""
     carried: dict[str, Finite] = Field(default_factory=dict)
@@ -123,10 +125,10 @@ class SeriesAlarm(Document):
     step: int
     """When it is known: the second of two consecutive members beyond the threshold, or the member beyond a limit."""
     onset_step: int
-    """The last step at which all was well: the last of the running best, or the one before a member beyond a limit;
-    that member's own where none came before."""
+    """The last step at which all was well: the last of the running best, or the last that is known to be within a limit
+    that a later one is beyond; that member's own where there is none."""
     worse_from_step: int | None = None
-    """The first step that is worse beyond doubt; the break lies between ``onset_step`` and this one."""
+    """The first step that is surely worse by as much as counts; the break lies between ``onset_step`` and this one."""
     of: Remark | None = None
     text: Remark
 
@@ -137,7 +139,8 @@ class Series(ShownDocument):
 
     schema_: Literal["spinal.series/1"] = Field(default="spinal.series/1", alias="schema")
     digest: Digest
-    """Over the reference, the members' comparisons and verdicts, the policy and the settings."""
+    """Over the reference, the members' comparisons and what these kept prompt by prompt, their verdicts, the policy and
+    the settings."""
     status: Status
     onset_step: int | None
     """Of the first damage alarm; null without one."""

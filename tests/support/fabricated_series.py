@@ -176,7 +176,7 @@ def _signal(
         points=tuple(_points(one, steps, values)),
         change_points=changes,
         needed=one.needed,
-        reason=reason or ("no side is better: only change points are looked for" if one.better is None else None),
+        reason=reason,
     )
 
 
@@ -316,6 +316,7 @@ def _member(
         audit=f"0192f0c8-0000-7000-8000-{step:012d}",
         verdict="fail" if limit else "warn" if broke else "pass",
         verdict_reason="predicts text 11 times worse" if limit else "no sure sign of damage",
+        beyond=("nll_change",) if limit else (),
         damage="damaged" if limit else "watch" if broke else "none",
         carried={} if kind in ("no account", "empty") else _carried(at, count, blocks, broken),
     )

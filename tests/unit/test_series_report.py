@@ -19,6 +19,7 @@ from spinal.report.content.address import is_address
 from spinal.report.content.cases import cases, identity, judgement, place, worst_first
 from spinal.report.content.series.lead import OUTCOMES, began, not_looked_at, run_name
 from spinal.report.content.series.shares import MOST_COLUMNS, share_map
+from spinal.report.content.series.tables import signals_table
 from spinal.report.formats import FORMATS
 from spinal.report.formats.format import Reader
 from spinal.report.page.share_map import LEVELS, level_of
@@ -131,6 +132,22 @@ def test_a_limit_at_one_checkpoint_fails_that_checkpoint() -> None:
     assert [name for name, tag in told.items() if tag == "failure"] == ["step 1200"]
 
 
+def test_a_signal_that_passed_a_limit_and_did_not_fall_is_not_said_to_have_no_alarm() -> None:
+    case = next(one for one in cases(series("limit", 12)) if one.name == "nll_change")
+    assert case.message == "no lasting fall; beyond a limit at step 1200, see there"
+
+
+def test_a_signal_that_has_values_and_was_not_looked_at_is_no_pass() -> None:
+    document = series("healthy", 12)
+    few = document.signals["gap"].model_copy(update={"reason": "7 checkpoints have it"})
+    told = document.model_copy(update={"signals": document.signals | {"gap": few}})
+    case = next(one for one in cases(told) if one.name == "gap")
+    assert case.left_out
+    assert "not wholly looked at" in case.message
+    assert any("not wholly looked at over the steps: 7 checkpoints have it" in row for row in signals_table(told).rows)
+    assert any("7 checkpoints have it" in one for one in not_looked_at(told))
+
+
 def test_checkpoints_beyond_a_limit_that_alarmed_before_fail_too() -> None:
     """A run alarms once for a limit; the checkpoints after it are no better."""
     document = series("limit", 12)
@@ -139,7 +156,10 @@ def test_checkpoints_beyond_a_limit_that_alarmed_before_fail_too() -> None:
     told = by_case(junit(document.model_copy(update={"alarms": (early,)})))
     assert told["step 1200"] == "failure", "it fails by itself, after the first one beyond the limit"
     assert told["step 1000"] == ""
-    other = document.model_copy(update={"alarms": (), "status": "healthy"})
+    within = (*document.members[:-1], document.members[-1].model_copy(update={"beyond": ()}))
+    again = by_case(junit(document.model_copy(update={"alarms": (early,), "members": within})))
+    assert again["step 1200"] == "", "it is within the limits again, and fails for something else"
+    other = document.model_copy(update={"alarms": (), "status": "healthy", "members": within})
     assert by_case(junit(other))["step 1200"] == "", "a policy may fail a checkpoint for what is no damage"
 
 
@@ -151,6 +171,12 @@ def test_a_checkpoint_without_an_answer_is_a_failure_where_the_run_has_none_eith
     assert told["step 300"] == "failure"
     watched = document.model_copy(update={"members": tuple(members), "status": "watch"})
     assert by_case(junit(watched))["step 300"] == ""
+
+
+def test_a_limit_says_when_it_was_passed_and_not_when_what_led_there_began() -> None:
+    assert began(series("limit", 12)) == (
+        "It went beyond a limit of damage between steps 1,100 and 1,200, known at step 1,200."
+    )
 
 
 def test_a_run_that_is_worse_from_its_first_checkpoint_on_says_so() -> None:

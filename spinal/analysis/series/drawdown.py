@@ -21,7 +21,10 @@ class Fall:
     onset: int
     """The last member of the running best."""
     worse_from: int
-    """The first member after it from which on, until the alarm, the distance stays beyond the threshold."""
+    """The first of the two: worse than the best beyond doubt, and by as much as counts."""
+    noticed: int
+    """The first member after the best from which on, until the alarm, the distance stays beyond the threshold. A drift
+    that never amounts to anything may start here long before the break that counts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +48,22 @@ class Drawdown:
     beyond: npt.NDArray[np.bool_]
     falls: tuple[Fall, ...]
     """One for each running best that two consecutive members fall behind."""
+
+    @property
+    def judged(self) -> npt.NDArray[np.int64]:
+        """The members that have the signal and could be paired with the best, in order."""
+        return np.flatnonzero(self.best >= 0)
+
+    @property
+    def last(self) -> int:
+        """The last of them."""
+        return int(self.judged[-1])
+
+    @property
+    def alone(self) -> tuple[int, ...]:
+        """Those that are beyond while neither neighbour is: no fall, or none yet."""
+        beyond = np.concatenate([[False], self.beyond[self.judged], [False]])
+        return tuple(self.judged[beyond[1:-1] & ~beyond[:-2] & ~beyond[2:]].tolist())
 
 
 def drawdown(
@@ -116,5 +135,5 @@ def _falls(
         first = place - 1
         while far[judged[first - 1]] and judged[first - 1] > onset:
             first -= 1
-        found[onset] = Fall(known=int(now), onset=onset, worse_from=int(judged[first]))
+        found[onset] = Fall(int(now), onset, worse_from=int(before), noticed=int(judged[first]))
     return tuple(found.values())

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from spinal.analysis.series.detectors import Found, Moving
 from spinal.documents.series import SeriesAlarm
 from spinal.policy.series.limits import AtStep, signal_of
-from spinal.policy.series.sentences import fell, left_line, past_limit, shifted
+from spinal.policy.series.sentences import fell, last_of, left_line, past_limit, shifted
 from spinal.policy.series.signals import TRACKED
 
 
@@ -32,6 +32,7 @@ def _falls(found: Found, steps: Sequence[int]) -> Iterator[SeriesAlarm]:
         others = sum(bool(of.falls) for of in parts.values()) - 1 if len(parts) > 1 else 0
         for part, of, one in falls:
             onset, worse, known = (steps[place] for place in (one.onset, one.worse_from, one.known))
+            last = of.last
             yield SeriesAlarm(
                 kind="drawdown",
                 signal=name,
@@ -47,6 +48,9 @@ def _falls(found: Found, steps: Sequence[int]) -> Iterator[SeriesAlarm]:
                     fall=float(of.fall[one.known]),
                     ends=(float(of.low[one.known]), float(of.high[one.known])),
                     least=float(of.least[one.known]),
+                    noticed=steps[one.noticed] if one.noticed < one.worse_from else None,
+                    recovered=None if of.beyond[last] else steps[last],
+                    last=last_of(last, len(steps)),
                     others=others,
                 ),
             )
@@ -56,11 +60,13 @@ def _limits(limits: Sequence[AtStep], steps: Sequence[int]) -> Iterator[SeriesAl
     """The first member beyond each limit; the ones after it say nothing new."""
     told: set[str] = set()
     for place, at in enumerate(limits):
-        before = steps[place - 1] if place else None
         for rule in at.beyond:
             if rule.rule in told:
                 continue
             told.add(rule.rule)
+            # One that has no answer, or is beyond it and waived, is none at which all was well.
+            well = [step for step, earlier in zip(steps, limits[:place], strict=False) if rule.rule in earlier.within]
+            before = well[-1] if well else None
             yield SeriesAlarm(
                 kind="limit",
                 signal=signal_of(rule),
@@ -69,7 +75,7 @@ def _limits(limits: Sequence[AtStep], steps: Sequence[int]) -> Iterator[SeriesAl
                 onset_step=steps[place] if before is None else before,
                 worse_from_step=steps[place],
                 of=rule.of,
-                text=past_limit(steps[place], before, "; ".join(rule.reasons) or f"fails rule {rule.rule}"),
+                text=past_limit(steps[place], before, place == 0, "; ".join(rule.reasons) or f"fails rule {rule.rule}"),
             )
 
 
@@ -85,7 +91,9 @@ def _breaks(found: Found, moving: Mapping[str, Moving], steps: Sequence[int]) ->
                 role="early_warning",
                 step=steps[one.known],
                 onset_step=steps[one.at],
-                text=left_line(TRACKED[name], steps[one.at], steps[last], one.change, one.low),
+                text=left_line(
+                    TRACKED[name], steps[one.at], steps[last], one.change, one.low, steeper=one.after > one.before
+                ),
             )
 
 

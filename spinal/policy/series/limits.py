@@ -1,5 +1,6 @@
 """Damage limits at each step: what a member's own verdict found beyond a limit on a damage value."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from spinal.documents.comparison import RuleOutcome, Verdict
@@ -19,11 +20,16 @@ class AtStep:
     """Those that would, and are waived: told, and counted for nothing."""
     open: tuple[RuleOutcome, ...]
     """Those that have no answer."""
+    within: frozenset[str] = frozenset()
+    """Names of those that have one and find nothing to fail it for."""
+    limited: bool = True
+    """Whether any rule could fail it for damage."""
 
 
 def limits_at(verdict: Verdict, policy: Policy) -> AtStep:
     """Sort the damage rules of a verdict: limits and agreements on damage values, and the damage panel itself."""
     panels = {rule.name for rule in policy.rules if rule.kind == "panel"}
+    of_one_value = {rule.name for rule in policy.rules if rule.kind == "limit"}
     asked = [
         rule
         for rule in verdict.rules
@@ -31,9 +37,27 @@ def limits_at(verdict: Verdict, policy: Policy) -> AtStep:
     ]
     return AtStep(
         beyond=tuple(rule for rule in asked if rule.outcome == "fail"),
-        waived=tuple(rule for rule in asked if rule.waived is not None and rule.waived.would_be == "fail"),
+        waived=tuple(rule for rule in asked if rule.outcome != "fail" and _would_fail(rule)),
         open=tuple(rule for rule in asked if rule.outcome == "inconclusive"),
+        within=frozenset(rule.rule for rule in asked if _answered(rule, of_one_value) and not _would_fail(rule)),
+        limited=any(rule.rule in panels or rule.severity != "warn" for rule in asked),
     )
+
+
+def _would_fail(rule: RuleOutcome) -> bool:
+    """Whether it fails the member, or would but for a waiver."""
+    return rule.outcome == "fail" or (rule.waived is not None and rule.waived.would_be == "fail")
+
+
+def _answered(rule: RuleOutcome, of_one_value: set[str]) -> bool:
+    """A policy may let pass what was not measured: that is no answer."""
+    return rule.outcome != "inconclusive" and (rule.value is not None or rule.rule not in of_one_value)
+
+
+def waived_in(limits: Sequence[AtStep]) -> frozenset[str]:
+    """Names of the rules that fail no member for being waived."""
+    waived = {rule.rule for at in limits for rule in at.waived}
+    return frozenset(waived - {rule.rule for at in limits for rule in at.beyond})
 
 
 def signal_of(rule: RuleOutcome) -> str:

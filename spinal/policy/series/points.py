@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from spinal.analysis.damage.limits import MIN_PROMPTS
 from spinal.analysis.series.change_points import MINIMUM, Break
 from spinal.analysis.series.detectors import Falling, Found
 from spinal.analysis.series.drawdown import Drawdown
@@ -29,10 +30,11 @@ def signals(
     policy: Policy,
     given: Mapping[str, Mapping[str | None, Falling]],
     found: Found,
+    waived: frozenset[str] = frozenset(),
 ) -> dict[str, SeriesSignal]:
-    """Every signal that is tracked, whether a member has it or not."""
+    """Every signal that is tracked, whether a member has it or not; ``waived`` rules set no limit."""
     return {
-        signal.name: _falling_signal(signal, contents, steps, policy, given.get(signal.name, {}), found)
+        signal.name: _falling_signal(signal, contents, steps, policy, given.get(signal.name, {}), found, waived)
         if signal.role == "damage"
         else _moving_signal(signal, contents, steps, policy, found)
         for signal in TRACKED.values()
@@ -46,6 +48,7 @@ def _falling_signal(
     policy: Policy,
     given: Mapping[str | None, Falling],
     found: Found,
+    waived: frozenset[str],
 ) -> SeriesSignal:
     drawdowns = found.drawdowns.get(signal.name, {})
     have = max((present(of.values).size for of in given.values()), default=0)
@@ -58,7 +61,7 @@ def _falling_signal(
         threshold=max((of.threshold for of in drawdowns.values()), default=None),
         sigma=_known(one.sigma) if one is not None else None,
         least_effect=None if signal.follows_best else least_effect(signal, policy),
-        limit=fail_limit(policy, signal),
+        limit=fail_limit(policy, signal, waived),
         points=tuple(
             _falling_point(signal, content, steps, place, drawdowns) for place, content in enumerate(contents)
         ),
@@ -161,7 +164,10 @@ def _why_not(signal: Tracked, contents: Sequence[ComparisonContent], have: int) 
         return "no checkpoint is measured"
     measured = [each.damage.signals.get(signal.name) for each in contents]
     if any(of is not None and of.value is not None for of in measured):
-        return NOT_KEPT
+        kept = any(signal.paired in each.by_prompt for each in contents)
+        return (
+            f"fewer than {MIN_PROMPTS} prompts{' of any category' if signal.by_category else ''}" if kept else NOT_KEPT
+        )
     return next((_words(of.reason) for of in measured if of is not None and of.reason), NOT_THERE)
 
 

@@ -115,10 +115,10 @@ def watch_limit(policy: Policy, signal: Tracked) -> tuple[float, str | None]:
     return LIMITS[signal.name].watch, None
 
 
-def fail_limit(policy: Policy, signal: Tracked) -> float | None:
-    """The mildest limit on that value, on its bad side, beyond which a rule fails a member; None without such a
-    rule."""
-    limits = [rule.limit for rule in rules_on(policy, signal) if rule.severity == "fail"]
+def fail_limit(policy: Policy, signal: Tracked, waived: frozenset[str] = frozenset()) -> float | None:
+    """The mildest limit on that value, on its bad side, beyond which a rule that is not ``waived`` fails a member; None
+    without such a rule."""
+    limits = [rule.limit for rule in rules_on(policy, signal) if rule.severity == "fail" and rule.name not in waived]
     return (min if signal.better == "lower" else max)(limits, default=None)
 
 

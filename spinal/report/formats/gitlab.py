@@ -121,7 +121,7 @@ HELP = {
     "spinal_series_status": "What the policy makes of the training run.",
     "spinal_series_members": "Checkpoints by state.",
     "spinal_series_onset_step": "The last step at which all was well.",
-    "spinal_series_worse_from_step": "The first step that is worse beyond doubt.",
+    "spinal_series_worse_from_step": "The first step that is worse beyond doubt and by as much as counts.",
     "spinal_series_first_alarm_step": "The first step at which damage was known.",
     "spinal_series_first_warning_step": "The first step at which early warning was known.",
     "spinal_series_signal_step": "The last step at which a signal was measured.",

@@ -11,7 +11,7 @@ from spinal.analysis.human_terms import unit_in_words
 from spinal.documents.series import Series, SeriesAlarm, SeriesSignal
 from spinal.numbers import number, share
 from spinal.report.content.cells import interval
-from spinal.report.content.series.lead import KINDS, alarms_of, is_measured, name_of, state_of
+from spinal.report.content.series.lead import KINDS, alarms_of, is_measured, name_of, not_followed, state_of
 from spinal.report.content.series.shares import largest, share_map
 from spinal.report.page.axis import Scale, scale_of
 from spinal.report.page.rows import TALL, WIDE, Line, Row, grid_lines, path_of, tick_labels, zero_line
@@ -140,7 +140,8 @@ def _key_of(rows: Sequence[Row]) -> tuple[tuple[str, str, str], ...]:
 
 
 def _stretch(series: Series, axis: Steps) -> tuple[float, float] | None:
-    """From the last good step to the first that is worse beyond doubt, or to the one at which that was known."""
+    """From the last good step to the first that is surely worse by as much as counts, or to the one at which that was
+    known."""
     if series.onset_step is None:
         return None
     until = series.worse_from_step if series.worse_from_step is not None else series.first_alarm_step
@@ -198,7 +199,7 @@ def _signal_row(series: Series, key: str, signal: SeriesSignal, axis: Steps) -> 
         spoken={
             at: f"{number(point.value)} {interval(point.ci)}".strip()
             + (f" ({point.of})" if point.of else "")
-            + (", fall counts" if point.beyond else "")
+            + (", surely worse than its best" if point.beyond else "")
             for at, point in enumerate(points)
             if point is not None and point.value is not None
         },
@@ -329,4 +330,5 @@ def _says(series: Series, signal: SeriesSignal, alarms: Sequence[SeriesAlarm], l
     gap = f"; no value at {missing} of {len(series.members)} checkpoints" if missing else ""
     bound = "" if limit is None else f"; limit {number(limit)}"
     found = "".join(f"; {KINDS[alarm.kind]}, known at step {alarm.step:,}" for alarm in alarms)
-    return f"{told}{gap}{bound}{found or '; no alarm'}"
+    quiet = not_followed(signal) or "no alarm"
+    return f"{told}{gap}{bound}{found or f'; {quiet}'}"

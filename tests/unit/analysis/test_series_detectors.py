@@ -79,12 +79,12 @@ def test_a_fall_names_the_last_good_member_the_first_bad_one_and_when_it_is_know
     # Members 3 to 5 are beyond noise, for member 2 was better; only the least effect keeps them from counting.
     assert (found.distance[3:6] > 2.6).all()
     assert found.beyond.tolist() == [False] * 6 + [True] * 4
-    assert found.falls == (Fall(known=7, onset=2, worse_from=3),)
+    assert found.falls == (Fall(known=7, onset=2, worse_from=6, noticed=3),)
     assert found.fall[7] == pytest.approx((values[7] - values[2]).mean())
     assert found.low[7] < found.fall[7] < found.high[7]
     assert found.best.tolist()[2:] == [2] * 8
     values[2] += 0.1
-    assert drawdown(values, 2.6, 0.15).falls[0].worse_from == 6
+    assert drawdown(values, 2.6, 0.15).falls[0].noticed == 6
 
 
 def test_a_member_that_lacks_the_signal_is_stepped_over() -> None:

@@ -1,12 +1,13 @@
 """The document of a series: which status follows from what, and what its sentences say."""
 
+from datetime import date
 from typing import Any
 
 import numpy as np
 import pytest
 
 from spinal.documents.account import Account
-from spinal.documents.comparison import DamageSignal
+from spinal.documents.comparison import ComparisonContent, DamageSignal
 from spinal.documents.policy import Policy
 from spinal.documents.schemas import parse
 from spinal.documents.series import Series, SeriesSettings
@@ -74,6 +75,25 @@ def test_a_fall_is_destabilised_and_says_between_which_steps_by_how_much() -> No
     assert point.fall_low is not None
     assert point.least_effect == pytest.approx(0.15), "half of the watch limit"
     assert point.fall_low > 0.15
+
+
+def test_a_break_after_a_drift_lies_between_the_steps_that_are_named() -> None:
+    """The drift is beyond noise from the second checkpoint on, and amounts to nothing until it breaks."""
+    values = calm(10, spread=0.01) + 0.02 * np.arange(10)[:, None]
+    values[8:] += 0.5
+    found = series(run({"nll_change": values}))
+    assert (found.onset_step, found.worse_from_step, found.first_alarm_step) == (100, 900, 1000)
+    assert "between steps 100 and 900" in found.reasons[0]
+    assert "beyond noise from step 200 on" in found.reasons[0]
+    assert "the last" not in found.reasons[0]
+
+
+def test_a_fall_that_is_made_good_again_says_so() -> None:
+    values = calm(10, spread=0.01)
+    values[4:6] += 0.7
+    found = series(run({"nll_change": values}))
+    assert (found.status, found.worse_from_step) == ("destabilised", 500)
+    assert "at step 1000, the last, no longer surely by as much as counts" in found.reasons[0]
 
 
 def test_a_healthy_rise_of_nll_is_no_fall() -> None:
@@ -401,3 +421,194 @@ def test_the_limit_that_a_signal_shows_is_the_mildest_that_fails_a_member() -> N
     assert found.signals["nll_change"].limit == 0.8
     assert found.signals["end_log_p_change"].limit is None
     assert found.signals["gap"].limit is None
+
+
+def unknown_nll(step: int) -> ComparisonContent:
+    """A member whose NLL was not measured."""
+    content = compared(step, {})
+    lost = content.damage.signals["nll_change"].model_copy(
+        update={"value": None, "ci": None, "level": None, "reason": "not_measured"}
+    )
+    panel = content.damage.model_copy(update={"signals": content.damage.signals | {"nll_change": lost}})
+    return content.model_copy(update={"damage": panel})
+
+
+def test_a_limit_was_passed_after_the_last_step_that_is_known_to_be_within_it() -> None:
+    """A member without an answer says nothing about when."""
+    members = run({"nll_change": fallen(5, 3, size=2.0)})
+    members[2] = measured(300, unknown_nll(300))
+    found = series(members)
+    assert (found.onset_step, found.worse_from_step) == (200, 400)
+    assert "between steps 200 and 400" in found.reasons[0]
+    members[:2] = [measured(100, unknown_nll(100)), measured(200, unknown_nll(200))]
+    found = series(members)
+    assert (found.onset_step, found.worse_from_step) == (400, 400)
+    assert "at step 400 or before" in found.reasons[0]
+
+
+def test_a_limit_that_was_waived_when_it_was_first_passed_was_not_passed_later() -> None:
+    waived = policy(NLL | {"waiver": {"reason": "a known change", "expires": "2026-07-01"}})
+    values, late = fallen(5, 2, size=2.0), date(2026, 8, 1)
+    members = [
+        Member(each.step, each.model, each.state, each.content, decide(each.content, waived, today=late))
+        if each.step >= 400 and each.content is not None
+        else each
+        for each in run({"nll_change": values}, policy=waived)
+    ]
+    found = series(members, policy=waived)
+    limit = next(alarm for alarm in found.alarms if alarm.kind == "limit")
+    assert (limit.onset_step, limit.worse_from_step) == (200, 400)
+
+
+@pytest.mark.parametrize(("at", "where"), [(9, "step 1000, the last,"), (4, "step 500 and not at the next,")])
+def test_one_checkpoint_that_is_worse_alone_is_told_and_is_no_fall(at: int, where: str) -> None:
+    values = calm(10, spread=0.01)
+    values[at] += 0.7
+    found = series(run({"nll_change": values}))
+    assert (found.status, found.alarmed) == ("healthy", ())
+    assert "no lasting fall" in found.reasons[0]
+    assert any(f"text is predicted worse at {where}" in reason for reason in found.reasons)
+    assert not any("two consecutive" in reason for reason in series(run({"nll_change": calm(10)})).reasons)
+
+
+def test_a_run_that_is_damaged_from_its_first_checkpoint_on_says_what_each_is_judged_by_itself() -> None:
+    """There is no best to fall from, and no limit that fails one."""
+    found = series(run({"nll_change": calm(6, level=0.8)}))
+    assert found.status == "healthy"
+    assert "judged each by itself, spinal-default/2 says 'warn' at steps 100, 200, 300, 400, 500 and 600" in (
+        found.reasons
+    )
+
+
+def test_a_policy_without_limits_of_damage_is_not_said_to_have_found_none_beyond_them() -> None:
+    total = {"name": "drift", "value": "scores.delta_align", "bad": "above", "limit": 99.0, "severity": "fail"}
+    asked = policy(total)
+    found = series(run({"nll_change": calm(6, level=3.0)}, policy=asked), policy=asked)
+    assert "acme/1 has no limit of damage" in found.reasons[0]
+    assert "no checkpoint beyond" not in found.reasons[0]
+    short = series(run({"nll_change": calm(2, level=3.0)}, policy=asked), policy=asked)
+    assert "acme/1 has no limit of damage" in short.reasons[0]
+
+
+@pytest.mark.parametrize("members", [3, 8])
+def test_waived_checkpoints_are_not_among_those_said_to_be_within_the_limit(members: int) -> None:
+    waived = policy(NLL | {"waiver": {"reason": "known", "expires": "2026-12-31"}})
+    found = series(run({"nll_change": calm(members, level=2.0)}, policy=waived), policy=waived)
+    assert "beyond a damage limit but what is waived" in found.reasons[0]
+
+
+def test_a_signal_with_values_in_which_no_fall_was_looked_for_is_said_not_to_be_looked_at() -> None:
+    other = policy({**NLL, "name": "gap", "value": "damage.gap", "limit": 3.0, "watch": 2.0})
+    bare = [
+        measured(each.step, each.content.model_copy(update={"by_prompt": {}}), other)
+        for each in run({"nll_change": fallen(8, 4)})
+        if each.content is not None
+    ]
+    found = series(bare, policy=other)
+    assert "no damage signal could be looked at for a fall" in found.reasons[0]
+    assert any("change of NLL (not kept prompt by prompt" in reason for reason in found.reasons)
+
+
+def test_a_needed_signal_on_too_few_prompts_is_inconclusive() -> None:
+    asked = policy(NLL | {"decides": "value"})
+    found = series(run({"nll_change": fallen(8, 4, size=0.6)[:, :3]}, policy=asked), policy=asked)
+    assert found.status == "inconclusive"
+    assert found.reasons[0] == "nll_change could not be looked at for a fall: fewer than 5 prompts"
+
+
+def test_categories_that_are_too_small_to_be_looked_at_are_named() -> None:
+    values = calm(8)
+    values[4:, 60:] += 3.0
+    found = series(run({"nll_change": values}, categories=["en"] * 60 + ["ru"] * 4))
+    assert any("categories not looked at by themselves" in one and one.endswith(": ru") for one in found.remarks)
+
+
+def test_a_limit_that_is_waived_is_not_drawn_as_one() -> None:
+    waived = policy(NLL | {"waiver": {"reason": "known", "expires": "2026-12-31"}})
+    found = series(run({"nll_change": calm(6, level=2.0)}, policy=waived), policy=waived)
+    assert found.signals["nll_change"].limit is None
+
+
+def test_members_name_the_rules_of_damage_that_fail_them() -> None:
+    values = calm(8)
+    values[[2, 5]] += 3.0
+    found = series(run({"nll_change": values}, policy=policy()), policy=policy())
+    assert [member.step for member in found.members if member.beyond == ("nll",)] == [300, 600]
+
+
+def test_a_gap_that_jumps_and_stays_is_not_said_to_grow_faster() -> None:
+    level = 0.05 + 0.01 * np.arange(16)
+    level[8:] = 0.7
+    noise = 0.002 * np.random.default_rng(0).standard_normal(16)
+    values = {"nll_change": calm(16), "gap": np.repeat((level + noise)[:, None], PROMPTS, axis=1)}
+    (alarm,) = series(run(values)).alarms
+    assert "leaves its line after step 800" in alarm.text
+    faster = series(run({"nll_change": calm(16), "gap": gaps(16, faster_from=8)})).alarms[0]
+    assert "grows faster after step 800" in faster.text
+
+
+def test_a_member_has_a_comparison_exactly_where_it_is_measured() -> None:
+    members = run({"nll_change": calm(6)})
+    with pytest.raises(ValueError, match="exactly where it is measured"):
+        series([*members, Member(700, "local:checkpoint-700", "measured")])
+    with pytest.raises(ValueError, match="exactly where it is measured"):
+        series([*members, Member(700, "local:checkpoint-700", "failed", compared(700, {}))])
+
+
+def test_a_verdict_of_a_release_that_kept_no_rules_hides_no_limit() -> None:
+    members = [
+        Member(each.step, each.model, each.state, each.content, each.verdict.model_copy(update={"rules": ()}))
+        for each in run({"nll_change": fallen(3, 1, size=2.0)})
+        if each.verdict is not None
+    ]
+    assert series(members).status == "destabilised"
+
+
+def test_a_plateau_from_a_step_that_no_digest_can_hold_is_refused() -> None:
+    with pytest.raises(ValueError, match="plateau_from_step"):
+        SeriesSettings(plateau_from_step=2**53)
+    late = SeriesSettings(plateau_from_step=2**53 - 1)
+    assert series(run({"nll_change": calm(6)}), settings=late).status == "healthy"
+
+
+def test_the_digest_tells_a_comparison_that_kept_its_prompts_from_one_that_did_not() -> None:
+    """Both have the digest of what was measured, and the answers differ."""
+    members = run({"nll_change": fallen(8, 4)})
+    bare = [
+        Member(each.step, each.model, each.state, each.content.model_copy(update={"by_prompt": {}}), each.verdict)
+        for each in members
+        if each.content is not None
+    ]
+    whole, less = series(members), series(bare)
+    assert whole.status != less.status
+    assert whole.digest != less.digest
+
+
+def test_a_panel_that_is_damaged_is_told_where_the_policy_does_not_ask_for_it() -> None:
+    asked = policy({**NLL, "name": "gap", "value": "damage.gap", "limit": 3.0, "watch": 2.0})
+    members = [
+        measured(step, content.model_copy(update={"damage": panel}), asked)
+        for step, content in enumerate(compared(1, {"nll_change": row}) for row in calm(6))
+        if (panel := content.damage.model_copy(update={"level": "damaged"}))
+    ]
+    found = series(members, policy=asked)
+    assert "the damage panel says 'damaged' at steps 0, 1, 2, 3, 4 and 5 all the same" in found.reasons
+
+
+def test_members_of_a_signal_nobody_needs_that_share_no_prompts_are_named() -> None:
+    asked = policy({**NLL, "name": "gap", "value": "damage.gap", "limit": 3.0, "watch": 2.0})
+    members = [
+        measured(step, compared(step, {"nll_change": row[half]}, prompts=range(half.start + 1, half.stop + 1)), asked)
+        for step, row in enumerate(calm(10))
+        if (half := slice(32, 64) if step % 2 else slice(0, 32))
+    ]
+    found = series(members, policy=asked)
+    assert any("nll_change at steps 1, 3, 5, 7 and 9 cannot be compared" in remark for remark in found.remarks)
+
+
+def test_the_last_checkpoint_that_has_a_signal_is_not_called_the_last() -> None:
+    margin, nll = 1.0 + 0.05 * calm(10), calm(10)
+    margin[5:7] -= 0.8
+    members = run({"nll_change": nll, "margin_change": margin})
+    members[9] = measured(1000, compared(1000, {"nll_change": nll[9]}))
+    assert "at step 900, the last that has it, no longer" in series(members).reasons[0]

@@ -10,6 +10,7 @@ from spinal.report.content.series.lead import (
     alarms_of,
     is_measured,
     name_of,
+    not_followed,
     state_of,
     unmeasured,
     why_unmeasured,
@@ -58,7 +59,8 @@ def cases(series: Series) -> tuple[Case, ...]:
 
 
 def _of_signal(series: Series, key: str, signal: SeriesSignal, *, decided: bool) -> Case:
-    alarms = [alarm for alarm in alarms_of(series, key) if alarm.kind != "limit"]
+    every = alarms_of(series, key)
+    alarms = [alarm for alarm in every if alarm.kind != "limit"]
     outcome, left_out = _outcome(alarms), False
     message = "; ".join(alarm.text for alarm in alarms)
     if not alarms:
@@ -66,8 +68,11 @@ def _of_signal(series: Series, key: str, signal: SeriesSignal, *, decided: bool)
             outcome, message = "inconclusive", why_unmeasured(signal)
         elif not is_measured(signal):
             left_out, message = True, unmeasured(signal)
+        elif signal.reason:
+            left_out, message = True, not_followed(signal)
         else:
-            message = f"no alarm{f': {signal.reason}' if signal.reason else ''}"
+            what = "no lasting fall" if signal.better else "no alarm"
+            message = f"{what}; beyond a limit at step {every[0].step}, see there" if every else what
     asks = f"does the run {'begin to destabilise' if signal.better else 'change its course'} ({signal.label})?"
     severity: Literal["fail", "warn"] = "fail" if signal.role == "damage" else "warn"
     numbers = _numbers(signal, alarms)
@@ -103,9 +108,13 @@ def _alone(series: Series, member: SeriesMember, *, decided: bool) -> tuple[Outc
     if member.state != "measured":
         return "pass" if decided or member.state == "waiting" else "inconclusive", state_of(member)
     why = f": {member.verdict_reason}" if member.verdict_reason else ""
-    if member.verdict == "fail" and beyond:
+    if member.beyond and beyond:
         # A run alarms once for a limit: the checkpoints after it may be as far beyond.
-        return "fail", f"fails by itself{why} (the run is beyond a limit from step {beyond[0].step} on)"
+        rules = ", ".join(member.beyond)
+        return (
+            "fail",
+            f"fails {rules} by itself{why} (the first checkpoint beyond a limit is that at step {beyond[0].step})",
+        )
     if member.verdict == "inconclusive" and not decided:
         return "inconclusive", f"by itself it is judged inconclusive{why}"
     alone = f"; by itself it is judged {member.verdict}{why}" if member.verdict else ""

@@ -58,10 +58,13 @@ def extent(series: Series) -> str:
 
 
 def began(series: Series) -> str:
-    """Between which steps it began, and when that was known, as a sentence; empty where nothing did."""
+    """Between which steps it began, or passed a limit, and when that was known, as a sentence; empty where nothing did.
+    A limit at one checkpoint says nothing of when what led there began."""
     if series.onset_step is not None:
         known = "" if series.first_alarm_step is None else f", known at step {series.first_alarm_step:,}"
-        return f"It began {between(series.onset_step, series.worse_from_step)}{known}."
+        first = next((alarm for alarm in series.alarms if alarm.role == "damage"), None)
+        what = "It went beyond a limit of damage" if first is not None and first.kind == "limit" else "It began"
+        return f"{what} {between(series.onset_step, series.worse_from_step)}{known}."
     if series.first_warning_step is not None:
         return f"Early warning alone, known at step {series.first_warning_step:,}."
     return ""
@@ -97,6 +100,13 @@ def why_unmeasured(signal: SeriesSignal) -> str:
     return (given or "not measured").replace("_", " ")
 
 
+def not_followed(signal: SeriesSignal) -> str:
+    """That it has values, and what of it no detector looked at; empty where all did."""
+    if not signal.reason:
+        return ""
+    return f"{'not looked at' if signal.better else 'not wholly looked at'} over the steps: {signal.reason}"
+
+
 def state_of(member: SeriesMember) -> str:
     """``measured``, or why it is not."""
     why = (member.reason or "").strip()
@@ -113,6 +123,12 @@ def not_looked_at(series: Series) -> tuple[str, ...]:
     not measured, which are counted where they are many."""
     said = list(series.remarks)
     said += [f"{signal.label}: {unmeasured(signal)}" for signal in series.signals.values() if not is_measured(signal)]
+    if series.status != "insufficient_series":
+        said += [
+            f"{signal.label}: {why}"
+            for signal in series.signals.values()
+            if is_measured(signal) and (why := not_followed(signal))
+        ]
     out = [member for member in series.members if member.state in ("failed", "cancelled")]
     if out:
         said.append(f"{_counted(out)} not measured")

@@ -15,6 +15,7 @@ from spinal.report.content.series.lead import (
     is_measured,
     member_label,
     name_of,
+    not_followed,
     state_of,
     status_of,
     unmeasured,
@@ -116,7 +117,8 @@ def values_table(series: Series) -> Table:
         "Signals at every step",
         ("step", *(signal.label for signal in told)),
         tuple(rows) if told else (),
-        f"Candidate minus reference with 95% intervals over prompts; ↯ where a fall counts. {units}.",
+        f"Candidate minus reference with 95% intervals over prompts; "
+        f"↯ where it is surely worse than its best by as much as counts. {units}.",
     )
 
 
@@ -165,7 +167,7 @@ def digests_table(series: Series) -> Table:
 
 
 def value_of(point: SeriesPoint | None) -> str:
-    """``0.41 [0.38, 0.44]``, with a mark where its fall counts."""
+    """``0.41 [0.38, 0.44]``, with a mark where it is beyond."""
     if point is None or point.value is None:
         return DASH
     return f"{number(point.value)} {interval(point.ci)}".strip() + (" ↯" if point.beyond else "")
@@ -185,4 +187,6 @@ def _least(signal: SeriesSignal) -> float | None:
 
 
 def _quiet(signal: SeriesSignal) -> str:
-    return "none" if is_measured(signal) else unmeasured(signal)
+    if not is_measured(signal):
+        return unmeasured(signal)
+    return not_followed(signal) or "none"
