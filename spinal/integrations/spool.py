@@ -137,7 +137,11 @@ class Spool:
             except OSError:
                 yield False
                 return
-            yield True
+            try:
+                yield True
+            finally:
+                # Not by closing alone: processes that were forked meanwhile, as those that load data, hold it open.
+                fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def spools_in(folder: Path) -> list[Spool]:

@@ -1,5 +1,6 @@
 """The callback and a service that is away, slow, or refuses: no member is lost, and training never waits."""
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from spinal.errors import UsageError
 from spinal.integrations import send_spooled
 from spinal.integrations.callback import Hooks
 from spinal.integrations.service_series import ServiceSeries
-from spinal.integrations.spool import Spool
+from spinal.integrations.spool import Run, Spool
 from tests.integrations.conftest import SECRET
 from tests.support.scripted_series import NLL, Stage
 from tests.support.trainers import Tracker, Trainer, save_whole
@@ -283,3 +284,23 @@ def test_the_key_is_sent_and_written_nowhere(stage: Stage, callback: Make, tmp_p
     files = [path for path in (tmp_path / "spool").rglob("*") if path.is_file()]
     assert files
     assert not any(SECRET.encode() in path.read_bytes() for path in files)
+
+
+def test_a_forked_process_does_not_keep_the_lock_of_a_run_that_has_ended(tmp_path: Path) -> None:
+    """As those that load data for a trainer: they inherit its open files, and may live on."""
+    spool = Spool(tmp_path)
+    spool.begin(Run("local:sft", "local:run"))
+    read, write = os.pipe()
+    with spool.locked() as first:
+        forked = os.fork()
+        if not forked:
+            os.close(write)
+            os.read(read, 1)
+            os._exit(0)
+    try:
+        with spool.locked() as second:
+            assert (first, second) == (True, True)
+    finally:
+        os.close(write)
+        os.waitpid(forked, 0)
+        os.close(read)
