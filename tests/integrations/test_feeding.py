@@ -231,6 +231,26 @@ def test_a_refused_member_keeps_no_other_from_being_measured(
     until(lambda: stage.steps() == [2, 4, 6], "the refused one, once its cause is gone")
 
 
+def test_a_series_stays_open_for_a_refused_member_until_it_is_taken(
+    stage: Stage, callback: Make, tmp_path: Path
+) -> None:
+    """A closed one would refuse it for good."""
+    stage.does("refuses", "checkpoint-4")
+    stage.starts()
+    trainer = Trainer(tmp_path / "out", callback()).begins()
+    trainer.saves(2, 4, 6)
+    began = time.monotonic()
+    trainer.ends()
+    assert time.monotonic() - began < 20.0, "the end waits for what will not come"
+    assert not stage.series()["series-1"]["closed"]
+    stage.no_longer("refuses")
+    assert send_spooled(tmp_path / "spool", wait=30.0) == {
+        "copying": 0, "waiting": 0, "sent": 0, "settled": 3, "refused": 0,
+    }  # fmt: skip
+    assert stage.steps() == [2, 4, 6]
+    assert stage.series()["series-1"]["closed"]
+
+
 def test_checkpoints_leave_the_spool_once_they_are_settled(stage: Stage, callback: Make, tmp_path: Path) -> None:
     stage.starts()
     trainer = Trainer(tmp_path / "out", callback(keep=1)).begins()
