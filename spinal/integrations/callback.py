@@ -110,6 +110,7 @@ class Hooks:
             policy=policy,
             prompts=prompts,
             labels=dict(labels or {}),
+            place="" if server is not None else os.getcwd(),
             device=device,
             threads=threads,
             knobs=knobs,

@@ -88,9 +88,13 @@ class LocalSeries:
         ]
 
     def _start(self, steps: Sequence[int]) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", "spinal.integrations.measuring", str(self._spool.folder), *map(str, steps)]
+        folder = self._spool.folder.absolute()
+        command = [sys.executable, "-m", "spinal.integrations.measuring", str(folder), *map(str, steps)]
+        # Where this process stands by now, or one that sends what was left, the paths that were given lead nowhere.
+        place = self._spool.run().place
+        there = place if place and Path(place).is_dir() else None
         with (self._spool.state / LOG).open("wb") as log:
-            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=there)
 
     def _record_crash(self, step: int, code: int) -> None:
         said = (self._spool.state / LOG).read_bytes()[-MOST_OUTPUT:].decode("utf-8", "replace").strip()

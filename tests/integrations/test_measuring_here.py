@@ -68,6 +68,24 @@ def test_a_member_whose_process_was_stopped_by_us_has_not_failed(
     assert list(spool.measured.iterdir()) == []
 
 
+def test_what_was_named_is_looked_for_where_it_was_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder named from where training began; who sends what was left may stand elsewhere."""
+    monkeypatch.setattr(sys, "executable", stand_in(tmp_path, 'pwd > "$3/place"; exec sleep 600'))
+    monkeypatch.chdir(SFT.parent)
+    trainer = Trainer(tmp_path / "out", Hooks(SFT.name, spool=tmp_path / "spool", final_wait=0.0)).begins()
+    trainer.saves(2)
+    trainer.ends()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "spool" / "place").unlink(missing_ok=True)
+    series = LocalSeries(Spool(Path("spool")))
+    series.add([Queued(2, "waiting")])
+    try:
+        until(lambda: (place := tmp_path / "spool" / "place").is_file() and place.read_text(), "the process")
+    finally:
+        series.stop()
+    assert Path((tmp_path / "spool" / "place").read_text().strip()) == SFT.parent
+
+
 @pytest.mark.parametrize("by", ["INT", "TERM"])
 def test_a_process_that_was_told_to_end_by_others_is_followed_by_another_one(
     by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
