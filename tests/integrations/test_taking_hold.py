@@ -194,7 +194,10 @@ def test_a_checkpoint_that_could_not_be_taken_keeps_no_file_open_and_leaves_noth
     if at == "record of a copy":
         monkeypatch.setattr(HeldFiles, "link_to", lambda *_: False)
     with monkeypatch.context() as patch:
-        patch.setattr(*((os, "link") if at == "link" else (Spool, "put")), full)
+        if at == "link":
+            patch.setattr(os, "link", full)
+        else:
+            patch.setattr(Spool, "put", full)
         trainer.saves(2)
     assert open_files(tmp_path / "out") == []
     assert not (tmp_path / "spool" / "checkpoint-2").exists()
