@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import structlog
@@ -30,13 +31,15 @@ from service.runs.wake import CHANNEL
 from service.series import store as series_store
 from service.series.assessed import keep_assessed
 from service.settings import Settings, get_settings
-from spinal.errors import DatabaseUnavailable
+from spinal.errors import DatabaseUnavailable, NotReady
 from worker.celery_app import TASK, app
 from worker.metrics import DispatcherMetrics
 
 log = structlog.get_logger(__name__)
 INSPECT_EVERY_S = 60.0
 ASSESS_EVERY_S = 1.0
+ASSESS_AGAIN_S = 60.0
+"""So long a series whose document could not be made is left alone: the same would be met again, every second."""
 
 
 @contextmanager
@@ -68,6 +71,7 @@ class Dispatcher:
         self._wake = threading.Event()
         self._broker: Connection | None = None
         self._metrics = DispatcherMetrics(self._ledger)
+        self._not_before: dict[UUID, float] = {}
 
     def stop(self) -> None:
         self._stop.set()
@@ -215,12 +219,28 @@ class Dispatcher:
         knows more is kept."""
         with self._ledger.read() as session:
             stale = series_store.stale_series(session)
+        now = time.monotonic()
+        self._not_before = {each: when for each, when in self._not_before.items() if when > now}
         for series_id, tenant in stale:
             if self._stop.is_set():
                 return
-            with _one_turn():
-                if keep_assessed(self._ledger, tenant, series_id):
-                    log.info("assessed", series_id=str(series_id))
+            if series_id not in self._not_before:
+                with _one_turn():
+                    self._assess_one(tenant, series_id)
+
+    def _assess_one(self, tenant: str, series_id: UUID) -> None:
+        """Raises DatabaseUnavailable; whatever else its document meets is told, and the series waits."""
+        try:
+            if keep_assessed(self._ledger, tenant, series_id):
+                log.info("assessed", series_id=str(series_id))
+        except DatabaseUnavailable:
+            raise
+        except NotReady as error:
+            self._not_before[series_id] = time.monotonic() + ASSESS_AGAIN_S
+            log.warning("not assessed", series_id=str(series_id), error=error.detail)
+        except Exception:
+            self._not_before[series_id] = time.monotonic() + ASSESS_AGAIN_S
+            log.exception("not assessed", series_id=str(series_id))
 
     def _assess_loop(self) -> None:
         """Apart from the other loops: judging a long series takes seconds, in which workers are rung and reaped."""

@@ -1,5 +1,6 @@
 """How checkpoints become members: looked at together, then written one after another, each with its audit."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -14,13 +15,16 @@ from service.series import store
 from service.series.store import NewSeries, Series, StoredMember
 from service.settings import Settings
 from spinal.checkpoints.bounded import Inspectors
-from spinal.errors import SeriesClosed, SeriesFull, SeriesReferenceChanged, SeriesStepTaken
+from spinal.errors import InspectionExceeded, SeriesClosed, SeriesFull, SeriesReferenceChanged, SeriesStepTaken
 from spinal.profile import MeasurementProfile
 
 log = structlog.get_logger(__name__)
 
 MOST_MEMBERS = 512
 """Of one series: its document is made of all their comparisons, a megabyte or less each."""
+LOOK_S = 300.0
+"""So long one request may look at its members. Each has a bound of its own; a hundred that just keep theirs would hold
+a thread, and one of few inspectors, for more than an hour."""
 OF_ONE_MODEL = audits.NAME_LABEL
 """The label that a member's audit does not take over: by it, an audit would be judged by values of whichever other
 member ended before it."""
@@ -98,9 +102,16 @@ Ready = tuple[MemberRequest, AuditRequest, Resolved]
 def resolve_members(
     ledger: Ledger, settings: Settings, inspectors: Inspectors, series: Series | NewSeries, asked: dict[int, str]
 ) -> list[Ready]:
-    """Everything that looking at files can tell of the members, one after the other."""
-    ready = []
+    """Everything that looking at files can tell of the members, one after the other. Raises InspectionExceeded where
+    all of them together take too long."""
+    ready: list[Ready] = []
+    deadline = time.monotonic() + LOOK_S
     for step, model in sorted(asked.items()):
+        if ready and time.monotonic() > deadline:
+            raise InspectionExceeded(
+                f"after {LOOK_S:.0f} s {len(ready)} of {len(asked)} members were looked at",
+                hint=f"append fewer at once, {max(1, len(ready) // 2)} for example",
+            )
         request = _audit_request(series, model)
         resolved = resolve_request(ledger, settings, inspectors, series.tenant, request)
         if resolved.summary["reference"]["snapshot"] != series.spec["reference_snapshot"]:

@@ -39,7 +39,10 @@ from spinal.report.formats.format import Reader as Told
 
 router = APIRouter(prefix="/v1/series", tags=["series"])
 
-APPEND_ERRORS = (*SUBMIT_ERRORS, errors.SeriesStepTaken, errors.SeriesFull, errors.SeriesFolderInvalid)
+APPEND_ERRORS = (
+    *SUBMIT_ERRORS, errors.SeriesStepTaken, errors.SeriesFull, errors.SeriesFolderInvalid, errors.SeriesClosed,
+    errors.SeriesReferenceChanged,
+)  # fmt: skip
 READ_ERRORS = (*ACCESS, errors.SeriesNotFound, errors.NotReady)
 
 
@@ -89,7 +92,7 @@ def _asker(request: Request, tenant: str) -> Asker:
     response_model=MembersOut,
     responses={
         200: {"model": MembersOut, "description": "The series had all of them already"},
-        **documented(*APPEND_ERRORS, errors.SeriesNotFound, errors.SeriesClosed, errors.SeriesReferenceChanged),
+        **documented(*APPEND_ERRORS, errors.SeriesNotFound),
     },
 )
 def append(

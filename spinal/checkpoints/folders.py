@@ -1,5 +1,6 @@
 """From ``local:runs/a/checkpoint-*`` to the checkpoints of a training run, each with its step."""
 
+import errno
 import os
 import re
 from collections.abc import Sequence
@@ -117,6 +118,16 @@ def _matching(folder: Path, pattern: str) -> list[str]:
                     f"{shown(folder.name)} holds more than {MOST_ENTRIES} files and folders",
                     hint="keep the checkpoints of one run in a folder of their own",
                 )
-            if wanted.match(entry.name) and entry.is_dir():
+            if wanted.match(entry.name) and _is_folder(entry):
                 names.append(entry.name)
     return names
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        # A link that leads to itself is nothing, as one that leads nowhere.
+        return False

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -209,10 +209,12 @@ def _read_nodes(session: Session, content: str, readout: str, rows: Tensor, lent
     beside = lent.beside(session)
     if beside is None:
         return read_lens([own], pairs, targets=targets, check=check)
+    # Another read-out gives equal rows other logits: only under the very same one are they at distance exactly 0.
+    theirs = session.readout if lent.reads_as(readout) else replace(session.readout)
     across = [(node, nodes + node) for node in range(nodes)]
     found = read_lens(
         # All that is asked of the reference is kept, and its read-out not.
-        [(session.readout, beside.rows), own],
+        [(theirs, beside.rows), own],
         [*across, *((nodes + i, nodes + j) for i, j in pairs)],
         targets=targets,
         check=check,

@@ -209,6 +209,10 @@ class Lent:
         traced = reference.traced
         return traced if traced is not None and traced.logits.complete else None
 
+    def reads_as(self, readout: str) -> bool:
+        """Whether the reference has a read-out of this digest."""
+        return self._reference is not None and self._reference.readout == readout
+
     def remember_gap(self, readout: str, rows: Tensor, gap: LensResult) -> None:
         """``gap`` is what a comparison of the reference with a model of these rows reads."""
         reference = self._reference

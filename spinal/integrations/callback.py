@@ -1,8 +1,10 @@
 """The callback: what happens at each event of a trainer."""
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -108,6 +110,7 @@ class Hooks:
             policy=policy,
             prompts=prompts,
             labels=dict(labels or {}),
+            place="" if server is not None else os.getcwd(),
             device=device,
             threads=threads,
             knobs=knobs,
@@ -248,14 +251,16 @@ class Hooks:
                 "training goes on. Have the trainer save whole safetensors (docs/training.md)",
             )
             return
-        linked = False
-        try:
+        with ExitStack() as undo:
+            # Open files of a deleted checkpoint take its room on the disk, which may be what is lacking.
+            undo.callback(held.close)
             linked = held.link_to(spool.checkpoint(step))
-        finally:
-            if linked:
-                held.close()
-        member = Queued(step, "waiting") if linked else Queued(step, "copying", source=str(folder.absolute()))
-        spool.put(member)
+            member = Queued(step, "waiting") if linked else Queued(step, "copying", source=str(folder.absolute()))
+            undo.callback(shutil.rmtree, spool.checkpoint(step), ignore_errors=True)
+            spool.put(member)
+            undo.pop_all()
+        if linked:
+            held.close()
         feeder.take(member, None if linked else held)
 
     def _tell_results(self, args: Any, state: Any, control: Any) -> None:

@@ -139,8 +139,7 @@ class Feeder:
                 self._copy(spool, member)
         waiting = [member for member in spool.members() if member.stage == "waiting"]
         sent = any(member.stage == "sent" for member in spool.members())
-        run = spool.run()
-        closing = run.ended and not run.closed
+        closing = _is_to_be_closed(spool)
         if not waiting and not sent and not closing:
             return
         port = self._port(spool)
@@ -150,7 +149,8 @@ class Feeder:
             self._add(spool, port, waiting[at : at + AT_ONCE])
         if any(member.stage == "sent" for member in spool.members()):
             self._settle(spool, port)
-        if closing and spool.members():
+        # Anew: one may have been refused meanwhile.
+        if closing and _is_to_be_closed(spool):
             port.close()
             spool.change_run(closed=True)
             self._settle(spool, port)
@@ -226,10 +226,15 @@ class Feeder:
 
 
 def _anything_left(spool: Spool) -> bool:
-    members, run = spool.members(), spool.run()
-    return any(member.stage in ("copying", "waiting", "sent") for member in members) or (
-        run.ended and not run.closed and bool(members)
-    )
+    going = any(member.stage in ("copying", "waiting", "sent") for member in spool.members())
+    return going or _is_to_be_closed(spool)
+
+
+def _is_to_be_closed(spool: Spool) -> bool:
+    """Whether a run has ended whose series is open. It stays open for members that were refused: a closed one would
+    refuse them for good, when they are sent again."""
+    run, members = spool.run(), spool.members()
+    return run.ended and not run.closed and bool(members) and all(member.stage != "refused" for member in members)
 
 
 def _try_again(spool: Spool) -> None:

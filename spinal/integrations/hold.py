@@ -4,9 +4,14 @@ take."""
 import errno
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
 
 from spinal.checkpoints.files import ADAPTER_CONFIG, list_files
 
@@ -39,9 +44,12 @@ class HeldFiles:
     def link_to(self, target: Path) -> bool:
         """Make ``target``, whole or not at all, in the time that links take; False where links cannot be had.
 
-        Weights are linked, for nobody writes them in place: safetensors writes another file and renames it. The other
-        files are small and copied, because trainers do write those in place.
+        Weights are linked, where safetensors writes another file and renames it. Older ones write in place: a trainer
+        that begins again would put its own weights into what waits here, so that links cannot be had. The other files
+        are small and copied, because trainers do write those in place.
         """
+        if not weights_are_replaced():
+            return False
         try:
             with _whole(target) as made:
                 for name, descriptor in self._descriptors.items():
@@ -60,6 +68,19 @@ class HeldFiles:
         with _whole(target) as made:
             for name, descriptor in self._descriptors.items():
                 _copy(descriptor, made / name)
+
+
+@cache
+def weights_are_replaced() -> bool:
+    """Whether the safetensors of this process, by which its trainer saves, makes another file of one that is there
+    already. Raises OSError."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "probe.safetensors")
+        save_file({"probe": np.zeros(1)}, path)
+        # Linked, so that the number of the first file is not given to the second.
+        os.link(path, Path(folder, "first"))
+        save_file({"probe": np.ones(1)}, path)
+        return not path.samefile(Path(folder, "first"))
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -2,6 +2,7 @@
 training process is used for it."""
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -14,6 +15,9 @@ from spinal.integrations.port import MemberStanding, Standing
 from spinal.integrations.spool import Queued, Spool
 
 GRACE_S = 5.0
+ENDED_BY_OTHERS = frozenset({-signal.SIGINT, -signal.SIGTERM})
+"""Codes of a process that was told to end, by Ctrl-C in the terminal of the training or by a batch system: no fault of
+the member that it was at, which is measured by the next."""
 MOST_OUTPUT = 2000
 
 
@@ -61,15 +65,18 @@ class LocalSeries:
     def _go_on(self) -> None:
         """Start the next process, where none is at work and something waits."""
         with self._turn:
+            if self._stopped:
+                # Whatever was under way was ended by :meth:`stop`.
+                return
             if self._child is not None:
                 code = self._child.poll()
                 if code is None:
                     return
                 self._child = None
-                if code != 0 and (left := self._left()):
+                if code != 0 and code not in ENDED_BY_OTHERS and (left := self._left()):
                     # The one that it was at: those behind it are measured by the next.
                     self._record_crash(left[0], code)
-            if not self._stopped and (left := self._left()):
+            if left := self._left():
                 self._child = self._start(left)
 
     def _left(self) -> list[int]:
@@ -81,9 +88,13 @@ class LocalSeries:
         ]
 
     def _start(self, steps: Sequence[int]) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", "spinal.integrations.measuring", str(self._spool.folder), *map(str, steps)]
+        folder = self._spool.folder.absolute()
+        command = [sys.executable, "-m", "spinal.integrations.measuring", str(folder), *map(str, steps)]
+        # Where this process stands by now, or one that sends what was left, the paths that were given lead nowhere.
+        place = self._spool.run().place
+        there = place if place and Path(place).is_dir() else None
         with (self._spool.state / LOG).open("wb") as log:
-            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=there)
 
     def _record_crash(self, step: int, code: int) -> None:
         said = (self._spool.state / LOG).read_bytes()[-MOST_OUTPUT:].decode("utf-8", "replace").strip()

@@ -42,6 +42,8 @@ class Run:
     policy: str | None = None
     prompts: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
+    place: str = ""
+    """Folder that relative paths in what was asked for begin from, where this machine measures."""
     device: str = "cpu"
     threads: int | None = None
     knobs: dict[str, Any] = field(default_factory=dict)
@@ -137,7 +139,11 @@ class Spool:
             except OSError:
                 yield False
                 return
-            yield True
+            try:
+                yield True
+            finally:
+                # Not by closing alone: processes that were forked meanwhile, as those that load data, hold it open.
+                fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def spools_in(folder: Path) -> list[Spool]:

@@ -4,6 +4,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -447,3 +448,38 @@ def test_members_have_one_reference_whatever_becomes_of_its_folder(api: TestClie
     assert (other.status_code, other.json()["code"]) == (409, "series_reference_changed")
     # What is there stays, and needs no look at files.
     assert append(api, made, member(200)).status_code == 200
+
+
+def test_what_a_repeated_request_may_be_refused_for_is_documented(api: TestClient, run: Path) -> None:
+    """It appends what the series lacks, which may be closed by then, or have had another reference."""
+    key = {"Idempotency-Key": "one"}
+    body = RUN | {"folder": "local:run"}
+    made = api.post("/v1/series", json=body, headers=key).json()
+    api.post(f"/v1/series/{made['id']}/close")
+    checkpoint(run, 400)
+    refused = api.post("/v1/series", json=body, headers=key)
+    assert (refused.status_code, refused.json()["code"]) == (409, "series_closed")
+    described = api.get("/openapi.json").json()["paths"]["/v1/series"]["post"]["responses"]["409"]
+    examples = described["content"]["application/problem+json"]["examples"]
+    assert {"series_closed", "series_reference_changed"} <= set(examples)
+
+
+def test_one_request_does_not_look_at_members_without_end(
+    api: TestClient, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = create(api)
+    looked = members.resolve_request
+    hours = iter(range(100))
+
+    def slowly(*args: Any) -> Any:
+        now = float(3600 * next(hours))
+        monkeypatch.setattr(members.time, "monotonic", lambda: now)
+        return looked(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(members, "resolve_request", slowly)
+        patch.setattr(members, "time", SimpleNamespace(monotonic=lambda: 0.0))
+        refused = append(api, made, member(100), member(200), member(300))
+    assert (refused.status_code, refused.json()["code"]) == (422, "inspection_exceeded")
+    assert "2 of 3 members" in refused.json()["detail"]
+    assert api.get(f"/v1/series/{made['id']}").json()["members"]["total"] == 0

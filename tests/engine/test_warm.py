@@ -168,6 +168,23 @@ def test_a_warm_reference_changes_no_bit(way: str, order: str, run: list[Path], 
     assert results[0] == results[1]
 
 
+def test_rows_that_are_equal_under_another_read_out_are_not_at_distance_0(
+    run: list[Path], few: PromptSet, tmp_path: Path
+) -> None:
+    """A member whose head alone moved: all its residuals are those of the reference."""
+    member = tmp_path / "member"
+    shutil.copytree(run[0], member)
+    nudge(member, 4, only="lm_head.")
+    found = []
+    for name, warm in (("cold", Warm()), ("warm", Warm(ROOMY))):
+        audit = Auditing(tmp_path / name, few, PROFILE.model_copy(update={"stitch_prompts": 0}), warm=warm)
+        # The second member is read beside the reference that the first was compared with.
+        reference, first = audit.trace(run[0]), audit.trace(run[1])
+        audit.compare(reference, first)
+        found.append(audit.compare(reference, audit.trace(member)))
+    assert found[1] == found[0]
+
+
 def test_a_second_member_reads_nothing_of_the_reference(
     run: list[Path], few: PromptSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

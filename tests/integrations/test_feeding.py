@@ -1,5 +1,6 @@
 """The callback and a service that is away, slow, or refuses: no member is lost, and training never waits."""
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from spinal.errors import UsageError
 from spinal.integrations import send_spooled
 from spinal.integrations.callback import Hooks
 from spinal.integrations.service_series import ServiceSeries
-from spinal.integrations.spool import Spool
+from spinal.integrations.spool import Run, Spool
 from tests.integrations.conftest import SECRET
 from tests.support.scripted_series import NLL, Stage
 from tests.support.trainers import Tracker, Trainer, save_whole
@@ -230,6 +231,26 @@ def test_a_refused_member_keeps_no_other_from_being_measured(
     until(lambda: stage.steps() == [2, 4, 6], "the refused one, once its cause is gone")
 
 
+def test_a_series_stays_open_for_a_refused_member_until_it_is_taken(
+    stage: Stage, callback: Make, tmp_path: Path
+) -> None:
+    """A closed one would refuse it for good."""
+    stage.does("refuses", "checkpoint-4")
+    stage.starts()
+    trainer = Trainer(tmp_path / "out", callback()).begins()
+    trainer.saves(2, 4, 6)
+    began = time.monotonic()
+    trainer.ends()
+    assert time.monotonic() - began < 20.0, "the end waits for what will not come"
+    assert not stage.series()["series-1"]["closed"]
+    stage.no_longer("refuses")
+    assert send_spooled(tmp_path / "spool", wait=30.0) == {
+        "copying": 0, "waiting": 0, "sent": 0, "settled": 3, "refused": 0,
+    }  # fmt: skip
+    assert stage.steps() == [2, 4, 6]
+    assert stage.series()["series-1"]["closed"]
+
+
 def test_checkpoints_leave_the_spool_once_they_are_settled(stage: Stage, callback: Make, tmp_path: Path) -> None:
     stage.starts()
     trainer = Trainer(tmp_path / "out", callback(keep=1)).begins()
@@ -283,3 +304,23 @@ def test_the_key_is_sent_and_written_nowhere(stage: Stage, callback: Make, tmp_p
     files = [path for path in (tmp_path / "spool").rglob("*") if path.is_file()]
     assert files
     assert not any(SECRET.encode() in path.read_bytes() for path in files)
+
+
+def test_a_forked_process_does_not_keep_the_lock_of_a_run_that_has_ended(tmp_path: Path) -> None:
+    """As those that load data for a trainer: they inherit its open files, and may live on."""
+    spool = Spool(tmp_path)
+    spool.begin(Run("local:sft", "local:run"))
+    read, write = os.pipe()
+    with spool.locked() as first:
+        forked = os.fork()
+        if not forked:
+            os.close(write)
+            os.read(read, 1)
+            os._exit(0)
+    try:
+        with spool.locked() as second:
+            assert (first, second) == (True, True)
+    finally:
+        os.close(write)
+        os.waitpid(forked, 0)
+        os.close(read)

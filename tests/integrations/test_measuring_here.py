@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from spinal.integrations.callback import Hooks
-from spinal.integrations.spool import Spool
+from spinal.integrations.local_series import LocalSeries
+from spinal.integrations.spool import Queued, Run, Spool
 from tests.integrations.test_feeding import warnings_of
 from tests.support.trainers import SFT, Trainer
 from tests.support.waiting import until
@@ -51,6 +52,62 @@ def test_what_is_under_way_when_training_ends_is_given_up_and_stays_in_the_queue
     assert not Path("/proc", (spool / "process").read_text().strip()).exists()
     assert [member.stage for member in Spool(spool).members()] == ["sent"]
     assert (spool / "checkpoint-2" / "model.safetensors").is_file()
+
+
+def test_a_member_whose_process_was_stopped_by_us_has_not_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread may ask once more how members stand while the process that measures is being ended."""
+    monkeypatch.setattr(sys, "executable", stand_in(tmp_path, "exec sleep 600"))
+    spool = Spool(tmp_path / "spool")
+    spool.begin(Run(str(SFT), "local:run"))
+    series = LocalSeries(spool)
+    series.add([Queued(2, "waiting")])
+    series.stop()
+    assert series.standing().members[2].state == "waiting"
+    assert list(spool.measured.iterdir()) == []
+
+
+def test_what_was_named_is_looked_for_where_it_was_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder named from where training began; who sends what was left may stand elsewhere."""
+    monkeypatch.setattr(sys, "executable", stand_in(tmp_path, 'pwd > "$3/place"; exec sleep 600'))
+    monkeypatch.chdir(SFT.parent)
+    trainer = Trainer(tmp_path / "out", Hooks(SFT.name, spool=tmp_path / "spool", final_wait=0.0)).begins()
+    trainer.saves(2)
+    trainer.ends()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "spool" / "place").unlink(missing_ok=True)
+    series = LocalSeries(Spool(Path("spool")))
+    series.add([Queued(2, "waiting")])
+    try:
+        until(lambda: (place := tmp_path / "spool" / "place").is_file() and place.read_text(), "the process")
+    finally:
+        series.stop()
+    assert Path((tmp_path / "spool" / "place").read_text().strip()) == SFT.parent
+
+
+@pytest.mark.parametrize("by", ["INT", "TERM"])
+def test_a_process_that_was_told_to_end_by_others_is_followed_by_another_one(
+    by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in the terminal or the notebook of the training reaches it, too."""
+    once = f'echo "$@" >> "$3/calls"; [ $(wc -l < "$3/calls") -gt 1 ] && exec sleep 600; kill -{by} $$'
+    monkeypatch.setattr(sys, "executable", stand_in(tmp_path, once))
+    spool = Spool(tmp_path / "spool")
+    spool.begin(Run(str(SFT), "local:run"))
+    series = LocalSeries(spool)
+    series.add([Queued(2, "waiting")])
+    calls = spool.folder / "calls"
+
+    def is_followed() -> bool:
+        waits = series.standing().members[2].state == "waiting"
+        return waits and calls.is_file() and len(calls.read_text().splitlines()) == 2
+
+    try:
+        until(is_followed, "the second process")
+    finally:
+        series.stop()
+    assert list(spool.measured.iterdir()) == []
 
 
 @pytest.mark.model

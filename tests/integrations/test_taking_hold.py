@@ -5,7 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import pytest
 
 from spinal.checkpoints.files import list_files
 from spinal.errors import ModelNotFound, ProfileInvalid, SpinalError, UsageError
+from spinal.integrations import hold
 from spinal.integrations.callback import Hooks
+from spinal.integrations.hold import HeldFiles
 from spinal.integrations.spool import Queued, Spool
 from tests.integrations.test_feeding import warnings_of
 from tests.support.scripted_series import Stage
@@ -43,6 +46,31 @@ def test_weights_are_links_and_what_trainers_write_in_place_is_not(trainer: Trai
     saved, held = tmp_path / "out" / "checkpoint-2", tmp_path / "spool" / "checkpoint-2"
     assert saved.joinpath("model.safetensors").samefile(held / "model.safetensors")
     assert not saved.joinpath("config.json").samefile(held / "config.json")
+
+
+def test_where_safetensors_writes_in_place_what_waits_is_no_link(
+    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As safetensors 0.5 does: a trainer that begins again in its folder would change what waits here."""
+
+    def in_place(tensors: Mapping[str, Any], path: Path) -> None:
+        path.write_bytes(b"".join(tensor.tobytes() for tensor in tensors.values()))
+
+    monkeypatch.setattr(hold, "save_file", in_place)
+    hold.weights_are_replaced.cache_clear()
+    try:
+        trainer.saves(2)
+        held = tmp_path / "spool" / "checkpoint-2" / "model.safetensors"
+        until(held.is_file, "the copy")
+    finally:
+        hold.weights_are_replaced.cache_clear()
+    (tmp_path / "out" / "checkpoint-2" / "model.safetensors").write_bytes(b"of another run")
+    assert held.read_bytes() == (SFT / "model.safetensors").read_bytes()
+
+
+def test_the_present_safetensors_replaces_files() -> None:
+    hold.weights_are_replaced.cache_clear()
+    assert hold.weights_are_replaced()
 
 
 def test_an_adapter_is_taken_as_an_adapter(trainer: Trainer, tmp_path: Path) -> None:
@@ -144,6 +172,35 @@ def test_a_full_disk_stops_nothing_and_leaves_no_half_of_a_checkpoint(
     trainer.saves(4)
     assert [path.name for path in (tmp_path / "spool").glob("checkpoint-*")] == ["checkpoint-4"]
     assert any("No space left" in said for said in warnings_of(caplog))
+
+
+def open_files(below: Path) -> list[str]:
+    found = []
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            found.append(str(entry.readlink()))
+    return [path for path in found if path.startswith(str(below))]
+
+
+@pytest.mark.parametrize("at", ["link", "record", "record of a copy"])
+def test_a_checkpoint_that_could_not_be_taken_keeps_no_file_open_and_leaves_nothing(
+    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """An open file that was deleted still takes its room on the disk, until training ends or ends by that."""
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if at == "record of a copy":
+        monkeypatch.setattr(HeldFiles, "link_to", lambda *_: False)
+    with monkeypatch.context() as patch:
+        if at == "link":
+            patch.setattr(os, "link", full)
+        else:
+            patch.setattr(Spool, "put", full)
+        trainer.saves(2)
+    assert open_files(tmp_path / "out") == []
+    assert not (tmp_path / "spool" / "checkpoint-2").exists()
 
 
 @pytest.mark.parametrize(

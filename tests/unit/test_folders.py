@@ -106,3 +106,10 @@ def test_a_large_folder_is_not_looked_through(root: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(folders, "MOST_ENTRIES", 5)
     with pytest.raises(SeriesFolderInvalid, match="more than 5"):
         expand_folder("local:runs/a", [root])
+
+
+def test_links_that_lead_nowhere_are_no_checkpoints_and_no_failure_of_the_disk(root: Path) -> None:
+    here = root / "runs" / "a"
+    (here / "checkpoint-31").symlink_to("checkpoint-31")
+    (here / "checkpoint-32").symlink_to("none")
+    assert steps("local:runs/a", root) == ALL

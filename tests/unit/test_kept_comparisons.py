@@ -1,8 +1,12 @@
 """Kept comparisons: found under their own content, names and conditions, and never damaged."""
 
+import errno
 import multiprocessing
+import os
 import random
 import sys
+import tempfile
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -17,8 +21,8 @@ CPU = {"device": "cpu", "torch": "2.13.0"}
 SAID = ["local:sft", None, "local:checkpoint-40", None, "prompts.txt"]
 
 
-def opened(folder: Path, conditions: dict[str, str] = CPU, **options: int) -> Comparisons:
-    return Comparisons(folder, lambda: conditions, **options)
+def opened(folder: Path, conditions: dict[str, str] = CPU, **options: int) -> AbstractContextManager[Comparisons]:
+    return nullcontext(Comparisons(folder, lambda: conditions, **options))
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +107,32 @@ def test_beyond_the_limit_the_oldest_goes(tmp_path: Path, judged: Comparison) ->
     with opened(tmp_path) as cache:
         assert cache.find(judged.digest, SAID) is None
         assert cache.find(judged.digest, ["other"]) is not None
+
+
+def test_no_file_stays_open_however_many_are_found(tmp_path: Path, judged: Comparison) -> None:
+    """A run may have more checkpoints than a process may have files."""
+    with opened(tmp_path) as cache:
+        cache.keep(judged, SAID)
+        assert cache.find(judged.digest, SAID) is not None
+    open_ones = []
+    for entry in Path("/proc/self/fd").iterdir():
+        # One of them is that of the listing itself, which is over.
+        with suppress(OSError):
+            open_ones.append(str(entry.readlink()))
+    assert not [path for path in open_ones if path.startswith(str(tmp_path))]
+
+
+def test_a_full_disk_keeps_nothing_and_loses_nothing(
+    tmp_path: Path, judged: Comparison, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(**_: object) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "mkdtemp", full)
+    with opened(tmp_path) as cache:
+        cache.keep(judged, SAID)
+        assert cache.find(judged.digest, SAID) is None
+    assert "a comparison is not kept: [Errno 28]" in caplog.text
 
 
 def _use_at_random(folder: Path, seed: int, limit: int) -> None:
