@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -92,7 +93,7 @@ def test_nothing_to_object_to(
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", NAMES)
-def test_paper_holds_everything(open_page: Callable[..., Opened], name: str, scheme: str) -> None:
+def test_paper_holds_everything(open_page: Callable[..., Opened], name: str, scheme: Literal["light", "dark"]) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
     opened = open_page(name, color_scheme=scheme)
