@@ -9,6 +9,8 @@ import schemathesis
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
+from schemathesis.core.mutations import Mutation, OperatorKind
+from schemathesis.core.parameters import ParameterLocation
 
 from service.app import create_app
 from service.database.unit_of_work import Ledger
@@ -46,6 +48,25 @@ def lines(_context: Any, value: Any) -> bytes:
     return value.encode("utf-8", "surrogatepass") if isinstance(value, str) else json.dumps(value).encode()
 
 
+def made_good(case: Any) -> bool:
+    """Whether sending the request undoes all that is wrong with it: the call gives the key that was left out, and in a
+    query everything is text, so that no value of another type arrives as one where text is taken."""
+    mutations = getattr(case.meta.phase.data, "mutations", ()) if case.meta else ()
+    return bool(mutations) and all(_undone(case, each) for each in mutations)
+
+
+def _undone(case: Any, mutation: Mutation) -> bool:
+    if mutation.parameter_location is ParameterLocation.HEADER:
+        return mutation.operator is OperatorKind.REMOVE_REQUIRED_PROPERTY and mutation.original_value == "Authorization"
+    if mutation.parameter_location is not ParameterLocation.QUERY or mutation.operator is not OperatorKind.CHANGE_TYPE:
+        return False
+    parameter = case.operation.get_parameter_set(ParameterLocation.QUERY).get(mutation.parameter)
+    schema = parameter.definition["schema"] if parameter else {}
+    return {"type": "string"}.items() <= schema.items() or any(
+        each.get("type") == "string" and "format" not in each and "enum" not in each for each in schema.get("anyOf", ())
+    )
+
+
 contract = schemathesis.pytest.from_fixture("schema")
 
 
@@ -56,6 +77,6 @@ def test_every_operation_keeps_the_contract(case: Any) -> None:
     # A body that is too large is refused as that (413), whatever else is wrong with it, which no schema can say.
     left_out = ["positive_data_acceptance"]
     response = case.call(headers={"Authorization": f"Bearer {KEY[0]}"})
-    if response.status_code == 413:
+    if response.status_code == 413 or made_good(case):
         left_out.append("negative_data_rejection")
     case.validate_response(response, excluded_checks=[schemathesis.checks.CHECKS.get_one(name) for name in left_out])
