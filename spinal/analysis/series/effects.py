@@ -1,7 +1,8 @@
 """The smallest changes that count: paired standard errors are tiny, and every healthy run moves."""
 
-FALL = 0.5
-"""Of a watch limit, that a fall has to exceed surely. A quarter gave false alarms in one healthy trained run of ten."""
+FALL = 1 / 3
+"""Of a watch limit, that a fall has to exceed surely. A quarter, less than the 0.08 nats by which NLL rises in a healthy
+run, alarms on too many of those (``python -m benchmarks.flat_series``)."""
 EARLY = 0.25
 """Of a watch limit, for early warning."""
 OF_BEST = 0.1
@@ -9,15 +10,15 @@ OF_BEST = 0.1
 OF_BEST_FLOOR = 0.1
 """Of the watch limit, that the preference margin has to lose at least, so that a run that has not begun to prefer
 anything does not alarm at nothing."""
-SHARE = 0.15
-"""Of the account, that a group of places has to gain or lose."""
+SHARE = 0.4
+"""Of the account, that a group of places has to gain or lose: more than any of 20 healthy trained runs surely did."""
 
 
 def fall_effect(watch: float) -> float:
     """Least effect of a fall of a signal with that watch limit, in its unit.
 
-    >>> fall_effect(-0.5)
-    0.25
+    >>> round(fall_effect(-0.5), 4)
+    0.1667
     """
     return FALL * abs(watch)
 
