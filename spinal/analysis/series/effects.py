@@ -1,8 +1,8 @@
 """The smallest changes that count: paired standard errors are tiny, and every healthy run moves."""
 
 FALL = 1 / 3
-"""Of a watch limit, that a fall has to exceed surely. A quarter is less than the 0.08 nats by which NLL rises in healthy
-runs, and alarms on too many of those (``python -m benchmarks.flat_series``)."""
+"""Of a watch limit, that a fall has to exceed surely. A quarter is less than the 0.08 nats by which NLL rises in a
+healthy run, and alarms on too many of those (``python -m benchmarks.flat_series``)."""
 EARLY = 0.25
 """Of a watch limit, for early warning."""
 OF_BEST = 0.1
