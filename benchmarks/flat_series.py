@@ -22,6 +22,7 @@ import numpy.typing as npt
 from spinal.analysis.accounts import finite, parts
 from spinal.analysis.compare import compare
 from spinal.analysis.damage.limits import LIMITS
+from spinal.analysis.series import effects as least_effects
 from spinal.analysis.series.detectors import Falling, Found, Moving, detect
 from spinal.analysis.series.effects import OF_BEST, SHARE, early_effect, fall_effect, margin_effect
 from spinal.audit import Ports, TemporaryCaptures, trace_checkpoint
@@ -69,7 +70,11 @@ NAMES = ("nll_change", ENDS, "margin_change", "gap")
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--series", type=int, default=1000)
-    count = parser.parse_args().series
+    parser.add_argument("--fall", type=float, help="part of a watch limit from where on a fall counts, to try another")
+    chosen = parser.parse_args()
+    if chosen.fall is not None:
+        least_effects.FALL = chosen.fall
+    count = chosen.series
     rows = measured_rows()
     print(f"{len(rows.change)} prompts of the bundled pair; all detectors together, {count} series of each length")
     print(f"{'series':16} {'members':>7} {'least effects':>13} {'damage':>7} {'early':>6} {'either':>7} {'bar':>5}")

@@ -14,6 +14,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from spinal.analysis.series import effects
+
 ROOT = Path(__file__).resolve().parents[1]
 HEALTHY, BROKEN = 20, 10
 """Seeds of healthy runs, and of each broken kind."""
@@ -25,7 +27,10 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(HEALTHY)))
     parser.add_argument("--judge", action="store_true")
     parser.add_argument("--store", nargs="+", metavar=("FOLDER", "NAME"))
+    parser.add_argument("--fall", type=float, help="part of a watch limit from where on a fall counts, to try another")
     chosen = parser.parse_args()
+    if chosen.fall is not None:
+        effects.FALL = chosen.fall
     sys.path.insert(0, str(ROOT / "examples"))
     if chosen.store:
         return _store(chosen.keep, Path(chosen.store[0]), chosen.store[1:])

@@ -3,7 +3,6 @@
 import time
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import sha256
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -23,11 +22,11 @@ from service.audits.verbs import (
     read_scores,
 )
 from service.database.unit_of_work import Reads
-from service.http.answers import answer
+from service.http.answers import answer, tagged, unless_known
 from service.http.context import InspectorsDep, LedgerDep, Reader, SettingsDep, Writer
 from service.http.documented import ACCESS, SUBMIT_ERRORS, documented
 from service.http.fields import ReportFormat, Timestamp, label_pairs
-from service.http.pagination import decode, decode_id, decode_time, encode, page_answer
+from service.http.pagination import decode_newest, encode, page_answer
 from service.runs.lifecycle import TERMINAL
 from service.runs.specs import spec_digest
 from spinal import errors
@@ -120,11 +119,7 @@ async def listing(
 ) -> Response:
     """Audits of the caller's tenant, newest first."""
     narrowed = AuditFilter(state, verdict, policy, model, series, label_pairs(label), created_after, created_before)
-    after = None
-    if cursor is not None:
-        created, last = decode(cursor, 2)
-        after = (decode_time(created), decode_id(last))
-    return await reader.read(_page, request.url, narrowed, after, limit)
+    return await reader.read(_page, request.url, narrowed, decode_newest(cursor), limit)
 
 
 def _page(
@@ -154,11 +149,7 @@ async def read(
         # Neither a thread nor a connection is held meanwhile.
         await anyio.sleep(min(left, POLL_EVERY_S))
         found = await reader.read(_one, audit_id)
-    etag = found.response.headers["ETag"]
-    if if_none_match is not None and etag in [part.strip() for part in if_none_match.split(",")]:
-        kept = {name: value for name, value in found.response.headers.items() if not name.startswith("content-")}
-        return Response(status_code=304, headers=kept)
-    return found.response
+    return unless_known(found.response, if_none_match)
 
 
 @dataclass(frozen=True)
@@ -173,9 +164,7 @@ def _one(ledger: Reads, tenant: str, audit_id: UUID) -> _One:
     headers = {"Cache-Control": "private, no-cache"}
     if not ended:
         headers["Retry-After"] = RETRY_AFTER_S
-    response = answer(AuditOut.of(view), headers)
-    response.headers["ETag"] = f'"{sha256(response.body).hexdigest()[:32]}"'
-    return _One(response, ended)
+    return _One(tagged(answer(AuditOut.of(view), headers)), ended)
 
 
 @router.post("/{audit_id}/cancel", operation_id="cancelAudit", responses=documented(*ACCESS, errors.AuditNotFound))

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
+from service.database.listing import bound
 from service.runs.demand import cancel_runs_of, lock_runs_of
 from service.runs.settle import HELD, HOLDERS, HOLDS
 from spinal.documents.comparison import RuleOutcome, Verdict
@@ -246,11 +247,7 @@ def list_audits(
     session: Session, tenant: str, narrowed: AuditFilter, *, after: tuple[datetime, UUID] | None, limit: int
 ) -> list[Audit]:
     """Newest first; ``after`` is the (created_at, id) of the last one seen."""
-    by: dict[str, Any] = {name: value for name, value in vars(narrowed).items() if value not in (None, ())}
-    if narrowed.labels:
-        by["labels"] = json.dumps(dict(narrowed.labels))
-    if after is not None:
-        by["after"], by["after_id"] = after
+    by = bound(narrowed, after)
     rows = session.execute(text(listing(by)), {"tenant": tenant, "limit": limit} | by)
     return [_audit(row) for row in rows]
 

@@ -57,6 +57,14 @@ def decode_id(value: str) -> UUID:
         raise not_a_cursor() from None
 
 
+def decode_newest(cursor: str | None) -> tuple[datetime, UUID] | None:
+    """Time and id in a cursor of a listing with the newest first; None without a cursor. Raises RequestInvalid."""
+    if cursor is None:
+        return None
+    created, last = decode(cursor, 2)
+    return decode_time(created), decode_id(last)
+
+
 def not_a_cursor() -> RequestInvalid:
     return RequestInvalid("query/cursor: not a cursor of this listing", hint="use the 'next' of the page before")
 

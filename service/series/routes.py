@@ -2,7 +2,6 @@
 
 import time
 from datetime import datetime
-from hashlib import sha256
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -12,11 +11,11 @@ from starlette.datastructures import URL
 
 from service.audits.routes import POLL_EVERY_S, RETRY_AFTER_S, Key
 from service.database.unit_of_work import Reads
-from service.http.answers import answer
+from service.http.answers import answer, tagged, unless_known
 from service.http.context import InspectorsDep, LedgerDep, Reader, SettingsDep, Writer
 from service.http.documented import ACCESS, SUBMIT_ERRORS, documented
 from service.http.fields import ReportFormat, label_pairs
-from service.http.pagination import decode, decode_id, decode_time, encode, page_answer
+from service.http.pagination import decode_newest, encode, page_answer
 from service.series.members import Asker
 from service.series.schemas import MemberOut, MembersIn, MembersOut, SeriesIn, SeriesOut, SeriesPageOut
 from service.series.store import SeriesFilter
@@ -125,11 +124,7 @@ async def listing(
 ) -> Response:
     """Series of the caller's tenant, newest first, with the status that was worked out last."""
     narrowed = SeriesFilter(status, reference, closed, label_pairs(label))
-    after = None
-    if cursor is not None:
-        created, last = decode(cursor, 2)
-        after = (decode_time(created), decode_id(last))
-    return await reader.read(_page, request.url, narrowed, after, limit)
+    return await reader.read(_page, request.url, narrowed, decode_newest(cursor), limit)
 
 
 def _page(
@@ -160,7 +155,7 @@ async def read(
     while wait and await reader.read(_is_going, series_id) and (left := deadline - time.monotonic()) > 0:
         # Neither a thread nor a connection is held meanwhile.
         await anyio.sleep(min(left, POLL_EVERY_S))
-    return _unless_known(await reader.read(_one, series_id), if_none_match)
+    return unless_known(await reader.read(_one, series_id), if_none_match)
 
 
 def _is_going(ledger: Reads, tenant: str, series_id: UUID) -> bool:
@@ -172,19 +167,7 @@ def _one(ledger: Reads, tenant: str, series_id: UUID) -> Response:
     headers = {"Cache-Control": "private, no-cache"}
     if is_going(view.series):
         headers["Retry-After"] = RETRY_AFTER_S
-    return _tagged(answer(SeriesOut.of(view), headers))
-
-
-def _tagged(response: Response) -> Response:
-    response.headers["ETag"] = f'"{sha256(response.body).hexdigest()[:32]}"'
-    return response
-
-
-def _unless_known(response: Response, if_none_match: str | None) -> Response:
-    if if_none_match is None or response.headers["ETag"] not in [part.strip() for part in if_none_match.split(",")]:
-        return response
-    kept = {name: value for name, value in response.headers.items() if not name.startswith("content-")}
-    return Response(status_code=304, headers=kept)
+    return tagged(answer(SeriesOut.of(view), headers))
 
 
 @router.get(
@@ -198,11 +181,11 @@ async def document(
 ) -> Response:
     """``spinal.series/1``: what is known of the run by now, with members that wait; it changes until the series is
     closed and every member has ended."""
-    return _unless_known(await reader.read(_document, series_id), if_none_match)
+    return unless_known(await reader.read(_document, series_id), if_none_match)
 
 
 def _document(ledger: Reads, tenant: str, series_id: UUID) -> Response:
-    return _tagged(answer(read_document(ledger, tenant, series_id), {"Cache-Control": "private, no-cache"}))
+    return tagged(answer(read_document(ledger, tenant, series_id), {"Cache-Control": "private, no-cache"}))
 
 
 @router.get(

@@ -10,6 +10,8 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
+from service.database.listing import bound
+
 
 @dataclass(frozen=True)
 class Covered:
@@ -171,11 +173,7 @@ def list_series(
     session: Session, tenant: str, narrowed: SeriesFilter, *, after: tuple[datetime, UUID] | None, limit: int
 ) -> list[Series]:
     """Newest first; ``after`` is the (created_at, id) of the last one seen."""
-    by: dict[str, Any] = {name: value for name, value in vars(narrowed).items() if value not in (None, ())}
-    if narrowed.labels:
-        by["labels"] = json.dumps(dict(narrowed.labels))
-    if after is not None:
-        by["after"], by["after_id"] = after
+    by = bound(narrowed, after)
     rows = session.execute(text(listing(by)), {"tenant": tenant, "limit": limit} | by)
     return [Series(**row._asdict()) for row in rows]
 

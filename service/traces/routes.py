@@ -6,7 +6,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.datastructures import URL
 
 from service.database.unit_of_work import Reads
-from service.http.answers import answer
+from service.http.answers import answer, is_known
 from service.http.context import Reader
 from service.http.documented import ACCESS, documented
 from service.http.fields import HEX, DigestPath
@@ -62,7 +62,7 @@ async def read(
 def _one(ledger: Reads, tenant: str, digest: str, if_none_match: str | None) -> Response:
     trace = read_trace(ledger, tenant, digest)
     headers = {"ETag": f'"{digest}"', "Cache-Control": "private, max-age=31536000, immutable"}
-    if if_none_match is not None and headers["ETag"] in [part.strip() for part in if_none_match.split(",")]:
+    if is_known(headers["ETag"], if_none_match):
         return Response(status_code=304, headers=headers)
     return answer(trace, headers)
 
