@@ -279,6 +279,9 @@ class ValidationOut(BaseModel):
     former: UUID | None = Field(description="The audit that rules on former values would read.")
     cached: dict[str, bool] = Field(description="Which results the tenant has already, by role.")
     runs_needed: int
+    bytes_to_fetch: int = Field(
+        description="Weights that live elsewhere and that workers would fetch, as far as this host does not hold them."
+    )
 
 
 class ScoresOut(BaseModel):

@@ -33,6 +33,7 @@ from spinal.cli.options import (
     Profile,
     Prompts,
     Seed,
+    Sources,
     StitchPrompts,
     Stream,
     SwapPrompts,
@@ -68,6 +69,7 @@ def trace(
     prompts: Prompts = DEFAULT_SET,
     base: Base = None,
     tokenizer: Tokenizer = None,
+    sources: Sources = None,
     as_json: AsJson = False,
     brief: Brief = False,
     output: Outputs = None,
@@ -90,7 +92,7 @@ def trace(
     options = {"max_tokens": max_tokens, "lens_positions": lens_positions, "dtype": dtype, "batch_size": batch_size}
     knobs = read_knobs(options, profile)
     found = local_trace(
-        model, prompts, knobs, places=Places(base, tokenizer), device=device, threads=threads, stream=stream,
+        model, prompts, knobs, places=Places(base, tokenizer, sources), device=device, threads=threads, stream=stream,
         cache=not no_cache,
     )  # fmt: skip
     emit(found, Shown(as_json=as_json, outputs=output or [], brief=brief))
@@ -103,6 +105,7 @@ def compare(
     prompts: ComparePrompts = None,
     base: Base = None,
     tokenizer: Tokenizer = None,
+    sources: Sources = None,
     policy: PolicyName = None,
     fail_on: FailOn = "fail",
     former: Former = None,
@@ -154,7 +157,7 @@ def compare(
     knobs = read_knobs(options, profile)
     with failures_told(shown, f"{reference} → {candidate}"):
         result = local_compare(
-            reference, candidate, prompts, knobs, control=control, places=Places(base, tokenizer), device=device,
+            reference, candidate, prompts, knobs, control=control, places=Places(base, tokenizer, sources), device=device,
             threads=threads, stream=stream, cache=not no_cache, gate=gate,
         )  # fmt: skip
     emit(result, shown)
