@@ -6,7 +6,7 @@ import threading
 import time
 from ipaddress import ip_address
 
-from spinal.net.addresses import Address
+from spinal.net.addresses import Address, literal_of
 
 MOST_LOOKUPS = 32
 """At once. A resolver that hangs leaves threads behind until it gives up by itself."""
@@ -18,6 +18,8 @@ Found = list[Address] | OSError
 def addresses_of(host: str, port: int, ends: float) -> list[Address]:
     """The addresses of ``host`` in the resolver's order, each once. Raises OSError, TimeoutError at ``ends``
     (``time.monotonic``)."""
+    if (address := literal_of(host)) is not None:
+        return [address]
     if not _lookups.acquire(timeout=max(0.0, ends - time.monotonic())):
         raise TimeoutError
     answers: queue.SimpleQueue[Found] = queue.SimpleQueue()

@@ -146,39 +146,45 @@ class Backend(httpcore.NetworkBackend):
         allowed = [each for each in found if self._reachable.admits(each, host, port, clear=clear)]
         if not allowed:
             raise _not_public(host, clear)
-        return Stream(self._connected(allowed[:MOST_ADDRESSES], host, port, ends, clear))
+        return Stream(self._first(allowed[:MOST_ADDRESSES], host, port, ends, clear))
 
     def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
     ) -> NoReturn:
         raise SourceRefused("a socket of this machine is no host")
 
-    def _connected(self, addresses: list[Address], host: str, port: int, ends: float, clear: bool) -> socket.socket:
+    def _first(self, addresses: list[Address], host: str, port: int, ends: float, clear: bool) -> socket.socket:
         """Connect to the first address that answers; one that does not leaves the others their share of the time."""
         failure: Exception = httpcore.ConnectTimeout()
         for tried, address in enumerate(addresses):
             share = (ends - time.monotonic()) / (len(addresses) - tried)
             if share <= 0:
                 break
-            family = socket.AF_INET6 if isinstance(address, IPv6Address) else socket.AF_INET
-            connected = socket.socket(family, socket.SOCK_STREAM)
             try:
-                connected.settimeout(share)
-                connected.connect((str(address), port))
-                connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                peer = ip_address(connected.getpeername()[0])
-            except TimeoutError:
-                connected.close()
-                failure = httpcore.ConnectTimeout()
+                return _connect(address, port, share)
+            except TimeoutError as error:
+                failure = httpcore.ConnectTimeout(error)
             except OSError as error:
-                connected.close()
                 failure = httpcore.ConnectError(error)
-            else:
-                if peer == address and self._reachable.admits(peer, host, port, clear=clear):
-                    return connected
-                connected.close()
-                raise _not_public(host, clear)
+            except ValueError:
+                raise _not_public(host, clear) from None
         raise failure
+
+
+def _connect(address: Address, port: int, timeout: float) -> socket.socket:
+    """Raises OSError; ValueError where somebody else is at the other end than was judged."""
+    family = socket.AF_INET6 if isinstance(address, IPv6Address) else socket.AF_INET
+    connected = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        connected.settimeout(timeout)
+        connected.connect((str(address), port))
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if ip_address(connected.getpeername()[0]) != address:
+            raise ValueError("another address than was judged")
+    except BaseException:
+        connected.close()
+        raise
+    return connected
 
 
 def _not_public(host: str, clear: bool) -> SourceRefused:
@@ -242,7 +248,8 @@ class Transport(httpx.BaseTransport):
         within the seconds for connecting and for reading together, however slowly it drips."""
         target = target_of(str(request.url))
         check(target, self._reachable)
-        ends = request.extensions.get("deadline") or float("inf")
+        deadline: float | None = request.extensions.get("deadline")
+        ends = float("inf") if deadline is None else deadline
         head = Exchange(min(ends, time.monotonic() + self._connect_s + self._read_s), target.scheme == "http")
         with _exchanging(head), _told(target.host, head.ends):
             _left(None)
