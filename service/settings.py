@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from spinal.checkpoints.fetching.store import ModelStore
 
+from spinal.checkpoints.fetching.store import ModelStore
 from spinal.checkpoints.sources.reach import Reach, SourceSettings, load_source_settings
 from spinal.errors import UsageError
 from spinal.warm import WARM_BYTES

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
-from spinal.checkpoints.fetching.gather import Want
 from sqlalchemy.orm import Session
 
 from service.database.unit_of_work import Ledger
@@ -18,6 +17,7 @@ from service.runs.specs import edition_of
 from service.settings import Settings
 from spinal.audit import Ports
 from spinal.checkpoints.fetching.collect import Collector
+from spinal.checkpoints.fetching.gather import Want
 from spinal.documents.editions import Edition
 from spinal.engine_port import MeasuringEngine
 from spinal.errors import SourceUnavailable, SpinalError

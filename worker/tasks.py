@@ -138,8 +138,9 @@ def _carry_out(claim: transitions.Claim, settings: Settings) -> SpinalError | No
             lease.work_done()
             _write_end(claim, lease, lambda session: _hand_back_missing(session, claim, settings, missing))
             return None
-        except SourceAway as away:
-            log.error("handing back what cannot be fetched now", code=away.problem.code, away=away.problem.detail)
+        except SourceAway as error:
+            away = error
+            log.error("handing back what cannot be fetched now", code=away.problem.code, why=away.problem.detail)
             lease.work_done()
             _write_end(claim, lease, lambda session: _hand_back_away(session, claim, settings, away))
             return None

@@ -1,8 +1,8 @@
 """How a checkpoint is read beside others, as plain JSON: a submission says it, and a worker does the same.
 
 Members, each only where the checkpoint is not read its own way: ``base``, the reference of the base that an adapter is
-measured on, pinned where that lives elsewhere; ``tokenizer``, the reference of the folder that lends it and the digest of its files; ``vocabulary``, the
-number of ids that are read.
+measured on, pinned where that lives elsewhere; ``tokenizer``, the reference of the folder that lends it and the digest
+of its files; ``vocabulary``, the number of ids that are read.
 """
 
 from collections.abc import Mapping, Sequence

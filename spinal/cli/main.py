@@ -65,7 +65,7 @@ app = typer.Typer(
 
 @app.command()
 def trace(
-    model: Annotated[str, typer.Argument(help="Checkpoint folder with safetensors weights.")],
+    model: Annotated[str, typer.Argument(help="Checkpoint folder with safetensors weights, or hf:org/name@rev.")],
     prompts: Prompts = DEFAULT_SET,
     base: Base = None,
     tokenizer: Tokenizer = None,
@@ -100,8 +100,12 @@ def trace(
 
 @app.command()
 def compare(
-    reference: Annotated[str, typer.Argument(help="Reference checkpoint folder, or a spinal.trace/1 JSON file.")],
-    candidate: Annotated[str, typer.Argument(help="Candidate checkpoint folder, or a spinal.trace/1 JSON file.")],
+    reference: Annotated[
+        str, typer.Argument(help="Reference checkpoint (folder, hf:org/name@rev), or a spinal.trace/1 file.")
+    ],
+    candidate: Annotated[
+        str, typer.Argument(help="Candidate checkpoint (folder, hf:org/name@rev), or a spinal.trace/1 file.")
+    ],
     prompts: ComparePrompts = None,
     base: Base = None,
     tokenizer: Tokenizer = None,
@@ -157,8 +161,8 @@ def compare(
     knobs = read_knobs(options, profile)
     with failures_told(shown, f"{reference} → {candidate}"):
         result = local_compare(
-            reference, candidate, prompts, knobs, control=control, places=Places(base, tokenizer, sources), device=device,
-            threads=threads, stream=stream, cache=not no_cache, gate=gate,
+            reference, candidate, prompts, knobs, control=control, places=Places(base, tokenizer, sources),
+            device=device, threads=threads, stream=stream, cache=not no_cache, gate=gate,
         )  # fmt: skip
     emit(result, shown)
     if github:

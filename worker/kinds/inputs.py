@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from spinal.checkpoints.fetching.gather import Want
 
 from service.prompt_sets.store import load_prompt_set
 from service.runs.specs import edition_of
@@ -15,6 +14,7 @@ from service.traces.store import StoredCapture
 from spinal.audit import measure_checkpoint
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.fetching.collect import Collector
+from spinal.checkpoints.fetching.gather import Want
 from spinal.checkpoints.identity import content_snapshot, declared_digest, former_snapshot
 from spinal.checkpoints.read_as import resolve_as
 from spinal.checkpoints.sources.reach import is_remote

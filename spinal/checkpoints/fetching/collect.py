@@ -5,10 +5,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from spinal.checkpoints.copies import Copy, Entry
 from spinal.checkpoints.fetching.gather import Gathered, Want, gather
 from spinal.checkpoints.fetching.store import ModelStore
-
-from spinal.checkpoints.copies import Copy, Entry
 from spinal.checkpoints.sources.base import Pinned
 from spinal.checkpoints.sources.reach import Reach
 from spinal.progress import CancelCheck, ProgressSink, ignore_progress, never_cancelled

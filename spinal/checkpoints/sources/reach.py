@@ -18,6 +18,7 @@ MOST_SETTINGS = 256 * 1024
 """Bytes of a file of settings."""
 TENANTS = "tenants"
 
+TIMEOUTS = Timeouts()
 Settings = Mapping[str, BaseModel]
 """Scheme -> what an operator says of the source."""
 
@@ -29,7 +30,7 @@ class Reach:
     roots: tuple[Path, ...] | None = None
     """Folders below which ``local:`` references may point; None where any place will do."""
     settings: Settings = field(default_factory=dict)
-    timeouts: Timeouts = Timeouts()
+    timeouts: Timeouts = TIMEOUTS
 
     def pin(self, reference: str) -> Pinned:
         """What ``reference`` means now; raises as :meth:`Source.pin`, and ModelReferenceInvalid for an unknown or
