@@ -114,7 +114,7 @@ class Hub:
 
     def answer(self, place: str, method: str, target: str, headers: Mapping[str, str]) -> Answer:
         address = urlsplit(target)
-        query = {name: values[0] for name, values in parse_qs(address.query).items()}
+        query = {name: ",".join(values) for name, values in parse_qs(address.query).items()}
         if place == "cdn":
             return self._from_cdn(address.path, query, headers)
         if method not in ("GET", "HEAD"):

@@ -38,6 +38,8 @@ def _info(
         "tags": ["safetensors"],
         "siblings": [{"rfilename": each} for each in sorted(commit.files)],
     }
+    if "expand" in query:
+        told = {name: told[name] for name in ("_id", "id", *query["expand"].split(","))}
     return as_json(told)
 
 

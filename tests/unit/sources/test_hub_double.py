@@ -87,6 +87,8 @@ def test_a_model_and_its_files_are_told(hub: Hub, api: Any) -> None:
     moved = repository.refs["main"]
     assert api.model_info(NAME).sha == api.model_info(NAME, revision="main").sha == moved != sha
     assert {api.model_info(NAME, revision=each).sha for each in ("v1", sha)} == {sha}
+    short = api.model_info(NAME, revision="v1", expand=["sha", "disabled"])
+    assert (short.id, short.sha, short.disabled, short.siblings) == (NAME, sha, False, None)
     files = {each.path: each for each in api.list_repo_tree(NAME, revision="v1")}
     assert set(files) == {path.name for path in SFT.iterdir()}
     for path in SFT.iterdir():
