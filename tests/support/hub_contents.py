@@ -60,6 +60,10 @@ class Commit:
     sha: str
     files: dict[str, Blob]
 
+    @property
+    def contents(self) -> dict[str, bytes | Path]:
+        return {path: blob.content for path, blob in self.files.items()}
+
     def folder(self, path: str, *, recursive: bool) -> list[dict[str, object]]:
         """Entries as the hub's route of trees tells them: folders first, each by name."""
         below = f"{path}/" if path else ""

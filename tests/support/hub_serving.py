@@ -180,7 +180,6 @@ class _Handler(BaseHTTPRequestHandler):
             answer = Answer(fault.status, dict(fault.headers), fault.body)
         else:
             answer = hub.answer(place, self.command, self.path, headers)
-            answer.headers |= fault.headers
         self._send(answer, fault, headers, seen)
 
     def _told(self) -> dict[str, Any]:
@@ -204,7 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
             length, pieces = len(body), iter([body] if body else [])
         else:
             pieces = body()
-        self._start(answer, length, seen)
+        self._start(Answer(answer.status, answer.headers | fault.headers), length, seen)
         if self.command != "HEAD":
             self._body(pieces, fault, seen, chunked=length is None)
 

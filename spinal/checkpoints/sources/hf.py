@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx
 from pydantic import BaseModel, ConfigDict, SecretStr, field_validator, model_validator
@@ -25,6 +25,7 @@ from spinal.checkpoints.sources.hub_answers import (
     Asked,
     Asking,
     following,
+    led_to,
     read_commit,
     read_entry,
     require_same,
@@ -185,7 +186,7 @@ class Hub:
 
     def _renamed(self, asked: Asked, url: str, answer: Answer) -> str:
         """The present name of a repository, out of a redirect to the same question under another name."""
-        target = urljoin(url, answer.headers.get("location", "")).partition("?")[0]
+        target = led_to(url, answer.headers.get("location", "")).partition("?")[0]
         before, after = f"{self._settings.endpoint}/api/models/", f"/revision/{quote(asked.revision, safe='')}"
         name = target.removeprefix(before).removesuffix(after)
         if target != f"{before}{name}{after}" or not REPOSITORY.fullmatch(name):

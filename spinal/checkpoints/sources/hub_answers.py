@@ -151,10 +151,18 @@ def following(asking: Asking, answer: Answer, first: str) -> str | None:
     found = NEXT.search(answer.headers.get("link", ""))
     if found is None:
         return None
-    url = urljoin(answer.url, found[1])
+    url = led_to(answer.url, found[1])
     if url.partition("?")[0] != first:
         raise SourceRefused(f"{asking.asked}: the hub's list of files goes on elsewhere, which is not followed")
     return url
+
+
+def led_to(url: str, location: str) -> str:
+    """What a link or redirect says, as a whole URL; empty for what is none."""
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        return ""
 
 
 def telling(files: Sequence[Listed]) -> Listed | None:

@@ -129,8 +129,8 @@ def test_a_short_commit_is_no_revision(hub: Hub, pinned: Pinned) -> None:
     "path",
     ["", "@main", "/x", "acme/", "a/b/c", "acme/tu ned", "acme/../tuned", "acme/..", "acme/tuned?x=1", "acme/tuned#1",
      "acme%2Ftuned", "acme/tuned\n", "ac\u202eme/tuned", "-acme/tuned", "acme/tuned-", "äcme/tuned", "acme/" + "n" * 97,
-     f"{NAME}@", f"{NAME}@a b", f"{NAME}@a..b", f"{NAME}@../x", f"{NAME}@/x", f"{NAME}@x/", f"{NAME}@a//b", f"{NAME}@a\\b",
-     f"{NAME}@a\n", f"{NAME}@a?b", f"{NAME}@\ud800", f"{NAME}@-x", f"{NAME}@" + "r" * 256],
+     f"{NAME}@", f"{NAME}@a b", f"{NAME}@a..b", f"{NAME}@../x", f"{NAME}@/x", f"{NAME}@x/", f"{NAME}@a//b",
+     f"{NAME}@a\\b", f"{NAME}@a\n", f"{NAME}@a?b", f"{NAME}@\ud800", f"{NAME}@-x", f"{NAME}@" + "r" * 256],
 )  # fmt: skip
 def test_what_is_no_reference_is_not_asked_for(hub: Hub, path: str) -> None:
     with pytest.raises(ModelReferenceInvalid) as refused:
@@ -299,9 +299,14 @@ def test_pieces_are_a_mebibyte_at_most(hub: Hub, pinned: Pinned) -> None:
 def test_what_was_cut_off_goes_on_where_it_was(hub: Hub, pinned: Pinned) -> None:
     hub.inject(Fault("cdn GET *", times=1, cut_after=1_000_000))
     source, got = source_for(hub), bytearray()
-    with pytest.raises(SourceUnavailable), source.read(pinned, file_of(pinned)) as coming:
-        for piece in coming:
-            got += piece
+
+    def take() -> None:
+        with source.read(pinned, file_of(pinned)) as coming:
+            for piece in coming:
+                got.extend(piece)
+
+    with pytest.raises(SourceUnavailable):
+        take()
     assert len(got) == 1_000_000
     got += content(source, pinned, start=len(got))
     assert got == WEIGHTS
@@ -345,7 +350,6 @@ def test_an_answer_that_is_not_the_part_is_an_error(
         content(source_for(hub), pinned, start=10, end=20)
     assert type(refused.value) is expected
     assert pinned.name in refused.value.detail or "127.0.0.1" in refused.value.detail
-    fault.hits = 0
 
 
 def test_a_range_without_a_total_is_one(hub: Hub, pinned: Pinned) -> None:

@@ -20,6 +20,7 @@ SHA = "a" * 40
 INFO, TREE, HEAD = "hub GET */revision/*", "hub GET */tree/*", "hub HEAD *"
 FILE = {"type": "file", "oid": "b" * 40, "size": 2, "path": "config.json"}
 LFS = {"oid": "c" * 64, "size": 2, "pointerSize": 130}
+NO_LFS: tuple[Any, ...] = (7, [], {}, {**LFS, "oid": "c" * 63}, {**LFS, "oid": None}, {**LFS, "size": 3})
 JSON = {"Content-Type": "application/json"}
 
 
@@ -71,16 +72,23 @@ def test_another_commit_than_the_one_that_was_named_is_no_answer(hub: Hub) -> No
         source_for(hub).pin(f"{NAME}@{hub.repositories[NAME].refs['main']}")
 
 
+NO_JSON = {
+    "html": b"<html>log in</html>",
+    "nothing": b"",
+    "a half": b"{",
+    "too deep": b"[" * 100_000,
+    "no UTF-8": b"\xff\xfe",
+    "no number": b'{"a": NaN}',
+    "a member twice": b'{"sha": 1, "sha": 2}',
+    "escapes": b"\x1b[2J",
+    "too many values": b"[" + b"1," * 1_000_000 + b"1]",
+}
+
+
 @pytest.mark.parametrize("on", [INFO, TREE])
-@pytest.mark.parametrize(
-    "body",
-    [b"<html>log in</html>", b"", b"{", b"[" * 100_000, b"\xff\xfe", b'{"a": NaN}', b'{"sha": 1, "sha": 2}', b"\x1b[2J",
-     b"[" + b"1," * 1_000_000 + b"1]"],
-)  # fmt: skip
+@pytest.mark.parametrize("body", NO_JSON)
 def test_what_is_no_json_is_no_answer(hub: Hub, on: str, body: bytes) -> None:
-    assert isinstance(
-        refused(hub, Fault(on, status=200, headers={"Content-Type": "text/html"}, body=body)), SourceUnavailable
-    )
+    assert isinstance(refused(hub, Fault(on, status=200, headers=JSON, body=NO_JSON[body])), SourceUnavailable)
 
 
 @pytest.mark.parametrize(
@@ -95,10 +103,7 @@ def test_what_is_no_json_is_no_answer(hub: Hub, on: str, body: bytes) -> None:
         {**FILE, "path": None},
         *({**FILE, "size": size} for size in (-1, "2", 2.0, True, None, 2**60, 10**90)),
         *({**FILE, "oid": oid} for oid in ("b" * 39, "B" * 40, None, 7)),
-        *(
-            {**FILE, "lfs": lfs}
-            for lfs in (7, [], {}, {**LFS, "oid": "c" * 63}, {**LFS, "oid": None}, {**LFS, "size": 3})
-        ),
+        *({**FILE, "lfs": lfs} for lfs in NO_LFS),
     ],
 )
 def test_an_entry_that_is_none_spoils_the_list(hub: Hub, entry: object) -> None:
@@ -115,8 +120,8 @@ def test_a_list_that_is_none_or_names_a_file_twice_is_no_answer(hub: Hub, told: 
 
 @pytest.mark.parametrize(
     "name",
-    ["../x", "..", ".", "", "/etc/passwd", "a/b", "a/../config.json", "a\0b", "a\nb", "\x1b[2J", ".hidden", "ä", "x" * 201,
-     "a\\b", "C:x", "\u202e", "\ud800"],
+    ["../x", "..", ".", "", "/etc/passwd", "a/b", "a/../config.json", "a\0b", "a\nb", "\x1b[2J", ".hidden", "ä",
+     "x" * 201, "a\\b", "C:x", "\u202e", "\ud800"],
 )  # fmt: skip
 def test_files_outside_the_folder_are_no_part_of_the_checkpoint(hub: Hub, name: str) -> None:
     small = hub.repositories[NAME].at("main")
@@ -199,7 +204,7 @@ def places(listener: socket.socket) -> list[str]:
     return [
         f"http://127.0.0.1:{port}/x", f"//127.0.0.1:{port}/x", f"https://localhost:{port}/x", f"http://2130706433:{port}/",
         f"http://a@127.0.0.1:{port}/", "https://example.org/x", "http://169.254.169.254/latest", "file:///etc/passwd",
-        "http://[::1", "http://127.0.0.1:0/", "",
+        "http://[::1", "http://127.0.0.1:0/",
     ]  # fmt: skip
 
 
@@ -216,8 +221,9 @@ def test_a_list_does_not_go_on_elsewhere(hub: Hub, listener: socket.socket) -> N
 
 
 def test_a_question_is_not_sent_elsewhere(hub: Hub, listener: socket.socket) -> None:
-    others = ["/api/models/acme/other/revision/v2", "/api/datasets/acme/tuned/revision/main", "/login", f"{hub.cdn_url}/x",
-              "/api/models/acme/../revision/main", "/api/models/a/b/c/revision/main", "/api/models//revision/main"]  # fmt: skip
+    others = ["/api/models/acme/other/revision/v2", "/api/datasets/acme/tuned/revision/main", "/login",
+              f"{hub.cdn_url}/x", "/api/models/acme/../revision/main", "/api/models/a/b/c/revision/main",
+              "/api/models//revision/main"]  # fmt: skip
     for place in [*places(listener), *others]:
         hub.heal()
         hub.forget()
@@ -235,7 +241,7 @@ def test_a_name_that_leads_to_itself_ends(hub: Hub) -> None:
 def test_content_comes_from_listed_hosts_alone(hub: Hub, listener: socket.socket) -> None:
     source = source_for(hub, token=TOKEN)
     pinned = source.pin(NAME)
-    for place in places(listener)[:-1]:
+    for place in places(listener):
         for on, act in ((HEAD, lambda: source.pin(NAME)), ("hub GET */resolve/*", lambda: content(source, pinned))):
             hub.heal()
             fault = hub.inject(Fault(on, headers={"Location": place}))

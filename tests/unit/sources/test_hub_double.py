@@ -10,13 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import EXAMPLES, Without
+from tests.conftest import Without
 from tests.support.hub import Fault, Hub
 from tests.support.hub_process import HubProcess
-
-SFT = EXAMPLES / "checkpoints" / "sft"
-NAME = "acme/tuned"
-TOKEN = "hf_secret"
+from tests.unit.sources.hubs import NAME, SFT, TOKEN, source_for
 
 
 @pytest.fixture
@@ -104,6 +101,19 @@ def test_a_model_and_its_files_are_told(hub: Hub, api: Any) -> None:
     assert {each.path for each in api.list_repo_tree(NAME, recursive=True)} == {
         "data", "data/b", "config.json", "data/a.txt", "data/b/c.txt",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("revision", ["main", "v1", "refs/pr/1"])
+def test_a_pin_says_what_the_hubs_own_client_says(hub: Hub, api: Any, revision: str) -> None:
+    repository = hub.repositories[NAME]
+    repository.refs |= {"v1": repository.refs["main"], "refs/pr/1": repository.refs["main"]}
+    repository.commit({**repository.commits[repository.refs["main"]].contents, "extra.txt": b"x", "deep/er.txt": b"y"})
+    found = source_for(hub).pin(f"{NAME}@{revision}")
+    assert found.revision == api.model_info(NAME, revision=revision).sha
+    told = {each.path: each for each in api.list_repo_tree(NAME, revision=revision) if hasattr(each, "blob_id")}
+    assert {file.name: (file.size, file.sha256 or file.git_sha1) for file in found.files or ()} == {
+        name: (each.size, each.lfs.sha256 if each.lfs else each.blob_id) for name, each in told.items()
+    }
 
 
 def test_a_large_tokenizer_is_kept_beside_git_a_small_one_is_not(hub: Hub, api: Any) -> None:
