@@ -87,7 +87,7 @@ NO_JSON = {
 
 @pytest.mark.parametrize("on", [INFO, TREE])
 @pytest.mark.parametrize("body", NO_JSON)
-def test_what_is_no_json_is_no_answer(hub: Hub, on: str, body: bytes) -> None:
+def test_what_is_no_json_is_no_answer(hub: Hub, on: str, body: str) -> None:
     assert isinstance(refused(hub, Fault(on, status=200, headers=JSON, body=NO_JSON[body])), SourceUnavailable)
 
 
