@@ -126,8 +126,9 @@ class Claim:
 
     def let_go(self) -> None:
         """End the claim: what it used was used until now."""
-        for path in self._used:
-            self.store.stamp(path).touch(mode=0o600)
+        with suppress(OSError):
+            for path in self._used:
+                self.store.stamp(path).touch(mode=0o600)
         _unlink(self._path)
         os.close(self._descriptor)
 

@@ -35,6 +35,7 @@ from spinal.checkpoints.files import (
 )
 from spinal.checkpoints.held import private_folder
 from spinal.checkpoints.sources.base import FILE_NAME, Listed, Pinned, RemoteSource
+from spinal.errors import Cancelled
 from spinal.errors.faults import shown
 from spinal.errors.sources import SourceUnavailable
 from spinal.progress import CancelCheck, Progress, ProgressSink, ignore_progress, never_cancelled
@@ -266,13 +267,14 @@ class _Crew:
 
     def __init__(self, halt: Halt, progress: ProgressSink, streams: int) -> None:
         self._halt, self._progress, self._streams = halt, progress, streams
+        self._first: BaseException | None = None
 
     def run(self, jobs: Sequence[_Work]) -> None:
         """Returns when all are done; raises the first error once no thread works any more."""
         if not jobs:
             return
         with ThreadPoolExecutor(max(1, min(self._streams, len(jobs))), "fetch") as threads:
-            running = [threads.submit(job.obtain) for job in jobs]
+            running = [threads.submit(self._obtain, job) for job in jobs]
             try:
                 self._watch(jobs, running)
             except BaseException:
@@ -280,15 +282,28 @@ class _Crew:
                 threads.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _watch(self, jobs: Sequence[_Work], running: Sequence[Future[object]]) -> None:
+    def _obtain(self, job: _Work) -> None:
+        self._halt.check()
+        try:
+            job.obtain()
+        except BaseException as error:
+            # Before the others stop, whose error that would be else.
+            self._first = self._first or error
+            self._halt.stop()
+            raise
+
+    def _watch(self, jobs: Sequence[_Work], running: Sequence[Future[None]]) -> None:
         while True:
-            done, left = wait(running, TICK_S, FIRST_EXCEPTION)
+            _, left = wait(running, TICK_S, FIRST_EXCEPTION)
             self._tell(jobs)
-            for future in done:
-                future.result()
+            if self._first is not None:
+                raise self._first
             if not left:
                 return
-            self._halt.check()
+            try:
+                self._halt.check()
+            except Cancelled:
+                raise self._first or Cancelled("cancelled in phase fetch") from None
 
     def _tell(self, jobs: Sequence[_Work]) -> None:
         # One after the other, so that a total that grows meanwhile is never passed.
