@@ -16,7 +16,7 @@ from spinal.checkpoints.fetching.claims import Claim, claim
 from spinal.checkpoints.fetching.halting import Halt
 from spinal.checkpoints.fetching.parts import Job
 from spinal.checkpoints.fetching.reads import Reading
-from spinal.checkpoints.fetching.store import GIT_SHA1, SHA256, ModelStore, key_name, place_name
+from spinal.checkpoints.fetching.store import GIT_SHA1, SHA256, ModelStore, key_name, stub_name
 from spinal.checkpoints.fetching.stubs import StubJob, keep_header
 from spinal.checkpoints.files import (
     ADAPTER_CONFIG,
@@ -35,7 +35,7 @@ from spinal.checkpoints.files import (
 )
 from spinal.checkpoints.held import private_folder
 from spinal.checkpoints.sources.base import FILE_NAME, Listed, Pinned, RemoteSource
-from spinal.errors import Cancelled
+from spinal.errors import Cancelled, DeadlineExceeded
 from spinal.errors.faults import shown
 from spinal.errors.sources import SourceUnavailable
 from spinal.progress import CancelCheck, Progress, ProgressSink, ignore_progress, never_cancelled
@@ -243,9 +243,8 @@ class _Gathering:
         store = self._store
         for name in names:
             listed = self._listed[name]
-            place = place_name(self._pinned, listed)
             sha256 = self._sha256.get(name) or store.known(self._pinned, listed)
-            paths = [store.header(place)]
+            paths = [store.header(stub_name(self._pinned, listed))]
             if sha256 is not None:
                 paths += [store.blob(sha256), store.header(f"sha256-{sha256}")]
             if listed.sha256 is None:
@@ -304,6 +303,10 @@ class _Crew:
                 self._halt.check()
             except Cancelled:
                 raise self._first or Cancelled("cancelled in phase fetch") from None
+            except DeadlineExceeded as error:
+                # The threads see the clock themselves, and one may know what time ran out on.
+                wait(running)
+                raise self._first or error from None
 
     def _tell(self, jobs: Sequence[_Work]) -> None:
         # One after the other, so that a total that grows meanwhile is never passed.

@@ -171,3 +171,9 @@ def key_name(pinned: Pinned, listed: Listed) -> str:
 def place_name(pinned: Pinned, listed: Listed) -> str:
     """A file by its place alone, whatever is declared of its content."""
     return f"at-{pinned.key_of(listed)}"
+
+
+def stub_name(pinned: Pinned, listed: Listed) -> str:
+    """The header of a file as it was read at its place, for the content that was declared then."""
+    declared = "" if listed.content is None else "-" + listed.content.partition(":")[2]
+    return place_name(pinned, listed) + declared
