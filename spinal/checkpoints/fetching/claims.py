@@ -221,11 +221,11 @@ class Claim:
         """Remove what was left by processes that are gone, and records that nobody has needed for long."""
         swept = self.store.folder / USES / "swept"
         with self.locked():
+            claimed = self._claimed()
             with suppress(FileNotFoundError):
                 if time.time() - swept.stat().st_mtime < SWEEP_S:
                     return
             swept.touch(mode=0o600)
-            claimed = self._claimed()
             now = time.time()
             for entry in _files(self.store.folder / PARTS):
                 if entry.name not in claimed.parts and _is_older(entry, now - ABANDONED_S):
