@@ -32,6 +32,7 @@ from spinal.errors import (
 )
 from spinal.errors.sources import SourceUnavailable
 from spinal.progress import Progress
+from tests.conftest import Without
 from tests.support.malformed import make_sound
 from tests.support.places import EXAMPLES
 from tests.support.scripted_source import DECLARED, Scripted
@@ -124,6 +125,26 @@ def test_what_was_evicted_is_known_and_not_there(source: Scripted, store: ModelS
         assert store.known(declared, listed) == listed.sha256
         assert not store.has(listed.sha256 or "")
     assert fetch(source, store) == WHOLE
+
+
+def test_a_discard_leaves_the_sound_settings_of_others_and_takes_damaged_ones(
+    source: Scripted, store: ModelStore
+) -> None:
+    fetch(source, store)
+    with gather(source.pin(), source, store, want=Want.WEIGHTS) as gathered:
+        gathered.discard()
+    assert fetch(source, store) == SIZE
+    with gather(source.pin(), source, store, want=Want.HEADERS) as gathered:
+        damaged = (gathered.folder / "tokenizer.json").resolve()
+        damaged.write_bytes(damaged.read_bytes()[:-1] + b" ")
+        gathered.discard()
+    assert fetch(source, store) == SIZE + (SFT / "tokenizer.json").stat().st_size
+
+
+def test_a_folder_of_this_host_is_not_fetched(source: Scripted, store: ModelStore) -> None:
+    pinned = replace(source.pin(), files=None)
+    with pytest.raises(ValueError, match="on this host"), gather(pinned, source, store, want=Want.HEADERS):
+        pass
 
 
 def test_of_a_tokenizer_nothing_else_is_read(source: Scripted, store: ModelStore) -> None:
@@ -263,6 +284,7 @@ LISTED = Listed(WEIGHTS, 10, WEIGHTS, sha256="a" * 64)
         replace(LISTED, sha256=None, git_sha1="../outside"),
         replace(LISTED, sha256=None, git_sha1="a" * 64),
         replace(LISTED, name="config.json"),
+        replace(LISTED, name="other.safetensors", sha256=hashlib.sha256((SFT / WEIGHTS).read_bytes()).hexdigest()),
     ],
 )
 def test_a_list_that_no_source_can_give_is_refused_before_anything_is_read(
@@ -476,10 +498,10 @@ def below_a_file(folder: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_store_that_others_could_write_is_refused(
-    tmp_path: Path, source: Scripted, spoil: Callable[[Path], None], error: type[SpinalError]
+    tmp_path: Path, source: Scripted, spoil: Callable[[Path], None], error: type[SpinalError], without: Without
 ) -> None:
     if spoil is foreign and os.geteuid() != 0:
-        pytest.fail("give the folder to another user: this test runs as root")
+        without("a folder of another user", "run the tests as root")
     parent = tmp_path / "parent"
     parent.mkdir()
     spoil(parent / "store")

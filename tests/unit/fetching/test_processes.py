@@ -1,5 +1,6 @@
 """Several processes share one store, and die or stop while they do."""
 
+import errno
 import os
 import random
 import shutil
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from spinal.checkpoints.fetching import ModelStore, Want, gather, parts
+from spinal.checkpoints.fetching import ModelStore, Want, gather, parts, stubs
 from spinal.errors import Cancelled
 from spinal.errors.sources import ModelStoreFull
 from spinal.progress import Progress
@@ -100,6 +101,26 @@ def test_a_part_that_was_spoiled_on_the_disk_is_fetched_anew(source: Scripted, s
     assert source.reads(WEIGHTS)[-1] == 0
 
 
+def test_a_part_on_a_bad_sector_is_fetched_anew(
+    source: Scripted, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.prepare()
+    for listed in source.pin().files or ():
+        store.part(f"sha256-{listed.sha256}").write_bytes(b"x")
+    real = os.pread
+
+    def pread(descriptor: int, size: int, at: int) -> bytes:
+        # A new part is empty.
+        if found := real(descriptor, size, at):
+            raise OSError(errno.EIO, f"{len(found)} bytes")
+        return found
+
+    monkeypatch.setattr(os, "pread", pread)
+    monkeypatch.setattr(stubs, "_pread", lambda descriptor, start, end: real(descriptor, end - start, start))
+    assert fetch(source, store) == WHOLE
+    assert_only_what_it_is_called(store)
+
+
 def test_a_part_longer_than_its_file_is_no_part_of_it(source: Scripted, store: ModelStore) -> None:
     store.prepare()
     pinned = source.pin()
@@ -136,7 +157,8 @@ def test_who_waits_can_be_cancelled(source: Scripted, store: ModelStore) -> None
     source.tell("stall", 2_000_000)
     with start(source, store.folder):
         until_stalled(source)
-        cancelled, asked = threading.Event(), []
+        cancelled = threading.Event()
+        asked: list[float] = []
 
         def watch(report: Progress) -> None:
             if report.done > 1_000_000 and not asked:
@@ -194,6 +216,10 @@ def test_files_in_another_order_are_waited_for_without_end_by_nobody(tmp_path: P
     assert_only_what_it_is_called(store)
 
 
+def until_sent(source: Scripted, goal: int) -> None:
+    until(lambda: source.read_bytes() > goal, f"{goal} bytes to be sent")
+
+
 @pytest.fixture
 def killed_at_random(source: Scripted, store: ModelStore) -> None:
     """Processes that fetched at once and were killed at some byte each."""
@@ -202,8 +228,7 @@ def killed_at_random(source: Scripted, store: ModelStore) -> None:
     with ExitStack() as stack:
         running = [stack.enter_context(start(source, store.folder)) for _ in range(3)]
         for gathering in running:
-            goal = source.read_bytes() + rest.randrange(200_000, 900_000)
-            until(lambda goal=goal: source.read_bytes() > goal, "bytes to be fetched")
+            until_sent(source, source.read_bytes() + rest.randrange(200_000, 900_000))
             gathering.kill()
     source.untell("slow")
 
