@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from spinal.checkpoints.fetching.halting import Halt
+from spinal.checkpoints.fetching.kept import BLOCK, Kept, files_below, is_older, kept_files
 from spinal.checkpoints.fetching.locks import locked, remove_unused, try_lock
-from spinal.checkpoints.fetching.store import BLOBS, CLAIMS, HEADERS, LOCKS, NAMES, NEW, PARTS, USES, ModelStore
+from spinal.checkpoints.fetching.store import CLAIMS, LOCKS, NAMES, NEW, PARTS, USES, ModelStore
 from spinal.errors.sources import ModelStoreFull
 
 ABANDONED_S = 86400.0
@@ -24,15 +25,6 @@ ABANDONED_S = 86400.0
 UNUSED_S = 180 * 86400.0
 """Names that were learned so long ago go."""
 SWEEP_S = 3600.0
-BLOCK = 512
-"""Bytes of a block in ``st_blocks``."""
-
-
-@dataclass(frozen=True)
-class _Kept:
-    path: Path
-    size: int
-    used: float
 
 
 @dataclass
@@ -126,8 +118,9 @@ class Claim:
 
     def let_go(self) -> None:
         """End the claim: what it used was used until now."""
-        for path in self._used:
-            self.store.stamp(path).touch(mode=0o600)
+        with suppress(OSError):
+            for path in self._used:
+                self.store.stamp(path).touch(mode=0o600)
         _unlink(self._path)
         os.close(self._descriptor)
 
@@ -157,39 +150,23 @@ class Claim:
         return True
 
     def _total(self, promised: Mapping[str, int]) -> int:
-        kept = sum(each.size for each in self._kept() if each.path.name not in promised)
+        kept = sum(each.size for each in kept_files(self.store) if each.path.name not in promised)
         return kept + sum(promised.values())
 
     def _is_in_place(self, part: str) -> bool:
         sha256 = self.store.content_of(part)
         return sha256 is not None and self.store.blob(sha256).exists()
 
-    def _evictable(self, claimed: _Claimed) -> list[_Kept]:
+    def _evictable(self, claimed: _Claimed) -> list[Kept]:
         """What nobody alive uses or fetches, the longest unused first."""
         free = [
             each
-            for each in self._kept()
+            for each in kept_files(self.store)
             if str(each.path.relative_to(self.store.folder)) not in claimed.uses and each.path.name not in claimed.parts
         ]
         return sorted(free, key=lambda each: each.used)
 
-    def _kept(self) -> Iterator[_Kept]:
-        for area in (BLOBS, HEADERS):
-            for entry in _files(self.store.folder / area):
-                path = Path(entry.path)
-                with suppress(FileNotFoundError):
-                    status = entry.stat(follow_symlinks=False)
-                    try:
-                        used = self.store.stamp(path).stat().st_mtime
-                    except FileNotFoundError:
-                        used = status.st_mtime
-                    yield _Kept(path, status.st_size if area == BLOBS else status.st_blocks * BLOCK, used)
-        for entry in _files(self.store.folder / PARTS):
-            with suppress(FileNotFoundError):
-                status = entry.stat(follow_symlinks=False)
-                yield _Kept(Path(entry.path), min(status.st_size, status.st_blocks * BLOCK), status.st_mtime)
-
-    def _remove(self, evictable: list[_Kept], size: int) -> int:
+    def _remove(self, evictable: list[Kept], size: int) -> int:
         freed = 0
         for each in evictable:
             if freed >= size:
@@ -202,7 +179,7 @@ class Claim:
 
     def _claimed(self) -> _Claimed:
         found = _Claimed()
-        for entry in _files(self.store.folder / CLAIMS):
+        for entry in files_below(self.store.folder / CLAIMS):
             path = Path(entry.path)
             if path != self._path and (descriptor := try_lock(path)) is not None:
                 # Its holder is gone.
@@ -220,22 +197,22 @@ class Claim:
         """Remove what was left by processes that are gone, and records that nobody has needed for long."""
         swept = self.store.folder / USES / "swept"
         with self.locked():
+            claimed = self._claimed()
             with suppress(FileNotFoundError):
                 if time.time() - swept.stat().st_mtime < SWEEP_S:
                     return
             swept.touch(mode=0o600)
-            claimed = self._claimed()
             now = time.time()
-            for entry in _files(self.store.folder / PARTS):
-                if entry.name not in claimed.parts and _is_older(entry, now - ABANDONED_S):
+            for entry in files_below(self.store.folder / PARTS):
+                if entry.name not in claimed.parts and is_older(entry, now - ABANDONED_S):
                     _unlink(Path(entry.path))
             for area, after_s in ((NEW, ABANDONED_S), (NAMES, UNUSED_S), (USES, UNUSED_S)):
-                for entry in _files(self.store.folder / area):
-                    if _is_older(entry, now - after_s):
+                for entry in files_below(self.store.folder / area):
+                    if is_older(entry, now - after_s):
                         _unlink(Path(entry.path))
-            for entry in _files(self.store.folder / LOCKS):
+            for entry in files_below(self.store.folder / LOCKS):
                 path = Path(entry.path)
-                if path != self.store.lock and _is_older(entry, now - ABANDONED_S):
+                if path != self.store.lock and is_older(entry, now - ABANDONED_S):
                     remove_unused(path)
 
 
@@ -258,27 +235,10 @@ def claim(store: ModelStore, halt: Halt) -> Iterator[Claim]:
         made.let_go()
 
 
-def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """The files in ``folder`` and in the folders in it."""
-    with suppress(FileNotFoundError), os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _files(Path(entry.path))
-            else:
-                yield entry
-
-
 def _lines(path: Path) -> Iterator[dict[str, str]]:
     with suppress(FileNotFoundError), path.open("rb") as stream:
         for line in stream:
             yield json.loads(line)
-
-
-def _is_older(entry: os.DirEntry[str], than: float) -> bool:
-    try:
-        return entry.stat(follow_symlinks=False).st_mtime < than
-    except FileNotFoundError:
-        return False
 
 
 def _unlink(path: Path) -> None:

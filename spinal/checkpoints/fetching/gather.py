@@ -3,20 +3,20 @@
 Which files a checkpoint is, :mod:`spinal.checkpoints.files` says, for a folder of placeholders as for any other.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
 
 from spinal.checkpoints.fetching.claims import Claim, claim
+from spinal.checkpoints.fetching.crew import Crew
 from spinal.checkpoints.fetching.halting import Halt
 from spinal.checkpoints.fetching.parts import Job
 from spinal.checkpoints.fetching.reads import Reading
-from spinal.checkpoints.fetching.store import GIT_SHA1, SHA256, ModelStore, key_name, place_name
+from spinal.checkpoints.fetching.store import GIT_SHA1, SHA256, ModelStore, key_name, stub_name
 from spinal.checkpoints.fetching.stubs import StubJob, keep_header
 from spinal.checkpoints.files import (
     ADAPTER_CONFIG,
@@ -37,11 +37,9 @@ from spinal.checkpoints.held import private_folder
 from spinal.checkpoints.sources.base import FILE_NAME, Listed, Pinned, RemoteSource
 from spinal.errors.faults import shown
 from spinal.errors.sources import SourceUnavailable
-from spinal.progress import CancelCheck, Progress, ProgressSink, ignore_progress, never_cancelled
+from spinal.progress import CancelCheck, ProgressSink, ignore_progress, never_cancelled
 
 MOST_SIZE = 2**63 - 1
-TICK_S = 0.2
-"""So often it is looked whether somebody cancelled, and said how far it is."""
 SETTINGS = frozenset({CONFIG, *TOKENIZER_FILES, INDEX, *BESIDE})
 
 
@@ -74,7 +72,8 @@ class Gathered:
 
     def discard(self) -> None:
         """Remove from the store what this checkpoint's files were taken from, also where others use it: to be called
-        when a file was found damaged on this host. The next one who wants it fetches it again."""
+        when it was found damaged on this host. The next one who wants it fetches it again. Settings that are what was
+        declared stay."""
         self._discard()
 
 
@@ -101,95 +100,79 @@ def gather(
     was declared; ModelStoreFull, StorageUnavailable, UsageError for the store; Cancelled, DeadlineExceeded.
     """
     halt = Halt(deadline, cancelled)
-    crew = _Crew(halt, progress, streams)
-    with private_folder() as folder, _entered(pinned, source, store, halt, patience_s, folder, crew, want) as gathered:
-        yield gathered
-
-
-@contextmanager
-def _entered(
-    pinned: Pinned,
-    source: RemoteSource,
-    store: ModelStore,
-    halt: Halt,
-    patience_s: float,
-    folder: Path,
-    crew: "_Crew",
-    want: Want,
-) -> Iterator[Gathered]:
-    """Faults of the disk are the store's while files are gathered, and not while the caller works with them."""
+    crew = Crew(halt, progress, streams)
     inside = False
     try:
-        with claim(store, halt) as held:
-            gathering = _Gathering(pinned, source, held, halt, patience_s, folder, crew, want)
+        with private_folder() as folder, claim(store, halt) as held:
+            gathering = _Gathering(pinned, source, held, folder, want, crew, halt, patience_s)
             gathered = gathering.run()
             inside = True
             yield gathered
             inside = False
     except OSError as error:
+        # A fault of the disk is the store's while files are gathered, and not while the caller works with them.
         if inside:
             raise
         raise store.unavailable(error) from error
 
 
+@dataclass
 class _Gathering:
-    def __init__(
-        self,
-        pinned: Pinned,
-        source: RemoteSource,
-        held: Claim,
-        halt: Halt,
-        patience_s: float,
-        folder: Path,
-        crew: "_Crew",
-        want: Want,
-    ) -> None:
-        self._pinned, self._source, self._claim, self._halt = pinned, source, held, halt
-        self._patience_s, self._folder, self._crew, self._want = patience_s, folder, crew, want
-        self._store = held.store
-        self._listed = _by_name(pinned)
-        self._sha256: dict[str, str] = {}
-        self._readings: list[Reading] = []
+    pinned: Pinned
+    source: RemoteSource
+    claim: Claim
+    folder: Path
+    want: Want
+    crew: Crew
+    halt: Halt
+    patience_s: float
+
+    def __post_init__(self) -> None:
+        self.store = self.claim.store
+        self.listed = _by_name(self.pinned)
+        self.sha256: dict[str, str] = {}
+        """Of the files that are linked to."""
+        self.readings: list[Reading] = []
 
     def run(self) -> Gathered:
-        if self._want is Want.TOKENIZER:
-            self._fetch_settings([name for name in TOKENIZER_FILES if name in self._listed])
-            files = list_tokenizer_files(self._folder)
+        if self.want is Want.TOKENIZER:
+            self._fetch_settings([name for name in TOKENIZER_FILES if name in self.listed])
+            files = list_tokenizer_files(self.folder)
         else:
             files = self._gather_settings()
-            weights = [self._listed[name] for name in files.weights]
-            if self._want is Want.HEADERS:
+            weights = [self.listed[name] for name in files.weights]
+            if self.want is Want.HEADERS:
                 self._fetch_headers(weights)
             else:
                 self._fetch_weights(weights)
         names = [*files.names, *files.beside]
         return Gathered(
-            self._pinned,
-            self._folder,
-            self._want,
+            self.pinned,
+            self.folder,
+            self.want,
             self._digests(names),
-            sum(reading.fetched for reading in self._readings),
+            sum(reading.fetched for reading in self.readings),
             self._missing(files),
-            lambda: self._discard(names),
+            lambda: self._discard(names, files.weights),
         )
 
     def _gather_settings(self) -> FileList:
-        adapter = ADAPTER_CONFIG in self._listed
-        wanted = {ADAPTER_CONFIG} if adapter else SETTINGS - ({INDEX} if WEIGHTS in self._listed else set())
-        for name in _shown_names(self._listed, wanted):
-            (self._folder / name).touch(mode=0o600)
-        self._fetch_settings([name for name in sorted(wanted) if name in self._listed])
+        adapter = ADAPTER_CONFIG in self.listed
+        wanted = {ADAPTER_CONFIG} if adapter else SETTINGS - ({INDEX} if WEIGHTS in self.listed else set())
+        for name in _shown_names(self.listed, wanted):
+            (self.folder / name).touch(mode=0o600)
+        self._fetch_settings([name for name in sorted(wanted) if name in self.listed])
         # In the order in which a folder's errors are found.
-        read_config(self._folder, ADAPTER_CONFIG if adapter else CONFIG, self._pinned.name)
-        return list_files(self._folder, self._pinned.name, None, adapter=adapter)
+        read_config(self.folder, ADAPTER_CONFIG if adapter else CONFIG, self.pinned.name)
+        return list_files(self.folder, self.pinned.name, None, adapter=adapter)
 
     def _fetch_settings(self, names: Sequence[str]) -> None:
         fetched = []
         for name in names:
-            listed, most = self._listed[name], most_bytes(name)
+            listed, most = self.listed[name], most_bytes(name)
             if listed.size > most:
                 # Whoever reads it refuses it, in words of its own.
-                path = self._folder / name
+                path = self.folder / name
                 path.touch(mode=0o600)
                 os.truncate(path, most + 1)
             else:
@@ -199,114 +182,82 @@ class _Gathering:
     def _fetch_weights(self, weights: Sequence[Listed]) -> None:
         self._fetch(weights, weights=True)
         for listed in weights:
-            keep_header(self._claim, self._sha256[listed.name])
+            keep_header(self.claim, self.sha256[listed.name])
 
     def _fetch(self, wanted: Sequence[Listed], *, weights: bool) -> None:
         """Have these files in the store, each content once, and link to them."""
         jobs: dict[str, Job] = {}
         for listed in wanted:
-            jobs.setdefault(key_name(self._pinned, listed), Job(self._reading(listed), self._claim, weights))
+            jobs.setdefault(key_name(self.pinned, listed), Job(self._reading(listed), self.claim, weights))
         missing = {name: job for name, job in jobs.items() if not job.use_known()}
         if missing:
             whole = sum(job.size for job in jobs.values())
-            self._claim.reserve({name: job.size for name, job in missing.items()}, whole, self._pinned.name)
-            self._crew.run(list(missing.values()))
+            self.claim.reserve({name: job.size for name, job in missing.items()}, whole, self.pinned.name)
+            self.crew.run(list(missing.values()))
         for listed in wanted:
-            name = key_name(self._pinned, listed)
+            name = key_name(self.pinned, listed)
             sha256 = jobs[name].sha256
-            self._sha256[listed.name] = sha256
-            _link(self._folder / listed.name, self._store.blob(sha256))
+            self.sha256[listed.name] = sha256
+            _link(self.folder / listed.name, self.store.blob(sha256))
 
     def _fetch_headers(self, weights: Sequence[Listed]) -> None:
-        self._crew.run([StubJob(self._reading(listed), self._claim, self._folder) for listed in weights])
+        self.crew.run([StubJob(self._reading(listed), self.claim, self.folder) for listed in weights])
 
     def _reading(self, listed: Listed) -> Reading:
-        reading = Reading(self._pinned, listed, self._source, self._halt, self._patience_s)
-        self._readings.append(reading)
+        reading = Reading(self.pinned, listed, self.source, self.halt, self.patience_s)
+        self.readings.append(reading)
         return reading
 
     def _digests(self, names: Sequence[str]) -> dict[str, str]:
-        found = {name: self._sha256.get(name) or self._store.known(self._pinned, self._listed[name]) for name in names}
+        found = {name: self.sha256.get(name) or self.store.known(self.pinned, self.listed[name]) for name in names}
         return {name: sha256 for name, sha256 in found.items() if sha256 is not None}
 
     def _missing(self, files: FileList) -> int:
         missing = {}
         for name in files.weights:
-            listed = self._listed[name]
-            sha256 = self._store.known(self._pinned, listed)
-            if sha256 is None or not self._store.has(sha256):
-                missing[key_name(self._pinned, listed)] = listed.size
+            listed = self.listed[name]
+            sha256 = self.store.known(self.pinned, listed)
+            if sha256 is None or not self.store.has(sha256):
+                missing[key_name(self.pinned, listed)] = listed.size
         return sum(missing.values())
 
-    def _discard(self, names: Sequence[str]) -> None:
-        store = self._store
+    def _discard(self, names: Sequence[str], weights: Sequence[str]) -> None:
         for name in names:
-            listed = self._listed[name]
-            place = place_name(self._pinned, listed)
-            sha256 = self._sha256.get(name) or store.known(self._pinned, listed)
-            paths = [store.header(place)]
+            listed = self.listed[name]
+            sha256 = self.sha256.get(name) or self.store.known(self.pinned, listed)
+            if name not in weights and listed.content is not None and self._is_sound(sha256):
+                # Many checkpoints share it.
+                continue
+            paths = [self.store.header(stub_name(self.pinned, listed))]
             if sha256 is not None:
-                paths += [store.blob(sha256), store.header(f"sha256-{sha256}")]
+                paths += [self.store.blob(sha256), self.store.header(f"sha256-{sha256}")]
             if listed.sha256 is None:
-                store.forget_name(key_name(self._pinned, listed))
-            self._claim.forget(paths)
+                self.store.forget_name(key_name(self.pinned, listed))
+            self.claim.forget(paths)
 
-
-class _Work(Protocol):
-    done: int
-
-    @property
-    def size(self) -> int: ...
-
-    def obtain(self) -> object: ...
-
-
-class _Crew:
-    """Threads that obtain files, while the caller's thread tells how far they are and looks whether to go on."""
-
-    def __init__(self, halt: Halt, progress: ProgressSink, streams: int) -> None:
-        self._halt, self._progress, self._streams = halt, progress, streams
-
-    def run(self, jobs: Sequence[_Work]) -> None:
-        """Returns when all are done; raises the first error once no thread works any more."""
-        if not jobs:
-            return
-        with ThreadPoolExecutor(max(1, min(self._streams, len(jobs))), "fetch") as threads:
-            running = [threads.submit(job.obtain) for job in jobs]
-            try:
-                self._watch(jobs, running)
-            except BaseException:
-                self._halt.stop()
-                threads.shutdown(wait=False, cancel_futures=True)
-                raise
-
-    def _watch(self, jobs: Sequence[_Work], running: Sequence[Future[object]]) -> None:
-        while True:
-            done, left = wait(running, TICK_S, FIRST_EXCEPTION)
-            self._tell(jobs)
-            for future in done:
-                future.result()
-            if not left:
-                return
-            self._halt.check()
-
-    def _tell(self, jobs: Sequence[_Work]) -> None:
-        # One after the other, so that a total that grows meanwhile is never passed.
-        done = sum(job.done for job in jobs)
-        self._progress(Progress("fetch", done, max(done, sum(job.size for job in jobs)), 0.0))
+    def _is_sound(self, sha256: str | None) -> bool:
+        try:
+            with self.store.blob(sha256 or "").open("rb") as stream:
+                return hashlib.file_digest(stream, "sha256").hexdigest() == sha256
+        except OSError:
+            return False
 
 
 def _by_name(pinned: Pinned) -> dict[str, Listed]:
     """The listed files that can be part of a checkpoint. Raises SourceUnavailable for a list that no source can give
     which keeps its protocol."""
+    if pinned.files is None:
+        raise ValueError(f"{pinned.name} lies on this host")
     found: dict[str, Listed] = {}
-    for listed in pinned.files or ():
+    sizes: dict[str, int] = {}
+    for listed in pinned.files:
         sound = (
             FILE_NAME.fullmatch(listed.name)
             and 0 <= listed.size <= MOST_SIZE
             and (listed.sha256 is None or SHA256.fullmatch(listed.sha256))
             and (listed.git_sha1 is None or GIT_SHA1.fullmatch(listed.git_sha1))
             and listed.name not in found
+            and listed.size == sizes.setdefault(listed.content or listed.name, listed.size)
         )
         if not sound:
             raise SourceUnavailable(f"{shown(pinned.name)}: the list of its files holds what cannot be a file")

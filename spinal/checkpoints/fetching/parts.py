@@ -115,23 +115,22 @@ class Job:
         with ExitStack() as held:
             held.callback(os.close, descriptor)
             filled = _Filled(descriptor, self.size, self._make_room)
-            filled.resume(self._look)
-            self.done = filled.at
+            filled.resume(self._is_at)
 
             def take(piece: bytes) -> None:
                 filled.write(piece)
-                self.done = filled.at
+                self._is_at(filled.at)
 
             if not self.reading.pour(filled.at, self.size, take, rest=True):
                 raise _Mismatch
             sha256 = self._verified(filled)
-            os.fchmod(descriptor, 0o400)
             os.fsync(descriptor)
         self._learn(sha256, filled)
         self.claim.place(part, self.claim.store.blob(sha256), self.size)
         return sha256
 
-    def _look(self) -> None:
+    def _is_at(self, done: int) -> None:
+        self.done = done
         self.reading.halt.check()
 
     def _make_room(self, size: int) -> bool:
@@ -171,11 +170,18 @@ class _Filled:
         self._synced = 0
         self._freed = False
 
-    def resume(self, look: Callable[[], None]) -> None:
-        """Hash what is there of an earlier try, up to the size that the file is to have."""
+    def resume(self, look: Callable[[int], None]) -> None:
+        """Hash what is there of an earlier try, up to the size that the file is to have. ``look`` is told how far it is
+        and may raise."""
         while self.at < self._size:
-            look()
-            piece = os.pread(self._descriptor, min(HASH_PIECE, self._size - self.at), self.at)
+            look(self.at)
+            try:
+                piece = os.pread(self._descriptor, min(HASH_PIECE, self._size - self.at), self.at)
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                # A part on a bad sector would end every later try as well.
+                raise _Mismatch from error
             if not piece:
                 break
             self._hash(piece)

@@ -2,8 +2,9 @@
 
 ``blobs`` whole verified files by sha256, ``headers`` sparse stubs of weights files, ``names`` what the names of sources
 stand for, ``parts`` files on their way, ``claims`` who uses or fetches what, ``uses`` when something was used last,
-``locks``, and ``new`` what is written in one go and then gets its name. A file in ``blobs`` or ``headers`` is never written, touched or linked once it is in place: what its host says
-of it (:mod:`spinal.checkpoints.identity`) stays as it is until it is removed.
+``locks``, and ``new`` what is written in one go and then gets its name. A file in ``blobs`` or ``headers`` is never
+written, touched or linked once it is in place: what its host says of it (:mod:`spinal.checkpoints.identity`) stays as
+it is until it is removed.
 """
 
 import json
@@ -134,6 +135,7 @@ class ModelStore:
         target = self._name(name)
         target.parent.mkdir(exist_ok=True, mode=0o700)
         written = self.new_path()
+        written.touch(mode=0o600)
         written.write_text(json.dumps(record))
         os.replace(written, target)
 
@@ -169,3 +171,9 @@ def key_name(pinned: Pinned, listed: Listed) -> str:
 def place_name(pinned: Pinned, listed: Listed) -> str:
     """A file by its place alone, whatever is declared of its content."""
     return f"at-{pinned.key_of(listed)}"
+
+
+def stub_name(pinned: Pinned, listed: Listed) -> str:
+    """The header of a file as it was read at its place, for the content that was declared then."""
+    declared = "" if listed.content is None else "-" + listed.content.partition(":")[2]
+    return place_name(pinned, listed) + declared

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from spinal.checkpoints.fetching.claims import Claim
 from spinal.checkpoints.fetching.reads import Reading
-from spinal.checkpoints.fetching.store import place_name
+from spinal.checkpoints.fetching.store import stub_name
 from spinal.checkpoints.files import file_error
 from spinal.checkpoints.tensors import MOST_HEADER, read_header
 from spinal.errors import SpinalError
@@ -54,7 +54,7 @@ class StubJob:
             path = store.header(f"sha256-{sha256}")
             if self.claim.use(path, listed.size):
                 return path
-        path = store.header(place_name(pinned, listed))
+        path = store.header(stub_name(pinned, listed))
         if listed.content is None and listed.tag is None and not self._is_recent(path):
             return None
         return path if self.claim.use(path, listed.size) else None
@@ -87,7 +87,7 @@ class StubJob:
             ) from error
         if not _is_sound(target, self.reading.pinned.name):
             return None
-        path = store.header(place_name(self.reading.pinned, listed))
+        path = store.header(stub_name(self.reading.pinned, listed))
         return path if _keep(self.claim, raw, path, listed.size, anew=True) else None
 
     def _ask(self, start: int, end: int) -> bytes:
