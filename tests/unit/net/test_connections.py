@@ -198,7 +198,7 @@ def test_a_lookup_gives_its_place_back(names: Names, monkeypatch: pytest.MonkeyP
     ends = time.monotonic() + 30
     assert resolver.addresses_of(NAME, 443, ends) == [ip_address(PUBLIC)]
     for _ in range(2):
-        with pytest.raises(OSError, match="not known|ValueError"):
+        with pytest.raises(OSError, match=r"not known|ValueError"):
             resolver.addresses_of(NAME, 443, ends)
     assert resolver.addresses_of(NAME, 443, ends) == [ip_address(PUBLIC)]
 
