@@ -17,7 +17,7 @@ from spinal.checkpoints.fetching.collect import Collector
 from spinal.checkpoints.fetching.gather import Want
 from spinal.checkpoints.fetching.store import ModelStore
 from spinal.checkpoints.folders import Step
-from spinal.checkpoints.sources.reach import Reach, is_remote
+from spinal.checkpoints.sources.reach import Reach
 from spinal.checkpoints.survey import Surveyed
 from spinal.checkpoints.wire import (
     Closed,
@@ -110,7 +110,7 @@ class Inspectors:
         """
         with self._brought(reach) as brought:
             for reference in references.values():
-                if is_remote(reference):
+                if reach.is_remote(reference):
                     brought.bring(reference)
             about = ", ".join(references.values())
             while True:

@@ -1,9 +1,10 @@
 """Where checkpoints live. A source is one file here and one line in ``SOURCES``."""
 
 from spinal.checkpoints.sources.base import Kind, Listed, Pinned, RemoteSource, Setting, Source, Timeouts
+from spinal.checkpoints.sources.hf import HF
 from spinal.checkpoints.sources.local import LOCAL
 
-SOURCES: dict[str, Kind] = {kind.scheme: kind for kind in (LOCAL,)}
+SOURCES: dict[str, Kind] = {kind.scheme: kind for kind in (LOCAL, HF)}
 """Scheme of a reference -> its kind of source."""
 
 

@@ -35,18 +35,19 @@ class Reach:
     def pin(self, reference: str) -> Pinned:
         """What ``reference`` means now; raises as :meth:`Source.pin`, and ModelReferenceInvalid for an unknown or
         disabled source."""
-        kind, path = kind_of(reference)
+        kind, path = self._kind_of(reference)
         return self.source(kind.scheme).pin(path)
+
+    def is_remote(self, reference: str) -> bool:
+        """Whether a reference names a source over a network. Raises ModelReferenceInvalid for an unknown or disabled
+        one."""
+        return self._kind_of(reference)[0].settings is not None
 
     def source(self, scheme: str) -> Source:
         """The source of a scheme, as this caller may use it. Raises ModelReferenceInvalid, UsageError."""
-        kind = SOURCES[scheme]
-        if kind.settings is not None and scheme not in self.settings:
-            raise ModelReferenceInvalid(
-                f"model source {scheme!r} is not enabled here; enabled are {self._enabled()}",
-                hint="give a model of one of these, or ask an operator to enable it",
-            )
-        return kind.make(Setting(self.settings.get(scheme), self.roots, self.pin, self.timeouts))
+        if not self._has(SOURCES[scheme]):
+            raise self._not_here(scheme)
+        return SOURCES[scheme].make(Setting(self.settings.get(scheme), self.roots, self.pin, self.timeouts))
 
     def remote(self, scheme: str) -> RemoteSource:
         """The source that reads the files of what was pinned."""
@@ -54,31 +55,42 @@ class Reach:
         found: RemoteSource = source
         return found
 
-    def _enabled(self) -> str:
-        return ", ".join(name for name, kind in SOURCES.items() if kind.settings is None or name in self.settings)
+    def _kind_of(self, reference: str) -> tuple[Kind, str]:
+        scheme, path = split(reference)
+        if scheme not in SOURCES or not self._has(SOURCES[scheme]):
+            raise self._not_here(scheme)
+        return SOURCES[scheme], path
+
+    def _has(self, kind: Kind) -> bool:
+        return kind.settings is None or kind.scheme in self.settings
+
+    def _not_here(self, scheme: str) -> ModelReferenceInvalid:
+        enabled = " or ".join(kind.example for kind in SOURCES.values() if self._has(kind))
+        known = f"; an operator can enable {shown(scheme)!r} (docs/sources.md)" if scheme in SOURCES else ""
+        return ModelReferenceInvalid(
+            f"model source {shown(scheme)!r} is not configured here", hint=f"give {enabled}{known}"
+        )
 
 
-def kind_of(reference: str) -> tuple[Kind, str]:
-    """The kind of source that a reference names, and what it says to it; a bare path is ``local``. Raises
+def split(reference: str) -> tuple[str, str]:
+    """Scheme of a reference, and what it says to its source; a bare path is ``local``. Raises
     ModelReferenceInvalid."""
     if not reference or len(reference) > MOST_REFERENCE or not reference.isprintable():
         raise ModelReferenceInvalid(
             "a model reference is 1 to 1024 printable characters", hint="for example local:my-model"
         )
     scheme, colon, path = reference.partition(":")
-    if not colon:
-        scheme, path = "local", reference
-    if scheme not in SOURCES:
-        raise ModelReferenceInvalid(
-            f"model source {shown(scheme)} is not configured here",
-            hint=f"give {reference_forms()} of a folder with safetensors weights",
-        )
-    return SOURCES[scheme], path
+    return (scheme, path) if colon else ("local", reference)
 
 
 def is_remote(reference: str) -> bool:
     """Whether a reference names a source over a network. Raises ModelReferenceInvalid."""
-    return kind_of(reference)[0].settings is not None
+    scheme, _ = split(reference)
+    if scheme not in SOURCES:
+        raise ModelReferenceInvalid(
+            f"model source {shown(scheme)!r} is not configured here", hint=f"give {reference_forms()}"
+        )
+    return SOURCES[scheme].settings is not None
 
 
 @dataclass(frozen=True)
