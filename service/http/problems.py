@@ -1,5 +1,6 @@
 """Every failure becomes problem+json; nothing of the inside leaks."""
 
+import math
 from typing import Any
 
 import structlog
@@ -17,6 +18,7 @@ from spinal.errors import (
     MethodNotAllowed,
     RequestInvalid,
     RouteNotFound,
+    SourceUnavailable,
     SpinalError,
     Unauthorized,
 )
@@ -24,6 +26,9 @@ from spinal.errors import (
 log = structlog.get_logger(__name__)
 MEDIA_TYPE = "application/problem+json"
 REPORT = "report the request id; the log holds the cause"
+COMES_BACK = frozenset(
+    ("database_unavailable", "not_ready", "idempotency_in_flight", "source_unavailable", "model_store_full")
+)
 RETRY_AFTER_S = {503: "5", 409: "2", 429: "5"}
 
 
@@ -37,8 +42,10 @@ def install(app: FastAPI) -> None:
 def problem_response(request: Request, error: SpinalError, headers: dict[str, str] | None = None) -> JSONResponse:
     body = error.to_problem() | {"instance": f"urn:uuid:{request.state.request_id}"}
     sent = dict(headers or {})
-    if error.code in ("database_unavailable", "not_ready", "idempotency_in_flight"):
+    if error.code in COMES_BACK:
         sent["Retry-After"] = RETRY_AFTER_S.get(error.status, "5")
+    if isinstance(error, SourceUnavailable) and error.retry_after_s is not None:
+        sent["Retry-After"] = str(math.ceil(error.retry_after_s))
     if isinstance(error, Unauthorized):
         sent["WWW-Authenticate"] = 'Bearer realm="spinal"'
     return JSONResponse(body, status_code=error.status, headers=sent, media_type=MEDIA_TYPE)

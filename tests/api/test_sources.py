@@ -134,7 +134,7 @@ def test_known_content_is_answered_at_once_and_no_weights_are_read(
 
 def test_another_commit_with_the_same_weights_is_known_content(api: TestClient, drain: Drain, hub: Hub) -> None:
     before = ended(api, drain, submit(api))
-    files = hub.repositories["acme/dpo-short"].at("main").contents
+    files = {file.name: file for file in (BUNDLED / "dpo-short").iterdir()}
     hub.repositories["acme/dpo-short"].commit({**files, "README.md": b"another card"})
     audit = submit(api)
     assert audit["status"] == 201
@@ -158,9 +158,9 @@ def test_validation_says_the_digest_what_is_known_and_what_would_be_fetched(
 
 
 def test_another_content_than_expected_is_refused_before_it_is_fetched(api: TestClient, hub: Hub) -> None:
-    body = pair(candidate={"model": "hf:acme/dpo-short", "weights_digest": "0" * 64})
-    answer = api.post("/v1/audits", json=body)
-    assert (answer.status_code, answer.json()["code"]) == (409, "weights_digest_mismatch")
+    assert refused(api, expected_weights_digest="0" * 64) == (409, "weights_digest_mismatch")
+    assert submit(api, expected_weights_digest=digest_of("dpo-short"))["status"] == 202
+    assert hub.sent("cdn GET *") < 100_000
 
 
 # what is fetched
@@ -225,6 +225,9 @@ def test_a_hub_that_is_away_is_told_as_that(api: TestClient, hub: Hub) -> None:
     assert (answer.status_code, answer.json()["code"]) == (503, "source_unavailable")
     assert answer.headers["Retry-After"]
     hub.back()
+    hub.inject(Fault("hub GET /api/*", times=1, status=429, headers={"Retry-After": "37"}))
+    answer = api.post("/v1/audits", json=pair())
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "37")
     assert submit(api)["status"] == 202
 
 

@@ -30,6 +30,7 @@ from spinal.profile import MeasurementProfile
 from spinal.prompts.sets import PromptSet
 from worker.job import Job
 from worker.kinds.inputs import (
+    discarding,
     may_be_shared,
     measure_and_put,
     profile_of,
@@ -62,7 +63,7 @@ def carry_out(job: Job) -> None:
         if first.whole:
             _compare(job, first.checkpoints, traces, profile, prompts, started)
             return
-    with submitted(job, sides, weights=True) as fetched:
+    with submitted(job, sides, weights=True) as fetched, discarding(fetched):
         _compare(job, fetched.checkpoints, traces, profile, prompts, started)
 
 

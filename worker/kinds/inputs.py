@@ -133,15 +133,24 @@ def require_expected_weights(spec: dict[str, Any], source: str, weights: str) ->
         )
 
 
-def require_declared(given: Submitted, checkpoint: Checkpoint, weights: str) -> None:
-    """Raise WeightsCorrupt where what was read is not what was fetched and verified; it is not read again."""
+def require_declared(checkpoint: Checkpoint, weights: str) -> None:
+    """Raise WeightsCorrupt where what was read is not what was fetched and verified."""
     declared = declared_digest(checkpoint)
     if declared is not None and declared != weights:
-        given.collector.discard()
         raise WeightsCorrupt(
             f"the files of {checkpoint.source} that this host keeps are not those that its source declares",
             hint="submit again: they were removed and will be fetched anew; look at the disk of the worker",
         )
+
+
+@contextmanager
+def discarding(given: Submitted) -> Iterator[None]:
+    """Files that were fetched and are found to be others when they are read are removed, to be fetched anew."""
+    try:
+        yield
+    except (WeightsCorrupt, ModelChanged):
+        given.collector.discard()
+        raise
 
 
 def stored_prompts(job: Job, spec: dict[str, Any]) -> PromptSet:

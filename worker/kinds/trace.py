@@ -15,6 +15,7 @@ from spinal.prompts.sets import PromptSet
 from worker.job import Job
 from worker.kinds.inputs import (
     Submitted,
+    discarding,
     kept_capture,
     may_be_shared,
     measure_and_put,
@@ -47,7 +48,7 @@ def carry_out(job: Job) -> None:
         declared = declared_digest(checkpoint)
         if declared is not None and _known(job, checkpoint, declared, prompts, profile):
             return
-    with submitted(job, [spec], weights=True) as fetched:
+    with submitted(job, [spec], weights=True) as fetched, discarding(fetched):
         _measure(job, fetched, prompts, profile)
 
 
@@ -69,7 +70,7 @@ def _expected(job: Job, checkpoint: Checkpoint, weights: str, prompts: PromptSet
 def _measure(job: Job, given: Submitted, prompts: PromptSet, profile: MeasurementProfile) -> None:
     with hold(given.checkpoints[0]) as held:
         weights = _known_or_hashed(job, held)
-        require_declared(given, held.checkpoint, weights)
+        require_declared(held.checkpoint, weights)
         require_expected_weights(job.spec, held.checkpoint.source, weights)
         expected = _expected(job, held.checkpoint, weights, prompts, profile)
         if may_be_shared(job, expected) and kept_capture(job, expected) is not None:
