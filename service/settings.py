@@ -44,6 +44,8 @@ class Settings(BaseSettings):
     model_store_bytes: int | None = Field(default=None, ge=1)
     """Most bytes that are kept there: what was used longest ago goes first, and nothing that is in use. Unset: no
     bound."""
+    source_answer_s: float = Field(default=20.0, gt=0)
+    """A source that gives a worker nothing for so long is away: the run goes back to the queue, uncharged."""
     source_patience_s: float = Field(default=6 * 3600.0, ge=0)
     """How long a run goes on being offered to workers while the source of its model is away."""
     remember_digest_s: float = Field(default=7 * 86400.0, gt=0)

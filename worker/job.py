@@ -28,8 +28,6 @@ from worker.store import end_attempt, retry_while_unavailable
 
 log = structlog.get_logger(__name__)
 Found = TypeVar("Found")
-FETCH_PATIENCE_S = 20.0
-"""A source that gives nothing for so long is away: the run goes back to the queue, uncharged, and others get a turn."""
 
 
 class OutOfReach(RuntimeError):
@@ -105,7 +103,7 @@ class Job:
             want=want,
             progress=self.report,
             cancelled=self.should_stop,
-            patience_s=FETCH_PATIENCE_S,
+            patience_s=self.settings.source_answer_s,
         )
 
     @cached_property

@@ -234,8 +234,9 @@ def test_a_hub_that_is_away_is_told_as_that(api: TestClient, hub: Hub) -> None:
 def test_a_hub_that_goes_away_costs_a_run_no_attempt(
     api: TestClient, drain: Drain, hub: Hub, monkeypatch: pytest.MonkeyPatch, ledger: Ledger
 ) -> None:
-    monkeypatch.setattr("worker.job.FETCH_PATIENCE_S", 0.2)
-    monkeypatch.setattr(get_settings(), "__dict__", vars(get_settings()) | {"ring_again_s": 0.0})
+    monkeypatch.setattr(
+        get_settings(), "__dict__", vars(get_settings()) | {"source_answer_s": 0.2, "ring_again_s": 0.0}
+    )
     audit = submit(api)
     hub.away()
     with ledger.begin() as session:

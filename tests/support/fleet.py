@@ -86,18 +86,19 @@ class Fleet:
         self,
         seed: int = 0,
         *,
+        candidate: str = "local:dpo-short",
         reference: str | None = "local:sft",
         prompt_set: str = "hh-harmless-64",
         max_tokens: int = DEFAULTS.max_tokens,
     ) -> UUID:
         """An accepted audit; ``seed`` makes its comparison differ from others, ``max_tokens`` its traces."""
         request = AuditRequest(
-            models={"candidate": "local:dpo-short"} | ({} if reference is None else {"reference": reference}),
+            models={"candidate": candidate} | ({} if reference is None else {"reference": reference}),
             prompt_set=prompt_set,
             profile=MeasurementProfile(seed=seed, bootstrap_draws=200, max_tokens=max_tokens),
             body={"seed": seed, "prompt_set": prompt_set},
         )
-        with Inspectors(Bounds(children=1)) as inspectors:
+        with Inspectors(Bounds(children=1), self.settings.store_of_models()) as inspectors:
             return create_audit(
                 self.ledger, self.settings, inspectors, tenant="t", request=request, idempotency_key=None,
                 request_id=None, traceparent=None,
