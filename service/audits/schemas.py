@@ -153,6 +153,15 @@ class PolicyNamed(BaseModel):
     digest: str
 
 
+class RegisteredOut(BaseModel):
+    """A registered model as it was named, and what that meant when the audit was submitted."""
+
+    name: str
+    version: str
+    alias: str | None = Field(default=None, description="Where it was named by one.")
+    reference: str = Field(description="What that version is.")
+
+
 class AuditOut(BaseModel):
     """An audit. ``verdict`` is null until a comparison is there, and for audits without a reference."""
 
@@ -161,6 +170,9 @@ class AuditOut(BaseModel):
     candidate: str
     reference: str | None
     control: str | None
+    registered: dict[str, RegisteredOut] = Field(
+        description="Registered models that were named, by role, as they were when the audit was submitted."
+    )
     prompt_set: dict[str, Any]
     fingerprint: str
     labels: dict[str, str]
@@ -198,6 +210,7 @@ class AuditOut(BaseModel):
             candidate=audit.candidate,
             reference=audit.reference,
             control=audit.control,
+            registered=_registered(audit.spec),
             prompt_set=prompt_set_of(audit.spec),
             fingerprint=audit.spec["fingerprint"],
             labels=audit.labels,
@@ -221,6 +234,16 @@ class AuditOut(BaseModel):
             started_at=audit.started_at,
             finished_at=audit.finished_at,
         )
+
+
+def _registered(spec: dict[str, Any]) -> dict[str, RegisteredOut]:
+    """Of audits of the release before nothing is known."""
+    found = {role: spec.get(role) or {} for role in SIDES}
+    return {
+        role: RegisteredOut(**side["registered"], reference=side["source"])
+        for role, side in found.items()
+        if "registered" in side
+    }
 
 
 def _progress(view: AuditView) -> Progress:

@@ -11,6 +11,7 @@ from service.audits import store as audits
 from service.audits.resolve import AuditRequest, Resolved, resolve_request
 from service.audits.verbs import record_of, write_audit
 from service.database.unit_of_work import Ledger
+from service.models.meanings import Meant
 from service.series import store
 from service.series.store import NewSeries, Series, StoredMember
 from service.settings import Settings
@@ -138,6 +139,8 @@ def _audit_request(series: Series | NewSeries, model: str) -> AuditRequest:
     }
     return AuditRequest(
         models=models,
+        # Series of the release before say no more than names.
+        meant={role: Meant(**told) for role, told in spec.get("meant", {}).items()},
         prompt_set=spec["prompt_set"],
         profile=MeasurementProfile.model_validate(spec["profile"]),
         policy=series.policy,
