@@ -1,23 +1,35 @@
 """``spinal models`` against a service behind a socket."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from service.settings import Settings
+from spinal.cli.main import main
 from spinal.errors import ExitCode
-from tests.cli.test_cli import spinal
 from tests.support.served import served
 
 Call = Callable[..., Any]
 
 
 @pytest.fixture
-def call(api_settings: Settings) -> Iterator[Call]:
+def call(api_settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Call]:
+    """The command in this process: there are many, and each alone takes a second to start."""
+
+    def run(*arguments: str) -> Any:
+        monkeypatch.setattr(sys, "argv", ["spinal", "models", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        shown = capsys.readouterr()
+        return SimpleNamespace(returncode=ended.value.code, stdout=shown.out, stderr=shown.err)
+
     with served(api_settings) as url:
-        yield lambda *arguments: spinal("models", *arguments, SPINAL_SERVER=url)
+        monkeypatch.setenv("SPINAL_SERVER", url)
+        yield run
 
 
 def said(done: Any) -> str:
