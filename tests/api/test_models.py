@@ -104,7 +104,8 @@ def test_a_version_never_moves(api: TestClient, chat: dict[str, Any]) -> None:
     same = {"version": "2", "reference": "local:dpo-short", "labels": {"by": "b"}}
     again = api.post(f"{CHAT}/versions", json=same)
     assert (again.status_code, again.json()) == (200, before["items"][0])
-    for change in ({"reference": "local:sft"}, {"labels": {}}, {"labels": {"by": "c"}}):
+    changes: tuple[dict[str, Any], ...] = ({"reference": "local:sft"}, {"labels": {}}, {"labels": {"by": "c"}})
+    for change in changes:
         assert code(api.post(f"{CHAT}/versions", json=same | change)) == (409, "model_version_taken"), change
     taken = api.post("/v1/models", json={"name": "acme/chat", "reference": "local:sft", "version": "3"})
     assert code(taken) == (409, "model_name_taken")
@@ -168,7 +169,10 @@ def test_a_typo_does_not_stay(api: TestClient, chat: dict[str, Any]) -> None:
 
 
 def test_a_model_is_described_anew_and_nothing_else_of_it_changes(api: TestClient, chat: dict[str, Any]) -> None:
-    for sent in ({"description": "d"}, {"labels": {"a": "b"}}, {"description": None, "labels": {}}):
+    changes: tuple[dict[str, Any], ...] = (
+        {"description": "d"}, {"labels": {"a": "b"}}, {"description": None, "labels": {}},
+    )  # fmt: skip
+    for sent in changes:
         before = api.get(CHAT).json()
         assert api.patch(CHAT, json=sent).json() == before | sent
         assert api.get(CHAT).json() == before | sent
