@@ -106,7 +106,8 @@ def test_what_is_named_is_the_newest_version_one_by_name_or_one_by_alias(session
     model, theirs = put_model(session), put_model(session, "m", "9", "other")
     add(session, model, "10", "2", "v3")
     store.set_alias(session, model, "champion", "10")
-    store.set_alias(session, theirs, "theirs", "9")
+    add(session, theirs, "1", "8")
+    store.set_alias(session, theirs, "theirs", "1")
     # Whichever sorts how: the last that was registered.
     assert meant(session) == meant(session, str(model)) == "v3"
     assert [meant(session, version=each) for each in ("1", "2", "10", "v3", "9", "champion")] == [
@@ -114,7 +115,7 @@ def test_what_is_named_is_the_newest_version_one_by_name_or_one_by_alias(session
     ]  # fmt: skip
     assert [meant(session, alias=each) for each in ("champion", "theirs", "v3")] == ["10", None, None]
     assert meant(session, str(model), alias="champion") == "10"
-    assert meant(session, "m", "other") == "9"
+    assert meant(session, "m", "other") == "8"
     assert meant(session, str(theirs)) == meant(session, "n") == "nothing"
 
 
