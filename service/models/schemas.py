@@ -48,7 +48,10 @@ class ModelIn(BaseModel):
 class ModelChanges(BaseModel):
     """What of a model can change: whatever is sent takes the place of what was there."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"description": "the SFT base of June"}]})
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"minProperties": 1, "examples": [{"description": "the SFT base of June"}]},
+    )
 
     description: Description | None = None
     labels: Labels = Field(default_factory=dict)
