@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from service.models.names import FORMS
 from spinal.analysis.locators import LOCATORS
 from spinal.checkpoints.sources import reference_forms
 from spinal.documents.policy import Policy
@@ -40,7 +41,7 @@ def install(app: FastAPI) -> None:
 def _completed(contract: JsonObject) -> JsonObject:
     schemas = contract["components"]["schemas"]
     for named in ("AuditIn", "SeriesIn", "MemberIn"):
-        _add(schemas[named], f"A model reference is {reference_forms()}, or the name of a registered model.")
+        _add(schemas[named], f"A model reference is {reference_forms()}, or a registered model: {FORMS}.")
     rules = "; ".join(f"`{rule.name}`: {rule.asks}" for rule in default_policy().rules)
     _add(schemas["Verdict"], f"Rules of `{POLICY}`, the worst finding of which is the outcome: {rules}")
     schemas["Comparison"]["properties"]["localization"]["propertyNames"] = {"enum": list(LOCATORS)}

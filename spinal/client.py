@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import httpx
 
+from spinal.client_models import ModelCalls
 from spinal.client_policies import PolicyCalls
 from spinal.client_prompts import PromptCalls
 from spinal.client_results import ResultCalls
@@ -25,7 +26,7 @@ LAST_S = 0.5
 """Seconds before its deadline in which a wait asks no more: an answer takes a moment, too."""
 
 
-class Client(PolicyCalls, PromptCalls, ResultCalls, SeriesCalls):
+class Client(ModelCalls, PolicyCalls, PromptCalls, ResultCalls, SeriesCalls):
     """The audit service over HTTP.
 
     A request that cannot be answered (no connection, 429, 502-504) is sent again for up to ``patience``
@@ -126,7 +127,8 @@ class Client(PolicyCalls, PromptCalls, ResultCalls, SeriesCalls):
         Parameters
         ----------
         candidate, reference, control : str
-            Model references, ``local:PATH`` or a registered name. Without a reference only the trace is made.
+            Model references, ``local:PATH``, or registered models: ``acme/chat``, ``acme/chat:3``,
+            ``acme/chat@champion``. Without a reference only the trace is made.
         prompt_set : str, optional
             Name of a built-in set, or name or digest of a stored one.
         profile : dict, optional

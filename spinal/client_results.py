@@ -1,4 +1,4 @@
-"""What :class:`spinal.Client` does with stored traces, their differences, and names of models."""
+"""What :class:`spinal.Client` does with stored traces and their differences."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ Document = TypeVar("Document", bound=BaseModel)
 
 
 class ResultCalls(ABC):
-    """Results of the service and its catalog of models."""
+    """Results of the service."""
 
     @abstractmethod
     def _json(self, method: str, path: str, **options: Any) -> JsonObject: ...
@@ -54,27 +54,6 @@ class ResultCalls(ABC):
         """
         path = f"/v1/diffs/{quote(reference, safe='')}...{quote(candidate, safe='')}"
         return document_of(TraceDiff, path, self._json("GET", path, needs=("diff",))["diff"])
-
-    def register_model(self, name: str, reference: str, *, description: str | None = None) -> JsonObject:
-        """Give a model reference a name.
-
-        Examples
-        --------
-        >>> client.register_model("base", "local:sft")["name"]
-        'base'
-        """
-        body = {"name": name, "reference": reference, "description": description}
-        return self._json("POST", "/v1/models", json=body, needs=("name", "reference"))
-
-    def models(self) -> Iterator[JsonObject]:
-        """All registered models, page by page.
-
-        Examples
-        --------
-        >>> [model["reference"] for model in client.models()]
-        ['local:sft']
-        """
-        return self._pages("/v1/models", {})
 
 
 def document_of(kind: type[Document], path: str, content: JsonObject) -> Document:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from service.audits import store
 from service.database.unit_of_work import Ledger
-from service.models.verbs import reference_of
+from service.models.meanings import Meant, read_meaning
 from service.policies.store import StoredPolicy
 from service.policies.verbs import read_policy
 from service.prompt_sets.store import find_prompt_set
@@ -41,6 +41,8 @@ class AuditRequest:
     profile: MeasurementProfile
     weights_digests: dict[str, str] = field(default_factory=dict)
     """The content that the caller expects, by role."""
+    meant: dict[str, Meant] = field(default_factory=dict)
+    """What names stood for when they were looked at before, by role; the others are looked at now."""
     policy: str | None = None
     """Name and version, or digest; None for the one that ships."""
     labels: dict[str, str] = field(default_factory=dict)
@@ -72,7 +74,10 @@ def resolve_request(
 ) -> Resolved:
     """Check everything that a second can tell; raises the errors of checkpoints, prompts and pairs."""
     policy = _policy(ledger, tenant, request) if REFERENCE in request.models else None
-    references = {role: reference_of(ledger, tenant, named) for role, named in request.models.items()}
+    meant = {
+        role: request.meant.get(role) or read_meaning(ledger, tenant, named) for role, named in request.models.items()
+    }
+    references = {role: each.reference for role, each in meant.items()}
     checkpoints = inspectors.survey(references, settings.reach_of(tenant))
     _require_expected(request, checkpoints)
     prompts = read_prompts(ledger, tenant, request.prompt_set)
@@ -90,7 +95,9 @@ def resolve_request(
         )
         for role, checkpoint in checkpoints.items()
     }
-    described = {role: _described(checkpoint, specs[role]) for role, checkpoint in checkpoints.items()}
+    described = {
+        role: _described(checkpoint, specs[role], meant[role].registered) for role, checkpoint in checkpoints.items()
+    }
     if REFERENCE in specs:
         specs[COMPARE] = compare_spec(dict(specs), profile=profile, tenant=owner)
     summary = (
@@ -169,8 +176,8 @@ def _files(settings: Settings, checkpoint: Surveyed) -> str:
     return digest_of({"files": checkpoint.host_identity, "period": period})
 
 
-def _described(checkpoint: Surveyed, spec: dict[str, Any]) -> dict[str, Any]:
-    return {
+def _described(checkpoint: Surveyed, spec: dict[str, Any], registered: dict[str, str] | None) -> dict[str, Any]:
+    return ({} if registered is None else {"registered": registered}) | {
         "source": checkpoint.source,
         "snapshot": spec["snapshot"],
         "architecture": checkpoint.architecture,

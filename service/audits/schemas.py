@@ -153,6 +153,15 @@ class PolicyNamed(BaseModel):
     digest: str
 
 
+class RegisteredOut(BaseModel):
+    """A registered model as it was named, and what that meant when the audit was submitted."""
+
+    name: str
+    version: str
+    alias: str | None = Field(default=None, description="Where it was named by one.")
+    reference: str = Field(description="What that version is.")
+
+
 class AuditOut(BaseModel):
     """An audit. ``verdict`` is null until a comparison is there, and for audits without a reference."""
 
@@ -163,6 +172,9 @@ class AuditOut(BaseModel):
     control: str | None
     pinned: dict[str, str] = Field(
         description="What each reference meant when the audit was submitted, by role: a commit, a version, a folder."
+    )
+    registered: dict[str, RegisteredOut] = Field(
+        description="Registered models that were named, by role, as they were when the audit was submitted."
     )
     prompt_set: dict[str, Any]
     fingerprint: str
@@ -202,6 +214,7 @@ class AuditOut(BaseModel):
             reference=audit.reference,
             control=audit.control,
             pinned={role: audit.spec[role]["source"] for role in SIDES if audit.spec.get(role)},
+            registered=_registered(audit.spec),
             prompt_set=prompt_set_of(audit.spec),
             fingerprint=audit.spec["fingerprint"],
             labels=audit.labels,
@@ -225,6 +238,16 @@ class AuditOut(BaseModel):
             started_at=audit.started_at,
             finished_at=audit.finished_at,
         )
+
+
+def _registered(spec: dict[str, Any]) -> dict[str, RegisteredOut]:
+    """Of audits of the release before nothing is known."""
+    found = {role: spec.get(role) or {} for role in SIDES}
+    return {
+        role: RegisteredOut(**side["registered"], reference=side["source"])
+        for role, side in found.items()
+        if "registered" in side
+    }
 
 
 def _progress(view: AuditView) -> Progress:

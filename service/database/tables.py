@@ -12,11 +12,13 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
-    UniqueConstraint,
     text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
+from service.database.model_tables import ModelAliasRecord as ModelAliasRecord
+from service.database.model_tables import ModelRecord as ModelRecord
+from service.database.model_tables import ModelVersionRecord as ModelVersionRecord
 from service.database.record import EMPTY, NOW
 from service.database.record import Record as Record
 from service.database.series_tables import SeriesMemberRecord as SeriesMemberRecord
@@ -46,21 +48,6 @@ class ApiKeyRecord(Record):
     """To the minute: processes of the API say it now and then, not with each request."""
     replaced_by: Mapped[str | None]
     """Id of the key that a rotation made in its place."""
-
-
-class ModelRecord(Record):
-    """A registered model: a name for a reference."""
-
-    __tablename__ = "models"
-    __table_args__ = (UniqueConstraint("tenant", "name", name="uq_models_tenant_name"),)
-
-    id: Mapped[UUID] = mapped_column(primary_key=True)
-    tenant: Mapped[str]
-    name: Mapped[str]
-    reference: Mapped[str]
-    description: Mapped[str | None]
-    labels: Mapped[dict[str, Any]] = mapped_column(server_default=EMPTY)
-    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 
 class SnapshotRecord(Record):

@@ -57,6 +57,13 @@ def decode_id(value: str) -> UUID:
         raise not_a_cursor() from None
 
 
+def decode_number(value: str) -> int:
+    """A number of four bytes inside a cursor; raises RequestInvalid."""
+    if not (value.isascii() and value.isdigit() and len(value) <= 10 and int(value) < 2**31):
+        raise not_a_cursor()
+    return int(value)
+
+
 def decode_newest(cursor: str | None) -> tuple[datetime, UUID] | None:
     """Time and id in a cursor of a listing with the newest first; None without a cursor. Raises RequestInvalid."""
     if cursor is None:

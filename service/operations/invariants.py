@@ -23,8 +23,9 @@ KNOWN_TO_THE_FORMER = "spinal-default/2"
 """The one policy of the release before policies were stored, whose verdicts name no digest (migration 0013)."""
 
 GUARDS = (
-    "audits_policy", "audits_terminal", "comparisons_immutable", "policies_immutable", "run_attempts_ended",
-    "runs_legal", "runs_terminal", "series_members_immutable", "trace_layers_immutable", "traces_immutable",
+    "audits_policy", "audits_terminal", "comparisons_immutable", "model_versions_immutable", "models_first_version",
+    "policies_immutable", "run_attempts_ended", "runs_legal", "runs_terminal", "series_members_immutable",
+    "trace_layers_immutable", "traces_immutable",
 )  # fmt: skip
 """Triggers that refuse to change what has ended: while they stand, no query has to look for changes."""
 
@@ -133,6 +134,9 @@ INVARIANTS: dict[str, str | Callable[[], str]] = {
           OR (GREATEST(n.last, s.created_at, s.closed_at) < now() - interval '5 minutes'
             AND (s.document IS NULL OR (s.covers_members, s.covers_settled, s.covers_closed)
               IS DISTINCT FROM (n.members, n.settled, s.closed_at IS NOT NULL)))""",
+    "a registered model is what its newest version is": """
+        SELECT m.id FROM models m LEFT JOIN LATERAL (SELECT v.reference FROM model_versions v WHERE v.model_id = m.id
+          ORDER BY v.number DESC LIMIT 1) AS newest ON TRUE WHERE m.reference IS DISTINCT FROM newest.reference""",
     "ended rows are guarded": f"""
         SELECT guard FROM unnest(ARRAY{list(GUARDS)}) AS g(guard) WHERE NOT EXISTS (
           SELECT 1 FROM pg_trigger t WHERE t.tgname = g.guard AND t.tgenabled IN ('O','A'))""",  # noqa: S608  constants

@@ -11,6 +11,7 @@ from service.audits import store as audits
 from service.audits.resolve import AuditRequest, Resolved, resolve_request
 from service.audits.verbs import record_of, write_audit
 from service.database.unit_of_work import Ledger
+from service.models.meanings import Meant
 from service.series import store
 from service.series.store import NewSeries, Series, StoredMember
 from service.settings import Settings
@@ -125,10 +126,9 @@ def resolve_members(
 
 def _audit_request(series: Series | NewSeries, model: str) -> AuditRequest:
     spec = series.spec
-    # What the names meant when the series began: a branch or an alias may have moved since.
-    models = {"candidate": model, "reference": series.reference} | spec.get("pinned", {})
+    models = {"candidate": model, "reference": series.reference}
     if spec["control"] is not None:
-        models.setdefault("control", spec["control"])
+        models["control"] = spec["control"]
     labels = {name: value for name, value in series.labels.items() if name != OF_ONE_MODEL}
     body = models | {
         "prompt_set": spec["prompt_set"],
@@ -139,6 +139,8 @@ def _audit_request(series: Series | NewSeries, model: str) -> AuditRequest:
     }
     return AuditRequest(
         models=models,
+        # Series of the release before say no more than names.
+        meant={role: Meant(**told) for role, told in spec.get("meant", {}).items()},
         prompt_set=spec["prompt_set"],
         profile=MeasurementProfile.model_validate(spec["profile"]),
         policy=series.policy,

@@ -13,7 +13,7 @@ from service.audits.idempotency import lock_idempotency_key
 from service.audits.resolve import read_prompts
 from service.database.ids import new_id
 from service.database.unit_of_work import Ledger, Reads
-from service.models.verbs import reference_of
+from service.models.meanings import Meant, pin, read_meaning
 from service.policies.store import StoredPolicy, hold_policy
 from service.policies.verbs import not_found as policy_not_found
 from service.policies.verbs import read_policy
@@ -113,9 +113,8 @@ def create_series(
     policy = read_policy(ledger, tenant, DEFAULT_POLICY if request.policy is None else request.policy)
     prompts = read_prompts(ledger, tenant, request.prompt_set)
     sides = {"reference": request.reference} | ({} if request.control is None else {"control": request.control})
-    found = inspectors.survey(
-        {role: reference_of(ledger, tenant, named) for role, named in sides.items()}, settings.reach_of(tenant)
-    )
+    meant = {role: read_meaning(ledger, tenant, named) for role, named in sides.items()}
+    found = inspectors.survey({role: each.reference for role, each in meant.items()}, settings.reach_of(tenant))
     made = NewSeries(
         id=new_id(),
         tenant=tenant,
@@ -126,10 +125,14 @@ def create_series(
             "prompt_set": request.prompt_set if request.prompt_set in BUILTIN_SETS else prompts.digest,
             "profile": {"name": request.profile.name} | request.profile.model_dump(mode="json", exclude_unset=True),
             "control": request.control,
+            # An alias may point elsewhere by then, and a name be gone.
+            "meant": {
+                role: Meant(pin(each.reference, found[role].source), each.registered).to_json()
+                for role, each in meant.items()
+            },
             "priority": request.priority,
             "policy": policy.name,
             "reference_snapshot": found["reference"].content_snapshot,
-            "pinned": {role: found[role].source for role, named in sides.items() if not named.startswith("local:")},
         },
         description=request.description,
         settings=request.settings,

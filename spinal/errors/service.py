@@ -51,6 +51,26 @@ class ModelNameTaken(SpinalError):
     code, title, status = "model_name_taken", "Model name already registered", 409
 
 
+class ModelVersionNotFound(SpinalError):
+    code, title, status = "model_version_not_found", "Version of the registered model not found", 404
+
+
+class ModelVersionTaken(SpinalError):
+    code, title, status = "model_version_taken", "Version stands for another model", 409
+
+
+class ModelVersionInUse(SpinalError):
+    code, title, status = "model_version_in_use", "Version is needed", 409
+
+
+class ModelAliasNotFound(SpinalError):
+    code, title, status = "model_alias_not_found", "Alias of the registered model not found", 404
+
+
+class ModelAliasesFull(SpinalError):
+    code, title, status = "model_aliases_full", "Registered model has no room for an alias", 409
+
+
 class AuditNotFinished(SpinalError):
     code, title, status = "audit_not_finished", "Audit has no result yet", 409
 

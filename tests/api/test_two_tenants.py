@@ -81,6 +81,7 @@ def prepare(call: Call, tenant: str) -> str:
     made = call(tenant, "POST", "/v1/prompt-sets", json={"name": f"{tenant}-set", "prompts": PROMPTS})
     assert made.status_code in (200, 201), made.text
     model = {"name": f"{tenant}-model", "reference": f"local:{tenant}-sft", "description": f"the base of {tenant}"}
+    model |= {"version": f"{tenant}-1", "aliases": [f"{tenant}-alias"], "labels": {"of": tenant}}
     assert call(tenant, "POST", "/v1/models", json=model).status_code == 201
     rule = {"name": f"rule-of-{tenant}", "value": "damage.gap", "bad": "above", "limit": 0.5, "severity": "fail"}
     policy = {"name": f"{tenant}-policy/1", "description": f"the gate of {tenant}", "rules": [rule]}
@@ -135,6 +136,7 @@ def values(known: dict[str, Any], call: Call) -> list[str]:
     for tenant in ("ours", "theirs"):
         audit = known[tenant]
         found += [audit["id"], audit["candidate"], f"{tenant}-model", f"{tenant}-set", f"of:{tenant}"]
+        found += [f"{tenant}-model:{tenant}-1", f"{tenant}-model@{tenant}-alias", f"{tenant}-1", f"{tenant}-alias"]
         found += [
             audit["candidate_trace"],
             audit["reference_trace"],

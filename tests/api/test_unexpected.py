@@ -49,7 +49,7 @@ def broken(api: TestClient, monkeypatch: pytest.MonkeyPatch, where: str, error: 
         case "verb":
             monkeypatch.setattr("service.audits.routes.list_audits", fail)
         case "writing":
-            monkeypatch.setattr("service.models.routes.register_model", fail)
+            monkeypatch.setattr("service.models.verbs.register_model", fail)
             return "POST", b"/v1/models"
         case "dependency":
             monkeypatch.setattr("service.http.context.Asker.read", fail_later)

@@ -105,7 +105,7 @@ def shown(api: httpx.Client, audit: str) -> dict[str, Any]:
         found["diff"]["comparison"].pop("verdict")
         _without_later(found["diff"]["comparison"])
     for shown_audit in (read, *found["listed"]):
-        for member in ("results", "weights", "policy", "decided_by", "former", "series"):
+        for member in ("results", "weights", "policy", "decided_by", "former", "series", "registered"):
             shown_audit.pop(member, None)
         for run in shown_audit["progress"]["runs"].values():
             # What the former says of a run that ended is what it said last.
@@ -192,6 +192,31 @@ def test_what_the_present_accepts_the_former_leaves_alone_and_reads(fleet: Fleet
     assert ended(apis["present"], submitted(apis["present"], 3, prompt_set=stored["digest"]))["state"] == "SUCCEEDED"
     # A replayed key is the same request, whichever release kept it.
     assert [submitted(apis[release], seed) for seed in (1, 2) for release in RELEASES] == [later, later, theirs, theirs]
+
+
+def test_names_that_either_registers_mean_the_same_to_both(start: Callable[..., Any]) -> None:
+    apis = {release: start(release, "api") for release in RELEASES}
+    for release, api in apis.items():
+        assert api.post("/v1/models", json={"name": release, "reference": "local:sft"}).status_code == 201
+    for name in RELEASES:
+        read = [api.get(f"/v1/models/{name}").json() for api in apis.values()]
+        assert [each["reference"] for each in read] == ["local:sft", "local:sft"]
+        assert read[1]["version"] == "1"
+        added = {"version": "2", "reference": "local:dpo-short"}
+        assert apis["present"].post(f"/v1/models/{name}/versions", json=added).status_code == 201
+    # The newest version is what a name means; what names no version in the former's own words, it does not know.
+    listed = [api.get("/v1/models").json()["items"] for api in apis.values()]
+    assert [[each["reference"] for each in items] for items in listed] == [["local:dpo-short"] * 2] * 2
+    assert apis["former"].post("/v1/audits", json={"candidate": "present"}).status_code == 202
+    refused = apis["former"].post("/v1/audits", json={"candidate": "present:1"})
+    assert refused.status_code == 422
+    accepted = apis["present"].post("/v1/audits", json={"candidate": "former:1"})
+    assert accepted.json()["registered"]["candidate"] == {
+        "name": "former", "version": "1", "alias": None, "reference": "local:sft",
+    }  # fmt: skip
+    named = [api.post("/v1/audits", json={"candidate": "former"}).json()["id"] for api in apis.values()]
+    assert apis["present"].get(f"/v1/audits/{named[0]}").json()["registered"] == {}
+    assert apis["former"].get(f"/v1/audits/{named[1]}").json()["candidate"] == "former"
 
 
 def test_both_work_side_by_side_and_the_former_goes_on_alone_after_the_way_back(

@@ -151,6 +151,11 @@ BREAK: dict[str, list[str]] = {
         POLICY,
         series(", created_at", ", now() - interval '6 minutes'"),
     ],
+    "a registered model is what its newest version is": [
+        f"INSERT INTO models (id, tenant, name, reference) VALUES ('{OTHER}', 't', 'n', 'local:x')",
+        f"""INSERT INTO model_versions (model_id, version, number, reference)
+              VALUES ('{OTHER}', '2', 2, 'local:y')""",
+    ],
     POLICIES: [POLICY],
     DIGESTS: [trace(0)],
     COMPARISONS: [

@@ -140,7 +140,12 @@ def test_upgrading_a_database_with_rows_keeps_and_repairs_them(empty: Settings) 
         found = connection.execute(
             text("SELECT spec_digest, state, cancel_requested FROM runs ORDER BY 1, 2, 3, finished_at")
         ).all()
+        versions = connection.execute(
+            text("""SELECT m.name, v.version, v.number, v.reference, v.created_at = m.created_at FROM model_versions v
+                    JOIN models m ON m.id = v.model_id""")
+        ).all()
     assert counts == KEPT
+    assert [tuple(each) for each in versions] == [("n", "1", 1, "local:x", True)]
     assert [tuple(row) for row in found] == [
         ("again", "QUEUED", False),
         ("again", "SUCCEEDED", True),

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 import spinal.client
+import spinal.client_models
 import spinal.client_policies
 import spinal.client_prompts
 import spinal.client_results
 import spinal.client_series
 from spinal import Client
 from spinal.analysis.diff import diff_traces
+from spinal.client_models import ModelCalls
 from spinal.client_policies import PolicyCalls
 from spinal.client_prompts import PromptCalls
 from spinal.client_results import ResultCalls
@@ -35,6 +37,11 @@ SERIES = {
     "id": AUDIT_ID, "state": "OPEN", "reference": "local:sft", "status": "healthy",
     "members": {"waiting": 0, "measured": 5, "total": 5},
 }  # fmt: skip
+BASE = {
+    "name": "acme/base", "version": "1", "reference": "local:sft", "aliases": {"champion": "1"},
+    "description": "the SFT base",
+}  # fmt: skip
+SECOND = {"name": "acme/base", "version": "2", "reference": "local:dpo-short"}
 DIFF = diff_traces(PAIR.reference, PAIR.candidate)
 ANSWERS: dict[tuple[str, str], Any] = {
     ("POST", "/v1/audits"): AUDIT | {"state": "QUEUED", "verdict": None},
@@ -49,7 +56,16 @@ ANSWERS: dict[tuple[str, str], Any] = {
     ("GET", f"/v1/traces/{PAIR.reference.digest}"): PAIR.reference.model_dump(mode="json"),
     ("GET", "/v1/traces"): {"items": [{"source": "local:sft"}], "next": None},
     ("GET", f"/v1/diffs/{PAIR.reference.digest}...{PAIR.candidate.digest}"): {"diff": DIFF.model_dump(mode="json")},
-    ("POST", "/v1/models"): {"name": "base", "reference": "local:sft"},
+    ("POST", "/v1/models"): BASE,
+    ("GET", "/v1/models/acme/base"): BASE,
+    ("PATCH", "/v1/models/acme/base"): BASE,
+    ("DELETE", "/v1/models/acme/base"): "",
+    ("POST", "/v1/models/acme/base/versions"): SECOND,
+    ("GET", "/v1/models/acme/base/versions"): {"items": [SECOND, BASE], "next": None},
+    ("GET", "/v1/models/acme/base/versions/2"): SECOND,
+    ("DELETE", "/v1/models/acme/base/versions/2"): "",
+    ("PUT", "/v1/models/acme/base/aliases/champion"): SECOND,
+    ("DELETE", "/v1/models/acme/base/aliases/champion"): "",
     ("GET", "/v1/models"): {"items": [{"reference": "local:sft"}], "next": None},
     ("POST", "/v1/prompt-sets"): {"count": 1, "name": "mine", "digest": PROMPTS.digest},
     ("GET", "/v1/prompt-sets"): {"items": [{"name": "hh-harmless-512"}], "limits": {"bytes": 1000}},
@@ -82,6 +98,14 @@ class Answering(BaseHTTPRequestHandler):
     def do_DELETE(self) -> None:
         self._answer("DELETE")
 
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"] or 0))
+        self._answer("PUT")
+
+    def do_PATCH(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"] or 0))
+        self._answer("PATCH")
+
     def _answer(self, method: str) -> None:
         found = ANSWERS[method, self.path.partition("?")[0]]
         body = (found if isinstance(found, str) else json.dumps(found)).encode()
@@ -113,7 +137,7 @@ def server() -> Iterator[str]:
 def test_every_example_of_the_client_runs(server: str) -> None:
     public = {
         name
-        for part in (Client, PolicyCalls, PromptCalls, ResultCalls, SeriesCalls)
+        for part in (Client, ModelCalls, PolicyCalls, PromptCalls, ResultCalls, SeriesCalls)
         for name, member in vars(part).items()
         if callable(member) and not name.startswith("_")
     }
@@ -128,6 +152,7 @@ def test_every_example_of_the_client_runs(server: str) -> None:
             test
             for module in (
                 spinal.client,
+                spinal.client_models,
                 spinal.client_policies,
                 spinal.client_prompts,
                 spinal.client_results,

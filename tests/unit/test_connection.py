@@ -45,6 +45,12 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "diff": lambda client: client.diff("a", "b"),
     "models": lambda client: list(client.models()),
     "register": lambda client: client.register_model("a", "local:x"),
+    "model": lambda client: client.model("a/b"),
+    "update a model": lambda client: client.update_model("a/b", description="d"),
+    "register a version": lambda client: client.register_version("a/b", "2", "local:x"),
+    "versions": lambda client: list(client.versions("a/b")),
+    "version": lambda client: client.version("a/b", "2"),
+    "move an alias": lambda client: client.move_alias("a/b", "champion", "2"),
     "policies": lambda client: list(client.policies()),
 }
 
