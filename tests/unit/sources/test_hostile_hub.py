@@ -223,9 +223,9 @@ def test_a_list_does_not_go_on_elsewhere(hub: Hub, listener: socket.socket) -> N
 
 
 def test_a_question_is_not_sent_elsewhere(hub: Hub, listener: socket.socket) -> None:
-    others = ["/api/models/acme/other", "/api/models/acme/other/revision/v2", "/api/datasets/acme/tuned/revision/main", "/login",
-              f"{hub.cdn_url}/x", "/api/models/acme/../revision/main", "/api/models/a/b/c/revision/main",
-              "/api/models//revision/main"]  # fmt: skip
+    others = ["/api/models/acme/other", "/api/models/acme/other/revision/v2", "/login", f"{hub.cdn_url}/x",
+              "/api/datasets/acme/tuned/revision/main", "/api/models/acme/../revision/main",
+              "/api/models/a/b/c/revision/main", "/api/models//revision/main"]  # fmt: skip
     for place in [*places(listener), *others]:
         hub.heal()
         hub.forget()
