@@ -234,7 +234,7 @@ class Hub:
     def _url_of(self, pinned: Pinned, listed: Listed) -> str:
         endpoint, repository = self._settings.endpoint, pinned.name.removeprefix(f"{SCHEME}:").partition("@")[0]
         name = pinned.location.removeprefix(f"{endpoint}/")
-        if pinned.location != f"{endpoint}/{name}" or not REPOSITORY.fullmatch(name):
+        if not REPOSITORY.fullmatch(name):
             raise SourceRefused(
                 f"{shown(pinned.name)} was pinned at another hub than the one that is configured here",
                 hint="submit it again",

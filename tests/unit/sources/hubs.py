@@ -13,8 +13,8 @@ from tests.support.hub import Hub
 SFT = EXAMPLES / "checkpoints" / "sft"
 NAME = "acme/tuned"
 TOKEN = "hf_secret"
-SOON = Timeouts(connect=1.0, read=0.3, pin=5.0)
-"""For what has to end, or to go wrong, within a test."""
+SOON = Timeouts(connect=5.0, read=0.3, pin=0.8)
+"""For a hub that stalls."""
 
 
 def settings_for(hub: Hub, **given: Any) -> HubSettings:
@@ -24,8 +24,8 @@ def settings_for(hub: Hub, **given: Any) -> HubSettings:
     return HubSettings(**{**usual, "token": None if token is None else SecretStr(token), **given})
 
 
-def source_for(hub: Hub, *, timeouts: Timeouts = SOON, **given: Any) -> Source:
-    return Source(settings_for(hub, **given), timeouts)
+def source_for(hub: Hub, *, timeouts: Timeouts | None = None, **given: Any) -> Source:
+    return Source(settings_for(hub, **given), timeouts or Timeouts())
 
 
 def file_of(pinned: Pinned, name: str = "model.safetensors") -> Listed:

@@ -19,7 +19,7 @@ from spinal.errors import ModelChanged, ModelNotFound, ModelReferenceInvalid, Sp
 from spinal.errors.sources import ModelAccessRefused, SourceRefused, SourceUnavailable
 from tests.support.hub import Fault, Hub
 from tests.support.hub_contents import Repository
-from tests.unit.sources.hubs import NAME, SFT, TOKEN, content, file_of, settings_for, source_for
+from tests.unit.sources.hubs import NAME, SFT, SOON, TOKEN, content, file_of, settings_for, source_for
 
 WEIGHTS = (SFT / "model.safetensors").read_bytes()
 
@@ -268,11 +268,11 @@ def test_a_hub_that_is_away_is_unavailable_and_comes_back(hub: Hub, pinned: Pinn
 def test_one_time_bounds_all_requests_of_a_pin(hub: Hub) -> None:
     hub.page = 1
     # Each page comes in time, all of them do not.
-    hub.inject(Fault("hub GET */tree/*", bytes_per_s=600))
+    hub.inject(Fault("hub GET */tree/*", bytes_per_s=300))
     begun = time.monotonic()
     with pytest.raises(SourceUnavailable):
-        source_for(hub, timeouts=Timeouts(read=1.0, pin=0.6)).pin(NAME)
-    assert time.monotonic() - begun < 2.0
+        source_for(hub, timeouts=Timeouts(pin=1.0)).pin(NAME)
+    assert time.monotonic() - begun < 5.0
     assert len(hub.requests("hub GET */tree/*")) > 1
 
 
@@ -315,9 +315,9 @@ def test_what_was_cut_off_goes_on_where_it_was(hub: Hub, pinned: Pinned) -> None
 def test_a_stall_is_noticed(hub: Hub, pinned: Pinned) -> None:
     hub.inject(Fault("cdn GET *", stall_after=1000))
     begun = time.monotonic()
-    with pytest.raises(SourceUnavailable), source_for(hub).read(pinned, file_of(pinned)) as coming:
+    with pytest.raises(SourceUnavailable), source_for(hub, timeouts=SOON).read(pinned, file_of(pinned)) as coming:
         assert sum(len(piece) for piece in coming) == 1000
-    assert time.monotonic() - begun < 3.0
+    assert time.monotonic() - begun < 5.0
 
 
 @pytest.mark.parametrize(

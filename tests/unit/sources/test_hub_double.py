@@ -4,7 +4,7 @@ import hashlib
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import httpx
@@ -35,7 +35,7 @@ def client(without: Without, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     # Of the second that it waits before it asks again.
-    monkeypatch.setattr(file_download.time, "sleep", lambda _: None)
+    monkeypatch.setattr(file_download, "time", SimpleNamespace(sleep=lambda _: None))
     return huggingface_hub
 
 
