@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from urllib.parse import unquote_plus, urlsplit
+from urllib.parse import unquote_plus
 
 # A document with a DTD is refused before it is parsed, and expat reads no other files.
-from xml.etree import ElementTree  # noqa: S405 - see above
+from xml.etree import ElementTree
 
 import httpx
 
@@ -61,7 +61,7 @@ S3_DIALECT = Dialect(
     head=(("x-amz-checksum-mode", "ENABLED"),),
     reading=(("accept-encoding", "identity"),),
 )
-# An object that is kept compressed is unpacked for whoever does not accept gzip: those would be other bytes than listed.
+# An object that is kept compressed is unpacked for whoever does not accept gzip: other bytes than were listed.
 GS_DIALECT = Dialect("generation", "x-goog-generation", reading=(("accept-encoding", "gzip"),), version_listed=True)
 
 
@@ -178,11 +178,14 @@ class Bucket:
     def _request(
         self, method: str, key: str, headers: Mapping[str, str], query: Sequence[tuple[str, str]]
     ) -> tuple[str, Mapping[str, str]]:
-        parts = urlsplit(self.endpoint)
-        path = parts.path + encoded_path(f"/{self.name}/{key}" if key else f"/{self.name}")
+        base = httpx.URL(self.endpoint)
+        path = base.raw_path.decode().rstrip("/") + encoded_path(f"/{self.name}/{key}" if key else f"/{self.name}")
         sent = encoded_query(query)
-        url = f"{parts.scheme}://{parts.netloc}{path}" + (f"?{sent}" if sent else "")
-        return url, self.sign(method, parts.netloc, path, sent, headers)
+        # As the header Host will say it: without the port that goes without saying.
+        host = base.netloc.decode()
+        return f"{base.scheme}://{host}{path}" + (f"?{sent}" if sent else ""), self.sign(
+            method, host, path, sent, headers
+        )
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,7 @@ class ServiceAccount:
 def read_service_account(text: str) -> ServiceAccount:
     """The account of a key file in JSON. Raises ImportError without the library ``cryptography``, ValueError for
     anything but such a file; its text never repeats the file."""
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -102,7 +103,7 @@ def read_service_account(text: str) -> ServiceAccount:
         told = json.loads(text)
         email, key_id, pem = (told[name] for name in ("client_email", "private_key_id", "private_key"))
         key = load_pem_private_key(pem.encode(), password=None)
-    except Exception:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UnsupportedAlgorithm):
         # What these libraries say of a file may repeat parts of it.
         raise ValueError("no key file of a service account") from None
     if not (isinstance(key, RSAPrivateKey) and isinstance(email, str) and isinstance(key_id, str)):

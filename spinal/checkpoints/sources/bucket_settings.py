@@ -1,7 +1,6 @@
 """What an operator says of buckets: which may be used, where they are, and with which credentials."""
 
 import re
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -9,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from spinal.errors import UsageError
+from spinal.net.http import Reachable
 from spinal.net.signing import AccessKey, ServiceAccount, read_service_account
 
 MOST_SECRET = 64 << 10
@@ -29,6 +29,8 @@ class BucketSettings(BaseModel):
     private network: naming it here allows its address."""
     allow_http: bool = False
     """Whether ``endpoint`` may begin with ``http://``: what is read, and a session token, pass in the clear then."""
+    ca_file: Path | None = None
+    """Certificates (PEM) that are trusted for ``endpoint`` in place of the usual ones."""
     anonymous: bool = False
     """Read public buckets, without credentials."""
 
@@ -50,18 +52,12 @@ class BucketSettings(BaseModel):
         plain = parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment)
         if not plain or "@" in parts.netloc or self.endpoint.endswith("/"):
             raise ValueError("endpoint is https://host, with a port or a path if need be, and no slash at its end")
+        Reachable((parts.netloc,))
         return self
 
     def allows(self, bucket: str, folder: str) -> bool:
         """Whether a folder ("" for the bucket itself) may be read."""
-        return any(
-            pattern.fullmatch(f"{bucket}/{folder}" if whole else bucket) is not None for pattern, whole in self._allowed
-        )
-
-    @cached_property
-    def _allowed(self) -> list[tuple[re.Pattern[str], bool]]:
-        """Each pattern, and whether it is of folders."""
-        return [(re.compile(".*".join(map(re.escape, each.split("*")))), "/" in each) for each in self.allow]
+        return any(_matches(each, f"{bucket}/{folder}" if "/" in each else bucket) for each in self.allow)
 
 
 class S3Settings(BucketSettings):
@@ -119,6 +115,10 @@ class GSSettings(BucketSettings):
             ) from None
         except ValueError as error:
             raise UsageError(f"service_account_file {self.service_account_file.name}: {error}") from None
+
+
+def _matches(pattern: str, text: str) -> bool:
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), text, re.DOTALL) is not None
 
 
 def _said(name: str, value: str | SecretStr | None, file: Path | None) -> str | None:

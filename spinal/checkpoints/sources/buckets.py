@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -20,7 +19,7 @@ from spinal.checkpoints.sources.base import Kind, Listed, Pinned, Setting, Timeo
 from spinal.checkpoints.sources.bucket_names import Place, parse
 from spinal.checkpoints.sources.bucket_settings import BucketSettings, GSSettings, S3Settings
 from spinal.documents.canonical import digest_of
-from spinal.errors import ModelChanged, ModelNotFound, ModelReferenceInvalid, SpinalError
+from spinal.errors import ModelChanged, ModelNotFound, ModelReferenceInvalid, SpinalError, UsageError
 from spinal.errors.faults import shown
 from spinal.errors.sources import ModelAccessRefused, SourceRefused, SourceUnavailable
 from spinal.net.http import Http, Reachable, retry_after_s
@@ -255,11 +254,16 @@ def make_gs(setting: Setting) -> Buckets:
 
 
 def _made(scheme: str, setting: Setting, endpoint: str, sign: Sign, dialect: Dialect) -> Buckets:
-    host = urlsplit(endpoint).netloc
+    settings: BucketSettings = setting.settings
+    host = httpx.URL(endpoint).netloc.decode()
     # An endpoint that an operator names may lie in their own network; nobody else can name one.
-    reachable = Reachable((host,), (host,) if setting.settings.endpoint else ())
-    http = Http(reachable, connect_s=setting.timeouts.connect, read_s=setting.timeouts.read)
-    return Buckets(scheme, setting.settings, endpoint, http, sign, dialect, setting.timeouts)
+    reachable = Reachable((host,), (host,) if settings.endpoint else ())
+    timeouts = setting.timeouts
+    try:
+        http = Http(reachable, connect_s=timeouts.connect, read_s=timeouts.read, ca_file=settings.ca_file)
+    except ValueError as error:
+        raise UsageError(f"ca_file of the source {scheme}: {error}") from None
+    return Buckets(scheme, settings, endpoint, http, sign, dialect, timeouts)
 
 
 S3 = Kind("s3", "s3://bucket/folder", make_s3, S3Settings)
