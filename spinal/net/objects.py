@@ -204,7 +204,7 @@ def parse_page(body: bytes, dialect: Dialect, prefix: str) -> Page:
         raise Unreadable("its listing is no plain XML")
     try:
         # Named here, no other encoding can hide a DTD.
-        root = ElementTree.fromstring(body, ElementTree.XMLParser(encoding="utf-8"))  # noqa: S314 - no DTD, bounded
+        root = ElementTree.fromstring(body, ElementTree.XMLParser(encoding="utf-8"))  # noqa: S314  it is bounded and has no DTD
     except (ElementTree.ParseError, ValueError):
         raise Unreadable("its listing is no XML") from None
     space = root.tag[: root.tag.index("}") + 1] if root.tag.startswith("{") else ""

@@ -36,7 +36,8 @@ REJECTED = frozenset(
 ELSEWHERE = frozenset(
     {"PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
 )
-GONE = frozenset({404, 410, 416})
+GONE = frozenset({404, 410, 412, 416})
+"""What a request for bytes on conditions is answered with when they are not there any more."""
 CHANGED_HINT = "submit again when its files are final"
 
 
@@ -202,7 +203,7 @@ def _changed(name: str) -> ModelChanged:
 def _error_of(name: str, refusal: Refusal, reading: bool) -> SpinalError:
     status, code = refusal.status, refusal.code
     said = f"{status} {code}".strip()
-    if status == httpx.codes.PRECONDITION_FAILED or (reading and status in GONE):
+    if reading and status in GONE:
         return _changed(name)
     if status == httpx.codes.NOT_FOUND:
         return ModelNotFound(f"there is no bucket of {name}", hint="check the name of the bucket and its region")
