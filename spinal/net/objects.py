@@ -200,11 +200,11 @@ class Page:
 
 def parse_page(body: bytes, dialect: Dialect, prefix: str) -> Page:
     """A page of objects directly below ``prefix``. Raises Unreadable."""
-    if b"<!DOCTYPE" in body:
-        raise Unreadable("its listing is no plain XML")
     try:
-        # Named here, no other encoding can hide a DTD.
-        root = ElementTree.fromstring(body, ElementTree.XMLParser(encoding="utf-8"))  # noqa: S314  it is bounded and has no DTD
+        text = body.decode()
+        if "<!DOCTYPE" in text or "\0" in text:  # a null byte: in UTF-16 a DTD would not be seen
+            raise Unreadable("its listing is no plain XML")
+        root = ElementTree.fromstring(text)  # noqa: S314  it is bounded and has no DTD
     except (ElementTree.ParseError, ValueError):
         raise Unreadable("its listing is no XML") from None
     space = root.tag[: root.tag.index("}") + 1] if root.tag.startswith("{") else ""

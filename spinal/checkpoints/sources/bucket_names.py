@@ -38,12 +38,12 @@ def parse(scheme: str, path: str) -> tuple[Place, str | None]:
     """The folder that ``//bucket/prefix`` names, and its pin. Raises ModelReferenceInvalid."""
     pinned = PIN.fullmatch(path)
     place = pinned["place"] if pinned else path
-    bucket, _, folder = place.removeprefix("//").partition("/")
-    folder = folder.removesuffix("/")
+    bucket, _, rest = place.removeprefix("//").partition("/")
+    folder = rest.removesuffix("/")
     said = shown(f"{scheme}:{path}")
     if not place.startswith("//") or not BUCKET.fullmatch(bucket):
         raise ModelReferenceInvalid(f"{said} names no bucket", hint=f"write {scheme}://bucket/folder")
-    if not folder.isprintable() or any(part in ("", ".", "..") for part in folder.split("/") if folder):
+    if not folder.isprintable() or (rest and any(part in ("", ".", "..") for part in folder.split("/"))):
         raise ModelReferenceInvalid(
             f"{said} names no folder in a bucket", hint="no empty parts, no . or .., no invisible characters"
         )
