@@ -10,6 +10,7 @@ import itertools
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -572,6 +573,20 @@ def test_no_redirect_is_followed_with_or_without_the_session_token(server: Scrip
             with pytest.raises(SourceRefused):
                 buckets.pin("//buck/run")
         assert other.asked == []
+
+
+def test_only_a_named_endpoint_may_have_a_private_address(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever answers for the names of Amazon or Google does not lead requests into the network of the operator."""
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", server.port))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    for kind, said in ((S3, KEY), (GS, {"anonymous": True})):
+        assert kind.settings is not None
+        source = kind.make(setting(kind.settings.model_validate({"allow": ("buck",), **said})))
+        with pytest.raises(SourceRefused):
+            source.pin("//buck/run")
+    assert server.asked == []
 
 
 def test_nothing_secret_is_logged(server: ScriptedServer, caplog: pytest.LogCaptureFixture) -> None:
