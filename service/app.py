@@ -50,7 +50,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.state.turns = CapacityLimiter(chosen.db_pool_size)
         bounds = Bounds(chosen.inspect_seconds, chosen.inspect_memory_mb, chosen.inspect_children)
         app.state.key_uses = Uses()
-        with Inspectors(bounds) as app.state.inspectors:
+        with Inspectors(bounds, chosen.store_of_models()) as app.state.inspectors:
             app.state.inspectors.start()
             async with telling_uses(app.state):
                 yield

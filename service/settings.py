@@ -2,18 +2,23 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from spinal.checkpoints.fetching.store import ModelStore
+from spinal.checkpoints.sources.reach import Reach, SourceSettings, load_source_settings
+from spinal.errors import UsageError
 from spinal.warm import WARM_BYTES
 
 
 class Settings(BaseSettings):
     """Frozen settings. Durations are seconds."""
 
-    model_config = SettingsConfigDict(env_prefix="SPINAL_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="SPINAL_", frozen=True, extra="ignore", arbitrary_types_allowed=True, hide_input_in_errors=True
+    )
 
     # where things are
     database_url: SecretStr = SecretStr("postgresql+psycopg://spinal:spinal@localhost:5432/spinal")
@@ -30,6 +35,17 @@ class Settings(BaseSettings):
     share_results: bool = False
     """Whether work that one tenant's audit needed is used for another's. Off, every tenant's checkpoints are measured
     for itself, and neither an answer nor its speed tells what others have audited."""
+    model_sources: Annotated[SourceSettings, NoDecode] = SourceSettings()
+    """Where models live besides folders, and what may be used of it, as JSON or YAML (``docs/sources.md``)."""
+    model_sources_file: Path | None = None
+    """File with the same, in place of ``model_sources``."""
+    model_store: Path = Path(".spinal/models")
+    """Folder on this host for what is fetched of models that live elsewhere; its processes share it."""
+    model_store_bytes: int | None = Field(default=None, ge=1)
+    """Most bytes that are kept there: what was used longest ago goes first, and nothing that is in use. Unset: no
+    bound."""
+    source_patience_s: float = Field(default=6 * 3600.0, ge=0)
+    """How long a run goes on being offered to workers while the source of its model is away."""
     remember_digest_s: float = Field(default=7 * 86400.0, gt=0)
     """How long the content of files that have not been touched is known without reading them again."""
 
@@ -111,10 +127,36 @@ class Settings(BaseSettings):
         """The folders below which a tenant's ``local:`` references may point; those of all where none is named."""
         return self.model_roots if tenant is None else self.tenant_model_roots.get(tenant, self.model_roots)
 
+    def reach_of(self, tenant: str | None) -> Reach:
+        """What a tenant may name as a model: folders below its roots, and sources with its credentials."""
+        return Reach(self.roots_of(tenant), self.model_sources.of(tenant))
+
+    def store_of_models(self) -> ModelStore:
+        """The store that processes of this host share."""
+        return ModelStore(self.model_store, most_bytes=self.model_store_bytes, remember_s=self.remember_digest_s)
+
     def owner_of_work(self, tenant: str) -> str | None:
-        """The tenant for whom alone a run of ``tenant`` works; None where others may share it. References below a
-        tenant's own folders are its own in any case."""
-        return None if self.share_results and tenant not in self.tenant_model_roots else tenant
+        """The tenant for whom alone a run of ``tenant`` works; None where others may share it. What a tenant names
+        below its own folders, or with its own credentials, is its own in any case."""
+        own = tenant in self.tenant_model_roots or tenant in self.model_sources.tenants
+        return None if self.share_results and not own else tenant
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_sources(cls, values: dict[str, Any]) -> dict[str, Any]:
+        file, text = values.get("model_sources_file"), values.get("model_sources")
+        if not file and not isinstance(text, str):
+            return values
+        if file and text:
+            raise ValueError("both model_sources and model_sources_file are set")
+        try:
+            found = load_source_settings(Path(file).read_text(encoding="utf-8") if file else str(text))
+        except UsageError as error:
+            # Without what stands there, which may be a secret.
+            raise ValueError(error.detail) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"model_sources_file cannot be read ({type(error).__name__})") from None
+        return {**values, "model_sources": found}
 
     @field_validator("model_roots", mode="before")
     @classmethod

@@ -8,6 +8,7 @@ import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 from spinal.audit import (
@@ -20,6 +21,7 @@ from spinal.audit import (
 from spinal.documents.comparison import Comparison
 from spinal.documents.display import short_digest
 from spinal.documents.trace import Trace
+from spinal.elsewhere import copies_of
 from spinal.errors import (
     CaptureMissing,
     StorageUnavailable,
@@ -48,6 +50,7 @@ def trace(
     threads: int | None = None,
     stream: bool = False,
     cache: bool = True,
+    sources: PathName | None = None,
     **knobs: Unpack[TraceKnobs],
 ) -> Trace:
     """Measure the depth trace of one checkpoint in this process.
@@ -58,7 +61,8 @@ def trace(
     Parameters
     ----------
     model : str or path-like
-        Folder of a checkpoint in Hugging Face layout with safetensors weights, or of a PEFT adapter beside its base.
+        Folder of a checkpoint in Hugging Face layout with safetensors weights, or of a PEFT adapter beside its base; or
+        where one lives elsewhere, for example ``hf:org/name@revision``.
     prompts : str, path-like, sequence of str, of records or of messages, or PromptSet, default "hh-harmless-512"
         A built-in set by name, a file (text, JSON, CSV with a header, Parquet; gzip accepted), or the prompts
         themselves, as text, as the messages of chats, or as records with ``prompt`` and what else is known of it
@@ -74,7 +78,10 @@ def trace(
     stream : bool, default False
         Read the blocks from disk one at a time: same numbers, less memory.
     cache : bool, default True
-        Whether to look in the cache, and to keep what is measured.
+        Whether to look in the cache, and to keep what is measured and fetched.
+    sources : str or path-like, optional
+        File that says which hubs, registries and buckets may be used, and with what credentials; by default the public
+        hub without any (``docs/sources.md``).
     **knobs
         Fields of :class:`spinal.profile.MeasurementProfile`, for example ``max_tokens=256``.
 
@@ -105,7 +112,7 @@ def trace(
     True
     """
     machine = Machine(device=device, threads=threads, stream=stream, cache=cache)
-    return trace_here(model, prompts, knobs, machine, Places(base, tokenizer))
+    return trace_here(model, prompts, knobs, machine, Places(base, tokenizer, sources))
 
 
 def compare(
@@ -122,6 +129,7 @@ def compare(
     threads: int | None = None,
     stream: bool = False,
     cache: bool = True,
+    sources: PathName | None = None,
     **knobs: Unpack[CompareKnobs],
 ) -> Comparison:
     """Compare a candidate with its reference in this process: differences are candidate minus reference.
@@ -134,14 +142,14 @@ def compare(
     Parameters
     ----------
     reference, candidate : str, path-like or Trace
-        Folder of a checkpoint, file of a ``spinal.trace/1`` document, or such a document.
+        Folder or reference of a checkpoint, file of a ``spinal.trace/1`` document, or such a document.
     prompts : str, path-like, sequence of str or PromptSet, optional
         As for :func:`trace`. By default ``"hh-harmless-512"`` or, where a side is a trace, the built-in set of that.
     control : str, path-like or Trace, optional
         What the candidate is contrasted with, for example its twin that was fine-tuned without preferences.
     policy, former
         The rules of the verdict, and what they read ``former.`` values against, as for :func:`spinal.judge`.
-    base, tokenizer, device, threads, stream, cache
+    base, tokenizer, device, threads, stream, cache, sources
         As for :func:`trace`, for every side that is not a trace.
     **knobs
         Fields of :class:`spinal.profile.MeasurementProfile`, those of comparisons included, for example
@@ -181,7 +189,8 @@ def compare(
     ('checkpoint_not_at_hand', 'inconclusive')
     """
     asked, before = find_policy(policy), None if former is None else find_comparison(former)
-    machine, places = Machine(device, threads, stream, cache), Places(base, tokenizer)
+    machine = Machine(device, threads, stream, cache)
+    places = Places(base, tokenizer, sources)
     found = compare_here(reference, candidate, prompts, knobs, machine, control=control, places=places)
     return found if asked is None else judged(found, asked, former=before)
 
@@ -192,8 +201,8 @@ def trace_here(
     """:func:`trace` with all that a command line adds."""
     profile = make_profile(knobs)
     chosen = read_prompts(prompts)
-    checkpoint = find_checkpoint(model, places)
-    with open_ports(machine) as (ports, _):
+    with copies_of(machine, places.sources) as copies, open_ports(machine) as (ports, _):
+        checkpoint = find_checkpoint(model, replace(places, copies=copies))
         return trace_checkpoint(checkpoint, chosen, profile, ports=ports).trace
 
 
@@ -208,21 +217,23 @@ def compare_here(
     places: Places = NOWHERE_ELSE,
 ) -> Comparison:
     """:func:`compare` with all that a command line adds."""
-    sides = find_sides([reference, candidate, *(() if control is None else (control,))], places)
-    documents = [side for side in sides if isinstance(side, Trace)]
-    profile = profile_of_sides(documents, knobs)
-    chosen = prompts_of_sides(documents, prompts, measuring=len(documents) < len(sides))
-    with open_ports(machine) as (ports, cache):
-        found = [_traced(side, cache) if isinstance(side, Trace) else side for side in sides]
-        return audit_pair(
-            found[0],
-            found[1],
-            chosen,
-            profile,
-            ports=ports,
-            control=None if control is None else found[2],
-            tokenizer=places.find_tokenizer(),
-        )
+    with copies_of(machine, places.sources) as copies:
+        places = replace(places, copies=copies)
+        sides = find_sides([reference, candidate, *(() if control is None else (control,))], places)
+        documents = [side for side in sides if isinstance(side, Trace)]
+        profile = profile_of_sides(documents, knobs)
+        chosen = prompts_of_sides(documents, prompts, measuring=len(documents) < len(sides))
+        with open_ports(machine) as (ports, cache):
+            found = [_traced(side, cache) if isinstance(side, Trace) else side for side in sides]
+            return audit_pair(
+                found[0],
+                found[1],
+                chosen,
+                profile,
+                ports=ports,
+                control=None if control is None else found[2],
+                tokenizer=places.find_tokenizer(),
+            )
 
 
 def _traced(document: Trace, cache: "Cache | None") -> Traced:

@@ -15,13 +15,13 @@ from spinal.cache.comparisons import Comparisons, open_comparisons
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.held import Held, hold
 from spinal.checkpoints.pair import reading_of
-from spinal.checkpoints.resolve import resolve_reference
 from spinal.checkpoints.settings import setting_differences
 from spinal.documents.comparison import ComparisonContent
 from spinal.documents.editions import PRESENT
 from spinal.documents.policy import Policy
 from spinal.documents.series import Series, SeriesSettings
 from spinal.documents.trace import trace_digest
+from spinal.elsewhere import copies_of
 from spinal.errors import (
     AdapterInvalid,
     ArchitectureUnsupported,
@@ -109,6 +109,7 @@ def series(
     threads: int | None = None,
     stream: bool = False,
     cache: bool = True,
+    sources: PathName | None = None,
     **knobs: Unpack[CompareKnobs],
 ) -> Series:
     """Say when a training run begins to destabilise, from its checkpoints against one reference, in this process.
@@ -132,7 +133,7 @@ def series(
         First step of a plateau that you have approved: from there on a CUSUM looks for slow drift, and nowhere else.
     labels : mapping of str to str, optional
         Kept in the document.
-    base, tokenizer, device, threads, stream, cache, **knobs
+    base, tokenizer, device, threads, stream, cache, sources, **knobs
         As for :func:`spinal.compare`.
 
     Returns
@@ -162,7 +163,7 @@ def series(
     machine = Machine(device, threads, stream, cache)
     return series_here(
         reference, checkpoints, prompts, knobs, machine, policy=policy, plateau_from=plateau_from, labels=labels,
-        places=Places(base, tokenizer),
+        places=Places(base, tokenizer, sources),
     )  # fmt: skip
 
 
@@ -186,9 +187,10 @@ def series_here(
     profile = profile_of_sides([], knobs)
     chosen = prompts_of_sides([], prompts, measuring=True)
     assert chosen is not None
-    named = resolve_reference(str(reference), roots=None, base=places.find_base())
     known = KnownConditions(machine)
     with ExitStack() as stack:
+        places = replace(places, copies=stack.enter_context(copies_of(machine, places.sources)))
+        named = places.resolve(reference, base=places.find_base())
         kept = stack.enter_context(_comparisons(known)) if machine.cache and CAN_LOCK else None
         work = _Work(named, places, chosen, profile, machine, known, kept, stack)
         found = [work.look(number, len(run.members), place) for number, place in enumerate(run.members, start=1)]
@@ -280,7 +282,7 @@ class _Work:
         one = _One(place)
         base, tokenizer = self.places.find_base(), self.places.find_tokenizer()
         with self.machine.watch(f"step {place.step} ({number} of {of})") as show, self._failing(one):
-            resolved = resolve_reference(place.path, roots=None, base=base, instead=self.named)
+            resolved = self.places.resolve(place.path, base=base, instead=self.named)
             one.checkpoint = resolved
             prepared, checkpoint = prepare_audit([self.named, resolved], tokenizer)
             assert isinstance(prepared, Checkpoint)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.copies import NO_COPIES, Copies
 from spinal.checkpoints.pair import lend_tokenizers
 from spinal.checkpoints.resolve import resolve_reference, resolve_tokenizer
 from spinal.documents.schemas import load
@@ -21,14 +22,26 @@ class Places:
 
     base: PathName | None = None
     tokenizer: PathName | None = None
+    sources: PathName | None = None
+    """File that says where models live besides folders (``docs/sources.md``); what anybody may use where absent."""
+    copies: Copies = NO_COPIES
+    """Of checkpoints that live elsewhere."""
+
+    def resolve(
+        self, given: PathName, *, base: Checkpoint | None = None, instead: Checkpoint | None = None
+    ) -> Checkpoint:
+        """Raises the errors of ``resolve_reference``."""
+        return resolve_reference(os.fspath(given), roots=None, copies=self.copies, base=base, instead=instead)
 
     def find_base(self) -> Checkpoint | None:
         """Raises the errors of ``resolve_reference``."""
-        return None if self.base is None else resolve_reference(os.fspath(self.base), roots=None)
+        return None if self.base is None else self.resolve(self.base)
 
     def find_tokenizer(self) -> Checkpoint | None:
         """Raises the errors of ``resolve_tokenizer``."""
-        return None if self.tokenizer is None else resolve_tokenizer(os.fspath(self.tokenizer), roots=None)
+        if self.tokenizer is None:
+            return None
+        return resolve_tokenizer(os.fspath(self.tokenizer), roots=None, copies=self.copies)
 
 
 NOWHERE_ELSE = Places()
@@ -37,7 +50,7 @@ NOWHERE_ELSE = Places()
 def find_checkpoint(given: PathName, places: Places) -> Checkpoint:
     """The checkpoint in a folder, with what is named for it. Raises UsageError and the errors of
     :mod:`spinal.checkpoints`."""
-    checkpoint = resolve_reference(os.fspath(given), roots=None, base=places.find_base())
+    checkpoint = places.resolve(given, base=places.find_base())
     require_use(places, [checkpoint])
     [lent] = lend_tokenizers([checkpoint], places.find_tokenizer())
     return lent
@@ -50,7 +63,7 @@ def find_sides(given: Sequence[PathName | Trace], places: Places) -> list[Checkp
     found: list[Checkpoint | Trace] = []
     for one in given:
         reference = found[0] if found and isinstance(found[0], Checkpoint) else None
-        found.append(_side(one, base, reference))
+        found.append(_side(one, places, base, reference))
     require_use(places, [side for side in found if isinstance(side, Checkpoint)])
     return found
 
@@ -63,12 +76,14 @@ def require_use(places: Places, checkpoints: Sequence[Checkpoint]) -> None:
         raise UsageError("a tokenizer was given, and every side was traced already", hint="leave it out")
 
 
-def _side(given: PathName | Trace, base: Checkpoint | None, reference: Checkpoint | None) -> Checkpoint | Trace:
+def _side(
+    given: PathName | Trace, places: Places, base: Checkpoint | None, reference: Checkpoint | None
+) -> Checkpoint | Trace:
     """A checkpoint, or the trace in a file or at hand."""
     if isinstance(given, Trace):
         return given
     if not _is_file(given):
-        return resolve_reference(os.fspath(given), roots=None, base=base, instead=reference)
+        return places.resolve(given, base=base, instead=reference)
     document = load(given)
     if not isinstance(document, Trace):
         raise DocumentInvalid(f"{given} holds a {document.schema_}", hint="compare two traces, or two checkpoints")

@@ -16,9 +16,11 @@ from service.runs.kinds import Reach, kind_named
 from service.runs.specs import edition_of
 from service.settings import Settings
 from spinal.audit import Ports
+from spinal.checkpoints.fetching.collect import Collector
+from spinal.checkpoints.fetching.gather import Want
 from spinal.documents.editions import Edition
 from spinal.engine_port import MeasuringEngine
-from spinal.errors import SpinalError
+from spinal.errors import SourceUnavailable, SpinalError
 from spinal.progress import Progress
 from worker.engine import engine_with_threads, warm_reference
 from worker.lease import Lease
@@ -26,10 +28,25 @@ from worker.store import end_attempt, retry_while_unavailable
 
 log = structlog.get_logger(__name__)
 Found = TypeVar("Found")
+FETCH_PATIENCE_S = 20.0
+"""A source that gives nothing for so long is away: the run goes back to the queue, uncharged, and others get a turn."""
 
 
 class OutOfReach(RuntimeError):
     """A job asked for what the entry of its kind does not list."""
+
+
+class SourceAway(Exception):
+    """Where a model lives, or the store for what is fetched, cannot be used now: nothing that the run could help."""
+
+    def __init__(self, problem: SpinalError) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
+
+    @property
+    def pause_s(self) -> float | None:
+        """What the source asked for, where it did."""
+        return self.problem.retry_after_s if isinstance(self.problem, SourceUnavailable) else None
 
 
 class MissingHere(Exception):
@@ -78,6 +95,18 @@ class Job:
         """Those of the tenant for whom the run works."""
         self._require("models")
         return self.settings.roots_of(self.tenant)
+
+    def collect(self, want: Want) -> Collector:
+        """Brings what lives elsewhere to this host, with the credentials of the tenant for whom the run works."""
+        self._require("models")
+        return Collector(
+            self.settings.reach_of(self.tenant),
+            self.settings.store_of_models(),
+            want=want,
+            progress=self.report,
+            cancelled=self.should_stop,
+            patience_s=FETCH_PATIENCE_S,
+        )
 
     @cached_property
     def engine(self) -> MeasuringEngine:

@@ -24,13 +24,15 @@ from spinal.checkpoints.held import sweep_held
 from spinal.errors import Cancelled, DatabaseUnavailable, InternalError, LeaseLost, OutOfMemory, SpinalError
 from spinal.errors.faults import lacks_memory
 from worker.celery_app import TASK, app
-from worker.job import Job, MissingHere
+from worker.job import Job, MissingHere, SourceAway
 from worker.kinds import CarryOut, load_kind
 from worker.lease import RELEASING, Lease, Stop, end_stopped, record_refusal, worker_name
 from worker.store import TRY_AGAIN_AFTER_S, end_attempt
 
 log = structlog.get_logger(__name__)
 
+LONGEST_PAUSE_S = 600.0
+"""A source may ask for more: whether it means it is seen then."""
 CLAIM_TRIES = 10
 """So many runs may be taken by others at the last moment; a doorbell that is delivered twice gets none, however often
 it tries."""
@@ -136,6 +138,12 @@ def _carry_out(claim: transitions.Claim, settings: Settings) -> SpinalError | No
             lease.work_done()
             _write_end(claim, lease, lambda session: _hand_back_missing(session, claim, settings, missing))
             return None
+        except SourceAway as error:
+            away = error
+            log.error("handing back what cannot be fetched now", code=away.problem.code, why=away.problem.detail)
+            lease.work_done()
+            _write_end(claim, lease, lambda session: _hand_back_away(session, claim, settings, away))
+            return None
         lease.work_done()
         if isinstance(problem, LeaseLost):
             record_refusal(_ledger(), claim)
@@ -144,9 +152,9 @@ def _carry_out(claim: transitions.Claim, settings: Settings) -> SpinalError | No
     return problem
 
 
-def _hand_back(session: Session, claim: transitions.Claim, settings: Settings) -> str:
+def _hand_back(session: Session, claim: transitions.Claim, settings: Settings, pause_s: float = 0.0) -> str:
     """Uncharged, and with a pause in which another worker may come to have what this one lacks."""
-    transitions.release(session, claim.run_id, claim.attempt, pause_s=settings.ring_again_s)
+    transitions.release(session, claim.run_id, claim.attempt, pause_s=max(pause_s, settings.ring_again_s))
     return "released"
 
 
@@ -154,6 +162,17 @@ def _hand_back_missing(session: Session, claim: transitions.Claim, settings: Set
     """Uncharged, until it has been looked for in vain for long enough."""
     if transitions.handed_back_for(session, claim.run_id) < settings.missing_model_s:
         return _hand_back(session, claim, settings)
+    return _give_up(session, claim, problem)
+
+
+def _hand_back_away(session: Session, claim: transitions.Claim, settings: Settings, away: SourceAway) -> str:
+    """Uncharged, until the source has been away for long enough."""
+    if transitions.handed_back_for(session, claim.run_id) < settings.source_patience_s:
+        return _hand_back(session, claim, settings, min(away.pause_s or 0.0, LONGEST_PAUSE_S))
+    return _give_up(session, claim, away.problem)
+
+
+def _give_up(session: Session, claim: transitions.Claim, problem: SpinalError) -> str:
     return transitions.fail(
         session, claim.run_id, claim.attempt, problem.to_problem(), retryable=False, max_attempts=1, backoff_s=0.0
     )
@@ -168,7 +187,7 @@ def _attempt(carry_out: CarryOut, claim: transitions.Claim, lease: Lease, settin
             # Told to the caller in one line; whoever runs the service may need the rest.
             log.warning("run failed", code=error.code, exc_info=error)
         return error
-    except MissingHere:
+    except (MissingHere, SourceAway):
         raise
     except Exception as error:
         if lacks_memory(error):

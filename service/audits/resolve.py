@@ -11,18 +11,23 @@ from service.models.verbs import reference_of
 from service.policies.store import StoredPolicy
 from service.policies.verbs import read_policy
 from service.prompt_sets.store import find_prompt_set
+from service.runs.demand import COMPARE
 from service.runs.held import OWN_NAMES
 from service.runs.specs import SIDES, compare_spec, spec_digest, trace_spec
 from service.settings import Settings
+from service.traces.store import tenant_has_result
+from spinal.analysis.compare import comparison_digest
 from spinal.checkpoints.bounded import Inspectors
 from spinal.checkpoints.survey import REFERENCE, Surveyed
 from spinal.documents.canonical import digest_of
+from spinal.documents.editions import PRESENT
+from spinal.documents.evidence import SettingDifference
+from spinal.documents.trace import Reading, trace_digest
+from spinal.errors import WeightsDigestMismatch
 from spinal.policy.shipped import DEFAULT_POLICY
 from spinal.profile import MeasurementProfile
 from spinal.prompts.builtin import BUILTIN_SETS, builtin_prompts
 from spinal.prompts.sets import PromptSet
-
-COMPARE = "compare"
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,10 @@ class Resolved:
     summary: dict[str, Any]
     policy: StoredPolicy | None
     """What the verdict is made by; None without a reference."""
+    expected: dict[str, str] = field(default_factory=dict)
+    """Digests of the results by role, where what every checkpoint holds is known ahead of reading it; else empty."""
+    missing_bytes: int = 0
+    """Of weights, that would have to be fetched to measure what is not known."""
 
 
 def resolve_request(
@@ -64,7 +73,8 @@ def resolve_request(
     """Check everything that a second can tell; raises the errors of checkpoints, prompts and pairs."""
     policy = _policy(ledger, tenant, request) if REFERENCE in request.models else None
     references = {role: reference_of(ledger, tenant, named) for role, named in request.models.items()}
-    checkpoints = inspectors.survey(references, settings.roots_of(tenant))
+    checkpoints = inspectors.survey(references, settings.reach_of(tenant))
+    _require_expected(request, checkpoints)
     prompts = read_prompts(ledger, tenant, request.prompt_set)
     owner, profile = settings.owner_of_work(tenant), request.profile
     specs = {
@@ -94,7 +104,48 @@ def resolve_request(
             "comparison_fingerprint": profile.comparison_fingerprint,
         }
     )
-    return Resolved(prompts, specs, summary, policy)
+    return Resolved(
+        prompts,
+        specs,
+        summary,
+        policy,
+        _expected(checkpoints, specs, prompts, profile),
+        sum(checkpoint.missing_bytes for checkpoint in checkpoints.values()),
+    )
+
+
+def _require_expected(request: AuditRequest, checkpoints: dict[str, Surveyed]) -> None:
+    """Raise WeightsDigestMismatch where a source declares another content than the caller expects: a worker would find
+    it after a download."""
+    for role, expected in request.weights_digests.items():
+        found = checkpoints[role].weights_digest
+        if found is not None and found != expected:
+            raise WeightsDigestMismatch(
+                f"{checkpoints[role].source} has weights digest {found}, expected was {expected}",
+                hint="is it the checkpoint that you mean? Submit with the digest of the one to be judged",
+            )
+
+
+def _expected(
+    checkpoints: dict[str, Surveyed], specs: dict[str, dict[str, Any]], prompts: PromptSet, profile: MeasurementProfile
+) -> dict[str, str]:
+    """What the results will be called, by role."""
+    found: dict[str, str] = {}
+    for role, checkpoint in checkpoints.items():
+        if checkpoint.weights_digest is None:
+            return {}
+        reading = Reading(
+            tokenizer=checkpoint.read.get("tokenizer", {}).get("sha256"), vocabulary=checkpoint.read.get("vocabulary")
+        )
+        found[role] = trace_digest(
+            checkpoint.weights_digest, prompts.digest, profile.fingerprint, PRESENT.engine, reading
+        )
+    if COMPARE in specs:
+        beside = [SettingDifference(**each) for each in checkpoints["candidate"].differences]
+        found[COMPARE] = comparison_digest(
+            found[REFERENCE], found["candidate"], profile, found.get("control"), settings=beside
+        )
+    return found
 
 
 def _policy(ledger: Ledger, tenant: str, request: AuditRequest) -> StoredPolicy:
@@ -111,6 +162,9 @@ def read_prompts(ledger: Ledger, tenant: str, named: str) -> PromptSet:
 
 def _files(settings: Settings, checkpoint: Surveyed) -> str:
     """What this host says of the files, in the present one of the periods for which content is remembered."""
+    if checkpoint.weights_digest is not None:
+        # Its source says what it holds: nothing has to be read to know that it still does.
+        return digest_of({"content": checkpoint.weights_digest})
     period = int(time.time() // settings.remember_digest_s)
     return digest_of({"files": checkpoint.host_identity, "period": period})
 
@@ -124,6 +178,7 @@ def _described(checkpoint: Surveyed, spec: dict[str, Any]) -> dict[str, Any]:
         "hidden_size": checkpoint.hidden_size,
         "vocab_size": checkpoint.vocab_size,
         "adapter": checkpoint.adapter,
+        "weights_digest": checkpoint.weights_digest,
         "remarks": list(checkpoint.remarks),
     }
 
@@ -137,4 +192,7 @@ def find_former(ledger: Ledger, tenant: str, request: AuditRequest, resolved: Re
 def cached_roles(ledger: Ledger, tenant: str, resolved: Resolved) -> dict[str, bool]:
     """Which of the needed results one of the tenant's audits holds already, by role. What others made is not told."""
     with ledger.read() as session:
-        return {role: store.has_result(session, tenant, spec_digest(spec)) for role, spec in resolved.specs.items()}
+        known = {role: store.has_result(session, tenant, spec_digest(spec)) for role, spec in resolved.specs.items()}
+        for role, digest in resolved.expected.items():
+            known[role] = known[role] or tenant_has_result(session, tenant, digest)
+        return known

@@ -81,7 +81,13 @@ def submit(
         cached = cached_roles(ledger, caller.tenant, resolved)
         needed = len({spec_digest(spec) for role, spec in resolved.specs.items() if not cached[role]})
         former = find_former(ledger, caller.tenant, asked, resolved)
-        checked = ValidationOut(**resolved.summary, former=former, cached=cached, runs_needed=needed)
+        checked = ValidationOut(
+            **resolved.summary,
+            former=former,
+            cached=cached,
+            runs_needed=needed,
+            bytes_to_fetch=resolved.missing_bytes if needed else 0,
+        )
         return answer(checked)
     accepted = create_audit(
         ledger,

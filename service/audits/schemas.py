@@ -161,6 +161,9 @@ class AuditOut(BaseModel):
     candidate: str
     reference: str | None
     control: str | None
+    pinned: dict[str, str] = Field(
+        description="What each reference meant when the audit was submitted, by role: a commit, a version, a folder."
+    )
     prompt_set: dict[str, Any]
     fingerprint: str
     labels: dict[str, str]
@@ -198,6 +201,7 @@ class AuditOut(BaseModel):
             candidate=audit.candidate,
             reference=audit.reference,
             control=audit.control,
+            pinned={role: audit.spec[role]["source"] for role in SIDES if audit.spec.get(role)},
             prompt_set=prompt_set_of(audit.spec),
             fingerprint=audit.spec["fingerprint"],
             labels=audit.labels,
@@ -279,6 +283,9 @@ class ValidationOut(BaseModel):
     former: UUID | None = Field(description="The audit that rules on former values would read.")
     cached: dict[str, bool] = Field(description="Which results the tenant has already, by role.")
     runs_needed: int
+    bytes_to_fetch: int = Field(
+        description="Weights that live elsewhere and that workers would fetch, as far as this host does not hold them."
+    )
 
 
 class ScoresOut(BaseModel):

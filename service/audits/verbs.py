@@ -138,13 +138,15 @@ def write_audit(
     if resolved.policy is not None and not hold_policy(session, audit.tenant, resolved.policy):
         raise not_found(resolved.policy.name)
     former = store.find_former(session, audit.tenant, audit.labels, resolved.summary)
-    needed = demand.need_runs(
-        session,
-        resolved.specs,
-        queue_of=lambda kind: kind.queue(settings),
-        priority=priority,
-        traceparent=traceparent,
-    )
+    needed = demand.known_runs(session, resolved.expected, settings.owner_of_work(audit.tenant))
+    if needed is None:
+        needed = demand.need_runs(
+            session,
+            resolved.specs,
+            queue_of=lambda kind: kind.queue(settings),
+            priority=priority,
+            traceparent=traceparent,
+        )
     store.insert_audit(session, replace(audit, former=former), needed)
     done = settle_audit(session, audit.id) is State.SUCCEEDED
     return Accepted(audit.id, 201 if done else 202)

@@ -34,7 +34,7 @@ def register_model(
     labels: dict[str, str],
 ) -> Model:
     """Give a reference a name, after the same checks that an audit makes; raises ModelNameTaken."""
-    inspectors.survey({"model": reference}, settings.roots_of(tenant))
+    inspectors.survey({"model": reference}, settings.reach_of(tenant))
     with ledger.begin() as session:
         made = insert_model(session, tenant, name, reference=reference, description=description, labels=labels)
         if made is None:

@@ -13,6 +13,9 @@ from service.runs.kinds import LOCK_ORDER, Kind, kind_named
 from service.runs.specs import all_needs, depth, edition_of, needs, spec_digest
 from service.runs.wake import wake_dispatchers
 
+COMPARE = "compare"
+"""Role of the comparison of an audit."""
+
 
 def need_runs(
     session: Session,
@@ -42,6 +45,42 @@ def need_runs(
             traceparent=traceparent,
         )
     return found
+
+
+def known_runs(session: Session, expected: dict[str, str], owner: str | None) -> dict[str, UUID] | None:
+    """The succeeded runs whose results are ``expected`` (by role), whichever files they were made of; None where one is
+    missing. With ``owner`` (a tenant) those alone that worked for it. A comparison brings the very runs that it waited
+    for."""
+    if not expected:
+        return None
+    found: dict[str, UUID] = {}
+    compared = expected.get(COMPARE)
+    needed_by = None if compared is None else _made(session, compared, owner, None)
+    if compared is not None:
+        if needed_by is None:
+            return None
+        found[COMPARE] = needed_by
+    for role, digest in expected.items():
+        if role == COMPARE:
+            continue
+        run = _made(session, digest, owner, needed_by)
+        if run is None:
+            return None
+        found[role] = run
+    return found
+
+
+def _made(session: Session, digest: str, owner: str | None, needed_by: UUID | None) -> UUID | None:
+    """A run that has made ``digest``; of those that ``needed_by`` waited for, where that is a run."""
+    made = session.execute(
+        text("""SELECT id FROM runs WHERE result_digest = :digest AND state = 'SUCCEEDED' AND NOT cancel_requested
+                  AND spec->>'tenant' IS NOT DISTINCT FROM :owner
+                  AND (CAST(:needed_by AS uuid) IS NULL
+                    OR id IN (SELECT depends_on FROM run_dependencies WHERE run_id = CAST(:needed_by AS uuid)))
+                ORDER BY finished_at, id LIMIT 1"""),
+        {"digest": digest, "owner": owner, "needed_by": needed_by},
+    ).scalar()
+    return None if made is None else UUID(str(made))
 
 
 def find_or_create_run(

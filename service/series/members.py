@@ -125,9 +125,10 @@ def resolve_members(
 
 def _audit_request(series: Series | NewSeries, model: str) -> AuditRequest:
     spec = series.spec
-    models = {"candidate": model, "reference": series.reference}
+    # What the names meant when the series began: a branch or an alias may have moved since.
+    models = {"candidate": model, "reference": series.reference} | spec.get("pinned", {})
     if spec["control"] is not None:
-        models["control"] = spec["control"]
+        models.setdefault("control", spec["control"])
     labels = {name: value for name, value in series.labels.items() if name != OF_ONE_MODEL}
     body = models | {
         "prompt_set": spec["prompt_set"],

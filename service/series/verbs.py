@@ -114,7 +114,7 @@ def create_series(
     prompts = read_prompts(ledger, tenant, request.prompt_set)
     sides = {"reference": request.reference} | ({} if request.control is None else {"control": request.control})
     found = inspectors.survey(
-        {role: reference_of(ledger, tenant, named) for role, named in sides.items()}, settings.roots_of(tenant)
+        {role: reference_of(ledger, tenant, named) for role, named in sides.items()}, settings.reach_of(tenant)
     )
     made = NewSeries(
         id=new_id(),
@@ -129,6 +129,7 @@ def create_series(
             "priority": request.priority,
             "policy": policy.name,
             "reference_snapshot": found["reference"].content_snapshot,
+            "pinned": {role: found[role].source for role, named in sides.items() if not named.startswith("local:")},
         },
         description=request.description,
         settings=request.settings,

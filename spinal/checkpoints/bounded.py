@@ -6,16 +6,30 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import spinal
+from spinal.checkpoints.copies import Copy
+from spinal.checkpoints.fetching.collect import Collector
+from spinal.checkpoints.fetching.gather import Want
+from spinal.checkpoints.fetching.store import ModelStore
 from spinal.checkpoints.folders import Step
+from spinal.checkpoints.sources.reach import Reach
 from spinal.checkpoints.survey import Surveyed
-from spinal.checkpoints.wire import Closed, Message, heard_error, heard_folder, heard_survey, receive, send
-from spinal.errors import InspectionExceeded, NotReady, StorageUnavailable
+from spinal.checkpoints.wire import (
+    Closed,
+    Message,
+    heard_error,
+    heard_folder,
+    heard_survey,
+    receive,
+    send,
+    told_copies,
+)
+from spinal.errors import InspectionExceeded, ModelReferenceInvalid, NotReady, SpinalError, StorageUnavailable
 
 START_S = 60.0
 """A child that has not started after this long is given up."""
@@ -26,6 +40,8 @@ PASSED_ON = ("PATH", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "HOME")
 SINGLE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), "1")
 """One thread: more would do nothing but reserve memory."""
 QUIET = {"MALLOC_ARENA_MAX": "2", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "RUST_BACKTRACE": "0"}
+FETCH_PATIENCE_S = 10.0
+"""A source that gives nothing for so long is away, to whoever waits for an answer."""
 SMALLER = "check its files: nothing that a model needs takes so long or so much"
 
 
@@ -42,6 +58,10 @@ class Bounds:
     """So many inspections go on at once."""
     patience_s: float = 5.0
     """How long a request waits for a child that is free."""
+    fetches: int = 8
+    """So many requests ask sources over a network at once."""
+    fetch_seconds: float = 45.0
+    """Of the wall clock, for all that one request reads of them."""
 
 
 class InspectorBroke(RuntimeError):
@@ -55,14 +75,17 @@ class Inspectors:
     Examples
     --------
     >>> with Inspectors(Bounds(children=1)) as inspectors:
-    ...     found = inspectors.survey({"candidate": "local:sft"}, [Path("examples/checkpoints")])
+    ...     found = inspectors.survey({"candidate": "local:sft"}, Reach((Path("examples/checkpoints"),)))
     >>> found["candidate"].architecture
     'LlamaForCausalLM'
     """
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: Bounds, store: ModelStore | None = None) -> None:
+        """``store`` keeps what is read of checkpoints that live elsewhere; without one there are none."""
         self._bounds = bounds
+        self._store = store
         self._turns = threading.BoundedSemaphore(bounds.children)
+        self._fetches = threading.BoundedSemaphore(bounds.fetches)
         self._lock = threading.Lock()
         self._idle: list[_Child] = []
         self._ended: list[_Child] = []
@@ -78,17 +101,33 @@ class Inspectors:
         """Start one child ahead of the first request; does not wait for it."""
         self._put_back(self._take())
 
-    def survey(self, references: Mapping[str, str], roots: Sequence[Path]) -> dict[str, Surveyed]:
-        """:func:`spinal.checkpoints.survey.survey` in a child.
+    def survey(self, references: Mapping[str, str], reach: Reach) -> dict[str, Surveyed]:
+        """:func:`spinal.checkpoints.survey.survey` in a child, of what ``reach`` allows. What lives elsewhere is asked
+        for here, so that no child needs a connection or a secret: metadata, settings and the headers of weights.
 
-        Raises its errors, InspectionExceeded where a bound is met, NotReady where no child came free in time,
-        StorageUnavailable where the disk of the checkpoints fails.
+        Raises its errors and those of the sources, InspectionExceeded where a bound is met, NotReady where no child
+        came free in time, StorageUnavailable where the disk of the checkpoints fails.
         """
-        question: Message = {
-            "references": dict(references),
-            "roots": [os.path.abspath(root) for root in roots],
-        }
-        return heard_survey(self._told(question, ", ".join(references.values())))
+        with self._brought(reach) as brought:
+            for reference in references.values():
+                if reach.is_remote(reference):
+                    brought.bring(reference)
+            about = ", ".join(references.values())
+            while True:
+                question: Message = {
+                    "references": dict(references),
+                    "roots": [os.path.abspath(root) for root in reach.roots or ()],
+                    "copies": told_copies(brought.found, brought.failed),
+                }
+                answer = self._told(question, about)
+                if "needs" not in answer:
+                    return heard_survey(answer)
+                brought.bring(answer["needs"])
+
+    @contextmanager
+    def _brought(self, reach: Reach) -> Iterator["_Brought"]:
+        with ExitStack() as stack:
+            yield _Brought(reach, self._store, stack, self._fetches, self._bounds)
 
     def expand(self, pattern: str, roots: Sequence[Path]) -> list[Step]:
         """:func:`spinal.checkpoints.folders.expand_folder` in a child; raises its errors, and those of
@@ -129,7 +168,7 @@ class Inspectors:
 
     def _refuse(self, answer: Message, about: str) -> None:
         """Raises what the answer says, where it says that nothing was found."""
-        if "found" in answer or "folder" in answer:
+        if "found" in answer or "folder" in answer or "needs" in answer:
             return
         if "error" in answer:
             raise heard_error(answer)
@@ -177,6 +216,53 @@ class Inspectors:
             child.end()
         for child in ended:
             child.wait(END_S)
+
+
+class _Brought:
+    """What one request has asked sources for."""
+
+    def __init__(
+        self,
+        reach: Reach,
+        store: ModelStore | None,
+        stack: ExitStack,
+        turns: threading.BoundedSemaphore,
+        bounds: Bounds,
+    ) -> None:
+        self.found: dict[str, Copy] = {}
+        self.failed: dict[str, SpinalError] = {}
+        self._reach, self._store, self._stack = reach, store, stack
+        self._turns, self._bounds = turns, bounds
+        self._collector: Collector | None = None
+        self._deadline = time.monotonic() + bounds.fetch_seconds
+
+    def bring(self, reference: str) -> None:
+        """Make a copy, or keep why there is none; a source that is away ends the request. Raises SourceUnavailable,
+        NotReady, ModelStoreFull, StorageUnavailable."""
+        if reference in self.found or reference in self.failed:
+            return
+        try:
+            self.found[reference] = self._asked().find(reference)
+        except SpinalError as error:
+            if error.retryable or isinstance(error, NotReady):
+                raise
+            self.failed[reference] = error
+
+    def _asked(self) -> Collector:
+        if self._collector is None:
+            if self._store is None:
+                raise ModelReferenceInvalid(
+                    "models that live elsewhere are not looked at here", hint="give a folder below a model root"
+                )
+            if not self._turns.acquire(timeout=self._bounds.patience_s):
+                raise NotReady("too many requests ask model sources at once", hint="send the request again in a second")
+            self._stack.callback(self._turns.release)
+            self._collector = self._stack.enter_context(
+                Collector(
+                    self._reach, self._store, want=Want.HEADERS, deadline=self._deadline, patience_s=FETCH_PATIENCE_S
+                )
+            )
+        return self._collector
 
 
 def _no_inspector() -> NotReady:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from spinal.checkpoints.architecture import architecture_of, shape_of
+from spinal.checkpoints.copies import Copy
 from spinal.checkpoints.files import TOKENIZER, FileList
 
 
@@ -32,6 +33,8 @@ class Checkpoint:
     """Folders below which every file has to lie, wherever links lead; None where any place will do."""
     unfollowed: tuple[str, ...] = ()
     """What its configuration says that is not followed."""
+    copy: Copy | None = None
+    """Its files on this host, where it lives elsewhere."""
     held: object | None = field(default=None, compare=False, repr=False)
     """Set by :func:`spinal.checkpoints.held.hold` while its files are held open."""
 

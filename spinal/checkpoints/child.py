@@ -12,9 +12,19 @@ import sys
 import traceback
 from pathlib import Path
 
+from spinal.checkpoints.copies import NotAtHand
 from spinal.checkpoints.folders import expand_folder
 from spinal.checkpoints.survey import survey
-from spinal.checkpoints.wire import Closed, Message, receive, send, told_error, told_folder, told_survey
+from spinal.checkpoints.wire import (
+    Closed,
+    Message,
+    heard_copies,
+    receive,
+    send,
+    told_error,
+    told_folder,
+    told_survey,
+)
 from spinal.errors import SpinalError
 from spinal.errors.faults import is_of_the_system, lacks_memory
 
@@ -64,7 +74,9 @@ def _answer(question: Message) -> Message:
         roots = [Path(root) for root in question["roots"]]
         if "folder" in question:
             return told_folder(expand_folder(question["folder"], roots))
-        return told_survey(survey(question["references"], roots))
+        return told_survey(survey(question["references"], roots, heard_copies(question["copies"])))
+    except NotAtHand as missing:
+        return {"needs": missing.reference}
     except SpinalError as error:
         return told_error(error)
     except BaseException as error:  # noqa: BLE001  a panic of Rust is no Exception, and one question must not end it

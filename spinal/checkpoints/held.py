@@ -163,6 +163,8 @@ def hold(checkpoint: Checkpoint) -> Iterator[Held]:
             raise ValueError(f"{checkpoint.source} is not held any more")
         yield checkpoint.held
         return
+    if any(part.copy is not None and not part.copy.whole for part in checkpoint.parts):
+        raise ValueError(f"of the weights of {checkpoint.source} only the headers are here")
     with ExitStack() as stack:
         held = _opened(checkpoint, stack)
         try:

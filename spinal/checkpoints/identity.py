@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.checkpoints.copies import Copy
 from spinal.checkpoints.files import file_error, most_bytes
 from spinal.checkpoints.held import Held, Stamp, hold, stamp_of
 from spinal.checkpoints.opening import open_regular, read_regular
@@ -37,23 +38,46 @@ def weights_digest(
         return found
 
 
+def declared_digest(checkpoint: Checkpoint) -> str | None:
+    """:func:`weights_digest` as it follows from what is known of every file's content without reading its weights: as
+    their source declares it, or as they were read when they were fetched. None where that is not known of all."""
+    base = None
+    if checkpoint.base is not None:
+        base = declared_digest(checkpoint.base)
+        if base is None:
+            return None
+    known = {} if checkpoint.copy is None else checkpoint.copy.sha256
+    if any(name not in known for name in checkpoint.files.names):
+        return None
+    return digest_of({"files": {name: known[name] for name in checkpoint.files.names}, "base": base})
+
+
 def content_snapshot(checkpoint: Checkpoint) -> str:
     """Cheap identity between machines: names, sizes, sha256 of all files but the weights, those that are only compared
-    included; of the weights the headers and blocks at :data:`SAMPLES` places. The same for copies at other places, with
-    other times. Raises ModelChanged where
-    a file is gone, and a file's error."""
+    included; of the weights the headers and blocks at :data:`SAMPLES` places, or where they live elsewhere what their
+    source says of them. The same for copies at other places, with other times. Raises ModelChanged where a file is
+    gone, and a file's error."""
     return digest_of([_snapshot(part) for part in checkpoint.parts])
 
 
 def host_identity(checkpoint: Checkpoint) -> str:
-    """Of the files on this host: name, device, inode, size, time of change of the content and of anything. Raises
-    ModelChanged where a file is gone."""
-    return identity_of_stamps(
-        tuple(
-            (f"{depth}/{name}", _stamp(part, name))
-            for depth, part in enumerate(checkpoint.parts)
-            for name in part.files.names
+    """Of the files on this host: name, device, inode, size, time of change of the content and of anything. Of a part
+    that lives elsewhere, which hosts have copies of: what its source says of the files. Raises ModelChanged where a
+    file is gone."""
+    parts = list(checkpoint.parts)
+    if all(part.copy is None for part in parts):
+        return identity_of_stamps(
+            tuple(
+                (f"{depth}/{name}", _stamp(part, name)) for depth, part in enumerate(parts) for name in part.files.names
+            )
         )
+    return digest_of(
+        [
+            _snapshot(part)
+            if part.copy is not None
+            else identity_of_stamps(tuple((name, _stamp(part, name)) for name in part.files.names))
+            for part in parts
+        ]
     )
 
 
@@ -85,9 +109,35 @@ def _former_files(folder: Path) -> list[Path]:
 
 def _snapshot(checkpoint: Checkpoint) -> str:
     """Of one folder; read again when the host says that a file changed."""
+    if checkpoint.copy is not None:
+        return _listed_snapshot(checkpoint, checkpoint.copy)
     paths = [checkpoint.path / name for name in (*checkpoint.files.names, *checkpoint.files.beside)]
     known = (checkpoint.source, checkpoint.files, checkpoint.roots)
     return _known.value(known, lambda: paths, lambda: _read_snapshot(checkpoint))
+
+
+def _listed_snapshot(checkpoint: Checkpoint, copy: Copy) -> str:
+    """Of files that live elsewhere: as their source lists them, with the content of those that are read ahead of the
+    weights, and the headers of weights whose content it does not declare."""
+    files = checkpoint.files
+    listed = {entry.name: entry for entry in copy.listing or ()}
+    read = (*files.settings, *files.beside)
+    settings = {name: copy.sha256.get(name) or _sha256_of_settings(checkpoint, name) for name in read}
+    weights = {}
+    for name in files.weights:
+        entry = listed[name]
+        said = entry.content or _sha256_of_header(checkpoint, name)
+        weights[name] = [str(entry.size), said, entry.tag]
+    return digest_of({"settings": settings, "listed": weights})
+
+
+def _sha256_of_header(checkpoint: Checkpoint, name: str) -> str:
+    descriptor = open_regular(checkpoint.path / name, checkpoint.source, file_error(name), checkpoint.roots)
+    try:
+        length = min(int.from_bytes(os.pread(descriptor, 8, 0), "little"), MOST_HEADER)
+        return hashlib.sha256(os.pread(descriptor, 8 + length, 0)).hexdigest()
+    finally:
+        os.close(descriptor)
 
 
 def _read_snapshot(checkpoint: Checkpoint) -> str:

@@ -34,7 +34,9 @@ def inspect(checkpoint: Checkpoint) -> None:
     if checkpoint.base is not None:
         # The tokenizer that is read is the base's, unless another is lent.
         inspect(replace(checkpoint.base, lender=checkpoint.lender))
-    known = (checkpoint.base is None, checkpoint.files, checkpoint.roots, json.dumps(checkpoint.config, sort_keys=True))
+    # Of what lives elsewhere the folder, and with it the roots, are new each time, and its files are the same.
+    places = checkpoint.roots if checkpoint.copy is None else checkpoint.copy.store
+    known = (checkpoint.base is None, checkpoint.files, places, json.dumps(checkpoint.config, sort_keys=True))
     # The configuration was read when the checkpoint was resolved.
     paths = [checkpoint.path / name for name in checkpoint.files.names if name != CONFIG]
     _sound.check(known, lambda: paths, lambda: _inspect_files(checkpoint))
@@ -54,6 +56,7 @@ def _inspect_files(checkpoint: Checkpoint) -> None:
         check_not_empty(tensors, checkpoint.source)
         check_against_headers(checkpoint, headers.values())
         stored_tensors(checkpoint.config, tensors, checkpoint.source)
-    if sum(file.stat().st_size for file in files) <= SCAN_BYTES:
+    whole = checkpoint.copy is None or checkpoint.copy.whole
+    if whole and sum(file.stat().st_size for file in files) <= SCAN_BYTES:
         for file, header in headers.items():
             scan_non_finite(file, header, checkpoint.source, checkpoint.roots)

@@ -1,7 +1,7 @@
 """The tokenizer of a checkpoint, as far as its files tell: whether there is one, which ids it knows, its identity."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,12 @@ def known_ids(checkpoint: Checkpoint) -> int:
     Raises TokenizerInvalid.
     """
     where = checkpoint.tokenizing
-    return _known.value((where.source, where.roots), lambda: _files(checkpoint), lambda: _count_ids(checkpoint))
+    return _known.value((where.source, _place_of(where)), lambda: _files(checkpoint), lambda: _count_ids(checkpoint))
+
+
+def _place_of(where: Checkpoint) -> Hashable:
+    """Where its files may lie; of what lives elsewhere the folder is new each time, and its files are the same."""
+    return where.roots if where.copy is None else where.copy.store
 
 
 def _files(checkpoint: Checkpoint) -> list[Path]:
@@ -105,4 +110,4 @@ def tokenizer_digest(checkpoint: Checkpoint) -> str:
             found[path.name] = hashlib.sha256(raw).hexdigest()
         return digest_of({"files": found})
 
-    return _digests.value((where.source, where.roots), lambda: _files(checkpoint), digest)
+    return _digests.value((where.source, _place_of(where)), lambda: _files(checkpoint), digest)

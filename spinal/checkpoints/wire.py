@@ -4,9 +4,11 @@ import json
 import os
 import selectors
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from spinal.checkpoints.copies import Copy, KnownCopies, heard_copy, told_copy
 from spinal.checkpoints.folders import Step
 from spinal.checkpoints.survey import Surveyed
 from spinal.errors import SpinalError, all_errors
@@ -63,7 +65,27 @@ def told_survey(found: dict[str, Surveyed]) -> Message:
 
 
 def heard_survey(message: Message) -> dict[str, Surveyed]:
-    return {role: Surveyed(**each | {"remarks": tuple(each["remarks"])}) for role, each in message["found"].items()}
+    return {role: Surveyed(**each | _tuples(each)) for role, each in message["found"].items()}
+
+
+def _tuples(told: Message) -> dict[str, Any]:
+    return {name: tuple(told[name]) for name in ("remarks", "differences")}
+
+
+def told_copies(found: Mapping[str, Copy], failed: Mapping[str, SpinalError]) -> Message:
+    """The copies that were made of references, and what became of those that none could be made of."""
+    return {
+        "found": {reference: told_copy(copy) for reference, copy in found.items()},
+        "failed": {reference: told_error(error) for reference, error in failed.items()},
+    }
+
+
+def heard_copies(message: Message) -> KnownCopies:
+    """What :func:`told_copies` told."""
+    return KnownCopies(
+        {reference: heard_copy(told) for reference, told in message["found"].items()},
+        {reference: heard_error(told) for reference, told in message["failed"].items()},
+    )
 
 
 def told_folder(found: list[Step]) -> Message:

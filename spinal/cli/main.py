@@ -33,6 +33,7 @@ from spinal.cli.options import (
     Profile,
     Prompts,
     Seed,
+    Sources,
     StitchPrompts,
     Stream,
     SwapPrompts,
@@ -64,10 +65,11 @@ app = typer.Typer(
 
 @app.command()
 def trace(
-    model: Annotated[str, typer.Argument(help="Checkpoint folder with safetensors weights.")],
+    model: Annotated[str, typer.Argument(help="Checkpoint folder with safetensors weights, or hf:org/name@rev.")],
     prompts: Prompts = DEFAULT_SET,
     base: Base = None,
     tokenizer: Tokenizer = None,
+    sources: Sources = None,
     as_json: AsJson = False,
     brief: Brief = False,
     output: Outputs = None,
@@ -90,7 +92,7 @@ def trace(
     options = {"max_tokens": max_tokens, "lens_positions": lens_positions, "dtype": dtype, "batch_size": batch_size}
     knobs = read_knobs(options, profile)
     found = local_trace(
-        model, prompts, knobs, places=Places(base, tokenizer), device=device, threads=threads, stream=stream,
+        model, prompts, knobs, places=Places(base, tokenizer, sources), device=device, threads=threads, stream=stream,
         cache=not no_cache,
     )  # fmt: skip
     emit(found, Shown(as_json=as_json, outputs=output or [], brief=brief))
@@ -98,11 +100,16 @@ def trace(
 
 @app.command()
 def compare(
-    reference: Annotated[str, typer.Argument(help="Reference checkpoint folder, or a spinal.trace/1 JSON file.")],
-    candidate: Annotated[str, typer.Argument(help="Candidate checkpoint folder, or a spinal.trace/1 JSON file.")],
+    reference: Annotated[
+        str, typer.Argument(help="Reference checkpoint (folder, hf:org/name@rev), or a spinal.trace/1 file.")
+    ],
+    candidate: Annotated[
+        str, typer.Argument(help="Candidate checkpoint (folder, hf:org/name@rev), or a spinal.trace/1 file.")
+    ],
     prompts: ComparePrompts = None,
     base: Base = None,
     tokenizer: Tokenizer = None,
+    sources: Sources = None,
     policy: PolicyName = None,
     fail_on: FailOn = "fail",
     former: Former = None,
@@ -154,8 +161,8 @@ def compare(
     knobs = read_knobs(options, profile)
     with failures_told(shown, f"{reference} → {candidate}"):
         result = local_compare(
-            reference, candidate, prompts, knobs, control=control, places=Places(base, tokenizer), device=device,
-            threads=threads, stream=stream, cache=not no_cache, gate=gate,
+            reference, candidate, prompts, knobs, control=control, places=Places(base, tokenizer, sources),
+            device=device, threads=threads, stream=stream, cache=not no_cache, gate=gate,
         )  # fmt: skip
     emit(result, shown)
     if github:

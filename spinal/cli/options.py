@@ -116,3 +116,12 @@ NoCache = Annotated[
 ]
 Base = Annotated[Path | None, typer.Option(help="Where the base of an adapter lies, whatever its configuration names.")]
 Tokenizer = Annotated[Path | None, typer.Option(help="Folder whose tokenizer reads the prompts.")]
+Sources = Annotated[
+    Path | None,
+    typer.Option(
+        "--sources",
+        envvar="SPINAL_MODEL_SOURCES_FILE",
+        help="Which hubs, registries and buckets may be used, and with what credentials (docs/sources.md).",
+        show_default="the public hub, without credentials",
+    ),
+]

@@ -15,6 +15,7 @@ from spinal.progress import ProgressSink
 from spinal.text import visible
 
 PHASES = {
+    "fetch": "fetching the checkpoint",
     "load": "reading the checkpoint",
     "hash": "hashing the weights",
     "walk": "walking the blocks",

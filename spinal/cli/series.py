@@ -26,6 +26,7 @@ from spinal.cli.options import (
     Profile,
     Prompts,
     Seed,
+    Sources,
     StitchPrompts,
     Stream,
     SwapPrompts,
@@ -75,6 +76,7 @@ def series(
     prompts: Prompts = DEFAULT_SET,
     base: Base = None,
     tokenizer: Tokenizer = None,
+    sources: Sources = None,
     policy: PolicyName = None,
     fail_on: FailOnSeries = "fail",
     plateau_from: PlateauFrom = None,
@@ -121,7 +123,7 @@ def series(
         "seed": seed,
     }
     asked = _Asked(reference, checkpoints, prompts, read_knobs(options, profile), policy, plateau_from,
-                   read_labels(label), Places(base, tokenizer))  # fmt: skip
+                   read_labels(label), Places(base, tokenizer, sources))  # fmt: skip
     with failures_told(shown, f"{reference} → {', '.join(checkpoints)}"):
         result = _measured(asked, device, threads, stream=stream, cache=not no_cache, quiet=as_json)
     emit(result, shown)

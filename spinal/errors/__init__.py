@@ -91,6 +91,7 @@ from spinal.errors.service import (
     TraceNotFound,
     Unauthorized,
 )
+from spinal.errors.sources import ModelAccessRefused, ModelStoreFull, SourceRefused, SourceUnavailable
 
 __all__ = [
     "AdapterInvalid",
@@ -124,11 +125,13 @@ __all__ = [
     "LensParityFailed",
     "MediaTypeUnsupported",
     "MethodNotAllowed",
+    "ModelAccessRefused",
     "ModelChanged",
     "ModelNameTaken",
     "ModelNotFound",
     "ModelPathRefused",
     "ModelReferenceInvalid",
+    "ModelStoreFull",
     "NoVerdict",
     "NonFiniteActivations",
     "NonFiniteWeights",
@@ -158,6 +161,8 @@ __all__ = [
     "SeriesStepTaken",
     "SeriesStillRunning",
     "ServiceUnreachable",
+    "SourceRefused",
+    "SourceUnavailable",
     "SpinalError",
     "StorageUnavailable",
     "StoredPromptSetNotFound",

@@ -85,9 +85,6 @@ class Transport(httpx.BaseTransport):
             left(None)
             answer = self._pool.handle_request(self._asked(request, target))
         body = Body(answer.stream, target, ends)
-        if answer.status < 200:
-            body.close()
-            raise SourceUnavailable(f"{target.host} wants another protocol than HTTP")
         return httpx.Response(answer.status, headers=answer.headers, stream=body, request=request)
 
     def _asked(self, request: httpx.Request, target: Target) -> httpcore.Request:

@@ -13,6 +13,7 @@ from service.app import create_app
 from service.database.unit_of_work import Ledger
 from service.runs import rings
 from service.settings import Settings, get_settings
+from spinal.checkpoints.sources.reach import load_source_settings
 from tests.conftest import EXAMPLES
 
 BUNDLED = EXAMPLES / "checkpoints"
@@ -42,10 +43,18 @@ def clone(name: str, target: Path, **changed: str | bytes | None) -> Path:
 
 
 @pytest.fixture
-def api_settings(settings: Settings, models: Path) -> Settings:
+def model_sources() -> str:
+    """What the operator says of sources, as JSON: nothing, where a test does not."""
+    return "{}"
+
+
+@pytest.fixture
+def api_settings(settings: Settings, models: Path, model_sources: str, tmp_path: Path) -> Settings:
     return settings.model_copy(
         update={
             "model_roots": (models,),
+            "model_sources": load_source_settings(model_sources),
+            "model_store": tmp_path / "model-store",
             "engine": "tests.support.engine_double",
             "backoff_s": 0.0,
             "log_level": "error",
@@ -70,7 +79,7 @@ def double(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def drain(
-    api_settings: Settings, double: Path, monkeypatch: pytest.MonkeyPatch, ledger: Ledger
+    api_settings: Settings, model_sources: str, double: Path, monkeypatch: pytest.MonkeyPatch, ledger: Ledger
 ) -> Iterator[Callable[[], int]]:
     """``drain()`` carries out every due run as a worker would, until none is left; returns how many it rang."""
     from worker import tasks
@@ -79,6 +88,8 @@ def drain(
         "DATABASE_URL": api_settings.database_url.get_secret_value(),
         "ARTIFACT_URL": api_settings.artifact_url,
         "MODEL_ROOTS": ":".join(map(str, api_settings.model_roots)),
+        "MODEL_SOURCES": model_sources,
+        "MODEL_STORE": api_settings.model_store,
         "ENGINE": api_settings.engine,
         "BACKOFF_S": api_settings.backoff_s,
         "SHARE_RESULTS": api_settings.share_results,

@@ -2,13 +2,16 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from pydantic import BaseModel, ConfigDict
 from sqlalchemy import text
 
 from service.app import bare_app, create_app
@@ -21,8 +24,8 @@ from service.settings import Settings
 from spinal.analysis.layers import Pair
 from spinal.analysis.locators import LOCATORS, Locator
 from spinal.analysis.locators.profile import DepthProfile
-from spinal.checkpoints.sources import SOURCES, Pinned
-from spinal.checkpoints.survey import survey
+from spinal.checkpoints.sources import SOURCES, Kind, Listed, Pinned, Setting
+from spinal.checkpoints.sources.base import own_files
 from spinal.cli.main import main
 from spinal.documents.comparison import Comparison
 from spinal.documents.editions import PRESENT
@@ -83,29 +86,39 @@ def stored(tmp_path: Path) -> Path:
 # a source
 
 
+class ShelfSettings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    board: str = "checkpoints"
+
+
 class Shelf:
-    """Checkpoints that lie in the examples and are named otherwise."""
+    """Checkpoints that lie in the examples, and are read as from elsewhere."""
 
-    example = "shelf:NAME"
+    def __init__(self, setting: Setting) -> None:
+        self._folder = EXAMPLES / setting.settings.board
 
-    def pin(self, path: str, roots: Sequence[Path] | None) -> Pinned:
-        return Pinned(f"shelf:{path}", str(EXAMPLES / "checkpoints" / path), revision="r1")
+    def pin(self, path: str) -> Pinned:
+        found = sorted(file for file in (self._folder / path).iterdir() if file.is_file())
+        files = [
+            Listed(file.name, file.stat().st_size, str(file), sha256(file.read_bytes()).hexdigest()) for file in found
+        ]
+        return Pinned(f"shelf:{path}", str(self._folder / path), "r1", own_files(files), "shelf")
 
-    def fetch(self, pinned: Pinned) -> Path:
-        return Path(pinned.location)
+    @contextmanager
+    def read(self, pinned: Pinned, listed: Listed, start: int = 0, end: int | None = None) -> Iterator[Iterator[bytes]]:
+        yield iter([Path(listed.at).read_bytes()[start:end]])
 
 
 @pytest.fixture
 def shelf(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SOURCES, "shelf", Shelf())
+    monkeypatch.setitem(SOURCES, "shelf", Kind("shelf", "shelf:NAME", Shelf, ShelfSettings, ShelfSettings))
 
 
 @pytest.mark.usefixtures("shelf")
-def test_a_source_is_found_by_the_api_its_report_and_its_contract(
-    api: TestClient, drain: Callable[[], int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Where the fake source is: a child of the service knows those of the product alone.
-    monkeypatch.setattr(application(api).state.inspectors, "survey", survey)
+@pytest.mark.parametrize("model_sources", ['{"shelf": {"board": "checkpoints"}}'])
+def test_a_source_is_found_by_the_api_its_report_and_its_contract(api: TestClient, drain: Callable[[], int]) -> None:
+    # A child of the service knows the sources of the product alone: it is told what was brought.
     body = {**BODY, "candidate": "shelf:dpo-short", "reference": "shelf:sft"}
     audit = api.post("/v1/audits", json=body).json()
     drain()

@@ -15,6 +15,7 @@ import pytest
 
 from spinal.checkpoints import bounded
 from spinal.checkpoints.bounded import Bounds, InspectorBroke, Inspectors
+from spinal.checkpoints.sources.reach import Reach
 from spinal.checkpoints.survey import survey
 from spinal.errors import InspectionExceeded, NotReady, SpinalError, StorageUnavailable, TokenizerInvalid
 from tests.api.conftest import clone
@@ -23,6 +24,7 @@ from tests.support.waiting import until
 
 PAIR = {"candidate": "local:dpo-short", "reference": "local:sft"}
 ROOTS = [EXAMPLES / "checkpoints"]
+REACH = Reach(tuple(ROOTS))
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +44,8 @@ def gone(pid: int) -> bool:
 
 
 def test_a_child_finds_what_this_process_finds(inspectors: Inspectors) -> None:
-    assert inspectors.survey(PAIR, ROOTS) == survey(PAIR, ROOTS)
-    assert list(inspectors.survey(PAIR, ROOTS)) == list(PAIR)
+    assert inspectors.survey(PAIR, REACH) == survey(PAIR, ROOTS)
+    assert list(inspectors.survey(PAIR, REACH)) == list(PAIR)
 
 
 REFUSED: dict[str, dict[str, Any]] = {
@@ -77,7 +79,7 @@ def test_an_error_arrives_as_it_was_raised(inspectors: Inspectors, models: Path,
     with pytest.raises(SpinalError) as here:
         survey(REFUSED[name], [models])
     with pytest.raises(SpinalError) as there:
-        inspectors.survey(REFUSED[name], [models])
+        inspectors.survey(REFUSED[name], Reach((models,)))
     assert type(there.value) is type(here.value)
     assert there.value.to_problem() == here.value.to_problem()
 
@@ -85,7 +87,7 @@ def test_an_error_arrives_as_it_was_raised(inspectors: Inspectors, models: Path,
 def test_a_panic_of_the_tokenizers_library_is_told_once(inspectors: Inspectors, models: Path) -> None:
     before = child_of(inspectors)
     with pytest.raises(TokenizerInvalid, match="Precompiled"):
-        inspectors.survey({"candidate": "local:panics"}, [models])
+        inspectors.survey({"candidate": "local:panics"}, Reach((models,)))
     assert child_of(inspectors) == before
 
 
@@ -93,18 +95,18 @@ def test_a_child_that_died_has_a_successor_and_nobody_notices(inspectors: Inspec
     before = child_of(inspectors)
     os.kill(before, signal.SIGKILL)
     until(lambda: gone(before), "the child's end")
-    assert inspectors.survey(PAIR, ROOTS) == survey(PAIR, ROOTS)
+    assert inspectors.survey(PAIR, REACH) == survey(PAIR, ROOTS)
     assert child_of(inspectors) != before
 
 
 def test_a_child_that_hangs_is_ended_at_its_time_and_replaced() -> None:
     with Inspectors(Bounds(seconds=1, children=1)) as inspectors:
-        inspectors.survey(PAIR, ROOTS)
+        inspectors.survey(PAIR, REACH)
         hanging = child_of(inspectors)
         os.kill(hanging, signal.SIGSTOP)
         began = time.monotonic()
         with pytest.raises(InspectionExceeded, match="1 s") as caught:
-            inspectors.survey(PAIR, ROOTS)
+            inspectors.survey(PAIR, REACH)
         # A second and what a busy machine adds; without a bound it would be for ever.
         assert time.monotonic() - began < 10
         assert caught.value.hint
@@ -115,15 +117,15 @@ def test_a_child_that_hangs_is_ended_at_its_time_and_replaced() -> None:
 
 def test_a_request_that_finds_all_children_busy_is_told_to_come_again() -> None:
     with Inspectors(Bounds(seconds=60, children=1, patience_s=0.05)) as inspectors:
-        inspectors.survey(PAIR, ROOTS)
+        inspectors.survey(PAIR, REACH)
         busy = child_of(inspectors)
         os.kill(busy, signal.SIGSTOP)
         ended: list[object] = []
-        first = threading.Thread(target=lambda: ended.append(inspectors.survey(PAIR, ROOTS)))
+        first = threading.Thread(target=lambda: ended.append(inspectors.survey(PAIR, REACH)))
         first.start()
         until(lambda: not inspectors._idle, "the question of the first")
         with pytest.raises(NotReady, match="busy"):
-            inspectors.survey(PAIR, ROOTS)
+            inspectors.survey(PAIR, REACH)
         os.kill(busy, signal.SIGCONT)
         first.join(60)
         assert len(ended) == 1
@@ -135,17 +137,17 @@ def test_what_needs_more_memory_than_allowed_is_refused_for_that(tmp_path: Path)
     many = b'{"model": {"vocab": [' + b"{}," * 3_900_000 + b"{}]}}"
     clone("sft", tmp_path / "heavy", tokenizer__json=many)
     with Inspectors(Bounds(megabytes=512, children=1)) as inspectors:
-        before = inspectors.survey({"candidate": "local:sft"}, [tmp_path])
+        before = inspectors.survey({"candidate": "local:sft"}, Reach((tmp_path,)))
         with pytest.raises(InspectionExceeded, match="512 MB"):
-            inspectors.survey({"candidate": "local:heavy"}, [tmp_path])
-        assert inspectors.survey({"candidate": "local:sft"}, [tmp_path]) == before
+            inspectors.survey({"candidate": "local:heavy"}, Reach((tmp_path,)))
+        assert inspectors.survey({"candidate": "local:sft"}, Reach((tmp_path,))) == before
 
 
 @pytest.mark.parametrize("interpreter", ["/bin/false", "/no/such/interpreter"])
 def test_a_child_that_cannot_start_is_not_the_callers_fault(monkeypatch: pytest.MonkeyPatch, interpreter: str) -> None:
     monkeypatch.setattr(sys, "executable", interpreter)
     with Inspectors(Bounds(children=1)) as inspectors, pytest.raises(NotReady, match="started"):
-        inspectors.survey(PAIR, ROOTS)
+        inspectors.survey(PAIR, REACH)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +160,7 @@ def test_failures_of_disk_and_of_ours_are_not_the_callers(
 ) -> None:
     monkeypatch.setattr(bounded._Child, "ask", lambda *_: answer)
     with pytest.raises(error):
-        inspectors.survey(PAIR, ROOTS)
+        inspectors.survey(PAIR, REACH)
 
 
 def test_a_child_gets_no_secret_and_loads_nothing_large(
@@ -166,7 +168,7 @@ def test_a_child_gets_no_secret_and_loads_nothing_large(
 ) -> None:
     monkeypatch.setenv("SPINAL_KEY_PEPPER", "tell-nobody")
     os.kill(child_of(inspectors), signal.SIGKILL)
-    inspectors.survey(PAIR, ROOTS)
+    inspectors.survey(PAIR, REACH)
     child = Path(f"/proc/{child_of(inspectors)}")
     assert b"tell-nobody" not in (child / "environ").read_bytes()
     loaded = (child / "maps").read_text()
@@ -180,7 +182,7 @@ def test_a_child_gets_no_secret_and_loads_nothing_large(
 def test_children_end_with_whoever_asked_them() -> None:
     script = (
         "from spinal.checkpoints.bounded import *; i = Inspectors(Bounds(children=1)); "
-        f"i.survey({PAIR!r}, {[str(root) for root in ROOTS]!r}); print(i._idle[0]._process.pid, flush=True); input()"
+        f"i.survey({PAIR!r}, Reach((Path({str(ROOTS[0])!r}),))); print(i._idle[0]._process.pid, flush=True); input()"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None

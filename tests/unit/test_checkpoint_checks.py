@@ -16,7 +16,9 @@ from spinal.checkpoints.identity import content_snapshot, host_identity, weights
 from spinal.checkpoints.inspect import inspect
 from spinal.checkpoints.pair import check_pair
 from spinal.checkpoints.resolve import resolve_reference
+from spinal.checkpoints.sources.base import Setting
 from spinal.checkpoints.sources.local import Local
+from spinal.checkpoints.sources.reach import Reach
 from spinal.errors import (
     AdapterInvalid,
     ArchitectureUnsupported,
@@ -341,9 +343,9 @@ def test_a_name_is_looked_for_below_every_root(tmp_path: Path) -> None:
 
 
 def test_a_name_with_a_null_byte_is_not_found_by_the_source_itself(tmp_path: Path) -> None:
-    for roots in (None, [tmp_path]):
+    for roots in (None, (tmp_path,)):
         with pytest.raises(ModelNotFound):
-            Local().pin("a\x00b", roots)
+            Local(Setting(None, roots, Reach().pin)).pin("a\x00b")
 
 
 def test_a_folder_in_the_place_of_a_file_is_no_checkpoint(tmp_path: Path) -> None:

@@ -175,8 +175,8 @@ FITS = {
 @pytest.mark.parametrize("name", FITS)
 def test_an_adapter_that_fits_is_measured_on_what_is_given(tmp_path: Path, base: Checkpoint, name: str) -> None:
     folder = based(tmp_path / "lora", "acme/base-7b", FITS[name])
-    for places in ({"base": base}, {"instead": base}):
-        found = resolve_reference(str(folder), roots=None, **places)
+    for given, instead in ((base, None), (None, base)):
+        found = resolve_reference(str(folder), roots=None, base=given, instead=instead)
         assert found.base == base
         assert any("'acme/base-7b'" in remark for remark in found.remarks)
 
@@ -192,9 +192,9 @@ def test_an_adapter_that_does_not_fit_is_refused(
     tmp_path: Path, base: Checkpoint, shapes: dict[str, tuple[int, int]], says: str
 ) -> None:
     folder = based(tmp_path / "lora", "acme/base-7b", shapes)
-    for places in ({"base": base}, {"instead": base}):
+    for given, instead in ((base, None), (None, base)):
         with pytest.raises(AdapterInvalid, match=says):
-            resolve_reference(str(folder), roots=None, **places)
+            resolve_reference(str(folder), roots=None, base=given, instead=instead)
 
 
 def test_a_base_that_is_found_is_not_replaced(tmp_path: Path, base: Checkpoint) -> None:

@@ -35,7 +35,7 @@ from worker.kinds.inputs import (
     profile_of,
     require_version,
     stored_prompts,
-    submitted_checkpoint,
+    submitted,
 )
 
 log = structlog.get_logger(__name__)
@@ -50,14 +50,30 @@ def carry_out(job: Job) -> None:
     needed = needs(spec)
     sides = [needed[role] for role in SIDES if role in needed]
     prompts = stored_prompts(job, sides[0])
-    checkpoints = [submitted_checkpoint(job, side) for side in sides]
     traces = _traces_of(job, sides)
-    known = _digest(traces, profile, job, setting_differences(checkpoints[0], checkpoints[1]))
-    if may_be_shared(job, known) and job.read(lambda session: has_comparison(session, known)):
-        # A comparison follows from its traces and what lies beside their weights, and it is these that the run has
-        # waited for.
-        job.finish(known)
-        return
+    with submitted(job, sides, weights=False) as first:
+        differences = setting_differences(first.checkpoints[0], first.checkpoints[1])
+        known = _digest(traces, profile, job, differences)
+        if may_be_shared(job, known) and job.read(lambda session: has_comparison(session, known)):
+            # A comparison follows from its traces and what lies beside their weights, and it is these that the run has
+            # waited for.
+            job.finish(known)
+            return
+        if first.whole:
+            _compare(job, first.checkpoints, traces, profile, prompts, started)
+            return
+    with submitted(job, sides, weights=True) as fetched:
+        _compare(job, fetched.checkpoints, traces, profile, prompts, started)
+
+
+def _compare(
+    job: Job,
+    checkpoints: Sequence[Checkpoint],
+    traces: Sequence[Trace],
+    profile: MeasurementProfile,
+    prompts: PromptSet,
+    started: float,
+) -> None:
     with ExitStack() as copies:
         captures = [_capture(job, copies, t, c, prompts) for t, c in zip(traces, checkpoints, strict=True)]
         sides_traced = [Traced(*side) for side in zip(traces, captures, checkpoints, strict=True)]

@@ -1,5 +1,8 @@
 """What the kinds that measure share: the submitted checkpoint, its prompts, and captures, kept or made again."""
 
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -10,22 +13,28 @@ from service.traces import store as traces
 from service.traces.store import StoredCapture
 from spinal.audit import measure_checkpoint
 from spinal.checkpoints.checkpoint import Checkpoint
-from spinal.checkpoints.identity import content_snapshot, former_snapshot
+from spinal.checkpoints.fetching.collect import Collector
+from spinal.checkpoints.fetching.gather import Want
+from spinal.checkpoints.identity import content_snapshot, declared_digest, former_snapshot
 from spinal.checkpoints.read_as import resolve_as
+from spinal.checkpoints.sources.reach import is_remote
 from spinal.documents.editions import FORMER
 from spinal.documents.trace import Trace
 from spinal.errors import (
     ModelChanged,
     ModelNotFound,
     ModelPathRefused,
+    ModelStoreFull,
+    SourceUnavailable,
     SpinalError,
     VersionRetired,
+    WeightsCorrupt,
     WeightsDigestMismatch,
 )
 from spinal.profile import MeasurementProfile
 from spinal.progress import Progress
 from spinal.prompts.sets import PromptSet
-from worker.job import Job, MissingHere
+from worker.job import Job, MissingHere, SourceAway
 
 log = structlog.get_logger(__name__)
 
@@ -46,11 +55,44 @@ def profile_of(job: Job) -> MeasurementProfile:
     return profile.model_copy(update={"stitch_prompts": 0}) if job.edition == FORMER else profile
 
 
-def submitted_checkpoint(job: Job, spec: dict[str, Any]) -> Checkpoint:
-    """The checkpoint of a trace specification, read as that says; raises ModelChanged when its files are not those
-    of the submission, MissingHere when this worker does not find it at all."""
+@dataclass(frozen=True)
+class Submitted:
+    """The checkpoints of specifications, while their files are kept on this host."""
+
+    checkpoints: list[Checkpoint]
+    collector: Collector
+
+    @property
+    def whole(self) -> bool:
+        """Whether their weights are here, and not of some of them only the headers."""
+        return all(part.copy is None or part.copy.whole for side in self.checkpoints for part in side.parts)
+
+
+@contextmanager
+def submitted(job: Job, specs: Sequence[dict[str, Any]], *, weights: bool) -> Iterator[Submitted]:
+    """The checkpoints of trace specifications, read as those say. What lives elsewhere is fetched, without ``weights``
+    as far as their headers.
+
+    Raises ModelChanged when files are not those of the submission, MissingHere when this worker does not find one at
+    all, SourceAway when its source does not answer or there is no room for it.
+    """
+    with _fetching(), job.collect(Want.WEIGHTS if weights else Want.HEADERS) as collector:
+        yield Submitted([_submitted(job, spec, collector) for spec in specs], collector)
+
+
+@contextmanager
+def _fetching() -> Iterator[None]:
     try:
-        checkpoint = resolve_as(spec["model"], spec.get("read", {}), roots=job.model_roots)
+        yield
+    except (SourceUnavailable, ModelStoreFull) as error:
+        raise SourceAway(error) from error
+
+
+def _submitted(job: Job, spec: dict[str, Any], collector: Collector) -> Checkpoint:
+    read = spec.get("read", {})
+    _bring(spec["model"], read, collector)
+    try:
+        checkpoint = resolve_as(spec["model"], read, roots=job.model_roots, copies=collector)
     except SpinalError as error:
         if isinstance(error.__cause__ or error, ModelNotFound | ModelPathRefused):
             raise MissingHere(error) from error
@@ -65,6 +107,18 @@ def submitted_checkpoint(job: Job, spec: dict[str, Any]) -> Checkpoint:
     return checkpoint
 
 
+def _bring(model: str, read: Mapping[str, Any], collector: Collector) -> None:
+    """Fetch what lives elsewhere, ahead of looking at it: what goes wrong then is no change of files."""
+    try:
+        for reference in filter(is_remote, [model, *([read["base"]] if "base" in read else [])]):
+            collector.find(reference)
+        lender = read.get("tokenizer", {}).get("model")
+        if lender is not None and is_remote(lender):
+            collector.find(lender, tokenizer=True)
+    except ModelNotFound as error:
+        raise MissingHere(error) from error
+
+
 def _changed(detail: str) -> ModelChanged:
     return ModelChanged(detail, hint="submit again; checkpoints must not change while they are audited")
 
@@ -76,6 +130,17 @@ def require_expected_weights(spec: dict[str, Any], source: str, weights: str) ->
         raise WeightsDigestMismatch(
             f"{source} has weights digest {weights}, expected was {expected}",
             hint="is it the checkpoint that you mean? Submit with the digest of the one to be judged",
+        )
+
+
+def require_declared(given: Submitted, checkpoint: Checkpoint, weights: str) -> None:
+    """Raise WeightsCorrupt where what was read is not what was fetched and verified; it is not read again."""
+    declared = declared_digest(checkpoint)
+    if declared is not None and declared != weights:
+        given.collector.discard()
+        raise WeightsCorrupt(
+            f"the files of {checkpoint.source} that this host keeps are not those that its source declares",
+            hint="submit again: they were removed and will be fetched anew; look at the disk of the worker",
         )
 
 

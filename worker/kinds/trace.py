@@ -5,21 +5,25 @@ from service.traces.store import store_trace
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.files import PICKLE_SUFFIXES
 from spinal.checkpoints.held import Held, hold
-from spinal.checkpoints.identity import held_identity
+from spinal.checkpoints.identity import declared_digest, held_identity
 from spinal.checkpoints.pair import reading_of
 from spinal.documents.editions import FORMER
 from spinal.documents.trace import trace_digest
 from spinal.errors import VersionRetired
+from spinal.profile import MeasurementProfile
+from spinal.prompts.sets import PromptSet
 from worker.job import Job
 from worker.kinds.inputs import (
+    Submitted,
     kept_capture,
     may_be_shared,
     measure_and_put,
     profile_of,
+    require_declared,
     require_expected_weights,
     require_version,
     stored_prompts,
-    submitted_checkpoint,
+    submitted,
 )
 
 
@@ -29,18 +33,45 @@ def carry_out(job: Job) -> None:
     require_version("engine", spec["engine_version"], job.edition.engine)
     prompts = stored_prompts(job, spec)
     profile = profile_of(job)
-    checkpoint = submitted_checkpoint(job, spec)
-    if job.edition == FORMER and _read_otherwise(checkpoint):
-        raise VersionRetired(
-            f"accepted for engine version {FORMER.engine}, which reads more of {checkpoint.source} than belongs to it",
-            hint="submit the audit again: it is measured with the present version",
-        )
-    with hold(checkpoint) as held:
+    with submitted(job, [spec], weights=False) as first:
+        [checkpoint] = first.checkpoints
+        if job.edition == FORMER and _read_otherwise(checkpoint):
+            raise VersionRetired(
+                f"accepted for engine version {FORMER.engine}, which reads more of {checkpoint.source} than belongs "
+                "to it",
+                hint="submit the audit again: it is measured with the present version",
+            )
+        if first.whole:
+            _measure(job, first, prompts, profile)
+            return
+        declared = declared_digest(checkpoint)
+        if declared is not None and _known(job, checkpoint, declared, prompts, profile):
+            return
+    with submitted(job, [spec], weights=True) as fetched:
+        _measure(job, fetched, prompts, profile)
+
+
+def _known(job: Job, checkpoint: Checkpoint, weights: str, prompts: PromptSet, profile: MeasurementProfile) -> bool:
+    """End the run with the trace that was measured of the same content, where there is one and its capture is kept."""
+    require_expected_weights(job.spec, checkpoint.source, weights)
+    expected = _expected(job, checkpoint, weights, prompts, profile)
+    known = may_be_shared(job, expected) and kept_capture(job, expected) is not None
+    if known:
+        job.finish(expected)
+    return known
+
+
+def _expected(job: Job, checkpoint: Checkpoint, weights: str, prompts: PromptSet, profile: MeasurementProfile) -> str:
+    fingerprint = profile.fingerprint_under(job.edition.scheme)
+    return trace_digest(weights, prompts.digest, fingerprint, job.spec["engine_version"], reading_of(checkpoint))
+
+
+def _measure(job: Job, given: Submitted, prompts: PromptSet, profile: MeasurementProfile) -> None:
+    with hold(given.checkpoints[0]) as held:
         weights = _known_or_hashed(job, held)
-        require_expected_weights(spec, held.checkpoint.source, weights)
-        fingerprint = profile.fingerprint_under(job.edition.scheme)
-        reading = reading_of(held.checkpoint)
-        expected = trace_digest(weights, prompts.digest, fingerprint, spec["engine_version"], reading)
+        require_declared(given, held.checkpoint, weights)
+        require_expected_weights(job.spec, held.checkpoint.source, weights)
+        expected = _expected(job, held.checkpoint, weights, prompts, profile)
         if may_be_shared(job, expected) and kept_capture(job, expected) is not None:
             held.require_unchanged()
             job.finish(expected)

@@ -1,15 +1,16 @@
 """Where checkpoints live. A source is one file here and one line in ``SOURCES``."""
 
-from spinal.checkpoints.sources.base import Pinned, Source
-from spinal.checkpoints.sources.local import Local
+from spinal.checkpoints.sources.base import Kind, Listed, Pinned, RemoteSource, Setting, Source, Timeouts
+from spinal.checkpoints.sources.hf import HF
+from spinal.checkpoints.sources.local import LOCAL
 
-SOURCES: dict[str, Source] = {"local": Local()}
-"""Scheme of a reference -> its source."""
+SOURCES: dict[str, Kind] = {kind.scheme: kind for kind in (LOCAL, HF)}
+"""Scheme of a reference -> its kind of source."""
 
 
 def reference_forms() -> str:
     """References a reader can copy, one per source: for error texts, help and the contract."""
-    return " or ".join(source.example for source in SOURCES.values())
+    return " or ".join(kind.example for kind in SOURCES.values())
 
 
-__all__ = ["SOURCES", "Pinned", "Source", "reference_forms"]
+__all__ = ["SOURCES", "Kind", "Listed", "Pinned", "RemoteSource", "Setting", "Source", "Timeouts", "reference_forms"]

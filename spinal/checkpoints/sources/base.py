@@ -7,7 +7,7 @@ held against what the list says of it (:mod:`spinal.checkpoints.fetching`).
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -95,6 +95,17 @@ class RemoteSource(Source, Protocol):
 
 
 @dataclass(frozen=True)
+class Timeouts:
+    """Seconds."""
+
+    connect: float = 5.0
+    read: float = 10.0
+    """Between two pieces of an answer: how long a request can go on without noticing that it was cancelled."""
+    pin: float = 30.0
+    """For all requests of one ``pin`` together."""
+
+
+@dataclass(frozen=True)
 class Setting:
     """What a source is made with: its part of the settings, and the other sources of the same caller."""
 
@@ -104,18 +115,7 @@ class Setting:
     """Folders below which ``local:`` references may point; None where any place will do."""
     pin: Callable[[str], Pinned]
     """Pins a whole reference, for a source that only names where files lie. Raises as :meth:`Source.pin`."""
-    timeouts: "Timeouts" = field(default_factory=lambda: Timeouts())
-
-
-@dataclass(frozen=True)
-class Timeouts:
-    """Seconds."""
-
-    connect: float = 5.0
-    read: float = 10.0
-    """Between two pieces of an answer: how long a request can go on without noticing that it was cancelled."""
-    pin: float = 30.0
-    """For all requests of one ``pin`` together."""
+    timeouts: Timeouts = Timeouts()
 
 
 @dataclass(frozen=True)

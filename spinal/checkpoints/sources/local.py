@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from spinal.checkpoints.sources.base import Pinned
+from spinal.checkpoints.sources.base import Kind, Pinned, Setting
 from spinal.errors import (
     ModelNotFound,
     ModelPathRefused,
@@ -15,23 +15,24 @@ class Local:
     """Folders on this host. With roots a path must lie below one of them after symbolic links are followed, and a
     relative path is looked for below each."""
 
-    example = "local:PATH"
+    def __init__(self, setting: Setting) -> None:
+        self._roots = setting.roots
 
-    def pin(self, path: str, roots: Sequence[Path] | None) -> Pinned:
+    def pin(self, path: str) -> Pinned:
         if not path:
             raise ModelReferenceInvalid(
                 "model source 'local' is not configured here",
                 hint="give local:PATH of a folder with safetensors weights",
             )
-        if roots is not None:
-            return _locate_below(path, roots)
+        if self._roots is not None:
+            return _locate_below(path, self._roots)
         folder = _resolved(Path(path).expanduser())
         if folder is None or not folder.is_dir():
             raise ModelNotFound(f"no checkpoint folder at {path}", hint="check the path")
         return Pinned(f"local:{folder.name}", str(folder))
 
-    def fetch(self, pinned: Pinned) -> Path:
-        return Path(pinned.location)
+
+LOCAL = Kind("local", "local:PATH", Local)
 
 
 def _locate_below(rest: str, roots: Sequence[Path]) -> Pinned:

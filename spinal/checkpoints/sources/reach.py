@@ -1,0 +1,165 @@
+"""What one caller may reach: folders, and sources with the caller's own credentials."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from spinal.checkpoints.sources import SOURCES, Kind, Pinned, RemoteSource, Setting, Source, Timeouts, reference_forms
+from spinal.errors import ModelReferenceInvalid, UsageError
+from spinal.errors.faults import shown
+
+MOST_REFERENCE = 1024
+MOST_SETTINGS = 256 * 1024
+"""Bytes of a file of settings."""
+TENANTS = "tenants"
+
+TIMEOUTS = Timeouts()
+Settings = Mapping[str, BaseModel]
+"""Scheme -> what an operator says of the source."""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What one caller may reach. Safe to share between threads."""
+
+    roots: tuple[Path, ...] | None = None
+    """Folders below which ``local:`` references may point; None where any place will do."""
+    settings: Settings = field(default_factory=dict)
+    timeouts: Timeouts = TIMEOUTS
+
+    def pin(self, reference: str) -> Pinned:
+        """What ``reference`` means now; raises as :meth:`Source.pin`, and ModelReferenceInvalid for an unknown or
+        disabled source."""
+        kind, path = self._kind_of(reference)
+        return self.source(kind.scheme).pin(path)
+
+    def is_remote(self, reference: str) -> bool:
+        """Whether a reference names a source over a network. Raises ModelReferenceInvalid for an unknown or disabled
+        one."""
+        return self._kind_of(reference)[0].settings is not None
+
+    def source(self, scheme: str) -> Source:
+        """The source of a scheme, as this caller may use it. Raises ModelReferenceInvalid, UsageError."""
+        if not self._has(SOURCES[scheme]):
+            raise self._not_here(scheme)
+        return SOURCES[scheme].make(Setting(self.settings.get(scheme), self.roots, self.pin, self.timeouts))
+
+    def remote(self, scheme: str) -> RemoteSource:
+        """The source that reads the files of what was pinned."""
+        source: Any = self.source(scheme)
+        found: RemoteSource = source
+        return found
+
+    def _kind_of(self, reference: str) -> tuple[Kind, str]:
+        scheme, path = split(reference)
+        if scheme not in SOURCES or not self._has(SOURCES[scheme]):
+            raise self._not_here(scheme)
+        return SOURCES[scheme], path
+
+    def _has(self, kind: Kind) -> bool:
+        return kind.settings is None or kind.scheme in self.settings
+
+    def _not_here(self, scheme: str) -> ModelReferenceInvalid:
+        enabled = " or ".join(kind.example for kind in SOURCES.values() if self._has(kind))
+        known = f"; an operator can enable {shown(scheme)!r} (docs/sources.md)" if scheme in SOURCES else ""
+        return ModelReferenceInvalid(
+            f"model source {shown(scheme)!r} is not configured here", hint=f"give {enabled}{known}"
+        )
+
+
+def split(reference: str) -> tuple[str, str]:
+    """Scheme of a reference, and what it says to its source; a bare path is ``local``. Raises
+    ModelReferenceInvalid."""
+    if not reference or len(reference) > MOST_REFERENCE or not reference.isprintable():
+        raise ModelReferenceInvalid(
+            "a model reference is 1 to 1024 printable characters", hint="for example local:my-model"
+        )
+    scheme, colon, path = reference.partition(":")
+    return (scheme, path) if colon else ("local", reference)
+
+
+def is_remote(reference: str) -> bool:
+    """Whether a reference names a source over a network. Raises ModelReferenceInvalid."""
+    scheme, _ = split(reference)
+    if scheme not in SOURCES:
+        raise ModelReferenceInvalid(
+            f"model source {shown(scheme)!r} is not configured here", hint=f"give {reference_forms()}"
+        )
+    return SOURCES[scheme].settings is not None
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """What an operator says of all sources: for everybody, and for tenants that have their own."""
+
+    everybody: Settings = field(default_factory=dict)
+    tenants: Mapping[str, Settings] = field(default_factory=dict)
+
+    def of(self, tenant: str | None) -> Settings:
+        """Those of a tenant: where it has its own of a source, these stand in place of everybody's."""
+        return {**self.everybody, **(self.tenants.get(tenant, {}) if tenant is not None else {})}
+
+
+def read_source_settings(document: object) -> SourceSettings:
+    """Settings as they are written: scheme -> members, and under ``tenants`` the same by tenant.
+
+    Raises UsageError with one line that names what is wrong, and no value of it.
+
+    Examples
+    --------
+    >>> read_source_settings({}).of("team-a")
+    {}
+    """
+    if not isinstance(document, dict):
+        raise _wrong("not a mapping of sources")
+    tenants = document.get(TENANTS, {})
+    if not isinstance(tenants, dict):
+        raise _wrong(f"{TENANTS} is not a mapping of tenants")
+    everybody = {name: each for name, each in document.items() if name != TENANTS}
+    return SourceSettings(
+        _read(everybody, ""), {str(tenant): _read(own, f"{TENANTS}.{tenant}.") for tenant, own in tenants.items()}
+    )
+
+
+def default_settings() -> SourceSettings:
+    """What a command line uses where nothing is said: sources that anybody may ask without credentials."""
+    return SourceSettings({name: kind.default() for name, kind in SOURCES.items() if kind.default is not None})
+
+
+def load_source_settings(text: str) -> SourceSettings:
+    """Settings in JSON or YAML; raises UsageError."""
+    if len(text.encode()) > MOST_SETTINGS:
+        raise _wrong(f"longer than {MOST_SETTINGS:,} bytes")
+    try:
+        document = json.loads(text) if text.lstrip().startswith("{") else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError, RecursionError):
+        # The error's text may show what stands there.
+        raise _wrong("neither JSON nor YAML") from None
+    return read_source_settings({} if document is None else document)
+
+
+def _read(written: object, where: str) -> dict[str, BaseModel]:
+    if not isinstance(written, dict):
+        raise _wrong(f"{where.rstrip('.')} is not a mapping of sources")
+    found = {}
+    for scheme, members in written.items():
+        kind = SOURCES.get(scheme)
+        if kind is None or kind.settings is None:
+            known = ", ".join(name for name, each in SOURCES.items() if each.settings is not None)
+            raise _wrong(f"{where}{shown(str(scheme))} is no source; known are {known}")
+        try:
+            found[scheme] = kind.settings.model_validate(members)
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            place = ".".join([f"{where}{scheme}", *(str(part) for part in first["loc"])])
+            raise _wrong(f"{shown(place)}: {first['msg']}") from None
+    return found
+
+
+def _wrong(detail: str) -> UsageError:
+    return UsageError(f"settings of model sources: {detail}", hint="docs/sources.md shows what they look like")
