@@ -155,6 +155,21 @@ def test_a_listing_of_many_pages_is_whole(server: ObjectServer) -> None:
     assert {each.name for each in pinned.files or ()} == names
 
 
+def test_an_object_that_was_uploaded_in_parts_is_pinned_and_read_like_any_other(server: ObjectServer) -> None:
+    parts = [random.Random(1).randbytes(5 << 20), b"the last part"]
+    server.put_in_parts("models", "parts/model.safetensors", parts)
+    buckets = source(server)
+    pinned = buckets.pin("//models/parts")
+    listed = file_of(pinned, "model.safetensors")
+    assert listed.tag is not None
+    assert listed.tag.endswith('-2"'), "the etag of a whole object is the digest of its content here"
+    assert content(buckets, pinned, listed) == b"".join(parts)
+    assert content(buckets, pinned, listed, (5 << 20) - 3, (5 << 20) + 3) == parts[0][-3:] + b"the"
+    server.put_in_parts("models", "parts/model.safetensors", [parts[0], b"another part"])
+    with pytest.raises(ModelChanged):
+        content(buckets, pinned, listed)
+
+
 def test_reading_that_was_cut_off_goes_on_where_it_ended(server: ObjectServer) -> None:
     large = random.Random(0).randbytes(24 << 20)
     server.put("models", "large/model.safetensors", large)

@@ -7,6 +7,7 @@ chose.
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -97,17 +98,30 @@ class ObjectServer:
         for path in sorted(folder.iterdir()):
             self.put(bucket, prefix + path.name, path.read_bytes())
 
+    def put_in_parts(self, bucket: str, key: str, parts: Sequence[bytes]) -> None:
+        """As clients upload large files: all parts but the last have 5 MiB at least."""
+        path = f"/{bucket}/{key}"
+        found = re.search(r"<UploadId>([^<]+)<", self._ask("POST", path, [("uploads", "")]).text)
+        assert found is not None
+        upload, told = ("uploadId", found[1]), ""
+        for number, part in enumerate(parts, 1):
+            etag = self._ask("PUT", path, [("partNumber", str(number)), upload], part).headers["etag"]
+            told += f"<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>"
+        body = f"<CompleteMultipartUpload>{told}</CompleteMultipartUpload>"
+        self._ask("POST", path, [upload], body.encode())
+
     def delete(self, bucket: str, key: str) -> None:
         self._ask("DELETE", f"/{bucket}/{key}")
 
-    def _ask(self, method: str, path: str, query: Sequence[tuple[str, str]] = (), body: bytes = b"") -> None:
+    def _ask(self, method: str, path: str, query: Sequence[tuple[str, str]] = (), body: bytes = b"") -> httpx.Response:
         host, sent, asked = f"127.0.0.1:{self.port}", encoded_path(path), encoded_query(query)
         digest = hashlib.sha256(body).hexdigest()
         headers = aws_headers(
             OWNER, "us-east-1", method, host, sent, asked, {}, now=datetime.now(UTC), body_sha256=digest
         )
         url = f"http://{host}{sent}" + (f"?{asked}" if asked else "")
-        httpx.request(method, url, headers=headers, content=body, trust_env=False, timeout=60.0).raise_for_status()
+        done = httpx.request(method, url, headers=headers, content=body, trust_env=False, timeout=60.0)
+        return done.raise_for_status()
 
 
 def missing(home: Path) -> tuple[str, str] | None:
