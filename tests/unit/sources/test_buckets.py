@@ -32,7 +32,7 @@ from spinal.checkpoints.sources.bucket_settings import GSSettings, S3Settings
 from spinal.checkpoints.sources.buckets import GS, S3, Buckets
 from spinal.errors import ModelChanged, ModelNotFound, ModelReferenceInvalid, SpinalError, UsageError
 from spinal.errors.sources import ModelAccessRefused, SourceRefused, SourceUnavailable
-from spinal.net.objects import LARGEST, MOST_ENTRIES, MOST_PAGE
+from spinal.net.objects import LARGEST, MOST_ENTRIES, MOST_PAGE, S3_DIALECT, parse_page
 from spinal.net.signing import EMPTY_BODY, AccessKey, aws_headers, encoded_query
 from tests.support.places import ROOT
 from tests.support.scripted_buckets import (
@@ -327,6 +327,15 @@ def test_a_file_is_told_apart_by_what_is_known_of_its_content_and_place(server: 
     assert len(set(keys)) == len(keys)
 
 
+def test_a_page_holds_what_lies_directly_below_with_its_keys_as_they_are() -> None:
+    keys = ["run/", "run/a", "run/sub/b", "run/c+d e"]
+    encoded = ["run/", "run/a", "run/sub%2Fb", "run/c%2Bd+e"]
+    for written, more in ((keys, ""), (encoded, "<EncodingType>url</EncodingType>")):
+        page = parse_page(listing("".join(entry(key, 1, '"e"') for key in written), more), S3_DIALECT, "run/")
+        assert [each.key for each in page.objects] == ["run/a", "run/c+d e"]
+        assert page.entries == 4
+
+
 def test_objects_that_change_between_two_looks_are_not_pinned(server: ScriptedServer) -> None:
     first, second = Content({"run/config.json": b"{}"}), Content({"run/config.json": b"[]"})
     for later in (second, Content({})):
@@ -487,6 +496,7 @@ def test_no_more_is_given_than_was_asked_for_and_what_is_missing_is_seen(server:
     pinned, listed = pinned_file(buckets)
     server.answer = lambda _: Told(206, RIGHT, pieces=iter([BODY[10:15], BODY[15:40]]))
     assert content(buckets, pinned, listed, 10, 20) == BODY[10:20]
+    assert server.asked[-1].headers["if-match"] == ETAG
     server.answer = lambda _: Told(206, {**RIGHT, "Content-Length": "10", "Connection": "close"}, BODY[10:15])
     with pytest.raises(SourceUnavailable):
         content(buckets, pinned, listed, 10, 20)
