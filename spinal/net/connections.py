@@ -25,7 +25,7 @@ MOST_ADDRESSES = 8
 """Of one host that are tried."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Exchange:
     """The request at hand in this thread. httpcore hands connections from one request to the next, and knows timeouts
     of single steps only."""
@@ -33,6 +33,8 @@ class Exchange:
     ends: float
     """``time.monotonic``; infinite where nobody set an end."""
     clear: bool
+    fresh: bool = False
+    """Whether it was given a connection of its own; else one that an earlier request left."""
 
 
 AT_HAND: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
@@ -126,7 +128,9 @@ class Backend(httpcore.NetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
         ends = time.monotonic() + left(timeout)
-        clear = (exchange := AT_HAND.get()) is not None and exchange.clear
+        clear = False
+        if (exchange := AT_HAND.get()) is not None:
+            clear, exchange.fresh = exchange.clear, True
         try:
             found = addresses_of(host, port, ends)
         except TimeoutError as error:

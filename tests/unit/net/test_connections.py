@@ -14,7 +14,7 @@ from spinal.net import connections, resolver
 from spinal.net.addresses import Address
 from spinal.net.http import Http, Reachable
 from tests.support.waiting import until
-from tests.unit.net.servers import Listener, always, http
+from tests.unit.net.servers import Connection, Listener, always, http
 
 PUBLIC = "93.184.216.34"
 """Judged in these tests, never connected to."""
@@ -152,16 +152,27 @@ def test_an_unknown_name_is_away_and_not_refused(network: NoNetwork, names: Name
         client.read(f"https://{NAME}/")
 
 
-def test_an_idle_connection_is_used_again_and_a_closed_one_is_not() -> None:
-    def answering(head: bytes, connection: Any) -> None:
-        connection.send(http(b"x"))
-        if b"/last" in head:
+def test_an_idle_connection_is_used_again_and_one_that_is_gone_is_made_anew() -> None:
+    closed: list[bytes] = []
+
+    def answering(head: bytes, connection: Connection) -> None:
+        if b"/closed" in head and not closed:
+            closed.append(head)
             connection.close()
+        else:
+            connection.send(http(b"x"))
 
     with Listener(answering) as server, Http(Reachable(("127.0.0.1",), ("127.0.0.1",))) as client:
-        for path in ("/1", "/2", "/last", "/4"):
+        for path in ("/1", "/2", "/closed", "/4"):
             assert client.read(server.url + path).status == 200
-        assert server.connections == 2
+        assert (server.connections, len(server.heads)) == (2, 5)
+
+
+def test_a_new_connection_that_fails_is_not_made_again() -> None:
+    with Listener(lambda head, connection: connection.close()) as server:
+        with Http(Reachable(("127.0.0.1",), ("127.0.0.1",))) as client, pytest.raises(SourceUnavailable):
+            client.read(server.url)
+        assert len(server.heads) == 1
 
 
 class Hanging:
