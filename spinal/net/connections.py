@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
-from typing import Any, NoReturn
+from typing import Any
 
 import httpcore
 
@@ -141,11 +141,6 @@ class Backend(httpcore.NetworkBackend):
         if not allowed:
             raise _not_public(host, clear)
         return Stream(self._first(allowed[:MOST_ADDRESSES], host, port, ends, clear))
-
-    def connect_unix_socket(
-        self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
-    ) -> NoReturn:
-        raise SourceRefused("a socket of this machine is no host")
 
     def _first(self, addresses: list[Address], host: str, port: int, ends: float, clear: bool) -> socket.socket:
         """Connect to the first address that answers; one that does not leaves the others their share of the time."""

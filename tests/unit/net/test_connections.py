@@ -218,8 +218,3 @@ def test_a_lookup_gives_its_place_back(names: Names, monkeypatch: pytest.MonkeyP
 def test_an_address_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", Hanging())
     assert resolver.addresses_of("::1", 443, time.monotonic() + 1) == [ip_address("::1")]
-
-
-def test_a_socket_of_the_machine_is_no_host() -> None:
-    with pytest.raises(SourceRefused):
-        connections.Backend(Reachable(("h",))).connect_unix_socket("/var/run/docker.sock")
