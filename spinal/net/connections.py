@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
-from typing import Any, NoReturn
+from typing import Any
 
 import httpcore
 
@@ -25,7 +25,7 @@ MOST_ADDRESSES = 8
 """Of one host that are tried."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Exchange:
     """The request at hand in this thread. httpcore hands connections from one request to the next, and knows timeouts
     of single steps only."""
@@ -33,6 +33,8 @@ class Exchange:
     ends: float
     """``time.monotonic``; infinite where nobody set an end."""
     clear: bool
+    fresh: bool = False
+    """Whether it was given a connection of its own; else one that an earlier request left."""
 
 
 AT_HAND: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
@@ -126,7 +128,9 @@ class Backend(httpcore.NetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
         ends = time.monotonic() + left(timeout)
-        clear = (exchange := AT_HAND.get()) is not None and exchange.clear
+        clear = False
+        if (exchange := AT_HAND.get()) is not None:
+            clear, exchange.fresh = exchange.clear, True
         try:
             found = addresses_of(host, port, ends)
         except TimeoutError as error:
@@ -137,11 +141,6 @@ class Backend(httpcore.NetworkBackend):
         if not allowed:
             raise _not_public(host, clear)
         return Stream(self._first(allowed[:MOST_ADDRESSES], host, port, ends, clear))
-
-    def connect_unix_socket(
-        self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
-    ) -> NoReturn:
-        raise SourceRefused("a socket of this machine is no host")
 
     def _first(self, addresses: list[Address], host: str, port: int, ends: float, clear: bool) -> socket.socket:
         """Connect to the first address that answers; one that does not leaves the others their share of the time."""

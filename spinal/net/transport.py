@@ -82,10 +82,20 @@ class Transport(httpx.BaseTransport):
         ends = float("inf") if deadline is None else deadline
         head = Exchange(min(ends, time.monotonic() + self._connect_s + self._read_s), target.scheme == "http")
         with exchanging(head), _told(target.host, head.ends):
-            left(None)
-            answer = self._pool.handle_request(self._asked(request, target))
+            answer = self._answer(self._asked(request, target), head)
         body = Body(answer.stream, target, ends)
         return httpx.Response(answer.status, headers=answer.headers, stream=body, request=request)
+
+    def _answer(self, asked: httpcore.Request, head: Exchange) -> httpcore.Response:
+        """Servers close idle connections when they like. One that is gone costs no more than another request, which
+        does no harm: nothing but reading is asked."""
+        while True:
+            left(None)
+            try:
+                return self._pool.handle_request(asked)
+            except (httpcore.NetworkError, httpcore.RemoteProtocolError):
+                if head.fresh:
+                    raise
 
     def _asked(self, request: httpx.Request, target: Target) -> httpcore.Request:
         timeouts = {"connect": self._connect_s, "pool": self._connect_s, "read": self._read_s, "write": self._read_s}

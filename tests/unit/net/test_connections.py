@@ -13,7 +13,8 @@ from spinal.errors.sources import SourceRefused, SourceUnavailable
 from spinal.net import connections, resolver
 from spinal.net.addresses import Address
 from spinal.net.http import Http, Reachable
-from tests.unit.net.servers import Listener, always, http
+from tests.support.waiting import until
+from tests.unit.net.servers import Connection, Listener, always, http
 
 PUBLIC = "93.184.216.34"
 """Judged in these tests, never connected to."""
@@ -151,16 +152,27 @@ def test_an_unknown_name_is_away_and_not_refused(network: NoNetwork, names: Name
         client.read(f"https://{NAME}/")
 
 
-def test_an_idle_connection_is_used_again_and_a_closed_one_is_not() -> None:
-    def answering(head: bytes, connection: Any) -> None:
-        connection.send(http(b"x"))
-        if b"/last" in head:
+def test_an_idle_connection_is_used_again_and_one_that_is_gone_is_made_anew() -> None:
+    closed: list[bytes] = []
+
+    def answering(head: bytes, connection: Connection) -> None:
+        if b"/closed" in head and not closed:
+            closed.append(head)
             connection.close()
+        else:
+            connection.send(http(b"x"))
 
     with Listener(answering) as server, Http(Reachable(("127.0.0.1",), ("127.0.0.1",))) as client:
-        for path in ("/1", "/2", "/last", "/4"):
+        for path in ("/1", "/2", "/closed", "/4"):
             assert client.read(server.url + path).status == 200
-        assert server.connections == 2
+        assert (server.connections, len(server.heads)) == (2, 5)
+
+
+def test_a_new_connection_that_fails_is_not_made_again() -> None:
+    with Listener(lambda head, connection: connection.close()) as server:
+        with Http(Reachable(("127.0.0.1",), ("127.0.0.1",))) as client, pytest.raises(SourceUnavailable):
+            client.read(server.url)
+        assert len(server.heads) == 1
 
 
 class Hanging:
@@ -186,7 +198,7 @@ def test_a_resolver_that_hangs_holds_nobody_and_gathers_no_threads(monkeypatch: 
             for _ in range(5):
                 with pytest.raises(SourceUnavailable, match="no connection in time"):
                     client.read(f"https://{NAME}/")
-        assert hanging.asked == 2
+        until(lambda: hanging.asked == 2, "the two lookups that were begun")
         assert time.monotonic() - began < 10
     finally:
         hanging.free.set()
@@ -206,8 +218,3 @@ def test_a_lookup_gives_its_place_back(names: Names, monkeypatch: pytest.MonkeyP
 def test_an_address_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", Hanging())
     assert resolver.addresses_of("::1", 443, time.monotonic() + 1) == [ip_address("::1")]
-
-
-def test_a_socket_of_the_machine_is_no_host() -> None:
-    with pytest.raises(SourceRefused):
-        connections.Backend(Reachable(("h",))).connect_unix_socket("/var/run/docker.sock")
