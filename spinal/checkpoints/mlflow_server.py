@@ -127,6 +127,16 @@ class Tracking:
             raise self.refusal(answer.status, answer.headers, called)
         return answer.body
 
+    def content_of(self, version: Version, file: str, *, most_bytes: int, deadline: float) -> bytes | None:
+        """A small file of a version whose files the server does not serve by path: it reads the bucket itself, if it
+        may. None where there is no such file, or the server cannot read it."""
+        query = urlencode({"name": version.name, "version": version.number, "path": file})
+        url = f"{self._url}/model-versions/get-artifact?{query}"
+        answer = self._http.read(url, most_bytes=most_bytes, headers=PLAIN, deadline=deadline)
+        if answer.status in (429, 502, 503, 504):
+            raise self.refusal(answer.status, answer.headers, f"mlflow:{version.name}/{version.number}")
+        return answer.body if answer.status == 200 else None
+
     def tag(self, path: str, called: str, deadline: float) -> str | None:
         """The etag of a served file, None where the server makes none, as where it passes on files of a bucket.
 

@@ -1,4 +1,4 @@
-"""Run in the environment of MLflow: logs a checkpoint in the ways that MLflow knows and prints what came of it, as JSON.
+"""Run in the environment of MLflow: logs a checkpoint in the ways that MLflow knows, and says so as JSON.
 
 ``python mlflow_models.py PACKAGES URL FOLDER``: PACKAGES holds torch and transformers, which MLflow's environment has
 not, and stands behind its own.
@@ -15,7 +15,7 @@ def main(packages: str, url: str, folder: str) -> None:
     import mlflow.transformers.flavor_config as config  # type: ignore[import-not-found]  # as above
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    class Own(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # as above: its type is unknown here
+    class Own(mlflow.pyfunc.PythonModel):
         def predict(self, context: object, model_input: list[str]) -> list[str]:
             return model_input
 
@@ -24,10 +24,16 @@ def main(packages: str, url: str, folder: str) -> None:
     with mlflow.start_run() as run:
         mlflow.log_artifacts(folder, "checkpoint")
         client.create_registered_model("plain")
-        for source in (f"runs:/{run.info.run_id}/checkpoint", mlflow.get_artifact_uri("checkpoint"), mlflow.get_artifact_uri()):
+        for source in (
+            f"runs:/{run.info.run_id}/checkpoint",
+            mlflow.get_artifact_uri("checkpoint"),
+            mlflow.get_artifact_uri(),
+        ):
             client.create_model_version("plain", source, run_id=run.info.run_id)
         client.create_registered_model("with space, @ and ü")
-        client.create_model_version("with space, @ and ü", mlflow.get_artifact_uri("checkpoint"), run_id=run.info.run_id)
+        client.create_model_version(
+            "with space, @ and ü", mlflow.get_artifact_uri("checkpoint"), run_id=run.info.run_id
+        )
     mlflow.pyfunc.log_model(
         name="own", python_model=Own(), artifacts={"checkpoint": folder}, pip_requirements=[],
         registered_model_name="own",
@@ -40,9 +46,7 @@ def main(packages: str, url: str, folder: str) -> None:
     mlflow.transformers.is_valid_hf_repo_id = lambda name: True
     config.get_latest_commit_for_repo = lambda name: "a" * 40
     model.name_or_path = tokenizer.name_or_path = "acme/sft"
-    mlflow.transformers.log_model(
-        pair, name="named", registered_model_name="named", save_pretrained=False, **flavour
-    )
+    mlflow.transformers.log_model(pair, name="named", registered_model_name="named", save_pretrained=False, **flavour)
     print(json.dumps({"run": run.info.run_id, "mlflow": mlflow.__version__}))
 
 

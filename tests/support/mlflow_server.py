@@ -98,7 +98,12 @@ class MlflowServer:
         """A script in its environment, with the packages of this one behind its own; what it prints last, as JSON."""
         command = [str(ENVIRONMENT / "bin" / "python"), str(script), sysconfig.get_paths()["purelib"], self.url]
         done = subprocess.run(
-            [*command, *arguments], cwd=self.folder, env=self._environment(), capture_output=True, text=True, check=False
+            [*command, *arguments],
+            cwd=self.folder,
+            env=self._environment(),
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stderr[-3000:]
         found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])

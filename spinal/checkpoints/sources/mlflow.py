@@ -4,28 +4,31 @@ A version is a name for files that lie elsewhere: among the artifacts that the t
 here; in a bucket, on a hub or in a folder of this host, which the sources of those read, by their own rules.
 """
 
-import base64
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from spinal.checkpoints.files import (
-    ADAPTER_CONFIG,
-    ADAPTER_WEIGHTS,
-    CONFIG,
-    INDEX,
-    TOKENIZER,
-    WEIGHTS,
-)
 from spinal.checkpoints.mlflow_server import ARTIFACTS, ID, NUMBER, Folder, Tracking, Version, until
 from spinal.checkpoints.mlmodel import MLMODEL, MOST_BYTES, hub_reference
-from spinal.checkpoints.sources.base import Kind, Listed, Pinned, Setting, own_files
+from spinal.checkpoints.sources.base import Kind, Listed, Pinned, Setting
+from spinal.checkpoints.sources.mlflow_folders import (
+    COMPONENTS,
+    MARKS,
+    MODEL,
+    OF_TOKENIZER,
+    Found,
+    checkpoint_in,
+    filled_in,
+    lacks_tokenizer,
+    listed_in,
+    no_checkpoint,
+)
+from spinal.checkpoints.sources.mlflow_settings import RegistrySettings, credentials_of
 from spinal.errors import ModelChanged, ModelNotFound, ModelPathRefused, ModelReferenceInvalid, UsageError
 from spinal.errors.faults import shown
 from spinal.errors.sources import SourceRefused, SourceUnavailable
@@ -36,76 +39,12 @@ ALIAS = re.compile(r"[\w-]{1,255}")
 MOST_NAME = 256
 """What MLflow's own tables hold."""
 MOST_URI = 2048
-MARKS = (CONFIG, ADAPTER_CONFIG)
-"""One of them lies in the folder of every checkpoint."""
-MODEL, COMPONENTS, OF_TOKENIZER, OF_PYFUNC = "model", "components", "components/tokenizer", "artifacts"
-"""Where MLflow's flavours put weights, what stands beside them, the tokenizer, and files of one's own."""
-NOT_FILLED_IN = frozenset({*MARKS, WEIGHTS, INDEX, ADAPTER_WEIGHTS})
-MOST_FOLDERS = 32
-"""So many folders below an artifact root are looked into."""
 MOST_TAGGED = 64
 """Each etag takes a request: of checkpoints with more files none is asked for."""
 ELSEWHERE = ("s3", "gs")
 READABLE = (
     "artifacts that the registry serves, s3:// and gs:// where those sources are enabled, folders below the model roots"
 )
-
-
-class RegistrySettings(BaseModel):
-    """A tracking server, and what of it may be read."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    url: str
-    """Address of the tracking server, with the path below which it answers, if any."""
-    allow: tuple[str, ...] = Field(min_length=1)
-    """Names of registered models that may be read; ``*`` stands for anything."""
-    token: SecretStr | None = None
-    token_file: Path | None = None
-    username: str | None = None
-    password: SecretStr | None = None
-    password_file: Path | None = None
-    private: tuple[str, ...] = ()
-    """The server, as host or host:port, or networks that it lies in, where its address is not a public one."""
-
-    @field_validator("url")
-    @classmethod
-    def _an_address(cls, url: str) -> str:
-        try:
-            parts = urlsplit(url)
-            parts.port  # noqa: B018  raises ValueError for what is no port
-        except ValueError as error:
-            raise ValueError("url is no address") from error
-        if parts.scheme not in ("http", "https") or not parts.hostname or not url.isprintable():
-            raise ValueError("url is the address of a tracking server: https://HOST[:PORT][/PATH]")
-        if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
-            raise ValueError("url holds no credentials, query or fragment: give token, or username and password")
-        return url.rstrip("/")
-
-    @field_validator("allow")
-    @classmethod
-    def _patterns(cls, allow: tuple[str, ...]) -> tuple[str, ...]:
-        if not all(allow):
-            raise ValueError("allow holds names of registered models, or patterns with *")
-        return allow
-
-    @model_validator(mode="after")
-    def _one_way_in(self) -> "RegistrySettings":
-        tokens = [each for each in (self.token, self.token_file) if each is not None]
-        passwords = [each for each in (self.password, self.password_file) if each is not None]
-        if len(tokens) + len(passwords) > 1:
-            raise ValueError("give one of token, token_file, password, password_file")
-        if (self.username is None) != (not passwords):
-            raise ValueError("username and password (or password_file) belong together")
-        return self
-
-
-@dataclass(frozen=True)
-class Found:
-    """The folder of a checkpoint among the artifacts that a server serves."""
-
-    path: str
-    files: Folder
 
 
 class Mlflow:
@@ -119,7 +58,7 @@ class Mlflow:
     def pin(self, path: str) -> Pinned:
         """The version that ``NAME/VERSION`` or ``NAME@ALIAS`` means now, and the files that make it a checkpoint."""
         name, number, alias = _parts(path)
-        if not any(_matches(name, pattern) for pattern in self._settings.allow):
+        if not self._settings.allows(name):
             raise SourceRefused(
                 f"the registered model {shown(name)!r} is not among those that may be read here",
                 hint="ask the operator to add it to allow of the source mlflow",
@@ -135,7 +74,7 @@ class Mlflow:
         if served is not None:
             return self._pin_served(version, served, called, deadline)
         if scheme in ELSEWHERE and rest.startswith("//"):
-            return replace(self._pin_bucket(uri, called), name=called)
+            return replace(self._pin_bucket(uri.rstrip("/"), version, called, deadline), name=called)
         if uri.startswith("/") or scheme == "file":
             return replace(self._pin_folder(uri, called), name=called)
         raise SourceRefused(
@@ -144,9 +83,7 @@ class Mlflow:
         )
 
     @contextmanager
-    def read(
-        self, pinned: Pinned, listed: Listed, start: int = 0, end: int | None = None
-    ) -> Iterator[Iterator[bytes]]:
+    def read(self, pinned: Pinned, listed: Listed, start: int = 0, end: int | None = None) -> Iterator[Iterator[bytes]]:
         """See :class:`spinal.checkpoints.sources.base.RemoteSource`. Where the server knows no ranges, as for what it
         passes on from a bucket, the bytes before ``start`` come, too, and are left out here."""
         stop = listed.size if end is None else min(end, listed.size)
@@ -214,16 +151,18 @@ class Mlflow:
 
     def _pin_served(self, version: Version, root: str, called: str, deadline: float) -> Pinned:
         top = self._tracking.folder(root, called, deadline)
-        found = self._checkpoint_in(Found(root, top), called, deadline)
+        found = checkpoint_in(self._tracking, Found(root, top), called, deadline)
         if found is None:
             return self._pin_named(root, top, called, deadline)
-        files = {name: (size, f"{found.path}/{name}") for name, size in found.files.files.items()}
-        if COMPONENTS in top.folders and CONFIG in files and TOKENIZER not in files:
-            beside = f"{root}/{OF_TOKENIZER}"
-            for name, size in self._tracking.folder(beside, called, deadline).files.items():
-                if name not in NOT_FILLED_IN:
-                    files.setdefault(name, (size, f"{beside}/{name}"))
-        listed = own_files([Listed(name, size, at) for name, (size, at) in files.items()])
+        beside = f"{root}/{OF_TOKENIZER}" if COMPONENTS in top.folders else None
+        if self._settings.artifacts is not None:
+            bucket = self._settings.artifacts.rstrip("/")
+            pinned = self._setting.pin(f"{bucket}/{found.path}")
+            return replace(self._with_tokenizer(pinned, beside and f"{bucket}/{beside}"), name=called)
+        listed = listed_in(found)
+        if beside is not None and lacks_tokenizer(listed):
+            tokenizer = Found(beside, self._tracking.folder(beside, called, deadline))
+            listed = filled_in(listed, listed_in(tokenizer))
         made_by = version.source.rpartition("/")[2] if version.source.startswith("models:/m-") else version.run
         return Pinned(
             name=called,
@@ -233,47 +172,15 @@ class Mlflow:
             scheme=MLFLOW.scheme,
         )
 
-    def _checkpoint_in(self, top: Found, called: str, deadline: float) -> Found | None:
-        """The folder of the checkpoint: the root, ``model``, or the only other one that holds a configuration. Of a
-        model with files of its own (pyfunc) these lie a folder further down."""
-        if _is_checkpoint(top.files):
-            return top
-        if MODEL in top.files.folders:
-            found = Found(f"{top.path}/{MODEL}", self._tracking.folder(f"{top.path}/{MODEL}", called, deadline))
-            if _is_checkpoint(found.files):
-                return found
-        seen = self._below(top, called, deadline, (MODEL, COMPONENTS))
-        looked = [each for each in seen if _is_checkpoint(each.files)]
-        if not looked:
-            for each in seen:
-                if each.path.endswith(f"/{OF_PYFUNC}"):
-                    looked += [x for x in self._below(each, called, deadline) if _is_checkpoint(x.files)]
-        if len(looked) > 1:
-            names = ", ".join(shown(each.path.removeprefix(f"{top.path}/")) for each in looked[:5])
-            raise ModelNotFound(
-                f"{shown(called)} holds more than one checkpoint: {names}", hint="register the folder of one of them"
-            )
-        return looked[0] if looked else None
-
-    def _below(self, top: Found, called: str, deadline: float, without: tuple[str, ...] = ()) -> list[Found]:
-        names = [name for name in top.files.folders if name not in without]
-        if len(names) > MOST_FOLDERS:
-            raise ModelNotFound(
-                f"{shown(called)} has more than {MOST_FOLDERS} folders and no checkpoint at its root",
-                hint="register the folder of the checkpoint",
-            )
-        paths = [f"{top.path}/{name}" for name in names]
-        return [Found(path, self._tracking.folder(path, called, deadline)) for path in paths]
-
     def _pin_named(self, root: str, top: Folder, called: str, deadline: float) -> Pinned:
         """What MLmodel names where no weights were logged: a model of a hub, at a commit."""
         size = top.files.get(MLMODEL)
         if size is None or size > MOST_BYTES:
-            raise _no_checkpoint(called)
+            raise no_checkpoint(called)
         raw = self._tracking.content(f"{root}/{MLMODEL}", called, most_bytes=MOST_BYTES, deadline=deadline)
         reference = hub_reference(raw, called)
         if reference is None:
-            raise _no_checkpoint(called)
+            raise no_checkpoint(called)
         return replace(self._setting.pin(reference), name=called)
 
     def _tagged(self, files: tuple[Listed, ...], called: str, deadline: float) -> tuple[Listed, ...]:
@@ -286,19 +193,33 @@ class Mlflow:
         if tag is None:
             return files
         return tuple(
-            replace(each, tag=tag if each is first else self._tracking.tag(each.at, called, deadline))
-            for each in files
+            replace(each, tag=tag if each is first else self._tracking.tag(each.at, called, deadline)) for each in files
         )
 
-    def _pin_bucket(self, uri: str, called: str) -> Pinned:
+    def _pin_bucket(self, uri: str, version: Version, called: str, deadline: float) -> Pinned:
+        """A bucket is listed by its own source, a folder at a time."""
         for below in ("", f"/{MODEL}"):
             try:
-                found = self._setting.pin(uri.rstrip("/") + below)
+                found = self._setting.pin(uri + below)
             except ModelNotFound:
                 continue
             if any(each.name in MARKS for each in found.files or ()):
-                return found
-        raise _no_checkpoint(called)
+                return self._with_tokenizer(found, f"{uri}/{OF_TOKENIZER}")
+        raw = self._tracking.content_of(version, MLMODEL, most_bytes=MOST_BYTES, deadline=deadline)
+        reference = None if raw is None else hub_reference(raw, called)
+        if reference is None:
+            raise no_checkpoint(called)
+        return self._setting.pin(reference)
+
+    def _with_tokenizer(self, found: Pinned, beside: str | None) -> Pinned:
+        """The pinned folder of a bucket, with the tokenizer that was logged beside it where it has none."""
+        if beside is None or not lacks_tokenizer(found.files or ()):
+            return found
+        try:
+            tokenizer = self._setting.pin(beside)
+        except ModelNotFound:
+            return found
+        return replace(found, files=filled_in(found.files or (), tokenizer.files or ()))
 
     def _pin_folder(self, uri: str, called: str) -> Pinned:
         place = urlsplit(uri) if uri.startswith("file:") else None
@@ -315,7 +236,7 @@ class Mlflow:
                 raise _refused_place(called, "is a folder that lies below no model root") from error
             if any((Path(found.location) / mark).is_file() for mark in MARKS):
                 return found
-        raise _no_checkpoint(called)
+        raise no_checkpoint(called)
 
 
 def _parts(path: str) -> tuple[str, str, str]:
@@ -334,14 +255,6 @@ def _parts(path: str) -> tuple[str, str, str]:
             hint=f"give {EXAMPLE} or mlflow:NAME@ALIAS, for example mlflow:assistant/3 or mlflow:assistant@champion",
         )
     return name, number, alias
-
-
-def _matches(name: str, pattern: str) -> bool:
-    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name) is not None
-
-
-def _is_checkpoint(folder: Folder) -> bool:
-    return any(mark in folder.files for mark in MARKS)
 
 
 def _span(found: Iterator[bytes], skip: int, most: int | None) -> Iterator[bytes]:
@@ -368,40 +281,6 @@ def _refused_place(called: str, why: str) -> SourceRefused:
     return SourceRefused(f"the place of the files of {shown(called)} {why}", hint=f"readable are {READABLE}")
 
 
-def _no_checkpoint(called: str) -> ModelNotFound:
-    return ModelNotFound(
-        f"{shown(called)} holds no checkpoint: {CONFIG} or {ADAPTER_CONFIG} was looked for at its root, in {MODEL}/ and "
-        f"in its only other folder that has one, and a model of a hub in {MLMODEL}",
-        hint="log the model with the flavour transformers, or log_artifacts() of the folder that save_pretrained() wrote",
-    )
-
-
-def _credentials(settings: RegistrySettings) -> dict[str, str]:
-    token = _secret(settings.token, settings.token_file)
-    if token is not None:
-        return {"Authorization": f"Bearer {token}"}
-    password = _secret(settings.password, settings.password_file)
-    if password is None:
-        return {}
-    pair = base64.b64encode(f"{settings.username}:{password}".encode()).decode()
-    return {"Authorization": f"Basic {pair}"}
-
-
-def _secret(given: SecretStr | None, file: Path | None) -> str | None:
-    secret = None if given is None else given.get_secret_value()
-    if file is not None:
-        try:
-            secret = file.read_text().strip()
-        except (OSError, UnicodeError) as error:
-            raise UsageError(
-                f"source mlflow: the file {shown(file.name)} with its secret cannot be read",
-                hint="is it there, and readable for this process?",
-            ) from error
-    if secret is not None and not (secret.isascii() and secret.isprintable() and secret):
-        raise UsageError("source mlflow: its secret is empty, or no line of ASCII", hint="check token or password")
-    return secret
-
-
 def _make(setting: Setting) -> Mlflow:
     settings: RegistrySettings = setting.settings
     host = urlsplit(settings.url).netloc
@@ -409,13 +288,18 @@ def _make(setting: Setting) -> Mlflow:
         reachable = Reachable(hosts=(host,), private=settings.private)
     except ValueError as error:
         raise UsageError(f"source mlflow: {error}", hint="check url and private of the source mlflow") from error
-    http = Http(
-        reachable,
-        origin=f"{urlsplit(settings.url).scheme}://{host}",
-        credentials=_credentials(settings),
-        connect_s=setting.timeouts.connect,
-        read_s=setting.timeouts.read,
-    )
+    try:
+        http = Http(
+            reachable,
+            origin=f"{urlsplit(settings.url).scheme}://{host}",
+            credentials=credentials_of(settings),
+            connect_s=setting.timeouts.connect,
+            read_s=setting.timeouts.read,
+        )
+    except ValueError as error:
+        raise UsageError(
+            "source mlflow: its token is none that a header can hold", hint="check token or token_file"
+        ) from error
     return Mlflow(settings, setting, Tracking(http, settings.url))
 
 
