@@ -27,6 +27,8 @@ MOST_ANSWER = 4 * 2**20
 MOST_LISTED = 10_000
 MOST_VALUES = 100_000
 MOST_TAG = 200
+MOST_SIZE = 2**53
+"""Larger numbers are not the same for every reader of JSON."""
 NUMBER = re.compile(r"[1-9][0-9]{0,9}")
 ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 PLAIN = {"Accept-Encoding": "identity"}
@@ -234,7 +236,7 @@ def _entry(entry: object, called: str) -> tuple[str, int | None]:
     if entry.get("is_dir") is True:
         return entry["path"], None
     size = entry.get("file_size")
-    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MOST_SIZE:
         raise _unlike(called, f"it lists {shown(entry['path'])!r} without a size")
     return entry["path"], size
 
