@@ -51,6 +51,12 @@ class MlflowServer:
     def host(self) -> str:
         return f"127.0.0.1:{self._port}"
 
+    @property
+    def process_group(self) -> int:
+        """Of the server and what it started."""
+        assert self._process is not None, "it is not running"
+        return self._process.pid
+
     def start(self) -> None:
         """Returns when it answers. At the same address when it was stopped before."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -118,6 +124,8 @@ class MlflowServer:
                 f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{self.folder / 'auth.db'}\n"
                 f"admin_username = {USER}\nadmin_password = {PASSWORD}\n"
                 "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+                # Otherwise every request takes as long as it takes to look at a password.
+                "auth_cache_ttl_seconds = 600\n"
             )
             kept |= {"MLFLOW_AUTH_CONFIG_PATH": str(settings), "MLFLOW_FLASK_SERVER_SECRET_KEY": "of this test alone"}
             kept |= {"MLFLOW_TRACKING_USERNAME": USER, "MLFLOW_TRACKING_PASSWORD": PASSWORD}
