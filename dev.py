@@ -25,6 +25,9 @@ EXTRAS["check"] = EXTRAS["fmt"] = EXTRAS["test"]
 EXTRAS["screenshots"] = f"{EXTRAS['test']},browser"
 EXTRAS["mutants"] = f"{EXTRAS['test']},mutants"
 EXTRAS["bench"] = EXTRAS["demo"]
+SERVERS = {"mlflow": "mlflow[auth]==3.17.2"}
+"""Servers of others that tests talk to, each in an environment of its own: what they need does not go with what we
+do."""
 
 
 def main() -> int:
@@ -60,6 +63,8 @@ def main() -> int:
     except OSError as error:
         return _refuse(f"setting up .venv failed: {error}", "is the checkout writable and the disk not full?")
     if chosen.command == "test":
+        if "--fast" not in rest:
+            make_servers()
         # Whole folders in several processes at once, single files in one: tests/conftest.py says in how many.
         return run(*PYTEST, "-n", "auto", *rest)
     if chosen.command == "check":
@@ -144,7 +149,10 @@ def fingerprint() -> str:
 
 def install(extras: str) -> None:
     """Install this checkout, editable, with uv where pip can bring it and with pip itself elsewhere."""
-    target = f"{ROOT}[{extras}]"
+    install_into(PYTHON, "-c", ROOT / "constraints.txt", "-e", f"{ROOT}[{extras}]")
+
+
+def install_into(python: Path, *wanted: object) -> None:
     environment = child_environment()
     if uv := find_uv():
         local = os.environ.get("PIP_FIND_LINKS")
@@ -155,13 +163,30 @@ def install(extras: str) -> None:
             environment.setdefault("UV_TORCH_BACKEND", "auto")
         if "PIP_INDEX_URL" in environment:
             environment.setdefault("UV_DEFAULT_INDEX", environment["PIP_INDEX_URL"])
-        call(
-            [uv, "pip", "install", "-q", "--python", PYTHON, "-c", ROOT / "constraints.txt", "-e", target], environment
-        )
+        call([uv, "pip", "install", "-q", "--python", python, *wanted], environment)
         return
-    call(
-        [base_python(), "-m", "pip", "--python", PYTHON, "install", "-q", "-c", ROOT / "constraints.txt", "-e", target]
-    )
+    call([base_python(), "-m", "pip", "--python", python, "install", "-q", *wanted])
+
+
+def make_servers() -> None:
+    """Bring the servers that tests talk to up to date. Where one is not to be had, its tests say that it is missing."""
+    for name, wanted in SERVERS.items():
+        folder = VENV / "servers" / name
+        stamp = folder / "spinal.stamp"
+        if stamp.is_file() and stamp.read_text() == wanted:
+            continue
+        started = time.monotonic()
+        print(f"setting up {folder}", file=sys.stderr)
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            call([base_python(), "-m", "venv", "--without-pip", folder])
+            install_into(folder / "bin" / "python", wanted)
+            stamp.write_text(wanted)
+        except (OSError, subprocess.CalledProcessError):
+            shutil.rmtree(folder, ignore_errors=True)
+            print(f"{wanted} is not to be had: tests that need it are left out", file=sys.stderr)
+            continue
+        print(f"set up in {time.monotonic() - started:.0f} s", file=sys.stderr)
 
 
 def find_uv() -> Path | None:
