@@ -136,7 +136,7 @@ class Reachable:
 
     def is_private(self, host: str, port: int) -> bool:
         """Whether a host is said to live in one's own network: listed itself, or an address of a listed network."""
-        literal = _literal(host)
+        literal = literal_of(host)
         return any(pattern.covers(host, port) for pattern in self._private) or (
             literal is not None and self._inside(literal)
         )
@@ -147,7 +147,7 @@ class Reachable:
             return self._inside(address)
         if is_public(address):
             return not clear
-        own = address == _literal(host) or any(address in network for network in OWN)
+        own = address == literal_of(host) or any(address in network for network in OWN)
         return own and self.is_private(host, port)
 
     def _inside(self, address: Address) -> bool:
@@ -158,7 +158,8 @@ class Reachable:
         return all(is_public(each) or self._inside(each) for each in embedded(address))
 
 
-def _literal(host: str) -> Address | None:
+def literal_of(host: str) -> Address | None:
+    """The address that a host is, where it is no name."""
     try:
         return ip_address(host)
     except ValueError:
@@ -174,7 +175,7 @@ def _pattern(entry: str) -> Pattern:
         if port is not None and not 0 < port < 65536:
             raise ValueError("no port")
         name = host_of(host.removeprefix("*."))
-        if below and _literal(name) is not None:
+        if below and literal_of(name) is not None:
             raise ValueError("nothing is below an address")
     except ValueError:
         raise ValueError(f"{entry[:100]!r} is no host: example.org, *.example.org, 127.0.0.1, [::1], each with or "

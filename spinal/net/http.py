@@ -33,8 +33,9 @@ METHODS = frozenset({"GET", "HEAD"})
 READ_S = 60.0
 """For one ``read`` where nobody set a deadline."""
 LONGEST_WAIT_S = 3600.0
-MOST_DRAINED = 65_536
-"""Bytes of a redirect's own answer that are read so that its connection can be used again."""
+LONGEST_DATE = 64
+MOST_DRAINED, DRAINED_S = 65_536, 1.0
+"""Bytes of a redirect's own answer, and seconds for them, that are read so that its connection can be used again."""
 KEPT_HEADERS = frozenset({"accept", "accept-encoding", "range", "if-range", "if-match", "if-none-match", "user-agent"})
 """What goes along when a redirect leads to another origin. All others may be secrets."""
 HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -143,7 +144,7 @@ class Http:
                 return response
             _drain(response)
             following = redirected(target, location)
-            check(following, self._reachable)
+            check(following, self._reachable, via=target.host)
             if following.origin != target.origin:
                 # For good: a server elsewhere does not send our credentials back to where they came from either.
                 trusted = False
@@ -167,17 +168,23 @@ def pieces(response: httpx.Response, deadline: float | None = None) -> Iterator[
     (``time.monotonic``) is an earlier end than the one that the request was made with. Raises SourceUnavailable where
     the server cuts off, stalls or encodes what was not asked for."""
     _as_asked(response)
+    yield from _raw(response, deadline)
+
+
+def _raw(response: httpx.Response, deadline: float | None) -> Iterator[bytes]:
     body = response.stream
     if isinstance(body, Body) and deadline is not None:
         body.ends = min(body.ends, deadline)
-    yield from response.iter_raw()
+    return response.iter_raw()
 
 
 def retry_after_s(headers: httpx.Headers) -> float | None:
     """Seconds that a server asked to wait (``Retry-After``: seconds or a date), from 0 to 3600; None where it did
     not say, or not readably."""
     said = headers.get("retry-after", "").strip()
-    if re.fullmatch(r"[0-9]{1,400}", said):
+    if len(said) > LONGEST_DATE:
+        return None
+    if re.fullmatch(r"[0-9]+", said):
         return min(float(said), LONGEST_WAIT_S)
     try:
         when = parsedate_to_datetime(said)
@@ -188,6 +195,8 @@ def retry_after_s(headers: httpx.Headers) -> float | None:
 
 
 def _as_asked(response: httpx.Response) -> None:
+    if response.request.method == "HEAD":
+        return
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     asked = response.request.headers.get("accept-encoding", "identity").lower()
     if encoding not in {"identity", "", *(part.partition(";")[0].strip() for part in asked.split(","))}:
@@ -199,16 +208,18 @@ def _as_asked(response: httpx.Response) -> None:
 def _drain(response: httpx.Response) -> None:
     seen = 0
     try:
-        for piece in response.iter_raw():
+        for piece in _raw(response, time.monotonic() + DRAINED_S):
             seen += len(piece)
             if seen > MOST_DRAINED:
                 break
+    except SourceUnavailable:
+        pass  # where it leads is known: the rest costs a connection, no more
     finally:
         response.close()
 
 
 def _host(response: httpx.Response) -> str:
-    return response.request.url.host
+    return response.request.url.raw_host.decode("ascii")
 
 
 def _origin_of(origin: str) -> tuple[str, str, int]:

@@ -6,7 +6,7 @@ import threading
 import time
 from ipaddress import ip_address
 
-from spinal.net.addresses import Address
+from spinal.net.addresses import Address, literal_of
 
 MOST_LOOKUPS = 32
 """At once. A resolver that hangs leaves threads behind until it gives up by itself."""
@@ -18,13 +18,16 @@ Found = list[Address] | OSError
 def addresses_of(host: str, port: int, ends: float) -> list[Address]:
     """The addresses of ``host`` in the resolver's order, each once. Raises OSError, TimeoutError at ``ends``
     (``time.monotonic``)."""
-    if not _lookups.acquire(timeout=max(0.0, ends - time.monotonic())):
+    if (address := literal_of(host)) is not None:
+        return [address]
+    places = _lookups
+    if not places.acquire(timeout=max(0.0, ends - time.monotonic())):
         raise TimeoutError
     answers: queue.SimpleQueue[Found] = queue.SimpleQueue()
     try:
-        threading.Thread(target=_look_up, args=(host, port, answers), name="lookup", daemon=True).start()
+        threading.Thread(target=_look_up, args=(host, port, answers, places), name="lookup", daemon=True).start()
     except RuntimeError as error:  # no thread was to be had
-        _lookups.release()
+        places.release()
         raise OSError(str(error)) from error
     try:
         found = answers.get(timeout=max(0.0, ends - time.monotonic()))
@@ -35,7 +38,7 @@ def addresses_of(host: str, port: int, ends: float) -> list[Address]:
     return found
 
 
-def _look_up(host: str, port: int, answers: "queue.SimpleQueue[Found]") -> None:
+def _look_up(host: str, port: int, answers: "queue.SimpleQueue[Found]", places: threading.BoundedSemaphore) -> None:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         answers.put(list(dict.fromkeys(ip_address(sockaddr[0]) for *_, sockaddr in found)))
@@ -44,4 +47,4 @@ def _look_up(host: str, port: int, answers: "queue.SimpleQueue[Found]") -> None:
     except ValueError as error:  # UnicodeError of IDNA, an address nobody can read
         answers.put(OSError(type(error).__name__))
     finally:
-        _lookups.release()
+        places.release()

@@ -5,7 +5,7 @@ one strict pattern; what does not fit it is refused, not repaired.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urljoin
 
 import httpx
@@ -28,7 +28,7 @@ class Target:
     host: str
     """As :func:`spinal.net.addresses.host_of` writes it."""
     port: int
-    url: httpx.URL
+    url: httpx.URL = field(repr=False)
 
     @property
     def origin(self) -> tuple[str, str, int]:
@@ -49,7 +49,7 @@ def target_of(url: str) -> Target:
         parsed = httpx.URL(url).copy_with(host=host, fragment=None)
     except (ValueError, httpx.InvalidURL):
         raise SourceRefused(f"a URL with the host {shown(written)!r}, which is not plainly a host") from None
-    if not 0 < port < 65536 or (parsed.scheme, parsed.host) != (scheme, host) or parsed.userinfo:
+    if not 0 < port < 65536 or (parsed.scheme, parsed.raw_host) != (scheme, host.encode()) or parsed.userinfo:
         raise SourceRefused(f"a URL with the host {shown(written)!r} and a port or a path that is not plain")
     return Target(scheme, host, port, parsed)
 
@@ -65,10 +65,12 @@ def redirected(current: Target, location: str) -> Target:
     return following
 
 
-def check(target: Target, reachable: Reachable) -> None:
-    """Raises SourceRefused where the host is not listed, or would be asked in clear outside one's own network."""
+def check(target: Target, reachable: Reachable, *, via: str | None = None) -> None:
+    """Raises SourceRefused where the host is not listed, or would be asked in clear outside one's own network; ``via``
+    is the host that redirected to it."""
     if not reachable.allows(target.host, target.port):
-        raise SourceRefused(f"the host {target.host} is not listed for this source", hint=LISTED)
+        led = "" if via is None else f", to which {via} redirects,"
+        raise SourceRefused(f"the host {target.host}{led} is not listed for this source", hint=LISTED)
     if target.scheme == "http" and not reachable.is_private(target.host, target.port):
         raise SourceRefused(
             f"the host {target.host} would be asked in clear (http)",

@@ -1,57 +1,25 @@
-"""Connections that are made to judged addresses alone, and end in time.
-
-The pool of httpcore asks a network backend for connections; this one looks a name up itself, judges each address,
-connects to that very address and looks at the other end before a byte is sent.
-"""
+"""One request over judged connections, with every failure told as one of ours."""
 
 import logging
-import select
 import socket
 import ssl
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
-from typing import Any, NoReturn
+from typing import Any
 
 import httpcore
 import httpx
 
-from spinal.errors.sources import SourceRefused, SourceUnavailable
-from spinal.net.addresses import Address, Reachable
-from spinal.net.resolver import addresses_of
+from spinal.errors.sources import SourceUnavailable
+from spinal.net.addresses import Reachable
+from spinal.net.connections import AT_HAND, Backend, Exchange, exchanging, left
 from spinal.net.targets import Target, check, target_of
 
-MOST_ADDRESSES = 8
-"""Of one host that are tried."""
 MOST_CONNECTIONS = 64
 KEPT_CONNECTIONS = 8
 KEPT_S = 5.0
 """How long an idle connection is kept: servers close theirs later than that, so none is used that they just closed."""
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """The request at hand in this thread. httpcore hands connections from one request to the next, and knows timeouts
-    of single steps only."""
-
-    ends: float
-    """``time.monotonic``; infinite where nobody set an end."""
-    clear: bool
-
-
-_at_hand: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
-
-
-@contextmanager
-def _exchanging(exchange: Exchange) -> Iterator[None]:
-    before = _at_hand.set(exchange)
-    try:
-        yield
-    finally:
-        _at_hand.reset(before)
 
 
 class Unlogged(logging.Filter):
@@ -59,143 +27,11 @@ class Unlogged(logging.Filter):
     among them. Other users of httpcore keep their records."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return _at_hand.get() is None
+        return AT_HAND.get() is None
 
 
 UNLOGGED = Unlogged()
 LOGGERS = ("httpcore.connection", "httpcore.http11")
-
-
-class Stream(httpcore.NetworkStream):
-    """One connection; every step ends with the exchange."""
-
-    def __init__(self, connected: socket.socket) -> None:
-        self._socket = connected
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        try:
-            self._socket.settimeout(_left(timeout))
-            return self._socket.recv(max_bytes)
-        except TimeoutError as error:
-            raise httpcore.ReadTimeout(error) from error
-        except OSError as error:
-            raise httpcore.ReadError(error) from error
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        try:
-            while buffer:
-                self._socket.settimeout(_left(timeout))
-                buffer = buffer[self._socket.send(buffer) :]
-        except TimeoutError as error:
-            raise httpcore.WriteTimeout(error) from error
-        except OSError as error:
-            raise httpcore.WriteError(error) from error
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.NetworkStream:
-        try:
-            self._socket.settimeout(_left(timeout))
-            return Stream(ssl_context.wrap_socket(self._socket, server_hostname=server_hostname))
-        except TimeoutError as error:
-            self.close()
-            raise httpcore.ConnectTimeout(error) from error
-        except (OSError, ValueError) as error:
-            self.close()
-            raise httpcore.ConnectError(error) from error
-
-    def get_extra_info(self, info: str) -> Any:
-        if info == "ssl_object":
-            return self._socket if isinstance(self._socket, ssl.SSLSocket) else None
-        return self._readable() if info == "is_readable" else None
-
-    def _readable(self) -> bool:
-        """An idle connection on which something is to be read was closed by its server, or is out of step."""
-        if self._socket.fileno() < 0:
-            return True
-        waiting = select.poll()
-        waiting.register(self._socket, select.POLLIN)
-        return bool(waiting.poll(0))
-
-
-class Backend(httpcore.NetworkBackend):
-    """Makes connections to allowed addresses of listed hosts."""
-
-    def __init__(self, reachable: Reachable) -> None:
-        self._reachable = reachable
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.NetworkStream:
-        ends = time.monotonic() + _left(timeout)
-        clear = (exchange := _at_hand.get()) is not None and exchange.clear
-        try:
-            found = addresses_of(host, port, ends)
-        except TimeoutError as error:
-            raise httpcore.ConnectTimeout(error) from error
-        except OSError as error:
-            raise httpcore.ConnectError(error) from error
-        allowed = [each for each in found if self._reachable.admits(each, host, port, clear=clear)]
-        if not allowed:
-            raise _not_public(host, clear)
-        return Stream(self._connected(allowed[:MOST_ADDRESSES], host, port, ends, clear))
-
-    def connect_unix_socket(
-        self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
-    ) -> NoReturn:
-        raise SourceRefused("a socket of this machine is no host")
-
-    def _connected(self, addresses: list[Address], host: str, port: int, ends: float, clear: bool) -> socket.socket:
-        """Connect to the first address that answers; one that does not leaves the others their share of the time."""
-        failure: Exception = httpcore.ConnectTimeout()
-        for tried, address in enumerate(addresses):
-            share = (ends - time.monotonic()) / (len(addresses) - tried)
-            if share <= 0:
-                break
-            family = socket.AF_INET6 if isinstance(address, IPv6Address) else socket.AF_INET
-            connected = socket.socket(family, socket.SOCK_STREAM)
-            try:
-                connected.settimeout(share)
-                connected.connect((str(address), port))
-                connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                peer = ip_address(connected.getpeername()[0])
-            except TimeoutError:
-                connected.close()
-                failure = httpcore.ConnectTimeout()
-            except OSError as error:
-                connected.close()
-                failure = httpcore.ConnectError(error)
-            else:
-                if peer == address and self._reachable.admits(peer, host, port, clear=clear):
-                    return connected
-                connected.close()
-                raise _not_public(host, clear)
-        raise failure
-
-
-def _not_public(host: str, clear: bool) -> SourceRefused:
-    what = "outside this network, in clear" if clear else "not public"
-    return SourceRefused(
-        f"the host {host} leads to an address that is {what}",
-        hint="An operator lists hosts of the own network, or the network itself, as private.",
-    )
-
-
-def _left(timeout: float | None) -> float:
-    """Seconds for the next step. Raises TimeoutError where the exchange has to be over."""
-    exchange = _at_hand.get()
-    ends = float("inf") if exchange is None else exchange.ends - time.monotonic()
-    if ends <= 0:
-        raise TimeoutError
-    return min(ends, 60.0 if timeout is None else timeout)
 
 
 class Body(httpx.SyncByteStream):
@@ -207,15 +43,15 @@ class Body(httpx.SyncByteStream):
     def __iter__(self) -> Iterator[bytes]:
         coming = iter(self._stream)
         while True:
-            with _exchanging(self._exchange()), _told(self._target.host, self.ends, begun=True):
-                _left(None)
+            with exchanging(self._exchange()), _told(self._target.host, self.ends, begun=True):
+                left(None)
                 piece = next(coming, None)
             if piece is None:
                 return
             yield piece
 
     def close(self) -> None:
-        with _exchanging(self._exchange()):
+        with exchanging(self._exchange()):
             self._stream.close()
 
     def _exchange(self) -> Exchange:
@@ -242,16 +78,24 @@ class Transport(httpx.BaseTransport):
         within the seconds for connecting and for reading together, however slowly it drips."""
         target = target_of(str(request.url))
         check(target, self._reachable)
-        ends = request.extensions.get("deadline") or float("inf")
+        deadline: float | None = request.extensions.get("deadline")
+        ends = float("inf") if deadline is None else deadline
         head = Exchange(min(ends, time.monotonic() + self._connect_s + self._read_s), target.scheme == "http")
-        with _exchanging(head), _told(target.host, head.ends):
-            _left(None)
-            answer = self._pool.handle_request(self._asked(request, target))
+        with exchanging(head), _told(target.host, head.ends):
+            answer = self._answer(self._asked(request, target), head)
         body = Body(answer.stream, target, ends)
-        if answer.status < 200:
-            body.close()
-            raise SourceUnavailable(f"{target.host} wants another protocol than HTTP")
         return httpx.Response(answer.status, headers=answer.headers, stream=body, request=request)
+
+    def _answer(self, asked: httpcore.Request, head: Exchange) -> httpcore.Response:
+        """Servers close idle connections when they like. One that is gone costs no more than another request, which
+        does no harm: nothing but reading is asked."""
+        while True:
+            left(None)
+            try:
+                return self._pool.handle_request(asked)
+            except (httpcore.NetworkError, httpcore.RemoteProtocolError):
+                if head.fresh:
+                    raise
 
     def _asked(self, request: httpx.Request, target: Target) -> httpcore.Request:
         timeouts = {"connect": self._connect_s, "pool": self._connect_s, "read": self._read_s, "write": self._read_s}
