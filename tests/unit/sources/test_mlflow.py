@@ -420,7 +420,7 @@ def version(**other: Any) -> dict[str, Any]:
 )  # fmt: skip
 def test_an_answer_of_another_form_is_none(registry: Registry, body: Any) -> None:
     registry.instead[VERSION] = says(body)
-    with pytest.raises(SourceUnavailable, match="did not answer as MLflow does|longer than") as said:
+    with pytest.raises(SourceUnavailable, match=r"did not answer as MLflow does|longer than") as said:
         source(registry).pin("assistant/3")
     assert str(said.value).isprintable()
     assert len(registry.asked) == 1
