@@ -52,7 +52,7 @@ def others() -> Others:
 
 def source(server: MlflowServer, others: Others, *, user: str = USER, password: str = PASSWORD) -> RemoteSource:
     settings = RegistrySettings.model_validate(
-        {"url": server.url, "allow": ("*",), "username": user, "password": password, "private": (server.host,)}
+        {"url": server.url, "allow": ("*",), "username": user, "password": password, "private_hosts": (server.host,)}
     )
     made: RemoteSource = MLFLOW.make(Setting(settings, None, others, Timeouts(read=3.0)))  # type: ignore[assignment]  # kinds make sources of either kind
     return made

@@ -46,7 +46,7 @@ def nowhere(reference: str) -> Pinned:
 def source(
     registry: Registry, pin: PinOther = nowhere, *, allow: tuple[str, ...] = ("*",), pin_s: float = 10.0, **more: Any
 ) -> RemoteSource:
-    settings = RegistrySettings(url=registry.url, allow=allow, private=(registry.host,), **more)
+    settings = RegistrySettings(url=registry.url, allow=allow, private_hosts=(registry.host,), **more)
     made: RemoteSource = MLFLOW.make(Setting(settings, None, pin, Timeouts(connect=2.0, read=1.0, pin=pin_s)))  # type: ignore[assignment]  # kinds make sources of either kind
     return made
 
