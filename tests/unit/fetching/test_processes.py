@@ -74,6 +74,21 @@ def test_two_processes_at_once_fetch_once(source: Scripted, store: ModelStore) -
     assert_only_what_it_is_called(store)
 
 
+def test_who_gets_the_lock_when_the_file_is_in_place_fetches_nothing(
+    source: Scripted, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, others = parts.try_lock, iter([True])
+
+    def late(path: Path) -> int | None:
+        # The other one ends between the first look and the lock.
+        if next(others, False):
+            assert fetch(source, store) == WHOLE
+        return real(path)
+
+    monkeypatch.setattr(parts, "try_lock", late)
+    assert fetch(source, store, streams=1) == 0
+
+
 def test_what_a_killed_process_fetched_is_not_fetched_again(source: Scripted, store: ModelStore) -> None:
     source.tell("stall", 2_000_000)
     with start(source, store.folder) as killed:
