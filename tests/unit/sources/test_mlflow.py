@@ -402,6 +402,13 @@ def test_a_registry_that_asks_to_wait_is_heard(registry: Registry) -> None:
     assert said.value.retry_after_s == 7.0
 
 
+def test_a_redirect_is_said_to_be_one_and_its_target_is_not(registry: Registry) -> None:
+    registry.instead[VERSION] = says(b"", 302, Location="http://169.254.169.254/secret")
+    with pytest.raises(SourceUnavailable, match="redirect, which is not followed") as said:
+        source(registry).pin("assistant/3")
+    assert "169.254" not in f"{said.value} {said.value.hint}"
+
+
 def version(**other: Any) -> dict[str, Any]:
     told = {"name": "assistant", "version": "3", "source": SERVED, "run_id": "run1", "status": "READY"} | other
     return {"model_version": {name: value for name, value in told.items() if value is not ...}}
