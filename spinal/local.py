@@ -189,8 +189,7 @@ def compare(
     ('checkpoint_not_at_hand', 'inconclusive')
     """
     asked, before = find_policy(policy), None if former is None else find_comparison(former)
-    machine = Machine(device, threads, stream, cache)
-    places = Places(base, tokenizer, sources)
+    machine, places = Machine(device, threads, stream, cache), Places(base, tokenizer, sources)
     found = compare_here(reference, candidate, prompts, knobs, machine, control=control, places=places)
     return found if asked is None else judged(found, asked, former=before)
 
