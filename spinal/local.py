@@ -159,8 +159,7 @@ def compare(
     -------
     Comparison
         Every difference layer by layer with 95% intervals over prompts; what carries the change (``accounts``) beside
-        what computes something else (``localization``), in words (``statements``); damage, controls, a verdict. See
-        ``docs/method.md``.
+        what computes something else (``localization``), in words (``statements``); damage, a verdict (docs/method.md).
 
     Raises
     ------
