@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,10 @@ class Reach:
 
     def source(self, scheme: str) -> Source:
         """The source of a scheme, as this caller may use it. Raises ModelReferenceInvalid, UsageError."""
-        if not self._has(SOURCES[scheme]):
+        kind = SOURCES[scheme]
+        if not self._has(kind):
             raise self._not_here(scheme)
-        return SOURCES[scheme].make(Setting(self.settings.get(scheme), self.roots, self.pin, self.timeouts))
+        return _made(kind, self.roots, tuple(sorted(self.settings.items())), self.timeouts)
 
     def remote(self, scheme: str) -> RemoteSource:
         """The source that reads the files of what was pinned."""
@@ -70,6 +72,15 @@ class Reach:
         return ModelReferenceInvalid(
             f"model source {shown(scheme)!r} is not configured here", hint=f"give {enabled}{known}"
         )
+
+
+@lru_cache(maxsize=64)
+def _made(
+    kind: Kind, roots: tuple[Path, ...] | None, settings: tuple[tuple[str, BaseModel], ...], timeouts: Timeouts
+) -> Source:
+    """One source for all who may use it in the same way: its connections and certificates are worth keeping."""
+    reach = Reach(roots, dict(settings), timeouts)
+    return kind.make(Setting(reach.settings.get(kind.scheme), roots, reach.pin, timeouts))
 
 
 def split(reference: str) -> tuple[str, str]:
