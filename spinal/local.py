@@ -159,8 +159,7 @@ def compare(
     -------
     Comparison
         Every difference layer by layer with 95% intervals over prompts; what carries the change (``accounts``) beside
-        what computes something else (``localization``), in words (``statements``); damage, controls, a verdict. See
-        ``docs/method.md``.
+        what computes something else (``localization``), in words (``statements``); damage, a verdict (docs/method.md).
 
     Raises
     ------
@@ -189,8 +188,7 @@ def compare(
     ('checkpoint_not_at_hand', 'inconclusive')
     """
     asked, before = find_policy(policy), None if former is None else find_comparison(former)
-    machine = Machine(device, threads, stream, cache)
-    places = Places(base, tokenizer, sources)
+    machine, places = Machine(device, threads, stream, cache), Places(base, tokenizer, sources)
     found = compare_here(reference, candidate, prompts, knobs, machine, control=control, places=places)
     return found if asked is None else judged(found, asked, former=before)
 

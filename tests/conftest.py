@@ -43,7 +43,10 @@ LAYERS: dict[str, tuple[str, frozenset[str]]] = {
     "devstack": ("the embedded servers, wherever they lie and whoever starts them", frozenset({"server"})),
     "engine": ("measurements of tiny models against oracles", frozenset({"model"})),
     "browser": ("reports in headless Chromium", frozenset({"browser"})),
-    "integrations": ("trainers that feed a series while they train", frozenset()),
+    "integrations": (
+        "trainers that feed a series while they train, and servers of others that hold models",
+        frozenset(),
+    ),
     "science": ("audits of checkpoints with a known history", frozenset({"model"})),
     "chaos": ("real processes, broken one way at a time", frozenset({"server"})),
     "e2e": ("the whole stack from one command", frozenset({"server", "model"})),

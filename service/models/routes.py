@@ -1,11 +1,9 @@
-"""/v1/models
-
-A name may hold a slash, as it is or as %2F, and is taken as a path: routes below a model stand before those of the
-model itself."""
+"""/v1/models"""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.datastructures import URL
 
 from service.database.unit_of_work import Reads
@@ -28,6 +26,22 @@ from service.models.schemas import (
 from service.models.store import list_models
 from spinal import errors
 
+
+class ModelPath(Convertor[str]):
+    """A name, which may hold a slash, as it is or as %2F. It ends where a part of the model begins: else the versions
+    of ``acme`` would be a model, too, with methods that they do not have."""
+
+    regex = f"(?:(?!/(?:{'|'.join(names.OF_ROUTES)})(?:/|$)).)+"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+# The framework looks convertors up by name when a route is made, which is here.
+register_url_convertor("model", ModelPath())
 router = APIRouter(prefix="/v1/models", tags=["catalog"])
 
 LOOKED_UP = r"^[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)?$"
@@ -94,7 +108,7 @@ def _page(ledger: Reads, tenant: str, url: URL, after: str | None, limit: int) -
 
 
 @router.get(
-    "/{name:path}/versions/{version}",
+    "/{name:model}/versions/{version}",
     operation_id="getModelVersion",
     response_model=VersionOut,
     responses=documented(*ACCESS, errors.RegisteredModelNotFound, errors.ModelVersionNotFound),
@@ -109,7 +123,7 @@ def _version(ledger: Reads, tenant: str, name: str, version: str) -> Response:
 
 
 @router.delete(
-    "/{name:path}/versions/{version}",
+    "/{name:model}/versions/{version}",
     operation_id="deleteModelVersion",
     status_code=204,
     responses={
@@ -124,7 +138,7 @@ def delete_version(name: Name, version: VersionPart, ledger: LedgerDep, caller: 
 
 
 @router.post(
-    "/{name:path}/versions",
+    "/{name:model}/versions",
     operation_id="registerModelVersion",
     status_code=201,
     response_model=VersionOut,
@@ -153,7 +167,7 @@ def register_version(
 
 
 @router.get(
-    "/{name:path}/versions",
+    "/{name:model}/versions",
     operation_id="listModelVersions",
     response_model=VersionPage,
     responses=documented(*ACCESS, errors.RegisteredModelNotFound),
@@ -176,7 +190,7 @@ def _versions(ledger: Reads, tenant: str, url: URL, name: str, before: int | Non
 
 
 @router.put(
-    "/{name:path}/aliases/{alias}",
+    "/{name:model}/aliases/{alias}",
     operation_id="moveModelAlias",
     responses=documented(
         *ACCESS,
@@ -195,7 +209,7 @@ def move_alias(name: Name, alias: AliasPart, body: AliasIn, ledger: LedgerDep, c
 
 
 @router.delete(
-    "/{name:path}/aliases/{alias}",
+    "/{name:model}/aliases/{alias}",
     operation_id="deleteModelAlias",
     status_code=204,
     responses={204: GONE, **documented(*ACCESS, errors.RegisteredModelNotFound, errors.ModelAliasNotFound)},
@@ -210,7 +224,7 @@ def delete_alias(name: Name, alias: AliasPart, ledger: LedgerDep, caller: Writer
 
 
 @router.get(
-    "/{name:path}",
+    "/{name:model}",
     operation_id="getModel",
     response_model=ModelOut,
     responses=documented(*ACCESS, errors.RegisteredModelNotFound),
@@ -225,7 +239,7 @@ def _one(ledger: Reads, tenant: str, name: str) -> Response:
 
 
 @router.patch(
-    "/{name:path}",
+    "/{name:model}",
     operation_id="updateModel",
     responses=documented(
         *ACCESS,
@@ -241,7 +255,7 @@ def update(name: Name, body: ModelChanges, ledger: LedgerDep, caller: Writer) ->
 
 
 @router.delete(
-    "/{name:path}",
+    "/{name:model}",
     operation_id="deleteModel",
     status_code=204,
     responses={204: GONE, **documented(*ACCESS, errors.RegisteredModelNotFound)},

@@ -123,12 +123,14 @@ def _listed_snapshot(checkpoint: Checkpoint, copy: Copy) -> str:
     listed = {entry.name: entry for entry in copy.listing or ()}
     read = (*files.settings, *files.beside)
     settings = {name: copy.sha256.get(name) or _sha256_of_settings(checkpoint, name) for name in read}
-    weights = {}
+    weights, vague = {}, False
     for name in files.weights:
         entry = listed[name]
+        vague = vague or entry.content is None
         said = entry.content or _sha256_of_header(checkpoint, name)
         weights[name] = [str(entry.size), said, entry.tag]
-    return digest_of({"settings": settings, "listed": weights})
+    # Where content is declared, another revision with the same files is the same.
+    return digest_of({"settings": settings, "listed": weights, "revision": copy.revision if vague else None})
 
 
 def _sha256_of_header(checkpoint: Checkpoint, name: str) -> str:

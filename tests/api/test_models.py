@@ -197,8 +197,6 @@ def test_what_is_not_there_is_404_with_a_code_of_its_own(api: TestClient, chat: 
         api.delete(f"{nowhere}/versions/1"),
         api.put(f"{nowhere}/aliases/champion", json={"version": "1"}),
         api.delete(f"{nowhere}/aliases/champion"),
-        # No such name can be.
-        api.delete(f"{CHAT.removesuffix('/chat')}/versions"),
     ):
         assert code(answer) == (404, "registered_model_not_found"), answer.request.url
     for answer in (
@@ -208,8 +206,27 @@ def test_what_is_not_there_is_404_with_a_code_of_its_own(api: TestClient, chat: 
     ):
         assert code(answer) == (404, "model_version_not_found"), answer.request.url
     assert api.get("/v1/models/a/b/c").status_code == 422
-    assert api.delete(f"{CHAT}/versions").status_code == 422
     assert api.get(CHAT).json() == chat
+
+
+def test_parts_of_a_model_are_no_models(api: TestClient, chat: dict[str, Any]) -> None:
+    """Least of all ones that are deleted with what was meant to be a list."""
+    for name in ("acme/chat", "acme%2Fchat", "acme"):
+        for method, part in (
+            ("DELETE", "versions"), ("PATCH", "versions"), ("PATCH", "versions/1"), ("POST", "versions/1"),
+            ("PUT", "versions/1"), ("GET", "aliases/champion"), ("PATCH", "aliases/champion"),
+        ):  # fmt: skip
+            refused = api.request(method, f"/v1/models/{name}/{part}", json={"description": "d"})
+            assert (refused.status_code, code_of(refused)) == (405, "method_not_allowed"), (method, name, part)
+    for nowhere in (
+        f"{CHAT}/aliases",
+        f"{CHAT}/versions/",
+        f"{CHAT}/versions/1/2",
+        "/v1/models/acme/versions/versions/1",
+    ):
+        assert api.get(nowhere, follow_redirects=False).status_code in (307, 404, 422), nowhere
+    assert api.get(CHAT).json() == chat
+    assert api.get("/v1/models/").json()["items"] == [chat]
 
 
 def test_a_model_has_no_more_aliases_than_a_list_can_show(

@@ -80,7 +80,11 @@ def prepare(call: Call, tenant: str) -> str:
     """A tenant's prompts, models and an audit of each shape, submitted; returns the id of the pair's."""
     made = call(tenant, "POST", "/v1/prompt-sets", json={"name": f"{tenant}-set", "prompts": PROMPTS})
     assert made.status_code in (200, 201), made.text
-    model = {"name": f"{tenant}-model", "reference": f"local:{tenant}-sft", "description": f"the base of {tenant}"}
+    model: dict[str, Any] = {
+        "name": f"{tenant}-model",
+        "reference": f"local:{tenant}-sft",
+        "description": f"the base of {tenant}",
+    }
     model |= {"version": f"{tenant}-1", "aliases": [f"{tenant}-alias"], "labels": {"of": tenant}}
     assert call(tenant, "POST", "/v1/models", json=model).status_code == 201
     rule = {"name": f"rule-of-{tenant}", "value": "damage.gap", "bad": "above", "limit": 0.5, "severity": "fail"}

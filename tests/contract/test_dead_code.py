@@ -26,6 +26,7 @@ KEPT = {
         ("on_train_begin", "on_save", "on_step_end", "on_train_end"), "transformers calls them on callbacks"
     ),
     **dict.fromkeys(("connect_tcp", "start_tls", "get_extra_info"), "httpcore calls them on connections"),
+    **dict.fromkeys(("convert", "to_string"), "starlette calls them on convertors of paths"),
     **dict.fromkeys(("add_folder", "wait_series"), "method of the client, for callers"),
     "singular_values_of_rows": "the direct form of what the engine computes in slices; tests compare the two",
 }

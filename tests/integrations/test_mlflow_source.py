@@ -1,5 +1,6 @@
 """Registered models of a real ``mlflow server``, logged by MLflow itself."""
 
+import itertools
 import json
 import os
 import signal
@@ -51,7 +52,7 @@ def others() -> Others:
 
 def source(server: MlflowServer, others: Others, *, user: str = USER, password: str = PASSWORD) -> RemoteSource:
     settings = RegistrySettings.model_validate(
-        {"url": server.url, "allow": ("*",), "username": user, "password": password, "private": (server.host,)}
+        {"url": server.url, "allow": ("*",), "username": user, "password": password, "private_hosts": (server.host,)}
     )
     made: RemoteSource = MLFLOW.make(Setting(settings, None, others, Timeouts(read=3.0)))  # type: ignore[assignment]  # kinds make sources of either kind
     return made
@@ -63,7 +64,7 @@ def fetched(made: RemoteSource, pinned: Pinned, folder: Path) -> Path:
     for each in pinned.files or ():
         cuts = [0, each.size // 3, each.size // 2, each.size]
         with (folder / each.name).open("wb") as out:
-            for start, end in zip(cuts, cuts[1:], strict=False):
+            for start, end in itertools.pairwise(cuts):
                 with made.read(pinned, each, start, None if end == each.size else end) as pieces:
                     out.writelines(pieces)
     return folder
@@ -134,14 +135,14 @@ def test_an_alias_that_moves_does_not_move_what_was_pinned(
 def test_a_version_that_was_deleted_is_not_found_again_under_its_number(server: MlflowServer, others: Others) -> None:
     made = source(server, others)
     told = server.ask("GET", "model-versions/get?name=own&version=1", {})["model_version"]
+    anew = {"name": "brief", "source": told["source"], "model_id": told["source"].removeprefix("models:/")}
     server.ask("POST", "registered-models/create", {"name": "brief"})
-    server.ask("POST", "model-versions/create", {"name": "brief", "source": told["source"]})
+    server.ask("POST", "model-versions/create", anew)
     assert made.pin("brief/1").files
     server.ask("DELETE", "model-versions/delete", {"name": "brief", "version": "1"})
     with pytest.raises(ModelNotFound):
         made.pin("brief/1")
-    again = server.ask("POST", "model-versions/create", {"name": "brief", "source": told["source"]})["model_version"]
-    assert again["version"] == "2"
+    assert server.ask("POST", "model-versions/create", anew)["model_version"]["version"] == "2"
 
 
 @pytest.mark.parametrize("path", ["plain/99", "plain@nobody", "nobody/1", "nobody@champion", "Plain/1"])
@@ -155,8 +156,6 @@ def test_wrong_credentials_and_missing_rights_are_no_missing_models(server: Mlfl
         source(server, others, password="not the password").pin("plain/1")
     assert "not the password" not in str(said.value)
     server.ask("POST", "users/create", {"username": "guest", "password": "another long password"})
-    rights = {"name": "plain", "username": "guest", "permission": "NO_PERMISSIONS"}
-    server.ask("POST", "registered-models/permissions/create", rights)
     with pytest.raises(ModelAccessRefused):
         source(server, others, user="guest", password="another long password").pin("plain/1")
 

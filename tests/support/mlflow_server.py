@@ -121,7 +121,7 @@ class MlflowServer:
         if self._signed_in:
             settings = self.folder / "auth.ini"
             settings.write_text(
-                f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{self.folder / 'auth.db'}\n"
+                f"[mlflow]\ndefault_permission = NO_PERMISSIONS\ndatabase_uri = sqlite:///{self.folder / 'auth.db'}\n"
                 f"admin_username = {USER}\nadmin_password = {PASSWORD}\n"
                 "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
                 # Otherwise every request takes as long as it takes to look at a password.

@@ -5,6 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+import dev
 from tests.conftest import ROOT
 
 BASE = "import dev; print(dev.base_python())"
@@ -39,3 +42,22 @@ def test_another_python_is_the_one_it_is_called_with(tmp_path: Path) -> None:
     asked = [str(made / "bin" / "python"), "-c", BASE]
     done = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == asked[0]
+
+
+def test_a_server_that_is_not_to_be_had_leaves_its_tests_out_and_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def away(python: Path, *wanted: object) -> None:
+        raise subprocess.CalledProcessError(1, ["pip", "install", *map(str, wanted)])
+
+    monkeypatch.setattr(dev, "VENV", tmp_path)
+    monkeypatch.setattr(dev, "install_into", away)
+    dev.make_servers()
+    assert "tests that need it are left out" in capsys.readouterr().err
+    assert not list((tmp_path / "servers").iterdir())
+    monkeypatch.setattr(dev, "install_into", lambda python, *wanted: None)
+    dev.make_servers()
+    made = list((tmp_path / "servers").iterdir())
+    assert [folder.name for folder in made] == list(dev.SERVERS)
+    monkeypatch.setattr(dev, "call", None)
+    dev.make_servers()

@@ -189,7 +189,7 @@ class _Gathering:
         jobs: dict[str, Job] = {}
         for listed in wanted:
             jobs.setdefault(key_name(self.pinned, listed), Job(self._reading(listed), self.claim, weights))
-        missing = {name: job for name, job in jobs.items() if not job.use_known()}
+        missing = {name: job for name, job in jobs.items() if not (job.use_known() and job.is_served())}
         if missing:
             whole = sum(job.size for job in jobs.values())
             self.claim.reserve({name: job.size for name, job in missing.items()}, whole, self.pinned.name)

@@ -7,6 +7,7 @@ source declares gets a name in the store. What a killed process left of a part i
 import errno
 import hashlib
 import os
+import secrets
 import time
 import uuid
 from collections.abc import Callable
@@ -29,6 +30,8 @@ LOOK_S = 0.1
 SYNC_BYTES = 256 * 2**20
 """So much is written at most before the disk has to have it: the end of a large file does not wait for all of it."""
 HASH_PIECE = 4 * 2**20
+SAMPLE = 64 * 2**10
+"""Bytes that a source is asked for of a file that the store has."""
 SMALL = 64 * 2**20
 """Files up to this size are known by git blob id afterwards, whether their source declared one or not."""
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -48,6 +51,8 @@ class Job:
     done: int = 0
     sha256: str = ""
     """Of its content, once it is in the store."""
+    anew: bool = False
+    """Whether it is to be fetched although the store has what the source declares."""
 
     @property
     def name(self) -> str:
@@ -59,12 +64,32 @@ class Job:
 
     def use_known(self) -> bool:
         """Whether the store has the file, which then is in use."""
+        if self.anew:
+            return False
         store = self.claim.store
         sha256 = store.known(self.reading.pinned, self.reading.listed)
         if sha256 is None or not self.claim.use(store.blob(sha256), self.size):
             return False
         self.done, self.sha256 = self.size, sha256
         return True
+
+    def is_served(self) -> bool:
+        """Whether the source gives, at a random place, what it declares: a digest alone, of a file that another source
+        brought here, may be named by who has not got the file. Asked once for each place. Raises as
+        :meth:`Reading.pour`."""
+        store, listed = self.claim.store, self.reading.listed
+        place = place_name(self.reading.pinned, listed)
+        if listed.sha256 is None or not self.weights or store.content_of(place) == self.sha256:
+            return True
+        start = secrets.randbelow(max(1, self.size - SAMPLE))
+        end, found = min(self.size, start + SAMPLE), bytearray()
+        self.reading.pour(start, end, found.extend)
+        with store.blob(self.sha256).open("rb") as blob:
+            blob.seek(start)
+            self.anew = blob.read(end - start) != found
+        if not self.anew:
+            store.learn(place, self.sha256, self.size)
+        return not self.anew
 
     def obtain(self) -> None:
         """Have the file in the store and in use: fetched by this process, or by another one that was before it.
@@ -146,7 +171,7 @@ class Job:
     def _learn(self, sha256: str, filled: "_Filled") -> None:
         # Before the file is in place: a name without its file does no harm, a file without its name is fetched again.
         store, listed = self.claim.store, self.reading.listed
-        if listed.content is None:
+        if listed.content is None or listed.sha256 is not None:
             store.learn(place_name(self.reading.pinned, listed), sha256, self.size)
         if listed.git_sha1 is not None or self.size <= SMALL:
             store.learn(f"git-{filled.git_sha1.hexdigest()}", sha256, self.size)

@@ -285,9 +285,9 @@ def _make(setting: Setting) -> Mlflow:
     settings: RegistrySettings = setting.settings
     host = urlsplit(settings.url).netloc
     try:
-        reachable = Reachable(hosts=(host,), private=settings.private)
+        reachable = Reachable(hosts=(host,), private=settings.private_hosts)
     except ValueError as error:
-        raise UsageError(f"source mlflow: {error}", hint="check url and private of the source mlflow") from error
+        raise UsageError(f"source mlflow: {error}", hint="check url and private_hosts of the source mlflow") from error
     try:
         http = Http(
             reachable,

@@ -25,7 +25,7 @@ class RegistrySettings(BaseModel):
     username: str | None = None
     password: SecretStr | None = None
     password_file: Path | None = None
-    private: tuple[str, ...] = ()
+    private_hosts: tuple[str, ...] = ()
     """The server, as host or host:port, or networks that it lies in, where its address is not a public one."""
     artifacts: str | None = Field(default=None, pattern=r"(s3|gs)://[^\s?#]+")
     """The bucket in which the server keeps what it serves, as its ``--artifacts-destination`` names it. Files are read

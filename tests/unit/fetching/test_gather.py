@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from spinal.checkpoints.fetching import ModelStore, Want, gather, reads
+from spinal.checkpoints.fetching.parts import SAMPLE
 from spinal.checkpoints.files import MOST_CONFIG_BYTES, list_files
 from spinal.checkpoints.identity import weights_digest
 from spinal.checkpoints.resolve import resolve_reference, resolve_tokenizer
@@ -522,3 +523,39 @@ def test_a_changed_model_is_an_error_of_the_source(source: Scripted, store: Mode
     source.tell("raise", "ModelChanged", times=1)
     with pytest.raises(ModelChanged):
         fetch(source, store, Want.HEADERS)
+
+
+# what one source brought and another one names
+
+
+def elsewhere(source: Scripted, folder: Path, tmp_path: Path) -> Scripted:
+    """Another repository, which declares what ``source`` declares and gives the files of ``folder``."""
+    made = replace(source, control=tmp_path / "theirs", name="hf:their/model@" + "3" * 40)
+
+    class Claiming(Scripted):
+        def list_file(self, file: Path) -> Listed:
+            return replace(source.list_file(SFT / file.name), at=file.name)
+
+    return Claiming(folder, made.control, name=made.name)
+
+
+def test_a_file_that_another_source_brought_is_asked_for_in_one_place_and_once(
+    tmp_path: Path, source: Scripted, store: ModelStore
+) -> None:
+    fetch(source, store)
+    theirs = elsewhere(source, SFT, tmp_path)
+    assert fetch(theirs, store) == SAMPLE
+    assert fetch(theirs, store) == 0
+
+
+def test_a_source_that_only_names_a_file_is_given_none_of_it(
+    tmp_path: Path, source: Scripted, store: ModelStore
+) -> None:
+    """Its list declares the digest of a private model that somebody else brought to this host."""
+    fetch(source, store)
+    folder = copied(tmp_path)
+    (folder / WEIGHTS).write_bytes(bytes(SIZE))
+    with pytest.raises(WeightsCorrupt, match="not what the source declares"):
+        fetch(elsewhere(source, folder, tmp_path), store)
+    assert_only_what_it_is_called(store)
+    assert fetch(source, store) == 0

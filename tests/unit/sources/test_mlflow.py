@@ -46,7 +46,7 @@ def nowhere(reference: str) -> Pinned:
 def source(
     registry: Registry, pin: PinOther = nowhere, *, allow: tuple[str, ...] = ("*",), pin_s: float = 10.0, **more: Any
 ) -> RemoteSource:
-    settings = RegistrySettings(url=registry.url, allow=allow, private=(registry.host,), **more)
+    settings = RegistrySettings(url=registry.url, allow=allow, private_hosts=(registry.host,), **more)
     made: RemoteSource = MLFLOW.make(Setting(settings, None, pin, Timeouts(connect=2.0, read=1.0, pin=pin_s)))  # type: ignore[assignment]  # kinds make sources of either kind
     return made
 
@@ -402,6 +402,13 @@ def test_a_registry_that_asks_to_wait_is_heard(registry: Registry) -> None:
     assert said.value.retry_after_s == 7.0
 
 
+def test_a_redirect_is_said_to_be_one_and_its_target_is_not(registry: Registry) -> None:
+    registry.instead[VERSION] = says(b"", 302, Location="http://169.254.169.254/secret")
+    with pytest.raises(SourceUnavailable, match="redirect, which is not followed") as said:
+        source(registry).pin("assistant/3")
+    assert "169.254" not in f"{said.value} {said.value.hint}"
+
+
 def version(**other: Any) -> dict[str, Any]:
     told = {"name": "assistant", "version": "3", "source": SERVED, "run_id": "run1", "status": "READY"} | other
     return {"model_version": {name: value for name, value in told.items() if value is not ...}}
@@ -420,7 +427,7 @@ def version(**other: Any) -> dict[str, Any]:
 )  # fmt: skip
 def test_an_answer_of_another_form_is_none(registry: Registry, body: Any) -> None:
     registry.instead[VERSION] = says(body)
-    with pytest.raises(SourceUnavailable, match="did not answer as MLflow does|longer than") as said:
+    with pytest.raises(SourceUnavailable, match=r"did not answer as MLflow does|longer than") as said:
         source(registry).pin("assistant/3")
     assert str(said.value).isprintable()
     assert len(registry.asked) == 1
