@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Mapping
+from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -13,6 +14,8 @@ CLIENT_NAMES = frozenset({"SPINAL_SERVER", "SPINAL_API_KEY"})
 """Where a client finds a service; the service itself reads neither."""
 OWN_WAY = {"SPINAL_MODEL_ROOTS": "--models", "SPINAL_ARTIFACT_URL": "--state", "SPINAL_SCRATCH_DIR": "--state"}
 """Options that say to the stack what these variables say to a process."""
+PATHS = ("SPINAL_MODEL_SOURCES_FILE", "SPINAL_MODEL_STORE", "SPINAL_GPU_LOCK_DIR")
+"""What these name is named from where the caller stands; the stack's processes stand in its folder."""
 
 
 def setting_names() -> frozenset[str]:
@@ -29,6 +32,17 @@ def settings_in(environment: Mapping[str, str]) -> dict[str, str]:
     """The project's variables in ``environment``, but for a client's; in capitals, as which they count."""
     given = {name.upper(): value for name, value in environment.items() if name.upper().startswith(PREFIX)}
     return {name: value for name, value in given.items() if name not in CLIENT_NAMES}
+
+
+def from_here(given: Mapping[str, str]) -> dict[str, str]:
+    """``given`` with absolute paths."""
+    return {name: str(Path(value).absolute()) if name in PATHS and value else value for name, value in given.items()}
+
+
+def handed_on(given: Mapping[str, str], decided: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """The project's variables for the processes of a stack that keeps its things in ``folder``."""
+    usual = {"SPINAL_LOG_FORMAT": "console", "SPINAL_MODEL_STORE": str(folder.absolute() / "models")}
+    return usual | from_here(given) | dict(decided)
 
 
 def warnings_about(given: Mapping[str, str], decided: Mapping[str, str]) -> list[str]:
@@ -54,5 +68,7 @@ def checked_settings(variables: Mapping[str, str]) -> Settings:
     try:
         return Settings.model_validate({name.removeprefix(PREFIX).lower(): text for name, text in variables.items()})
     except ValidationError as error:
-        wrong = "; ".join(f"{PREFIX}{str(part['loc'][0]).upper()}: {part['msg']}" for part in error.errors())
+        # What several settings say together has no place of its own.
+        wrong = "; ".join(": ".join([*(PREFIX + str(name).upper() for name in part["loc"][:1]), part["msg"]])
+                          for part in error.errors())  # fmt: skip
         raise StackError(f"a setting in the environment is not valid: {wrong}") from None

@@ -16,7 +16,7 @@ from typing import IO
 import httpx
 
 from devstack.commands import children_for, commands
-from devstack.environment import checked_settings, settings_in, warnings_about, without_settings
+from devstack.environment import checked_settings, handed_on, settings_in, warnings_about, without_settings
 from devstack.postgres import PostgresServer
 from devstack.processes import (
     HOST,
@@ -203,7 +203,7 @@ class Stack:
         }
 
     def _settings(self) -> dict[str, str]:
-        return {"SPINAL_LOG_FORMAT": "console"} | self._given | self._decided()
+        return handed_on(self._given, self._decided(), self.folder)
 
     def _environment(self) -> dict[str, str]:
         return without_settings(os.environ) | self._settings() | {

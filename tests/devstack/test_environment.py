@@ -1,11 +1,12 @@
 """Which of the caller's variables reach the processes of the embedded stack."""
 
 import os
+from pathlib import Path
 
 import pytest
 
 from devstack.commands import children_for, commands
-from devstack.environment import checked_settings, settings_in, warnings_about, without_settings
+from devstack.environment import checked_settings, handed_on, settings_in, warnings_about, without_settings
 from devstack.processes import StackError
 from devstack.stack import Stack, throwaway_folder
 from tests.support.places import ROOT
@@ -57,6 +58,31 @@ def test_a_value_that_is_not_valid_is_refused_before_anything_is_started(monkeyp
         with pytest.raises(StackError, match="SPINAL_METRICS_PORT: Input should be a valid integer"):
             Stack(folder, durable=False, model_roots=()).start()
         assert list(folder.iterdir()) == []
+
+
+def test_fetched_models_are_kept_in_the_folder_of_the_state(tmp_path: Path) -> None:
+    assert handed_on({}, {}, tmp_path)["SPINAL_MODEL_STORE"] == str(tmp_path / "models")
+
+
+@pytest.mark.parametrize("name", ["SPINAL_MODEL_STORE", "SPINAL_MODEL_SOURCES_FILE", "SPINAL_GPU_LOCK_DIR"])
+def test_a_path_is_the_one_that_the_caller_sees(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for given, meant in (("here/x", str(tmp_path / "here" / "x")), ("/there/x", "/there/x")):
+        assert handed_on({name: given}, {}, tmp_path / "state")[name] == meant
+
+
+def test_settings_of_sources_are_handed_on_as_they_are() -> None:
+    given = {"SPINAL_MODEL_SOURCES": "hf: {allow: [a/*]}", "SPINAL_MODEL_STORE_BYTES": "9", "SPINAL_KEY_PEPPER": "a"}
+    found = handed_on(given, {"SPINAL_KEY_PEPPER": "b"}, Path("/state"))
+    assert found == {
+        **given, "SPINAL_KEY_PEPPER": "b", "SPINAL_LOG_FORMAT": "console", "SPINAL_MODEL_STORE": "/state/models",
+    }  # fmt: skip
+
+
+def test_settings_of_sources_that_are_not_valid_are_refused_by_name_and_without_a_value() -> None:
+    with pytest.raises(StackError, match=r"settings of model sources: hf\.allow") as caught:
+        checked_settings({"SPINAL_MODEL_SOURCES": "hf: {token: hf_secret}"})
+    assert "hf_secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

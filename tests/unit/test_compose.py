@@ -9,12 +9,14 @@ import pytest
 import yaml
 
 from service.settings import Settings
+from spinal.checkpoints.sources.reach import load_source_settings
 from spinal.cli.operators import OPERATORS
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OWN = {name: service for name, service in SERVICES.items() if "build" in service}
+LOOKS_AT_MODELS = {"api", "worker-cpu", "worker-gpu"}
 SECRETS = ("SPINAL_DATABASE_URL", "SPINAL_BROKER_URL", "SPINAL_KEY_PEPPER")
 
 
@@ -110,6 +112,51 @@ def test_named_volumes_are_declared() -> None:
         if not volume.startswith((".", "/", "$"))
     }
     assert named == set(COMPOSE["volumes"])
+
+
+def mounts(name: str) -> dict[str, str]:
+    """Place in the container -> what is mounted there."""
+    found = [re.fullmatch(r"((?:\$\{[^}]*\}|[^:])+):([^:]+)(?::ro)?", volume) for volume in OWN[name]["volumes"]]
+    return {each[2]: each[1] for each in found if each is not None}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_whoever_looks_at_models_has_the_store_and_the_sources_and_nobody_else_has_their_secrets(name: str) -> None:
+    environment, mounted = OWN[name]["environment"], mounts(name)
+    places = {"/var/lib/spinal/models", "/etc/spinal/sources"}
+    if name not in LOOKS_AT_MODELS:
+        assert not places & set(mounted)
+        assert not {variable for variable in environment if variable.startswith("SPINAL_MODEL_S")}
+        return
+    assert mounted[environment["SPINAL_MODEL_STORE"]] == "model-store"
+    file = Path(environment["SPINAL_MODEL_SOURCES_FILE"])
+    assert str(file.parent) in mounted
+    assert f"{mounted[str(file.parent)]}:{file.parent}:ro" in OWN[name]["volumes"]
+    assert {"/models", "/var/lib/spinal/artifacts"} <= set(mounted)
+
+
+@pytest.mark.parametrize("name", sorted(LOOKS_AT_MODELS))
+def test_an_image_makes_the_store_private_for_the_user_it_runs_as(name: str) -> None:
+    dockerfile = (ROOT / OWN[name]["build"]["dockerfile"]).read_text()
+    assert f"install -d -o spinal -m 700 {OWN[name]['environment']['SPINAL_MODEL_STORE']}\n" in dockerfile
+    assert "USER spinal\n" in dockerfile
+
+
+def test_the_same_user_owns_the_store_in_every_image() -> None:
+    files = {OWN[name]["build"]["dockerfile"] for name in LOOKS_AT_MODELS}
+    assert len({re.findall(r"--uid (\d+) spinal", (ROOT / file).read_text())[0] for file in files}) == 1
+
+
+def test_the_sources_that_are_mounted_by_default_are_none() -> None:
+    folder = re.findall(r":-([^}]+)\}", mounts("api")["/etc/spinal/sources"])[0]
+    text = (ROOT / folder / "sources.yaml").read_text()
+    assert load_source_settings(text).everybody == {}
+
+
+def test_the_bound_of_the_store_is_a_number_that_settings_take() -> None:
+    given = OWN["api"]["environment"]["SPINAL_MODEL_STORE_BYTES"]
+    default = re.findall(r":-(.+)\}", given)[0]
+    assert Settings.model_validate({"model_store_bytes": default}).model_store_bytes == 200 * 2**30
 
 
 def test_only_the_api_is_published_and_only_on_loopback() -> None:
