@@ -301,7 +301,10 @@ def _token(settings: HubSettings) -> str | None:
     else:
         return None
     if not re.fullmatch(rf"[\x21-\x7e]{{1,{MOST_TOKEN}}}", token):
-        raise UsageError("the token of the source hf is empty, too long, or no plain word")
+        raise UsageError(
+            "the token of the source hf is empty, too long, or no plain word",
+            hint="give the token as its hub showed it",
+        )
     return token
 
 
