@@ -1,5 +1,6 @@
 """The application factory. Importing this module opens nothing."""
 
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -21,10 +22,11 @@ from service.platform.telemetry import configure_telemetry, flush_telemetry
 from service.policies import routes as policies
 from service.prompt_sets import routes as prompt_sets
 from service.series import routes as series
-from service.settings import Settings, get_settings
+from service.settings import Settings, settings_at_start
 from service.traces import routes as traces
 from spinal import __version__
 from spinal.checkpoints.bounded import Bounds, Inspectors
+from spinal.errors import UsageError
 
 COMPRESS_FROM_BYTES, COMPRESS_LEVEL = 2048, 4
 """A page of audits shrinks to a tenth, at a level that costs less than sending it; small answers go as they are."""
@@ -36,11 +38,18 @@ stable `code`. Nothing here claims that a model is or is not aligned."""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The API on ``settings`` (by default those of the environment). Raises ValueError when keys are required
-    but no pepper is set."""
-    chosen = settings or get_settings()
+    """The API on ``settings`` (by default those of the environment, which end the process with one line where they are
+    wrong). Raises ValueError when keys are required but no pepper is set, and UsageError for a source of models that
+    cannot be used as it is described, one whose file with a token is missing for example."""
+    chosen = settings or settings_at_start()
     if chosen.auth == "required" and not chosen.key_pepper.get_secret_value():
         raise ValueError("SPINAL_KEY_PEPPER must be set while SPINAL_AUTH is 'required'")
+    try:
+        chosen.model_sources.require_usable()
+    except UsageError as error:
+        if settings is not None:
+            raise
+        sys.exit(f"error: {error.detail}")
     configure_logs(chosen)
     configure_telemetry(chosen, "spinal-api")
 

@@ -1,14 +1,15 @@
 """Every setting of the service and the workers; the only reader of the environment (prefix ``SPINAL_``)."""
 
+import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from spinal.checkpoints.fetching.store import ModelStore
-from spinal.checkpoints.sources.reach import Reach, SourceSettings, load_source_settings
+from spinal.checkpoints.sources.reach import OF_VALIDATORS, Reach, SourceSettings, load_source_settings
 from spinal.errors import UsageError
 from spinal.warm import WARM_BYTES
 
@@ -175,3 +176,29 @@ class Settings(BaseSettings):
 def get_settings() -> Settings:
     """The process's settings, read from the environment once."""
     return Settings()
+
+
+def read_settings() -> Settings:
+    """The settings of the environment. Raises UsageError that names the one that is not understood, without a value:
+    several of them are secrets."""
+    try:
+        return get_settings()
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        said = first["msg"].removeprefix(OF_VALIDATORS)
+        if not first["loc"]:
+            # Of several settings together, which the text names.
+            raise UsageError(said, hint="correct it in the environment (SPINAL_...), or leave it out") from None
+        name = f"SPINAL_{first['loc'][0]}".upper()
+        raise UsageError(f"{name}: {said}", hint=f"set {name} right, or leave it out") from None
+    except SettingsError as error:
+        # A setting that is JSON, and none.
+        raise UsageError(str(error).splitlines()[0], hint="write it as JSON") from None
+
+
+def settings_at_start() -> Settings:
+    """The settings of a process that starts; where they are wrong it ends with one line, and no traceback."""
+    try:
+        return read_settings()
+    except UsageError as error:
+        sys.exit(f"error: {error.detail}")

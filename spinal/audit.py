@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from spinal.analysis.compare import compare
 from spinal.checkpoints.checkpoint import Checkpoint
-from spinal.checkpoints.held import Held, hold
+from spinal.checkpoints.held import Held, hold, private_folder
 from spinal.checkpoints.inspect import inspect
 from spinal.checkpoints.pair import prepare_sides, reading_of
 from spinal.documents.capture import load_capture
@@ -87,8 +86,8 @@ class TemporaryCaptures:
 @contextmanager
 def temporary_captures() -> Iterator[TemporaryCaptures]:
     """Captures that are gone with the context."""
-    with TemporaryDirectory(prefix="spinal-") as folder:
-        yield TemporaryCaptures(Path(folder))
+    with private_folder() as folder:
+        yield TemporaryCaptures(folder)
 
 
 def unwatched(label: str) -> AbstractContextManager[ProgressSink]:

@@ -1,6 +1,5 @@
 """Checkpoints of a command line that live elsewhere: fetched when they are first named, kept for the next time."""
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from spinal.checkpoints.copies import Copies, Copy
 from spinal.checkpoints.fetching.collect import Collector
 from spinal.checkpoints.fetching.gather import Want
 from spinal.checkpoints.fetching.store import ModelStore
+from spinal.checkpoints.held import private_folder
 from spinal.checkpoints.sources.reach import (
     MOST_SETTINGS,
     Reach,
@@ -28,10 +28,18 @@ def copies_of(machine: Machine, sources: PathName | None) -> Iterator[Copies]:
     """Finds what remote references name, by fetching it; the copies stay until the context exits. Without the cache
     nothing of them stays after it. ``sources`` is the file of settings. Raises UsageError where that cannot be read."""
     settings = find_settings(None if sources is None else Path(sources))
-    with tempfile.TemporaryDirectory(prefix="spinal-models-") as passing:
-        folder = cache_folder("models") if machine.cache else Path(passing)
-        with _Watched(machine, settings, ModelStore(folder)) as copies:
-            yield copies
+    with _folder(machine) as folder, _Watched(machine, settings, ModelStore(folder)) as copies:
+        yield copies
+
+
+@contextmanager
+def _folder(machine: Machine) -> Iterator[Path]:
+    """Where files are kept, or where they are for a while."""
+    if machine.cache:
+        yield cache_folder("models")
+        return
+    with private_folder() as passing:
+        yield passing
 
 
 def find_settings(file: Path | None) -> SourceSettings:
@@ -56,7 +64,7 @@ class _Watched(Collector):
     def find(self, reference: str, *, tokenizer: bool = False) -> Copy:
         if self.has(reference):
             return super().find(reference, tokenizer=tokenizer)
-        with self._machine.watch(f"fetch {reference}") as self._sink:
+        with self._machine.watch(reference) as self._sink:
             return super().find(reference, tokenizer=tokenizer)
 
     def _show(self, progress: Progress) -> None:

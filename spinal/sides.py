@@ -9,6 +9,7 @@ from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.copies import NO_COPIES, Copies
 from spinal.checkpoints.pair import lend_tokenizers
 from spinal.checkpoints.resolve import resolve_reference, resolve_tokenizer
+from spinal.checkpoints.sources.reach import is_elsewhere
 from spinal.documents.schemas import load
 from spinal.documents.trace import Trace
 from spinal.errors import DocumentInvalid, UsageError
@@ -92,7 +93,8 @@ def _side(
 
 def _is_file(given: PathName) -> bool:
     try:
-        return Path(given).is_file()
+        # What lives elsewhere is meant also where a file here is called so.
+        return not is_elsewhere(os.fspath(given)) and Path(given).is_file()
     except OSError:
         # No name of a file at all, too long a one for example.
         return False

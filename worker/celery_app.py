@@ -1,15 +1,17 @@
 """Celery as a doorbell: a message carries a run id and nothing else; the run row in Postgres is the job."""
 
+import sys
 import threading
 from typing import Any
 
 import structlog
 from celery import Celery
-from celery.signals import setup_logging, task_failure, worker_process_init
+from celery.signals import setup_logging, task_failure, worker_init, worker_process_init
 
 from service.platform.logs import configure_logs
 from service.runs.kinds import KINDS
-from service.settings import get_settings
+from service.settings import get_settings, settings_at_start
+from spinal.errors import UsageError
 from worker.gpus import own_one
 
 log = structlog.get_logger(__name__)
@@ -18,7 +20,7 @@ TASK = "spinal.run"
 
 def make_app() -> Celery:
     """The Celery application, configured from settings."""
-    settings = get_settings()
+    settings = settings_at_start()
     made = Celery("spinal", broker=settings.broker_url.get_secret_value(), include=["worker.tasks"])
     made.conf.update(
         # A message may be lost or doubled without harm, so it is acknowledged at once: with late
@@ -65,6 +67,15 @@ app = make_app()
 @setup_logging.connect
 def _logs(**_: Any) -> None:
     configure_logs(get_settings())
+
+
+@worker_init.connect
+def _look_at_sources(**_: Any) -> None:
+    """A token file that is missing is told before any run is taken."""
+    try:
+        get_settings().model_sources.require_usable()
+    except UsageError as error:
+        sys.exit(f"error: {error.detail}")
 
 
 @worker_process_init.connect

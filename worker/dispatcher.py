@@ -30,7 +30,7 @@ from service.runs.settle import settle_overlooked
 from service.runs.wake import CHANNEL
 from service.series import store as series_store
 from service.series.assessed import keep_assessed
-from service.settings import Settings, get_settings
+from service.settings import Settings, settings_at_start
 from spinal.errors import DatabaseUnavailable, NotReady
 from worker.celery_app import TASK, app
 from worker.metrics import DispatcherMetrics
@@ -276,7 +276,7 @@ class Dispatcher:
 
 
 def main() -> int:
-    settings = get_settings()
+    settings = settings_at_start()
     configure_logs(settings)
     dispatcher = Dispatcher(settings)
 

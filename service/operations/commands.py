@@ -112,3 +112,4 @@ def _doctor(
     if found:
         raise typer.Exit(int(ExitCode.FAILED))
     sys.stderr.write(f"all {len(INVARIANTS) + len(RECOMPUTED) + captures} invariants hold\n")
+    sys.stderr.write(f"models may live in: {read_settings().model_sources.enabled()}\n")

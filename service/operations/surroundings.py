@@ -7,11 +7,11 @@ from typing import Annotated
 import psycopg
 import typer
 from alembic.util.exc import CommandError
-from pydantic import ValidationError
 from sqlalchemy import exc, make_url
 
+from service import settings as given
 from service.database.unit_of_work import Ledger, database_errors
-from service.settings import Settings, get_settings
+from service.settings import Settings
 from spinal.errors import DatabaseUnavailable, NotReady, UsageError
 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout; errors as problem objects on stderr.")]
@@ -20,12 +20,7 @@ DRIVERS = ("postgresql", "postgresql+psycopg")
 
 def read_settings() -> Settings:
     """The settings of the environment; raises UsageError that names the one that is not understood."""
-    try:
-        settings = get_settings()
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        name = f"SPINAL_{first['loc'][0]}".upper()
-        raise UsageError(f"{name}: {first['msg']}", hint=f"set {name} right, or leave it out") from error
+    settings = given.read_settings()
     try:
         understood = make_url(settings.database_url.get_secret_value()).drivername in DRIVERS
     except (exc.ArgumentError, ValueError):

@@ -177,14 +177,26 @@ def hold(checkpoint: Checkpoint) -> Iterator[Held]:
             raise
 
 
+_own: set[Path] = set()
+"""Private folders of this process."""
+
+
 @contextmanager
 def private_folder() -> Iterator[Path]:
     """A temporary folder that libraries are pointed at, so that they find nothing else. :func:`sweep_held` removes what
     a killed process left."""
     folder = Path(tempfile.mkdtemp(prefix=f"{HELD}{_name_space()}-{os.getpid()}-"))
+    _own.add(folder)
     try:
         yield folder
     finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        _own.discard(folder)
+
+
+def remove_private_folders() -> None:
+    """Remove all of this process, which is about to end without unwinding."""
+    for folder in tuple(_own):
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -48,4 +48,6 @@ def local_compare(
 
 def _machine(device: str, threads: int | None, stream: bool, cache: bool) -> Machine:
     command = ["spinal", *sys.argv[1:]]
-    return Machine(device=device, threads=threads, stream=stream, cache=cache, watch=Watch(), command=command)
+    return Machine(
+        device=device, threads=threads, stream=stream, cache=cache, watch=Watch(keeping=cache), command=command
+    )

@@ -112,10 +112,19 @@ Stream = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed of the bootstrap.", show_default=DEFAULTS["seed"])]
 NoCache = Annotated[
-    bool, typer.Option("--no-cache", help="Neither look for traces measured before, nor keep those measured now.")
+    bool,
+    typer.Option(
+        "--no-cache", help="Neither look for traces measured and models fetched before, nor keep those of now."
+    ),
 ]
-Base = Annotated[Path | None, typer.Option(help="Where the base of an adapter lies, whatever its configuration names.")]
-Tokenizer = Annotated[Path | None, typer.Option(help="Folder whose tokenizer reads the prompts.")]
+# No paths, which would lose a slash of s3://.
+Base = Annotated[
+    str | None,
+    typer.Option(metavar="DIR|REF", help="Where the base of an adapter lies, whatever its configuration names."),
+]
+Tokenizer = Annotated[
+    str | None, typer.Option(metavar="DIR|REF", help="Folder or reference whose tokenizer reads the prompts.")
+]
 Sources = Annotated[
     Path | None,
     typer.Option(

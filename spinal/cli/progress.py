@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from spinal.cli.output import say
+from spinal.cli.signals import fetched
 from spinal.progress import Progress as Report
 from spinal.progress import ProgressSink
 from spinal.text import visible
@@ -34,6 +35,9 @@ PHASES = {
 """Phases in words; one that is not here is called by its name."""
 COUNTED = {"walk": "blocks", "swap": "blocks"}
 """Phases whose steps are worth counting, and what they are."""
+BYTES = frozenset({"fetch"})
+"""Phases whose steps are bytes."""
+UNITS = ("bytes", "kB", "MB", "GB", "TB")
 FIRST_S = 5.0
 """Seconds of work after which the first line is said."""
 EVERY_S = 60.0
@@ -65,8 +69,22 @@ class Estimate:
 def in_words(report: Report, left_s: float | None) -> str:
     """``walking the blocks 12/24, about 3 min left``."""
     counted = f" {report.done}/{report.total}" if report.phase in COUNTED and report.total > 1 else ""
+    if report.phase in BYTES and report.total > 1:
+        counted = f" {in_bytes(report.done, report.total)}"
     left = "" if left_s is None else f", {about(left_s)} left"
     return f"{PHASES.get(report.phase, report.phase)}{counted}{left}"
+
+
+def in_bytes(done: int, total: int) -> str:
+    """How many of how many bytes, in the unit of all of them.
+
+    >>> in_bytes(0, 982), in_bytes(1_000_000, 3_964_776), in_bytes(12_000_000, 16_060_522_496)
+    ('0 of 982 bytes', '1.0 of 4.0 MB', '0.0 of 16.1 GB')
+    """
+    power = min((len(str(total)) - 1) // 3, len(UNITS) - 1)
+    if power == 0:
+        return f"{done} of {total} {UNITS[0]}"
+    return f"{done / 1000**power:.1f} of {total / 1000**power:.1f} {UNITS[power]}"
 
 
 def about(seconds: float) -> str:
@@ -88,8 +106,17 @@ def about(seconds: float) -> str:
 class Watch:
     """Shows pieces of work one after another; off a terminal all of them together say a line a minute at most."""
 
-    def __init__(self, clock: Clock = time.monotonic, *, terminal: bool | None = None, whole: bool = False) -> None:
-        """``whole``: the fractions of all pieces are those of one whole, which is what is estimated."""
+    def __init__(
+        self,
+        clock: Clock = time.monotonic,
+        *,
+        terminal: bool | None = None,
+        whole: bool = False,
+        keeping: bool = False,
+    ) -> None:
+        """``whole``: the fractions of all pieces are those of one whole, which is what is estimated. ``keeping``: what
+        is fetched stays when the command ends."""
+        self._keeping = keeping
         self._clock = clock
         self._terminal = sys.stderr.isatty() if terminal is None else terminal
         self._whole = Estimate(clock) if whole else None
@@ -107,12 +134,18 @@ class Watch:
             task = drawn.add_task(visible(label), total=1.0)
 
             def show(report: Report) -> None:
+                self._note(report)
                 words = in_words(report, estimate.left(report.fraction))
                 drawn.update(task, completed=report.fraction, description=visible(f"{label}: {words}"))
 
             yield show
 
+    def _note(self, report: Report) -> None:
+        if self._keeping and report.phase == "fetch" and report.done:
+            fetched.set()
+
     def _line(self, label: str, report: Report, estimate: Estimate) -> None:
+        self._note(report)
         now = self._clock()
         left = estimate.left(report.fraction)
         if self._next_line is None:

@@ -13,6 +13,9 @@ looking at signals, and imports are such code."""
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
+FETCHED = "what was fetched is kept: run it again to go on from there"
+
+
 class Stopped(BaseException):
     """A signal came. Like KeyboardInterrupt no Exception, so that nothing takes it for a fault of its own, and unlike
     it not known to parsers and libraries, which would answer it in their way."""
@@ -52,7 +55,9 @@ def raise_on_signals(*, last_words: str | None) -> None:
 def last_words_of(number: int, unwritten: str | None) -> str:
     """How a command ended, and what holds of its work as long as it has written no file."""
     word = WORDS[signal.Signals(number)]
-    return f"{word}; {unwritten}" if unwritten and not written.is_set() else word
+    if not unwritten or written.is_set():
+        return word
+    return f"{word}; {unwritten}" + (f"; {FETCHED}" if fetched.is_set() else "")
 
 
 def _watch(last_words: str) -> None:
@@ -74,6 +79,8 @@ def _watch(last_words: str) -> None:
 
 said = threading.Event()
 """Set by the main thread when it has said the last words itself."""
+fetched = threading.Event()
+"""Set once something was fetched that is kept."""
 written = threading.Event()
 """Set once a file was written: from then on a command that is stopped does not say that none was."""
 
@@ -84,4 +91,8 @@ def _end(number: int, words: str | None) -> None:
         os.write(2, b"\r\x1b[K\x1b[?25h")
     if words is not None:
         os.write(2, words.encode() + b"\n")
+    # Not brought in for this: where nothing has, there are none.
+    held = sys.modules.get("spinal.checkpoints.held")
+    if held is not None:
+        held.remove_private_folders()
     os._exit(128 + number)

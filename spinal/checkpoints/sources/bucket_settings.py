@@ -126,7 +126,7 @@ def _said(name: str, value: str | SecretStr | None, file: Path | None) -> str | 
         raise UsageError(f"{name} and {name}_file are both set", hint="leave out one of the two")
     found = _read(f"{name}_file", file) if file else value.get_secret_value() if isinstance(value, SecretStr) else value
     if found is not None and not (found.isascii() and found.isprintable() and found):
-        raise UsageError(f"{name} is empty, or holds what no credential holds")
+        raise UsageError(f"{name} is empty, or holds what no credential holds", hint="give it as the store showed it")
     return found
 
 
@@ -136,7 +136,10 @@ def _read(name: str, path: Path) -> str:
             raw = file.read(MOST_SECRET + 1)
         text = raw.decode().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{name} {path.name} cannot be read ({type(error).__name__})") from None
+        raise UsageError(
+            f"{name} {path.name} cannot be read ({type(error).__name__})",
+            hint="is it text, and readable for this process?",
+        ) from None
     if len(raw) > MOST_SECRET:
-        raise UsageError(f"{name} {path.name} is larger than a secret")
+        raise UsageError(f"{name} {path.name} is larger than a secret", hint="give a file with nothing but the secret")
     return text

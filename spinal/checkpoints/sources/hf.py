@@ -85,14 +85,23 @@ class HubSettings(BaseModel):
             raise ValueError("an empty list allows no repository: name some, as 'org/*'")
         for pattern in value:
             if not ALLOWED.fullmatch(pattern):
-                raise ValueError(f"{shown(pattern)!r} is no pattern of repositories: org/*, org/name, *")
+                # Without the pattern: it may be a secret that stands in the wrong place.
+                raise ValueError("a pattern of repositories is org/*, org/name, name or *")
         return value
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         if self.token is not None and self.token_file is not None:
             raise ValueError("give the token or the file with it, not both")
-        parts, reachable = urlsplit(self.endpoint), self.reachable
+        parts = urlsplit(self.endpoint)
+        try:
+            reachable = self.reachable
+        except ValueError:
+            # Without the entry, which its error shows.
+            raise ValueError(
+                "redirect_hosts and private_hosts hold example.org, *.example.org, 127.0.0.1:8080; private_hosts also "
+                "networks, 10.1.0.0/16"
+            ) from None
         port = parts.port or PORTS[parts.scheme]
         if parts.scheme == "http" and not reachable.is_private(parts.hostname or "", port):
             raise ValueError("http is for a hub in one's own network: name its host in private_hosts")
@@ -292,7 +301,10 @@ def _token(settings: HubSettings) -> str | None:
     else:
         return None
     if not re.fullmatch(rf"[\x21-\x7e]{{1,{MOST_TOKEN}}}", token):
-        raise UsageError("the token of the source hf is empty, too long, or no plain word")
+        raise UsageError(
+            "the token of the source hf is empty, too long, or no plain word",
+            hint="give the token as its hub showed it",
+        )
     return token
 
 

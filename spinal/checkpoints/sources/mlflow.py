@@ -287,7 +287,11 @@ def _make(setting: Setting) -> Mlflow:
     try:
         reachable = Reachable(hosts=(host,), private=settings.private_hosts)
     except ValueError as error:
-        raise UsageError(f"source mlflow: {error}", hint="check url and private_hosts of the source mlflow") from error
+        # Without the entry, which the error shows: it may be a secret that stands in the wrong place.
+        raise UsageError(
+            "source mlflow: url or private_hosts holds what is no host and no network",
+            hint="write example.org, 127.0.0.1:5000, [::1] or 10.1.0.0/16",
+        ) from error
     try:
         http = Http(
             reachable,

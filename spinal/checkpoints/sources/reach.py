@@ -1,6 +1,7 @@
 """What one caller may reach: folders, and sources with the caller's own credentials."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -18,6 +19,10 @@ MOST_REFERENCE = 1024
 MOST_SETTINGS = 256 * 1024
 """Bytes of a file of settings."""
 TENANTS = "tenants"
+OF_PATHS = re.compile(r"[/\\]|^[A-Za-z]$")
+"""What stands before a colon in paths, and in no name of a source: a folder, or the letter of a drive."""
+OF_VALIDATORS = "Value error, "
+"""What pydantic puts before the words of a settings class."""
 
 TIMEOUTS = Timeouts()
 Settings = Mapping[str, BaseModel]
@@ -68,7 +73,11 @@ class Reach:
 
     def _not_here(self, scheme: str) -> ModelReferenceInvalid:
         enabled = " or ".join(kind.example for kind in SOURCES.values() if self._has(kind))
-        known = f"; an operator can enable {shown(scheme)!r} (docs/sources.md)" if scheme in SOURCES else ""
+        known = ""
+        if scheme in SOURCES and self.roots is None:
+            known = f"; or say in the file of --sources how {scheme} is reached (docs/sources.md)"
+        elif scheme in SOURCES:
+            known = f"; an operator can enable {scheme!r} (docs/sources.md)"
         return ModelReferenceInvalid(
             f"model source {shown(scheme)!r} is not configured here", hint=f"give {enabled}{known}"
         )
@@ -84,14 +93,18 @@ def _made(
 
 
 def split(reference: str) -> tuple[str, str]:
-    """Scheme of a reference, and what it says to its source; a bare path is ``local``. Raises
-    ModelReferenceInvalid."""
+    """Scheme of a reference, and what it says to its source; a bare path is ``local``, also one with a colon behind
+    its first folder or drive. Raises ModelReferenceInvalid.
+
+    >>> split("hf:org/name"), split("runs/9:30/sft")
+    (('hf', 'org/name'), ('local', 'runs/9:30/sft'))
+    """
     if not reference or len(reference) > MOST_REFERENCE or not reference.isprintable():
         raise ModelReferenceInvalid(
             "a model reference is 1 to 1024 printable characters", hint="for example local:my-model"
         )
     scheme, colon, path = reference.partition(":")
-    return (scheme, path) if colon else ("local", reference)
+    return (scheme, path) if colon and not OF_PATHS.search(scheme) else ("local", reference)
 
 
 def is_remote(reference: str) -> bool:
@@ -104,6 +117,12 @@ def is_remote(reference: str) -> bool:
     return SOURCES[scheme].settings is not None
 
 
+def is_elsewhere(text: str) -> bool:
+    """Whether ``text``, which need be no reference at all, begins as one of a source over a network."""
+    scheme, colon, _ = text.partition(":")
+    return bool(colon) and scheme in SOURCES and SOURCES[scheme].settings is not None
+
+
 @dataclass(frozen=True)
 class SourceSettings:
     """What an operator says of all sources: for everybody, and for tenants that have their own."""
@@ -114,6 +133,23 @@ class SourceSettings:
     def of(self, tenant: str | None) -> Settings:
         """Those of a tenant: where it has its own of a source, these stand in place of everybody's."""
         return {**self.everybody, **(self.tenants.get(tenant, {}) if tenant is not None else {})}
+
+    def enabled(self) -> str:
+        """Which sources there are, and for which tenants apart, in one line without any setting of them."""
+        always = [scheme for scheme, kind in SOURCES.items() if kind.settings is None]
+        parts = [", ".join([*always, *self.everybody])]
+        return "; ".join([*parts, *(f"of {shown(tenant)}: {', '.join(own)}" for tenant, own in self.tenants.items())])
+
+    def require_usable(self) -> None:
+        """Make every source once, without asking any. Raises UsageError with one line that names the source, where a
+        file with its secret is missing for example."""
+        for tenant, own in ((None, self.everybody), *self.tenants.items()):
+            for scheme in own:
+                try:
+                    Reach(settings=own).source(scheme)
+                except UsageError as error:
+                    place = scheme if tenant is None else f"{TENANTS}.{tenant}.{scheme}"
+                    raise _wrong(f"{shown(place)}: {error.detail}") from error
 
 
 def read_source_settings(document: object) -> SourceSettings:
@@ -168,7 +204,7 @@ def _read(written: object, where: str) -> dict[str, BaseModel]:
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
             place = ".".join([f"{where}{scheme}", *(str(part) for part in first["loc"])])
-            raise _wrong(f"{shown(place)}: {first['msg']}") from None
+            raise _wrong(f"{shown(place)}: {first['msg'].removeprefix(OF_VALIDATORS)}") from None
     return found
 
 
