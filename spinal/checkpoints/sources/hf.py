@@ -65,7 +65,7 @@ class HubSettings(BaseModel):
     letters of one part."""
     token: SecretStr | None = None
     token_file: Path | None = None
-    """A file with nothing but the token, read when a process starts."""
+    """A file with nothing but the token, read again every five minutes."""
     redirect_hosts: tuple[str, ...] = ("*.hf.co", "*.huggingface.co")
     """Where the hub may send us for the content of a file. The token never goes there."""
     private_hosts: tuple[str, ...] = ()

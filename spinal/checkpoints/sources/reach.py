@@ -1,6 +1,7 @@
 """What one caller may reach: folders, and sources with the caller's own credentials."""
 
 import json
+import time
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ MOST_REFERENCE = 1024
 MOST_SETTINGS = 256 * 1024
 """Bytes of a file of settings."""
 TENANTS = "tenants"
+MADE_ANEW_S = 300.0
+"""So long a source is used before it is made again, and files of secrets are read again."""
 OF_PATHS = re.compile(r"[/\\]|^[A-Za-z]$")
 """What stands before a colon in paths, and in no name of a source: a folder, or the letter of a drive."""
 OF_VALIDATORS = "Value error, "
@@ -54,7 +57,8 @@ class Reach:
         kind = SOURCES[scheme]
         if not self._has(kind):
             raise self._not_here(scheme)
-        return _made(kind, self.roots, tuple(sorted(self.settings.items())), self.timeouts)
+        period = int(time.monotonic() // MADE_ANEW_S)
+        return _made(kind, self.roots, tuple(sorted(self.settings.items())), self.timeouts, period)
 
     def remote(self, scheme: str) -> RemoteSource:
         """The source that reads the files of what was pinned."""
@@ -85,9 +89,14 @@ class Reach:
 
 @lru_cache(maxsize=64)
 def _made(
-    kind: Kind, roots: tuple[Path, ...] | None, settings: tuple[tuple[str, BaseModel], ...], timeouts: Timeouts
+    kind: Kind,
+    roots: tuple[Path, ...] | None,
+    settings: tuple[tuple[str, BaseModel], ...],
+    timeouts: Timeouts,
+    _period: int,
 ) -> Source:
-    """One source for all who may use it in the same way: its connections and certificates are worth keeping."""
+    """One source for all who may use it in the same way, for a while: its connections and certificates are worth
+    keeping, and what stands in files of secrets may change."""
     reach = Reach(roots, dict(settings), timeouts)
     return kind.make(Setting(reach.settings.get(kind.scheme), roots, reach.pin, timeouts))
 
