@@ -1,8 +1,8 @@
 """What one caller may reach: folders, and sources with the caller's own credentials."""
 
 import json
-import time
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
