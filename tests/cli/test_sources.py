@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from spinal.errors import ExitCode
 from tests.cli.test_cli import DPO, QUICK, SFT
@@ -95,6 +97,16 @@ def desk(hub: Hub, tmp_path: Path) -> Iterator[Desk]:
     hub.heal()
 
 
+def adapter(folder: Path, settings: dict[str, Any]) -> Path:
+    """One on the first block's queries, of which nothing is changed."""
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
+    zeros = {f"{name}A.weight": np.ones((2, 96), np.float32), f"{name}B.weight": np.zeros((96, 2), np.float32)}
+    save_file(zeros, folder / "adapter_model.safetensors")
+    return folder
+
+
 def without_names(document: Any) -> Any:
     """The document but for what its sides are called, and what belongs to one measurement."""
     if isinstance(document, list):
@@ -129,6 +141,25 @@ def test_a_pair_of_the_hub_is_the_pair_in_folders_but_for_names_and_is_fetched_o
     assert without_names(json.loads(again.stdout)) == without_names(there)
     assert hub.requests("* GET */resolve/*") == hub.requests("cdn *") == []
     assert desk.left() == []
+
+
+@pytest.mark.model
+def test_a_series_of_the_hub_fetches_each_checkpoint_and_its_adapters_find_their_base_there(
+    desk: Desk, hub: Hub, tmp_path: Path
+) -> None:
+    lora = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "lora_alpha": 2, "target_modules": ["q_proj"]}
+    hub.add("acme/lora", adapter(tmp_path / "lora", lora | {"base_model_name_or_path": "acme/dpo"}))
+    done = desk.calls("series", "hf:acme/sft", "10=hf:acme/dpo", "20=hf:acme/lora", "30=hf:acme/none", "--json",
+                      *MEMBERS)  # fmt: skip
+    assert done.returncode == ExitCode.USAGE, done.stderr
+    assert "hf:acme/none@main is not found" in done.stderr
+    done = desk.calls("series", "hf:acme/sft", "10=hf:acme/dpo", "20=hf:acme/lora", "--json", *MEMBERS)
+    assert done.returncode == ExitCode.INCONCLUSIVE, done.stderr
+    members = json.loads(done.stdout)["members"]
+    assert [(one["step"], one["state"], one["model"].partition("@")[0]) for one in members] == [
+        (10, "measured", "hf:acme/dpo"), (20, "measured", "hf:acme/lora"),
+    ]  # fmt: skip
+    assert "40=hf:acme/dpo" in refusal(desk.calls("series", "hf:acme/sft", "hf:acme/dpo"))[1]
 
 
 @pytest.mark.model
