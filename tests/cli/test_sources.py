@@ -5,9 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -98,12 +100,15 @@ def desk(hub: Hub, tmp_path: Path) -> Iterator[Desk]:
 
 
 def adapter(folder: Path, settings: dict[str, Any]) -> Path:
-    """One on the first block's queries, of which nothing is changed."""
+    """One on every block's queries, of which nothing is changed."""
     folder.mkdir()
     (folder / "adapter_config.json").write_text(json.dumps(settings))
-    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
-    zeros = {f"{name}A.weight": np.ones((2, 96), np.float32), f"{name}B.weight": np.zeros((96, 2), np.float32)}
-    save_file(zeros, folder / "adapter_model.safetensors")
+    tensors = {}
+    for block in range(24):
+        name = f"base_model.model.model.layers.{block}.self_attn.q_proj.lora_"
+        tensors[f"{name}A.weight"] = np.ones((2, 96), np.float32)
+        tensors[f"{name}B.weight"] = np.zeros((96, 2), np.float32)
+    save_file(tensors, folder / "adapter_model.safetensors")
     return folder
 
 
@@ -178,6 +183,37 @@ def test_without_the_cache_nothing_stays_and_tokenizers_and_series_come_from_the
     assert series["reference"].startswith("hf:acme/sft@")
     assert [(one["step"], one["state"]) for one in series["members"]] == [(10, "measured")]
     assert (desk.left(), list((desk.home / "cache").iterdir())) == ([], [])
+
+
+def test_a_service_gets_references_as_they_were_given(desk: Desk) -> None:
+    references = {"candidate": "s3://bucket//odd/../x", "reference": "hf:acme/none@main", "control": "mlflow:a@b"}
+    heard: list[dict[str, Any]] = []
+
+    class Service(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            body = json.dumps(
+                {"code": "source_unavailable", "detail": "away", "hint": "POST /v1/audits again"}
+            ).encode()
+            self.send_response(422)
+            self.send_header("Content-Type", "application/problem+json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Service) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        done = command(
+            "audit", references["candidate"], "--reference", references["reference"], "--control",
+            references["control"], "--server", f"http://127.0.0.1:{server.server_port}", **desk.environment,
+        )  # fmt: skip
+        server.shutdown()
+    assert [{role: body[role] for role in references} for body in heard] == [references]
+    assert refusal(done) == ("away", "try again in a minute")
+    assert desk.hub.requests() == []
 
 
 # what ends before anything is measured
