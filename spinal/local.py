@@ -99,7 +99,8 @@ def trace(
         A knob is unknown or out of range.
     SpinalError
         Its subclasses for checkpoints (:mod:`spinal.errors.checkpoints`) and where they live
-        (:mod:`spinal.errors.sources`), prompts (:mod:`spinal.errors.documents`) and the measurement (:mod:`spinal.errors.measuring`).
+        (:mod:`spinal.errors.sources`), prompts (:mod:`spinal.errors.documents`) and the measurement
+        (:mod:`spinal.errors.measuring`).
 
     Examples
     --------
