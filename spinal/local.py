@@ -68,9 +68,9 @@ def trace(
         themselves, as text, as the messages of chats, or as records with ``prompt`` and what else is known of it
         (``continuation``, ``rejected``, ``refusal``, ``category``).
     base : str or path-like, optional
-        Folder of the base of an adapter, whatever its configuration names.
+        Folder or reference of the base of an adapter, whatever its configuration names.
     tokenizer : str or path-like, optional
-        Folder whose tokenizer reads the prompts, where the checkpoint has none or another is meant.
+        Folder or reference whose tokenizer reads the prompts, where the checkpoint has none or another is meant.
     device : str, default "cpu"
         torch device, for example ``"cuda:0"``.
     threads : int, optional
@@ -81,7 +81,7 @@ def trace(
         Whether to look in the cache, and to keep what is measured and fetched.
     sources : str or path-like, optional
         File that says which hubs, registries and buckets may be used, and with what credentials; by default the public
-        hub without any (``docs/sources.md``).
+        hub without any (``docs/sources.md``). Nothing of it is taken from the environment.
     **knobs
         Fields of :class:`spinal.profile.MeasurementProfile`, for example ``max_tokens=256``.
 
@@ -94,12 +94,13 @@ def trace(
     Raises
     ------
     UsageError
-        The extra ``local`` is not installed.
+        The extra ``local`` is not installed, or ``sources`` cannot be read or used.
     ProfileInvalid
         A knob is unknown or out of range.
     SpinalError
-        Its subclasses for checkpoints (:mod:`spinal.errors.checkpoints`), prompts
-        (:mod:`spinal.errors.documents`) and the measurement (:mod:`spinal.errors.measuring`).
+        Its subclasses for checkpoints (:mod:`spinal.errors.checkpoints`) and where they live
+        (:mod:`spinal.errors.sources`), prompts (:mod:`spinal.errors.documents`) and the measurement
+        (:mod:`spinal.errors.measuring`).
 
     Examples
     --------

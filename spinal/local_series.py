@@ -121,10 +121,11 @@ def series(
     Parameters
     ----------
     reference : str or path-like
-        Folder of the checkpoint that the run began from, or of another that it is held against.
+        Folder or reference of the checkpoint that the run began from, or of another that it is held against.
     checkpoints : str, path-like, sequence of them, or mapping
         A folder that holds ``checkpoint-N``, as the Hugging Face trainer saves; checkpoints whose names end in their
-        step; ``"40=PATH"``; or checkpoints by step, ``{40: PATH}``. In any order.
+        step; ``"40=PATH"``; or checkpoints by step, ``{40: PATH}``. In any order. One that lives elsewhere is given
+        its step: ``"40=hf:org/name@revision"``.
     prompts : as for :func:`spinal.trace`
         What all checkpoints are measured on.
     policy : as for :func:`spinal.judge`

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from spinal.checkpoints.sources.reach import is_elsewhere
 from spinal.errors import ModelNotFound, UsageError
 from spinal.sides import PathName
 
@@ -32,8 +33,8 @@ class Place:
 
     @property
     def name(self) -> str:
-        """What it is called where its folder could not be read; no path of this machine."""
-        return f"local:{Path(self.path.removeprefix('local:')).name}"
+        """What it is called where it could not be read; no path of this machine."""
+        return self.path if is_elsewhere(self.path) else f"local:{Path(self.path.removeprefix('local:')).name}"
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Places:
 
 def find_places(checkpoints: Checkpoints) -> Places:
     """The checkpoints in the order of their steps: those in a folder of ``checkpoint-N``, or those named one by one,
-    whose step is the number at the end of their name or stands before it (``40=PATH``).
+    whose step is the number at the end of their name or stands before it (``40=PATH``), as it does of those that live
+    elsewhere (``40=hf:org/name@revision``).
 
     Only names are read. Raises UsageError where there are none, one has no step, or two have the same, and
     ModelNotFound where one is not there.
@@ -63,7 +65,7 @@ def find_places(checkpoints: Checkpoints) -> Places:
         if step is not None:
             found.append(Place(_fitting(step, path), path))
             continue
-        inside = _saved_in(path)
+        inside = [] if is_elsewhere(path) else _saved_in(path)
         found += inside or [Place(_trailing(path), path)]
         if inside and _is_checkpoint(path):
             remarks.append(
@@ -77,7 +79,7 @@ def find_places(checkpoints: Checkpoints) -> Places:
         if before.step == after.step:
             raise UsageError(f"two checkpoints have step {after.step}: {before.path} and {after.path}", hint=BY_HAND)
     for one in ordered:
-        if not _is_folder(one.path):
+        if not is_elsewhere(one.path) and not _is_folder(one.path):
             raise ModelNotFound(f"no checkpoint folder at {one.path} (step {one.step})", hint="check the path")
     return Places(tuple(ordered), tuple(remarks))
 
@@ -109,6 +111,8 @@ def _saved_in(path: str) -> list[Place]:
 
 def _trailing(path: str) -> int:
     """The step at the end of a checkpoint's name; raises UsageError where there is none."""
+    if is_elsewhere(path):
+        raise UsageError(f"{path} has no step: what lives elsewhere is given one", hint=f"for example 40={path}")
     name = _folder(path).name
     if _is_folder(path) and not _is_checkpoint(path) and not IN_A_FOLDER.fullmatch(name):
         raise UsageError(

@@ -50,7 +50,7 @@ Checkpoints = Annotated[
     typer.Argument(
         metavar="DIR|CKPT...",
         help="A folder that holds checkpoint-N, as the Hugging Face trainer saves; or checkpoints one by one, whose "
-        "names end in their step, or STEP=PATH.",
+        "names end in their step, or STEP=PATH, or STEP=hf:org/name@rev.",
     ),
 ]
 FailOnSeries = Annotated[

@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from spinal.cli.main import app
-from spinal.cli.next_steps import NEXT_STEPS, UNREGISTERED, next_step
+from spinal.cli.next_steps import HERE, NEXT_STEPS, UNREGISTERED, next_step
 from spinal.connection import error_of
 from spinal.errors import all_errors
 from tests.support.places import ROOT
@@ -100,7 +100,7 @@ def hints() -> Iterator[Text]:
     for path, tree in trees():
         for node, text in hints_in(tree):
             yield Text(f"{path}:{node.lineno}", text)
-    for step in (*NEXT_STEPS.values(), UNREGISTERED):
+    for step in (*NEXT_STEPS.values(), *HERE.values(), UNREGISTERED):
         yield Text("NEXT_STEPS", step)
 
 
@@ -184,6 +184,18 @@ def test_what_came_over_http_is_told_as_something_to_do_here() -> None:
 def test_next_steps_are_of_errors_there_are() -> None:
     assert set(NEXT_STEPS) <= set(all_errors())
     assert not any(REQUESTS.search(step) for step in (*NEXT_STEPS.values(), UNREGISTERED))
+
+
+def test_whoever_measures_here_is_told_what_to_do_and_not_what_an_operator_does() -> None:
+    for code in HERE:
+        error = all_errors()[code]("d", hint="an operator lists it")
+        assert next_step(error) == HERE[code]
+        assert next_step(all_errors()[code]("d")) == HERE[code]
+        assert next_step(all_errors()[code]("d", hint="wait an hour")) == "wait an hour"
+    # Of a service they come from, who runs it is another one.
+    for code in HERE:
+        problem = {"code": code, "detail": "d", "hint": "give the workers a larger model store"}
+        assert next_step(error_of(problem)) == NEXT_STEPS[code]
 
 
 def test_hints_of_unknown_codes_for_who_writes_requests_are_not_shown() -> None:

@@ -5,13 +5,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from spinal.errors import ExitCode
 from tests.cli.test_cli import DPO, QUICK, SFT
@@ -95,6 +99,19 @@ def desk(hub: Hub, tmp_path: Path) -> Iterator[Desk]:
     hub.heal()
 
 
+def adapter(folder: Path, settings: dict[str, Any]) -> Path:
+    """One on every block's queries, of which nothing is changed."""
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    tensors = {}
+    for block in range(24):
+        name = f"base_model.model.model.layers.{block}.self_attn.q_proj.lora_"
+        tensors[f"{name}A.weight"] = np.ones((2, 96), np.float32)
+        tensors[f"{name}B.weight"] = np.zeros((96, 2), np.float32)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    return folder
+
+
 def without_names(document: Any) -> Any:
     """The document but for what its sides are called, and what belongs to one measurement."""
     if isinstance(document, list):
@@ -132,6 +149,25 @@ def test_a_pair_of_the_hub_is_the_pair_in_folders_but_for_names_and_is_fetched_o
 
 
 @pytest.mark.model
+def test_a_series_of_the_hub_fetches_each_checkpoint_and_its_adapters_find_their_base_there(
+    desk: Desk, hub: Hub, tmp_path: Path
+) -> None:
+    lora = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "lora_alpha": 2, "target_modules": ["q_proj"]}
+    hub.add("acme/lora", adapter(tmp_path / "lora", lora | {"base_model_name_or_path": "acme/dpo"}))
+    done = desk.calls("series", "hf:acme/sft", "10=hf:acme/dpo", "20=hf:acme/lora", "30=hf:acme/none", "--json",
+                      *MEMBERS)  # fmt: skip
+    assert done.returncode == ExitCode.USAGE, done.stderr
+    assert "hf:acme/none@main is not found" in done.stderr
+    done = desk.calls("series", "hf:acme/sft", "10=hf:acme/dpo", "20=hf:acme/lora", "--json", *MEMBERS)
+    assert done.returncode == ExitCode.INCONCLUSIVE, done.stderr
+    members = json.loads(done.stdout)["members"]
+    assert [(one["step"], one["state"], one["model"].partition("@")[0]) for one in members] == [
+        (10, "measured", "hf:acme/dpo"), (20, "measured", "hf:acme/lora"),
+    ]  # fmt: skip
+    assert "40=hf:acme/dpo" in refusal(desk.calls("series", "hf:acme/sft", "hf:acme/dpo"))[1]
+
+
+@pytest.mark.model
 def test_without_the_cache_nothing_stays_and_tokenizers_and_series_come_from_the_hub_too(
     desk: Desk, tmp_path: Path
 ) -> None:
@@ -147,6 +183,37 @@ def test_without_the_cache_nothing_stays_and_tokenizers_and_series_come_from_the
     assert series["reference"].startswith("hf:acme/sft@")
     assert [(one["step"], one["state"]) for one in series["members"]] == [(10, "measured")]
     assert (desk.left(), list((desk.home / "cache").iterdir())) == ([], [])
+
+
+def test_a_service_gets_references_as_they_were_given(desk: Desk) -> None:
+    references = {"candidate": "s3://bucket//odd/../x", "reference": "hf:acme/none@main", "control": "mlflow:a@b"}
+    heard: list[dict[str, Any]] = []
+
+    class Service(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            body = json.dumps(
+                {"code": "source_unavailable", "detail": "away", "hint": "POST /v1/audits again"}
+            ).encode()
+            self.send_response(422)
+            self.send_header("Content-Type", "application/problem+json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Service) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        done = command(
+            "audit", references["candidate"], "--reference", references["reference"], "--control",
+            references["control"], "--server", f"http://127.0.0.1:{server.server_port}", **desk.environment,
+        )  # fmt: skip
+        server.shutdown()
+    assert [{role: body[role] for role in references} for body in heard] == [references]
+    assert refusal(done) == ("away", "try again in a minute")
+    assert desk.hub.requests() == []
 
 
 # what ends before anything is measured

@@ -54,6 +54,12 @@ def test_off_a_terminal_there_is_a_line_a_minute_over_all_pieces_of_work(capsys:
     assert lines[2].startswith("local:dpo: walking the blocks 26/100")
 
 
+def test_a_fetch_is_told_in_bytes_of_all_of_them() -> None:
+    assert in_words(Progress("fetch", 1_000_000, 3_964_776, 0.25), None) == "fetching the checkpoint 1.0 of 4.0 MB"
+    assert in_words(Progress("fetch", 0, 982, 0.0), None) == "fetching the checkpoint 0 of 982 bytes"
+    assert in_words(Progress("fetch", 999_999, 999_999, 0.0), None) == "fetching the checkpoint 1000.0 of 1000.0 kB"
+
+
 def test_pieces_of_one_whole_are_estimated_as_the_whole(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
     watch = Watch(clock, terminal=False, whole=True)
