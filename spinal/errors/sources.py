@@ -1,5 +1,7 @@
 """Models that live elsewhere: a hub, a registry, a bucket, and the store that keeps what was fetched."""
 
+from typing import Any
+
 from spinal.errors.base import ExitCode, SpinalError
 
 
@@ -20,8 +22,10 @@ class SourceUnavailable(SpinalError):
 
     code, title, status, retryable = "source_unavailable", "Model source did not answer", 503, True
 
-    def __init__(self, detail: str, *, hint: str | None = None, retry_after_s: float | None = None) -> None:
-        super().__init__(detail, hint=hint)
+    def __init__(
+        self, detail: str, *, hint: str | None = None, retry_after_s: float | None = None, **extra: Any
+    ) -> None:
+        super().__init__(detail, hint=hint, **extra)
         self.retry_after_s = retry_after_s
 
 

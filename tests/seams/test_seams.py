@@ -24,7 +24,7 @@ from service.settings import Settings
 from spinal.analysis.layers import Pair
 from spinal.analysis.locators import LOCATORS, Locator
 from spinal.analysis.locators.profile import DepthProfile
-from spinal.checkpoints.sources import SOURCES, Kind, Listed, Pinned, Setting
+from spinal.checkpoints.sources import SOURCES, Kind, Listed, Made, Pinned, Setting
 from spinal.checkpoints.sources.base import own_files
 from spinal.cli.main import main
 from spinal.documents.comparison import Comparison
@@ -112,7 +112,9 @@ class Shelf:
 
 @pytest.fixture
 def shelf(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SOURCES, "shelf", Kind("shelf", "shelf:NAME", Shelf, ShelfSettings, ShelfSettings))
+    monkeypatch.setitem(
+        SOURCES, "shelf", Kind("shelf", "shelf:NAME", lambda: Made(Shelf, ShelfSettings, ShelfSettings))
+    )
 
 
 @pytest.mark.usefixtures("shelf")

@@ -1,12 +1,29 @@
 """Where checkpoints live. A source is one file here and one line in ``SOURCES``."""
 
-from spinal.checkpoints.sources.base import Kind, Listed, Pinned, RemoteSource, Setting, Source, Timeouts
-from spinal.checkpoints.sources.buckets import GS, S3
-from spinal.checkpoints.sources.hf import HF
-from spinal.checkpoints.sources.local import LOCAL
-from spinal.checkpoints.sources.mlflow import MLFLOW
+from collections.abc import Callable
+from importlib import import_module
 
-SOURCES: dict[str, Kind] = {kind.scheme: kind for kind in (LOCAL, HF, MLFLOW, S3, GS)}
+from spinal.checkpoints.sources.base import Kind, Listed, Made, Pinned, RemoteSource, Setting, Source, Timeouts
+
+
+def _file(module: str, name: str) -> Callable[[], Made]:
+    def load() -> Made:
+        made: Made = getattr(import_module(f"{__name__}.{module}"), name)
+        return made
+
+    return load
+
+
+SOURCES: dict[str, Kind] = {
+    kind.scheme: kind
+    for kind in (
+        Kind("local", "local:PATH", _file("local", "LOCAL"), remote=False),
+        Kind("hf", "hf:org/name@revision", _file("hf", "HF")),
+        Kind("mlflow", "mlflow:NAME/VERSION", _file("mlflow", "MLFLOW")),
+        Kind("s3", "s3://bucket/folder", _file("buckets", "S3")),
+        Kind("gs", "gs://bucket/folder", _file("buckets", "GS")),
+    )
+}
 """Scheme of a reference -> its kind of source."""
 
 
@@ -15,4 +32,15 @@ def reference_forms() -> str:
     return " or ".join(kind.example for kind in SOURCES.values())
 
 
-__all__ = ["SOURCES", "Kind", "Listed", "Pinned", "RemoteSource", "Setting", "Source", "Timeouts", "reference_forms"]
+__all__ = [
+    "SOURCES",
+    "Kind",
+    "Listed",
+    "Made",
+    "Pinned",
+    "RemoteSource",
+    "Setting",
+    "Source",
+    "Timeouts",
+    "reference_forms",
+]

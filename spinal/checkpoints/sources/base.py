@@ -119,20 +119,33 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Kind:
-    """One kind of source: a file beside this one, and a line in ``SOURCES``."""
+class Made:
+    """How sources of one kind are made; a file beside this one ends with it."""
 
-    scheme: str
-    example: str
-    """A reference a reader can copy, for error texts, help and the contract."""
     make: Callable[[Setting], Source]
     """The source of one caller; libraries that not everybody has are imported here. Raises UsageError naming the extra
     that brings them."""
     settings: type[BaseModel] | None = None
-    """What an operator says of it (frozen, ``extra="forbid"``); a source without is not enabled unless it needs
-    none."""
+    """What an operator says of it (frozen, ``extra="forbid"``); None for ``local``, which needs none."""
     default: Callable[[], BaseModel] | None = None
     """What a command line uses where nothing is said; None where it has to be said."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of source: a line in ``SOURCES``."""
+
+    scheme: str
+    example: str
+    """A reference a reader can copy, for error texts, help and the contract."""
+    load: Callable[[], Made]
+    """Imports its file: a command that measures nothing knows its name alone."""
+    remote: bool = True
+    """Whether it is reached over a network, and needs settings to be enabled."""
+
+    def make(self, setting: Setting) -> Source:
+        """As :attr:`Made.make`."""
+        return self.load().make(setting)
 
 
 def own_files(files: Sequence[Listed]) -> tuple[Listed, ...]:

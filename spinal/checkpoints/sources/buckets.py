@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 import httpx
 
-from spinal.checkpoints.sources.base import Kind, Listed, Pinned, Setting, Timeouts, own_files
+from spinal.checkpoints.sources.base import Listed, Made, Pinned, Setting, Timeouts, own_files
 from spinal.checkpoints.sources.bucket_names import Place, parse
 from spinal.checkpoints.sources.bucket_settings import BucketSettings, GSSettings, S3Settings
 from spinal.documents.canonical import digest_of
@@ -267,5 +267,5 @@ def _made(scheme: str, setting: Setting, endpoint: str, sign: Sign, dialect: Dia
     return Buckets(scheme, settings, endpoint, http, sign, dialect, timeouts)
 
 
-S3 = Kind("s3", "s3://bucket/folder", make_s3, S3Settings)
-GS = Kind("gs", "gs://bucket/folder", make_gs, GSSettings)
+S3 = Made(make_s3, S3Settings)
+GS = Made(make_gs, GSSettings)

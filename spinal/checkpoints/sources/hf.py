@@ -17,7 +17,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 from pydantic import BaseModel, ConfigDict, SecretStr, field_validator, model_validator
 
-from spinal.checkpoints.sources.base import Kind, Listed, Pinned, RemoteSource, Setting, Timeouts, own_files
+from spinal.checkpoints.sources.base import Listed, Made, Pinned, RemoteSource, Setting, Timeouts, own_files
 from spinal.checkpoints.sources.hub_answers import (
     ASK,
     RANGE,
@@ -328,4 +328,4 @@ def _all_of_it() -> HubSettings:
     return HubSettings(allow=("*",))
 
 
-HF = Kind(SCHEME, EXAMPLE, _make, HubSettings, _all_of_it)
+HF = Made(_make, HubSettings, _all_of_it)

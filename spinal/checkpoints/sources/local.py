@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from spinal.checkpoints.sources.base import Kind, Pinned, Setting
+from spinal.checkpoints.sources.base import Made, Pinned, Setting
 from spinal.errors import (
     ModelNotFound,
     ModelPathRefused,
@@ -32,7 +32,7 @@ class Local:
         return Pinned(f"local:{folder.name}", str(folder))
 
 
-LOCAL = Kind("local", "local:PATH", Local)
+LOCAL = Made(Local)
 
 
 def _locate_below(rest: str, roots: Sequence[Path]) -> Pinned:

@@ -15,7 +15,7 @@ import httpx
 
 from spinal.checkpoints.mlflow_server import ARTIFACTS, ID, NUMBER, Folder, Tracking, Version, until
 from spinal.checkpoints.mlmodel import MLMODEL, MOST_BYTES, hub_reference
-from spinal.checkpoints.sources.base import Kind, Listed, Pinned, Setting
+from spinal.checkpoints.sources.base import Listed, Made, Pinned, Setting
 from spinal.checkpoints.sources.mlflow_folders import (
     COMPONENTS,
     MARKS,
@@ -34,7 +34,7 @@ from spinal.errors.faults import shown
 from spinal.errors.sources import SourceRefused, SourceUnavailable
 from spinal.net.http import Http, Reachable, pieces
 
-EXAMPLE = "mlflow:NAME/VERSION"
+SCHEME, EXAMPLE = "mlflow", "mlflow:NAME/VERSION"
 ALIAS = re.compile(r"[\w-]{1,255}")
 MOST_NAME = 256
 """What MLflow's own tables hold."""
@@ -169,7 +169,7 @@ class Mlflow:
             location=f"{self._tracking.place}/{version.name}/{found.path}",
             revision=f"{version.number}/{made_by}" if made_by else version.number,
             files=self._tagged(listed, called, deadline),
-            scheme=MLFLOW.scheme,
+            scheme=SCHEME,
         )
 
     def _pin_named(self, root: str, top: Folder, called: str, deadline: float) -> Pinned:
@@ -307,4 +307,4 @@ def _make(setting: Setting) -> Mlflow:
     return Mlflow(settings, setting, Tracking(http, settings.url))
 
 
-MLFLOW = Kind("mlflow", EXAMPLE, _make, RegistrySettings)
+MLFLOW = Made(_make, RegistrySettings)

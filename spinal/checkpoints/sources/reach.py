@@ -50,7 +50,7 @@ class Reach:
     def is_remote(self, reference: str) -> bool:
         """Whether a reference names a source over a network. Raises ModelReferenceInvalid for an unknown or disabled
         one."""
-        return self._kind_of(reference)[0].settings is not None
+        return self._kind_of(reference)[0].remote
 
     def source(self, scheme: str) -> Source:
         """The source of a scheme, as this caller may use it. Raises ModelReferenceInvalid, UsageError."""
@@ -73,7 +73,7 @@ class Reach:
         return SOURCES[scheme], path
 
     def _has(self, kind: Kind) -> bool:
-        return kind.settings is None or kind.scheme in self.settings
+        return not kind.remote or kind.scheme in self.settings
 
     def _not_here(self, scheme: str) -> ModelReferenceInvalid:
         enabled = " or ".join(kind.example for kind in SOURCES.values() if self._has(kind))
@@ -123,13 +123,13 @@ def is_remote(reference: str) -> bool:
         raise ModelReferenceInvalid(
             f"model source {shown(scheme)!r} is not configured here", hint=f"give {reference_forms()}"
         )
-    return SOURCES[scheme].settings is not None
+    return SOURCES[scheme].remote
 
 
 def is_elsewhere(text: str) -> bool:
     """Whether ``text``, which need be no reference at all, begins as one of a source over a network."""
     scheme, colon, _ = text.partition(":")
-    return bool(colon) and scheme in SOURCES and SOURCES[scheme].settings is not None
+    return bool(colon) and scheme in SOURCES and SOURCES[scheme].remote
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class SourceSettings:
 
     def enabled(self) -> str:
         """Which sources there are, and for which tenants apart, in one line without any setting of them."""
-        always = [scheme for scheme, kind in SOURCES.items() if kind.settings is None]
+        always = [scheme for scheme, kind in SOURCES.items() if not kind.remote]
         parts = [", ".join([*always, *self.everybody])]
         return "; ".join([*parts, *(f"of {shown(tenant)}: {', '.join(own)}" for tenant, own in self.tenants.items())])
 
@@ -184,7 +184,8 @@ def read_source_settings(document: object) -> SourceSettings:
 
 def default_settings() -> SourceSettings:
     """What a command line uses where nothing is said: sources that anybody may ask without credentials."""
-    return SourceSettings({name: kind.default() for name, kind in SOURCES.items() if kind.default is not None})
+    kinds = {name: kind.load() for name, kind in SOURCES.items()}
+    return SourceSettings({name: made.default() for name, made in kinds.items() if made.default is not None})
 
 
 def load_source_settings(text: str) -> SourceSettings:
@@ -205,11 +206,12 @@ def _read(written: object, where: str) -> dict[str, BaseModel]:
     found = {}
     for scheme, members in written.items():
         kind = SOURCES.get(scheme)
-        if kind is None or kind.settings is None:
-            known = ", ".join(name for name, each in SOURCES.items() if each.settings is not None)
+        model = None if kind is None else kind.load().settings
+        if model is None:
+            known = ", ".join(name for name, each in SOURCES.items() if each.remote)
             raise _wrong(f"{where}{shown(str(scheme))} is no source; known are {known}")
         try:
-            found[scheme] = kind.settings.model_validate(members)
+            found[scheme] = model.model_validate(members)
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
             place = ".".join([f"{where}{scheme}", *(str(part) for part in first["loc"])])

@@ -26,7 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from spinal.checkpoints.sources.base import Kind, Listed, Pinned, Setting, Timeouts
+from spinal.checkpoints.sources.base import Listed, Made, Pinned, Setting, Timeouts
 from spinal.checkpoints.sources.bucket_names import parse
 from spinal.checkpoints.sources.bucket_settings import GSSettings, S3Settings
 from spinal.checkpoints.sources.buckets import GS, S3, Buckets
@@ -188,7 +188,7 @@ def test_only_what_a_pattern_covers_may_be_used(patterns: list[str], inside: lis
         (GS, {"anonymous": True, "service_account_file": "/nowhere/account.json"}, "anonymous and has credentials"),
     ],
 )
-def test_a_source_without_its_credentials_is_not_made(kind: Kind, said: dict[str, object], says: str) -> None:
+def test_a_source_without_its_credentials_is_not_made(kind: Made, said: dict[str, object], says: str) -> None:
     assert kind.settings is not None
     settings = kind.settings.model_validate({"allow": ("buck",), **said})
     with pytest.raises(UsageError, match=says) as told:

@@ -12,7 +12,7 @@ from tests.support.places import ROOT
 
 TEXT = (ROOT / "docs" / "sources.md").read_text(encoding="utf-8")
 EXAMPLES: list[tuple[str, str]] = re.findall(r"^```(yaml|json)\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
-REMOTE = {scheme: kind.settings for scheme, kind in SOURCES.items() if kind.settings is not None}
+REMOTE = {scheme: made for scheme, kind in SOURCES.items() if (made := kind.load().settings) is not None}
 
 
 def section_of(scheme: str) -> str:
