@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spinal.checkpoints.fetching import ModelStore, Want, gather
+from spinal.checkpoints.fetching.gather import Want, gather
+from spinal.checkpoints.fetching.store import ModelStore
 from spinal.checkpoints.sources.base import Listed, Pinned
 from spinal.errors import SpinalError
 from spinal.errors.sources import SourceUnavailable

@@ -4,8 +4,3 @@ One folder serves every process of a host. :mod:`.store` knows what lies where, 
 has to go, :mod:`.reads` how a source that comes and goes is read, :mod:`.parts` how bytes become a verified file,
 :mod:`.stubs` the headers of weights, :mod:`.gather` the folder of one checkpoint.
 """
-
-from spinal.checkpoints.fetching.gather import Gathered, Want, gather
-from spinal.checkpoints.fetching.store import ModelStore
-
-__all__ = ["Gathered", "ModelStore", "Want", "gather"]

@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 
-from spinal.checkpoints.fetching import ModelStore, Want, gather, reads
+from spinal.checkpoints.fetching import reads
+from spinal.checkpoints.fetching.gather import Want, gather
 from spinal.checkpoints.fetching.parts import SAMPLE
+from spinal.checkpoints.fetching.store import ModelStore
 from spinal.checkpoints.files import MOST_CONFIG_BYTES, list_files
 from spinal.checkpoints.identity import weights_digest
 from spinal.checkpoints.resolve import resolve_reference, resolve_tokenizer

@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
-from spinal.checkpoints.fetching import ModelStore, Want, gather, parts, stubs
+from spinal.checkpoints.fetching import parts, stubs
+from spinal.checkpoints.fetching.gather import Want, gather
+from spinal.checkpoints.fetching.store import ModelStore
 from spinal.errors import Cancelled
 from spinal.errors.sources import ModelStoreFull
 from spinal.progress import Progress

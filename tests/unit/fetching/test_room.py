@@ -17,10 +17,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from spinal.checkpoints.fetching import Gathered, ModelStore, Want, gather
 from spinal.checkpoints.fetching.claims import ABANDONED_S, SWEEP_S, claim
+from spinal.checkpoints.fetching.gather import Gathered, Want, gather
 from spinal.checkpoints.fetching.halting import Halt
 from spinal.checkpoints.fetching.locks import remove_unused, try_lock
+from spinal.checkpoints.fetching.store import ModelStore
 from spinal.errors import Cancelled, StorageUnavailable
 from spinal.errors.sources import ModelStoreFull, SourceUnavailable
 from tests.support.scripted_source import Scripted

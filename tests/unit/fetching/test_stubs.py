@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from spinal.checkpoints.fetching import ModelStore, Want, gather
+from spinal.checkpoints.fetching.gather import Want, gather
+from spinal.checkpoints.fetching.store import ModelStore
 from spinal.checkpoints.tensors import MOST_HEADER, read_header
 from spinal.errors import SpinalError, WeightsCorrupt
 from tests.support.malformed import KINDS, make_sound, malform

@@ -622,12 +622,12 @@ def made(kind, **said):
     return kind.make(Setting(settings, None, None))
 
 print(made(S3, access_key_id="AKID", secret_access_key="given").endpoint, made(GS, anonymous=True).endpoint)
-for kind in (S3, GS):
+for scheme, kind in (("s3", S3), ("gs", GS)):
     try:
         made(kind)
         print("made without credentials")
     except UsageError as error:
-        print(kind.scheme, "refused:", error.hint)
+        print(scheme, "refused:", error.hint)
 told = {"endpoint": sys.argv[1], "allow_http": True}
 print(made(S3, **told, access_key_id="AKID", secret_access_key="given").pin("//buck/run").name)
 print(made(S3, **told, anonymous=True).pin("//buck/run").name)
