@@ -213,7 +213,7 @@ class AuditOut(BaseModel):
             candidate=audit.candidate,
             reference=audit.reference,
             control=audit.control,
-            pinned={role: audit.spec[role]["source"] for role in SIDES if audit.spec.get(role)},
+            pinned={role: side["source"] for role in SIDES if "source" in (side := audit.spec.get(role) or {})},
             registered=_registered(audit.spec),
             prompt_set=prompt_set_of(audit.spec),
             fingerprint=audit.spec["fingerprint"],
