@@ -10,6 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 from safetensors import safe_open
 from safetensors.numpy import save
+from sqlalchemy import text
 
 from service.database.unit_of_work import Ledger
 from service.operations.invariants import violations
@@ -373,3 +374,13 @@ def test_a_series_keeps_the_reference_that_it_began_with(api: TestClient, drain:
     drain()
     found = api.get(f"/v1/series/{made.json()['id']}/document").json()
     assert [member["state"] for member in found["members"]] == ["measured"]
+
+
+def test_an_audit_that_says_nothing_of_sources_is_shown_without_them(api: TestClient, ledger: Ledger) -> None:
+    """As releases before wrote them."""
+    audit = submit(api, candidate="local:dpo-short", reference="local:sft")
+    assert audit["pinned"] == {"candidate": "local:dpo-short", "reference": "local:sft"}
+    with ledger.begin() as session:
+        session.execute(text("UPDATE audits SET spec = spec #- '{candidate,source}' #- '{reference}'"))
+    shown = api.get(audit["links"]["self"])
+    assert (shown.status_code, shown.json()["pinned"]) == (200, {})
