@@ -66,7 +66,7 @@ class Resolved:
     expected: dict[str, str] = field(default_factory=dict)
     """Digests of the results by role, where what every checkpoint holds is known ahead of reading it; else empty."""
     missing_bytes: int = 0
-    """Of weights, that would have to be fetched to measure what is not known."""
+    """Of weights, that would have to be fetched to measure what is not known; what several sides need once."""
 
 
 def resolve_request(
@@ -111,13 +111,14 @@ def resolve_request(
             "comparison_fingerprint": profile.comparison_fingerprint,
         }
     )
+    missing = {name: size for checkpoint in checkpoints.values() for name, size in checkpoint.missing.items()}
     return Resolved(
         prompts,
         specs,
         summary,
         policy,
         _expected(checkpoints, specs, prompts, profile),
-        sum(checkpoint.missing_bytes for checkpoint in checkpoints.values()),
+        sum(missing.values()),
     )
 
 

@@ -47,8 +47,8 @@ class Copy:
     """Of the files whose content is known: declared by the source, or read."""
     whole: bool = True
     """Whether the weights are there; else of each file of them its header alone."""
-    missing_bytes: int = 0
-    """Of the weights, not on this host when the copy was made."""
+    missing: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of the weights that were not on this host when the copy was made, by what tells contents apart."""
 
     def places(self) -> tuple[Path, ...]:
         """Folders below which its files lie."""
@@ -110,7 +110,7 @@ def told_copy(copy: Copy) -> dict[str, Any]:
         "listing": None if copy.listing is None else [list(entry) for entry in copy.listing],
         "sha256": dict(copy.sha256),
         "whole": copy.whole,
-        "missing_bytes": copy.missing_bytes,
+        "missing": dict(copy.missing),
     }
 
 
@@ -124,5 +124,5 @@ def heard_copy(told: Mapping[str, Any]) -> Copy:
         listing=None if told["listing"] is None else tuple(Entry(*entry) for entry in told["listing"]),
         sha256=told["sha256"],
         whole=told["whole"],
-        missing_bytes=told["missing_bytes"],
+        missing=told["missing"],
     )

@@ -1,7 +1,7 @@
 """What a service has to know of the checkpoints of one request, as values without paths: looked at together, once."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,8 @@ class Surveyed:
     """How it is read, where that is not its own way (:func:`spinal.checkpoints.read_as.read_member`)."""
     weights_digest: str | None = None
     """Of its content, where that is known without reading the weights."""
-    missing_bytes: int = 0
-    """Of its weights, not on the host that looked."""
+    missing: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of its weights that are not on the host that looked, by what tells contents apart: sides may share some."""
     differences: tuple[dict[str, Any], ...] = ()
     """On what its settings differ from the reference's (:func:`spinal.checkpoints.settings.setting_differences`)."""
 
@@ -83,6 +83,8 @@ def _surveyed(checkpoint: Checkpoint, reference: Checkpoint | None) -> Surveyed:
         remarks=checkpoint.remarks,
         read=read_member(checkpoint),
         weights_digest=digest,
-        missing_bytes=sum(part.copy.missing_bytes for part in checkpoint.parts if part.copy is not None),
+        missing={
+            name: size for part in checkpoint.parts if part.copy is not None for name, size in part.copy.missing.items()
+        },
         differences=tuple(asdict(each) for each in beside),
     )

@@ -158,6 +158,16 @@ def test_validation_says_the_digest_what_is_known_and_what_would_be_fetched(
     assert (after["runs_needed"], after["bytes_to_fetch"]) == (0, 0)
 
 
+def test_what_several_sides_need_is_to_be_fetched_once(api: TestClient, hub: Hub) -> None:
+    hub.add("acme/lora", adapter("acme/sft"))
+    hub.add("acme/same", BUNDLED / "sft")
+    weights = (BUNDLED / "sft" / WEIGHTS).stat().st_size
+    low_rank = len(adapter("acme/sft")["adapter_model.safetensors"])
+    for candidate, more in (("hf:acme/lora", low_rank), ("hf:acme/sft", 0), ("hf:acme/same", 0)):
+        answer = api.post("/v1/audits?validate_only=true", json=pair(candidate=candidate))
+        assert answer.json()["bytes_to_fetch"] == weights + more, candidate
+
+
 def test_another_content_than_expected_is_refused_before_it_is_fetched(api: TestClient, hub: Hub) -> None:
     assert refused(api, expected_weights_digest="0" * 64) == (409, "weights_digest_mismatch")
     assert submit(api, expected_weights_digest=digest_of("dpo-short"))["status"] == 202

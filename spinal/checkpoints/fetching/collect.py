@@ -90,5 +90,5 @@ class Collector:
             listing=tuple(Entry(each.name, each.size, each.content, each.tag) for each in pinned.files),
             sha256=gathered.sha256,
             whole=want is not Want.HEADERS,
-            missing_bytes=gathered.missing_bytes,
+            missing=gathered.missing,
         )

@@ -66,9 +66,14 @@ class Gathered:
     """Content of the checkpoint's files by name, as far as it is known: declared, or read."""
     fetched_bytes: int
     """Read from the source for this."""
-    missing_bytes: int
-    """Of the weights files that are not in the store; 0 for a tokenizer."""
+    missing: Mapping[str, int]
+    """Bytes of the weights files that are not in the store, by :func:`key_name`; empty for a tokenizer."""
     _discard: Callable[[], None] = field(repr=False, compare=False, default=lambda: None)
+
+    @property
+    def missing_bytes(self) -> int:
+        """Of the weights files that are not in the store, each content once."""
+        return sum(self.missing.values())
 
     def discard(self) -> None:
         """Remove from the store what this checkpoint's files were taken from, also where others use it: to be called
@@ -212,14 +217,14 @@ class _Gathering:
         found = {name: self.sha256.get(name) or self.store.known(self.pinned, self.listed[name]) for name in names}
         return {name: sha256 for name, sha256 in found.items() if sha256 is not None}
 
-    def _missing(self, files: FileList) -> int:
+    def _missing(self, files: FileList) -> dict[str, int]:
         missing = {}
         for name in files.weights:
             listed = self.listed[name]
             sha256 = self.store.known(self.pinned, listed)
             if sha256 is None or not self.store.has(sha256):
                 missing[key_name(self.pinned, listed)] = listed.size
-        return sum(missing.values())
+        return missing
 
     def _discard(self, names: Sequence[str], weights: Sequence[str]) -> None:
         for name in names:
