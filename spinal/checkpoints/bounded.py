@@ -29,7 +29,17 @@ from spinal.checkpoints.wire import (
     send,
     told_copies,
 )
-from spinal.errors import InspectionExceeded, ModelReferenceInvalid, NotReady, SpinalError, StorageUnavailable
+from spinal.errors import (
+    DeadlineExceeded,
+    InspectionExceeded,
+    ModelReferenceInvalid,
+    NotReady,
+    SourceUnavailable,
+    SpinalError,
+    StorageUnavailable,
+    UsageError,
+)
+from spinal.errors.faults import shown
 
 START_S = 60.0
 """A child that has not started after this long is given up."""
@@ -237,12 +247,23 @@ class _Brought:
         self._deadline = time.monotonic() + bounds.fetch_seconds
 
     def bring(self, reference: str) -> None:
-        """Make a copy, or keep why there is none; a source that is away ends the request. Raises SourceUnavailable,
-        NotReady, ModelStoreFull, StorageUnavailable."""
+        """Make a copy, or keep why there is none; a source that is away ends the request, and so does what only an
+        operator can put right. Raises SourceUnavailable, NotReady, ModelStoreFull, StorageUnavailable."""
         if reference in self.found or reference in self.failed:
             return
         try:
             self.found[reference] = self._asked().find(reference)
+        except DeadlineExceeded as error:
+            raise SourceUnavailable(
+                f"{shown(reference)}: its source did not send enough in {self._bounds.fetch_seconds:.0f} s",
+                hint="send the request again later",
+            ) from error
+        except UsageError as error:
+            # Of a store, or of a file with a secret: nothing that whoever asks could do better.
+            raise NotReady(
+                f"models that live elsewhere cannot be looked at now: {error.detail}",
+                hint="send the request again when an operator has seen to it",
+            ) from error
         except SpinalError as error:
             if error.retryable or isinstance(error, NotReady):
                 raise

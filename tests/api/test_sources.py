@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from service.runs import rings
 from service.settings import Settings, get_settings
 from spinal.checkpoints.identity import weights_digest
 from spinal.checkpoints.resolve import resolve_reference
+from spinal.checkpoints.sources.reach import read_source_settings
 from tests.api.conftest import BUNDLED
 from tests.support.engine_double import calls
 from tests.support.hub import Hub
@@ -162,8 +164,9 @@ def test_what_several_sides_need_is_to_be_fetched_once(api: TestClient, hub: Hub
     hub.add("acme/lora", adapter("acme/sft"))
     hub.add("acme/same", BUNDLED / "sft")
     weights = (BUNDLED / "sft" / WEIGHTS).stat().st_size
-    low_rank = len(adapter("acme/sft")["adapter_model.safetensors"])
-    for candidate, more in (("hf:acme/lora", low_rank), ("hf:acme/sft", 0), ("hf:acme/same", 0)):
+    low_rank = adapter("acme/sft")["adapter_model.safetensors"]
+    assert isinstance(low_rank, bytes)
+    for candidate, more in (("hf:acme/lora", len(low_rank)), ("hf:acme/sft", 0), ("hf:acme/same", 0)):
         answer = api.post("/v1/audits?validate_only=true", json=pair(candidate=candidate))
         assert answer.json()["bytes_to_fetch"] == weights + more, candidate
 
@@ -260,6 +263,72 @@ def test_a_hub_that_goes_away_costs_a_run_no_attempt(
     ended(api, drain, audit)
     with ledger.read() as session:
         assert not violations(session)
+
+
+def test_a_hub_that_sends_too_slowly_for_an_answer_is_told_as_away(
+    api: TestClient, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Something comes all the time, so that nobody loses patience."""
+    inspectors = api.app.state.inspectors  # type: ignore[attr-defined]  # any application may be called
+    monkeypatch.setattr(inspectors, "_bounds", replace(inspectors._bounds, fetch_seconds=1.0))
+    hub.inject(Fault("* GET *tokenizer.json", bytes_per_s=10_000))
+    assert refused(api) == (503, "source_unavailable")
+    hub.heal()
+    assert submit(api)["status"] == 202
+
+
+def perform_once(ledger: Ledger) -> None:
+    """Have a worker take every run that is due, once."""
+    with ledger.begin() as session:
+        due = rings.due_runs(session, ring_again_s=0.0, again=("cpu",))
+    for number, run in enumerate(due):
+        tasks.perform(run.run_id, f"test/once-{number}")
+
+
+@pytest.fixture
+def at_once(drain: Drain, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Settings of the worker from now on; a run that it hands back is due at once."""
+
+    def setting(**more: Any) -> None:
+        monkeypatch.setattr(get_settings(), "__dict__", vars(get_settings()) | {"ring_again_s": 0.0} | more)
+
+    return setting
+
+
+def test_a_store_that_its_operator_has_to_see_to_is_no_fault_of_a_request_or_a_run(
+    api: TestClient, drain: Drain, at_once: Callable[..., None], ledger: Ledger, api_settings: Settings
+) -> None:
+    at_once()
+    audit = submit(api)
+    api_settings.model_store.chmod(0o777)
+    assert refused(api) == (503, "not_ready")
+    perform_once(ledger)
+    assert api.get(audit["links"]["self"]).json()["state"] in ("QUEUED", "RUNNING")
+    api_settings.model_store.chmod(0o700)
+    ended(api, drain, audit)
+
+
+@pytest.mark.parametrize("sources", [{}, {"allow": ["acme/else"]}, {"token_file": "none", "token": None}])
+def test_a_worker_whose_sources_are_others_than_the_service_accepted_by_leaves_the_run_to_others(
+    api: TestClient,
+    drain: Drain,
+    at_once: Callable[..., None],
+    ledger: Ledger,
+    model_sources: str,
+    sources: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    audit = submit(api)
+    right = get_settings().model_sources
+    own = {**json.loads(model_sources)["hf"], **sources}
+    if "token_file" in sources:
+        own["token_file"] = str(tmp_path / "none")
+    at_once(model_sources=read_source_settings({"hf": own} if sources else {}))
+    perform_once(ledger)
+    shown = api.get(audit["links"]["self"]).json()
+    assert shown["state"] in ("QUEUED", "RUNNING"), shown
+    at_once(model_sources=right)
+    ended(api, drain, audit)
 
 
 # what is not there, or not for everybody

@@ -24,9 +24,13 @@ from spinal.errors import (
     ModelChanged,
     ModelNotFound,
     ModelPathRefused,
+    ModelReferenceInvalid,
     ModelStoreFull,
+    NotReady,
+    SourceRefused,
     SourceUnavailable,
     SpinalError,
+    UsageError,
     VersionRetired,
     WeightsCorrupt,
     WeightsDigestMismatch,
@@ -74,7 +78,8 @@ def submitted(job: Job, specs: Sequence[dict[str, Any]], *, weights: bool) -> It
     as far as their headers.
 
     Raises ModelChanged when files are not those of the submission, MissingHere when this worker does not find one at
-    all, SourceAway when its source does not answer or there is no room for it.
+    all or its sources are others, SourceAway when its source does not answer, there is no room for it, or this worker
+    cannot fetch as it is set up.
     """
     with _fetching(), job.collect(Want.WEIGHTS if weights else Want.HEADERS) as collector:
         yield Submitted([_submitted(job, spec, collector) for spec in specs], collector)
@@ -115,8 +120,12 @@ def _bring(model: str, read: Mapping[str, Any], collector: Collector) -> None:
         lender = read.get("tokenizer", {}).get("model")
         if lender is not None and is_remote(lender):
             collector.find(lender, tokenizer=True)
-    except ModelNotFound as error:
+    except (ModelNotFound, ModelReferenceInvalid, SourceRefused) as error:
+        # The service has accepted it: the sources of this worker may be older, or newer, than what it accepted by.
         raise MissingHere(error) from error
+    except UsageError as error:
+        # Of the store, or of a file with a secret: nothing that the run could help.
+        raise SourceAway(NotReady(f"this worker cannot fetch models: {error.detail}", hint=error.hint)) from error
 
 
 def _changed(detail: str) -> ModelChanged:
