@@ -308,6 +308,19 @@ def test_a_store_that_its_operator_has_to_see_to_is_no_fault_of_a_request_or_a_r
     ended(api, drain, audit)
 
 
+def test_a_disk_that_fails_a_worker_which_fetches_costs_a_run_no_attempt(
+    api: TestClient, drain: Drain, at_once: Callable[..., None], ledger: Ledger, tmp_path: Path
+) -> None:
+    audit, right = submit(api), get_settings().model_store
+    (tmp_path / "no folder").touch()
+    at_once(model_store=tmp_path / "no folder" / "store")
+    for _ in range(get_settings().max_attempts + 1):
+        perform_once(ledger)
+    assert api.get(audit["links"]["self"]).json()["state"] in ("QUEUED", "RUNNING")
+    at_once(model_store=right)
+    ended(api, drain, audit)
+
+
 @pytest.mark.parametrize("sources", [{}, {"allow": ["acme/else"]}, {"token_file": "none", "token": None}])
 def test_a_worker_whose_sources_are_others_than_the_service_accepted_by_leaves_the_run_to_others(
     api: TestClient,

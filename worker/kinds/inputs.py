@@ -30,6 +30,7 @@ from spinal.errors import (
     SourceRefused,
     SourceUnavailable,
     SpinalError,
+    StorageUnavailable,
     UsageError,
     VersionRetired,
     WeightsCorrupt,
@@ -123,6 +124,9 @@ def _bring(model: str, read: Mapping[str, Any], collector: Collector) -> None:
     except (ModelNotFound, ModelReferenceInvalid, SourceRefused) as error:
         # The service has accepted it: the sources of this worker may be older, or newer, than what it accepted by.
         raise MissingHere(error) from error
+    except StorageUnavailable as error:
+        # Of the store: whoever reads and writes files of the run itself says so as the run's own error.
+        raise SourceAway(error) from error
     except UsageError as error:
         # Of the store, or of a file with a secret: nothing that the run could help.
         raise SourceAway(NotReady(f"this worker cannot fetch models: {error.detail}", hint=error.hint)) from error
