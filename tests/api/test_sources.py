@@ -14,6 +14,7 @@ from safetensors.numpy import save
 from sqlalchemy import text
 
 from service.database.unit_of_work import Ledger
+from service.http import context
 from service.operations.invariants import violations
 from service.runs import rings
 from service.settings import Settings, get_settings
@@ -228,6 +229,39 @@ def test_what_rots_in_the_store_is_found_when_it_is_loaded_and_fetched_anew(
     found = api.get(audit["links"]["self"]).json()
     assert (found["state"], found["error"]["code"]) == ("FAILED", "weights_corrupt")
     ended(api, drain, submit(api, prompt_set="hh-harmless-512"))
+
+
+def test_a_digest_that_a_hub_of_ones_own_declares_is_no_way_to_what_others_measured(
+    api: TestClient,
+    drain: Drain,
+    hub: Hub,
+    api_settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Though results are shared: whoever has credentials of its own may have a hub of its own, which names a file that
+    it has not got."""
+
+    def share(tenants: dict[str, Any]) -> None:
+        for settings in (api_settings, get_settings()):
+            sources = replace(settings.model_sources, tenants=tenants)
+            more = {"share_results": True, "model_sources": sources}
+            monkeypatch.setattr(settings, "__dict__", vars(settings) | more)
+
+    body = {"candidate": "hf:acme/sft", "prompt_set": PROMPTS}
+    share({})
+    known = ended(api, drain, api.post("/v1/audits", json=body).json())
+    monkeypatch.setattr(context, "ANONYMOUS", replace(context.ANONYMOUS, tenant="other"))
+    share({"other": api_settings.model_sources.everybody})
+    hub.add("acme/claimed", BUNDLED / "sft")
+    body["candidate"] = "hf:acme/claimed"
+    hub.inject(Fault("cdn GET *", corrupt=True))
+    audit = api.post("/v1/audits", json=body)
+    assert audit.status_code == 202
+    drain()
+    ended_as = api.get(audit.json()["links"]["self"]).json()
+    assert (ended_as["state"], (ended_as["error"] or {}).get("code")) == ("FAILED", "weights_corrupt")
+    hub.heal()
+    assert ended(api, drain, api.post("/v1/audits", json=body).json())["candidate_trace"] == known["candidate_trace"]
 
 
 # a hub that is away

@@ -171,11 +171,12 @@ def stored_prompts(job: Job, spec: dict[str, Any]) -> PromptSet:
     return job.read(lambda session: load_prompt_set(session, spec["prompt_set"]))
 
 
-def may_be_shared(job: Job, digest: str) -> bool:
+def may_be_shared(job: Job, digest: str, *, read: bool = True) -> bool:
     """Whether a result that is there already serves the run. Where tenants share nothing, what another has measured is
-    measured again: how soon an audit ends must not tell what others have audited."""
+    measured again: how soon an audit ends must not tell what others have audited. Content that was only declared, and
+    not ``read``, is no proof to others: a tenant's own source may declare what it has not got."""
     tenant = job.tenant
-    if tenant is None or job.settings.share_results:
+    if tenant is None or (job.settings.share_results and read):
         return True
     return job.read(lambda session: traces.tenant_has_result(session, tenant, digest))
 

@@ -56,7 +56,7 @@ def _known(job: Job, checkpoint: Checkpoint, weights: str, prompts: PromptSet, p
     """End the run with the trace that was measured of the same content, where there is one and its capture is kept."""
     require_expected_weights(job.spec, checkpoint.source, weights)
     expected = _expected(job, checkpoint, weights, prompts, profile)
-    known = may_be_shared(job, expected) and kept_capture(job, expected) is not None
+    known = may_be_shared(job, expected, read=False) and kept_capture(job, expected) is not None
     if known:
         job.finish(expected)
     return known
