@@ -161,8 +161,9 @@ def discarding(given: Submitted) -> Iterator[None]:
     """Files that were fetched and are found to be others when they are read are removed, to be fetched anew."""
     try:
         yield
-    except (WeightsCorrupt, ModelChanged):
-        given.collector.discard()
+    except (WeightsCorrupt, ModelChanged) as error:
+        # A change may be one of files in a folder, beside fetched ones that others use.
+        given.collector.discard(only_damaged=isinstance(error, ModelChanged))
         raise
 
 

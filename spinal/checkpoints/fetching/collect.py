@@ -56,10 +56,11 @@ class Collector:
             self._found[reference, want] = self._bring(self._reach.pin(reference), want)
         return self._found[reference, want]
 
-    def discard(self) -> None:
-        """Remove what was brought from the store: it was found to hold something else than its source declares."""
+    def discard(self, *, only_damaged: bool = False) -> None:
+        """Remove what was brought from the store: it was found to hold something else than its source declares; or,
+        with ``only_damaged``, some file was, and it is not known which."""
         for gathered in self._gathered:
-            gathered.discard()
+            gathered.discard(only_damaged=only_damaged)
 
     @property
     def made(self) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from spinal.checkpoints.fetching.claims import Claim, claim
@@ -33,7 +34,7 @@ from spinal.checkpoints.files import (
     most_bytes,
     read_config,
 )
-from spinal.checkpoints.held import private_folder
+from spinal.checkpoints.held import Stamp, private_folder, stamp_of
 from spinal.checkpoints.sources.base import FILE_NAME, Listed, Pinned, RemoteSource
 from spinal.errors.faults import shown
 from spinal.errors.sources import SourceUnavailable
@@ -68,18 +69,19 @@ class Gathered:
     """Read from the source for this."""
     missing: Mapping[str, int]
     """Bytes of the weights files that are not in the store, by :func:`key_name`; empty for a tokenizer."""
-    _discard: Callable[[], None] = field(repr=False, compare=False, default=lambda: None)
+    _discard: Callable[[bool], None] = field(repr=False, compare=False, default=lambda _only_damaged: None)
 
     @property
     def missing_bytes(self) -> int:
         """Of the weights files that are not in the store, each content once."""
         return sum(self.missing.values())
 
-    def discard(self) -> None:
+    def discard(self, *, only_damaged: bool = False) -> None:
         """Remove from the store what this checkpoint's files were taken from, also where others use it: to be called
         when it was found damaged on this host. The next one who wants it fetches it again. Settings that are what was
-        declared stay."""
-        self._discard()
+        declared stay, and so do weights that took the place of those that were used. With ``only_damaged`` the weights
+        that were used are read, and stay where they are sound."""
+        self._discard(only_damaged)
 
 
 @contextmanager
@@ -158,7 +160,7 @@ class _Gathering:
             self._digests(names),
             sum(reading.fetched for reading in self.readings),
             self._missing(files),
-            lambda: self._discard(names, files.weights),
+            partial(self._discard, names, files.weights, {name: self._stamp(name) for name in files.weights}),
         )
 
     def _gather_settings(self) -> FileList:
@@ -226,12 +228,23 @@ class _Gathering:
                 missing[key_name(self.pinned, listed)] = listed.size
         return missing
 
-    def _discard(self, names: Sequence[str], weights: Sequence[str]) -> None:
+    def _stamp(self, name: str) -> Stamp | None:
+        """What this host says of the file in the store; None where there is none."""
+        sha256 = self.sha256.get(name) or self.store.known(self.pinned, self.listed[name])
+        try:
+            return None if sha256 is None else stamp_of(self.store.blob(sha256).stat())
+        except OSError:
+            return None
+
+    def _discard(
+        self, names: Sequence[str], weights: Sequence[str], used: Mapping[str, Stamp | None], only_damaged: bool
+    ) -> None:
         for name in names:
             listed = self.listed[name]
             sha256 = self.sha256.get(name) or self.store.known(self.pinned, listed)
-            if name not in weights and listed.content is not None and self._is_sound(sha256):
-                # Many checkpoints share it.
+            # Many checkpoints share settings; weights may have been fetched anew since.
+            shared = listed.content is not None if name not in weights else self._stamp(name) != used[name]
+            if (shared or only_damaged) and self._is_sound(sha256):
                 continue
             paths = [self.store.header(stub_name(self.pinned, listed))]
             if sha256 is not None:

@@ -144,6 +144,31 @@ def test_a_discard_leaves_the_sound_settings_of_others_and_takes_damaged_ones(
     assert fetch(source, store) == SIZE + (SFT / "tokenizer.json").stat().st_size
 
 
+def test_a_discard_leaves_what_others_fetched_in_place_of_what_was_used(source: Scripted, store: ModelStore) -> None:
+    """Else each of those who held the damaged file would take the good one from the next."""
+    with (
+        gather(source.pin(), source, store, want=Want.WEIGHTS) as first,
+        gather(source.pin(), source, store, want=Want.WEIGHTS) as second,
+    ):
+        first.discard()
+        with gather(source.pin(), source, store, want=Want.WEIGHTS) as third:
+            second.discard()
+            assert (third.folder / WEIGHTS).read_bytes() == (SFT / WEIGHTS).read_bytes()
+    assert fetch(source, store) == 0
+
+
+def test_a_discard_of_what_is_damaged_leaves_sound_weights_and_takes_others(
+    source: Scripted, store: ModelStore
+) -> None:
+    with gather(source.pin(), source, store, want=Want.WEIGHTS) as gathered:
+        gathered.discard(only_damaged=True)
+        assert fetch(source, store) == 0
+        blob = (gathered.folder / WEIGHTS).resolve()
+        blob.write_bytes(blob.read_bytes()[:-1] + b" ")
+        gathered.discard(only_damaged=True)
+    assert fetch(source, store) == SIZE
+
+
 def test_a_folder_of_this_host_is_not_fetched(source: Scripted, store: ModelStore) -> None:
     pinned = replace(source.pin(), files=None)
     with pytest.raises(ValueError, match="on this host"), gather(pinned, source, store, want=Want.HEADERS):
