@@ -33,6 +33,8 @@ log = structlog.get_logger(__name__)
 
 LONGEST_PAUSE_S = 600.0
 """A source may ask for more: whether it means it is seen then."""
+MISSING, AWAY = "missing", "away"
+"""Why a run was handed back: each has a patience of its own."""
 CLAIM_TRIES = 10
 """So many runs may be taken by others at the last moment; a doorbell that is delivered twice gets none, however often
 it tries."""
@@ -152,23 +154,31 @@ def _carry_out(claim: transitions.Claim, settings: Settings) -> SpinalError | No
     return problem
 
 
-def _hand_back(session: Session, claim: transitions.Claim, settings: Settings, pause_s: float = 0.0) -> str:
+def _hand_back(
+    session: Session,
+    claim: transitions.Claim,
+    settings: Settings,
+    pause_s: float = 0.0,
+    problem: dict[str, Any] | None = None,
+) -> str:
     """Uncharged, and with a pause in which another worker may come to have what this one lacks."""
-    transitions.release(session, claim.run_id, claim.attempt, pause_s=max(pause_s, settings.ring_again_s))
+    pause_s = max(pause_s, settings.ring_again_s)
+    transitions.release(session, claim.run_id, claim.attempt, pause_s=pause_s, problem=problem)
     return "released"
 
 
 def _hand_back_missing(session: Session, claim: transitions.Claim, settings: Settings, problem: SpinalError) -> str:
     """Uncharged, until it has been looked for in vain for long enough."""
-    if transitions.handed_back_for(session, claim.run_id) < settings.missing_model_s:
-        return _hand_back(session, claim, settings)
+    if transitions.handed_back_for(session, claim.run_id, MISSING) < settings.missing_model_s:
+        return _hand_back(session, claim, settings, problem=problem.to_problem() | {"reason": MISSING})
     return _give_up(session, claim, problem)
 
 
 def _hand_back_away(session: Session, claim: transitions.Claim, settings: Settings, away: SourceAway) -> str:
     """Uncharged, until the source has been away for long enough."""
-    if transitions.handed_back_for(session, claim.run_id) < settings.source_patience_s:
-        return _hand_back(session, claim, settings, min(away.pause_s or 0.0, LONGEST_PAUSE_S))
+    if transitions.handed_back_for(session, claim.run_id, AWAY) < settings.source_patience_s:
+        pause_s, problem = min(away.pause_s or 0.0, LONGEST_PAUSE_S), away.problem.to_problem() | {"reason": AWAY}
+        return _hand_back(session, claim, settings, pause_s, problem)
     return _give_up(session, claim, away.problem)
 
 

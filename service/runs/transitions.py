@@ -177,9 +177,12 @@ def fail(
     return "FAILED"
 
 
-def release(session: Session, run_id: UUID, attempt: int, *, pause_s: float = 0.0) -> None:
+def release(
+    session: Session, run_id: UUID, attempt: int, *, pause_s: float = 0.0, problem: dict[str, Any] | None = None
+) -> None:
     """RUNNING -> QUEUED without charging the attempt: the worker is going away in good order, or is not the one to do
-    it, and nobody is to take the run for ``pause_s``. A run that is not wanted any more -> CANCELLED."""
+    it, and nobody is to take the run for ``pause_s``. ``problem`` says why, where there is more to say, and is kept
+    with the attempt. A run that is not wanted any more -> CANCELLED."""
     if check_fence(session, run_id, attempt):
         cancelled(session, run_id, attempt)
         return
@@ -189,17 +192,18 @@ def release(session: Session, run_id: UUID, attempt: int, *, pause_s: float = 0.
                 WHERE id = :id"""),
         {"id": run_id, "pause": pause_s},
     )
-    _end_attempt(session, run_id, attempt, "released", None)
+    _end_attempt(session, run_id, attempt, "released", problem)
     wake_dispatchers(session, run_id)
     settle(session, [run_id])
 
 
-def handed_back_for(session: Session, run_id: UUID) -> float:
-    """Seconds since an attempt of the run was first handed back; 0 where none was."""
+def handed_back_for(session: Session, run_id: UUID, reason: str) -> float:
+    """Seconds since an attempt of the run was first handed back with ``reason`` as its problem's member ``reason``; 0
+    where none was."""
     found: float = session.execute(
         text("""SELECT COALESCE(EXTRACT(epoch FROM now() - min(ended_at)), 0)::float8 FROM run_attempts
-                WHERE run_id = :id AND outcome = 'released'"""),
-        {"id": run_id},
+                WHERE run_id = :id AND outcome = 'released' AND error->>'reason' = :reason"""),
+        {"id": run_id, "reason": reason},
     ).scalar_one()
     return found
 

@@ -378,6 +378,33 @@ def test_a_worker_whose_sources_are_others_than_the_service_accepted_by_leaves_t
     ended(api, drain, audit)
 
 
+def an_hour_passes(ledger: Ledger) -> None:
+    """Since every attempt that there was."""
+    with ledger.begin() as session:
+        session.execute(text("ALTER TABLE run_attempts DISABLE TRIGGER USER"))
+        session.execute(text("UPDATE run_attempts SET ended_at = now() - interval '1 hour'"))
+        session.execute(text("ALTER TABLE run_attempts ENABLE TRIGGER USER"))
+
+
+def test_an_hour_without_the_hub_leaves_a_worker_that_lacks_the_model_its_own_time(
+    api: TestClient, drain: Drain, at_once: Callable[..., None], ledger: Ledger, hub: Hub
+) -> None:
+    audit, right = submit(api), get_settings().model_sources
+    at_once(source_answer_s=0.2)
+    hub.away()
+    perform_once(ledger)
+    an_hour_passes(ledger)
+    hub.back()
+    at_once(model_sources=read_source_settings({}))
+    perform_once(ledger)
+    assert api.get(audit["links"]["self"]).json()["state"] in ("QUEUED", "RUNNING")
+    an_hour_passes(ledger)
+    perform_once(ledger)
+    assert api.get(audit["links"]["self"]).json()["error"]["code"] == "model_reference_invalid"
+    at_once(model_sources=right)
+    ended(api, drain, submit(api))
+
+
 # what is not there, or not for everybody
 
 
