@@ -35,7 +35,8 @@ def resolve_as(
     """The checkpoint behind ``reference``, read as :func:`read_member` said. Raises ModelChanged where the lent
     tokenizer is another one now, and the errors of :func:`spinal.checkpoints.resolve.resolve_reference`."""
     base = resolve_reference(read["base"], roots=roots, copies=copies) if "base" in read else None
-    own = resolve_reference(reference, roots=roots, copies=copies, base=base)
+    # A base that lives elsewhere was said: none that is missing here is there.
+    own = resolve_reference(reference, roots=roots, copies=copies, base=base, hub=False)
     found = replace(own, vocabulary=read.get("vocabulary"))
     if "tokenizer" not in read:
         return found

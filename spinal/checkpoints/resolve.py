@@ -38,6 +38,8 @@ class _Places:
 
     roots: tuple[Path, ...] | None
     copies: Copies
+    hub: bool = True
+    """Whether a base that an adapter in a folder names, and that is not found in one, is looked for on the hub."""
 
     def find(self, reference: str, *, tokenizer: bool = False) -> Copy:
         """The folder behind a reference: on this host, or a copy. Raises NotAtHand, and what the sources raise."""
@@ -59,6 +61,7 @@ def resolve_reference(
     copies: Copies = NO_COPIES,
     base: Checkpoint | None = None,
     instead: Checkpoint | None = None,
+    hub: bool = True,
 ) -> Checkpoint:
     """The checkpoint behind ``scheme:path`` of a known source, or behind a bare path, which is ``local``.
 
@@ -68,12 +71,13 @@ def resolve_reference(
 
     An adapter is measured on ``base`` where one is given, whatever its configuration names; on ``instead`` where what
     it names is not found. Its tensors have to fit the shapes there. A base that is named by an id of the hub is looked
-    for there: by an adapter that lives elsewhere at once, by one on this host where nothing else is at hand.
+    for there: by an adapter that lives elsewhere at once, by one on this host where nothing else is at hand and ``hub``
+    is on.
 
     Raises ModelReferenceInvalid, ModelPathRefused, ModelNotFound, ConfigInvalid, AdapterInvalid, PickleWeightsRefused,
     WeightsMissing, WeightsCorrupt, and for what lives elsewhere what ``copies`` raises.
     """
-    places = _Places(None if roots is None else tuple(roots), copies)
+    places = _Places(None if roots is None else tuple(roots), copies, hub)
     return _resolved(reference, places, bases=(base, instead))
 
 
@@ -188,7 +192,7 @@ def _named_base(found: Copy, settings: Mapping[str, Any], places: _Places, *, at
     try:
         return _resolved(_beside(found.folder, named, places.roots), places, found.name)
     except (ModelNotFound, ModelPathRefused, ModelReferenceInvalid):
-        if on_hub is None or at_hand:
+        if on_hub is None or at_hand or not places.hub:
             raise
         return _resolved(on_hub, places, found.name)
 

@@ -21,7 +21,7 @@ from service.settings import Settings, get_settings
 from spinal.checkpoints.identity import weights_digest
 from spinal.checkpoints.resolve import resolve_reference
 from spinal.checkpoints.sources.reach import read_source_settings
-from tests.api.conftest import BUNDLED
+from tests.api.conftest import BUNDLED, clone
 from tests.support.engine_double import calls
 from tests.support.hub import Hub
 from tests.support.hub_serving import Fault
@@ -515,6 +515,26 @@ def test_an_adapter_in_a_folder_may_name_a_base_of_the_hub(
     found = ended(api, drain, audit)
     trace = api.get(f"/v1/traces/{found['candidate_trace']}").json()
     assert trace["model"]["source"] == "local:lora"
+
+
+def test_a_base_in_a_folder_that_a_worker_lacks_is_not_looked_for_on_the_hub(
+    api: TestClient, drain: Drain, hub: Hub, models: Path, at_once: Callable[..., None], ledger: Ledger
+) -> None:
+    (models / "lora").mkdir()
+    for name, content in adapter("acme/sft").items():
+        assert isinstance(content, bytes)
+        (models / "lora" / name).write_bytes(content)
+    (models / "lora" / "acme").mkdir()
+    clone("sft", models / "lora" / "acme" / "sft")
+    audit = api.post("/v1/audits", json={"candidate": "local:lora", "prompt_set": PROMPTS}).json()
+    assert not hub.requests("*")
+    at_once()
+    (models / "lora" / "acme").rename(models / "aside")
+    perform_once(ledger)
+    assert api.get(audit["links"]["self"]).json()["state"] in ("QUEUED", "RUNNING")
+    assert not hub.requests("*")
+    (models / "aside").rename(models / "lora" / "acme")
+    ended(api, drain, audit)
 
 
 def test_a_series_keeps_the_reference_that_it_began_with(api: TestClient, drain: Drain, hub: Hub) -> None:
