@@ -94,6 +94,9 @@ def _elsewhere(checkpoint: Checkpoint) -> Iterator[str]:
             f"the adapter names the base {checkpoint.base_named!r}; it was measured on {checkpoint.base.source}, whose "
             "shapes its tensors fit"
         )
+    elif checkpoint.base is not None and checkpoint.base.copy is not None:
+        # The adapter names no commit that cannot move.
+        yield f"the adapter {checkpoint.source} was measured on {checkpoint.base.source}"
     if checkpoint.lender is not None:
         own = "another one" if TOKENIZER in checkpoint.whole.files.settings else "none"
         yield f"the tokenizer of {checkpoint.lender.source} read the prompts; {checkpoint.whole.source} holds {own}"

@@ -484,11 +484,15 @@ def adapter(base: str, **more: Any) -> dict[str, bytes | Path]:
 
 def test_an_adapter_is_measured_on_the_base_that_it_names_on_the_hub(api: TestClient, drain: Drain, hub: Hub) -> None:
     hub.add("acme/lora", adapter("acme/sft"))
+    base = f"hf:acme/sft@{hub.repositories['acme/sft'].refs['main']}"
     audit = submit(api, candidate="hf:acme/lora", reference="hf:acme/dpo-short")
     # A base that moves is the one that was submitted.
     hub.repositories["acme/sft"].commit(BUNDLED / "dpo-short")
     found = ended(api, drain, audit)
     trace = api.get(f"/v1/traces/{found['candidate_trace']}").json()
+    # Which commit of the base it was is said nowhere else.
+    for place in (f"/v1/traces/{found['candidate_trace']}", f"{audit['links']['self']}/scores"):
+        assert f"measured on {base}" in api.get(place).text
     moved = api.post("/v1/audits?validate_only=true", json=pair(candidate="hf:acme/lora")).json()
     assert trace["model"]["weights_digest"] != moved["candidate"]["weights_digest"]
 
