@@ -29,7 +29,14 @@ from spinal.checkpoints.wire import (
     send,
     told_copies,
 )
-from spinal.errors import InspectionExceeded, ModelReferenceInvalid, NotReady, SpinalError, StorageUnavailable
+from spinal.errors import (
+    InspectionExceeded,
+    ModelReferenceInvalid,
+    NotReady,
+    SpinalError,
+    StorageUnavailable,
+    UsageError,
+)
 
 START_S = 60.0
 """A child that has not started after this long is given up."""
@@ -243,6 +250,11 @@ class _Brought:
             return
         try:
             self.found[reference] = self._asked().find(reference)
+        except UsageError as error:
+            # The settings of whoever runs the service, not of whoever asks.
+            raise NotReady(
+                f"models that live elsewhere cannot be looked at: {error.detail}", hint=error.hint
+            ) from error
         except SpinalError as error:
             if error.retryable or isinstance(error, NotReady):
                 raise

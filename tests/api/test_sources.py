@@ -252,6 +252,22 @@ def test_a_hub_that_goes_away_costs_a_run_no_attempt(
         assert not violations(session)
 
 
+def test_a_store_that_this_host_may_not_use_is_no_fault_of_a_run_or_a_caller(
+    api: TestClient, drain: Drain, hub: Hub, api_settings: Settings, monkeypatch: pytest.MonkeyPatch, ledger: Ledger
+) -> None:
+    monkeypatch.setattr(get_settings(), "__dict__", vars(get_settings()) | {"ring_again_s": 0.0})
+    audit = submit(api)
+    api_settings.model_store.chmod(0o777)
+    with ledger.begin() as session:
+        due = rings.due_runs(session, ring_again_s=0.0, again=("cpu",))
+    for number, run in enumerate(due):
+        tasks.perform(run.run_id, f"test/open-{number}")
+    assert api.get(audit["links"]["self"]).json()["state"] in ("QUEUED", "RUNNING")
+    assert refused(api, labels={"again": "1"}) == (503, "not_ready")
+    api_settings.model_store.chmod(0o700)
+    ended(api, drain, audit)
+
+
 # what is not there, or not for everybody
 
 

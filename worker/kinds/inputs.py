@@ -27,6 +27,8 @@ from spinal.errors import (
     ModelStoreFull,
     SourceUnavailable,
     SpinalError,
+    StorageUnavailable,
+    UsageError,
     VersionRetired,
     WeightsCorrupt,
     WeightsDigestMismatch,
@@ -37,6 +39,9 @@ from spinal.prompts.sets import PromptSet
 from worker.job import Job, MissingHere, SourceAway
 
 log = structlog.get_logger(__name__)
+
+NOT_THE_RUNS = (SourceUnavailable, ModelStoreFull, StorageUnavailable, UsageError)
+"""What may go wrong with a fetch by fault of a source, of this host, or of its settings."""
 
 
 def require_version(what: str, asked: str, known: str) -> None:
@@ -76,16 +81,8 @@ def submitted(job: Job, specs: Sequence[dict[str, Any]], *, weights: bool) -> It
     Raises ModelChanged when files are not those of the submission, MissingHere when this worker does not find one at
     all, SourceAway when its source does not answer or there is no room for it.
     """
-    with _fetching(), job.collect(Want.WEIGHTS if weights else Want.HEADERS) as collector:
+    with job.collect(Want.WEIGHTS if weights else Want.HEADERS) as collector:
         yield Submitted([_submitted(job, spec, collector) for spec in specs], collector)
-
-
-@contextmanager
-def _fetching() -> Iterator[None]:
-    try:
-        yield
-    except (SourceUnavailable, ModelStoreFull) as error:
-        raise SourceAway(error) from error
 
 
 def _submitted(job: Job, spec: dict[str, Any], collector: Collector) -> Checkpoint:
@@ -117,6 +114,8 @@ def _bring(model: str, read: Mapping[str, Any], collector: Collector) -> None:
             collector.find(lender, tokenizer=True)
     except ModelNotFound as error:
         raise MissingHere(error) from error
+    except NOT_THE_RUNS as error:
+        raise SourceAway(error) from error
 
 
 def _changed(detail: str) -> ModelChanged:
