@@ -19,6 +19,7 @@ KEPT = {
     "read_only": "psycopg begins the next transaction by it",
     "describe": "prometheus-client calls it on collectors",
     "COMMANDS": "spinal.cli.operators names it by text",
+    **dict.fromkeys(("GS", "HF", "LOCAL", "MLFLOW", "S3"), "SOURCES names it by text"),
     "_repr_html_": "notebooks call it",
     "to_pandas": "method of documents, for callers",
     "should_training_stop": "a flag that trainers read",

@@ -82,16 +82,8 @@ def submitted(job: Job, specs: Sequence[dict[str, Any]], *, weights: bool) -> It
     all or its sources are others, SourceAway when its source does not answer, there is no room for it, or this worker
     cannot fetch as it is set up.
     """
-    with _fetching(), job.collect(Want.WEIGHTS if weights else Want.HEADERS) as collector:
+    with job.collect(Want.WEIGHTS if weights else Want.HEADERS) as collector:
         yield Submitted([_submitted(job, spec, collector) for spec in specs], collector)
-
-
-@contextmanager
-def _fetching() -> Iterator[None]:
-    try:
-        yield
-    except (SourceUnavailable, ModelStoreFull) as error:
-        raise SourceAway(error) from error
 
 
 def _submitted(job: Job, spec: dict[str, Any], collector: Collector) -> Checkpoint:
@@ -124,8 +116,7 @@ def _bring(model: str, read: Mapping[str, Any], collector: Collector) -> None:
     except (ModelNotFound, ModelReferenceInvalid, SourceRefused) as error:
         # The service has accepted it: the sources of this worker may be older, or newer, than what it accepted by.
         raise MissingHere(error) from error
-    except StorageUnavailable as error:
-        # Of the store: whoever reads and writes files of the run itself says so as the run's own error.
+    except (SourceUnavailable, ModelStoreFull, StorageUnavailable) as error:
         raise SourceAway(error) from error
     except UsageError as error:
         # Of the store, or of a file with a secret: nothing that the run could help.
