@@ -105,7 +105,7 @@ def shown(api: httpx.Client, audit: str) -> dict[str, Any]:
         found["diff"]["comparison"].pop("verdict")
         _without_later(found["diff"]["comparison"])
     for shown_audit in (read, *found["listed"]):
-        for member in ("results", "weights", "policy", "decided_by", "former", "series", "registered"):
+        for member in ("results", "weights", "policy", "decided_by", "former", "series", "registered", "pinned"):
             shown_audit.pop(member, None)
         for run in shown_audit["progress"]["runs"].values():
             # What the former says of a run that ended is what it said last.
