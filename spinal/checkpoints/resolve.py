@@ -22,6 +22,7 @@ from spinal.errors import (
     ModelPathRefused,
     ModelReferenceInvalid,
     SourceRefused,
+    SourceUnavailable,
 )
 from spinal.errors.faults import shown
 
@@ -194,7 +195,13 @@ def _named_base(found: Copy, settings: Mapping[str, Any], places: _Places, *, at
     except (ModelNotFound, ModelPathRefused, ModelReferenceInvalid):
         if on_hub is None or at_hand or not places.hub:
             raise
+    try:
         return _resolved(on_hub, places, found.name)
+    except SourceUnavailable as error:
+        if places.roots is not None:
+            raise
+        # On a machine without a network a base in a folder is what is missing.
+        raise ModelAccessRefused(f"neither in a folder nor on the hub: {error.detail}") from error
 
 
 def _on_hub(named: str, revision: object) -> str | None:

@@ -477,8 +477,9 @@ def test_a_reference_that_does_not_fit_is_not_taken(base: Path, tmp_path: Path, 
     wider = build(tmp_path / "wider", tokenizer, hidden_size=64)
     with pytest.raises(AdapterInvalid, match=r"'acme/base-7b' is not at hand.*_proj is 64 x 64.*32 x 32"):
         spinal.compare(wider, folder, **QUICK)
+    (tmp_path / "sources.yaml").write_text("{}")
     with pytest.raises(AdapterInvalid, match="was not found") as caught:
-        spinal.trace(folder, **MEASURED)
+        spinal.trace(folder, sources=tmp_path / "sources.yaml", **MEASURED)
     assert "--base" in str(caught.value.hint)
 
 

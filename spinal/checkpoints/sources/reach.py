@@ -67,7 +67,7 @@ class Reach:
         return found
 
     def _kind_of(self, reference: str) -> tuple[Kind, str]:
-        scheme, path = split(reference)
+        scheme, path = split(reference, paths=self.roots is None)
         if scheme not in SOURCES or not self._has(SOURCES[scheme]):
             raise self._not_here(scheme)
         return SOURCES[scheme], path
@@ -101,9 +101,9 @@ def _made(
     return kind.make(Setting(reach.settings.get(kind.scheme), roots, reach.pin, timeouts))
 
 
-def split(reference: str) -> tuple[str, str]:
-    """Scheme of a reference, and what it says to its source; a bare path is ``local``, also one with a colon behind
-    its first folder or drive. Raises ModelReferenceInvalid.
+def split(reference: str, *, paths: bool = True) -> tuple[str, str]:
+    """Scheme of a reference, and what it says to its source; a bare path is ``local``, with ``paths`` also one with a
+    colon behind its first folder or drive: to a service that may be a registered name. Raises ModelReferenceInvalid.
 
     >>> split("hf:org/name"), split("runs/9:30/sft")
     (('hf', 'org/name'), ('local', 'runs/9:30/sft'))
@@ -113,7 +113,7 @@ def split(reference: str) -> tuple[str, str]:
             "a model reference is 1 to 1024 printable characters", hint="for example local:my-model"
         )
     scheme, colon, path = reference.partition(":")
-    return (scheme, path) if colon and not OF_PATHS.search(scheme) else ("local", reference)
+    return (scheme, path) if colon and not (paths and OF_PATHS.search(scheme)) else ("local", reference)
 
 
 def is_remote(reference: str) -> bool:
