@@ -18,12 +18,12 @@ from service.settings import Settings
 from service.traces.store import tenant_has_result
 from spinal.analysis.compare import comparison_digest
 from spinal.checkpoints.bounded import Inspectors
+from spinal.checkpoints.identity import require_expected
 from spinal.checkpoints.survey import REFERENCE, Surveyed
 from spinal.documents.canonical import digest_of
 from spinal.documents.editions import PRESENT
 from spinal.documents.evidence import SettingDifference
 from spinal.documents.trace import Reading, trace_digest
-from spinal.errors import WeightsDigestMismatch
 from spinal.policy.shipped import DEFAULT_POLICY
 from spinal.profile import MeasurementProfile
 from spinal.prompts.builtin import BUILTIN_SETS, builtin_prompts
@@ -126,12 +126,9 @@ def _require_expected(request: AuditRequest, checkpoints: dict[str, Surveyed]) -
     """Raise WeightsDigestMismatch where a source declares another content than the caller expects: a worker would find
     it after a download."""
     for role, expected in request.weights_digests.items():
-        found = checkpoints[role].weights_digest
-        if found is not None and found != expected:
-            raise WeightsDigestMismatch(
-                f"{checkpoints[role].source} has weights digest {found}, expected was {expected}",
-                hint="is it the checkpoint that you mean? Submit with the digest of the one to be judged",
-            )
+        found = checkpoints[role]
+        if found.weights_digest is not None:
+            require_expected(found.source, found.weights_digest, expected)
 
 
 def _expected(

@@ -18,7 +18,7 @@ from spinal.checkpoints.opening import open_regular, read_regular
 from spinal.checkpoints.tensors import MOST_HEADER
 from spinal.checkpoints.unchanged import Remembered
 from spinal.documents.canonical import PYTHON_JSON, digest_of
-from spinal.errors import ModelChanged
+from spinal.errors import ModelChanged, WeightsDigestMismatch
 from spinal.progress import CancelCheck, ProgressSink, ignore_progress, never_cancelled
 
 SAMPLES = 16
@@ -50,6 +50,15 @@ def declared_digest(checkpoint: Checkpoint) -> str | None:
     if any(name not in known for name in checkpoint.files.names):
         return None
     return digest_of({"files": {name: known[name] for name in checkpoint.files.names}, "base": base})
+
+
+def require_expected(source: str, found: str, expected: str | None) -> None:
+    """Raise WeightsDigestMismatch where a caller expects another weights digest of ``source`` than was found."""
+    if expected is not None and expected != found:
+        raise WeightsDigestMismatch(
+            f"{source} has weights digest {found}, expected was {expected}",
+            hint="is it the checkpoint that you mean? Submit with the digest of the one to be judged",
+        )
 
 
 def content_snapshot(checkpoint: Checkpoint) -> str:

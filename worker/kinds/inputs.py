@@ -34,7 +34,6 @@ from spinal.errors import (
     UsageError,
     VersionRetired,
     WeightsCorrupt,
-    WeightsDigestMismatch,
 )
 from spinal.profile import MeasurementProfile
 from spinal.progress import Progress
@@ -125,16 +124,6 @@ def _bring(model: str, read: Mapping[str, Any], collector: Collector) -> None:
 
 def _changed(detail: str) -> ModelChanged:
     return ModelChanged(detail, hint="submit again; checkpoints must not change while they are audited")
-
-
-def require_expected_weights(spec: dict[str, Any], source: str, weights: str) -> None:
-    """Raise WeightsDigestMismatch where the caller expects another content than was found."""
-    expected = spec.get("weights_digest")
-    if expected is not None and expected != weights:
-        raise WeightsDigestMismatch(
-            f"{source} has weights digest {weights}, expected was {expected}",
-            hint="is it the checkpoint that you mean? Submit with the digest of the one to be judged",
-        )
 
 
 def require_declared(checkpoint: Checkpoint, weights: str) -> None:

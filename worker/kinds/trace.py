@@ -5,7 +5,7 @@ from service.traces.store import store_trace
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.files import PICKLE_SUFFIXES
 from spinal.checkpoints.held import Held, hold
-from spinal.checkpoints.identity import declared_digest, held_identity
+from spinal.checkpoints.identity import declared_digest, held_identity, require_expected
 from spinal.checkpoints.pair import reading_of
 from spinal.documents.editions import FORMER
 from spinal.documents.trace import trace_digest
@@ -21,7 +21,6 @@ from worker.kinds.inputs import (
     measure_and_put,
     profile_of,
     require_declared,
-    require_expected_weights,
     require_version,
     stored_prompts,
     submitted,
@@ -54,7 +53,7 @@ def carry_out(job: Job) -> None:
 
 def _known(job: Job, checkpoint: Checkpoint, weights: str, prompts: PromptSet, profile: MeasurementProfile) -> bool:
     """End the run with the trace that was measured of the same content, where there is one and its capture is kept."""
-    require_expected_weights(job.spec, checkpoint.source, weights)
+    require_expected(checkpoint.source, weights, job.spec.get("weights_digest"))
     expected = _expected(job, checkpoint, weights, prompts, profile)
     known = may_be_shared(job, expected, read=False) and kept_capture(job, expected) is not None
     if known:
@@ -71,7 +70,7 @@ def _measure(job: Job, given: Submitted, prompts: PromptSet, profile: Measuremen
     with hold(given.checkpoints[0]) as held:
         weights = _known_or_hashed(job, held)
         require_declared(held.checkpoint, weights)
-        require_expected_weights(job.spec, held.checkpoint.source, weights)
+        require_expected(held.checkpoint.source, weights, job.spec.get("weights_digest"))
         expected = _expected(job, held.checkpoint, weights, prompts, profile)
         if may_be_shared(job, expected) and kept_capture(job, expected) is not None:
             held.require_unchanged()

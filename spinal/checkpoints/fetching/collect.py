@@ -62,11 +62,6 @@ class Collector:
         for gathered in self._gathered:
             gathered.discard(only_damaged=only_damaged)
 
-    @property
-    def made(self) -> bool:
-        """Whether any copy was asked for."""
-        return bool(self._found)
-
     def _bring(self, pinned: Pinned, want: Want) -> Copy:
         if pinned.files is None:
             return Copy(pinned.name, pinned.revision, Path(pinned.location))

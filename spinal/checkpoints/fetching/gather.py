@@ -71,11 +71,6 @@ class Gathered:
     """Bytes of the weights files that are not in the store, by :func:`key_name`; empty for a tokenizer."""
     _discard: Callable[[bool], None] = field(repr=False, compare=False, default=lambda _only_damaged: None)
 
-    @property
-    def missing_bytes(self) -> int:
-        """Of the weights files that are not in the store, each content once."""
-        return sum(self.missing.values())
-
     def discard(self, *, only_damaged: bool = False) -> None:
         """Remove from the store what this checkpoint's files were taken from, also where others use it: to be called
         when it was found damaged on this host. The next one who wants it fetches it again. Settings that are what was

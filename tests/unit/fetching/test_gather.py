@@ -88,7 +88,7 @@ def test_a_gathered_checkpoint_has_the_digest_of_the_folder(
         assert weights_digest(found) == weights_digest(resolve_reference(str(SFT), roots=None))
         assert found.remarks == resolve_reference(str(SFT), roots=None).remarks
         assert gathered.sha256 == {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in SFT.iterdir()}
-        assert (gathered.fetched_bytes, gathered.missing_bytes) == (WHOLE, 0) == (source.read_bytes(), 0)
+        assert (gathered.fetched_bytes, sum(gathered.missing.values())) == (WHOLE, 0) == (source.read_bytes(), 0)
         folder = gathered.folder
     assert not folder.exists()
     assert_only_what_it_is_called(store)

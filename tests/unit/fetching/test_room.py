@@ -304,7 +304,7 @@ class Uses(RuleBasedStateMachine):
     def look(self, number: int) -> None:
         source = self.sources[number]
         with gather(source.pin(), source, self.store, want=Want.HEADERS) as gathered:
-            assert (gathered.missing_bytes == 0) == there(self.store, source)[0]
+            assert (sum(gathered.missing.values()) == 0) == there(self.store, source)[0]
 
     @precondition(lambda self: len({number for number, _, _ in self.held}) == len(self.held) > 0)
     @rule(data=st.data())
