@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 
+from spinal.checkpoints.copies import Copy, Entry, KnownCopies
 from spinal.checkpoints.fetching import reads
 from spinal.checkpoints.fetching.gather import Want, gather
 from spinal.checkpoints.fetching.parts import SAMPLE
 from spinal.checkpoints.fetching.store import ModelStore
 from spinal.checkpoints.files import MOST_CONFIG_BYTES, list_files
-from spinal.checkpoints.identity import weights_digest
+from spinal.checkpoints.identity import content_snapshot, weights_digest
 from spinal.checkpoints.resolve import resolve_reference, resolve_tokenizer
 from spinal.checkpoints.sources.base import Listed
 from spinal.errors import (
@@ -586,3 +587,21 @@ def test_a_source_that_only_names_a_file_is_given_none_of_it(
         fetch(elsewhere(source, folder, tmp_path), store)
     assert_only_what_it_is_called(store)
     assert fetch(source, store) == 0
+
+
+@pytest.mark.parametrize(("declared", "same"), [("sha256", True), ("tag", False), ("nothing", False)])
+def test_a_version_that_was_made_again_is_another_one_where_nothing_tells_its_content(
+    source: Scripted, store: ModelStore, declared: str, same: bool
+) -> None:
+    source = replace(source, declared=declared)
+
+    def snapshot(revision: str) -> str:
+        pinned = replace(source.pin(), revision=revision)
+        with gather(pinned, source, store, want=Want.HEADERS) as found:
+            listing = tuple(Entry(each.name, each.size, each.content, each.tag) for each in pinned.files or ())
+            copy = Copy(pinned.name, revision, found.folder, store.folder, listing, found.sha256, whole=False)
+            copies = KnownCopies({pinned.name: copy})
+            return content_snapshot(resolve_reference(pinned.name, roots=None, copies=copies))
+
+    assert (snapshot("1/first-run") == snapshot("1/second-run")) is same
+    assert snapshot("1/first-run") == snapshot("1/first-run")
