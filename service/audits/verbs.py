@@ -146,6 +146,7 @@ def write_audit(
             queue_of=lambda kind: kind.queue(settings),
             priority=priority,
             traceparent=traceparent,
+            tenant=audit.tenant,
         )
     store.insert_audit(session, replace(audit, former=former), needed)
     done = settle_audit(session, audit.id) is State.SUCCEEDED

@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -12,6 +13,7 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
+    Text,
     text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
@@ -112,6 +114,12 @@ class PolicyRecord(Record):
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 
+IN_LINE = "state = 'QUEUED' AND NOT waits AND NOT cancel_requested"
+"""Of runs that wait for nothing but a worker, and perhaps for a time."""
+LINE = ("queue", text("(- priority)"), "tenants")
+"""Runs that are served one after the other, oldest first; which line goes first depends on the turns of its tenants."""
+
+
 class RunRecord(Record):
     """One unit of worker work, shared by every audit that needs it."""
 
@@ -145,6 +153,22 @@ class RunRecord(Record):
             "ix_runs_queued", "queue", text("priority DESC"), "created_at", postgresql_where=text("state = 'QUEUED'")
         ),
         Index("ix_runs_lease", "lease_until", postgresql_where=text("state = 'RUNNING'")),
+        Index(
+            "ix_runs_to_ring",
+            *LINE,
+            text("GREATEST(created_at, not_before)"),
+            "created_at",
+            "id",
+            postgresql_where=text(f"{IN_LINE} AND rung_at IS NULL"),
+        ),
+        Index(
+            "ix_runs_to_claim",
+            *LINE,
+            "created_at",
+            "id",
+            postgresql_where=text(f"{IN_LINE} AND rung_at IS NOT NULL"),
+        ),
+        Index("ix_runs_rung", "queue", "rung_at", postgresql_where=text(f"{IN_LINE} AND rung_at IS NOT NULL")),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -160,6 +184,16 @@ class RunRecord(Record):
     queue: Mapped[str]
     priority: Mapped[int] = mapped_column(server_default=text("0"))
     """Higher runs first."""
+    tenants: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))
+    """For whom it was asked for, sorted: its turn is that of any of them. A trigger fills in for code from before."""
+    waits: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    """For another run that has not succeeded. Kept by triggers."""
+    turn_of: Mapped[str | None]
+    """The tenant at whose turn it was claimed last. Kept by a trigger, as are the next two."""
+    turn_at: Mapped[datetime | None]
+    """``turns.served_at`` as that claim wrote it; null where another claim was writing it at that moment."""
+    turn_before: Mapped[datetime | None]
+    """What it was before; null where there was none."""
     state: Mapped[str] = mapped_column(server_default=text("'QUEUED'"))
     attempt: Mapped[int] = mapped_column(server_default=text("0"))
     """Grows with every claim; every write of a worker carries it (the fence)."""
@@ -179,6 +213,18 @@ class RunRecord(Record):
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+
+
+class TurnRecord(Record):
+    """When a tenant was last served in a queue: the one that was served longest ago is next."""
+
+    __tablename__ = "turns"
+    __table_args__ = (Index("ix_turns_served", "queue", "served_at"),)
+
+    queue: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str] = mapped_column(primary_key=True)
+    served_at: Mapped[datetime]
+    """By the clock of the database, and later than every other turn in the queue."""
 
 
 class RunDependencyRecord(Record):

@@ -24,9 +24,11 @@ def need_runs(
     queue_of: Callable[[Kind], str],
     priority: int,
     traceparent: str | None,
+    tenant: str | None = None,
 ) -> dict[str, UUID]:
-    """The runs that do ``specs`` (by role), shared with whoever needs the same; each waits for those of the
-    specifications that its own needs. Raises UnknownKind, and ValueError where one of these is not among ``specs``."""
+    """The runs that do ``specs`` (by role) for ``tenant``, shared with whoever needs the same; each waits for those of
+    the specifications that its own needs. Raises UnknownKind, and ValueError where one of these is not among
+    ``specs``."""
     kinds = {role: kind_named(spec["kind"]) for role, spec in specs.items()}
     found: dict[str, UUID] = {}
     by_digest: dict[str, UUID] = {}
@@ -43,6 +45,7 @@ def need_runs(
             # Needs of needs, too: when one fails, whatever waits for it in any way fails with it.
             depends_on=tuple(by_digest[digest] for digest in all_needs(specs[role])),
             traceparent=traceparent,
+            tenant=tenant,
         )
     return found
 
@@ -91,10 +94,13 @@ def find_or_create_run(
     priority: int = 0,
     depends_on: tuple[UUID, ...] = (),
     traceparent: str | None = None,
+    tenant: str | None = None,
 ) -> UUID:
     """The run that does ``spec``: the succeeded one, the one in flight, or a new one. There is never more than one of
-    them that is wanted. Safe under any number of parallel calls; a row in flight stays locked until the caller's
-    transaction ends, so that it cannot finish or be given up unseen. Raises UnknownKind."""
+    them that is wanted. From now on it is served at the turn of ``tenant``, too: of all who asked for it, at that which
+    comes first. (Without a tenant: of the one that the specification names.) Safe under any number of parallel calls; a
+    row in flight stays locked until the caller's transaction ends, so that it cannot finish or be given up unseen.
+    Raises UnknownKind."""
     digest = spec_digest(spec)
     done = _succeeded(session, digest)
     if done is not None:
@@ -102,11 +108,13 @@ def find_or_create_run(
     fresh = new_id()
     run_id = session.execute(
         text("""INSERT INTO runs (id, kind, spec, spec_version, spec_digest, scheme, depth, queue, priority,
-                  traceparent)
+                  traceparent, tenants)
                 VALUES (:id, :kind, CAST(:spec AS jsonb), :version, :digest, :scheme, :depth, :queue, :priority,
-                  :traceparent)
+                  :traceparent, CAST(:tenants AS text[]))
                 ON CONFLICT (spec_digest) WHERE state IN ('QUEUED','RUNNING','SUCCEEDED') AND NOT cancel_requested
-                DO UPDATE SET priority = GREATEST(runs.priority, EXCLUDED.priority) WHERE runs.state <> 'SUCCEEDED'
+                DO UPDATE SET priority = GREATEST(runs.priority, EXCLUDED.priority),
+                  tenants = ARRAY(SELECT DISTINCT unnest(runs.tenants || EXCLUDED.tenants) ORDER BY 1)
+                WHERE runs.state <> 'SUCCEEDED'
                 RETURNING id"""),
         {
             "id": fresh,
@@ -119,6 +127,7 @@ def find_or_create_run(
             "queue": queue,
             "priority": priority,
             "traceparent": traceparent,
+            "tenants": [] if tenant is None else [tenant],
         },
     ).scalar()
     if run_id is None:
@@ -146,7 +155,8 @@ def lock_runs_of(session: Session, audit_id: UUID) -> None:
 
 def cancel_runs_of(session: Session, audit_id: UUID) -> None:
     """Stop the runs that only this (already cancelled) audit needs, itself or through a comparison: queued ones at
-    once, running ones by flag. The caller holds their locks: no other audit can come to need them meanwhile."""
+    once, running ones by flag. Those that others need, too, are its tenant's no longer. The caller holds their locks:
+    no other audit can come to need them meanwhile."""
     session.execute(
         text("""UPDATE runs SET cancel_requested = TRUE,
                   state = CASE state WHEN 'QUEUED' THEN 'CANCELLED' ELSE state END,
@@ -156,6 +166,17 @@ def cancel_runs_of(session: Session, audit_id: UUID) -> None:
                   AND NOT EXISTS (SELECT 1 FROM audit_runs o JOIN audits a ON a.id = o.audit_id
                                   WHERE a.state IN ('QUEUED','RUNNING') AND (o.run_id = runs.id OR o.run_id IN
                                     (SELECT d.run_id FROM run_dependencies d WHERE d.depends_on = runs.id)))"""),
+        {"audit": audit_id},
+    )
+    # What others go on needing takes no turn of a tenant that needs it no more.
+    session.execute(
+        text("""UPDATE runs SET tenants = array_remove(runs.tenants, gone.tenant) FROM audits gone
+                WHERE gone.id = :audit AND runs.state IN ('QUEUED','RUNNING')
+                  AND runs.id IN (SELECT run_id FROM audit_runs WHERE audit_id = :audit)
+                  AND cardinality(runs.tenants) > 1 AND gone.tenant = ANY(runs.tenants)
+                  AND NOT EXISTS (SELECT 1 FROM audit_runs o JOIN audits a ON a.id = o.audit_id
+                                  WHERE o.run_id = runs.id AND a.tenant = gone.tenant
+                                    AND a.state IN ('QUEUED','RUNNING'))"""),
         {"audit": audit_id},
     )
 

@@ -18,7 +18,7 @@ from service.operations.invariants import INVARIANTS
 from service.series import store as series
 from tests.conftest import ROOT
 
-LOCALS = {"order": "created_at LIMIT 1", "table": "audits", "missing": "TRUE"}
+LOCALS = {"lock": "FOR NO KEY UPDATE SKIP LOCKED", "table": "audits", "missing": "TRUE"}
 """What holes of statements are filled with that the module itself does not say."""
 
 
@@ -34,13 +34,14 @@ class Statement:
 
 
 def statements() -> Iterator[Statement]:
-    """Literals given to ``text()``."""
+    """Literals and constants given to ``text()``."""
     for folder in ("service", "worker"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "text"):
                     continue
-                if isinstance(node.args[0], ast.Constant | ast.JoinedStr):
+                named = isinstance(node.args[0], ast.Name) and node.args[0].id.isupper()
+                if named or isinstance(node.args[0], ast.Constant | ast.JoinedStr):
                     yield Statement(_module(path), node.lineno, node.args[0])
 
 
