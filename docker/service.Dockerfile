@@ -6,7 +6,7 @@ COPY spinal spinal
 COPY service service
 COPY worker worker
 COPY migrations migrations
-RUN pip install --no-cache-dir -c constraints.txt ".[service,telemetry,buckets]" \
+RUN pip install --no-cache-dir -c constraints.txt ".[service,telemetry,buckets,s3,gcs]" \
  && useradd --system --uid 10001 spinal \
  && install -d -o spinal /var/lib/spinal/artifacts \
  && install -d -o spinal -m 700 /var/lib/spinal/models

@@ -1,5 +1,6 @@
 """Every setting of the service and the workers; the only reader of the environment (prefix ``SPINAL_``)."""
 
+import json
 import sys
 from functools import lru_cache
 from pathlib import Path
@@ -26,6 +27,19 @@ class Settings(BaseSettings):
     broker_url: SecretStr = SecretStr("redis://localhost:6379/0")
     artifact_url: str = "file://./.spinal/artifacts"
     """fsspec URL of the folder that holds captures (file://, s3://, gs://)."""
+    artifact_options: SecretStr = SecretStr("{}")
+    """What fsspec is to know of that store, as JSON: ``{"endpoint_url": "https://...", "region": "...", "key_file":
+    "/run/secrets/key", "secret_file": "/run/secrets/secret"}``. A member ``x_file`` is ``x``, read from that file.
+    Credentials of the surroundings (environment, instance) are used only with ``{"ambient": true}``."""
+    artifact_timeout_s: float = Field(default=20.0, gt=0)
+    """A store elsewhere that says nothing for so long, in the middle of an answer, is away."""
+    artifact_check_s: float = Field(default=30.0, ge=0)
+    """How long a worker takes its scratch folder and artifact store for usable after it has seen that they are."""
+    storage_patience_s: float = Field(default=6 * 3600.0, ge=0)
+    """How long a run goes on being offered to workers while scratch folders or the artifact store cannot be used."""
+    device_patience_s: float = Field(default=1800.0, ge=0)
+    """How long a run goes on being offered to workers while devices fail under it. Shorter: it may be the run that
+    makes them fail."""
     scratch_dir: Path | None = None
     """Local folder for captures being written; the system's temporary folder when unset."""
     model_roots: Annotated[tuple[Path, ...], NoDecode] = ()
@@ -160,6 +174,18 @@ class Settings(BaseSettings):
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"model_sources_file cannot be read ({type(error).__name__})") from None
         return {**values, "model_sources": found}
+
+    @field_validator("artifact_options")
+    @classmethod
+    def _is_an_object(cls, value: SecretStr) -> SecretStr:
+        # Said without what stands there: it may hold a secret.
+        try:
+            found = json.loads(value.get_secret_value() or "{}")
+        except ValueError:
+            raise ValueError("is no JSON") from None
+        if not isinstance(found, dict):
+            raise ValueError("is no JSON object")
+        return value
 
     @field_validator("model_roots", mode="before")
     @classmethod

@@ -78,6 +78,16 @@ def _look_at_sources(**_: Any) -> None:
         sys.exit(f"error: {error.detail}")
 
 
+@worker_init.connect
+def _look_at_store(**_: Any) -> None:
+    """So is a store of another installation, or one that does not let this worker in."""
+    from worker.stores import look_at_start
+
+    problem = look_at_start(get_settings())
+    if problem is not None:
+        sys.exit(f"error: {problem}")
+
+
 @worker_process_init.connect
 def _warm_up(**_: Any) -> None:
     """Import the engine beside everything else, so that the first run does not pay for it; with it comes torch, so the

@@ -25,6 +25,7 @@ from spinal.progress import Progress
 from worker.engine import engine_with_threads, warm_reference
 from worker.lease import Lease
 from worker.store import end_attempt, retry_while_unavailable
+from worker.stores import through_outages
 
 log = structlog.get_logger(__name__)
 Found = TypeVar("Found")
@@ -64,6 +65,8 @@ class Job:
         self._kind = kind_named(claim.kind)
         self._ledger = ledger
         self._lease = lease
+        self.lost: set[str] = set()
+        """Traces whose capture was not in the artifact store although the ledger says so."""
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -126,10 +129,30 @@ class Job:
             warm=warm_reference(self.settings.warm_reference_bytes),
         )
 
-    @cached_property
+    @property
     def artifacts(self) -> ArtifactStore:
         self._require("artifacts")
-        return ArtifactStore(self.settings)
+        store = ArtifactStore(self.settings)
+        # It was, when this process last looked: nothing is claimed before.
+        store.is_marked()
+        return store
+
+    def with_store(
+        self, call: Callable[[ArtifactStore], Found], dispose: Callable[[Found], None] = lambda _found: None
+    ) -> Found:
+        """``call(artifacts)``, which may be made twice, again and again while the store cannot be used and the attempt
+        is patient; then its StorageUnavailable. Raises Cancelled at once when told to stop; what the call brings after
+        that is given to ``dispose``."""
+        self._require("artifacts")
+        return through_outages(
+            # Made anew each time: a file with a secret may hold another by then.
+            lambda: call(self.artifacts),
+            stopped=self.should_stop,
+            patient=self._lease.patient,
+            # Proof that it has not stalled.
+            waiting=lambda tries: self.report(Progress("store", tries, tries + 1, 1.0)),
+            dispose=dispose,
+        )
 
     def _require(self, what: Reach) -> None:
         if what not in self._kind.reaches:

@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 from uuid import UUID
 
@@ -21,23 +21,36 @@ from service.runs import rings, transitions
 from service.runs.kinds import KINDS, UnknownKind, attempts_of
 from service.settings import Settings, get_settings
 from spinal.checkpoints.held import sweep_held
-from spinal.errors import Cancelled, DatabaseUnavailable, InternalError, LeaseLost, OutOfMemory, SpinalError
+from spinal.errors import (
+    Cancelled,
+    DatabaseUnavailable,
+    DeviceFailed,
+    InternalError,
+    LeaseLost,
+    OutOfMemory,
+    SpinalError,
+    StorageUnavailable,
+)
 from spinal.errors.faults import lacks_memory
 from worker.celery_app import TASK, app
 from worker.job import Job, MissingHere, SourceAway
 from worker.kinds import CarryOut, load_kind
 from worker.lease import RELEASING, Lease, Stop, end_stopped, record_refusal, worker_name
 from worker.store import TRY_AGAIN_AFTER_S, end_attempt
+from worker.stores import LONGEST_PAUSE_S, Gate, device_problem, give_back
 
 log = structlog.get_logger(__name__)
 
-LONGEST_PAUSE_S = 600.0
+LONGEST_AWAY_S = 600.0
 """A source may ask for more: whether it means it is seen then."""
-MISSING, AWAY = "missing", "away"
+MISSING, AWAY, STORE, DEVICE = "missing", "away", "store", "device"
 """Why a run was handed back: each has a patience of its own."""
 CLAIM_TRIES = 10
 """So many runs may be taken by others at the last moment; a doorbell that is delivered twice gets none, however often
 it tries."""
+
+
+_gate = Gate()
 
 
 @lru_cache(maxsize=1)
@@ -62,6 +75,11 @@ def perform(rung: UUID, worker: str) -> SpinalError | None:
     if RELEASING.is_set():
         return None
     settings = get_settings()
+    if not _gate.wait(_ledger(), settings, rung):
+        return None
+    broken = _device_problem()
+    if broken is not None:
+        return _leave_to_others(rung, broken)
     claim = _claim(rung, worker, settings)
     if claim is None:
         log.info("nothing to claim", rung=str(rung))
@@ -81,6 +99,20 @@ def perform(rung: UUID, worker: str) -> SpinalError | None:
         problem = _carry_out(claim, settings)
         if problem is not None:
             span.fail(problem.code)
+    return problem
+
+
+@lru_cache(maxsize=1)
+def _device_problem() -> DeviceFailed | None:
+    """Asked once: a process whose device fails later ends."""
+    return device_problem(get_settings())
+
+
+def _leave_to_others(rung: UUID, problem: DeviceFailed) -> DeviceFailed:
+    """Take no run, and end this process after a while: the one that replaces it may find the device again."""
+    log.error("taking no runs", code=problem.code, why=problem.detail)
+    give_back(_ledger(), rung)
+    RELEASING.wait(LONGEST_PAUSE_S)
     return problem
 
 
@@ -149,6 +181,11 @@ def _carry_out(claim: transitions.Claim, settings: Settings) -> SpinalError | No
         lease.work_done()
         if isinstance(problem, LeaseLost):
             record_refusal(_ledger(), claim)
+        elif problem is not None and lease.stop is None and (blamed := _of_this_worker(problem, settings)) is not None:
+            reason, patience_s = blamed
+            log.error("handing back what failed by this worker", code=problem.code, why=problem.detail)
+            _gate.doubt()
+            _write_end(claim, lease, partial(_hand_back_failed, claim, settings, problem, reason, patience_s))
         elif problem is not None and lease.stop is not Stop.LOST:
             _write_failure(claim, lease, problem, settings)
     return problem
@@ -177,9 +214,36 @@ def _hand_back_missing(session: Session, claim: transitions.Claim, settings: Set
 def _hand_back_away(session: Session, claim: transitions.Claim, settings: Settings, away: SourceAway) -> str:
     """Uncharged, until the source has been away for long enough."""
     if transitions.handed_back_for(session, claim.run_id, AWAY) < settings.source_patience_s:
-        pause_s, problem = min(away.pause_s or 0.0, LONGEST_PAUSE_S), away.problem.to_problem() | {"reason": AWAY}
+        pause_s, problem = min(away.pause_s or 0.0, LONGEST_AWAY_S), away.problem.to_problem() | {"reason": AWAY}
         return _hand_back(session, claim, settings, pause_s, problem)
     return _give_up(session, claim, away.problem)
+
+
+def _of_this_worker(problem: SpinalError, settings: Settings) -> tuple[str, float] | None:
+    """Why and for how long a run is handed back uncharged where storage or a device failed under it. Memory that ran
+    out is charged: it is the run that is too large for this kind of machine, and the next one would fail alike."""
+    if isinstance(problem, StorageUnavailable):
+        return STORE, settings.storage_patience_s
+    if problem.ends_process:
+        return DEVICE, settings.device_patience_s
+    return None
+
+
+def _hand_back_failed(
+    claim: transitions.Claim,
+    settings: Settings,
+    problem: SpinalError,
+    reason: str,
+    patience_s: float,
+    session: Session,
+) -> str:
+    """Uncharged, until it has failed so for long enough. The pause doubles: a run that fills every disk, or makes every
+    device fail, must not keep the workers from others."""
+    since_s = transitions.handed_back_for(session, claim.run_id, reason)
+    if since_s < patience_s:
+        pause_s = min(since_s, LONGEST_AWAY_S)
+        return _hand_back(session, claim, settings, pause_s, problem.to_problem() | {"reason": reason})
+    return _give_up(session, claim, problem)
 
 
 def _give_up(session: Session, claim: transitions.Claim, problem: SpinalError) -> str:
@@ -214,8 +278,9 @@ def _write_failure(claim: transitions.Claim, lease: Lease, problem: SpinalError,
     why = lease.stop
 
     def write(session: Session) -> str:
-        if isinstance(problem, Cancelled | DatabaseUnavailable) and why is not None:
-            # It stopped because it was told to, measuring or waiting for the database.
+        stopped = isinstance(problem, Cancelled | DatabaseUnavailable | StorageUnavailable) or problem.ends_process
+        if stopped and why is not None:
+            # It stopped because it was told to, measuring or waiting; or what failed meanwhile is no fault of the run.
             end_stopped(session, settings, claim, why)
             return why.value
         allowed = attempts_of(claim.kind, settings)

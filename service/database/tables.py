@@ -52,6 +52,17 @@ class ApiKeyRecord(Record):
     """Id of the key that a rotation made in its place."""
 
 
+class InstallationRecord(Record):
+    """Which installation this is, in one row. Stores of captures are marked with it; a restored dump keeps it.
+    Immutable."""
+
+    __tablename__ = "installation"
+    __table_args__ = (CheckConstraint("one", name="one"),)
+
+    one: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
+    id: Mapped[UUID]
+
+
 class SnapshotRecord(Record):
     """Content digest of a checkpoint's files by their cheap snapshot digest (names, sizes, times, headers)."""
 
@@ -288,6 +299,8 @@ class TraceRecord(Record):
     capture_bytes: Mapped[int | None] = mapped_column(BigInteger)
     capture_sha256: Mapped[str | None]
     """Of the capture's bytes; null in rows of code from before."""
+    measured_again: Mapped[int] = mapped_column(server_default=text("0"))
+    """How often its capture was not in the artifact store, and was made again."""
     created_at: Mapped[datetime] = mapped_column(server_default=NOW, index=True)
 
 

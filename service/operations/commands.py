@@ -10,9 +10,11 @@ from sqlalchemy import create_engine
 from service.database.unit_of_work import allow
 from service.operations import migrate
 from service.operations.invariants import INVARIANTS, RECOMPUTED, violations
+from service.operations.own_store import require_own_store
 from service.operations.retention import delete_what_can_be_made_again
 from service.operations.surroundings import AsJson, database_named, opened_ledger, read_settings
 from service.platform.artifacts import ArtifactStore
+from service.traces.store import measured_again
 from spinal.errors import ExitCode
 
 READING_LIMIT_S = 3600.0
@@ -104,12 +106,19 @@ def _doctor(
 
     Exit 0 when it does, 1 when not (the offenders are printed as JSON), 3 when it could not be checked.
     """
-    with opened_ledger() as ledger, ledger.read() as session:
-        allow(session, READING_LIMIT_S)
-        found = violations(session, sha256_of=ArtifactStore(read_settings()).sha256 if captures else None)
+    with opened_ledger() as ledger:
+        artifacts = ArtifactStore(read_settings()) if captures else None
+        if artifacts is not None:
+            require_own_store(ledger, artifacts, adopt=False)
+        with ledger.read() as session:
+            allow(session, READING_LIMIT_S)
+            found = violations(session, sha256_of=None if artifacts is None else artifacts.sha256)
+            lost = measured_again(session)
     if found or as_json:
         sys.stdout.write(json.dumps(found, default=str, indent=2) + "\n")
     if found:
         raise typer.Exit(int(ExitCode.FAILED))
     sys.stderr.write(f"all {len(INVARIANTS) + len(RECOMPUTED) + captures} invariants hold\n")
+    if lost:
+        sys.stderr.write(f"captures that were not in the artifact store and were measured again: {lost}\n")
     sys.stderr.write(f"models may live in: {read_settings().model_sources.enabled()}\n")

@@ -6,6 +6,7 @@ never deleted. Without ``--apply`` it only says what it would delete.
 """
 
 from service.database.unit_of_work import Ledger
+from service.operations.own_store import require_own_store
 from service.operations.retained import (
     count_idempotency_keys,
     delete_idempotency_keys,
@@ -24,7 +25,9 @@ def delete_what_can_be_made_again(
     ledger: Ledger, artifacts: ArtifactStore, captures_days: float | None, keys_days: float | None, *, apply: bool
 ) -> dict[str, int]:
     """What was, or with ``apply`` False would be, deleted: captures, their bytes, files of no trace, idempotency keys.
-    None leaves captures or keys alone, whatever their age in days."""
+    None leaves captures or keys alone, whatever their age in days. Raises StorageRefused, with nothing deleted, where
+    the store is not this database's."""
+    require_own_store(ledger, artifacts, adopt=apply)
     captures = []
     if captures_days is not None:
         with ledger.read() as session:

@@ -20,6 +20,8 @@ COLUMNS = ("contraction", "contraction_se", "transport", "transport_se", "entrop
 """Members of a position object that are columns of ``trace_layers``; the others travel in ``detail``."""
 VERDICT_OF_BEFORE = {"outcome", "policy", "reasons"}
 """Members of a verdict that the release before reads. The whole one belongs to an audit."""
+MEASURED_AGAIN = "SELECT COALESCE(sum(measured_again), 0) FROM traces"
+"""SQL: how often captures were measured again because they were not in the artifact store."""
 LARGEST_INTEGER = 2**53 - 1
 """RFC 8785 holds no larger one."""
 
@@ -43,10 +45,16 @@ def _as_stored(value: Any) -> Any:
 
 
 def store_trace(
-    session: Session, trace: Trace, *, capture_uri: str, capture_bytes: int, capture_sha256: str | None = None
+    session: Session,
+    trace: Trace,
+    *,
+    capture_uri: str,
+    capture_bytes: int,
+    capture_sha256: str | None = None,
+    lost: bool = False,
 ) -> None:
     """Insert a trace with its layers, once, without anybody's names; a second store of the same digest changes nothing
-    but a lost capture's place."""
+    but its capture's place, and with ``lost`` the count of captures that were lost."""
     trace = unnamed_trace(trace)
     document = trace.model_dump(mode="json", by_alias=True)
     whole = content_digest(document)
@@ -79,7 +87,8 @@ def store_trace(
         },
     ).scalar()
     if inserted is None:
-        replace_capture(session, StoredCapture(trace.digest, capture_uri, capture_bytes, capture_sha256))
+        capture = StoredCapture(trace.digest, capture_uri, capture_bytes, capture_sha256)
+        replace_capture(session, capture, lost=lost)
         return
     session.execute(
         text("""INSERT INTO trace_layers (trace_digest, layer, policy, depth, contraction, contraction_se, transport,
@@ -113,13 +122,23 @@ class StoredCapture:
     """None where code from before stored it."""
 
 
-def replace_capture(session: Session, capture: StoredCapture) -> None:
-    """Point a trace at a capture that was measured again after the first was lost."""
+def replace_capture(session: Session, capture: StoredCapture, *, lost: bool) -> None:
+    """Point a trace at a capture that was measured again. ``lost`` says that the former was looked for and not found,
+    which is counted: captures that were deleted on purpose, or measured for another tenant, are not. May be carried out
+    twice."""
     session.execute(
-        text("""UPDATE traces SET capture_uri = :uri, capture_bytes = :bytes, capture_sha256 = :sha256
+        text("""UPDATE traces SET capture_uri = :uri, capture_bytes = :bytes, capture_sha256 = :sha256,
+                  measured_again = measured_again
+                    + CASE WHEN :lost AND capture_uri IS DISTINCT FROM :uri THEN 1 ELSE 0 END
                 WHERE digest = :digest"""),
-        asdict(capture),
+        asdict(capture) | {"lost": lost},
     )
+
+
+def measured_again(session: Session) -> int:
+    """How often captures were measured again because they were not in the artifact store."""
+    found: int = session.execute(text(MEASURED_AGAIN)).scalar_one()
+    return found
 
 
 def stored_capture(session: Session, digest: str) -> StoredCapture | None:

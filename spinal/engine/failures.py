@@ -16,13 +16,16 @@ from spinal.errors import ArchitectureUnsupported, DeviceFailed, SpinalError, fa
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
-SIGNS = ("CUDA error", "CUDA driver error", "cuDNN error", "CUBLAS_STATUS", "HIP error")
+SIGNS = ("CUDA error", "CUDA driver error", "cuDNN error", "CUBLAS_STATUS", "HIP error", "CUDA unknown error",
+    "CUDA driver initialization failed", "Unexpected error from cudaGetDeviceCount", "No CUDA GPUs are available",
+    "Found no NVIDIA driver", "Torch not compiled with CUDA enabled", "The NVIDIA driver on your system")  # fmt: skip
+"""Beginnings of what is said of a device that failed, or that is not there."""
 
 
 def _of_device(error: Exception) -> bool:
     # A type of its own since torch 2.8; before that only the message tells.
     accelerator = getattr(torch, "AcceleratorError", ())
-    return isinstance(error, accelerator) or (isinstance(error, RuntimeError) and str(error).startswith(SIGNS))
+    return isinstance(error, accelerator) or (str(error).lstrip().startswith(SIGNS))
 
 
 @contextmanager
@@ -33,10 +36,11 @@ def device_failures() -> Iterator[None]:
         yield
     except torch.OutOfMemoryError:
         raise
-    except RuntimeError as error:
+    # torch says by an AssertionError that it was built for another machine.
+    except (RuntimeError, AssertionError) as error:
         if not _of_device(error):
             raise
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DeviceFailed(first, hint="look at the device's log; another attempt gets a fresh process") from error
 
 

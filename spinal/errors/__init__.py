@@ -53,6 +53,7 @@ from spinal.errors.measuring import (
     NonFiniteActivations,
     OutOfMemory,
     RunStalled,
+    StorageRefused,
     StorageUnavailable,
     VersionRetired,
 )
@@ -174,6 +175,7 @@ __all__ = [
     "SourceRefused",
     "SourceUnavailable",
     "SpinalError",
+    "StorageRefused",
     "StorageUnavailable",
     "StoredPromptSetNotFound",
     "TokenizerInvalid",

@@ -47,7 +47,15 @@ class VersionRetired(SpinalError):
 
 
 class StorageUnavailable(SpinalError):
+    """Scratch folder or artifact store: full, away, or not to be written. No fault of a run, and not charged to it."""
+
     code, title, status, retryable = "storage_unavailable", "Storage full or not writable", 503, True
+
+
+class StorageRefused(StorageUnavailable):
+    """What somebody has to set right: credentials, a bucket that is not there, a store of another installation."""
+
+    code, title = "storage_refused", "The artifact store cannot be used as it is set up"
 
 
 class CaptureMissing(SpinalError):

@@ -569,7 +569,7 @@ def test_a_trace_stored_again_changes_nothing_but_the_place_of_its_capture(sessi
     assert traces.stored_capture(session, digest) == traces.StoredCapture(digest, "file:new", 7)
     assert traces.stored_capture(session, other) == traces.StoredCapture(other, "file:b", 7)
     newest = traces.StoredCapture(digest, "file:newest", 9, "c" * 64)
-    traces.replace_capture(session, newest)
+    traces.replace_capture(session, newest, lost=False)
     assert traces.stored_capture(session, digest) == newest
     assert traces.stored_capture(session, other) == traces.StoredCapture(other, "file:b", 7)
 

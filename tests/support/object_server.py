@@ -72,6 +72,7 @@ class ObjectServer:
         self._process = subprocess.Popen(command, cwd=ROOT, stderr=(home / "log").open("wb"))
         self.port = int(until(self._ready, "the object store", timeout=60.0))
         self.endpoint = f"http://127.0.0.1:{self.port}"
+        self.pid = self._process.pid
 
     def __enter__(self) -> Self:
         return self

@@ -82,7 +82,7 @@ def test_image_extra_is_declared(name: str) -> None:
 
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     dockerfile = (ROOT / OWN[name]["build"]["dockerfile"]).read_text()
-    named = re.findall(r'"\.\[([a-z,]+)\]"', dockerfile)
+    named = re.findall(r'"\.\[([a-z0-9,]+)\]"', dockerfile)
     assert named
     assert set(named[0].split(",")) <= set(extras)
 

@@ -6,9 +6,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import structlog
 from sqlalchemy.orm import Session
 
+from service.platform.artifacts import ArtifactStore
 from service.runs.specs import SIDES, needs, spec_digest
 from service.runs.transitions import dependency_results
 from service.traces.store import (
@@ -35,11 +35,10 @@ from worker.kinds.inputs import (
     measure_and_put,
     profile_of,
     require_version,
+    say_lost,
     stored_prompts,
     submitted,
 )
-
-log = structlog.get_logger(__name__)
 
 
 def carry_out(job: Job) -> None:
@@ -112,12 +111,21 @@ def _capture(job: Job, copies: ExitStack, trace: Trace, checkpoint: Checkpoint, 
         try:
             return _opened(job, copies, kept)
         except CaptureMissing as error:
-            log.warning("a stored capture is measured again", digest=trace.digest, why=error.detail)
+            say_lost(job, trace.digest, error.detail)
     require_version("engine", trace.engine.version, job.edition.engine)
     _, made = measure_and_put(job, checkpoint, prompts, trace.measurement_profile(), trace.digest)
-    job.write_fenced(lambda session: replace_capture(session, made))
+    job.write_fenced(lambda session: replace_capture(session, made, lost=trace.digest in job.lost))
     return _opened(job, copies, made)
 
 
 def _opened(job: Job, copies: ExitStack, capture: StoredCapture) -> Path:
-    return copies.enter_context(job.artifacts.local_copy(capture.uri, capture.bytes, capture.sha256))
+    """The capture as a file of this machine until ``copies`` ends. Waits while the store is away."""
+
+    def copy(artifacts: ArtifactStore) -> tuple[Path, ExitStack]:
+        with ExitStack() as opening:
+            path = opening.enter_context(artifacts.local_copy(capture.uri, capture.bytes, capture.sha256))
+            return path, opening.pop_all()
+
+    path, held = job.with_store(copy, dispose=lambda late: late[1].close())
+    copies.push(held)
+    return path

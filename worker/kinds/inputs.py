@@ -164,26 +164,44 @@ def may_be_shared(job: Job, digest: str, *, read: bool = True) -> bool:
 
 def kept_capture(job: Job, digest: str) -> StoredCapture | None:
     """The capture behind a stored trace; None when there is no such trace, or its capture is gone, cut off or
-    altered."""
+    altered. Waits while the store is away: what it does not show then is not gone."""
     stored = job.read(lambda session: traces.stored_capture(session, digest))
-    if stored is None or job.artifacts.size(stored.uri) != stored.bytes:
+    if stored is None:
         return None
-    if stored.sha256 is not None and job.artifacts.sha256(stored.uri) != stored.sha256:
+    if job.with_store(lambda artifacts: artifacts.size(stored.uri)) != stored.bytes:
+        say_lost(job, digest, f"{stored.uri} is not there, or cut off")
+        return None
+    if stored.sha256 is not None and job.with_store(lambda artifacts: artifacts.sha256(stored.uri)) != stored.sha256:
         log.error("a stored capture was altered", digest=digest, uri=stored.uri)
+        job.lost.add(digest)
         return None
     return stored
+
+
+def say_lost(job: Job, digest: str, why: str) -> None:
+    """Told to whoever runs the service, and counted with the trace."""
+    job.lost.add(digest)
+    log.warning(
+        "a stored capture is measured again",
+        digest=digest,
+        why=why,
+        hint="do all workers share the folder of SPINAL_ARTIFACT_URL? A folder of each worker's own shows nothing of "
+        "the others'; was it emptied, or restored from before?",
+    )
 
 
 def measure_and_put(
     job: Job, checkpoint: Checkpoint, prompts: PromptSet, profile: MeasurementProfile, expected: str
 ) -> tuple[Trace, StoredCapture]:
-    """Measure the trace that is to be called ``expected`` and put its capture into the artifact store. Raises
-    ModelChanged when another trace came out."""
+    """Measure the trace that is to be called ``expected`` and put its capture into the artifact store. While that
+    cannot be used the capture is kept, for as long as the attempt is patient. Raises ModelChanged when another trace
+    came out, StorageUnavailable."""
     with job.artifacts.scratch() as folder:
         local = folder / f"{expected}.safetensors"
         trace = measure_checkpoint(checkpoint, prompts, profile, ports=job.ports, capture_path=local, expected=expected)
         job.report(Progress("store", 0, 1, 1.0))
-        stored = job.artifacts.put(local, _capture_name(job, trace.digest))
+        name = _capture_name(job, trace.digest)
+        stored = job.with_store(lambda artifacts: artifacts.put(local, name))
         return trace, StoredCapture(trace.digest, stored.uri, stored.bytes, stored.sha256)
 
 

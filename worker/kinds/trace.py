@@ -86,6 +86,7 @@ def _measure(job: Job, given: Submitted, prompts: PromptSet, profile: Measuremen
             capture_uri=capture.uri,
             capture_bytes=capture.bytes,
             capture_sha256=capture.sha256,
+            lost=trace.digest in job.lost,
         ),
     )
 

@@ -1,0 +1,220 @@
+"""How the file system behind an artifact URL is made, and what its errors mean.
+
+Every library behind fsspec raises errors of its own; none of them leaves :mod:`service.platform.artifacts` as it is.
+"""
+
+import asyncio
+import errno
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from service.settings import Settings
+from spinal.errors import SpinalError, StorageRefused, StorageUnavailable
+from spinal.errors.faults import lacks_memory, reason
+
+STORAGE_ERRORS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ESTALE,
+     errno.EFBIG}
+)  # fmt: skip
+ROOM = "make room on SPINAL_SCRATCH_DIR and the artifact store, and check who may write there"
+SET_UP = "check SPINAL_ARTIFACT_URL and SPINAL_ARTIFACT_OPTIONS (docs/operations.md, Where captures lie)"
+AWAY = "check that the artifact store is up and can be reached; workers go on by themselves when it is"
+OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs"})
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+LOCAL = frozenset({"file", "local"})
+CONNECT_S = 5.0
+TRIES = 2
+"""Of one request. Who waits for a store asks again for much longer, and hears meanwhile that it is to stop."""
+FROM_FILE = "_file"
+SHORTEST_SECRET = 4
+NOT_LET_IN = re.compile(
+    r"Credential|InvalidAccessKey|SignatureDoesNotMatch|AccessDenied|Forbidden|NoSuchBucket|ProfileNotFound|RefreshError"
+)
+"""In the name of an error, or in the code that a store gave it."""
+
+
+def storage_problem(error: BaseException) -> StorageUnavailable | None:
+    """The error as full or not writable storage of this machine, if that is what it is."""
+    if not isinstance(error, OSError) or error.errno not in STORAGE_ERRORS:
+        return None
+    return StorageUnavailable(f"{os.strerror(error.errno)}: {error.filename or 'while writing a capture'}", hint=ROOM)
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A file system, the folder in it, and what must not be said of it."""
+
+    fs: Any
+    root: str
+    protocol: str
+    secrets: tuple[str, ...]
+
+    @property
+    def local(self) -> bool:
+        return self.protocol in LOCAL
+
+    @property
+    def whole_writes(self) -> bool:
+        """Whether a file appears with its last byte, or not at all."""
+        return self.protocol in OBJECT_STORES
+
+    @contextmanager
+    def errors(self, *, absent: bool = False) -> Iterator[None]:
+        """What is raised inside leaves as StorageUnavailable; FileNotFoundError passes where ``absent`` says that a
+        file may not be there."""
+        try:
+            yield
+        except SpinalError:
+            raise
+        except (Exception, asyncio.CancelledError) as error:
+            if lacks_memory(error) or (absent and isinstance(error, FileNotFoundError) and not no_bucket(error)):
+                raise
+            raise self._problem(error) from error
+
+    def _problem(self, error: BaseException) -> StorageUnavailable:
+        on_disk = storage_problem(error) if self.local else None
+        if on_disk is not None:
+            return on_disk
+        told = reason(error)
+        for secret in self.secrets:
+            told = told.replace(secret, "***")
+        if not self.local and (isinstance(error, FileNotFoundError) or no_bucket(error)):
+            return StorageRefused(f"the bucket of the artifact store is not there ({told})", hint=SET_UP)
+        if not self.local and _not_let_in(error):
+            return StorageRefused(f"the artifact store does not let this worker in ({told})", hint=SET_UP)
+        return StorageUnavailable(f"the artifact store cannot be used ({told})", hint=ROOM if self.local else AWAY)
+
+
+def reach(settings: Settings) -> Reached:
+    """The file system of ``artifact_url``; no request is made. Raises StorageRefused where it cannot be made."""
+    url = settings.artifact_url
+    protocol = url.split("://", 1)[0] if "://" in url else "file"
+    options, secrets = _options(settings.artifact_options.get_secret_value(), protocol, settings.artifact_timeout_s)
+    try:
+        fs, root = fsspec.core.url_to_fs(url, **options)
+    except ImportError as error:
+        extra = EXTRAS.get(protocol)
+        hint = f'pip install "spinal[{extra}]"' if extra else SET_UP
+        raise StorageRefused(f"{protocol}:// needs a package that is not installed here", hint=hint) from error
+    except Exception as error:
+        # Made of the operator's own words: what a library says of them may repeat a secret.
+        raise StorageRefused(f"the artifact store cannot be set up ({type(error).__name__})", hint=SET_UP) from error
+    if protocol in ("s3", "s3a"):
+        fs.retries = TRIES
+    return Reached(fs, root, protocol, secrets)
+
+
+def _options(told: str, protocol: str, timeout_s: float) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What fsspec is told, and the secrets in it."""
+    secrets: list[str] = []
+    options = _from_files(json.loads(told or "{}"), secrets)
+    secrets += [value for name in ("key", "secret", "token") if isinstance(value := options.get(name), str)]
+    ambient = bool(options.pop("ambient", False))
+    if protocol in ("s3", "s3a"):
+        options = _of_s3(options, ambient, timeout_s)
+    elif protocol in ("gs", "gcs"):
+        options = _of_gcs(options, ambient, timeout_s)
+    return options, tuple(sorted((each for each in secrets if len(each) >= SHORTEST_SECRET), key=len, reverse=True))
+
+
+def _from_files(options: dict[str, Any], secrets: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, dict):
+            found[name] = _from_files(value, secrets)
+        elif name.endswith(FROM_FILE) and isinstance(value, str):
+            try:
+                content = Path(value).read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise StorageRefused(
+                    f"SPINAL_ARTIFACT_OPTIONS: the file of {name} cannot be read ({type(error).__name__})", hint=SET_UP
+                ) from None
+            secrets.append(content)
+            found[name.removesuffix(FROM_FILE)] = content
+        else:
+            found[name] = value
+    return found
+
+
+def _of_s3(options: dict[str, Any], ambient: bool, timeout_s: float) -> dict[str, Any]:
+    if not (ambient or options.get("anon") or "profile" in options or {"key", "secret"} <= options.keys()):
+        raise _no_credentials("key_file and secret_file")
+    region = options.pop("region", None)
+    config = {
+        "connect_timeout": min(CONNECT_S, timeout_s),
+        "read_timeout": timeout_s,
+        "retries": {"total_max_attempts": TRIES, "mode": "standard"},
+        # Many servers that speak S3 do not know the checksums that came later; sha256 is checked here.
+        "request_checksum_calculation": "when_required",
+        "response_checksum_validation": "when_required",
+        "ignore_configured_endpoint_urls": not ambient,
+    }
+    client = {"region_name": region} if region else {}
+    return {
+        # Another worker may have written what was not there a moment ago.
+        "use_listings_cache": False,
+        **options,
+        "config_kwargs": config | options.get("config_kwargs", {}),
+        "client_kwargs": client | options.get("client_kwargs", {}),
+    }
+
+
+def _of_gcs(options: dict[str, Any], ambient: bool, timeout_s: float) -> dict[str, Any]:
+    if options.pop("anon", False):
+        options["token"] = "anon"  # noqa: S105  a word of gcsfs
+    if not (ambient or "token" in options):
+        raise _no_credentials("token_file")
+    if str(options.get("token", "")).startswith("{"):
+        try:
+            options["token"] = json.loads(options["token"])
+        except ValueError:
+            raise StorageRefused("SPINAL_ARTIFACT_OPTIONS: the token is no JSON", hint=SET_UP) from None
+    session = {"timeout": _of_sockets(timeout_s)}
+    return {"use_listings_cache": False, **options, "session_kwargs": session | options.get("session_kwargs", {})}
+
+
+def _of_sockets(timeout_s: float) -> Any:
+    """Not of whole requests: large files take as long as they take."""
+    try:
+        from aiohttp import ClientTimeout
+    except ImportError:
+        return None
+    return ClientTimeout(total=None, sock_connect=min(CONNECT_S, timeout_s), sock_read=timeout_s)
+
+
+def _no_credentials(names: str) -> StorageRefused:
+    return StorageRefused(
+        f"SPINAL_ARTIFACT_OPTIONS names no credentials: {names}",
+        hint='or {"ambient": true} for those of the environment, or of the instance',
+    )
+
+
+def no_bucket(error: BaseException) -> bool:
+    """Whether not a file is missing, but all that it could lie in."""
+    return any("NoSuchBucket" in name for name in _names(error)) or "bucket does not exist" in str(error).lower()
+
+
+def _not_let_in(error: BaseException) -> bool:
+    if isinstance(error, PermissionError) or str(getattr(error, "code", "")) in ("401", "403"):
+        return True
+    return any(NOT_LET_IN.search(name) for name in _names(error)) or str(error).startswith("Forbidden")
+
+
+def _names(error: BaseException | None) -> Sequence[str]:
+    """Types of an error and its causes, and the codes in botocore's answers."""
+    names: list[str] = []
+    while error is not None and len(names) < 20:
+        names.append(type(error).__name__)
+        answer = getattr(error, "response", None)
+        if isinstance(answer, dict):
+            names.append(str(answer.get("Error", {}).get("Code", "")))
+        error = error.__cause__
+    return names
