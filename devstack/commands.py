@@ -14,12 +14,11 @@ LOOK_TIMEOUT_S = 90.0
 
 def commands(settings: Settings, *, port: int, children: int) -> dict[str, tuple[str, ...]]:
     """Command line of every part by name; the worker listens on the queue that work is sent to."""
-    uvicorn = ("-m", "uvicorn", "service.app:create_app", "--factory", "--no-access-log")
     celery = ("-m", "celery", "-A", "worker.celery_app", "worker", "--loglevel", "warning")
     found = {
         "worker": (*celery, "--queues", settings.trace_queue, "--concurrency", str(children), "--without-mingle",
                    "--without-gossip"),
-        "api": (*uvicorn, "--host", HOST, "--port", str(port)),
+        "api": ("-m", "service", "--host", HOST, "--port", str(port)),
         "dispatcher": ("-m", "worker.dispatcher"),
     }  # fmt: skip
     return {name: (sys.executable, *arguments) for name, arguments in found.items()}

@@ -13,4 +13,4 @@ RUN pip install --no-cache-dir -c constraints.txt ".[service,telemetry,buckets,s
 # The installed package holds the science alone; service, worker and migrations run from here.
 ENV PYTHONPATH=/app
 USER spinal
-CMD ["python", "-m", "uvicorn", "service.app:create_app", "--factory", "--host", "0.0.0.0", "--port", "8000"]
+CMD ["python", "-m", "service", "--host", "0.0.0.0", "--port", "8000"]

@@ -14,6 +14,7 @@ from service.database.unit_of_work import Ledger
 from service.http import problems
 from service.http.context import refuse_unknown_query, telling_uses
 from service.http.middleware import BodyLimit, RequestContext
+from service.http.waits import Waits, waking
 from service.keys.uses import Uses
 from service.models import routes as models
 from service.operations import health
@@ -57,11 +58,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.ledger = Ledger(chosen)
         app.state.turns = CapacityLimiter(chosen.db_pool_size)
+        app.state.inspecting = CapacityLimiter(max(1, chosen.db_pool_size // 2))
         bounds = Bounds(chosen.inspect_seconds, chosen.inspect_memory_mb, chosen.inspect_children)
         app.state.key_uses = Uses()
+        app.state.waits = Waits(chosen)
         with Inspectors(bounds, chosen.store_of_models()) as app.state.inspectors:
             app.state.inspectors.start()
-            async with telling_uses(app.state):
+            async with telling_uses(app.state), waking(app.state):
                 yield
         app.state.ledger.close()
         flush_telemetry()

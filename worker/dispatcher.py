@@ -18,10 +18,10 @@ from kombu.exceptions import ChannelError, KombuError
 from psycopg import sql
 from psycopg.errors import UndefinedColumn, UndefinedTable
 from redis.exceptions import RedisError
-from sqlalchemy import make_url
 from sqlalchemy.exc import ProgrammingError
 
 from service.database.connection import BoundedConnection
+from service.database.listening import listening_url
 from service.database.unit_of_work import Ledger
 from service.platform.logs import configure_logs
 from service.runs import rings, transitions
@@ -257,12 +257,10 @@ class Dispatcher:
                 return
 
     def _listen_loop(self) -> None:
-        url = make_url(self._settings.database_url.get_secret_value()).set(drivername="postgresql")
+        url = listening_url(self._settings)
         while not self._stop.is_set():
             try:
-                with BoundedConnection.connect(
-                    url.render_as_string(hide_password=False), autocommit=True, connect_timeout=3
-                ) as connection:
+                with BoundedConnection.connect(url, autocommit=True, connect_timeout=3) as connection:
                     connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
                     self._wake.set()
                     while not self._stop.is_set():

@@ -1,12 +1,10 @@
 """/v1/audits"""
 
-import time
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-import anyio
 from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.datastructures import URL
 
@@ -22,11 +20,13 @@ from service.audits.verbs import (
     read_scores,
 )
 from service.database.unit_of_work import Reads
+from service.http.admission import KeyFirst
 from service.http.answers import answer, tagged, unless_known
 from service.http.context import InspectorsDep, LedgerDep, Reader, SettingsDep, Writer
 from service.http.documented import ACCESS, SUBMIT_ERRORS, documented
 from service.http.fields import ReportFormat, Timestamp, label_pairs
 from service.http.pagination import decode_newest, encode, page_answer
+from service.http.waits import WaitsDep
 from service.runs.lifecycle import TERMINAL
 from service.runs.specs import spec_digest
 from spinal import errors
@@ -34,9 +34,8 @@ from spinal.documents.comparison import Outcome
 from spinal.report.formats import FORMATS
 from spinal.report.formats.format import Reader as Told
 
-router = APIRouter(prefix="/v1/audits", tags=["audits"])
+router = APIRouter(prefix="/v1/audits", tags=["audits"], route_class=KeyFirst)
 
-POLL_EVERY_S = 0.4
 RETRY_AFTER_S = "2"
 
 
@@ -144,17 +143,15 @@ def _page(
 )
 async def read(
     audit_id: UUID,
+    request: Request,
     reader: Reader,
+    waits: WaitsDep,
     wait: Annotated[float, Query(ge=0, le=3600, description="Seconds to wait for the end")] = 0,
     if_none_match: Annotated[str | None, Header(max_length=256)] = None,
 ) -> Response:
     """One audit. With ``wait`` the answer comes when the audit has ended, or when the time is over."""
-    deadline = time.monotonic() + min(wait, reader.settings.max_wait_s)
-    found = await reader.read(_one, audit_id)
-    while not found.ended and (left := deadline - time.monotonic()) > 0:
-        # Neither a thread nor a connection is held meanwhile.
-        await anyio.sleep(min(left, POLL_EVERY_S))
-        found = await reader.read(_one, audit_id)
+    seconds = min(wait, reader.settings.max_wait_s)
+    found = await waits.until(request, audit_id, seconds, lambda: reader.read(_one, audit_id), lambda one: one.ended)
     return unless_known(found.response, if_none_match)
 
 

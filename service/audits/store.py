@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from service.database.listing import bound
 from service.runs.demand import cancel_runs_of, lock_runs_of
 from service.runs.settle import HELD, HOLDERS, HOLDS
+from service.runs.wake import tell_waiters
 from spinal.documents.comparison import RuleOutcome, Verdict
 
 
@@ -257,10 +258,11 @@ def cancel_audit(session: Session, tenant: str, audit_id: UUID) -> bool:
     lock_runs_of(session, audit_id)
     cancelled = session.execute(
         text("""UPDATE audits SET state = 'CANCELLED', finished_at = now(), version = version + 1
-                WHERE id = :id AND tenant = :tenant AND state IN ('QUEUED','RUNNING') RETURNING id"""),
+                WHERE id = :id AND tenant = :tenant AND state IN ('QUEUED','RUNNING') RETURNING series"""),
         {"id": audit_id, "tenant": tenant},
-    ).scalar()
+    ).one_or_none()
     if cancelled is None:
         return False
+    tell_waiters(session, audit_id, cancelled.series)
     cancel_runs_of(session, audit_id)
     return True

@@ -16,7 +16,7 @@ from service.keys.store import SCOPES, Caller, authenticate
 from service.keys.uses import EVERY_S, Uses
 from service.settings import Settings
 from spinal.checkpoints.bounded import Inspectors
-from spinal.errors import DatabaseUnavailable, Forbidden, RequestInvalid, Unauthorized
+from spinal.errors import DatabaseUnavailable, Forbidden, NotReady, RequestInvalid, Unauthorized
 
 bearer = HTTPBearer(auto_error=False, description="API key `spk_<id>_<secret>`")
 ANONYMOUS = Caller("default", frozenset(SCOPES), None)
@@ -37,14 +37,27 @@ async def get_app_settings(request: Request) -> Settings:
     return settings
 
 
-async def get_inspectors(request: Request) -> Inspectors:
-    inspectors: Inspectors = request.app.state.inspectors
-    return inspectors
+async def get_inspectors(request: Request) -> AsyncIterator[Inspectors]:
+    """Raises NotReady when too many requests look at checkpoints already. Such a request keeps its turn while a child
+    looks, or a mount hangs: others find turns that none of them can have."""
+    shared = request.app.state
+    place = Turn(shared.inspecting, shared.settings.db_pool_timeout_s)
+    try:
+        await place.take()
+    except DatabaseUnavailable:
+        raise NotReady(
+            "too many requests look at checkpoints at once", hint="send the request again in a second"
+        ) from None
+    try:
+        yield shared.inspectors
+    finally:
+        place.give_back()
 
 
 LedgerDep = Annotated[Ledger, Depends(get_ledger)]
 SettingsDep = Annotated[Settings, Depends(get_app_settings)]
-InspectorsDep = Annotated[Inspectors, Depends(get_inspectors)]
+# Named ahead of a Writer in a handler: its place comes first, then its turn.
+InspectorsDep = Annotated[Inspectors, Depends(get_inspectors, scope="function")]
 
 
 class Turn:
@@ -80,10 +93,11 @@ class Turn:
 class Asker:
     """Whoever sent a request that only reads."""
 
-    def __init__(self, shared: State, sent: HTTPAuthorizationCredentials | None) -> None:
+    def __init__(self, shared: State, sent: HTTPAuthorizationCredentials | None, caller: Caller | None = None) -> None:
+        """``caller`` is who it is, where that is known already."""
         self.settings: Settings = shared.settings
         self._shared, self._sent = shared, sent
-        self._caller: Caller | None = None
+        self._caller = caller
 
     async def read(self, verb: Callable[Concatenate[Reads, str, P], T], *args: P.args, **members: P.kwargs) -> T:
         """``verb(ledger, tenant, ...)``, carried out in one thread, whose reads are one transaction. The key is looked
@@ -170,14 +184,33 @@ async def get_asker(request: Request, sent: Sent) -> Asker:
     shared = request.app.state
     if shared.settings.auth == "required":
         _key(sent)
-    return Asker(shared, sent)
+    return Asker(shared, sent, _admitted_ahead(request))
 
 
 async def get_writer(request: Request, sent: Sent) -> AsyncIterator[Caller]:
     """A caller who may write. The handler opens transactions of its own, in its turn, and none is open beside them."""
     shared = request.app.state
     async with _turn(shared):
-        yield await run_in_threadpool(_admitted, shared.ledger, shared, sent, "write")
+        caller = _admitted_ahead(request)
+        if caller is None:
+            caller = await run_in_threadpool(_admitted, shared.ledger, shared, sent, "write")
+        yield caller
+
+
+async def admit_ahead(request: Request, scope: str) -> None:
+    """Look up who sends a request, in a turn that ends before its body is read, and keep them for the handler. Raises
+    Unauthorized, Forbidden, DatabaseUnavailable."""
+    shared = request.app.state
+    sent = await bearer(request)
+    if shared.settings.auth == "required":
+        _key(sent)
+    async with _turn(shared):
+        request.state.caller = await run_in_threadpool(_admitted, shared.ledger, shared, sent, scope)
+
+
+def _admitted_ahead(request: Request) -> Caller | None:
+    found: Caller | None = getattr(request.state, "caller", None)
+    return found
 
 
 Reader = Annotated[Asker, Depends(get_asker)]

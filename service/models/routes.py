@@ -7,6 +7,7 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.datastructures import URL
 
 from service.database.unit_of_work import Reads
+from service.http.admission import KeyFirst
 from service.http.answers import answer
 from service.http.context import InspectorsDep, LedgerDep, Reader, SettingsDep, Writer
 from service.http.documented import ACCESS, SUBMIT_ERRORS, documented
@@ -42,7 +43,7 @@ class ModelPath(Convertor[str]):
 
 # The framework looks convertors up by name when a route is made, which is here.
 register_url_convertor("model", ModelPath())
-router = APIRouter(prefix="/v1/models", tags=["catalog"])
+router = APIRouter(prefix="/v1/models", tags=["catalog"], route_class=KeyFirst)
 
 LOOKED_UP = r"^[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)?$"
 Name = Annotated[

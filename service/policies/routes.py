@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from starlette.datastructures import URL
 
 from service.database.unit_of_work import Reads
+from service.http.admission import KeyFirst
 from service.http.answers import answer
 from service.http.context import LedgerDep, Reader, Writer
 from service.http.documented import ACCESS, documented
@@ -17,7 +18,7 @@ from service.policies.store import shipped_policies
 from service.policies.verbs import delete_policy, keep_policy, list_policies, read_policy
 from spinal import errors
 
-router = APIRouter(prefix="/v1/policies", tags=["catalog"])
+router = APIRouter(prefix="/v1/policies", tags=["catalog"], route_class=KeyFirst)
 
 NamePart = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="Its name without the version")]
 VersionPart = Annotated[str, Path(pattern=r"^[1-9][0-9]{0,5}$", description="Its version")]

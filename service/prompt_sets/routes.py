@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from service.database.unit_of_work import Ledger, Reads
+from service.http.admission import KeyFirst
 from service.http.answers import answer
 from service.http.context import LedgerDep, Reader, SettingsDep, Writer
 from service.http.documented import ACCESS, documented
@@ -27,7 +28,7 @@ from spinal.prompts.gathered import Gathered
 from spinal.prompts.sets import PromptSet
 from spinal.prompts.stored import MAX_PROMPTS, MAX_TEXT, check_name, records
 
-router = APIRouter(prefix="/v1", tags=["catalog"])
+router = APIRouter(prefix="/v1", tags=["catalog"], route_class=KeyFirst)
 Name = Annotated[ModelName | None, Query(description="What the set is called, where the body is JSON lines.")]
 
 

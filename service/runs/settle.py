@@ -12,6 +12,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
 from service.runs.lifecycle import TERMINAL, State, audit_state
+from service.runs.wake import tell_waiters
 from spinal.documents.comparison import Comparison, Verdict
 from spinal.documents.later import put_back
 from spinal.documents.policy import Policy
@@ -96,7 +97,7 @@ def settle_audit(session: Session, audit_id: UUID, verdicts: Verdicts | None = N
         if asked not in known:
             known[asked] = _verdict(session, asked)
         verdict = known[asked]
-    session.execute(
+    moved = session.execute(
         text("""UPDATE audits SET state = :state, version = version + 1,
                   candidate_trace = :candidate, reference_trace = :reference, control_trace = :control,
                   comparison = :comparison,
@@ -105,7 +106,8 @@ def settle_audit(session: Session, audit_id: UUID, verdicts: Verdicts | None = N
                   started_at = CASE WHEN :state <> 'QUEUED' THEN COALESCE(started_at, now()) ELSE started_at END,
                   finished_at = CASE WHEN :terminal THEN now() END
                 WHERE id = :audit AND (state, candidate_trace, reference_trace, control_trace, comparison)
-                  IS DISTINCT FROM (:state, :candidate, :reference, :control, :comparison)"""),
+                  IS DISTINCT FROM (:state, :candidate, :reference, :control, :comparison)
+                RETURNING series"""),
         {
             "audit": audit_id,
             "state": state.value,
@@ -118,7 +120,9 @@ def settle_audit(session: Session, audit_id: UUID, verdicts: Verdicts | None = N
             "verdict_document": json.dumps(verdict) if verdict is not None else None,
             "error": json.dumps(error) if error is not None else None,
         },
-    )
+    ).one_or_none()
+    if moved is not None and state in TERMINAL:
+        tell_waiters(session, audit_id, moved.series)
     return state
 
 

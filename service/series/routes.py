@@ -1,21 +1,21 @@
 """/v1/series"""
 
-import time
 from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-import anyio
 from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.datastructures import URL
 
-from service.audits.routes import POLL_EVERY_S, RETRY_AFTER_S, Key
+from service.audits.routes import RETRY_AFTER_S, Key
 from service.database.unit_of_work import Reads
+from service.http.admission import KeyFirst
 from service.http.answers import answer, tagged, unless_known
 from service.http.context import InspectorsDep, LedgerDep, Reader, SettingsDep, Writer
 from service.http.documented import ACCESS, SUBMIT_ERRORS, documented
 from service.http.fields import ReportFormat, label_pairs
 from service.http.pagination import decode_newest, encode, page_answer
+from service.http.waits import WaitsDep
 from service.series.members import Asker
 from service.series.schemas import MemberOut, MembersIn, MembersOut, SeriesIn, SeriesOut, SeriesPageOut
 from service.series.store import SeriesFilter
@@ -36,7 +36,7 @@ from spinal.documents.series import Series, Status
 from spinal.report.formats import FORMATS
 from spinal.report.formats.format import Reader as Told
 
-router = APIRouter(prefix="/v1/series", tags=["series"])
+router = APIRouter(prefix="/v1/series", tags=["series"], route_class=KeyFirst)
 
 APPEND_ERRORS = (
     *SUBMIT_ERRORS, errors.SeriesStepTaken, errors.SeriesFull, errors.SeriesFolderInvalid, errors.SeriesClosed,
@@ -144,17 +144,19 @@ def _page(
 )
 async def read(
     series_id: UUID,
+    request: Request,
     reader: Reader,
+    waits: WaitsDep,
     wait: Annotated[
         float, Query(ge=0, le=3600, description="Seconds to wait until every member that there is has ended")
     ] = 0,
     if_none_match: Annotated[str | None, Header(max_length=256)] = None,
 ) -> Response:
     """One series. With ``wait`` the answer comes when no member is going any more, or when the time is over."""
-    deadline = time.monotonic() + min(wait, reader.settings.max_wait_s)
-    while wait and await reader.read(_is_going, series_id) and (left := deadline - time.monotonic()) > 0:
-        # Neither a thread nor a connection is held meanwhile.
-        await anyio.sleep(min(left, POLL_EVERY_S))
+    if seconds := min(wait, reader.settings.max_wait_s):
+        await waits.until(
+            request, series_id, seconds, lambda: reader.read(_is_going, series_id), lambda going: not going
+        )
     return unless_known(await reader.read(_one, series_id), if_none_match)
 
 

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.datastructures import URL
 
 from service.database.unit_of_work import Reads
+from service.http.admission import KeyFirst
 from service.http.answers import answer, is_known
 from service.http.context import Reader
 from service.http.documented import ACCESS, documented
@@ -17,7 +18,7 @@ from service.traces.verbs import read_diff, read_trace
 from spinal import errors
 from spinal.documents.trace import Trace
 
-router = APIRouter(prefix="/v1", tags=["results"])
+router = APIRouter(prefix="/v1", tags=["results"], route_class=KeyFirst)
 
 
 @router.get("/traces", operation_id="listTraces", response_model=TracePage, responses=documented(*ACCESS))

@@ -11,6 +11,10 @@ class BodyMalformed(SpinalError):
     code, title, status, exit_code = "body_malformed", "Body is not UTF-8 JSON", 400, ExitCode.USAGE
 
 
+class RequestTooSlow(SpinalError):
+    code, title, status = "request_too_slow", "Request did not come in time", 408
+
+
 class BodyTooLarge(SpinalError):
     code, title, status, exit_code = "body_too_large", "Body too large", 413, ExitCode.USAGE
 
