@@ -1,8 +1,9 @@
-"""Set up and run everything: ``python3 dev.py demo|serve|test|check|fmt|bench|screenshots|mutants``. Standard library
-only.
+"""Set up and run everything: ``python3 dev.py demo|serve|test|check|fmt|bench|screenshots|mutants|servers``. Standard
+library only.
 
 The first command makes ``.venv`` from ``pyproject.toml`` and ``constraints.txt``; later ones reuse it until one of
-those files changes. Nothing outside the checkout is written, apart from temporary folders.
+those files changes. Nothing outside the checkout is written, apart from temporary folders; ``servers`` alone installs
+packages of the system.
 """
 
 import argparse
@@ -25,6 +26,15 @@ EXTRAS["check"] = EXTRAS["fmt"] = EXTRAS["test"]
 EXTRAS["screenshots"] = f"{EXTRAS['test']},browser"
 EXTRAS["mutants"] = f"{EXTRAS['test']},mutants"
 EXTRAS["bench"] = EXTRAS["demo"]
+PACKAGES = {
+    "pgbouncer": "pgbouncer",
+    "redis-server": "redis-server",
+    "redis-sentinel": "redis-sentinel",
+    "rabbitmq-server": "rabbitmq-server",
+}
+"""Packages of Debian and its kin -> the program in each that tests run, in folders and at ports of their own."""
+NO_SERVICES = Path("/usr/sbin/policy-rc.d")
+"""With this in place, packages start no services of the system."""
 SERVERS = {"mlflow": "mlflow[auth]==3.17.2"}
 """Servers of others that tests talk to, each in an environment of its own: what they need does not go with what we
 do."""
@@ -45,11 +55,14 @@ def main() -> int:
     commands.add_parser("screenshots", help="make the pictures of reports in docs/ anew, in Chromium", add_help=False)
     mutants = "do the tests notice? change the code in small ways and see them fail (docs/mutants.md)"
     commands.add_parser("mutants", help=mutants, add_help=False)
+    commands.add_parser("servers", help=f"install what tests run of the system's packages: {', '.join(PACKAGES)}")
     chosen, rest = parser.parse_known_args()
     if sys.version_info < (3, 11):  # noqa: UP036  the package's own bound is not read before this script runs
         return _refuse(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}", "run it with python3.11")
     if sys.platform == "win32":
         return _refuse("the embedded servers need Linux or macOS", "use WSL, or docker compose up")
+    if chosen.command == "servers":
+        return install_packages()
     extras = EXTRAS[chosen.command]
     if chosen.command == "test" and ("--all" in rest or (find_browser() and "--fast" not in rest)):
         extras += ",browser"
@@ -81,6 +94,33 @@ def main() -> int:
         return fmt()
     # Replaced, not wrapped: signals reach the supervisor itself.
     os.execve(PYTHON, [str(PYTHON), "-m", "devstack", chosen.command, *rest], child_environment())  # noqa: S606  our own program, by its path, with arguments as a list
+
+
+def install_packages() -> int:
+    """Install the packages whose programs are missing, where this user may; otherwise say how."""
+    folders = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin"))
+    missing = [package for package, program in PACKAGES.items() if not shutil.which(program, path=folders)]
+    if not missing:
+        print(f"all there: {', '.join(PACKAGES)}")
+        return 0
+    command = ["apt-get", "install", "-y", "--no-install-recommends", *missing]
+    if not shutil.which("apt-get"):
+        return _refuse(f"{', '.join(missing)} missing, and there is no apt-get", "install them as this system does it")
+    if os.geteuid() != 0:
+        return _refuse(f"{', '.join(missing)} missing", f"sudo apt-get update && sudo {' '.join(command)}")
+    environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
+    ours = not NO_SERVICES.exists()
+    if ours:
+        NO_SERVICES.write_text("#!/bin/sh\nexit 101\n")
+        NO_SERVICES.chmod(0o755)
+    try:
+        for step in (["apt-get", "update"], command):
+            if subprocess.run(step, env=environment, check=False).returncode != 0:
+                return _refuse(f"{' '.join(step)} failed", "read its message above")
+    finally:
+        if ours:
+            NO_SERVICES.unlink()
+    return 0
 
 
 def find_browser() -> str | None:

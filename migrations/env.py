@@ -1,10 +1,10 @@
 """Alembic's entry point: runs on the engine it is handed, under an advisory lock and with short lock waits."""
 
 from alembic import context
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, text
 
 from service.database.tables import Record
-from service.operations.migrate import LOCK
+from service.operations.migrate import LOCK, direct_engine
 from service.settings import get_settings
 
 LOCK_TIMEOUT = "5s"
@@ -29,8 +29,4 @@ def run(engine: Engine) -> None:
 
 
 handed = context.config.attributes.get("engine")
-run(
-    handed
-    if handed is not None
-    else create_engine(get_settings().database_url.get_secret_value(), hide_parameters=True)
-)
+run(handed if handed is not None else direct_engine(get_settings()))

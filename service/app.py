@@ -10,6 +10,7 @@ from fastapi.middleware.gzip import GZipMiddleware
 
 from service import openapi
 from service.audits import routes as audits
+from service.database.sessions import require_sessions
 from service.database.unit_of_work import Ledger
 from service.http import problems
 from service.http.context import refuse_unknown_query, telling_uses
@@ -23,7 +24,7 @@ from service.platform.telemetry import configure_telemetry, flush_telemetry
 from service.policies import routes as policies
 from service.prompt_sets import routes as prompt_sets
 from service.series import routes as series
-from service.settings import Settings, settings_at_start
+from service.settings import Settings, one_line, settings_at_start
 from service.traces import routes as traces
 from spinal import __version__
 from spinal.checkpoints.bounded import Bounds, Inspectors
@@ -41,16 +42,21 @@ stable `code`. Nothing here claims that a model is or is not aligned."""
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The API on ``settings`` (by default those of the environment, which end the process with one line where they are
     wrong). Raises ValueError when keys are required but no pepper is set, and UsageError for a source of models that
-    cannot be used as it is described, one whose file with a token is missing for example."""
+    cannot be used as it is described, one whose file with a token is missing for example, and for a pooler that is not
+    what the settings say."""
     chosen = settings or settings_at_start()
     if chosen.auth == "required" and not chosen.key_pepper.get_secret_value():
-        raise ValueError("SPINAL_KEY_PEPPER must be set while SPINAL_AUTH is 'required'")
+        says = "SPINAL_KEY_PEPPER must be set while SPINAL_AUTH is 'required'"
+        if settings is not None:
+            raise ValueError(says)
+        sys.exit(f"error: {says}")
     try:
         chosen.model_sources.require_usable()
+        require_sessions(chosen)
     except UsageError as error:
         if settings is not None:
             raise
-        sys.exit(f"error: {error.detail}")
+        sys.exit(one_line(error))
     configure_logs(chosen)
     configure_telemetry(chosen, "spinal-api")
 

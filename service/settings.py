@@ -1,6 +1,7 @@
 """Every setting of the service and the workers; the only reader of the environment (prefix ``SPINAL_``)."""
 
 import json
+import re
 import sys
 from functools import lru_cache
 from pathlib import Path
@@ -9,10 +10,18 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
+from service.platform.addresses import check_addresses
 from spinal.checkpoints.fetching.store import ModelStore
 from spinal.checkpoints.sources.reach import OF_VALIDATORS, Reach, SourceSettings, load_source_settings
 from spinal.errors import UsageError
 from spinal.warm import WARM_BYTES
+
+SECRETS = (
+    "database_url", "database_direct_url", "db_password", "broker_url", "broker_password", "broker_transport_options",
+    "key_pepper",
+)  # fmt: skip
+"""Settings that a file may hold in their place, named by a setting ``..._file``."""
+NOTHING_IS_UNSET = frozenset({*SECRETS, *(f"{name}_file" for name in SECRETS)}) - {"database_url", "broker_url"}
 
 
 class Settings(BaseSettings):
@@ -25,6 +34,7 @@ class Settings(BaseSettings):
     # where things are
     database_url: SecretStr = SecretStr("postgresql+psycopg://spinal:spinal@localhost:5432/spinal")
     broker_url: SecretStr = SecretStr("redis://localhost:6379/0")
+    """``redis://``, ``rediss://``, ``sentinel://``, ``amqp://`` or ``amqps://``; several hosts separated by ``;``."""
     artifact_url: str = "file://./.spinal/artifacts"
     """fsspec URL of the folder that holds captures (file://, s3://, gs://)."""
     artifact_options: SecretStr = SecretStr("{}")
@@ -65,6 +75,23 @@ class Settings(BaseSettings):
     """How long a run goes on being offered to workers while the source of its model is away."""
     remember_digest_s: float = Field(default=7 * 86400.0, gt=0)
     """How long the content of files that have not been touched is known without reading them again."""
+
+    # secrets apart from addresses, and all of them from files (the line end of a file is none of it)
+    database_url_file: Path | None = None
+    database_direct_url: SecretStr = SecretStr("")
+    """Address of Postgres past a pooler in transaction mode: for LISTEN and for migrations."""
+    database_direct_url_file: Path | None = None
+    db_password: SecretStr = SecretStr("")
+    """Password of the database as it is, nothing escaped, where its addresses have none."""
+    db_password_file: Path | None = None
+    broker_url_file: Path | None = None
+    broker_password: SecretStr = SecretStr("")
+    """Password of the broker as it is, nothing escaped, where its address has none."""
+    broker_password_file: Path | None = None
+    broker_transport_options: SecretStr = SecretStr("{}")
+    """Options of kombu's transport as JSON, for sentinels for example ``{"master_name": "mymaster"}``."""
+    broker_transport_options_file: Path | None = None
+    key_pepper_file: Path | None = None
 
     # HTTP
     auth: Literal["required", "disabled"] = "required"
@@ -108,7 +135,17 @@ class Settings(BaseSettings):
     inspect_children: int = Field(default=4, ge=1)
     """How many such processes there may be, in each process of the API."""
 
+    # broker
+    broker_tls: bool = False
+    """TLS where the scheme does not say it: to sentinels, and to the servers that they name."""
+    broker_tls_ca_file: Path | None = None
+    """Certificates (PEM) that the broker's is held to; those of the system when unset."""
+    broker_tls_verify: bool = True
+    """Off, whoever answers at its address is taken for the broker."""
+
     # database
+    db_pooler: Literal["none", "session", "transaction"] = "none"
+    """What stands between here and Postgres: nothing that shares sessions, or a pooler in that mode."""
     db_pool_size: int = Field(default=10, ge=1)
     db_pool_timeout_s: float = Field(default=3.0, gt=0)
     db_connect_timeout_s: int = Field(default=3, ge=1)
@@ -186,6 +223,26 @@ class Settings(BaseSettings):
 
     @model_validator(mode="before")
     @classmethod
+    def _read_secrets(cls, values: dict[str, Any]) -> dict[str, Any]:
+        # Compose files and charts hand on what is not set as nothing.
+        kept = {name: value for name, value in values.items() if name not in NOTHING_IS_UNSET or value != ""}
+        for name in SECRETS:
+            file = kept.get(f"{name}_file")
+            if file is None:
+                continue
+            if kept.get(name):
+                raise ValueError(f"both SPINAL_{name.upper()} and SPINAL_{name.upper()}_FILE are set")
+            try:
+                kept[name] = Path(file).read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
+            except (OSError, ValueError) as error:
+                why = type(error).__name__
+                raise ValueError(f"SPINAL_{name.upper()}_FILE names a file that cannot be read ({why})") from None
+            if not kept[name]:
+                raise ValueError(f"SPINAL_{name.upper()}_FILE names an empty file")
+        return kept
+
+    @model_validator(mode="before")
+    @classmethod
     def _read_sources(cls, values: dict[str, Any]) -> dict[str, Any]:
         file, text = values.get("model_sources_file"), values.get("model_sources")
         if not file and not isinstance(text, str):
@@ -234,7 +291,7 @@ def read_settings() -> Settings:
     """The settings of the environment. Raises UsageError that names the one that is not understood, without a value:
     several of them are secrets."""
     try:
-        return get_settings()
+        settings = get_settings()
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         said = first["msg"].removeprefix(OF_VALIDATORS)
@@ -245,7 +302,11 @@ def read_settings() -> Settings:
         raise UsageError(f"{name}: {said}", hint=f"set {name} right, or leave it out") from None
     except SettingsError as error:
         # A setting that is JSON, and none.
-        raise UsageError(str(error).splitlines()[0], hint="write it as JSON") from None
+        named = re.search(r'"(\w+)" from source', str(error))
+        name = f"SPINAL_{named[1].upper()}" if named else "a setting"
+        raise UsageError(f"{name} is not JSON", hint="write it as JSON") from None
+    check_addresses(settings)
+    return settings
 
 
 def settings_at_start() -> Settings:
@@ -253,4 +314,9 @@ def settings_at_start() -> Settings:
     try:
         return read_settings()
     except UsageError as error:
-        sys.exit(f"error: {error.detail}")
+        sys.exit(one_line(error))
+
+
+def one_line(error: UsageError) -> str:
+    """What a process that cannot start says: the cause and the next step."""
+    return f"error: {error.detail}; {error.hint}"

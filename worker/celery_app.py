@@ -8,21 +8,37 @@ import structlog
 from celery import Celery
 from celery.signals import setup_logging, task_failure, worker_init, worker_process_init
 
+from service.database.sessions import require_sessions
+from service.platform.addresses import broker
 from service.platform.logs import configure_logs
 from service.runs.kinds import KINDS
-from service.settings import get_settings, settings_at_start
+from service.settings import get_settings, one_line, settings_at_start
 from spinal.errors import UsageError
+from worker.broker import TASK as TASK
+from worker.broker import use_transports
 from worker.gpus import own_one
 
 log = structlog.get_logger(__name__)
-TASK = "spinal.run"
 
 
 def make_app() -> Celery:
     """The Celery application, configured from settings."""
     settings = settings_at_start()
-    made = Celery("spinal", broker=settings.broker_url.get_secret_value(), include=["worker.tasks"])
+    use_transports()
+    where = broker(
+        settings,
+        socket_timeout=10.0,
+        socket_connect_timeout=settings.publish_timeout_s,
+        socket_keepalive=True,
+        health_check_interval=10,
+        retry_on_timeout=False,
+        # Doorbells are rung again by the dispatcher; nothing relies on redelivery.
+        visibility_timeout=24 * 3600,
+        max_retries=1,
+    )
+    made = Celery("spinal", broker=where.url, include=["worker.tasks"])
     made.conf.update(
+        worker_consumer="worker.broker:DoorbellConsumer",
         # A message may be lost or doubled without harm, so it is acknowledged at once: with late
         # acknowledgement Redis redelivers jobs longer than its visibility timeout.
         task_acks_late=False,
@@ -44,16 +60,8 @@ def make_app() -> Celery:
         # Never give up on a broker: by default a worker ends itself after a hundred tries.
         broker_connection_max_retries=None,
         broker_connection_timeout=settings.publish_timeout_s,
-        broker_transport_options={
-            "socket_timeout": 10.0,
-            "socket_connect_timeout": settings.publish_timeout_s,
-            "socket_keepalive": True,
-            "health_check_interval": 10,
-            "retry_on_timeout": False,
-            # Doorbells are rung again by the dispatcher; nothing relies on redelivery.
-            "visibility_timeout": 24 * 3600,
-            "max_retries": 1,
-        },
+        broker_transport_options=where.transport_options,
+        broker_use_ssl=where.ssl,
         worker_soft_shutdown_timeout=0.0,
         worker_hijack_root_logger=False,
         worker_send_task_events=False,
@@ -70,12 +78,13 @@ def _logs(**_: Any) -> None:
 
 
 @worker_init.connect
-def _look_at_sources(**_: Any) -> None:
-    """A token file that is missing is told before any run is taken."""
+def _look_around(**_: Any) -> None:
+    """A token file that is missing, or a pooler that is not what the settings say, is told before any run is taken."""
     try:
         get_settings().model_sources.require_usable()
+        require_sessions(get_settings())
     except UsageError as error:
-        sys.exit(f"error: {error.detail}")
+        sys.exit(one_line(error))
 
 
 @worker_init.connect

@@ -21,8 +21,9 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import ProgrammingError
 
 from service.database.connection import BoundedConnection
-from service.database.listening import listening_url
+from service.database.sessions import require_sessions
 from service.database.unit_of_work import Ledger
+from service.platform.addresses import broker, conninfo, direct_database_url
 from service.platform.logs import configure_logs
 from service.runs import rings, transitions
 from service.runs.kinds import Attempts, attempts_of
@@ -30,8 +31,8 @@ from service.runs.settle import settle_overlooked
 from service.runs.wake import CHANNEL
 from service.series import store as series_store
 from service.series.assessed import keep_assessed
-from service.settings import Settings, settings_at_start
-from spinal.errors import DatabaseUnavailable, NotReady
+from service.settings import Settings, one_line, settings_at_start
+from spinal.errors import DatabaseUnavailable, NotReady, UsageError
 from worker.celery_app import TASK, app
 from worker.metrics import DispatcherMetrics
 
@@ -149,15 +150,15 @@ class Dispatcher:
     def _connection(self) -> Connection:
         if self._broker is None:
             timeout = self._settings.publish_timeout_s
+            where = broker(
+                self._settings,
+                socket_timeout=timeout,
+                socket_connect_timeout=timeout,
+                retry_on_timeout=False,
+                max_retries=0,
+            )
             self._broker = Connection(
-                self._settings.broker_url.get_secret_value(),
-                connect_timeout=timeout,
-                transport_options={
-                    "socket_timeout": timeout,
-                    "socket_connect_timeout": timeout,
-                    "retry_on_timeout": False,
-                    "max_retries": 0,
-                },
+                where.url, ssl=where.ssl, connect_timeout=timeout, transport_options=where.transport_options
             )
         return self._broker
 
@@ -257,10 +258,10 @@ class Dispatcher:
                 return
 
     def _listen_loop(self) -> None:
-        url = listening_url(self._settings)
+        address = conninfo(direct_database_url(self._settings))
         while not self._stop.is_set():
             try:
-                with BoundedConnection.connect(url, autocommit=True, connect_timeout=3) as connection:
+                with BoundedConnection.connect(address, autocommit=True, connect_timeout=3) as connection:
                     connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
                     self._wake.set()
                     while not self._stop.is_set():
@@ -276,6 +277,10 @@ class Dispatcher:
 def main() -> int:
     settings = settings_at_start()
     configure_logs(settings)
+    try:
+        require_sessions(settings)
+    except UsageError as error:
+        sys.exit(one_line(error))
     dispatcher = Dispatcher(settings)
 
     def stop(_number: int, _frame: Any) -> None:

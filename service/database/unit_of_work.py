@@ -7,10 +7,12 @@ from typing import Any, Protocol
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from sqlalchemy import Engine, create_engine, event, exc, text
+from sqlalchemy import Connection, Engine, create_engine, event, exc, text
 from sqlalchemy.orm import Session
 
 from service.database.connection import BoundedConnection
+from service.database.sessions import NEXT_STEP, connect_options, pooler_in_the_way, tell, told, verify
+from service.platform.addresses import database_url
 from service.settings import Settings
 from spinal.errors import DatabaseUnavailable
 
@@ -104,32 +106,44 @@ class Reading:
 
 def make_engine(settings: Settings) -> Engine:
     """A pooled engine whose waits all end: connect, pool, lock and statement timeouts."""
-    options = (
-        f"-c statement_timeout={int(settings.db_statement_timeout_s * 1000)}"
-        f" -c lock_timeout={int(settings.db_lock_timeout_s * 1000)}"
-        " -c idle_in_transaction_session_timeout=15000 -c timezone=UTC"
-    )
+    url = database_url(settings)
+    given = url.query.get("options", "")
     engine = create_engine(
-        settings.database_url.get_secret_value(),
+        url,
         # Errors reach logs and callers: they name the statement, and never the documents and digests given to it.
         hide_parameters=True,
         pool_size=settings.db_pool_size,
         max_overflow=0,
         pool_timeout=settings.db_pool_timeout_s,
-        connect_args={
-            "connect_timeout": settings.db_connect_timeout_s,
-            "options": options,
-            "application_name": "spinal",
-            "keepalives_idle": 10,
-            "keepalives_interval": 5,
-            "keepalives_count": 3,
-            "tcp_user_timeout": 20_000,
-        },
+        connect_args=connect_options(settings, given if isinstance(given, str) else " ".join(given)),
     )
+    # What is between here and the database is looked at once.
+    verified = settings.db_pooler == "transaction"
 
     @event.listens_for(engine, "do_connect")
     def connect(_dialect: Any, _record: Any, arguments: Any, options: Any) -> BoundedConnection:
-        return BoundedConnection.connect(*arguments, **options)
+        nonlocal verified
+
+        def another() -> BoundedConnection:
+            return told(BoundedConnection.connect(*arguments, **options), settings)
+
+        made = another()
+        if not verified:
+            try:
+                verify(made, settings, another)
+            except BaseException:
+                made.close()
+                raise
+            verified = True
+        return made
+
+    if settings.db_pooler == "transaction":
+
+        @event.listens_for(engine, "begin")
+        def begun(connection: Connection) -> None:
+            driver = connection.connection.driver_connection
+            assert isinstance(driver, BoundedConnection)
+            tell(driver, settings, transaction=True)
 
     @event.listens_for(engine, "checkout")
     def take(connection: BoundedConnection, _record: Any, _proxy: Any) -> None:
@@ -173,4 +187,8 @@ def database_errors() -> Iterator[None]:
         cause = getattr(error, "orig", None) or error
         if isinstance(cause, psycopg.InternalError) and cause.sqlstate not in PASSING:
             raise
-        raise DatabaseUnavailable(f"the database did not answer ({type(cause).__name__})", hint=RETRY_HINT) from error
+        reason = pooler_in_the_way(cause)
+        raise DatabaseUnavailable(
+            f"the database did not answer ({reason or type(cause).__name__})",
+            hint=RETRY_HINT if reason is None else NEXT_STEP,
+        ) from error

@@ -21,9 +21,9 @@ from psycopg import sql
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import State
 
-from service.database.listening import listening_url
 from service.database.unit_of_work import Ledger
 from service.http.context import Turn
+from service.platform.addresses import conninfo, direct_database_url
 from service.runs.wake import ENDED, still_going
 from service.settings import Settings
 from spinal.errors import DatabaseUnavailable
@@ -164,7 +164,7 @@ async def _hear(settings: Settings, waits: Waits, overdue: asyncio.Event) -> Non
     # Not ended halfway, which would leave the server a client that it waits for; it has a limit of its own.
     with CancelScope(shield=True):
         connection = await psycopg.AsyncConnection.connect(
-            listening_url(settings),
+            conninfo(direct_database_url(settings)),
             autocommit=True,
             connect_timeout=settings.db_connect_timeout_s,
             application_name="spinal",

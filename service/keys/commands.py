@@ -18,7 +18,8 @@ from service.keys.store import (
     revoke_key,
     rotate_key,
 )
-from service.operations.surroundings import AsJson, opened_ledger, read_settings
+from service.operations.surroundings import AsJson, opened_ledger
+from service.settings import read_settings
 from spinal.cli.server import print_table
 from spinal.errors import UsageError
 from spinal.text import visible, visible_json

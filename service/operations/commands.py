@@ -5,15 +5,15 @@ import sys
 from typing import Annotated
 
 import typer
-from sqlalchemy import create_engine
 
 from service.database.unit_of_work import allow
 from service.operations import migrate
 from service.operations.invariants import INVARIANTS, RECOMPUTED, violations
 from service.operations.own_store import require_own_store
 from service.operations.retention import delete_what_can_be_made_again
-from service.operations.surroundings import AsJson, database_named, opened_ledger, read_settings
+from service.operations.surroundings import AsJson, database_named, opened_ledger
 from service.platform.artifacts import ArtifactStore
+from service.settings import read_settings
 from service.traces.store import measured_again
 from spinal.errors import ExitCode
 
@@ -57,9 +57,7 @@ def downgrade(
 @database.command()
 def current(as_json: AsJson = False) -> None:
     """Say which migration the database is at."""
-    engine = create_engine(
-        read_settings().database_url.get_secret_value(), connect_args={"connect_timeout": 3}, hide_parameters=True
-    )
+    engine = migrate.direct_engine(read_settings())
     try:
         with database_named():
             at = migrate.current(engine)

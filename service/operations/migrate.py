@@ -12,6 +12,8 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, exc, text
 
+from service.database.sessions import require_sessions
+from service.platform.addresses import direct_database_url
 from service.settings import Settings
 from spinal.errors import DatabaseUnavailable
 
@@ -57,9 +59,10 @@ def current(engine: Engine) -> str | None:
 
 def upgrade(settings: Settings, revision: str = "head", *, wait_s: float = WAIT_S) -> None:
     """Upgrade the database, waiting for it to come up; raises DatabaseUnavailable."""
-    engine = _engine(settings)
+    engine = direct_engine(settings)
     try:
         _wait_for(engine, wait_s)
+        require_sessions(settings)
         _carry_out(command.upgrade, engine, revision)
     finally:
         engine.dispose()
@@ -67,17 +70,17 @@ def upgrade(settings: Settings, revision: str = "head", *, wait_s: float = WAIT_
 
 def downgrade(settings: Settings, revision: str) -> None:
     """Downgrade the database to ``revision`` (``base`` empties it)."""
-    engine = _engine(settings)
+    require_sessions(settings)
+    engine = direct_engine(settings)
     try:
         _carry_out(command.downgrade, engine, revision)
     finally:
         engine.dispose()
 
 
-def _engine(settings: Settings) -> Engine:
-    return create_engine(
-        settings.database_url.get_secret_value(), connect_args={"connect_timeout": 3}, hide_parameters=True
-    )
+def direct_engine(settings: Settings) -> Engine:
+    """Connections past any pooler that shares sessions: migrations hold a lock of their session."""
+    return create_engine(direct_database_url(settings), connect_args={"connect_timeout": 3}, hide_parameters=True)
 
 
 def _carry_out(step: Callable[[Config, str], None], engine: Engine, revision: str) -> None:

@@ -7,37 +7,23 @@ from typing import Annotated
 import psycopg
 import typer
 from alembic.util.exc import CommandError
-from sqlalchemy import exc, make_url
+from sqlalchemy import exc
 
-from service import settings as given
+from service.database.sessions import require_sessions
 from service.database.unit_of_work import Ledger, database_errors
-from service.settings import Settings
+from service.settings import read_settings
 from spinal.errors import DatabaseUnavailable, NotReady, UsageError
 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout; errors as problem objects on stderr.")]
-DRIVERS = ("postgresql", "postgresql+psycopg")
-
-
-def read_settings() -> Settings:
-    """The settings of the environment; raises UsageError that names the one that is not understood."""
-    settings = given.read_settings()
-    try:
-        understood = make_url(settings.database_url.get_secret_value()).drivername in DRIVERS
-    except (exc.ArgumentError, ValueError):
-        understood = False
-    if not understood:
-        # Its value holds a password, and is not repeated.
-        raise UsageError(
-            "SPINAL_DATABASE_URL is not the address of a Postgres database",
-            hint="for example postgresql+psycopg://user:password@host:5432/spinal",
-        )
-    return settings
 
 
 @contextmanager
 def opened_ledger() -> Iterator[Ledger]:
-    """The ledger behind SPINAL_DATABASE_URL. Raises DatabaseUnavailable, and NotReady where it was not migrated."""
-    ledger = Ledger(read_settings())
+    """The ledger behind SPINAL_DATABASE_URL. Raises DatabaseUnavailable, NotReady where it was not migrated, and
+    UsageError where a pooler is not what the settings say."""
+    settings = read_settings()
+    require_sessions(settings)
+    ledger = Ledger(settings)
     try:
         with database_named():
             yield ledger

@@ -5,9 +5,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import kombu
 import pytest
 import yaml
 
+from service.platform import addresses
 from service.settings import Settings
 from spinal.checkpoints.sources.reach import load_source_settings
 from spinal.cli.operators import OPERATORS
@@ -17,7 +19,7 @@ COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OWN = {name: service for name, service in SERVICES.items() if "build" in service}
 LOOKS_AT_MODELS = {"api", "worker-cpu", "worker-gpu"}
-SECRETS = ("SPINAL_DATABASE_URL", "SPINAL_BROKER_URL", "SPINAL_KEY_PEPPER")
+SECRETS = ("SPINAL_DB_PASSWORD", "SPINAL_BROKER_PASSWORD", "SPINAL_KEY_PEPPER")
 
 
 def test_every_part_of_the_service_is_there() -> None:
@@ -62,7 +64,47 @@ def test_every_variable_is_a_setting(name: str) -> None:
 @pytest.mark.parametrize("name", OWN)
 def test_secrets_have_no_default(name: str) -> None:
     for variable in SECRETS:
-        assert re.search(r"\$\{[A-Z_]+:\?", OWN[name]["environment"][variable]), variable
+        # Set to nothing they are refused by those who use them: secrets may come as files.
+        assert OWN[name]["environment"][variable] == f"${{{variable}?set {variable}}}"
+
+
+@pytest.mark.parametrize("password", ["p@ss/w:rd", "x/y", "a#b?c", "%41", "ü ẞ", '"quoted"\'s'])
+def test_any_password_reaches_database_and_broker_as_it_is(password: str) -> None:
+    """What compose puts into the environment is what processes are given: nothing of it is pasted into an address."""
+    given = dict.fromkeys(SECRETS, password)
+    for name in OWN:
+        environment = {
+            key.removeprefix("SPINAL_").lower(): re.sub(r"\$\{(\w+)\?[^}]*\}", lambda found: given[found[1]], value)
+            for key, value in OWN[name]["environment"].items()
+            if key in SECRETS or key in ("SPINAL_DATABASE_URL", "SPINAL_BROKER_URL")
+        }
+        settings = Settings.model_validate(environment)
+        database = addresses.database_url(settings)
+        assert (database.host, database.username, database.password) == ("postgres", "spinal", password)
+        found = kombu.Connection(addresses.broker(settings).url)
+        assert (found.hostname, found.password, found.virtual_host) == ("redis", password, "0")
+        assert settings.key_pepper.get_secret_value() == password
+    for variable, image in (("POSTGRES_PASSWORD", "postgres"), ("REDISCLI_AUTH", "redis")):
+        assert re.fullmatch(r"\$\{SPINAL_\w+_PASSWORD\?[^}]*\}", SERVICES[image]["environment"][variable])
+
+
+def test_with_secrets_as_files_no_process_is_given_one_otherwise() -> None:
+    class Loader(yaml.SafeLoader):
+        """That of YAML, and what compose adds."""
+
+    Loader.add_constructor("!reset", lambda loader, node: None)
+    override = yaml.load((ROOT / "docker" / "compose.secrets.yml").read_text(), Loader)
+    assert set(override["services"]) == set(SERVICES)
+    for name in OWN:
+        changed = override["services"][name]
+        environment = OWN[name]["environment"] | changed["environment"]
+        for variable in SECRETS:
+            assert environment[variable] == ""
+            assert environment[f"{variable}_FILE"].removeprefix("/run/secrets/") in changed["secrets"]
+            assert f"{variable}_FILE".removeprefix("SPINAL_").lower() in Settings.model_fields
+    for image, variable in (("postgres", "POSTGRES_PASSWORD"), ("redis", "REDISCLI_AUTH")):
+        assert override["services"][image]["environment"][variable] is None
+        assert set(override["services"][image]["secrets"]) <= set(override["secrets"])
 
 
 @pytest.mark.parametrize("name", OWN)
