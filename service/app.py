@@ -14,6 +14,7 @@ from service.database.sessions import require_sessions
 from service.database.unit_of_work import Ledger
 from service.http import problems
 from service.http.context import refuse_unknown_query, telling_uses
+from service.http.limits import RequestLimits, TellsLimits
 from service.http.middleware import BodyLimit, RequestContext
 from service.http.waits import Waits, waking
 from service.keys.uses import Uses
@@ -68,6 +69,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         bounds = Bounds(chosen.inspect_seconds, chosen.inspect_memory_mb, chosen.inspect_children)
         app.state.key_uses = Uses()
         app.state.waits = Waits(chosen)
+        app.state.request_limits = RequestLimits(chosen)
         with Inspectors(bounds, chosen.store_of_models()) as app.state.inspectors:
             app.state.inspectors.start()
             async with telling_uses(app.state), waking(app.state):
@@ -93,6 +95,7 @@ def bare_app(*, lifespan: object = None, max_body_bytes: int | None = None) -> F
     openapi.install(app)
     if max_body_bytes is not None:
         app.add_middleware(BodyLimit, most=max_body_bytes)
+    app.add_middleware(TellsLimits)
     app.add_middleware(GZipMiddleware, minimum_size=COMPRESS_FROM_BYTES, compresslevel=COMPRESS_LEVEL)
     app.add_middleware(RequestContext)
     for noun in (audits, traces, models, prompt_sets, policies, series, health):

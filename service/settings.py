@@ -3,11 +3,12 @@
 import json
 import re
 import sys
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from service.platform.addresses import check_addresses
@@ -22,6 +23,29 @@ SECRETS = (
 )  # fmt: skip
 """Settings that a file may hold in their place, named by a setting ``..._file``."""
 NOTHING_IS_UNSET = frozenset({*SECRETS, *(f"{name}_file" for name in SECRETS)}) - {"database_url", "broker_url"}
+
+
+class TenantLimits(BaseModel):
+    """What one tenant may hold and ask; None where that is what all may."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    open_audits: int | None = Field(default=None, ge=0)
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    prompt_sets: int | None = Field(default=None, ge=0)
+    prompt_bytes: int | None = Field(default=None, ge=0)
+    idempotency_keys: int | None = Field(default=None, ge=0)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a tenant may hold and ask."""
+
+    open_audits: int
+    requests_per_minute: int
+    prompt_sets: int
+    prompt_bytes: int
+    idempotency_keys: int
 
 
 class Settings(BaseSettings):
@@ -126,6 +150,29 @@ class Settings(BaseSettings):
     """Most requests that are half sent; beyond, the oldest are ended."""
     http_held_mb: int = Field(default=256, ge=1)
     """Most memory for bodies that are half sent and answers that are half read; beyond, the oldest are ended."""
+    # limits of tenants (docs/operations.md)
+    open_audits: int = Field(default=20_000, ge=0)
+    """Audits of one tenant that are queued or running, members of series among them."""
+    requests_per_minute: int = Field(default=12_000, ge=1)
+    """Requests of one tenant, to each process of the API: so many at once, and so many a minute from then on."""
+    prompt_sets: int = Field(default=10_000, ge=0)
+    """Prompt sets that one tenant stores."""
+    prompt_bytes: int = Field(default=2**31, ge=0)
+    """Bytes of all of them, as JSON."""
+    idempotency_keys: int = Field(default=1_000_000, ge=0)
+    """Answers that are kept under Idempotency-Keys of one tenant's audits."""
+    idempotency_kept_s: float = Field(default=86_400.0, ge=0)
+    """So long such an answer is kept in any case, and while its audit is open."""
+    tenant_limits: dict[str, TenantLimits] = Field(default_factory=dict)
+    """The limits of tenants that have their own; in the environment as JSON: ``{"tenant": {"open_audits": 100}}``."""
+
+    # retention
+    retain_captures_days: float | None = Field(default=None, ge=0)
+    """A dispatcher deletes captures of traces older than that, which no open audit needs; unset = they are kept."""
+    retain_keys_days: float | None = Field(default=30.0, ge=0)
+    """A dispatcher deletes answers kept under Idempotency-Keys that are older than that."""
+    retention_every_s: float = Field(default=3600.0, gt=0)
+    """How often."""
 
     # looking at checkpoints
     inspect_seconds: int = Field(default=45, ge=1)
@@ -220,6 +267,12 @@ class Settings(BaseSettings):
         below its own folders, or with its own credentials, is its own in any case."""
         own = tenant in self.tenant_model_roots or tenant in self.model_sources.tenants
         return None if self.share_results and not own else tenant
+
+    def limits_of(self, tenant: str) -> Limits:
+        """What a tenant may hold and ask."""
+        own = self.tenant_limits.get(tenant, TenantLimits())
+        named = {member.name: getattr(own, member.name) for member in fields(Limits)}
+        return Limits(**{name: getattr(self, name) if value is None else value for name, value in named.items()})
 
     @model_validator(mode="before")
     @classmethod

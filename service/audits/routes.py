@@ -22,7 +22,7 @@ from service.audits.verbs import (
 from service.database.unit_of_work import Reads
 from service.http.admission import KeyFirst
 from service.http.answers import answer, tagged, unless_known
-from service.http.context import InspectorsDep, LedgerDep, Reader, SettingsDep, Writer
+from service.http.context import InspectorsDep, LedgerDep, Reader, SettingsDep, Writer, require_priority
 from service.http.documented import ACCESS, SUBMIT_ERRORS, documented
 from service.http.fields import ReportFormat, Timestamp, label_pairs
 from service.http.pagination import decode_newest, encode, page_answer
@@ -64,6 +64,7 @@ def submit(
     validate_only: bool = False,
 ) -> Response:
     """Submit an audit. Everything that a second of looking at files can tell is checked before 202."""
+    require_priority(caller, body.priority)
     asked = AuditRequest(
         models=body.models(),
         prompt_set=body.prompt_set,

@@ -11,7 +11,7 @@ from service.audits import idempotency, store
 from service.audits.resolve import AuditRequest, Resolved, resolve_request
 from service.audits.store import Audit, NewAudit
 from service.database.ids import new_id
-from service.database.unit_of_work import Ledger, Reads
+from service.database.unit_of_work import Ledger, Reads, whole_or_again
 from service.policies.store import hold_policy
 from service.policies.verbs import not_found
 from service.prompt_sets.store import keep_prompt_set
@@ -20,6 +20,7 @@ from service.runs.held import held_by_audit, without_hosts
 from service.runs.lifecycle import IN_FLIGHT, State
 from service.runs.settle import settle_audit
 from service.settings import Settings
+from service.tenants.counts import keep_within, open_within, require_room
 from service.traces.store import load_comparison_document, load_trace_document
 from spinal.checkpoints.bounded import Inspectors
 from spinal.documents.comparison import Comparison, Verdict
@@ -56,7 +57,8 @@ def create_audit(
 ) -> Accepted:
     """Accept an audit, or replay the answer once given under the same Idempotency-Key.
 
-    Raises IdempotencyKeyReused, IdempotencyInFlight and everything :func:`resolve_request` raises.
+    Raises IdempotencyKeyReused, IdempotencyInFlight, OpenAuditLimitReached, IdempotencyKeyLimitReached and everything
+    :func:`resolve_request` raises. What is replayed, and what ends at once since every result exists, no limit refuses.
     """
     asked = idempotency.body_digests(request.body, request.spelled_out)
     if idempotency_key is not None:
@@ -65,7 +67,7 @@ def create_audit(
             return replay
     resolved = resolve_request(ledger, settings, inspectors, tenant, request)
     audit = record_of(tenant, request, resolved, request_id)
-    with ledger.begin() as session:
+    with ledger.begin() as session, whole_or_again():
         if idempotency_key is None:
             accepted = write_audit(session, settings, audit, resolved, request.priority, traceparent)
         else:
@@ -78,6 +80,7 @@ def create_audit(
             answer = (asked, audit.id, accepted.status)
             if not idempotency.remember_idempotent(session, tenant, idempotency_key, *answer):
                 raise _in_flight()
+            keep_within(session, settings, tenant)
     log.info("audit accepted", audit_id=str(audit.id), tenant=tenant, status=accepted.status)
     return accepted
 
@@ -133,13 +136,17 @@ def write_audit(
     traceparent: str | None,
 ) -> Accepted:
     """Insert an audit with the runs that it needs, shared with whoever needs the same; raises PolicyNotFound where its
-    policy was deleted meanwhile."""
+    policy was deleted meanwhile, OpenAuditLimitReached where its tenant has as many open audits as it may."""
+    most = settings.limits_of(audit.tenant).open_audits
     keep_prompt_set(session, audit.tenant, resolved.prompts)
     if resolved.policy is not None and not hold_policy(session, audit.tenant, resolved.policy):
         raise not_found(resolved.policy.name)
     former = store.find_former(session, audit.tenant, audit.labels, resolved.summary)
     needed = demand.known_runs(session, resolved.expected, settings.owner_of_work(audit.tenant))
     if needed is None:
+        if not demand.are_done(session, resolved.specs):
+            # Before others' runs are locked for what is to be refused.
+            require_room(session, audit.tenant, most)
         needed = demand.need_runs(
             session,
             resolved.specs,
@@ -150,6 +157,8 @@ def write_audit(
         )
     store.insert_audit(session, replace(audit, former=former), needed)
     done = settle_audit(session, audit.id) is State.SUCCEEDED
+    if not done:
+        open_within(session, audit.tenant, most)
     return Accepted(audit.id, 201 if done else 202)
 
 

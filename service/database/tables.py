@@ -25,6 +25,10 @@ from service.database.record import EMPTY, NOW
 from service.database.record import Record as Record
 from service.database.series_tables import SeriesMemberRecord as SeriesMemberRecord
 from service.database.series_tables import SeriesRecord as SeriesRecord
+from service.database.tenant_tables import ChoreRecord as ChoreRecord
+from service.database.tenant_tables import DeletedTenantRecord as DeletedTenantRecord
+from service.database.tenant_tables import TenantCountChangeRecord as TenantCountChangeRecord
+from service.database.tenant_tables import TenantCountRecord as TenantCountRecord
 
 STATES = "'QUEUED','RUNNING','SUCCEEDED','FAILED','CANCELLED'"
 NAME = "^[a-z][a-z_]{0,31}$"
@@ -328,7 +332,10 @@ class ComparisonRecord(Record):
     """A finished comparison of two traces. Immutable."""
 
     __tablename__ = "comparisons"
-    __table_args__ = (Index("ix_comparisons_pair", "reference_digest", "candidate_digest"),)
+    __table_args__ = (
+        Index("ix_comparisons_pair", "reference_digest", "candidate_digest"),
+        Index("ix_comparisons_candidate", "candidate_digest"),
+    )
 
     digest: Mapped[str] = mapped_column(primary_key=True)
     reference_digest: Mapped[str] = mapped_column(ForeignKey("traces.digest"))
@@ -382,6 +389,7 @@ class AuditRecord(Record):
         ),
         Index("ix_audits_labels", "labels", postgresql_using="gin"),
         Index("ix_audits_open", "id", postgresql_where=text("state IN ('QUEUED','RUNNING')")),
+        Index("ix_audits_former", "former", postgresql_where=text("former IS NOT NULL")),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -434,7 +442,11 @@ class IdempotencyRecord(Record):
     """The answer once given under an Idempotency-Key. Written in the transaction of the audit it answers."""
 
     __tablename__ = "idempotency_keys"
-    __table_args__ = (ForeignKeyConstraint(["audit_id"], ["audits.id"]),)
+    __table_args__ = (
+        ForeignKeyConstraint(["audit_id"], ["audits.id"]),
+        Index("ix_idempotency_keys_audit", "audit_id"),
+        Index("ix_idempotency_keys_tenant_created", "tenant", "created_at"),
+    )
 
     tenant: Mapped[str] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(primary_key=True)

@@ -14,12 +14,14 @@ from service.database.connection import BoundedConnection
 from service.database.sessions import NEXT_STEP, connect_options, pooler_in_the_way, tell, told, verify
 from service.platform.addresses import database_url
 from service.settings import Settings
-from spinal.errors import DatabaseUnavailable
+from spinal.errors import DatabaseUnavailable, Unauthorized
 
 RETRY_HINT = "the request was not carried out or its outcome is unknown; retry with the same Idempotency-Key"
 PASSING = frozenset({"25006", "25P03", "25P04"})
 """SQLSTATEs of a database that will take the same statement again soon, which psycopg files under internal errors: read
 only while a failover is under way; a transaction ended because this process had been frozen in it."""
+DELETED = "SP410"
+"""SQLSTATE of the triggers that refuse rows of a tenant whose data are deleted (migration 0020)."""
 ANSWER_MARGIN_S = 5.0
 """The server ends a statement before this side gives up on it."""
 
@@ -104,6 +106,18 @@ class Reading:
                 opened.close()
 
 
+@contextmanager
+def whole_or_again() -> Iterator[None]:
+    """Inside a transaction: what it names of rows that others share may be deleted with its last owner at this moment.
+    Nothing was written then; raises DatabaseUnavailable, and the next try makes its own."""
+    try:
+        yield
+    except exc.IntegrityError as error:
+        if isinstance(error.orig, psycopg.errors.ForeignKeyViolation):
+            raise DatabaseUnavailable("what this shares with others was deleted just now", hint=RETRY_HINT) from error
+        raise
+
+
 def make_engine(settings: Settings) -> Engine:
     """A pooled engine whose waits all end: connect, pool, lock and statement timeouts."""
     url = database_url(settings)
@@ -174,7 +188,8 @@ def allow(session: Session, seconds: float) -> None:
 
 @contextmanager
 def database_errors() -> Iterator[None]:
-    """Turn the ways a database fails into DatabaseUnavailable."""
+    """Turn the ways a database fails into DatabaseUnavailable. Raises Unauthorized where a request that was admitted
+    writes for a tenant whose data have been deleted meanwhile."""
     try:
         yield
     except (
@@ -192,3 +207,9 @@ def database_errors() -> Iterator[None]:
             f"the database did not answer ({reason or type(cause).__name__})",
             hint=RETRY_HINT if reason is None else NEXT_STEP,
         ) from error
+    except exc.DatabaseError as error:
+        if getattr(error.orig, "sqlstate", None) == DELETED:
+            raise Unauthorized(
+                "the API key is unknown, expired or revoked", hint="ask an operator for a key"
+            ) from error
+        raise

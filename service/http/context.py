@@ -12,7 +12,8 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.datastructures import State
 
 from service.database.unit_of_work import RETRY_HINT, Ledger, Reading, Reads
-from service.keys.store import SCOPES, Caller, authenticate
+from service.http.limits import RequestLimits
+from service.keys.store import PRIORITY, SCOPES, Caller, authenticate
 from service.keys.uses import EVERY_S, Uses
 from service.settings import Settings
 from spinal.checkpoints.bounded import Inspectors
@@ -93,10 +94,12 @@ class Turn:
 class Asker:
     """Whoever sent a request that only reads."""
 
-    def __init__(self, shared: State, sent: HTTPAuthorizationCredentials | None, caller: Caller | None = None) -> None:
+    def __init__(
+        self, request: Request, sent: HTTPAuthorizationCredentials | None, caller: Caller | None = None
+    ) -> None:
         """``caller`` is who it is, where that is known already."""
-        self.settings: Settings = shared.settings
-        self._shared, self._sent = shared, sent
+        self._shared, self._state, self._sent = request.app.state, request.state, sent
+        self.settings: Settings = self._shared.settings
         self._caller = caller
 
     async def read(self, verb: Callable[Concatenate[Reads, str, P], T], *args: P.args, **members: P.kwargs) -> T:
@@ -112,7 +115,7 @@ class Asker:
         reading = Reading(self._shared.ledger)
         try:
             if self._caller is None:
-                self._caller = _admitted(reading, self._shared, self._sent, "read")
+                self._caller = _admitted(reading, self._shared, self._state, self._sent, "read")
             return verb(reading, self._caller.tenant)
         finally:
             reading.end()
@@ -153,8 +156,20 @@ async def telling_uses(shared: State) -> AsyncIterator[None]:
         await tell()
 
 
-def _admitted(ledger: Reads, shared: State, sent: HTTPAuthorizationCredentials | None, scope: str) -> Caller:
-    """Who calls, when their key has ``scope`` (or ``admin``)."""
+def _admitted(
+    ledger: Reads, shared: State, state: State, sent: HTTPAuthorizationCredentials | None, scope: str
+) -> Caller:
+    """Who calls, when their key has ``scope`` (or ``admin``), and they have not sent more than they may; ``state`` is
+    that of the request."""
+    caller = _known(ledger, shared, sent)
+    limits: RequestLimits = shared.request_limits
+    limits.take(caller.tenant, state)
+    if not caller.has(scope):
+        raise Forbidden(f"this key lacks the scope {scope!r}", hint="ask an operator for a key that has it")
+    return caller
+
+
+def _known(ledger: Reads, shared: State, sent: HTTPAuthorizationCredentials | None) -> Caller:
     settings: Settings = shared.settings
     if settings.auth == "disabled":
         return ANONYMOUS
@@ -165,9 +180,16 @@ def _admitted(ledger: Reads, shared: State, sent: HTTPAuthorizationCredentials |
         raise Unauthorized("the API key is unknown, expired or revoked", hint="ask an operator for a key")
     if caller.key_id is not None:
         shared.key_uses.add(caller.key_id)
-    if scope not in caller.scopes and "admin" not in caller.scopes:
-        raise Forbidden(f"this key lacks the scope {scope!r}", hint="ask an operator for a key that has it")
     return caller
+
+
+def require_priority(caller: Caller, priority: int) -> None:
+    """Raises Forbidden for a priority above 0 that the caller's key does not allow."""
+    if priority > 0 and not caller.has(PRIORITY):
+        raise Forbidden(
+            f"this key lacks the scope {PRIORITY!r}, which a priority above 0 needs",
+            hint=f"ask for priority 0 or below, or ask an operator for a key with the scope {PRIORITY!r}",
+        )
 
 
 def _key(sent: HTTPAuthorizationCredentials | None) -> str:
@@ -184,7 +206,7 @@ async def get_asker(request: Request, sent: Sent) -> Asker:
     shared = request.app.state
     if shared.settings.auth == "required":
         _key(sent)
-    return Asker(shared, sent, _admitted_ahead(request))
+    return Asker(request, sent, _admitted_ahead(request))
 
 
 async def get_writer(request: Request, sent: Sent) -> AsyncIterator[Caller]:
@@ -193,7 +215,7 @@ async def get_writer(request: Request, sent: Sent) -> AsyncIterator[Caller]:
     async with _turn(shared):
         caller = _admitted_ahead(request)
         if caller is None:
-            caller = await run_in_threadpool(_admitted, shared.ledger, shared, sent, "write")
+            caller = await run_in_threadpool(_admitted, shared.ledger, shared, request.state, sent, "write")
         yield caller
 
 
@@ -205,7 +227,7 @@ async def admit_ahead(request: Request, scope: str) -> None:
     if shared.settings.auth == "required":
         _key(sent)
     async with _turn(shared):
-        request.state.caller = await run_in_threadpool(_admitted, shared.ledger, shared, sent, scope)
+        request.state.caller = await run_in_threadpool(_admitted, shared.ledger, shared, request.state, sent, scope)
 
 
 def _admitted_ahead(request: Request) -> Caller | None:

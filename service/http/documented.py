@@ -48,7 +48,9 @@ def documented(*errors: type[SpinalError]) -> dict[int | str, dict[str, Any]]:
     return by_status
 
 
-ACCESS = (known.Unauthorized, known.Forbidden, known.DatabaseUnavailable, known.RequestInvalid)
+ACCESS = (
+    known.Unauthorized, known.Forbidden, known.RequestLimitReached, known.DatabaseUnavailable, known.RequestInvalid,
+)  # fmt: skip
 
 
 SUBMIT_ERRORS = (
@@ -82,4 +84,6 @@ SUBMIT_ERRORS = (
     known.PolicyNotFound,
     known.IdempotencyKeyReused,
     known.IdempotencyInFlight,
+    known.OpenAuditLimitReached,
+    known.IdempotencyKeyLimitReached,
 )

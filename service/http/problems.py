@@ -18,7 +18,6 @@ from spinal.errors import (
     MethodNotAllowed,
     RequestInvalid,
     RouteNotFound,
-    SourceUnavailable,
     SpinalError,
     Unauthorized,
 )
@@ -44,8 +43,9 @@ def problem_response(request: Request, error: SpinalError, headers: dict[str, st
     sent = dict(headers or {})
     if error.code in COMES_BACK:
         sent["Retry-After"] = RETRY_AFTER_S.get(error.status, "5")
-    if isinstance(error, SourceUnavailable) and error.retry_after_s is not None:
-        sent["Retry-After"] = str(math.ceil(error.retry_after_s))
+    asked = getattr(error, "retry_after_s", None)
+    if asked is not None:
+        sent["Retry-After"] = str(math.ceil(asked))
     if isinstance(error, Unauthorized):
         sent["WWW-Authenticate"] = 'Bearer realm="spinal"'
     return JSONResponse(body, status_code=error.status, headers=sent, media_type=MEDIA_TYPE)

@@ -14,7 +14,9 @@ from sqlalchemy.orm import Session
 from service.database.tables import ApiKeyRecord
 from spinal.errors import UsageError
 
-SCOPES = ("read", "write", "admin")
+PRIORITY = "priority"
+"""Scope of those who may ask for a priority above 0: their audits go before everybody else's."""
+SCOPES = ("read", "write", PRIORITY, "admin")
 PREFIX = "spk"
 UNKNOWN_HINT = "`spinal keys list` shows the ids; one stands between the underscores of spk_<id>_<secret>"
 
@@ -26,6 +28,10 @@ class Caller:
     tenant: str
     scopes: frozenset[str]
     key_id: str | None
+
+    def has(self, scope: str) -> bool:
+        """Whether the key has a scope; ``admin`` is all of them."""
+        return scope in self.scopes or "admin" in self.scopes
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,11 @@ def create_key(
     expires_at: datetime | None = None,
     description: str | None = None,
 ) -> str:
-    """Store a new key and return it; it cannot be read again."""
+    """Store a new key and return it; it cannot be read again. A tenant whose data were deleted begins anew with it."""
+    session.execute(
+        text("DELETE FROM deleted_tenants WHERE digest = encode(sha256(convert_to(:tenant, 'UTF8')), 'hex')"),
+        {"tenant": tenant},
+    )
     key_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
     session.add(
         ApiKeyRecord(

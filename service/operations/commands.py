@@ -1,4 +1,4 @@
-"""``spinal database``, ``spinal retention`` and ``spinal doctor``: what operators call from a shell."""
+"""``spinal database``, ``retention``, ``tenants`` and ``doctor``: what operators call from a shell."""
 
 import json
 import sys
@@ -8,6 +8,8 @@ import typer
 
 from service.database.unit_of_work import allow
 from service.operations import migrate
+from service.operations.deleted import list_tenants
+from service.operations.deletion import delete_tenant
 from service.operations.invariants import INVARIANTS, RECOMPUTED, violations
 from service.operations.own_store import require_own_store
 from service.operations.retention import delete_what_can_be_made_again
@@ -15,7 +17,9 @@ from service.operations.surroundings import AsJson, database_named, opened_ledge
 from service.platform.artifacts import ArtifactStore
 from service.settings import read_settings
 from service.traces.store import measured_again
+from spinal.cli.server import print_table
 from spinal.errors import ExitCode
+from spinal.text import visible_json
 
 READING_LIMIT_S = 3600.0
 """The doctor reads the whole ledger."""
@@ -23,6 +27,7 @@ READING_LIMIT_S = 3600.0
 database = typer.Typer(no_args_is_help=True, add_completion=False)
 retention = typer.Typer(add_completion=False)
 doctor = typer.Typer(add_completion=False)
+tenants = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
 @database.callback()
@@ -93,6 +98,42 @@ def _retention(
             ledger, ArtifactStore(read_settings()), captures_days, keys_days, apply=apply
         )
     sys.stdout.write(json.dumps({"applied": apply, **found}, indent=2) + "\n")
+
+
+@tenants.callback()
+def _tenants() -> None:
+    """Tenants: who there is, and deleting one's data."""
+
+
+@tenants.command("list")
+def show_tenants(as_json: AsJson = False) -> None:
+    """List the tenants that have keys or anything else, with how much of it."""
+    with opened_ledger() as ledger, ledger.read() as session:
+        allow(session, READING_LIMIT_S)
+        found = list_tenants(session)
+    if as_json:
+        sys.stdout.write(visible_json(json.dumps([row._asdict() for row in found])) + "\n")
+        return
+    columns = ("tenant", "audits", "open", "series", "models", "prompt sets", "live keys")
+    print_table(columns, [tuple(map(str, row)) for row in found], whole=("tenant",))
+
+
+@tenants.command()
+def delete(
+    tenant: Annotated[str, typer.Argument(help="Whose data are to be deleted.")],
+    apply: Annotated[bool, typer.Option("--apply", help="Delete; without it only say what there is.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete all data of a tenant: keys, audits, series, models, policies, prompts, and what only they needed.
+
+    Its keys end first, and what is open is cancelled. What other tenants hold stays. It may be called again at any
+    time, and goes on where it was stopped.
+    """
+    with opened_ledger() as ledger:
+        found = delete_tenant(ledger, ArtifactStore(read_settings()), tenant, apply=apply)
+    sys.stdout.write(visible_json(json.dumps({"applied": apply, "tenant": tenant, "rows": found}, indent=2)) + "\n")
+    if not found:
+        sys.stderr.write("nothing names this tenant; `spinal tenants list` shows those that there are\n")
 
 
 @doctor.command()

@@ -116,6 +116,17 @@ INVARIANTS: dict[str, str | Callable[[], str]] = {
     "one content is one model": """
         SELECT weights_digest FROM traces GROUP BY weights_digest, fingerprint, engine_version, later->'reading'
         HAVING count(DISTINCT (document->'model') - 'source' - 'revision') > 1""",
+    "what tenants hold is counted": """
+        SELECT COALESCE(c.tenant, h.tenant) || ' ' || COALESCE(c.what, h.what) FROM (
+          SELECT tenant, what, sum(held) AS held FROM (SELECT tenant, what, held FROM tenant_counts
+            UNION ALL SELECT tenant, what, change FROM tenant_count_changes) AS n GROUP BY tenant, what) AS c
+        FULL JOIN (
+          SELECT tenant, 'open_audits' AS what, count(*) AS held FROM audits
+            WHERE state IN ('QUEUED','RUNNING') GROUP BY 1
+          UNION ALL SELECT tenant, 'idempotency_keys', count(*) FROM idempotency_keys GROUP BY 1
+          UNION ALL SELECT tenant, 'prompt_sets', count(*) FROM tenant_prompt_sets GROUP BY 1) AS h
+        ON h.tenant = c.tenant AND h.what = c.what
+        WHERE COALESCE(c.held, 0) <> COALESCE(h.held, 0) AND COALESCE(c.what, h.what) <> 'prompt_bytes'""",
     "a member of a series is an audit of its tenant": """
         SELECT m.audit_id FROM series_members m JOIN series s ON s.id = m.series_id JOIN audits a ON a.id = m.audit_id
         WHERE a.tenant <> s.tenant OR a.series IS DISTINCT FROM s.id OR a.policy IS DISTINCT FROM s.policy

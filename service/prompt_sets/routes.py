@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from service.database.unit_of_work import Ledger, Reads
+from service.database.unit_of_work import Ledger, Reads, whole_or_again
 from service.http.admission import KeyFirst
 from service.http.answers import answer
 from service.http.context import LedgerDep, Reader, SettingsDep, Writer
@@ -22,6 +22,8 @@ from service.prompt_sets.schemas import (
     ShownPrompt,
 )
 from service.prompt_sets.store import keep_prompt_set, list_prompt_sets, read_prompt_set
+from service.settings import Settings
+from service.tenants.counts import store_within
 from spinal import errors
 from spinal.prompts.builtin import BUILTIN_SETS, builtin_prompts
 from spinal.prompts.gathered import Gathered
@@ -32,8 +34,10 @@ router = APIRouter(prefix="/v1", tags=["catalog"], route_class=KeyFirst)
 Name = Annotated[ModelName | None, Query(description="What the set is called, where the body is JSON lines.")]
 
 
-def store_lines(raw: Lines, ledger: LedgerDep, caller: Writer, name: Name = None) -> PromptSetOut:
-    return _stored(ledger, caller.tenant, read_lines(raw, name))
+def store_lines(
+    raw: Lines, ledger: LedgerDep, settings: SettingsDep, caller: Writer, name: Name = None
+) -> PromptSetOut:
+    return _stored(ledger, settings, caller.tenant, read_lines(raw, name))
 
 
 router.add_api_route(
@@ -54,9 +58,12 @@ router.add_api_route(
         errors.MediaTypeUnsupported,
         errors.PromptSetEmpty,
         errors.PromptSetInvalid,
+        errors.PromptSetLimitReached,
     ),
 )
-def store(body: PromptSetIn, ledger: LedgerDep, caller: Writer, name: Name = None) -> PromptSetOut:
+def store(
+    body: PromptSetIn, ledger: LedgerDep, settings: SettingsDep, caller: Writer, name: Name = None
+) -> PromptSetOut:
     """Store prompts under their digest, for use as ``prompt_set`` of an audit, which takes the name, too.
 
     A file of JSON lines, as ``spinal compare --prompts`` reads it, is stored as it is with ``Content-Type:
@@ -65,13 +72,14 @@ def store(body: PromptSetIn, ledger: LedgerDep, caller: Writer, name: Name = Non
     found = Gathered()
     for item in body.prompts:
         found.add(item.read())
-    return _stored(ledger, caller.tenant, found.prompt_set(name=body.name or name, origin=ORIGIN))
+    return _stored(ledger, settings, caller.tenant, found.prompt_set(name=body.name or name, origin=ORIGIN))
 
 
-def _stored(ledger: Ledger, tenant: str, made: PromptSet) -> PromptSetOut:
+def _stored(ledger: Ledger, settings: Settings, tenant: str, made: PromptSet) -> PromptSetOut:
     check_name(made.name, made)
-    with ledger.begin() as session:
-        keep_prompt_set(session, tenant, made, given=True)
+    with ledger.begin() as session, whole_or_again():
+        if keep_prompt_set(session, tenant, made, given=True):
+            store_within(session, tenant, settings.limits_of(tenant))
     return PromptSetOut(digest=made.digest, name=made.name, count=len(made), builtin=False, remarks=list(made.remarks))
 
 

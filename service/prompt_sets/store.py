@@ -40,20 +40,23 @@ def store_prompt_set(session: Session, prompts: PromptSet) -> None:
     )
 
 
-def keep_prompt_set(session: Session, tenant: str, prompts: PromptSet, *, given: bool = False) -> None:
+def keep_prompt_set(session: Session, tenant: str, prompts: PromptSet, *, given: bool = False) -> bool:
     """Store a prompt set for a tenant; stored again under another name, it has that one from then on. A built-in set
     is everybody's.
 
-    One that was ``given`` by its owner, and not only asked for, is from then on the newest of its name."""
+    One that was ``given`` by its owner, and not only asked for, is from then on the newest of its name. Whether the
+    tenant had it not."""
     store_prompt_set(session, prompts)
     if is_builtin(prompts):
-        return
-    session.execute(
+        return False
+    kept = session.execute(
         text("""INSERT INTO tenant_prompt_sets AS own (tenant, digest, name) VALUES (:tenant, :digest, :name)
                 ON CONFLICT (tenant, digest) DO UPDATE SET name = EXCLUDED.name, created_at = now()
-                WHERE EXCLUDED.name IS NOT NULL AND (:given OR own.name IS DISTINCT FROM EXCLUDED.name)"""),
+                WHERE EXCLUDED.name IS NOT NULL AND (:given OR own.name IS DISTINCT FROM EXCLUDED.name)
+                RETURNING own.xmax = 0 AS fresh"""),
         {"tenant": tenant, "digest": prompts.digest, "name": prompts.name, "given": given},
-    )
+    ).scalar()
+    return bool(kept)
 
 
 def read_prompt_set(session: Session, tenant: str, named: str) -> PromptSet:

@@ -86,6 +86,17 @@ def _made(session: Session, digest: str, owner: str | None, needed_by: UUID | No
     return None if made is None else UUID(str(made))
 
 
+def are_done(session: Session, specs: dict[str, dict[str, Any]]) -> bool:
+    """Whether there is a result of every one of ``specs`` (by role): nothing would be left to do."""
+    digests = {spec_digest(spec) for spec in specs.values()}
+    done: int = session.execute(
+        text("""SELECT count(DISTINCT spec_digest) FROM runs
+                WHERE spec_digest = ANY(:digests) AND state = 'SUCCEEDED' AND NOT cancel_requested"""),
+        {"digests": sorted(digests)},
+    ).scalar_one()
+    return done == len(digests)
+
+
 def find_or_create_run(
     session: Session,
     spec: dict[str, Any],

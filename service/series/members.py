@@ -10,13 +10,22 @@ import structlog
 from service.audits import store as audits
 from service.audits.resolve import AuditRequest, Resolved, resolve_request
 from service.audits.verbs import record_of, write_audit
-from service.database.unit_of_work import Ledger
+from service.database.unit_of_work import Ledger, whole_or_again
 from service.models.meanings import Meant
+from service.runs import demand
 from service.series import store
 from service.series.store import NewSeries, Series, StoredMember
 from service.settings import Settings
+from service.tenants.counts import require_room
 from spinal.checkpoints.bounded import Inspectors
-from spinal.errors import InspectionExceeded, SeriesClosed, SeriesFull, SeriesReferenceChanged, SeriesStepTaken
+from spinal.errors import (
+    Forbidden,
+    InspectionExceeded,
+    SeriesClosed,
+    SeriesFull,
+    SeriesReferenceChanged,
+    SeriesStepTaken,
+)
 from spinal.profile import MeasurementProfile
 
 log = structlog.get_logger(__name__)
@@ -44,6 +53,8 @@ class Asker:
     tenant: str
     request_id: str | None = None
     traceparent: str | None = None
+    may_go_first: bool = True
+    """Whether their key allows a priority above 0."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +100,12 @@ def append(
         raise _closed(series.id)
     if len(known) + len(missing) > MOST_MEMBERS:
         raise full(len(known) + len(missing))
+    if missing and series.spec["priority"] > 0 and not asker.may_go_first:
+        raise Forbidden(
+            f"members of this series have priority {series.spec['priority']}, for which this key lacks the scope "
+            "'priority'",
+            hint="ask an operator for a key with the scope 'priority', or begin a series of priority 0",
+        )
     written = [
         write_member(ledger, settings, asker, series.id, *ready)
         for ready in resolve_members(ledger, settings, inspectors, series, missing)
@@ -160,8 +177,9 @@ def write_member(
     request: AuditRequest,
     resolved: Resolved,
 ) -> Added:
-    """One member with its audit, unless another request has appended it meanwhile."""
-    with ledger.begin() as session:
+    """One member with its audit, unless another request has appended it meanwhile. Raises OpenAuditLimitReached, where
+    members before it may have been written: the same request sent again goes on from there."""
+    with ledger.begin() as session, whole_or_again():
         # Members of one series come one after another: nobody finds a step free that somebody else is taking.
         is_open = store.lock_series(session, asker.tenant, series_id)
         known = store.find_member(session, series_id, asked.step)
@@ -180,6 +198,15 @@ def write_member(
     assert made is not None
     log.info("member accepted", series_id=str(series_id), step=asked.step, audit_id=str(audit.id))
     return Added(made, fresh=True)
+
+
+def require_room_for(ledger: Ledger, settings: Settings, tenant: str, ready: Sequence[Ready]) -> None:
+    """Raises OpenAuditLimitReached where a series that is to begin would not get all of its first members: nobody knows
+    its id yet, and could append the others."""
+    with ledger.read() as session:
+        opened = sum(1 for _, _, resolved in ready if not demand.are_done(session, resolved.specs))
+        if opened:
+            require_room(session, tenant, settings.limits_of(tenant).open_audits, more=opened)
 
 
 def _taken(step: int, known: str, asked: str) -> SeriesStepTaken:

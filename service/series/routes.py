@@ -11,11 +11,12 @@ from service.audits.routes import RETRY_AFTER_S, Key
 from service.database.unit_of_work import Reads
 from service.http.admission import KeyFirst
 from service.http.answers import answer, tagged, unless_known
-from service.http.context import InspectorsDep, LedgerDep, Reader, SettingsDep, Writer
+from service.http.context import InspectorsDep, LedgerDep, Reader, SettingsDep, Writer, require_priority
 from service.http.documented import ACCESS, SUBMIT_ERRORS, documented
 from service.http.fields import ReportFormat, label_pairs
 from service.http.pagination import decode_newest, encode, page_answer
 from service.http.waits import WaitsDep
+from service.keys.store import PRIORITY, Caller
 from service.series.members import Asker
 from service.series.schemas import MemberOut, MembersIn, MembersOut, SeriesIn, SeriesOut, SeriesPageOut
 from service.series.store import SeriesFilter
@@ -59,6 +60,7 @@ def create(
 ) -> Response:
     """Begin a series. Its first members are looked at before anything is written. Sent again under its key, the request
     gives the same series, with the members that it still lacks."""
+    require_priority(caller, body.priority)
     asked = SeriesRequest(
         reference=body.reference,
         prompt_set=body.prompt_set,
@@ -74,14 +76,14 @@ def create(
         body=body.model_dump(mode="json", exclude_unset=True),
     )
     series_id = create_series(
-        ledger, settings, inspectors, _asker(request, caller.tenant), asked, idempotency_key=idempotency_key
+        ledger, settings, inspectors, _asker(request, caller), asked, idempotency_key=idempotency_key
     )
     shown = SeriesOut.of(view_series(ledger, caller.tenant, series_id))
     return answer(shown, {"Location": shown.links.self}, 201)
 
 
-def _asker(request: Request, tenant: str) -> Asker:
-    return Asker(tenant, request.state.request_id, request.state.traceparent)
+def _asker(request: Request, caller: Caller) -> Asker:
+    return Asker(caller.tenant, request.state.request_id, request.state.traceparent, caller.has(PRIORITY))
 
 
 @router.post(
@@ -105,7 +107,7 @@ def append(
 ) -> Response:
     """Append checkpoints, in any order. Each becomes an audit; the same step and model again is the same member."""
     members = [member.request() for member in body.members]
-    asker = _asker(request, caller.tenant)
+    asker = _asker(request, caller)
     added = add_members(ledger, settings, inspectors, asker, series_id, members, body.folder)
     shown = MembersOut(items=[MemberOut.of(each) for each in added])
     return answer(shown, status=202 if any(each.fresh for each in added) else 200)

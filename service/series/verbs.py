@@ -28,6 +28,7 @@ from service.series.members import (
     append,
     full,
     read_asked,
+    require_room_for,
     resolve_members,
     write_member,
 )
@@ -101,8 +102,8 @@ def create_series(
     would hold the reference's run against its worker. A request that was cut off in between is completed by sending it
     again under its key.
 
-    Raises IdempotencyKeyReused, IdempotencyInFlight, PolicyNotFound, SeriesFolderInvalid, SeriesStepTaken and what
-    :func:`service.audits.resolve.resolve_request` raises.
+    Raises IdempotencyKeyReused, IdempotencyInFlight, PolicyNotFound, SeriesFolderInvalid, SeriesStepTaken,
+    OpenAuditLimitReached and what :func:`service.audits.resolve.resolve_request` raises.
     """
     tenant, body = asker.tenant, digest_of(request.body)
     known = None if idempotency_key is None else _replayed(ledger, tenant, idempotency_key, body)
@@ -145,6 +146,7 @@ def create_series(
     if len(asked) > MOST_MEMBERS:
         raise full(len(asked))
     ready = resolve_members(ledger, settings, inspectors, made, asked)
+    require_room_for(ledger, settings, tenant, ready)
     series_id = _insert(ledger, made, policy)
     if series_id == made.id:
         log.info("series accepted", series_id=str(series_id), tenant=tenant)

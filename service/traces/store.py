@@ -60,6 +60,8 @@ def store_trace(
     whole = content_digest(document)
     layers = document.pop("layers")
     later = take_out(document, OF_TRACES)
+    # One that is there stays until the transaction ends: the last tenant that holds it may be deleted at this moment.
+    session.execute(text("SELECT 1 FROM traces WHERE digest = :d FOR KEY SHARE"), {"d": trace.digest})
     inserted = session.execute(
         text("""INSERT INTO traces (digest, weights_digest, prompt_set_digest, fingerprint, engine_version, source,
                   n_layers, document, content_digest, content_digest_rfc8785, scheme, capture_uri, capture_bytes,
@@ -181,6 +183,7 @@ def store_comparison(session: Session, comparison: Comparison) -> None:
     if comparison.scorer_version == FORMER.scorer:
         # What was asked of the release before: no more than that would have made.
         whole, later = content_digest(document), {}
+    session.execute(text("SELECT 1 FROM comparisons WHERE digest = :d FOR KEY SHARE"), {"d": comparison.digest})
     session.execute(
         text("""INSERT INTO comparisons (digest, reference_digest, candidate_digest, comparison_fingerprint, document,
                   later, content_digest_rfc8785, scheme)

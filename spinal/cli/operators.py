@@ -26,6 +26,7 @@ GROUPS = {
 OPERATORS = {
     "keys": ("service.keys.commands:app", "API keys: list, create, rotate, revoke."),
     "database": ("service.operations.commands:database", "The service's database: upgrade, downgrade, current."),
+    "tenants": ("service.operations.commands:tenants", "Tenants of the service: list, delete one's data."),
     "retention": ("service.operations.commands:retention", "Delete what can be made again."),
     "doctor": ("service.operations.commands:doctor", "Check what must always hold in the ledger."),
 }

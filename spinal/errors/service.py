@@ -31,6 +31,28 @@ class Forbidden(SpinalError):
     code, title, status = "forbidden", "API key lacks the scope", 403
 
 
+class RequestLimitReached(SpinalError):
+    code, title, status = "request_limit_reached", "Tenant sends more requests than it may", 429
+    retry_after_s = 5.0
+    """Seconds after which the same request may be taken."""
+
+
+class OpenAuditLimitReached(SpinalError):
+    code, title, status = "open_audit_limit_reached", "Tenant has as many open audits as it may", 429
+    retry_after_s = 10.0
+
+
+class PromptSetLimitReached(SpinalError):
+    code, title, status = "prompt_set_limit_reached", "Tenant stores as many prompts as it may", 429
+    retry_after_s = 3600.0
+    """Nobody deletes a prompt set by and by: an operator has to act."""
+
+
+class IdempotencyKeyLimitReached(SpinalError):
+    code, title, status = "idempotency_key_limit_reached", "Tenant has as many Idempotency-Keys kept as it may", 429
+    retry_after_s = 600.0
+
+
 class RouteNotFound(SpinalError):
     code, title, status = "route_not_found", "No such route", 404
 

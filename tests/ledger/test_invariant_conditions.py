@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from service.operations.invariants import COMPARISONS, DIGESTS, GUARDS, INVARIANTS, violations
+from service.tenants import counts
 from service.traces.store import store_comparison
 from tests.ledger.rows import (
     MINUTE,
@@ -443,3 +444,30 @@ def test_a_series_that_claims_to_know_that_it_is_closed(session: Session) -> Non
     series = put_series(session, covers_closed=True, status="watch", document={"status": "watch"})
     put_series(session, covers_closed=True, status="watch", document={"status": "watch"}, closed_at=timedelta(0))
     assert offenders(session, KNOWS) == [series]
+
+
+def test_what_tenants_hold_is_counted(session: Session) -> None:
+    """By triggers, as it comes, ends and goes; a count that is off by one, either way, is an offender."""
+    name = "what tenants hold is counted"
+    audits = [put_audit(session, runs={"candidate": put_run(session)}, tenant="ours") for _ in range(3)]
+    for number, audit in enumerate(audits):
+        put(session, "idempotency_keys", tenant="ours", key=str(number), body_digest="b", audit_id=audit, status=202)
+        put(session, "prompt_sets", digest=str(number), prompts="[]", continuations="[]", count=0)
+        put(session, "tenant_prompt_sets", tenant="theirs", digest=str(number))
+    session.execute(text("UPDATE audits SET state = 'RUNNING' WHERE id = :id"), {"id": audits[0]})
+    session.execute(
+        text("UPDATE audits SET state = 'CANCELLED', finished_at = now() WHERE id = :id"), {"id": audits[1]}
+    )
+    session.execute(text("DELETE FROM idempotency_keys WHERE key = '0'"))
+    session.execute(text("DELETE FROM tenant_prompt_sets WHERE digest = '0'"))
+    assert offenders(session, name) == []
+    held = {"open_audits": "ours", "idempotency_keys": "ours", "prompt_sets": "theirs"}
+    for what, tenant in held.items():
+        assert counts.count(session, tenant, what) == 2
+        for step in (1, -2):
+            put(session, "tenant_count_changes", tenant=tenant, what=what, change=step)
+            assert offenders(session, name) == [f"{tenant} {what}"]
+        put(session, "tenant_counts", tenant=tenant, what=what, held=1)
+        assert offenders(session, name) == []
+    # Two sets of "[]", "[]" and "{}".
+    assert counts.count(session, "theirs", "prompt_bytes") == 12

@@ -137,6 +137,9 @@ BREAK: dict[str, list[str]] = {
         f"""INSERT INTO audits (id, tenant, candidate, request, spec, former)
               VALUES ('{OTHER}', 't', 'c', '{{}}', '{{}}', '{AUDIT}')""",
     ],
+    "what tenants hold is counted": [
+        "INSERT INTO tenant_count_changes (tenant, what, change) VALUES ('t', 'open_audits', 1)",
+    ],
     "a member of a series is an audit of its tenant": [
         POLICY,
         series(),

@@ -1,0 +1,1 @@
+"""What tenants hold, and how much of it they may."""
