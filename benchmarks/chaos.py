@@ -1,9 +1,16 @@
-"""The long run: thousands of audits on real processes, real Postgres and real Redis protocol, under random faults.
+"""The long run: tenants on real processes, real Postgres and real Redis protocol, under random faults and outages.
 
-``python -m benchmarks.chaos --runs 2000 --minutes 40 --seed 1`` prints what was done to the service and what became of
-every audit it had acknowledged. Timings of the service are its defaults (``--lease`` shortens the lease); an engine
-double stands in for the models. Exit 1 when anything was lost, doubled or stuck, an invariant does not hold, recovery
-p99 exceeds 60 s, or (with 2,000 runs or more) fewer than 200 writes of zombies were there to be refused.
+``python -m benchmarks.chaos --minutes 5 --seed 1`` prints what was done to the service and what became of every audit
+it had acknowledged. One tenant floods it: always ``--backlog`` audits of its own are open. Others submit one every
+``--every`` seconds. Beside random faults, the store of captures goes away for ``--store-away`` seconds and the disks of
+scratch files and captures are full for ``--full-disk`` seconds each (root alone can mount them; without that it says
+so). ``--store s3`` keeps captures in OpenStack Swift, killed and started again; otherwise they are in a folder.
+Timings of the service are its defaults (``--lease`` shortens the lease); an engine double stands in for the models.
+
+Exit 1 when anything was lost, doubled, stuck or measured twice within a tenant, failed or was charged for the
+infrastructure's sake, an invariant does not hold, the doctor finds anything, an audit of a small tenant waited for more
+runs of the flood than there are worker processes (at the median; the most: ``STARTED_AT_MOST`` times as many), recovery
+p99 exceeds 60 s, or (with 2,000 audits or more) fewer than 200 writes of zombies were there to be refused.
 """
 
 import argparse
@@ -15,7 +22,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,23 +40,66 @@ from devstack.postgres import PostgresServer
 from devstack.processes import HOST, as_unprivileged, free_port
 from devstack.valkey import ValkeyServer
 from service.database.unit_of_work import Ledger
+from service.keys.store import create_key
 from service.operations.invariants import violations
 from service.operations.migrate import upgrade
 from service.settings import Settings
 from spinal.errors import DatabaseUnavailable
+from tests.support import chaos_judge
+from tests.support.chaos_judge import percentile
 from tests.support.fleet import Fleet, fleet_environment
+from tests.support.object_server import OWNER, ObjectServer, missing
+from tests.support.outages import BucketStore, Disk, FolderStore, small_disk
 from tests.support.places import EXAMPLES
+from tests.support.waiting import until
 
-GROUPS, CHILDREN = 10, 2
-OPEN_AUDITS = 24
+__all__ = ["Bench", "build", "percentile"]
+FLOOD = "flood"
+"""The tenant that always has many audits open."""
+PEPPER = "pepper"
+CHILDREN = 2
 PACE_S = 4.0
 """The most seconds an engine call takes."""
+START_LIMIT_S = 240.0
+"""Of all processes, up to the end of a first audit."""
 QUIET_LIMIT_S = 420.0
 """After the last fault every audit must have ended within this time."""
 SAY_EVERY_S = 30.0
 RECOVERY_P99_S = 60.0
+STARTED_AT_MOST = 4
+"""So many times the worker processes: the most runs of the flood that may start before an audit that was submitted
+later. At the median it is once: what was at work when it came."""
+DISK_MB = {"scratch": 64, "captures": 512}
 LONG_RUN, ZOMBIE_WRITES = 2000, 200
 """A run of so many audits has to have met so many zombies."""
+
+
+@dataclass
+class Outage:
+    """Something that is gone for a long time, once, while everything else goes on."""
+
+    name: str
+    at_s: float
+    """When it begins, from the start of the load."""
+    seconds: float
+    begin: Callable[[], None]
+    end: Callable[[], None]
+    keep_up: Callable[[], None] = lambda: None
+    """Called again and again meanwhile."""
+    began: float | None = None
+    ended: float | None = None
+
+    def turn(self, since_start: float, *, over: bool = False) -> None:
+        """What is to be done now; ``over`` ends it in any case."""
+        if self.began is None and since_start >= self.at_s and not over:
+            self.began = time.time()
+            self.begin()
+        elif self.began is not None and self.ended is None:
+            if over or time.time() - self.began >= self.seconds:
+                self.end()
+                self.ended = time.time()
+            else:
+                self.keep_up()
 
 
 @dataclass
@@ -61,11 +111,18 @@ class Bench:
     api_port: int
     chance: random.Random
     lease_s: float
+    groups: int = 10
+    """Workers, each of ``CHILDREN`` processes."""
+    keys: dict[str, str] = field(default_factory=dict)
+    """Tenant -> API key; none where the service asks for none."""
+    outages: list[Outage] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
     planned: set[str] = field(default_factory=set)
     """Idempotency-Keys of everything that is asked for; each has to be acknowledged."""
     acknowledged: dict[str, str] = field(default_factory=dict)
     """Audit id -> Idempotency-Key."""
+    owner: dict[str, str] = field(default_factory=dict)
+    """Idempotency-Key -> tenant."""
     cancelled: set[str] = field(default_factory=set)
     """Audits that were asked to be cancelled."""
     obeyed: set[str] = field(default_factory=set)
@@ -78,6 +135,9 @@ class Bench:
     @property
     def url(self) -> str:
         return f"http://{HOST}:{self.api_port}"
+
+    def headers(self, tenant: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.keys[tenant]}"} if tenant in self.keys else {}
 
     def start_api(self) -> None:
         self.fleet.start(
@@ -92,22 +152,32 @@ class Bench:
 # --- load --------------------------------------------------------------------------------------------
 
 
-def submit_on(bench: Bench, runs: int, seconds: float) -> None:
-    """Submit ``runs`` audits (each needs a run of its own), evenly over the time; a request is repeated until it is
-    acknowledged."""
-    started = time.monotonic()
-    for number in range(1, runs + 1):
-        while True:
-            due = started + seconds * number / runs
-            with suppress(DatabaseUnavailable):
-                [(waiting,)] = bench.fleet.rows("SELECT count(*) FROM audits WHERE state IN ('QUEUED','RUNNING')")
-                if time.monotonic() >= due and waiting < OPEN_AUDITS:
-                    break
-            time.sleep(0.1)
-        _submit_one(bench, number)
+def flood(bench: Bench, *, runs: int, seconds: float, backlog: int) -> None:
+    """Submit audits that need runs of their own, as many as keep ``backlog`` of them open, until the time is over and
+    ``runs`` are submitted; a request is repeated until it is acknowledged."""
+    started, number = time.monotonic(), 0
+    while number < runs or time.monotonic() - started < seconds:
+        room = 0
+        with suppress(DatabaseUnavailable):
+            [(waiting,)] = bench.fleet.rows(
+                "SELECT count(*) FROM audits WHERE state IN ('QUEUED','RUNNING') AND tenant = :tenant", tenant=FLOOD
+            )
+            room = backlog - waiting
+        for _ in range(room):
+            number += 1
+            _submit_one(bench, FLOOD, number)
+        time.sleep(0.1)
 
 
-def _submit_one(bench: Bench, number: int) -> None:
+def submit_now_and_then(bench: Bench, tenant: str, *, every_s: float, over: threading.Event) -> None:
+    """One audit every ``every_s`` seconds, of the same checkpoints and measured as those of the flood."""
+    number = 0
+    while not over.wait(bench.chance.uniform(0.5, 1.5) * every_s):
+        number += 1
+        _submit_one(bench, tenant, number)
+
+
+def _submit_one(bench: Bench, tenant: str, number: int) -> None:
     body: dict[str, Any] = {"candidate": "local:dpo-short", "prompt_set": "hh-harmless-64"}
     if number % 3 == 0:
         body |= {"reference": "local:sft", "profile": {"seed": number, "bootstrap_draws": 200}}
@@ -115,38 +185,42 @@ def _submit_one(bench: Bench, number: int) -> None:
         # A knob of the measurement: a specification of its own, thus a run of its own.
         body |= {"profile": {"max_tokens": 8 + number}}
     key = uuid4().hex
-    senders = [threading.Thread(target=_post, args=(bench, body, key)) for _ in range(2 if number % 10 == 0 else 1)]
-    for sender in senders:
-        sender.start()
-    for sender in senders:
-        sender.join()
+    sender = (bench, tenant, body, key)
+    senders = [threading.Thread(target=_post, args=sender) for _ in range(2 if number % 10 == 0 else 1)]
+    for each in senders:
+        each.start()
+    for each in senders:
+        each.join()
     if number % 40 == 0:
         _cancel(bench, key)
         # Asked for again at once: what was given up may still be at work, and what is shared is shared with others.
-        _post(bench, body, uuid4().hex)
+        _post(bench, tenant, body, uuid4().hex)
 
 
-def _post(bench: Bench, body: dict[str, Any], key: str) -> None:
+def _post(bench: Bench, tenant: str, body: dict[str, Any], key: str) -> None:
     bench.planned.add(key)
+    bench.owner[key] = tenant
+    headers = {"Idempotency-Key": key} | bench.headers(tenant)
     while True:
         with suppress(httpx.TransportError):
-            answer = httpx.post(f"{bench.url}/v1/audits", json=body, headers={"Idempotency-Key": key}, timeout=30.0)
+            answer = httpx.post(f"{bench.url}/v1/audits", json=body, headers=headers, timeout=30.0)
             if answer.status_code in (201, 202):
                 bench.acknowledged[answer.json()["id"]] = key
                 return
             told = answer.headers.get("Retry-After") and answer.headers["Content-Type"] == "application/problem+json"
-            if answer.status_code not in (409, 503) or not told:
+            if answer.status_code not in (409, 429, 503) or not told:
                 bench.unexpected.append(f"{answer.status_code} {answer.text[:300]}")
                 return
         time.sleep(0.3)
 
 
 def _cancel(bench: Bench, key: str) -> None:
+    headers = bench.headers(bench.owner[key])
     for audit in [audit for audit, known in list(bench.acknowledged.items()) if known == key]:
         # Before the request: it may be carried out although its answer gets lost.
         bench.cancelled.add(audit)
         with suppress(httpx.TransportError):
-            answer = httpx.post(f"{bench.url}/v1/audits/{audit}/cancel", timeout=30.0)
+            answer = httpx.post(f"{bench.url}/v1/audits/{audit}/cancel", headers=headers, timeout=30.0)
             if answer.status_code == 200 and answer.json()["state"] == "CANCELLED":
                 bench.obeyed.add(audit)
 
@@ -183,7 +257,7 @@ def kill_child(bench: Bench) -> bool:
 
 def freeze_child(bench: Bench) -> bool:
     """For longer than its lease: its run is taken away, and it wakes as a zombie that wants to write."""
-    if len(bench.frozen) >= GROUPS * CHILDREN * 3 // 5:
+    if len(bench.frozen) >= bench.groups * CHILDREN * 3 // 5:
         return False
     pid = _signal_one(bench, _busy_children(bench), signal.SIGSTOP)
     if pid is None:
@@ -201,7 +275,7 @@ def wake(bench: Bench, *, everything: bool = False) -> None:
 
 
 def _group(bench: Bench) -> int:
-    return bench.chance.randrange(GROUPS)
+    return bench.chance.randrange(bench.groups)
 
 
 def kill_group(bench: Bench) -> None:
@@ -230,13 +304,14 @@ def crash_engine(bench: Bench) -> bool:
 def cancel_one(bench: Bench) -> bool:
     """An audit whose run is at work is given up, and the same is asked for again at once."""
     found = bench.fleet.rows(
-        """SELECT a.id, a.request FROM audits a JOIN audit_runs x ON x.audit_id = a.id JOIN runs r ON r.id = x.run_id
+        """SELECT a.id, a.tenant, a.request
+           FROM audits a JOIN audit_runs x ON x.audit_id = a.id JOIN runs r ON r.id = x.run_id
            WHERE r.state = 'RUNNING' AND a.state IN ('QUEUED','RUNNING') ORDER BY random() LIMIT 1"""
     )
     if not found or str(found[0].id) not in bench.acknowledged:
         return False
     _cancel(bench, bench.acknowledged[str(found[0].id)])
-    _post(bench, found[0].request, uuid4().hex)
+    _post(bench, found[0].tenant, found[0].request, uuid4().hex)
     return True
 
 
@@ -309,22 +384,28 @@ FAULTS: dict[Callable[[Bench], bool | None], float] = {
 """Every fault and how often it is chosen. One that returns False, or met a database that was away, did not happen."""
 
 
-def inject(bench: Bench, load: threading.Thread, console: Console) -> None:
-    """One fault after another, for as long as there is load. In the main thread: processes started here end with the
-    thread that started them."""
-    kinds, weights = list(FAULTS), list(FAULTS.values())
+def inject(bench: Bench, load: threading.Thread, console: Console, *, only: Sequence[str] = ()) -> None:
+    """One fault after another (of those named in ``only``, if any are), and the outages when their time comes, for as
+    long as there is load. In the main thread: processes started here end with the thread that started them."""
+    chosen = {fault: weight for fault, weight in FAULTS.items() if not only or fault.__name__ in only}
     started = said = time.monotonic()
-    while load.is_alive():
-        [fault] = bench.chance.choices(kinds, weights)
+    while load.is_alive() or any(outage.ended is None for outage in bench.outages):
+        [fault] = bench.chance.choices(list(chosen), list(chosen.values()))
         with suppress(DatabaseUnavailable):
             if fault(bench) is not False:
                 bench.faults[fault.__name__] += 1
         wake(bench)
-        load.join(bench.chance.uniform(0.2, 1.2))
+        for outage in bench.outages:
+            outage.turn(time.monotonic() - started)
+        # The same share of the workers is up, however many there are: one that is killed takes seconds to return.
+        load.join(bench.chance.uniform(2.0, 12.0) / bench.groups)
         if time.monotonic() - said > SAY_EVERY_S:
             said = time.monotonic()
+            gone = "".join(f", {each.name}" for each in bench.outages if each.began and not each.ended)
             done, faults = len(bench.acknowledged), sum(bench.faults.values())
-            console.print(f"{said - started:6.0f} s  {done} audits acknowledged, {faults} faults", highlight=False)
+            console.print(
+                f"{said - started:6.0f} s  {done} audits acknowledged, {faults} faults{gone}", highlight=False
+            )
 
 
 # --- judgement ---------------------------------------------------------------------------------------
@@ -346,28 +427,16 @@ def settle_down(bench: Bench) -> float:
     return time.monotonic() - started
 
 
-def percentile(values: list[float], share: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
-
-
-RECOVERIES = """
-    SELECT CAST(EXTRACT(epoch FROM COALESCE(n.started_at, r.finished_at) - a.started_at) AS float8) AS seconds
-    FROM run_attempts a JOIN runs r ON r.id = a.run_id
-    LEFT JOIN run_attempts n ON n.run_id = a.run_id AND n.attempt = a.attempt + 1
-    WHERE a.outcome IN ('lost','retry','released')"""
-
-
-def judge(bench: Bench, submitted: int) -> dict[str, Any]:
+def judge(bench: Bench) -> dict[str, Any]:
     """What became of every audit. Duplicated: runs that succeeded twice, audits beyond one per Idempotency-Key."""
     rows = bench.fleet.rows
     states = {str(row.id): row for row in rows("SELECT id, state, error->>'code' AS code FROM audits")}
-    recoveries = [row.seconds for row in rows(RECOVERIES) if row.seconds is not None]
-    outcomes = {row.outcome: row.n for row in rows("SELECT outcome, count(*) AS n FROM run_attempts GROUP BY outcome")}
+    gone = [(each.began, each.ended) for each in bench.outages if each.began and each.ended]
+    recoveries = chaos_judge.recoveries(bench.fleet, gone, grace_s=bench.lease_s)
+    found_by_doctor, said_by_doctor = chaos_judge.doctor(bench.fleet)
     with bench.fleet.ledger.read() as session:
         broken = violations(session)
     ended = Counter(states[audit].state for audit in bench.acknowledged if audit in states)
-    failed = [states[a] for a in bench.acknowledged if a in states and states[a].state == "FAILED"]
     [(runs,)] = rows("SELECT count(*) FROM runs")
     [(twice,)] = rows(
         """SELECT count(*) FROM (SELECT run_id FROM run_attempts WHERE outcome = 'succeeded' GROUP BY run_id
@@ -383,21 +452,23 @@ def judge(bench: Bench, submitted: int) -> dict[str, Any]:
     deadlocks = (bench.fleet.folder / "postgres.log").read_text(errors="replace").count("deadlock detected")
     cancelled = {a for a in bench.acknowledged if a in states and states[a].state == "CANCELLED"}
     return {
-        "audits submitted": submitted,
         "runs": runs,
         "audits acknowledged": len(bench.acknowledged),
+        "audits by tenant": dict(Counter(bench.owner[key] for key in bench.acknowledged.values())),
         "never acknowledged": len(bench.planned - set(bench.acknowledged.values())),
         "audits by end": dict(ended),
         "lost": len([a for a in bench.acknowledged if a not in states])
         + len(cancelled - bench.cancelled)
-        + len(bench.obeyed - cancelled)
-        + len([row for row in failed if row.code not in ("attempts_exhausted", "dependency_failed")]),
+        + len(bench.obeyed - cancelled),
         "duplicated": twice + len(states) - len(set(bench.acknowledged.values())),
         "unexpected answers": bench.unexpected[:3],
         "stuck": ended["QUEUED"] + ended["RUNNING"] + open_runs,
         "deadlocks": deadlocks,
-        "failed with the history of their attempts": len(failed),
-        "attempts by outcome": {str(name): count for name, count in outcomes.items()},
+        **chaos_judge.failures(bench.fleet, set(bench.acknowledged)),
+        **chaos_judge.charges(bench.fleet),
+        **chaos_judge.measurements(bench.fleet),
+        "attempts at work while something was gone": chaos_judge.at_work(bench.fleet, gone),
+        **chaos_judge.fairness(bench.fleet, FLOOD, children=bench.groups * CHILDREN),
         "zombie writes refused": int(ends + beats),
         "of these ends of attempts / heartbeats": [int(ends), int(beats)],
         "zombie writes accepted": accepted,
@@ -406,6 +477,7 @@ def judge(bench: Bench, submitted: int) -> dict[str, Any]:
             round(percentile(recoveries, share), 1) for share in (0.5, 0.9, 0.99, 1.0)
         ],
         "invariants violated": {name: len(found) for name, found in broken.items()},
+        "found by the doctor": said_by_doctor if found_by_doctor else "",
     }
 
 
@@ -413,6 +485,8 @@ def show(bench: Bench, verdict: dict[str, Any], console: Console) -> None:
     faults = Table("fault injected", "times", title="what was done")
     for name, count in sorted(bench.faults.items(), key=lambda item: -item[1]):
         faults.add_row(name.replace("_", " "), str(count))
+    for outage in bench.outages:
+        faults.add_row(outage.name, f"{(outage.ended or 0.0) - (outage.began or 0.0):.0f} s")
     found = Table("", "", title="what became of it", show_header=False)
     for name, value in verdict.items():
         found.add_row(name, json.dumps(value) if not isinstance(value, str) else value)
@@ -422,8 +496,9 @@ def show(bench: Bench, verdict: dict[str, Any], console: Console) -> None:
 # --- the run -----------------------------------------------------------------------------------------
 
 
-def build(stack: ExitStack, folder: Path, *, lease_s: float, seed: int) -> Bench:
-    """A durable Postgres, a broker and the environment of the service's processes; none of those is started."""
+def build(stack: ExitStack, folder: Path, *, lease_s: float, seed: int, tenants: Sequence[str] = ()) -> Bench:
+    """A durable Postgres, a broker and the environment of the service's processes; none of those is started. With
+    ``tenants`` the service asks for the keys that they have."""
     servers = as_unprivileged(Path(stack.enter_context(TemporaryDirectory(prefix="spinal-chaos-"))))
     postgres = PostgresServer(servers, log=folder / "postgres.log", durable=True)
     postgres.start()
@@ -440,7 +515,8 @@ def build(stack: ExitStack, folder: Path, *, lease_s: float, seed: int) -> Bench
     environment = fleet_environment(settings, valkey, folder) | {
         "SPINAL_LEASE_S": str(lease_s),
         "SPINAL_MAX_ATTEMPTS": "8",
-        "SPINAL_AUTH": "disabled",
+        "SPINAL_AUTH": "required" if tenants else "disabled",
+        "SPINAL_KEY_PEPPER": PEPPER,
         "OMP_NUM_THREADS": "1",
     }
     (folder / "double").mkdir()
@@ -449,45 +525,146 @@ def build(stack: ExitStack, folder: Path, *, lease_s: float, seed: int) -> Bench
     stack.callback(ledger.close)
     fleet = Fleet(settings, ledger, valkey, folder, environment)
     stack.callback(fleet.kill_all)
-    return Bench(fleet, postgres, free_port(), random.Random(seed), lease_s)
+    bench = Bench(fleet, postgres, free_port(), random.Random(seed), lease_s)
+    with ledger.begin() as session:
+        bench.keys = {
+            tenant: create_key(session, tenant=tenant, scopes=("read", "write"), pepper=PEPPER) for tenant in tenants
+        }
+    return bench
+
+
+def plan_outages(stack: ExitStack, bench: Bench, arguments: argparse.Namespace, console: Console) -> list[str]:
+    """Give the service the store and the disks that are to go away, and say when; returns what cannot be done here."""
+    skipped, folder, whole = [], bench.fleet.folder, arguments.minutes * 60
+    places = {name: folder / f"disk-{name}" for name in ("scratch", "captures")}
+    disks: dict[str, Disk] = {}
+    if arguments.full_disk > 0:
+        try:
+            for name in ("scratch", "captures") if arguments.store == "folder" else ("scratch",):
+                disks[name] = stack.enter_context(small_disk(places[name], megabytes=DISK_MB[name]))
+        except OSError as error:
+            skipped.append(f"full disk: a disk of its own cannot be mounted here ({error.strerror}); run it as root")
+    if disks:
+        bench.fleet.environment["SPINAL_SCRATCH_DIR"] = str(places["scratch"] / "scratch")
+    store: BucketStore | FolderStore
+    if arguments.store == "s3":
+        home = Path(stack.enter_context(TemporaryDirectory(prefix="spinal-chaos-store-")))
+        if lacks := missing(home):
+            raise SystemExit(f"error: --store s3 needs {lacks[0]}: {lacks[1]}")
+        store = BucketStore(stack.enter_context(ObjectServer(home)))
+        # Where the code takes no credentials of its own, its library looks for these.
+        bench.fleet.environment |= {"AWS_ACCESS_KEY_ID": OWNER.id, "AWS_SECRET_ACCESS_KEY": OWNER.secret}
+        bench.fleet.environment |= {"AWS_ENDPOINT_URL": store.endpoint, "AWS_DEFAULT_REGION": "us-east-1"}
+    else:
+        store = FolderStore((places["captures"] if "captures" in disks else folder) / "artifacts")
+    bench.fleet.environment |= store.environment
+    if arguments.store_away > 0:
+        bench.outages.append(Outage("store away", 0.2 * whole, arguments.store_away, store.leave, store.come_back))
+    for number, (name, disk) in enumerate(disks.items()):
+        # One after the other, and after the store has come back.
+        at = max(0.6 * whole, 0.2 * whole + arguments.store_away + 5.0) + number * (arguments.full_disk + 5.0)
+        bench.outages.append(Outage(f"disk of {name} full", at, arguments.full_disk, disk.fill, disk.free, disk.fill))
+    for line in skipped:
+        console.print(f"[bold red]SKIPPED[/] {line}", highlight=False)
+    return skipped
 
 
 def run(arguments: argparse.Namespace, folder: Path, console: Console) -> dict[str, Any]:
+    small = [f"small-{number}" for number in range(1, arguments.small + 1)]
     with ExitStack() as stack:
-        bench = build(stack, folder, lease_s=arguments.lease, seed=arguments.seed)
-        bench.start_api()
-        for name in ("one", "two"):
-            bench.fleet.start_dispatcher(name)
-        for index in range(GROUPS):
-            bench.start_group(index)
-        load = threading.Thread(target=submit_on, args=(bench, arguments.runs, arguments.minutes * 60), daemon=True)
-        load.start()
-        inject(bench, load, console)
-        quiet = settle_down(bench)
-        verdict = judge(bench, arguments.runs) | {"seconds from the last fault to the last end": round(quiet, 1)}
-        show(bench, verdict, console)
-        return verdict | {"faults": dict(bench.faults), "seed": arguments.seed, "lease_s": arguments.lease}
+        bench = build(stack, folder, lease_s=arguments.lease, seed=arguments.seed, tenants=(FLOOD, *small))
+        bench.groups = arguments.workers
+        (bench.fleet.double / "pace").write_text(str(arguments.pace))
+        bench.fleet.environment |= arguments.settings
+        # Before the disks and the store go.
+        with ExitStack() as surroundings:
+            skipped = plan_outages(surroundings, bench, arguments, console)
+            surroundings.callback(bench.fleet.kill_all)
+            verdict = _run(bench, small, arguments, console)
+        return verdict | {"skipped": skipped, "store": arguments.store, "seed": arguments.seed}
+
+
+def _run(bench: Bench, small: Sequence[str], arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    bench.start_api()
+    for name in ("one", "two"):
+        bench.fleet.start_dispatcher(name)
+    for index in range(bench.groups):
+        bench.start_group(index)
+    _submit_one(bench, FLOOD, 0)
+    ended = "SELECT count(*) FROM audits WHERE state = 'SUCCEEDED'"
+    until(lambda: bench.fleet.rows(ended) != [(0,)], "the first audit to end", timeout=START_LIMIT_S)
+    over, seconds = threading.Event(), arguments.minutes * 60
+    others = [
+        threading.Thread(
+            target=submit_now_and_then,
+            args=(bench, name),
+            kwargs={"every_s": arguments.every, "over": over},
+            daemon=True,
+        )
+        for name in small
+    ]
+    load = threading.Thread(
+        target=flood,
+        args=(bench,),
+        kwargs={"runs": arguments.runs, "seconds": seconds, "backlog": arguments.backlog},
+        daemon=True,
+    )
+    for thread in (load, *others):
+        thread.start()
+    try:
+        inject(bench, load, console, only=arguments.only)
+    finally:
+        for outage in bench.outages:
+            outage.turn(0.0, over=True)
+    over.set()
+    wake(bench, everything=True)
+    for thread in others:
+        thread.join()
+    quiet = settle_down(bench)
+    verdict = judge(bench) | {"seconds from the last fault to the last end": round(quiet, 1)}
+    show(bench, verdict, console)
+    outages = {each.name: round((each.ended or 0.0) - (each.began or 0.0), 1) for each in bench.outages}
+    return verdict | {"faults": dict(bench.faults), "outages, seconds": outages, "lease_s": arguments.lease}
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="benchmarks.chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--minutes", type=float, default=5.0, help="how long there is load")
+    made.add_argument("--runs", type=int, default=0, help="audits of the flood at least, however long it takes")
+    made.add_argument("--backlog", type=int, default=120, help="audits of the flood that are always open")
+    made.add_argument("--small", type=int, default=2, help="tenants that submit now and then")
+    made.add_argument("--every", type=float, default=10.0, help="seconds between two audits of such a tenant")
+    made.add_argument("--workers", type=int, default=6, help=f"workers of {CHILDREN} processes")
+    made.add_argument("--store", choices=("folder", "s3"), default="folder")
+    made.add_argument("--store-away", type=float, default=90.0, help="seconds; 0 leaves it there")
+    made.add_argument("--full-disk", type=float, default=30.0, help="seconds for each disk; 0 leaves them room")
+    made.add_argument("--pace", type=float, default=PACE_S, help="the most seconds that an engine call takes")
+    made.add_argument("--lease", type=float, default=Settings.model_fields["lease_s"].default)
+    made.add_argument("--seed", type=int, default=1)
+    made.add_argument("--only", nargs="*", default=(), choices=[fault.__name__ for fault in FAULTS], metavar="FAULT")
+    made.add_argument("--keep", type=Path, help="folder for logs; a temporary one is removed afterwards")
+    made.add_argument("--out", type=Path, help="write the result as JSON")
+    made.set_defaults(settings={})
+    return made
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="benchmarks.chaos", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--runs", type=int, default=2000)
-    parser.add_argument("--minutes", type=float, default=40.0)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--lease", type=float, default=Settings.model_fields["lease_s"].default)
-    parser.add_argument("--keep", type=Path, help="folder for logs; a temporary one is removed afterwards")
-    parser.add_argument("--out", type=Path, help="write the result as JSON")
-    arguments = parser.parse_args()
+    arguments = parser().parse_args()
     console = Console(width=None if sys.stdout.isatty() else 140)
-    console.print(f"seed {arguments.seed}, lease {arguments.lease:g} s, {GROUPS} workers of {CHILDREN} processes")
+    console.print(
+        f"seed {arguments.seed}, lease {arguments.lease:g} s, {arguments.workers} workers of {CHILDREN} processes, "
+        f"captures in {'a bucket' if arguments.store == 's3' else 'a folder'}"
+    )
     with ExitStack() as stack:
         if arguments.keep is not None:
             arguments.keep.mkdir(parents=True, exist_ok=True)
         folder = arguments.keep or Path(stack.enter_context(TemporaryDirectory(prefix="spinal-chaos-logs-")))
         verdict = run(arguments, folder, console)
-    if arguments.out is not None:
-        arguments.out.write_text(json.dumps(verdict, indent=2) + "\n")
     missed = missed_bars(verdict)
+    if arguments.out is not None:
+        arguments.out.write_text(json.dumps(verdict | {"missed": missed}, indent=2) + "\n")
     for bar in missed:
         console.print(f"missed: {bar}", highlight=False)
     return 1 if missed else 0
@@ -497,13 +674,21 @@ def missed_bars(verdict: dict[str, Any]) -> list[str]:
     """What did not hold, in words."""
     must_be_none = (
         "never acknowledged", "lost", "duplicated", "stuck", "deadlocks", "unexpected answers",
-        "zombie writes accepted",
-        "invariants violated",
+        "zombie writes accepted", "failed for the infrastructure's sake", "charged for the infrastructure's sake",
+        "measured twice for a tenant", "stored captures measured again", "invariants violated", "found by the doctor",
     )  # fmt: skip
     missed = [f"{name}: {verdict[name]}" for name in must_be_none if verdict[name]]
+    if verdict["outages, seconds"] and not verdict["attempts at work while something was gone"]:
+        missed.append("no attempt was at work while something was gone: nothing can be said of outages")
+    children = verdict["worker children"]
+    middle, _, most = verdict["runs of the flood started before them, p50 / p90 / most"]
+    if not verdict["audits of others that met the flood"]:
+        missed.append("no audit of a small tenant met a flood: nothing can be said of fairness (a larger --backlog)")
+    elif middle > children or most > STARTED_AT_MOST * children:
+        missed.append(f"runs of the flood started before others' audits, median {middle}, most {most}")
     if verdict["recovery s, p50 / p90 / p99 / most"][2] > RECOVERY_P99_S:
         missed.append(f"recovery p99 above {RECOVERY_P99_S:g} s")
-    if verdict["audits submitted"] >= LONG_RUN and verdict["zombie writes refused"] < ZOMBIE_WRITES:
+    if verdict["audits acknowledged"] >= LONG_RUN and verdict["zombie writes refused"] < ZOMBIE_WRITES:
         missed.append(f"fewer than {ZOMBIE_WRITES} zombie writes")
     return missed
 

@@ -1,4 +1,5 @@
-# Workers: torch, transformers, Celery. TORCH_INDEX picks the build of torch (empty = the default CUDA build).
+# Workers: torch, transformers, Celery. TORCH_INDEX picks the build of torch (empty = the default CUDA build); the
+# compose file takes the CPU build where there are no GPUs.
 FROM python:3.12-slim
 ARG TORCH_INDEX=""
 WORKDIR /app
@@ -8,10 +9,20 @@ COPY service service
 COPY worker worker
 COPY migrations migrations
 RUN pip install --no-cache-dir -c constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} ".[worker,telemetry,buckets,s3,gcs]" \
- && useradd --system --uid 10001 spinal \
+ && python -m compileall -q spinal service worker migrations \
+ && groupadd --system --gid 10001 spinal \
+ && useradd --system --uid 10001 --gid 10001 --create-home spinal \
  && install -d -o spinal /var/lib/spinal/artifacts \
+ && install -d -o spinal -m 700 /var/lib/spinal/scratch \
  && install -d -o spinal -m 700 /var/lib/spinal/models
 # The installed package holds the science alone; service, worker and migrations run from here.
 ENV PYTHONPATH=/app
-USER spinal
+# Where this image keeps things; what is set where it runs goes before.
+ENV HOME=/home/spinal \
+    SPINAL_ARTIFACT_URL=file:///var/lib/spinal/artifacts \
+    SPINAL_SCRATCH_DIR=/var/lib/spinal/scratch \
+    SPINAL_MODEL_STORE=/var/lib/spinal/models \
+    SPINAL_MODEL_ROOTS=/models
+# By number: "not root" can be held against it without reading the image's users.
+USER 10001
 CMD ["python", "-m", "celery", "-A", "worker.celery_app", "worker", "--queues", "cpu", "--concurrency", "1"]

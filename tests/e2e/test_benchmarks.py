@@ -2,7 +2,12 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
+from rich.console import Console
+
+from benchmarks import chaos
+from tests.support.fleet import SHORT_TIMINGS
 from tests.support.places import ROOT
 
 ONLY_FOR_TESTS = ("pytest", "hypothesis", "scipy", "mpmath", "schemathesis", "xdist", "pandas")
@@ -33,3 +38,21 @@ def test_every_benchmark_can_be_imported_without_what_only_tests_need() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert {"chaos", "damage", "localization"} <= set(done.stdout.split())
+
+
+def test_a_short_run_of_the_long_one_holds_its_bars(tmp_path: Path) -> None:
+    """Two workers, a store that goes away and disks that fill up (for root) under processes that are frozen and killed:
+    whatever the long run does, once."""
+    given = (
+        "--minutes 0.2 --backlog 24 --small 1 --every 1.5 --workers 1 --pace 0.4 --store-away 4 --full-disk 3 "
+        "--only freeze_child kill_child crash_engine cut_database_connections "
+        f"--lease {SHORT_TIMINGS['SPINAL_LEASE_S']}"
+    )
+    arguments = chaos.parser().parse_args(given.split())
+    # Stores and disks are looked at again soon, as everything is.
+    arguments.settings = SHORT_TIMINGS | {"SPINAL_ARTIFACT_CHECK_S": "0.5"}
+    verdict = chaos.run(arguments, tmp_path, Console(quiet=True))
+    assert chaos.missed_bars(verdict) == []
+    assert verdict["faults"]
+    assert verdict["outages, seconds"]["store away"] >= 4
+    assert verdict["measurements by tenant"].keys() == {"flood", "small-1"}

@@ -7,7 +7,8 @@ is gone, ``pace`` holds the most seconds a call may take, ``deaf`` makes it igno
 stops its progress reports, ``stuck`` makes one call keep the interpreter to itself for ever, ``kernel`` makes one stay
 in native code for very long, ``fail`` holds the code of an error to raise, ``crash`` on each line the name of a
 library's error (``CRASHES``) that is raised once. ``log`` gets one line for every call: the process, what was asked and
-of which checkpoint; ``busy-PID`` is there while that process is in a call.
+of which checkpoint; ``measured`` one for every call that reached its end: the run and the attempt of the worker, and
+what was asked; ``busy-PID`` is there while that process is in a call.
 """
 
 import contextlib
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.numpy import save_file
+from structlog.contextvars import get_contextvars
 
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.identity import weights_digest
@@ -125,6 +127,10 @@ def _call(what: str, source: str) -> Iterator[None]:
     busy.touch()
     try:
         yield
+        # A worker binds them to every line of its log.
+        bound = get_contextvars()
+        with (folder / "measured").open("a") as measured:
+            measured.write(f"{bound.get('run_id')} {bound.get('attempt')} {what}\n")
     finally:
         busy.unlink()
 
@@ -202,6 +208,13 @@ CRASHES: dict[str, Callable[[], Exception]] = {
     "disk full": lambda: OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "capture.safetensors"),
     "bug": lambda: ZeroDivisionError("division by zero"),
 }
+
+
+def measured(folder: Path) -> list[tuple[str, str, str]]:
+    """(run, attempt, what) of every call so far that reached its end."""
+    path = folder / "measured"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return [(run, attempt, what) for run, attempt, what in (line.split() for line in lines)]
 
 
 def calls(folder: Path) -> list[tuple[int, str, str]]:

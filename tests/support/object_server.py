@@ -68,9 +68,8 @@ class ObjectServer:
 
     def __init__(self, home: Path) -> None:
         self._home = home
-        command = [sys.executable, "-W", "ignore", "-m", "tests.support.object_server", str(home)]
-        self._process = subprocess.Popen(command, cwd=ROOT, stderr=(home / "log").open("wb"))
-        self.port = int(until(self._ready, "the object store", timeout=60.0))
+        self.port = 0
+        self.start()
         self.endpoint = f"http://127.0.0.1:{self.port}"
         self.pid = self._process.pid
 
@@ -78,6 +77,18 @@ class ObjectServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def start(self) -> None:
+        """Also after ``kill``: on the same port, with everything that was put into it."""
+        (self._home / "port").unlink(missing_ok=True)
+        command = [sys.executable, "-W", "ignore", "-m", "tests.support.object_server", str(self._home), str(self.port)]
+        with (self._home / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, cwd=ROOT, stderr=log)
+        self.port = int(until(self._ready, "the object store", timeout=60.0))
+
+    def kill(self) -> None:
+        """kill -9: whoever was talking to it hears no more."""
         self._process.kill()
         self._process.wait()
 
@@ -138,8 +149,8 @@ def missing(home: Path) -> tuple[str, str] | None:
     return None
 
 
-def serve(home: Path) -> None:
-    """Be the store, until the process that started this one is gone."""
+def serve(home: Path, port: int) -> None:
+    """Be the store, on ``port`` (0: any), until the process that started this one is gone."""
     # Before anything else is imported: Swift's servers share one thread.
     import eventlet
 
@@ -152,8 +163,9 @@ def serve(home: Path) -> None:
     from swift.obj.server import ObjectController
 
     utils.HASH_PATH_PREFIX, utils.HASH_PATH_SUFFIX = b"", b"tests"
-    listeners = {name: eventlet.listen(("127.0.0.1", 0)) for name in ("account", "container", "object", "proxy")}
-    (home / "devices" / "one").mkdir(parents=True)
+    listeners = {name: eventlet.listen(("127.0.0.1", 0)) for name in ("account", "container", "object")}
+    listeners["proxy"] = eventlet.listen(("127.0.0.1", port))
+    (home / "devices" / "one").mkdir(parents=True, exist_ok=True)
     for name in ("account", "container", "object"):
         _ring(home, name, listeners[name].getsockname()[1])
     (home / "proxy.conf").write_text(PROXY.format(home=home, page=PAGE))
@@ -187,4 +199,4 @@ def _ring(home: Path, name: str, port: int) -> None:
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]))
+    serve(Path(sys.argv[1]), int(sys.argv[2]))
