@@ -247,6 +247,18 @@ class Settings(BaseSettings):
     metrics_port: int | None = None
     """Port of the dispatcher's ``/metrics`` (loopback unless ``metrics_host`` says otherwise); unset = not served."""
     metrics_host: str = "127.0.0.1"
+    # health of dispatchers and workers
+    health_port: int | None = None
+    """Port on which a dispatcher answers ``/livez`` and nothing else, on ``metrics_host``; with ``metrics_port`` it
+    answers ``/livez`` there, too."""
+    alive_dir: Path | None = None
+    """Folder in which every dispatcher and worker keeps a small file that says when its loops last turned, for
+    ``python -m worker.alive``; local to the container, or to the host; unset = no file."""
+    alive_limit_s: float = Field(default=60.0, ge=2.0)
+    """A loop that has not turned for so long stands still. Longer than any wait for the database or the broker."""
+    tell_alive_s: float = Field(default=10.0, gt=0)
+    """How often a worker says in the ledger that it is there."""
+
     otlp_endpoint: str | None = None
     """Address of an OpenTelemetry collector (OTLP over HTTP), e.g. ``http://collector:4318``; unset = no telemetry."""
 

@@ -6,7 +6,15 @@ from typing import Any
 
 import structlog
 from celery import Celery
-from celery.signals import setup_logging, task_failure, worker_init, worker_process_init
+from celery.signals import (
+    celeryd_after_setup,
+    setup_logging,
+    task_failure,
+    worker_init,
+    worker_process_init,
+    worker_shutdown,
+    worker_shutting_down,
+)
 
 from service.database.sessions import require_sessions
 from service.platform.addresses import broker
@@ -14,6 +22,7 @@ from service.platform.logs import configure_logs
 from service.runs.kinds import KINDS
 from service.settings import get_settings, one_line, settings_at_start
 from spinal.errors import UsageError
+from worker import presence
 from worker.broker import TASK as TASK
 from worker.broker import use_transports
 from worker.gpus import own_one
@@ -70,6 +79,7 @@ def make_app() -> Celery:
 
 
 app = make_app()
+app.steps["consumer"].add(presence.TurnsOfMainLoop)
 
 
 @setup_logging.connect
@@ -95,6 +105,22 @@ def _look_at_store(**_: Any) -> None:
     problem = look_at_start(get_settings())
     if problem is not None:
         sys.exit(f"error: {problem}")
+
+
+@celeryd_after_setup.connect
+def _say_here(instance: Any = None, **_: Any) -> None:
+    """Runs in the parent, before the broker is asked for: a worker that waits for it is there, too."""
+    presence.begin(get_settings(), instance)
+
+
+@worker_shutting_down.connect
+def _say_leaving(**_: Any) -> None:
+    presence.leave()
+
+
+@worker_shutdown.connect
+def _say_gone(**_: Any) -> None:
+    presence.end()
 
 
 @worker_process_init.connect

@@ -34,11 +34,16 @@ from service.series.assessed import keep_assessed
 from service.settings import Settings, one_line, settings_at_start
 from spinal.errors import DatabaseUnavailable, NotReady, UsageError
 from worker.celery_app import TASK, app
+from worker.health import serve
 from worker.metrics import DispatcherMetrics
+from worker.turns import Turns
 
 log = structlog.get_logger(__name__)
 INSPECT_EVERY_S = 60.0
 ASSESS_EVERY_S = 1.0
+INSPECT_LIMIT_S, ASSESS_LIMIT_S = 1800.0, 900.0
+"""How long one turn of these loops may take: a whole ledger is read, or the document of a long series is worked out."""
+RINGER, REAPER, LISTENER, INSPECTOR, ASSESSOR = "ringer", "reaper", "listener", "inspector", "assessor"
 ASSESS_AGAIN_S = 60.0
 """So long a series whose document could not be made is left alone: the same would be met again, every second."""
 
@@ -72,6 +77,14 @@ class Dispatcher:
         self._wake = threading.Event()
         self._broker: Connection | None = None
         self._metrics = DispatcherMetrics(self._ledger)
+        limit_s = settings.alive_limit_s
+        inspected = {} if settings.metrics_port is None else {INSPECTOR: INSPECT_LIMIT_S}
+        self._turns = Turns(
+            "dispatcher",
+            dict.fromkeys((RINGER, REAPER, LISTENER), limit_s + settings.dispatch_interval_s)
+            | {ASSESSOR: ASSESS_LIMIT_S}
+            | inspected,
+        )
         self._not_before: dict[UUID, float] = {}
 
     def stop(self) -> None:
@@ -83,14 +96,14 @@ class Dispatcher:
 
     def run(self) -> None:
         """Until :meth:`stop`."""
-        self._metrics.serve(self._settings)
+        self._serve()
         threads = [
             threading.Thread(target=loop, name=name, daemon=True)
             for name, loop in (
-                ("reaper", self._reap_loop),
-                ("listener", self._listen_loop),
-                ("inspector", self._inspect_loop),
-                ("assessor", self._assess_loop),
+                (REAPER, self._reap_loop),
+                (LISTENER, self._listen_loop),
+                (INSPECTOR, self._inspect_loop),
+                (ASSESSOR, self._assess_loop),
             )
         ]
         for thread in threads:
@@ -98,13 +111,25 @@ class Dispatcher:
         log.info("dispatching")
         while not self._stop.is_set():
             self._wake.clear()
-            rung = False
+            rung: bool | None = None
             with _one_turn():
                 rung = self.ring()
+            self._turns.turned(RINGER, waits_for="the broker" if rung is False else None)
             pause = self._settings.dispatch_interval_s
             self._wake.wait(pause if rung else max(pause, 1.0))
         self.close()
+        self._turns.end()
         log.info("stopped")
+
+    def _serve(self) -> None:
+        """Say that it is alive, and tell metrics, where the settings ask for it."""
+        settings = self._settings
+        if settings.alive_dir is not None:
+            self._turns.keep(settings.alive_dir)
+        if settings.metrics_port is not None:
+            serve(settings.metrics_host, settings.metrics_port, self._turns, self._metrics.registry)
+        if settings.health_port not in (None, settings.metrics_port):
+            serve(settings.metrics_host, int(settings.health_port or 0), self._turns, None)
 
     def ring(self) -> bool:
         """Ring for every due run; False when the broker did not take all messages."""
@@ -117,6 +142,7 @@ class Dispatcher:
             self._lose_broker(error)
             return False
         while True:
+            self._turns.turned(RINGER)
             with self._ledger.begin() as session:
                 due = rings.due_runs(session, ring_again_s=again_s, again=lost)
             if not due:
@@ -181,6 +207,7 @@ class Dispatcher:
         for run_id, state in orphans:
             log.warning("ended a run that could never start", run_id=str(run_id), state=state)
         while not self._stop.is_set():
+            self._turns.turned(REAPER)
             with self._ledger.begin() as session:
                 taken = transitions.reap_expired(session, attempts_of=self._attempts_of)
             if taken is None:
@@ -212,6 +239,7 @@ class Dispatcher:
                 else:
                     self._ledger.ping()
                 answered = True
+            self._turns.turned(REAPER, waits_for=None if answered else "the database")
             if not answered:
                 grace_until = time.monotonic() + grace
 
@@ -228,6 +256,7 @@ class Dispatcher:
             if series_id not in self._not_before:
                 with _one_turn():
                     self._assess_one(tenant, series_id)
+                self._turns.turned(ASSESSOR)
 
     def _assess_one(self, tenant: str, series_id: UUID) -> None:
         """Raises DatabaseUnavailable; whatever else its document meets is told, and the series waits."""
@@ -248,12 +277,14 @@ class Dispatcher:
         while not self._stop.wait(max(self._settings.dispatch_interval_s, ASSESS_EVERY_S)):
             with _one_turn():
                 self.assess()
+            self._turns.turned(ASSESSOR)
 
     def _inspect_loop(self) -> None:
         """Check the invariants where somebody reads what they say."""
         while self._settings.metrics_port is not None:
             with _one_turn():
                 self._metrics.inspect()
+            self._turns.turned(INSPECTOR)
             if self._stop.wait(INSPECT_EVERY_S):
                 return
 
@@ -268,9 +299,11 @@ class Dispatcher:
                         for _ in connection.notifies(timeout=5.0, stop_after=1):
                             self._wake.set()
                         connection.execute("SELECT 1")
+                        self._turns.turned(LISTENER)
             except psycopg.Error as error:
                 # The clock still wakes the ringing loop; only its promptness depends on listening.
                 log.warning("not listening", error=type(error).__name__)
+                self._turns.turned(LISTENER, waits_for="the database")
                 self._stop.wait(1.0)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.registry import Collector
 from sqlalchemy import text
@@ -15,7 +15,6 @@ from service.operations.invariants import INVARIANTS, RECOMPUTED, violations
 from service.runs.lifecycle import State
 from service.runs.rings import DUE_SINCE
 from service.runs.transitions import NO_OPEN_DEPENDENCY
-from service.settings import Settings
 from spinal.errors import DatabaseUnavailable
 
 log = structlog.get_logger(__name__)
@@ -56,11 +55,6 @@ class DispatcherMetrics:
 
     def inspect(self) -> None:
         self._collector.inspect()
-
-    def serve(self, settings: Settings) -> None:
-        """Serve ``/metrics`` where the settings ask for it."""
-        if settings.metrics_port is not None:
-            start_http_server(settings.metrics_port, addr=settings.metrics_host, registry=self.registry)
 
 
 class LedgerCollector(Collector):

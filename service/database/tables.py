@@ -168,6 +168,9 @@ class RunRecord(Record):
             "ix_runs_queued", "queue", text("priority DESC"), "created_at", postgresql_where=text("state = 'QUEUED'")
         ),
         Index("ix_runs_lease", "lease_until", postgresql_where=text("state = 'RUNNING'")),
+        # What counting for metrics reads: what waits by its age, and what has ended since it was counted last.
+        Index("ix_runs_waiting", "queue", "created_at", "not_before", postgresql_where=text(IN_LINE)),
+        Index("ix_runs_ended", "finished_at", "queue", "state", postgresql_where=text("finished_at IS NOT NULL")),
         Index(
             "ix_runs_to_ring",
             *LINE,
@@ -262,6 +265,13 @@ class RunAttemptRecord(Record):
         ),
         CheckConstraint("(outcome IS NULL) = (ended_at IS NULL)", name="ended"),
         Index("uq_run_attempts_succeeded", "run_id", unique=True, postgresql_where=text("outcome = 'succeeded'")),
+        Index("ix_run_attempts_ended", "ended_at"),
+        Index(
+            "ix_run_attempts_refused",
+            "refused_writes",
+            "refused_beats",
+            postgresql_where=text("refused_writes > 0 OR refused_beats > 0"),
+        ),
     )
 
     run_id: Mapped[UUID] = mapped_column(ForeignKey("runs.id"), primary_key=True)
@@ -275,6 +285,28 @@ class RunAttemptRecord(Record):
     """Results and other ends that came after the attempt had been taken away, all refused."""
     refused_beats: Mapped[int] = mapped_column(server_default=text("0"))
     """Heartbeats that came after it, refused as well."""
+
+
+class WorkerRecord(Record):
+    """A worker that says now and then that it is there. For operators, and to tell callers whether anybody takes what
+    waits; its name says on which host it is, and reaches no tenant. Workers of the release before have no row."""
+
+    __tablename__ = "workers"
+    __table_args__ = (CheckConstraint("children >= 0", name="children"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    """One for each start of a worker."""
+    name: Mapped[str]
+    queues: Mapped[list[Any]]
+    """Names of the queues that it takes runs from."""
+    children: Mapped[int]
+    """So many runs it carries out at once."""
+    device: Mapped[str]
+    version: Mapped[str]
+    knows: Mapped[dict[str, Any]]
+    """Kind -> newest version of its specifications that it carries out."""
+    started_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    seen_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 
 class TraceRecord(Record):
