@@ -14,6 +14,20 @@ CLIENT_NAMES = frozenset({"SPINAL_SERVER", "SPINAL_API_KEY"})
 """Where a client finds a service; the service itself reads neither."""
 OWN_WAY = {"SPINAL_MODEL_ROOTS": "--models", "SPINAL_ARTIFACT_URL": "--state", "SPINAL_SCRATCH_DIR": "--state"}
 """Options that say to the stack what these variables say to a process."""
+OF_OTHER_SERVERS = {
+    **{
+        f"SPINAL_{name}": ""
+        for name in (
+            "DATABASE_URL_FILE", "DATABASE_DIRECT_URL", "DATABASE_DIRECT_URL_FILE", "DB_PASSWORD", "DB_PASSWORD_FILE",
+            "BROKER_URL_FILE", "BROKER_PASSWORD", "BROKER_PASSWORD_FILE", "BROKER_TRANSPORT_OPTIONS",
+            "BROKER_TRANSPORT_OPTIONS_FILE", "BROKER_TLS_CA_FILE", "KEY_PEPPER_FILE",
+        )
+    },
+    "SPINAL_DB_POOLER": "none",
+    "SPINAL_BROKER_TLS": "false",
+    "SPINAL_BROKER_TLS_VERIFY": "true",
+}  # fmt: skip
+"""What a caller may have set for servers elsewhere, and what goes for those of the stack."""
 PATHS = ("SPINAL_MODEL_SOURCES_FILE", "SPINAL_MODEL_STORE", "SPINAL_GPU_LOCK_DIR")
 """What these name is named from where the caller stands; the stack's processes stand in its folder."""
 

@@ -16,7 +16,14 @@ from typing import IO
 import httpx
 
 from devstack.commands import children_for, commands
-from devstack.environment import checked_settings, handed_on, settings_in, warnings_about, without_settings
+from devstack.environment import (
+    OF_OTHER_SERVERS,
+    checked_settings,
+    handed_on,
+    settings_in,
+    warnings_about,
+    without_settings,
+)
 from devstack.postgres import PostgresServer
 from devstack.processes import (
     HOST,
@@ -199,11 +206,14 @@ class Stack:
             "SPINAL_SCRATCH_DIR": str(self.folder / "scratch"),
             "SPINAL_MODEL_ROOTS": ":".join(str(root) for root in self._roots),
             "SPINAL_KEY_PEPPER": self._secrets()["pepper"],
+            **OF_OTHER_SERVERS,
             **self._extra,
         }
 
     def _settings(self) -> dict[str, str]:
-        return handed_on(self._given, self._decided(), self.folder)
+        # Links in reports lead here, unless the caller says that it is reached elsewhere.
+        reached = {} if "SPINAL_ROOT_PATH" in self._given else {"SPINAL_PUBLIC_URL": self.url}
+        return handed_on(reached | dict(self._given), self._decided(), self.folder)
 
     def _environment(self) -> dict[str, str]:
         return without_settings(os.environ) | self._settings() | {

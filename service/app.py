@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 
 from anyio import CapacityLimiter
 from fastapi import Depends, FastAPI
@@ -13,9 +13,13 @@ from service.audits import routes as audits
 from service.database.sessions import require_sessions
 from service.database.unit_of_work import Ledger
 from service.http import problems
+from service.http.addresses import Reaching
 from service.http.context import refuse_unknown_query, telling_uses
 from service.http.limits import RequestLimits, TellsLimits
+from service.http.measured import ApiMetrics, Measuring
+from service.http.methods import Heads
 from service.http.middleware import BodyLimit, RequestContext
+from service.http.probes import is_probe_of
 from service.http.waits import Waits, waking
 from service.keys.uses import Uses
 from service.models import routes as models
@@ -24,6 +28,7 @@ from service.platform.logs import configure_logs
 from service.platform.telemetry import configure_telemetry, flush_telemetry
 from service.policies import routes as policies
 from service.prompt_sets import routes as prompt_sets
+from service.reference import routes as reference
 from service.series import routes as series
 from service.settings import Settings, one_line, settings_at_start
 from service.traces import routes as traces
@@ -60,6 +65,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         sys.exit(one_line(error))
     configure_logs(chosen)
     configure_telemetry(chosen, "spinal-api")
+    metrics = ApiMetrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -70,34 +76,48 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.state.key_uses = Uses()
         app.state.waits = Waits(chosen)
         app.state.request_limits = RequestLimits(chosen)
-        with Inspectors(bounds, chosen.store_of_models()) as app.state.inspectors:
+        with Inspectors(bounds, chosen.store_of_models()) as app.state.inspectors, ExitStack() as closing:
             app.state.inspectors.start()
+            metrics.inspections.set_function(app.state.inspectors.working)
+            closing.callback(metrics.serve(chosen))
             async with telling_uses(app.state), waking(app.state):
                 yield
         app.state.ledger.close()
         flush_telemetry()
 
-    app = bare_app(lifespan=lifespan, max_body_bytes=chosen.max_body_bytes)
+    app = bare_app(chosen, metrics, lifespan=lifespan)
     app.state.settings = chosen
     return app
 
 
-def bare_app(*, lifespan: object = None, max_body_bytes: int | None = None) -> FastAPI:
+def bare_app(
+    settings: Settings | None = None, metrics: ApiMetrics | None = None, *, lifespan: object = None
+) -> FastAPI:
     """Routes and contract without any connection, as needed to write ``openapi.yaml``."""
+    chosen = settings or Settings.model_construct()
     app = FastAPI(
         title="SPINAL audit service",
         version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,  # type: ignore[arg-type]  # None or a lifespan of FastAPI
         separate_input_output_schemas=False,
+        # Pages and addresses of our own: the framework's load scripts from elsewhere, and name the Host header.
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        telemetry={"exclude": is_probe_of(chosen.prefix)},
     )
     problems.install(app)
     openapi.install(app)
-    if max_body_bytes is not None:
-        app.add_middleware(BodyLimit, most=max_body_bytes)
+    # From the inside out.
+    app.add_middleware(BodyLimit, most=chosen.max_body_bytes)
     app.add_middleware(TellsLimits)
     app.add_middleware(GZipMiddleware, minimum_size=COMPRESS_FROM_BYTES, compresslevel=COMPRESS_LEVEL)
+    app.add_middleware(Heads)
+    app.add_middleware(Measuring, metrics=metrics or ApiMetrics())
     app.add_middleware(RequestContext)
-    for noun in (audits, traces, models, prompt_sets, policies, series, health):
+    app.add_middleware(Reaching, settings=chosen)
+    for noun in (audits, traces, models, prompt_sets, policies, series, health, reference):
         app.include_router(noun.router, dependencies=[Depends(refuse_unknown_query)])
     return app

@@ -5,8 +5,10 @@ import re
 import sys
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
@@ -22,7 +24,9 @@ SECRETS = (
     "key_pepper",
 )  # fmt: skip
 """Settings that a file may hold in their place, named by a setting ``..._file``."""
-NOTHING_IS_UNSET = frozenset({*SECRETS, *(f"{name}_file" for name in SECRETS)}) - {"database_url", "broker_url"}
+NOTHING_IS_UNSET = frozenset(
+    {*SECRETS, *(f"{name}_file" for name in SECRETS), "broker_tls_ca_file"} - {"database_url", "broker_url"}
+)
 
 
 class TenantLimits(BaseModel):
@@ -46,6 +50,11 @@ class Limits:
     prompt_sets: int
     prompt_bytes: int
     idempotency_keys: int
+
+
+BELOW = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*){0,8}")
+OF_THE_API = frozenset({"v1", "docs", "openapi.json", "livez", "readyz"})
+"""First parts of paths that are routes: below one of them nobody could tell a prefix from a route."""
 
 
 class Settings(BaseSettings):
@@ -173,6 +182,16 @@ class Settings(BaseSettings):
     """A dispatcher deletes answers kept under Idempotency-Keys that are older than that."""
     retention_every_s: float = Field(default=3600.0, gt=0)
     """How often."""
+    # where callers reach the API
+    public_url: str | None = None
+    """Address under which callers reach the API, with its path (``https://audits.example/spinal``). Links in reports
+    lead there; unset, they are paths. The Host header of a request is never used."""
+    root_path: str = ""
+    """Path below which a proxy serves the API (``/spinal``), whether it takes it off or not; that of ``public_url``
+    where this is unset."""
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
+    """Addresses or networks, separated by ``,``, of the proxies whose ``X-Forwarded-Prefix``, ``X-Forwarded-Host`` and
+    ``X-Forwarded-Proto`` are believed. Unset: nobody's."""
 
     # looking at checkpoints
     inspect_seconds: int = Field(default=45, ge=1)
@@ -259,8 +278,16 @@ class Settings(BaseSettings):
     tell_alive_s: float = Field(default=10.0, gt=0)
     """How often a worker says in the ledger that it is there."""
 
+    api_metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port of the API's own ``/metrics``, on ``metrics_host`` like the dispatcher's; 0 takes any that is free, unset =
+    not served."""
     otlp_endpoint: str | None = None
     """Address of an OpenTelemetry collector (OTLP over HTTP), e.g. ``http://collector:4318``; unset = no telemetry."""
+
+    @property
+    def prefix(self) -> str:
+        """The path below which callers see the API: nothing, or ``/spinal``."""
+        return self.root_path or ("" if self.public_url is None else urlsplit(self.public_url).path)
 
     def roots_of(self, tenant: str | None) -> tuple[Path, ...]:
         """The folders below which a tenant's ``local:`` references may point; those of all where none is named."""
@@ -335,6 +362,37 @@ class Settings(BaseSettings):
             raise ValueError("is no JSON object")
         return value
 
+    @field_validator("root_path")
+    @classmethod
+    def _check_root(cls, value: str) -> str:
+        return path_below(value)
+
+    @field_validator("public_url")
+    @classmethod
+    def _check_public(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        found = urlsplit(value)
+        _ = found.port  # raises where it is none
+        if found.scheme not in ("http", "https") or not found.hostname or "@" in found.netloc:
+            raise ValueError("an address is http://host or https://host, with a path at most")
+        if found.query or found.fragment:
+            raise ValueError("an address has neither a query nor a fragment")
+        return f"{found.scheme}://{found.netloc}{path_below(found.path)}"
+
+    @model_validator(mode="after")
+    def _one_path(self) -> Self:
+        if self.public_url and self.root_path and urlsplit(self.public_url).path != self.root_path:
+            raise ValueError("public_url and root_path name different paths")
+        return self
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _split_networks(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(ip_network(part.strip()) for part in value.split(",") if part.strip())
+
     @field_validator("model_roots", mode="before")
     @classmethod
     def _split_roots(cls, value: object) -> object:
@@ -344,6 +402,16 @@ class Settings(BaseSettings):
     @classmethod
     def _split_names(cls, value: object) -> object:
         return tuple(part for part in value.split(",") if part) if isinstance(value, str) else value
+
+
+def path_below(text: str) -> str:
+    """A path below which a proxy serves the API, as ``/a/b``, or nothing. Raises ValueError."""
+    path = text.rstrip("/")
+    if not BELOW.fullmatch(path):
+        raise ValueError("a path is /name or /name/name, of letters, digits and ._~- only")
+    if path.split("/")[1:2] and path.split("/")[1] in OF_THE_API:
+        raise ValueError(f"a path does not begin with one of the API's own: {', '.join(sorted(OF_THE_API))}")
+    return path
 
 
 @lru_cache(maxsize=1)

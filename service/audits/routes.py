@@ -1,5 +1,6 @@
 """/v1/audits"""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Literal
@@ -20,21 +21,25 @@ from service.audits.verbs import (
     read_scores,
 )
 from service.database.unit_of_work import Reads
-from service.http.admission import KeyFirst
+from service.http.addresses import asked
+from service.http.admission import KeyThenJson
 from service.http.answers import answer, tagged, unless_known
 from service.http.context import InspectorsDep, LedgerDep, Reader, SettingsDep, Writer, require_priority
 from service.http.documented import ACCESS, SUBMIT_ERRORS, documented
 from service.http.fields import ReportFormat, Timestamp, label_pairs
 from service.http.pagination import decode_newest, encode, page_answer
+from service.http.reports import FailOn, described, operation_of, page_of, written
 from service.http.waits import WaitsDep
 from service.runs.lifecycle import TERMINAL
 from service.runs.specs import spec_digest
 from spinal import errors
-from spinal.documents.comparison import Outcome
+from spinal.documents.comparison import Comparison, Outcome
+from spinal.documents.trace import Trace
 from spinal.report.formats import FORMATS
+from spinal.report.formats.format import Format
 from spinal.report.formats.format import Reader as Told
 
-router = APIRouter(prefix="/v1/audits", tags=["audits"], route_class=KeyFirst)
+router = APIRouter(prefix="/v1/audits", tags=["audits"], route_class=KeyThenJson)
 
 RETRY_AFTER_S = "2"
 
@@ -125,7 +130,7 @@ async def listing(
 ) -> Response:
     """Audits of the caller's tenant, newest first."""
     narrowed = AuditFilter(state, verdict, policy, model, series, label_pairs(label), created_after, created_before)
-    return await reader.read(_page, request.url, narrowed, decode_newest(cursor), limit)
+    return await reader.read(_page, asked(request), narrowed, decode_newest(cursor), limit)
 
 
 def _page(
@@ -196,33 +201,38 @@ def _scores(ledger: Reads, tenant: str, audit_id: UUID) -> Response:
     return answer(ScoresOut.of(audit_id, read_scores(ledger, tenant, audit_id)))
 
 
+REPORT_ERRORS = (*RESULT_ERRORS, errors.NoVerdict)
+
+
 @router.get(
     "/{audit_id}/report",
     operation_id="getReport",
     response_class=Response,
-    responses={
-        200: {
-            "description": "The report",
-        },
-        **documented(*RESULT_ERRORS, errors.NoVerdict),
-    },
+    responses={200: {"description": "The report"}, **documented(*REPORT_ERRORS)},
 )
-async def report(
-    audit_id: UUID,
-    request: Request,
-    reader: Reader,
-    format: ReportFormat = "json",
-    fail_on: Annotated[
-        Literal["fail", "warn"], Query(description="The mildest outcome that reports for pipelines call a failure")
-    ] = "fail",
-) -> Response:
+async def report(audit_id: UUID, reader: Reader, format: ReportFormat = "json", fail_on: FailOn = "fail") -> Response:
     """The result as a document: JSON, one HTML file, Markdown, or a report for pipelines, which tells its verdict."""
-    page = request.url.replace(query="format=html", fragment="")
-    return await reader.read(_rendered, audit_id, format, Told(fail_on, {"report": str(page)}))
+    return await reader.read(_rendered, audit_id, FORMATS[format], fail_on)
 
 
-def _rendered(ledger: Reads, tenant: str, audit_id: UUID, chosen: str, told: Told) -> Response:
-    made = FORMATS[chosen]
-    text = made.written(read_result(ledger, tenant, audit_id), told)
-    headers = {"Cache-Control": "private, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
-    return Response(text, media_type=made.media_type, headers=headers | dict(made.headers))
+def _report_in(made: Format) -> Callable[..., Awaitable[Response]]:
+    async def report_in(audit_id: UUID, reader: Reader, fail_on: FailOn = "fail") -> Response:
+        return await reader.read(_rendered, audit_id, made, fail_on)
+
+    return report_in
+
+
+for _made in FORMATS.values():
+    router.add_api_route(
+        f"/{{audit_id}}/report.{_made.name}",
+        _report_in(_made),
+        operation_id=operation_of("getReport", _made),
+        description=f"The result of an audit as `{_made.name}`, like `.../report?format={_made.name}`.",
+        **described(_made, Comparison | Trace, documented(*REPORT_ERRORS)),
+    )
+
+
+def _rendered(ledger: Reads, tenant: str, audit_id: UUID, made: Format, fail_on: Literal["fail", "warn"]) -> Response:
+    told = Told(fail_on, {"report": page_of(f"/v1/audits/{audit_id}")})
+    headers = {"Cache-Control": "private, max-age=31536000, immutable"}
+    return written(read_result(ledger, tenant, audit_id), made, told, headers)

@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from service.audits.verbs import AuditView
+from service.http.addresses import local
 from service.http.fields import HEX, Labels, Reference
 from service.runs.held import prompt_set_of, without_hosts
 from service.runs.kinds import KINDS
@@ -273,16 +274,16 @@ def _progress(view: AuditView) -> Progress:
 
 def _links(view: AuditView) -> Links:
     audit = view.audit
-    here = f"/v1/audits/{audit.id}"
+    here = local(f"/v1/audits/{audit.id}")
     done = audit.state == "SUCCEEDED"
     both = audit.reference_trace is not None and audit.candidate_trace is not None
     return Links(
         self=here,
         cancel=f"{here}/cancel",
-        candidate_trace=f"/v1/traces/{audit.candidate_trace}" if audit.candidate_trace else None,
-        reference_trace=f"/v1/traces/{audit.reference_trace}" if audit.reference_trace else None,
-        control_trace=f"/v1/traces/{audit.control_trace}" if audit.control_trace else None,
-        diff=f"/v1/diffs/{audit.reference_trace}...{audit.candidate_trace}" if both else None,
+        candidate_trace=local(f"/v1/traces/{audit.candidate_trace}") if audit.candidate_trace else None,
+        reference_trace=local(f"/v1/traces/{audit.reference_trace}") if audit.reference_trace else None,
+        control_trace=local(f"/v1/traces/{audit.control_trace}") if audit.control_trace else None,
+        diff=local(f"/v1/diffs/{audit.reference_trace}...{audit.candidate_trace}") if both else None,
         scores=f"{here}/scores" if done and audit.comparison else None,
         report=f"{here}/report" if done else None,
     )

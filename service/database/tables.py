@@ -186,7 +186,8 @@ class RunRecord(Record):
             "id",
             postgresql_where=text(f"{IN_LINE} AND rung_at IS NOT NULL"),
         ),
-        Index("ix_runs_rung", "queue", "rung_at", postgresql_where=text(f"{IN_LINE} AND rung_at IS NOT NULL")),
+        # Other words than those above: a look for what to claim, without statistics, must not come here.
+        Index("ix_runs_rung", "queue", "rung_at", postgresql_where=text("state = 'QUEUED' AND rung_at > '-infinity'")),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)

@@ -7,6 +7,7 @@ from fastapi import Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
+from service.http.bodies import JsonRoute
 from service.http.context import admit_ahead, get_asker, get_writer
 from service.http.problems import problem_response
 from spinal.errors import SpinalError
@@ -32,6 +33,10 @@ class KeyFirst(APIRoute):
             return await handle(request)
 
         return admitted
+
+
+class KeyThenJson(KeyFirst, JsonRoute):
+    """The same, with a body that is then held to be JSON."""
 
 
 def _scope_of(dependant: Dependant) -> str | None:

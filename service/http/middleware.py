@@ -11,6 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.http.probes import ProbeLog, is_probe
 from service.http.problems import unexpected_problem
 from service.platform.telemetry import current_traceparent, trace_id
 
@@ -30,6 +31,7 @@ class RequestContext:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._probes = ProbeLog()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -70,13 +72,16 @@ class RequestContext:
                     raise
                 await unexpected_problem(request_id)(scope, receive, send_with_id)
             finally:
-                log.info(
-                    "request",
-                    method=scope["method"],
-                    path=scope["path"],
-                    status=status or 500,
-                    ms=round((time.perf_counter() - started) * 1000, 1),
-                )
+                if is_probe(scope["path"]):
+                    self._probes.answered(scope["path"], status or 500, state.get("failure"))
+                else:
+                    log.info(
+                        "request",
+                        method=scope["method"],
+                        path=scope["path"],
+                        status=status or 500,
+                        ms=round((time.perf_counter() - started) * 1000, 1),
+                    )
 
 
 class BodyLimit:

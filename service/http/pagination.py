@@ -77,8 +77,8 @@ def not_a_cursor() -> RequestInvalid:
 
 
 def page_answer(page: BaseModel, url: URL, cursor: str | None) -> Response:
-    """A page of what stands at ``url``, with ``Link: rel="next"`` for the page behind it."""
+    """A page of what stands at ``url`` (:func:`service.http.addresses.asked`), with ``Link: rel="next"`` for the
+    page behind it."""
     if cursor is None:
         return answer(page)
-    target = url.include_query_params(cursor=cursor)
-    return answer(page, {"Link": f'<{target.path}?{target.query}>; rel="next"'})
+    return answer(page, {"Link": f'<{url.include_query_params(cursor=cursor)}>; rel="next"'})

@@ -4,12 +4,14 @@ import math
 from typing import Any
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.routing import compile_path
 
+from service.http.addresses import asked
+from service.http.methods import method_of, methods_of
+from service.http.probes import is_probe
 from spinal.errors import (
     BodyMalformed,
     BodyTooLarge,
@@ -54,7 +56,10 @@ def problem_response(request: Request, error: SpinalError, headers: dict[str, st
 async def _spinal(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, SpinalError):
         raise error
-    if error.status >= 500:
+    if is_probe(request.scope["path"]):
+        # Asked every few seconds: told once, when it changes.
+        request.state.failure = f"{error.code}: {error.detail}"
+    elif error.status >= 500:
         log.error("request failed", code=error.code, detail=error.detail)
     return problem_response(request, error)
 
@@ -84,16 +89,20 @@ def _pointer(location: tuple[Any, ...]) -> str:
     return (path or "/") if place == "body" else f"{place}{path}"
 
 
-async def _framework(request: Request, error: Exception) -> JSONResponse:
+async def _framework(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     found: SpinalError
     path = request.scope["path"]
     match error.status_code:
+        case 404 if elsewhere := _without_slash(request):
+            return Response(status_code=307, headers={"Location": elsewhere})
         case 404:
             found = RouteNotFound(f"no route {path}", hint="the contract is at /openapi.json")
+        case 405 if request.method == "OPTIONS":
+            return Response(status_code=204, headers=_allowed(request))
         case 405:
-            found = MethodNotAllowed(f"{request.method} is not allowed on {path}")
+            found = MethodNotAllowed(f"{method_of(request.scope)} is not allowed on {path}")
         case 413:
             found = BodyTooLarge("the body is larger than this service accepts", hint="send less in one request")
         case 415:
@@ -108,10 +117,16 @@ async def _framework(request: Request, error: Exception) -> JSONResponse:
 
 def _allowed(request: Request) -> dict[str, str]:
     """The Allow header: the methods of the path in the contract, not only of the route that was tried first."""
-    for path, operations in request.app.openapi()["paths"].items():
-        if compile_path(path)[0].match(request.scope["path"]):
-            return {"Allow": ", ".join(sorted(method.upper() for method in operations))}
-    return {"Allow": "GET"}
+    return {"Allow": ", ".join(methods_of(request.app, request.scope, request.scope["path"]))}
+
+
+def _without_slash(request: Request) -> str | None:
+    """Where a path leads that only has a slash too many, as its caller sees it; never with a host."""
+    path = request.scope["path"]
+    shorter = path.rstrip("/")
+    if shorter == path or not methods_of(request.app, request.scope, shorter):
+        return None
+    return str(asked(request, shorter))
 
 
 def unexpected_problem(request_id: str) -> JSONResponse:

@@ -7,7 +7,8 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.datastructures import URL
 
 from service.database.unit_of_work import Reads
-from service.http.admission import KeyFirst
+from service.http.addresses import asked, local
+from service.http.admission import KeyThenJson
 from service.http.answers import answer
 from service.http.context import InspectorsDep, LedgerDep, Reader, SettingsDep, Writer
 from service.http.documented import ACCESS, SUBMIT_ERRORS, documented
@@ -43,7 +44,7 @@ class ModelPath(Convertor[str]):
 
 # The framework looks convertors up by name when a route is made, which is here.
 register_url_convertor("model", ModelPath())
-router = APIRouter(prefix="/v1/models", tags=["catalog"], route_class=KeyFirst)
+router = APIRouter(prefix="/v1/models", tags=["catalog"], route_class=KeyThenJson)
 
 LOOKED_UP = r"^[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)?$"
 Name = Annotated[
@@ -86,7 +87,7 @@ def register(
         description=body.description,
         labels=body.labels,
     )
-    response.headers["Location"] = f"/v1/models/{record.name}"
+    response.headers["Location"] = local(f"/v1/models/{record.name}")
     return ModelOut.of(record)
 
 
@@ -94,7 +95,7 @@ def register(
 async def models(request: Request, reader: Reader, cursor: Cursor = None, limit: Limit = 50) -> Response:
     """Registered models by name, each as its newest version is."""
     after = decode(cursor, 1)[0] if cursor is not None else None
-    return await reader.read(_page, request.url, after, limit)
+    return await reader.read(_page, asked(request), after, limit)
 
 
 def _page(ledger: Reads, tenant: str, url: URL, after: str | None, limit: int) -> Response:
@@ -163,7 +164,7 @@ def register_version(
         version=body.version,
         labels=body.labels,
     )
-    headers = {"Location": f"/v1/models/{kept.model.name}/versions/{kept.version.version}"}
+    headers = {"Location": local(f"/v1/models/{kept.model.name}/versions/{kept.version.version}")}
     return answer(VersionOut.of(kept.model, kept.version), headers, 201 if kept.fresh else 200)
 
 
@@ -176,7 +177,7 @@ def register_version(
 async def versions(name: Name, request: Request, reader: Reader, cursor: Cursor = None, limit: Limit = 50) -> Response:
     """Versions of a registered model, newest first."""
     before = decode_number(decode(cursor, 1)[0]) if cursor is not None else None
-    return await reader.read(_versions, request.url, name, before, limit)
+    return await reader.read(_versions, asked(request), name, before, limit)
 
 
 def _versions(ledger: Reads, tenant: str, url: URL, name: str, before: int | None, limit: int) -> Response:

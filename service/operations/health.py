@@ -18,15 +18,21 @@ class Health(BaseModel):
 READY_WITHIN_S = 2.5
 """Before the probe of ``docker-compose.yml`` gives up: it reads why."""
 router = APIRouter(tags=["health"])
+"""Asked every few seconds: what they answer is logged where it changes (:mod:`service.http.probes`)."""
 
 
-@router.get("/livez", operation_id="livez")
+@router.get("/livez", operation_id="livez", summary="Whether the process answers")
 async def live() -> Health:
     """The process answers: on the event loop, without a thread, a connection or a lock."""
     return Health(status="ok")
 
 
-@router.get("/readyz", operation_id="readyz", responses=documented(errors.NotReady, errors.DatabaseUnavailable))
+@router.get(
+    "/readyz",
+    operation_id="readyz",
+    summary="Whether the service can take audits now",
+    responses=documented(errors.NotReady, errors.DatabaseUnavailable),
+)
 async def ready(ledger: LedgerDep) -> Health:
     """A thread comes free, and the database answers and is at the migration of this code, or at a later one."""
     with move_on_after(READY_WITHIN_S):

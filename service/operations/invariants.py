@@ -24,10 +24,11 @@ KNOWN_TO_THE_FORMER = "spinal-default/2"
 
 GUARDS = (
     "audits_policy", "audits_terminal", "comparisons_immutable", "model_versions_immutable", "models_first_version",
-    "policies_immutable", "run_attempts_ended", "runs_legal", "runs_terminal", "series_members_immutable",
-    "trace_layers_immutable", "traces_immutable",
+    "policies_immutable", "run_attempts_ended", "run_dependencies_waits", "runs_legal", "runs_tenants", "runs_terminal",
+    "runs_turn", "runs_waits_no_more", "series_members_immutable", "trace_layers_immutable", "traces_immutable",
 )  # fmt: skip
-"""Triggers that refuse to change what has ended: while they stand, no query has to look for changes."""
+"""Triggers that refuse to change what has ended, or keep what code from before does not know of: while they stand, no
+query has to look for changes."""
 
 
 def _runs_without_result() -> str:
@@ -96,6 +97,10 @@ INVARIANTS: dict[str, str | Callable[[], str]] = {
         SELECT r.id FROM runs r JOIN run_dependencies d ON d.run_id = r.id JOIN runs n ON n.id = d.depends_on
         WHERE r.state = 'QUEUED' AND n.state <> 'SUCCEEDED'
           AND (n.state IN ('FAILED','CANCELLED') OR n.cancel_requested)""",
+    "a queued run says whether it waits": """
+        SELECT id FROM runs WHERE state = 'QUEUED' AND waits <> EXISTS (
+          SELECT 1 FROM run_dependencies d JOIN runs n ON n.id = d.depends_on
+          WHERE d.run_id = runs.id AND n.state <> 'SUCCEEDED')""",
     "an audit needs what its comparison waits for": """
         SELECT x.audit_id FROM audit_runs x JOIN audits a ON a.id = x.audit_id
         JOIN run_dependencies d ON d.run_id = x.run_id

@@ -68,7 +68,7 @@ def conninfo(url: URL) -> str:
 
 
 def _database_url(name: str, given: str, settings: "Settings") -> URL:
-    hint = f"{name}: for example postgresql://user@host:5432/spinal, with the password in SPINAL_DB_PASSWORD"
+    hint = "for example postgresql://user@host:5432/spinal, with the password in SPINAL_DB_PASSWORD"
     try:
         url = make_url(given)
     except exc.ArgumentError:

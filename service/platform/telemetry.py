@@ -12,6 +12,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.util.types import Attributes
 
 from service.settings import Settings
+from spinal.version import VERSION
 
 SEND_TIMEOUT_S = 2.0
 W3C = TraceContextTextMapPropagator()
@@ -33,7 +34,7 @@ def configure_telemetry(settings: Settings, service: str) -> None:
         raise ValueError("SPINAL_OTLP_ENDPOINT is set; install the 'telemetry' extra to send telemetry") from error
     if isinstance(trace.get_tracer_provider(), TracerProvider):
         return
-    provider = TracerProvider(resource=Resource.create({"service.name": service}))
+    provider = TracerProvider(resource=Resource.create({"service.name": service, "service.version": VERSION}))
     endpoint = f"{settings.otlp_endpoint.rstrip('/')}/v1/traces"
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=SEND_TIMEOUT_S)))
     trace.set_tracer_provider(provider)

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from starlette.datastructures import URL
 
 from service.database.unit_of_work import Reads
+from service.http.addresses import asked, local
 from service.http.admission import KeyFirst
 from service.http.answers import answer
 from service.http.context import LedgerDep, Reader, Writer
@@ -48,7 +49,7 @@ def store(sent: Annotated[Sent, Depends(body_sent)], ledger: LedgerDep, caller: 
     """Store a policy (JSON or YAML) under its name and version, for use as ``policy`` of an audit. The same one again
     changes nothing; other rules under the same name and version are refused."""
     kept = keep_policy(ledger, caller.tenant, sent.policy())
-    headers = {"Location": f"/v1/policies/{kept.policy.name}"}
+    headers = {"Location": local(f"/v1/policies/{kept.policy.name}")}
     return answer(PolicyOut.of(kept.policy), headers, 201 if kept.fresh else 200)
 
 
@@ -61,7 +62,7 @@ async def listing(
 ) -> Response:
     """Policies that ship, then those of the caller's tenant by name."""
     after = decode(cursor, 1)[0] if cursor is not None else None
-    return await reader.read(_page, request.url, after, limit)
+    return await reader.read(_page, asked(request), after, limit)
 
 
 def _page(ledger: Reads, tenant: str, url: URL, after: str | None, limit: int) -> Response:

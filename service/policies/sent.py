@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import Request
 
+from service.http.bodies import require_uncompressed
 from spinal.documents.policy import Policy
 from spinal.errors import BodyMalformed, BodyTooLarge, DocumentInvalid, MediaTypeUnsupported
 from spinal.policy.reading import HINT, MOST_BYTES, make_policy, read_members
@@ -46,6 +47,7 @@ class Sent:
 
 async def body_sent(request: Request) -> Sent:
     """The body, whole; raises MediaTypeUnsupported, BodyTooLarge."""
+    require_uncompressed(request)
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type not in MEDIA_TYPES:
         raise MediaTypeUnsupported(f"a policy is {JSON} or {YAML}", hint=f"set Content-Type: {YAML} for a file in YAML")

@@ -7,6 +7,7 @@ from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 from starlette.routing import Match
 
+from service.http.bodies import require_uncompressed
 from spinal.prompts.formats import Source
 from spinal.prompts.formats.jsonl import JSONL
 from spinal.prompts.sets import PromptSet
@@ -38,6 +39,7 @@ class OfLines(APIRoute):
 
 
 async def _body(request: Request) -> bytes:
+    require_uncompressed(request)
     return await request.body()
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from service.database.unit_of_work import Ledger, Reads, whole_or_again
-from service.http.admission import KeyFirst
+from service.http.admission import KeyThenJson
 from service.http.answers import answer
 from service.http.context import LedgerDep, Reader, SettingsDep, Writer
 from service.http.documented import ACCESS, documented
@@ -30,7 +30,7 @@ from spinal.prompts.gathered import Gathered
 from spinal.prompts.sets import PromptSet
 from spinal.prompts.stored import MAX_PROMPTS, MAX_TEXT, check_name, records
 
-router = APIRouter(prefix="/v1", tags=["catalog"], route_class=KeyFirst)
+router = APIRouter(prefix="/v1", tags=["catalog"], route_class=KeyThenJson)
 Name = Annotated[ModelName | None, Query(description="What the set is called, where the body is JSON lines.")]
 
 

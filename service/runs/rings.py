@@ -6,7 +6,8 @@ index, so that a long line costs no more than a short one.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -22,6 +23,8 @@ DUE = f"{IN_LINE} AND not_before <= now()"
 """SQL: a run could be started now."""
 TO_RING = f"{IN_LINE} AND rung_at IS NULL"
 RUNG = f"{IN_LINE} AND rung_at IS NOT NULL"
+RUNG_SOME_TIME = "state = 'QUEUED' AND rung_at > '-infinity'"
+"""SQL: the same, and more, in the words of the index by the time of ringing."""
 DUE_SINCE = """GREATEST(created_at, not_before, (SELECT max(n.finished_at) FROM run_dependencies d
                  JOIN runs n ON n.id = d.depends_on WHERE d.run_id = runs.id))"""
 """Since when a queued run without an open dependency could have been started."""
@@ -66,13 +69,14 @@ def unanswered(session: Session, *, ring_again_s: float) -> dict[str, int]:
     to ``ENOUGH_DOORBELLS``."""
     rows = session.execute(
         text(f"""WITH RECURSIVE queues AS (
-                   (SELECT queue, rung_at FROM runs WHERE {RUNG} ORDER BY queue, rung_at LIMIT 1)
+                   (SELECT queue, rung_at FROM runs WHERE {RUNG_SOME_TIME} ORDER BY queue, rung_at LIMIT 1)
                    UNION ALL
                    SELECT following.* FROM queues q CROSS JOIN LATERAL (
-                     SELECT queue, rung_at FROM runs WHERE {RUNG} AND queue > q.queue
+                     SELECT queue, rung_at FROM runs WHERE {RUNG_SOME_TIME} AND queue > q.queue
                      ORDER BY queue, rung_at LIMIT 1) following)
                  SELECT q.queue, (SELECT count(*) FROM (
-                     SELECT 1 FROM runs WHERE {RUNG} AND queue = q.queue LIMIT :enough) counted) AS rung
+                     SELECT 1 FROM runs WHERE {RUNG_SOME_TIME} AND queue = q.queue
+                     ORDER BY rung_at LIMIT :enough) counted) AS rung
                  FROM queues q WHERE q.rung_at < now() - make_interval(secs => :again)"""),  # noqa: S608  constants of this module
         {"again": ring_again_s, "enough": ENOUGH_DOORBELLS},
     )
@@ -83,11 +87,22 @@ def due_runs(session: Session, *, ring_again_s: float, again: Sequence[str], lim
     """Take queued runs whose time has come and stamp them as rung, those that go first before others; copies of the
     dispatcher share them out. At most ``limit``, of every line the same number: there may be more. Those rung before
     come again only in the queues named in ``again``: where doorbells got lost."""
-    lines = session.execute(text(LINES_TO_RING)).all()
     due: list[Due] = []
-    for _, of_one_priority in groupby(lines, key=lambda line: line.below):
-        due += _from_lines(session, list(of_one_priority), limit - len(due))
-    return due + _rung_again(session, again, ring_again_s, limit - len(due))
+    with _by_index(session):
+        lines = session.execute(text(LINES_TO_RING)).all()
+        for _, of_one_priority in groupby(lines, key=lambda line: line.below):
+            due += _from_lines(session, list(of_one_priority), limit - len(due))
+        return due + _rung_again(session, again, ring_again_s, limit - len(due))
+
+
+@contextmanager
+def _by_index(session: Session) -> Iterator[None]:
+    """Read lines in the order of their index. Where statistics know nothing of the queue yet, as after a burst of
+    submissions, Postgres takes any index for as good and sorting for free, and would read the whole queue for each
+    line. (Its price for sorting must not let it compile what takes no time.)"""
+    session.execute(text("SELECT set_config('enable_sort', 'off', TRUE), set_config('jit', 'off', TRUE)"))
+    yield
+    session.execute(text("SELECT set_config('enable_sort', 'on', TRUE)"))
 
 
 def _from_lines(session: Session, lines: Sequence[Row[Any]], limit: int) -> list[Due]:
@@ -100,20 +115,23 @@ def _from_lines(session: Session, lines: Sequence[Row[Any]], limit: int) -> list
         for place, line in enumerate(taken)
     ]
     rows = session.execute(
-        text(f"""WITH due AS MATERIALIZED (
-                   SELECT l.place, r.* FROM
-                     jsonb_to_recordset(CAST(:lines AS jsonb)) AS l(place int, queue text, below int, tenants text[])
-                   CROSS JOIN LATERAL (
-                     SELECT id, {TIME} AS since, created_at AS born,
-                       CAST(EXTRACT(epoch FROM now() - {DUE_SINCE}) AS float8) AS lag FROM runs
-                     WHERE {TO_RING} AND queue = l.queue AND (- priority) = l.below AND tenants = l.tenants
-                       AND {TIME} <= now()
-                     ORDER BY {TIME}, created_at, id LIMIT :each FOR UPDATE SKIP LOCKED) r)
-                 UPDATE runs SET rung_at = now() FROM due WHERE runs.id = due.id
-                 RETURNING due.place, due.since, due.born, runs.id, runs.queue, due.lag"""),  # noqa: S608  as above
+        text(f"""SELECT l.place, r.* FROM
+                   jsonb_to_recordset(CAST(:lines AS jsonb)) AS l(place int, queue text, below int, tenants text[])
+                 CROSS JOIN LATERAL (
+                   SELECT id, queue, {TIME} AS since, created_at AS born,
+                     CAST(EXTRACT(epoch FROM now() - {DUE_SINCE}) AS float8) AS lag FROM runs
+                   WHERE {TO_RING} AND queue = l.queue AND (- priority) = l.below AND tenants = l.tenants
+                     AND {TIME} <= now()
+                   ORDER BY {TIME}, created_at, id LIMIT :each FOR UPDATE SKIP LOCKED) r"""),  # noqa: S608  as above
         {"lines": json.dumps(places), "each": max(1, limit // len(taken))},
     ).all()
+    _stamp(session, rows)
     return [Due(UUID(str(row.id)), row.queue, row.lag) for row in _in_turn(rows)]
+
+
+def _stamp(session: Session, rows: Sequence[Row[Any]]) -> None:
+    """By their ids, in a statement of its own: one that chose them as well could come to read the whole table."""
+    session.execute(text("UPDATE runs SET rung_at = now() WHERE id = ANY(:ids)"), {"ids": [row.id for row in rows]})
 
 
 def _in_turn(rows: Sequence[Row[Any]]) -> list[Row[Any]]:
@@ -129,15 +147,13 @@ def _rung_again(session: Session, queues: Sequence[str], after_s: float, limit: 
     if limit <= 0 or not queues:
         return []
     rows = session.execute(
-        text(f"""WITH due AS MATERIALIZED (
-                   SELECT r.id FROM unnest(CAST(:queues AS text[])) AS q(queue) CROSS JOIN LATERAL (
-                     SELECT id FROM runs WHERE {RUNG} AND queue = q.queue AND not_before <= now()
-                       AND rung_at < now() - make_interval(secs => :after)
-                     ORDER BY rung_at LIMIT :limit FOR UPDATE SKIP LOCKED) r LIMIT :limit)
-                 UPDATE runs SET rung_at = now() FROM due WHERE runs.id = due.id
-                 RETURNING runs.id, runs.queue"""),  # noqa: S608  as above
+        text(f"""SELECT r.* FROM unnest(CAST(:queues AS text[])) AS q(queue) CROSS JOIN LATERAL (
+                   SELECT id, queue FROM runs WHERE {RUNG_SOME_TIME} AND {DUE} AND queue = q.queue
+                     AND rung_at < now() - make_interval(secs => :after)
+                   ORDER BY rung_at LIMIT :limit FOR UPDATE SKIP LOCKED) r LIMIT :limit"""),  # noqa: S608  as above
         {"queues": list(queues), "after": after_s, "limit": limit},
-    )
+    ).all()
+    _stamp(session, rows)
     return [Due(UUID(str(row.id)), row.queue, None) for row in rows]
 
 
@@ -161,13 +177,14 @@ def next_run(session: Session, rung: UUID) -> Queued | None:
     queue = session.execute(text("SELECT queue FROM runs WHERE id = :rung"), {"rung": rung}).scalar()
     if queue is None:
         return None
-    lines = session.execute(text(LINES_TO_CLAIM), {"queue": queue}).all()
-    # A query that locks also keeps the locks of rows that were taken between its reading and its locking.
-    with session.begin_nested() as savepoint:
-        found = _first_of(session, lines, "FOR NO KEY UPDATE SKIP LOCKED")
-        if found is None:
-            savepoint.rollback()
-    return found or _itself(session, rung) or _first_of(session, lines, "")
+    with _by_index(session):
+        lines = session.execute(text(LINES_TO_CLAIM), {"queue": queue}).all()
+        # A query that locks also keeps the locks of rows that were taken between its reading and its locking.
+        with session.begin_nested() as savepoint:
+            found = _first_of(session, lines, "FOR NO KEY UPDATE SKIP LOCKED")
+            if found is None:
+                savepoint.rollback()
+        return found or _itself(session, rung) or _first_of(session, lines, "")
 
 
 def _first_of(session: Session, lines: Sequence[Row[Any]], lock: str) -> Queued | None:

@@ -1,5 +1,6 @@
 """/v1/series"""
 
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
@@ -9,12 +10,14 @@ from starlette.datastructures import URL
 
 from service.audits.routes import RETRY_AFTER_S, Key
 from service.database.unit_of_work import Reads
-from service.http.admission import KeyFirst
+from service.http.addresses import asked
+from service.http.admission import KeyThenJson
 from service.http.answers import answer, tagged, unless_known
 from service.http.context import InspectorsDep, LedgerDep, Reader, SettingsDep, Writer, require_priority
 from service.http.documented import ACCESS, SUBMIT_ERRORS, documented
 from service.http.fields import ReportFormat, label_pairs
 from service.http.pagination import decode_newest, encode, page_answer
+from service.http.reports import FailOn, described, operation_of, page_of, written
 from service.http.waits import WaitsDep
 from service.keys.store import PRIORITY, Caller
 from service.series.members import Asker
@@ -35,9 +38,10 @@ from service.series.verbs import (
 from spinal import errors
 from spinal.documents.series import Series, Status
 from spinal.report.formats import FORMATS
+from spinal.report.formats.format import Format
 from spinal.report.formats.format import Reader as Told
 
-router = APIRouter(prefix="/v1/series", tags=["series"], route_class=KeyFirst)
+router = APIRouter(prefix="/v1/series", tags=["series"], route_class=KeyThenJson)
 
 APPEND_ERRORS = (
     *SUBMIT_ERRORS, errors.SeriesStepTaken, errors.SeriesFull, errors.SeriesFolderInvalid, errors.SeriesClosed,
@@ -126,7 +130,7 @@ async def listing(
 ) -> Response:
     """Series of the caller's tenant, newest first, with the status that was worked out last."""
     narrowed = SeriesFilter(status, reference, closed, label_pairs(label))
-    return await reader.read(_page, request.url, narrowed, decode_newest(cursor), limit)
+    return await reader.read(_page, asked(request), narrowed, decode_newest(cursor), limit)
 
 
 def _page(
@@ -198,34 +202,38 @@ def _document(ledger: Reads, tenant: str, series_id: UUID) -> Response:
     response_class=Response,
     responses={200: {"description": "The report"}, **documented(*READ_ERRORS)},
 )
-async def report(
-    series_id: UUID,
-    request: Request,
-    reader: Reader,
-    format: ReportFormat = "json",
-    fail_on: Annotated[
-        Literal["fail", "warn"], Query(description="The mildest finding that reports for pipelines call a failure")
-    ] = "fail",
-) -> Response:
+async def report(series_id: UUID, reader: Reader, format: ReportFormat = "json", fail_on: FailOn = "fail") -> Response:
     """What is known of the run by now as a document: JSON, one HTML file with the reports of its members linked,
     Markdown, or a report for pipelines."""
-    page = request.url.replace(query="format=html", fragment="")
-    return await reader.read(_rendered, series_id, page, format, fail_on)
+    return await reader.read(_rendered, series_id, FORMATS[format], fail_on)
 
 
-def _rendered(
-    ledger: Reads, tenant: str, series_id: UUID, page: URL, chosen: str, fail_on: Literal["fail", "warn"]
-) -> Response:
-    found, made = read_document(ledger, tenant, series_id), FORMATS[chosen]
-    links = {"report": str(page)} | {
-        f"step {member.step}": str(page.replace(path=f"/v1/audits/{member.audit}/report"))
+def _report_in(made: Format) -> Callable[..., Awaitable[Response]]:
+    async def report_in(series_id: UUID, reader: Reader, fail_on: FailOn = "fail") -> Response:
+        return await reader.read(_rendered, series_id, made, fail_on)
+
+    return report_in
+
+
+for _made in FORMATS.values():
+    router.add_api_route(
+        f"/{{series_id}}/report.{_made.name}",
+        _report_in(_made),
+        operation_id=operation_of("getSeriesReport", _made),
+        description=f"What is known of the run as `{_made.name}`, like `.../report?format={_made.name}`.",
+        **described(_made, Series, documented(*READ_ERRORS)),
+    )
+
+
+def _rendered(ledger: Reads, tenant: str, series_id: UUID, made: Format, fail_on: Literal["fail", "warn"]) -> Response:
+    found = read_document(ledger, tenant, series_id)
+    links = {"report": page_of(f"/v1/series/{series_id}")} | {
+        f"step {member.step}": page_of(f"/v1/audits/{member.audit}")
         for member in found.members
         if member.audit is not None and member.state == "measured"
     }
     # Unlike that of an audit it may be another one tomorrow.
-    headers = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
-    text = made.written(found, Told(fail_on, links))
-    return Response(text, media_type=made.media_type, headers=headers | dict(made.headers))
+    return written(found, made, Told(fail_on, links), {"Cache-Control": "private, no-cache"})
 
 
 @router.post(

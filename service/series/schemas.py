@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from service.audits.schemas import DEFAULT_PROFILE, PolicyNamed, PolicyReference
 from service.audits.schemas import State as AuditState
+from service.http.addresses import local
 from service.http.fields import PRINTABLE, Labels, Reference
 from service.series.members import Added, MemberRequest
 from service.series.verbs import SeriesView
@@ -186,7 +187,7 @@ class SeriesOut(BaseModel):
         series, told = view.series, view.summary or {}
         states = series.states
         state: State = "CANCELLED" if series.cancelled_at else "CLOSED" if series.closed_at else "OPEN"
-        here = f"/v1/series/{series.id}"
+        here = local(f"/v1/series/{series.id}")
         return cls(
             id=series.id,
             state=state,
@@ -218,7 +219,7 @@ class SeriesOut(BaseModel):
             links=SeriesLinks(
                 self=here,
                 members=f"{here}/members",
-                audits=f"/v1/audits?series={series.id}",
+                audits=local(f"/v1/audits?series={series.id}"),
                 document=f"{here}/document",
                 report=f"{here}/report",
                 close=f"{here}/close",

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.datastructures import URL
 
 from service.database.unit_of_work import Reads
+from service.http.addresses import asked
 from service.http.admission import KeyFirst
 from service.http.answers import answer, is_known
 from service.http.context import Reader
@@ -34,7 +35,7 @@ async def listing(
     if cursor is not None:
         # The time is for the release before. When a row was stored is told to nobody: another tenant may have done it.
         _, after = decode(cursor, 2)
-    return await reader.read(_page, request.url, weights_digest, after, limit)
+    return await reader.read(_page, asked(request), weights_digest, after, limit)
 
 
 def _page(ledger: Reads, tenant: str, url: URL, weights: str | None, after: str | None, limit: int) -> Response:

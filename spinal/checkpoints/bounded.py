@@ -100,6 +100,7 @@ class Inspectors:
         self._idle: list[_Child] = []
         self._ended: list[_Child] = []
         self._closed = False
+        self._working = 0
 
     def __enter__(self) -> "Inspectors":
         return self
@@ -145,13 +146,23 @@ class Inspectors:
         question: Message = {"folder": pattern, "roots": [os.path.abspath(root) for root in roots]}
         return heard_folder(self._told(question, pattern))
 
+    def working(self) -> int:
+        """How many children look at something now."""
+        return self._working
+
+    def _count(self, more: int) -> None:
+        with self._lock:
+            self._working += more
+
     def _told(self, question: Message, about: str) -> Message:
         """What a child found; raises what it raised."""
         if not self._turns.acquire(timeout=self._bounds.patience_s):
             raise NotReady("every inspector is busy with another checkpoint", hint="send the request again in a second")
+        self._count(1)
         try:
             answer = self._asked(question)
         finally:
+            self._count(-1)
             self._turns.release()
         self._refuse(answer, about)
         return answer

@@ -75,13 +75,22 @@ def ended(client: Client, audit: dict[str, Any], shown: Shown) -> ExitCode:
 
 def write_reports(client: Client, audit_id: str, shown: Shown) -> None:
     """Write the reports asked for, as the service renders them, and tell GitHub where that was asked for."""
+    address = web_address(f"{client.base_url}/v1/audits/{audit_id}/report?format=html")
+    links = {} if address is None else {"report": address}
     for asked in shown.outputs:
         made, path = target(asked)
-        write_atomically(path, client.report(audit_id, made.name, fail_on=shown.fail_on))
+        if made.needs_link and links:
+            # The service knows its own address only where an operator has said it; here it is known.
+            text = made.written(_document(client, audit_id), replace(shown, links=links).reader)
+        else:
+            text = client.report(audit_id, made.name, fail_on=shown.fail_on)
+        write_atomically(path, text)
         say(f"wrote {path}")
     if shown.github:
-        address = web_address(f"{client.base_url}/v1/audits/{audit_id}/report?format=html")
-        links = {} if address is None else {"report": address}
-        document = parse(client.report(audit_id), f"the report of audit {audit_id}")
-        assert isinstance(document, Trace | Comparison)
-        tell_github(document, replace(shown, links=links))
+        tell_github(_document(client, audit_id), replace(shown, links=links))
+
+
+def _document(client: Client, audit_id: str) -> Trace | Comparison:
+    document = parse(client.report(audit_id), f"the report of audit {audit_id}")
+    assert isinstance(document, Trace | Comparison)
+    return document

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
+from urllib.parse import urljoin, urlsplit
 
 from pydantic import BaseModel
 
@@ -56,4 +57,13 @@ def _part(kind: type[Part], given: Mapping[str, Any]) -> Part:
 def _link(audit: Mapping[str, Any], server: str) -> str:
     links = audit["links"]
     name = "Report" if links.get("report") else "Audit"
-    return f"{name}: {server.rstrip('/')}{links.get('report') or links['self']}"
+    return f"{name}: {linked(server, links.get('report') or links['self'])}"
+
+
+def linked(server: str, link: str) -> str:
+    """The address that a link of an answer leads to. Services behind a path name it in their links; those of releases
+    before did not, and are found below their address, as ever."""
+    path = urlsplit(server).path.rstrip("/")
+    if path and link.startswith(f"{path}/"):
+        return urljoin(server, link)
+    return f"{server.rstrip('/')}{link}"

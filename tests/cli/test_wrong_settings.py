@@ -38,7 +38,7 @@ def test_whatever_is_started_says_in_one_line_what_is_wrong() -> None:
     cases = [*wrong_of.items(), ("the API", "SPINAL_KEY_PEPPER"), ("a worker", "SPINAL_DATABASE_URL")]
     running = [(name, wrong, started(name, wrong)) for name, wrong in cases]
     for name, wrong, process in running:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=400)
         assert process.returncode != 0, name
         said = [line for line in err.splitlines() if line.startswith("error: ")]
         assert len(said) == 1, (name, err)

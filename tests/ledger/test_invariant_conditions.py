@@ -265,6 +265,21 @@ def test_an_audit_that_lacks_what_its_comparison_waits_for(session: Session, sta
     assert offenders(session, "an audit needs what its comparison waits for") == expected
 
 
+@pytest.mark.parametrize("state", OF_STATE)
+@pytest.mark.parametrize("says", [False, True])
+def test_a_run_that_does_not_know_whether_it_waits(session: Session, state: str, says: bool) -> None:
+    session.execute(text("ALTER TABLE runs DISABLE TRIGGER USER"))
+    session.execute(text("ALTER TABLE run_dependencies DISABLE TRIGGER USER"))
+    alone, after_one, after_both = (put_run(session, state, waits=says) for _ in range(3))
+    done, other = put_run(session, "SUCCEEDED"), put_run(session, "RUNNING")
+    put_dependency(session, after_one, done)
+    for needed in (done, other):
+        put_dependency(session, after_both, needed)
+    wrong = [alone, after_one] if says else [after_both]
+    expected = sorted(wrong, key=str) if state == "QUEUED" else []
+    assert offenders(session, "a queued run says whether it waits") == expected
+
+
 @pytest.mark.parametrize("how", ["DISABLE", "ENABLE", "ENABLE ALWAYS", "ENABLE REPLICA"])
 @pytest.mark.parametrize("guard", GUARDS)
 def test_a_guard_that_is_off(session: Session, guard: str, how: str) -> None:

@@ -92,6 +92,7 @@ BREAK: dict[str, list[str]] = {
               VALUES ('{OTHER}', 'trace', '{{}}', 'other', 'cpu', 'CANCELLED', now())""",
         f"INSERT INTO run_dependencies (run_id, depends_on) VALUES ('{RUN}', '{OTHER}')",
     ],
+    "a queued run says whether it waits": [f"UPDATE runs SET waits = TRUE WHERE id = '{RUN}'"],
     "an audit needs what its comparison waits for": [
         f"""INSERT INTO runs (id, kind, spec, spec_digest, queue)
               VALUES ('{OTHER}', 'compare', '{{}}', 'other', 'cpu')""",

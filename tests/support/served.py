@@ -22,7 +22,15 @@ def application(client: TestClient) -> FastAPI:
 @contextlib.contextmanager
 def served(settings: Settings) -> Iterator[str]:
     """Address of an API on ``settings``."""
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), host="127.0.0.1", port=0, log_level="error"))
+    with serving(create_app(settings)) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """Address of an application, with the options of the images."""
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", proxy_headers=False)
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:

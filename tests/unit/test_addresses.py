@@ -28,7 +28,7 @@ def escaped(text: str) -> str:
     return quote(text, safe="")
 
 
-@hypothesis.settings(max_examples=25)
+@hypothesis.settings(max_examples=15)
 @given(password=passwords)
 def test_any_password_arrives_apart_or_escaped(password: str) -> None:
     whole = f"postgresql+psycopg://some%40one:{escaped(password)}@h:1/d"
@@ -55,7 +55,7 @@ def test_any_password_arrives_apart_or_escaped(password: str) -> None:
             assert (kombu.virtual_host if expected else "") == (expected or "")
 
 
-@hypothesis.settings(max_examples=25)
+@hypothesis.settings(max_examples=15)
 @given(password=passwords)
 def test_sentinels_are_given_every_host_and_the_password_of_the_servers(password: str) -> None:
     settings = Settings(

@@ -32,7 +32,8 @@ class Headers(Mapping[str, str]):
             raise KeyError(name)
         from spinal.report.page.environment import content_policy
 
-        return content_policy()
+        # Only as a header: in the page itself browsers take no notice of it, and say so.
+        return f"{content_policy()}; frame-ancestors 'none'"
 
     def __iter__(self) -> Iterator[str]:
         return iter((self.NAME,))

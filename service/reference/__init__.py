@@ -1,0 +1,1 @@
+"""The contract for people and programs: ``/docs`` and ``/openapi.json``."""

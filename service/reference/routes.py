@@ -1,0 +1,25 @@
+"""/docs and /openapi.json, for everybody."""
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, JSONResponse
+
+from service.http.addresses import shared
+from service.reference.page import content_policy, render
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/openapi.json")
+def contract(request: Request) -> JSONResponse:
+    """The contract, with the address at which the caller may reach it."""
+    return JSONResponse({**request.app.openapi(), "servers": [{"url": shared("") or "/"}]})
+
+
+@router.get("/docs")
+def page(request: Request) -> HTMLResponse:
+    """The contract as a page that needs nothing from anywhere, no script either."""
+    kept = request.app.state
+    if not hasattr(kept, "reference"):
+        kept.reference = render(request.app.openapi())
+    headers = {"Content-Security-Policy": content_policy(), "Referrer-Policy": "no-referrer"}
+    return HTMLResponse(kept.reference, headers=headers)
