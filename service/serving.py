@@ -57,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # As the application has set them up.
         log_config=None,
         access_log=False,
+        # Whom to believe about where callers reach the service is a setting of ours (service/http/addresses.py).
+        proxy_headers=False,
         backlog=BACKLOG,
         timeout_keep_alive=settings.http_idle_s,
     )

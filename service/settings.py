@@ -1,60 +1,31 @@
 """Every setting of the service and the workers; the only reader of the environment (prefix ``SPINAL_``)."""
 
-import json
 import re
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from service.platform.addresses import check_addresses
+from service.settings_checks import (
+    Limits,
+    TenantLimits,
+    json_object,
+    path_below,
+    public_address,
+    with_secrets,
+    with_sources,
+)
 from spinal.checkpoints.fetching.store import ModelStore
-from spinal.checkpoints.sources.reach import OF_VALIDATORS, Reach, SourceSettings, load_source_settings
+from spinal.checkpoints.sources.reach import OF_VALIDATORS, Reach, SourceSettings
 from spinal.errors import UsageError
 from spinal.warm import WARM_BYTES
-
-SECRETS = (
-    "database_url", "database_direct_url", "db_password", "broker_url", "broker_password", "broker_transport_options",
-    "key_pepper",
-)  # fmt: skip
-"""Settings that a file may hold in their place, named by a setting ``..._file``."""
-NOTHING_IS_UNSET = frozenset(
-    {*SECRETS, *(f"{name}_file" for name in SECRETS), "broker_tls_ca_file"} - {"database_url", "broker_url"}
-)
-
-
-class TenantLimits(BaseModel):
-    """What one tenant may hold and ask; None where that is what all may."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    open_audits: int | None = Field(default=None, ge=0)
-    requests_per_minute: int | None = Field(default=None, ge=1)
-    prompt_sets: int | None = Field(default=None, ge=0)
-    prompt_bytes: int | None = Field(default=None, ge=0)
-    idempotency_keys: int | None = Field(default=None, ge=0)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a tenant may hold and ask."""
-
-    open_audits: int
-    requests_per_minute: int
-    prompt_sets: int
-    prompt_bytes: int
-    idempotency_keys: int
-
-
-BELOW = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*){0,8}")
-OF_THE_API = frozenset({"v1", "docs", "openapi.json", "livez", "readyz"})
-"""First parts of paths that are routes: below one of them nobody could tell a prefix from a route."""
 
 
 class Settings(BaseSettings):
@@ -316,51 +287,17 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _read_secrets(cls, values: dict[str, Any]) -> dict[str, Any]:
-        # Compose files and charts hand on what is not set as nothing.
-        kept = {name: value for name, value in values.items() if name not in NOTHING_IS_UNSET or value != ""}
-        for name in SECRETS:
-            file = kept.get(f"{name}_file")
-            if file is None:
-                continue
-            if kept.get(name):
-                raise ValueError(f"both SPINAL_{name.upper()} and SPINAL_{name.upper()}_FILE are set")
-            try:
-                kept[name] = Path(file).read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
-            except (OSError, ValueError) as error:
-                why = type(error).__name__
-                raise ValueError(f"SPINAL_{name.upper()}_FILE names a file that cannot be read ({why})") from None
-            if not kept[name]:
-                raise ValueError(f"SPINAL_{name.upper()}_FILE names an empty file")
-        return kept
+        return with_secrets(values)
 
     @model_validator(mode="before")
     @classmethod
     def _read_sources(cls, values: dict[str, Any]) -> dict[str, Any]:
-        file, text = values.get("model_sources_file"), values.get("model_sources")
-        if not file and not isinstance(text, str):
-            return values
-        if file and text:
-            raise ValueError("both model_sources and model_sources_file are set")
-        try:
-            found = load_source_settings(Path(file).read_text(encoding="utf-8") if file else str(text))
-        except UsageError as error:
-            # Without what stands there, which may be a secret.
-            raise ValueError(error.detail) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"model_sources_file cannot be read ({type(error).__name__})") from None
-        return {**values, "model_sources": found}
+        return with_sources(values)
 
     @field_validator("artifact_options")
     @classmethod
     def _is_an_object(cls, value: SecretStr) -> SecretStr:
-        # Said without what stands there: it may hold a secret.
-        try:
-            found = json.loads(value.get_secret_value() or "{}")
-        except ValueError:
-            raise ValueError("is no JSON") from None
-        if not isinstance(found, dict):
-            raise ValueError("is no JSON object")
-        return value
+        return json_object(value)
 
     @field_validator("root_path")
     @classmethod
@@ -370,15 +307,7 @@ class Settings(BaseSettings):
     @field_validator("public_url")
     @classmethod
     def _check_public(cls, value: str | None) -> str | None:
-        if not value:
-            return None
-        found = urlsplit(value)
-        _ = found.port  # raises where it is none
-        if found.scheme not in ("http", "https") or not found.hostname or "@" in found.netloc:
-            raise ValueError("an address is http://host or https://host, with a path at most")
-        if found.query or found.fragment:
-            raise ValueError("an address has neither a query nor a fragment")
-        return f"{found.scheme}://{found.netloc}{path_below(found.path)}"
+        return public_address(value) if value else None
 
     @model_validator(mode="after")
     def _one_path(self) -> Self:
@@ -402,16 +331,6 @@ class Settings(BaseSettings):
     @classmethod
     def _split_names(cls, value: object) -> object:
         return tuple(part for part in value.split(",") if part) if isinstance(value, str) else value
-
-
-def path_below(text: str) -> str:
-    """A path below which a proxy serves the API, as ``/a/b``, or nothing. Raises ValueError."""
-    path = text.rstrip("/")
-    if not BELOW.fullmatch(path):
-        raise ValueError("a path is /name or /name/name, of letters, digits and ._~- only")
-    if path.split("/")[1:2] and path.split("/")[1] in OF_THE_API:
-        raise ValueError(f"a path does not begin with one of the API's own: {', '.join(sorted(OF_THE_API))}")
-    return path
 
 
 @lru_cache(maxsize=1)

@@ -11,6 +11,11 @@ from sqlalchemy.orm import DeclarativeBase
 
 NOW = text("now()")
 EMPTY = text("'{}'::jsonb")
+STATES = "'QUEUED','RUNNING','SUCCEEDED','FAILED','CANCELLED'"
+NAME = "^[a-z][a-z_]{0,31}$"
+"""Of kinds and roles: which there are is said by the code (``service/runs/kinds.py``), not by the schema."""
+FORMER_SCHEME = text("'python-json/1'")
+"""Scheme of digests in rows that code from before schemes writes."""
 
 
 class Record(DeclarativeBase):

@@ -12,7 +12,8 @@ from fastapi import Request
 from starlette.datastructures import URL, Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.settings import Settings, path_below
+from service.settings import Settings
+from service.settings_checks import path_below
 
 Networks = Sequence[IPv4Network | IPv6Network]
 HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?\Z")

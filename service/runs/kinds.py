@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from service.database.tables import NAME
+from service.database.record import NAME
 from service.runs.specs import newest_version, spec_version
 from service.settings import Settings
 

@@ -16,7 +16,7 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
-from service.database.tables import IN_LINE
+from service.database.run_tables import IN_LINE
 from service.runs.kinds import IS_KNOWN, LOCK_ORDER, known_versions
 
 DUE = f"{IN_LINE} AND not_before <= now()"

@@ -12,7 +12,8 @@ from typing import Literal
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from service.settings import Limits, Settings
+from service.settings import Settings
+from service.settings_checks import Limits
 from spinal.errors import IdempotencyKeyLimitReached, OpenAuditLimitReached, PromptSetLimitReached
 
 What = Literal["open_audits", "idempotency_keys", "prompt_sets", "prompt_bytes"]

@@ -19,7 +19,8 @@ from service.database.unit_of_work import Ledger
 from service.keys.store import create_key
 from service.runs.demand import need_runs
 from service.runs.settle import settle_audit
-from service.settings import Settings, TenantLimits
+from service.settings import Settings
+from service.settings_checks import TenantLimits
 from service.tenants.counts import count, open_within
 from spinal.errors import OpenAuditLimitReached
 
