@@ -9,8 +9,9 @@ Timings of the service are its defaults (``--lease`` shortens the lease); an eng
 
 Exit 1 when anything was lost, doubled, stuck or measured twice within a tenant, failed or was charged for the
 infrastructure's sake, an invariant does not hold, the doctor finds anything, an audit of a small tenant waited for more
-runs of the flood than there are worker processes (at the median; the most: ``STARTED_AT_MOST`` times as many), recovery
-p99 exceeds 60 s, or (with 2,000 audits or more) fewer than 200 writes of zombies were there to be refused.
+runs of the flood than of its own tenant and, beyond that, than there are worker processes (at the median; the most:
+``STARTED_AT_MOST`` times as many), recovery p99 exceeds 60 s, or (with 2,000 audits or more) fewer than 200 writes of
+zombies were there to be refused.
 """
 
 import argparse
@@ -384,9 +385,10 @@ FAULTS: dict[Callable[[Bench], bool | None], float] = {
 """Every fault and how often it is chosen. One that returns False, or met a database that was away, did not happen."""
 
 
-def inject(bench: Bench, load: threading.Thread, console: Console, *, only: Sequence[str] = ()) -> None:
-    """One fault after another (of those named in ``only``, if any are), and the outages when their time comes, for as
-    long as there is load. In the main thread: processes started here end with the thread that started them."""
+def inject(bench: Bench, load: threading.Thread, console: Console, *, every_s: float, only: Sequence[str] = ()) -> None:
+    """A fault every ``every_s`` seconds or so (of those named in ``only``, if any are), and the outages when their time
+    comes, for as long as there is load. In the main thread: processes started here end with the thread that started
+    them."""
     chosen = {fault: weight for fault, weight in FAULTS.items() if not only or fault.__name__ in only}
     started = said = time.monotonic()
     while load.is_alive() or any(outage.ended is None for outage in bench.outages):
@@ -397,8 +399,7 @@ def inject(bench: Bench, load: threading.Thread, console: Console, *, only: Sequ
         wake(bench)
         for outage in bench.outages:
             outage.turn(time.monotonic() - started)
-        # The same share of the workers is up, however many there are: one that is killed takes seconds to return.
-        load.join(bench.chance.uniform(2.0, 12.0) / bench.groups)
+        time.sleep(bench.chance.uniform(0.3, 1.7) * every_s)
         if time.monotonic() - said > SAY_EVERY_S:
             said = time.monotonic()
             gone = "".join(f", {each.name}" for each in bench.outages if each.began and not each.ended)
@@ -612,7 +613,8 @@ def _run(bench: Bench, small: Sequence[str], arguments: argparse.Namespace, cons
     for thread in (load, *others):
         thread.start()
     try:
-        inject(bench, load, console, only=arguments.only)
+        # The same share of the workers is up, however many there are: one that is killed takes seconds to return.
+        inject(bench, load, console, every_s=arguments.fault_every or 7.0 / bench.groups, only=arguments.only)
     finally:
         for outage in bench.outages:
             outage.turn(0.0, over=True)
@@ -637,6 +639,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--small", type=int, default=2, help="tenants that submit now and then")
     made.add_argument("--every", type=float, default=10.0, help="seconds between two audits of such a tenant")
     made.add_argument("--workers", type=int, default=6, help=f"workers of {CHILDREN} processes")
+    made.add_argument("--fault-every", type=float, help="seconds between two faults; fewer with more workers if unset")
     made.add_argument("--store", choices=("folder", "s3"), default="folder")
     made.add_argument("--store-away", type=float, default=90.0, help="seconds; 0 leaves it there")
     made.add_argument("--full-disk", type=float, default=30.0, help="seconds for each disk; 0 leaves them room")
@@ -652,6 +655,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     arguments = parser().parse_args()
+    # Ended from outside, it unmounts its disks, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     console = Console(width=None if sys.stdout.isatty() else 140)
     console.print(
         f"seed {arguments.seed}, lease {arguments.lease:g} s, {arguments.workers} workers of {CHILDREN} processes, "
@@ -681,7 +686,7 @@ def missed_bars(verdict: dict[str, Any]) -> list[str]:
     if verdict["outages, seconds"] and not verdict["attempts at work while something was gone"]:
         missed.append("no attempt was at work while something was gone: nothing can be said of outages")
     children = verdict["worker children"]
-    middle, _, most = verdict["runs of the flood started before them, p50 / p90 / most"]
+    middle, _, most = verdict["of these beyond one for each of their own, p50 / p90 / most"]
     if not verdict["audits of others that met the flood"]:
         missed.append("no audit of a small tenant met a flood: nothing can be said of fairness (a larger --backlog)")
     elif middle > children or most > STARTED_AT_MOST * children:

@@ -112,6 +112,7 @@ def _say_headers(path: str, method: str, operation: JsonObject) -> None:
     for status, answer in operation["responses"].items():
         carried = ["X-Request-Id"]
         good = status.startswith("2")
+        unchanged = status == "304"
         if status >= "400":
             # The framework adds the type of its own answers beside that of problems.
             answer["content"].pop("application/json", None)
@@ -119,9 +120,10 @@ def _say_headers(path: str, method: str, operation: JsonObject) -> None:
             carried.append("Link")
         if (good and named in MADE and status != "200") or (good and named in KEPT):
             carried.append("Location")
-        if (good or status == "304") and named in TAGGED:
+        if (good or unchanged) and named in TAGGED:
             carried.append("ETag")
-        if status in ("409", "429", "503") or (status == "202" and named == "submitAudit") or (good and named in GOING):
+        going = (good or unchanged) and named in GOING
+        if status in ("409", "429", "503") or (status == "202" and named == "submitAudit") or going:
             carried.append("Retry-After")
         if status == "401":
             carried.append("WWW-Authenticate")

@@ -13,8 +13,8 @@ from service.app import create_app
 from service.http.connections import Guard, Limits
 from service.settings import settings_at_start
 
-BACKLOG = 1024
-"""Connections that the system keeps until they are accepted; so many are accepted at once."""
+BACKLOG, AT_ONCE = 1024, 100
+"""Connections that the system keeps until they are accepted; so many are, before anything else is read or answered."""
 MOST_DESCRIPTORS = 65536
 
 
@@ -29,6 +29,11 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._watching = asyncio.create_task(self._guard.watch())
         await super().startup(sockets)
+        for server in self.servers:
+            for each in server.sockets:
+                # asyncio knows one number for both.
+                with socket.fromfd(each.fileno(), each.family, each.type) as shared:
+                    shared.listen(BACKLOG)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._app.state.waits.end()
@@ -59,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         access_log=False,
         # Whom to believe about where callers reach the service is a setting of ours (service/http/addresses.py).
         proxy_headers=False,
-        backlog=BACKLOG,
+        backlog=AT_ONCE,
         timeout_keep_alive=settings.http_idle_s,
     )
     server = Server(config, app, guard)

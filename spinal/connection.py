@@ -2,6 +2,7 @@
 that comes back is an answer of the service."""
 
 import json
+import math
 import re
 import threading
 import time
@@ -223,16 +224,18 @@ def _passing(response: httpx.Response) -> bool:
 
 
 def _retry_after(response: httpx.Response) -> float:
-    """Seconds that the service asks for, which are 30 at most: a number, or a date."""
+    """Seconds that the service asks for: a number, or a date. They are 30 at most, unless it is a limit of the caller
+    that has been reached: to ask sooner would be in vain."""
+    most = LONGEST_ASKED_S if response.status_code != 429 else math.inf
     value = response.headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdigit():
-        return min(float(value[:9]), LONGEST_ASKED_S)
+        return min(float(value[:9]), most)
     try:
         moment = parsedate_to_datetime(value)
     except (TypeError, ValueError):
         return 0.0
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return min(max(0.0, (moment - datetime.now(UTC)).total_seconds()), LONGEST_ASKED_S)
+    return min(max(0.0, (moment - datetime.now(UTC)).total_seconds()), most)
 
 
 def _checked(response: httpx.Response) -> httpx.Response:

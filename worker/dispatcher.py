@@ -21,8 +21,10 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import ProgrammingError
 
 from service.database.connection import BoundedConnection
+from service.database.ids import new_id
 from service.database.sessions import require_sessions
 from service.database.unit_of_work import Ledger
+from service.operations.retention import take_retention_turn
 from service.platform.addresses import broker, conninfo, direct_database_url
 from service.platform.logs import configure_logs
 from service.runs import rings, transitions
@@ -44,6 +46,9 @@ ASSESS_EVERY_S = 1.0
 INSPECT_LIMIT_S, ASSESS_LIMIT_S = 1800.0, 900.0
 """How long one turn of these loops may take: a whole ledger is read, or the document of a long series is worked out."""
 RINGER, REAPER, LISTENER, INSPECTOR, ASSESSOR = "ringer", "reaper", "listener", "inspector", "assessor"
+RETENTION = "retention"
+RETENTION_LOOKS_S = 60.0
+"""Whether it is due is asked so often at least: whoever did it last may be gone."""
 ASSESS_AGAIN_S = 60.0
 """So long a series whose document could not be made is left alone: the same would be met again, every second."""
 
@@ -68,7 +73,7 @@ def _one_turn() -> Iterator[None]:
 
 class Dispatcher:
     """Loops apart from each other: ringing (woken by NOTIFY) and reaping (by the clock), so that a frozen broker never
-    delays the second, and keeping the documents of series."""
+    delays the second, keeping the documents of series, and deleting what need not be kept."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -76,7 +81,7 @@ class Dispatcher:
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._broker: Connection | None = None
-        self._metrics = DispatcherMetrics(self._ledger)
+        self._metrics = DispatcherMetrics(self._ledger, [settings.trace_queue])
         limit_s = settings.alive_limit_s
         inspected = {} if settings.metrics_port is None else {INSPECTOR: INSPECT_LIMIT_S}
         self._turns = Turns(
@@ -86,6 +91,7 @@ class Dispatcher:
             | inspected,
         )
         self._not_before: dict[UUID, float] = {}
+        self._id = new_id()
 
     def stop(self) -> None:
         self._stop.set()
@@ -104,6 +110,7 @@ class Dispatcher:
                 (LISTENER, self._listen_loop),
                 (INSPECTOR, self._inspect_loop),
                 (ASSESSOR, self._assess_loop),
+                (RETENTION, self._retention_loop),
             )
         ]
         for thread in threads:
@@ -161,8 +168,8 @@ class Dispatcher:
             log.info("rang", runs=len(due))
 
     def _doorbells(self, queue: str) -> int:
-        """How many doorbells the broker still holds. While it holds as many as runs wait, every run has its own:
-        ringing again would only let a long queue grow without end."""
+        """How many doorbells the broker still holds. While it holds as many as runs wait, every run has its own, and
+        while it holds many, no worker lacks one: ringing again would only let a long queue grow without end."""
         channel: Any = self._connection().default_channel
         try:
             return int(channel.queue_declare(queue, passive=True).message_count)
@@ -278,6 +285,18 @@ class Dispatcher:
             with _one_turn():
                 self.assess()
             self._turns.turned(ASSESSOR)
+
+    def retain(self) -> None:
+        """Delete what need not be kept any longer, where that is due and no other copy is at it."""
+        gone = take_retention_turn(self._ledger, self._settings, self._id, stopped=self._stop.is_set)
+        if gone is not None:
+            log.info("deleted what can be made again", **gone)
+
+    def _retention_loop(self) -> None:
+        """Apart from the other loops: deleting captures from a slow store takes as long as it takes."""
+        while not self._stop.wait(min(self._settings.retention_every_s, RETENTION_LOOKS_S)):
+            with _one_turn():
+                self.retain()
 
     def _inspect_loop(self) -> None:
         """Check the invariants where somebody reads what they say."""

@@ -19,6 +19,7 @@ from service.audits.verbs import (
     read_audit,
     read_result,
     read_scores,
+    with_standing,
 )
 from service.database.unit_of_work import Reads
 from service.http.addresses import asked
@@ -104,7 +105,7 @@ def submit(
         request_id=request.state.request_id,
         traceparent=request.state.traceparent,
     )
-    shown = AuditOut.of(read_audit(ledger, caller.tenant, accepted.audit_id))
+    shown = AuditOut.of(with_standing(ledger, read_audit(ledger, caller.tenant, accepted.audit_id)))
     headers = {"Location": shown.links.self}
     if accepted.status == 202:
         headers["Retry-After"] = RETRY_AFTER_S
@@ -173,6 +174,7 @@ def _one(ledger: Reads, tenant: str, audit_id: UUID) -> _One:
     headers = {"Cache-Control": "private, no-cache"}
     if not ended:
         headers["Retry-After"] = RETRY_AFTER_S
+        view = with_standing(ledger, view)
     return _One(tagged(answer(AuditOut.of(view), headers)), ended)
 
 

@@ -13,6 +13,7 @@ from service.runs.held import prompt_set_of, without_hosts
 from service.runs.kinds import KINDS
 from service.runs.lifecycle import IN_FLIGHT
 from service.runs.specs import SIDES
+from service.runs.standing import Standing
 from spinal.documents.account import Account, AccountContrast
 from spinal.documents.comparison import (
     Comparison,
@@ -119,6 +120,49 @@ def _name_kinds(schema: dict[str, Any]) -> None:
     schema["properties"]["runs"]["description"] = f"What the audit needs, by role. Kinds of run: {known}."
 
 
+class StartsIn(BaseModel):
+    """From when to when the run may start, in seconds, rounded to steps that a person would say: from how long recent
+    runs of the queue took, and how many of them its workers carry out at once."""
+
+    at_least_s: int
+    at_most_s: int
+
+
+class QueueOut(BaseModel):
+    """Where an audit stands, by the first of its runs that waits for a worker."""
+
+    name: str = Field(examples=["gpu"])
+    workers: Literal["alive", "none", "unknown"] = Field(
+        description="Whether a worker takes such runs of this queue. ``unknown``: none has said that it is alive, and "
+        "one of the release before, which does not say so, may be there; within a minute that is ``none``, or it "
+        "shows by what it does."
+    )
+    ahead: int | None = Field(
+        description="At most so many runs go first: those of the caller's tenant that are older or of a higher "
+        "priority, and of others as many as take turns with them, rounded up. null where no run waits for a worker: "
+        "all are being carried out, or wait for those that are."
+    )
+    more: bool = Field(description="More than ``ahead`` go first; they are not counted further.")
+    starts_in: StartsIn | None = Field(description="null where nothing is known of it.")
+    summary: str | None = Field(
+        description="The same in one line.", examples=["at most 5 before it, it starts within 2 min"]
+    )
+
+    @classmethod
+    def of(cls, standing: Standing) -> Self:
+        known = standing.at_least_s is not None and standing.at_most_s is not None
+        return cls(
+            name=standing.queue,
+            workers=standing.workers,
+            ahead=standing.ahead,
+            more=standing.more,
+            starts_in=StartsIn(at_least_s=standing.at_least_s or 0, at_most_s=standing.at_most_s or 0)
+            if known
+            else None,
+            summary=standing.summary,
+        )
+
+
 class Progress(BaseModel):
     """Mean over the audit's runs; ``phase`` is that of the run furthest behind."""
 
@@ -182,6 +226,10 @@ class AuditOut(BaseModel):
     labels: dict[str, str]
     priority: int
     progress: Progress
+    queue: QueueOut | None = Field(
+        description="Where it stands; null once it has ended, and in lists. The ETag covers it, in steps that seldom "
+        "change."
+    )
     verdict: Outcome | None
     verdict_reasons: list[str]
     policy: PolicyNamed | None = Field(
@@ -221,6 +269,7 @@ class AuditOut(BaseModel):
             labels=audit.labels,
             priority=audit.priority,
             progress=_progress(view),
+            queue=None if view.standing is None else QueueOut.of(view.standing),
             verdict=audit.verdict,  # a CHECK constraint holds it to the literal
             verdict_reasons=[] if view.verdict is None else list(view.verdict.reasons),
             policy=audit.spec.get("policy"),
@@ -259,10 +308,10 @@ def _progress(view: AuditView) -> Progress:
         runs[role] = RunProgress(
             state=run.state,  # a CHECK constraint holds it to the literal
             attempt=run.attempt,
-            phase=reported.get("phase"),
-            # The last report of a run comes before its last step.
-            done=reported.get("total") if finished else reported.get("done"),
-            total=reported.get("total"),
+            # The last report of a run comes before its last step, and a short run may end without any.
+            phase="finished" if finished else reported.get("phase"),
+            done=(reported.get("total") or 1) if finished else reported.get("done"),
+            total=(reported.get("total") or 1) if finished else reported.get("total"),
             fraction=1.0 if finished else float(reported.get("fraction", 0.0)),
         )
     unfinished = [run for run in runs.values() if run.state in IN_FLIGHT]

@@ -19,6 +19,7 @@ from service.runs import demand
 from service.runs.held import held_by_audit, without_hosts
 from service.runs.lifecycle import IN_FLIGHT, State
 from service.runs.settle import settle_audit
+from service.runs.standing import Standing, find_standing
 from service.settings import Settings
 from service.tenants.counts import keep_within, open_within, require_room
 from service.traces.store import load_comparison_document, load_trace_document
@@ -168,6 +169,8 @@ class AuditView:
 
     audit: Audit
     verdict: Verdict | None
+    standing: Standing | None = None
+    """Where it stands in the queue, where that was asked for."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +189,14 @@ def read_audit(ledger: Reads, tenant: str, audit_id: UUID) -> AuditView:
             raise AuditNotFound(f"no audit {audit_id}", hint="list them with GET /v1/audits")
         [view] = _views(session, [audit])
         return view
+
+
+def with_standing(ledger: Reads, view: AuditView) -> AuditView:
+    """The same with where the audit stands, while it is in flight."""
+    if view.audit.state not in IN_FLIGHT:
+        return view
+    with ledger.read() as session:
+        return replace(view, standing=find_standing(session, view.audit.id))
 
 
 def list_audits(

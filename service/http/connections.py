@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
+from itertools import islice
 from typing import Any, cast
 from uuid import uuid4
 
@@ -43,6 +44,8 @@ SHORTAGE = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 """What accept() fails with for lack of something that closing a connection gives back."""
 LEAST = 16
 RETRY_AFTER_S = "5"
+MOST_LOOKED_AT = 32
+"""Of the oldest of a phase, where one is looked for: each costs a call of the system."""
 
 
 class Phase(Enum):
@@ -130,20 +133,24 @@ class Guard:
         self._in[former].pop(connection, None)
         self._in[connection.phase][connection] = None
         while len(self._in[Phase.HEAD]) + len(self._in[Phase.BODY]) > self._limits.half_sent:
-            self._end_oldest("too many half sent", Phase.HEAD, Phase.BODY)
+            if not self._end_oldest("too many half sent", Phase.HEAD, Phase.BODY):
+                break
 
     def _end_oldest(self, why: str, *phases: Phase) -> bool:
         """End one connection of the first of ``phases`` that has any: of head and body, the one that began first."""
-        half = [next(iter(self._in[phase])) for phase in (Phase.HEAD, Phase.BODY) if self._in[phase]]
         for phase in phases:
-            if not self._in[phase]:
-                continue
-            oldest = next(iter(self._in[phase]))
-            if phase in (Phase.HEAD, Phase.BODY):
-                oldest = min(half, key=lambda each: each.began)
-            self.end(oldest, why)
-            return True
+            joint = (Phase.HEAD, Phase.BODY) if phase in (Phase.HEAD, Phase.BODY) else (phase,)
+            found = [each for each in map(self._oldest, joint) if each is not None]
+            if found:
+                self.end(min(found, key=lambda each: each.began), why)
+                return True
         return False
+
+    def _oldest(self, phase: Phase) -> "GuardedConnection | None":
+        """Of those that have nothing left to be read: a client that has sent all it has to say is not late because this
+        process is."""
+        first = islice(self._in[phase], MOST_LOOKED_AT)
+        return next((each for each in first if not each.has_unread()), None)
 
     def end(self, connection: "GuardedConnection", why: str) -> None:
         """Hang up, and say so where it can be read."""
@@ -298,10 +305,10 @@ class GuardedConnection(H11Protocol):
         if self.phase is Phase.LEAVING:
             return LEFT if now - self.began > LINGER_S and not self.unsent else None
         if self.phase is Phase.HEAD:
-            return "head too slow" if now - self.began > limits.head_s else None
+            return "head too slow" if now - self.began > limits.head_s and not self.has_unread() else None
         if self.phase is not Phase.BODY:
             return None
-        if self.flow.read_paused:
+        if self.flow.read_paused or (now - self.heard > LOOK_EVERY_S and self.has_unread()):
             # It is this process that does not read: not the client's time.
             self.began += LOOK_EVERY_S
             self.heard = now
@@ -315,7 +322,8 @@ class GuardedConnection(H11Protocol):
         if not (unsent := self.unsent):
             self.sending = None
             return False
-        taken = self.written - unsent - self._in_kernel()
+        # Nor counts what waits in the system's buffer until the client's side takes it.
+        taken = self.written - unsent - self._asked(termios.TIOCOUTQ)
         if self.sending is None:
             self.sending, self.taken, self.took = (now, taken), taken, now
             return False
@@ -326,10 +334,14 @@ class GuardedConnection(H11Protocol):
             return True
         return now - since > limits.silence_s and taken - before < limits.bytes_per_s * (now - since)
 
-    def _in_kernel(self) -> int:
-        """Bytes that the client's side has not taken yet, where the system tells."""
+    def has_unread(self) -> bool:
+        """Whether something of the client waits to be read by this process."""
+        return self._asked(termios.FIONREAD) > 0
+
+    def _asked(self, what: int) -> int:
+        """Bytes in one of the system's buffers, where the system tells."""
         with contextlib.suppress(OSError, AttributeError):
-            told = fcntl.ioctl(self._raw.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+            told = fcntl.ioctl(self._raw.get_extra_info("socket").fileno(), what, bytes(4))
             return int(struct.unpack("i", told)[0])
         return 0
 

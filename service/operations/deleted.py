@@ -11,15 +11,16 @@ from sqlalchemy.orm import Session
 from service.database.tables import Record
 from service.runs.kinds import LOCK_ORDER
 from service.runs.specs import needs
+from service.tenants.counts import COUNTED, hold_counts
 
 Counts = dict[str, int]
 NEEDED = "SELECT run_id FROM audit_runs WHERE audit_id = ANY(:audits)"
 LEFT = """SELECT id FROM runs WHERE (CAST(:after AS uuid) IS NULL OR id > :after) AND id <= CAST(:last AS uuid)
   AND spec->>'tenant' = :tenant AND NOT EXISTS (SELECT 1 FROM audit_runs x WHERE x.run_id = runs.id)"""
 """SQL: runs that audits need; some runs that were made for a tenant and that no audit needs."""
-IN_ORDER = ("audits", "series", "models", "tenant_prompt_sets", "api_keys")
-"""Tables with a tenant that are not simply emptied of it: what belongs to their rows goes with them, and keys go last,
-by which an operator sees that somebody has begun."""
+IN_ORDER = ("audits", "series", "models", "tenant_prompt_sets", "tenant_counts", "tenant_count_changes", "api_keys")
+"""Tables with a tenant that are not simply emptied of it: what belongs to their rows goes with them; counts are true as
+long as there are any; and keys go last, by which an operator sees that somebody has begun."""
 BATCH = 50
 """Audits, or rows of another kind, in one transaction."""
 RUNS_LOOKED_THROUGH = 5000
@@ -34,9 +35,7 @@ def named_tables() -> list[str]:
 def plain_tables() -> list[str]:
     """Those whose rows of a tenant are deleted and no more, each behind those that refer to it."""
     order = [table.name for table in reversed(Record.metadata.sorted_tables)]
-    rest = [name for name in order if name in named_tables() and name not in IN_ORDER]
-    # Last the counts, which change while other rows go.
-    return [*sorted(rest, key=lambda name: name.startswith("tenant_count")), "api_keys"]
+    return [name for name in order if name in named_tables() and name not in IN_ORDER]
 
 
 def count_rows(session: Session, tenant: str) -> Counts:
@@ -311,6 +310,12 @@ def delete_prompt_sets(session: Session, tenant: str) -> Counts:
         {"digests": digests},
     ).all()
     return {"tenant_prompt_sets": len(own), "prompt_sets": len(free)}
+
+
+def delete_counts(session: Session, tenant: str) -> None:
+    """The counts of a tenant that has nothing any more; together, so that they are never other than what it has."""
+    hold_counts(session, tenant, *COUNTED)
+    session.execute(text("DELETE FROM tenant_counts WHERE tenant = :tenant"), {"tenant": tenant})
 
 
 def delete_plain(session: Session, tenant: str, table: str) -> Counts:

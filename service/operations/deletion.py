@@ -9,10 +9,12 @@ that their audits or runs have, prompts that they have stored.
 """
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
+from uuid import UUID
 
+import psycopg
 from sqlalchemy.orm import Session
 
 from service.audits.store import cancel_audit
@@ -20,13 +22,15 @@ from service.database.unit_of_work import Ledger, allow
 from service.operations import deleted
 from service.platform.artifacts import ArtifactStore
 from service.series.store import close_series
-from spinal.errors import NotReady
+from spinal.errors import DatabaseUnavailable, NotReady
 
 WRITERS_END_IN_S = 60.0
 """So long those may take who are writing when the keys end; statements and transactions are ended sooner."""
 LOOK_AGAIN_S = 0.2
 READING_LIMIT_S = 3600.0
+PASSING = (psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAvailable)
 Counts = dict[str, int]
+Found = TypeVar("Found")
 
 
 def delete_tenant(ledger: Ledger, artifacts: ArtifactStore, tenant: str, *, apply: bool) -> Counts:
@@ -47,6 +51,9 @@ def delete_tenant(ledger: Ledger, artifacts: ArtifactStore, tenant: str, *, appl
     _in_batches(ledger, tenant, counts, deleted.delete_prompt_sets)
     for table in deleted.plain_tables():
         _in_batches(ledger, tenant, counts, partial(deleted.delete_plain, table=table))
+    with ledger.begin() as session:
+        deleted.delete_counts(session, tenant)
+    _in_batches(ledger, tenant, counts, partial(deleted.delete_plain, table="api_keys"))
     return dict(sorted(counts.items()))
 
 
@@ -86,18 +93,16 @@ def _cancel_all(ledger: Ledger, tenant: str) -> None:
 
 def _delete_audits(ledger: Ledger, artifacts: ArtifactStore, tenant: str, counts: Counts) -> None:
     while True:
-        with _deleting(ledger, tenant) as session:
-            gone = deleted.delete_audits(session, tenant)
+        gone = _carried_out(ledger, tenant, lambda session: deleted.delete_audits(session, tenant))
         if gone is None:
             break
         _add(counts, gone.rows)
         _remove(artifacts, gone.captures, counts)
-    after = None
+    after: UUID | None = None
     while True:
-        with _deleting(ledger, tenant) as session:
-            after, gone = deleted.delete_runs_left(session, tenant, after)
-        _add(counts, gone.rows)
-        _remove(artifacts, gone.captures, counts)
+        after, left = _carried_out(ledger, tenant, partial(deleted.delete_runs_left, tenant=tenant, after=after))
+        _add(counts, left.rows)
+        _remove(artifacts, left.captures, counts)
         if after is None:
             return
 
@@ -110,21 +115,27 @@ def _remove(artifacts: ArtifactStore, uris: list[str], counts: Counts) -> None:
         _add(counts, {"captures": len(uris)})
 
 
-def _in_batches(ledger: Ledger, tenant: str, counts: Counts, delete: Callable[[Session, str], Counts]) -> None:
+def _in_batches(ledger: Ledger, tenant: str, counts: Counts, delete: Callable[..., Counts]) -> None:
     while True:
-        with _deleting(ledger, tenant) as session:
-            gone = delete(session, tenant)
+        gone = _carried_out(ledger, tenant, partial(delete, tenant=tenant))
         if not any(gone.values()):
             return
         _add(counts, gone)
 
 
-@contextmanager
-def _deleting(ledger: Ledger, tenant: str) -> Iterator[Session]:
-    """A transaction in which what has ended may be deleted, where it is the tenant's."""
-    with ledger.begin() as session:
-        deleted.allow_deleting(session, tenant)
-        yield session
+def _carried_out(ledger: Ledger, tenant: str, delete: Callable[[Session], Found]) -> Found:
+    """In a transaction in which what has ended may be deleted, where it is the tenant's. Whoever shares runs of the
+    tenant at this moment may be waited for too long, or in a circle: then once more."""
+    for last in (False, False, False, True):
+        try:
+            with ledger.begin() as session:
+                deleted.allow_deleting(session, tenant)
+                return delete(session)
+        except DatabaseUnavailable as error:
+            if last or not isinstance(getattr(error.__cause__, "orig", None), PASSING):
+                raise
+        time.sleep(LOOK_AGAIN_S)
+    raise AssertionError
 
 
 def _add(counts: Counts, more: Counts) -> None:

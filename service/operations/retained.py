@@ -7,6 +7,8 @@ from sqlalchemy.orm import Session
 
 from service.traces.store import StoredCapture
 
+MOST = 1000
+"""Keys in one transaction."""
 NEEDED = """traces.digest IN (SELECT r.result_digest FROM audits a
               JOIN audit_runs x ON x.audit_id = a.id JOIN runs r ON r.id = x.run_id
               WHERE a.state IN ('QUEUED','RUNNING') AND r.result_digest IS NOT NULL)"""
@@ -56,14 +58,19 @@ def count_idempotency_keys(session: Session, *, older_than_s: float) -> int:
 
 
 def delete_idempotency_keys(session: Session, *, older_than_s: float) -> int:
-    """A request repeated with a deleted key is a new request."""
+    """Some of them; 0 when there are none left. A request that is repeated with a deleted key is a new request."""
+    some = {"age": older_than_s, "most": MOST}
     gone = session.execute(
-        text("DELETE FROM idempotency_keys WHERE created_at < now() - make_interval(secs => :age) RETURNING key"),
-        {"age": older_than_s},
+        text("""DELETE FROM idempotency_keys WHERE (tenant, key) IN (
+                  SELECT tenant, key FROM idempotency_keys WHERE created_at < now() - make_interval(secs => :age)
+                  ORDER BY created_at LIMIT :most FOR UPDATE SKIP LOCKED) RETURNING key"""),
+        some,
     )
     forgotten = session.execute(
-        text("""UPDATE series SET idempotency_key = NULL, body_digest = NULL
-                WHERE idempotency_key IS NOT NULL AND created_at < now() - make_interval(secs => :age) RETURNING id"""),
-        {"age": older_than_s},
+        text("""UPDATE series SET idempotency_key = NULL, body_digest = NULL WHERE id IN (
+                  SELECT id FROM series WHERE idempotency_key IS NOT NULL
+                    AND created_at < now() - make_interval(secs => :age)
+                  ORDER BY id LIMIT :most FOR NO KEY UPDATE SKIP LOCKED) RETURNING id"""),
+        some,
     )
     return len(gone.all()) + len(forgotten.all())

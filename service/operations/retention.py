@@ -5,7 +5,11 @@ off, or their worker had lost its run), and answers kept under old Idempotency-K
 never deleted. Without ``--apply`` it only says what it would delete.
 """
 
+from collections.abc import Callable
+from uuid import UUID
+
 from service.database.unit_of_work import Ledger
+from service.operations.chores import end_turn, keep_turn, take_turn
 from service.operations.own_store import require_own_store
 from service.operations.retained import (
     count_idempotency_keys,
@@ -15,6 +19,8 @@ from service.operations.retained import (
     unnamed_captures,
 )
 from service.platform.artifacts import ArtifactStore
+from service.settings import Settings
+from service.traces.store import StoredCapture
 
 DAY_S = 86_400.0
 UNNAMED_AFTER_S = DAY_S
@@ -22,37 +28,96 @@ UNNAMED_AFTER_S = DAY_S
 
 
 def delete_what_can_be_made_again(
-    ledger: Ledger, artifacts: ArtifactStore, captures_days: float | None, keys_days: float | None, *, apply: bool
+    ledger: Ledger,
+    artifacts: ArtifactStore | None,
+    captures_days: float | None,
+    keys_days: float | None,
+    *,
+    apply: bool,
+    goes_on: Callable[[], bool] = lambda: True,
 ) -> dict[str, int]:
     """What was, or with ``apply`` False would be, deleted: captures, their bytes, files of no trace, idempotency keys.
-    None leaves captures or keys alone, whatever their age in days. Raises StorageRefused, with nothing deleted, where
-    the store is not this database's."""
-    require_own_store(ledger, artifacts, adopt=apply)
-    captures = []
-    if captures_days is not None:
+    None leaves captures or keys alone, whatever their age in days, and files where it is in place of ``artifacts``.
+    Some rows in a transaction; it ends early where ``goes_on``, which is asked before each, says so. Raises
+    StorageRefused, with nothing deleted, where the store is not this database's."""
+    if artifacts is not None:
+        require_own_store(ledger, artifacts, adopt=apply)
+    old = []
+    if captures_days is not None and artifacts is not None:
         with ledger.read() as session:
-            captures = old_captures(session, older_than_s=captures_days * DAY_S)
-    with ledger.read() as session:
-        unnamed = unnamed_captures(session, artifacts.older_than(UNNAMED_AFTER_S))
+            old = old_captures(session, older_than_s=captures_days * DAY_S)
+    unnamed = []
+    if artifacts is not None:
+        files = artifacts.older_than(UNNAMED_AFTER_S)
+        with ledger.read() as session:
+            unnamed = unnamed_captures(session, files)
     keys = 0
-    if keys_days is not None:
+    if keys_days is not None and not apply:
         with ledger.read() as session:
             keys = count_idempotency_keys(session, older_than_s=keys_days * DAY_S)
+    captures = old
     if apply:
-        for capture in captures:
-            # The row first, and for good: it never names a file that is gone.
+        while keys_days is not None and goes_on():
             with ledger.begin() as session:
-                unneeded = forget_capture(session, capture)
-            if unneeded:
-                artifacts.remove(capture.uri)
-        for uri in unnamed:
-            artifacts.remove(uri)
-        if keys_days is not None:
-            with ledger.begin() as session:
-                keys = delete_idempotency_keys(session, older_than_s=keys_days * DAY_S)
+                some = delete_idempotency_keys(session, older_than_s=keys_days * DAY_S)
+            keys += some
+            if not some:
+                break
+        if artifacts is not None:
+            captures = _forget(ledger, artifacts, old, goes_on)
+            for uri in unnamed:
+                artifacts.remove(uri)
     return {
         "captures": len(captures),
         "bytes": sum(capture.bytes for capture in captures),
         "files_of_no_trace": len(unnamed),
         "idempotency_keys": keys,
     }
+
+
+def _forget(
+    ledger: Ledger, artifacts: ArtifactStore, captures: list[StoredCapture], goes_on: Callable[[], bool]
+) -> list[StoredCapture]:
+    """Delete those that nobody has come to need; returns them."""
+    gone = []
+    for capture in captures:
+        if not goes_on():
+            break
+        # The row first, and for good: it never names a file that is gone.
+        with ledger.begin() as session:
+            unneeded = forget_capture(session, capture)
+        if unneeded:
+            artifacts.remove(capture.uri)
+            gone.append(capture)
+    return gone
+
+
+CHORE = "retention"
+LEASE_S = 300.0
+"""Whoever does it says before each transaction that they are still at it; one that is silent for so long has died."""
+
+
+def take_retention_turn(
+    ledger: Ledger, settings: Settings, holder: UUID, *, stopped: Callable[[], bool]
+) -> dict[str, int] | None:
+    """Delete what the settings say, where that is due and nobody else is at it; None where not. Whatever it meets, it
+    is due again at the next turn."""
+    with ledger.begin() as session:
+        if not take_turn(session, CHORE, holder, lease_s=LEASE_S):
+            return None
+
+    def goes_on() -> bool:
+        if stopped():
+            return False
+        with ledger.begin() as session:
+            return keep_turn(session, CHORE, holder, lease_s=LEASE_S)
+
+    try:
+        # Without captures to delete nobody needs the artifact store here.
+        artifacts = None if settings.retain_captures_days is None else ArtifactStore(settings)
+        return delete_what_can_be_made_again(
+            ledger, artifacts, settings.retain_captures_days, settings.retain_keys_days, apply=True, goes_on=goes_on
+        )
+    finally:
+        with ledger.begin() as session:
+            end_turn(session, CHORE, holder, again_in_s=settings.retention_every_s)

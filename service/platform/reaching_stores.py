@@ -18,7 +18,7 @@ import fsspec
 
 from service.settings import Settings
 from spinal.errors import SpinalError, StorageRefused, StorageUnavailable
-from spinal.errors.faults import lacks_memory, reason
+from spinal.errors.faults import TOLD_IN_TEXT, lacks_memory, reason
 
 STORAGE_ERRORS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ESTALE,
@@ -29,7 +29,7 @@ SET_UP = "check SPINAL_ARTIFACT_URL and SPINAL_ARTIFACT_OPTIONS (docs/operations
 AWAY = "check that the artifact store is up and can be reached; workers go on by themselves when it is"
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs"})
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
-LOCAL = frozenset({"file", "local"})
+ON_DISK = frozenset({"file", "local"})
 CONNECT_S = 5.0
 TRIES = 2
 """Of one request. Who waits for a store asks again for much longer, and hears meanwhile that it is to stop."""
@@ -42,10 +42,16 @@ NOT_LET_IN = re.compile(
 
 
 def storage_problem(error: BaseException) -> StorageUnavailable | None:
-    """The error as full or not writable storage of this machine, if that is what it is."""
-    if not isinstance(error, OSError) or error.errno not in STORAGE_ERRORS:
+    """The error as full or not writable storage of this machine, if that is what it is. Libraries in Rust write the
+    number into the text of errors of their own."""
+    number, place = None, None
+    if isinstance(error, OSError):
+        number, place = error.errno, error.filename
+    elif type(error).__name__ in TOLD_IN_TEXT and (named := re.search(r"\(os error (\d+)\)", str(error))):
+        number = int(named[1])
+    if number not in STORAGE_ERRORS:
         return None
-    return StorageUnavailable(f"{os.strerror(error.errno)}: {error.filename or 'while writing a capture'}", hint=ROOM)
+    return StorageUnavailable(f"{os.strerror(number)}: {place or 'while writing a capture'}", hint=ROOM)
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ class Reached:
 
     @property
     def local(self) -> bool:
-        return self.protocol in LOCAL
+        return self.protocol in ON_DISK
 
     @property
     def whole_writes(self) -> bool:
@@ -108,7 +114,7 @@ def reach(settings: Settings) -> Reached:
         # Made of the operator's own words: what a library says of them may repeat a secret.
         raise StorageRefused(f"the artifact store cannot be set up ({type(error).__name__})", hint=SET_UP) from error
     if protocol in ("s3", "s3a"):
-        fs.retries = TRIES
+        vars(fs)["retries"] = TRIES
     return Reached(fs, root, protocol, secrets)
 
 

@@ -261,9 +261,8 @@ def _ahead(session: Session, queue: str, below: int, tenants: list[str], created
                 + {_counted(f"{TO_RING} AND {LINE_OF} AND {TIME} < :created", FULL)}
               ELSE {_counted(f"{RUNG} AND {LINE_OF}", FULL)} + {_counted(f"{TO_RING} AND {LINE_OF}", FULL)}
               END) AS bigint), 0) AS n FROM lines l WHERE l.ours),
-          others AS (SELECT COALESCE(CAST(sum(LEAST({TURNS},
-                {_counted(f"{RUNG} AND {LINE_OF}", TURNS)} + {_counted(f"{TO_RING} AND {LINE_OF}", TURNS)})
-              ) AS bigint), 0) AS n
+          others AS (SELECT COALESCE(CAST(sum(LEAST({TURNS}, {_counted(f"{RUNG} AND {LINE_OF}", TURNS)}
+                + {_counted(f"{TO_RING} AND {LINE_OF}", TURNS)})) AS bigint), 0) AS n
               FROM lines l, own WHERE NOT l.ours AND own.n <= :most)
           SELECT own.n AS own,
             others.n + {_counted(f"{RUNG} AND {HIGHER}", FULL)} + {_counted(f"{TO_RING} AND {HIGHER}", FULL)} AS others

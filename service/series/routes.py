@@ -34,6 +34,7 @@ from service.series.verbs import (
     read_document,
     read_series,
     view_series,
+    with_standing,
 )
 from spinal import errors
 from spinal.documents.series import Series, Status
@@ -171,7 +172,7 @@ def _is_going(ledger: Reads, tenant: str, series_id: UUID) -> bool:
 
 
 def _one(ledger: Reads, tenant: str, series_id: UUID) -> Response:
-    view = view_series(ledger, tenant, series_id)
+    view = with_standing(ledger, view_series(ledger, tenant, series_id))
     headers = {"Cache-Control": "private, no-cache"}
     if is_going(view.series):
         headers["Retry-After"] = RETRY_AFTER_S

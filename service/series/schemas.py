@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from service.audits.schemas import DEFAULT_PROFILE, PolicyNamed, PolicyReference
+from service.audits.schemas import DEFAULT_PROFILE, PolicyNamed, PolicyReference, QueueOut
 from service.audits.schemas import State as AuditState
 from service.http.addresses import local
 from service.http.fields import PRINTABLE, Labels, Reference
@@ -178,6 +178,9 @@ class SeriesOut(BaseModel):
     alarmed: list[str]
     warned: list[str]
     reasons: list[str]
+    queue: QueueOut | None = Field(
+        description="Where the first member stands that waits; null while none is going, and in lists."
+    )
     links: SeriesLinks
     created_at: datetime
     closed_at: datetime | None
@@ -216,6 +219,7 @@ class SeriesOut(BaseModel):
             alarmed=list(told.get("alarmed", ())),
             warned=list(told.get("warned", ())),
             reasons=list(told.get("reasons", ())),
+            queue=None if view.standing is None else QueueOut.of(view.standing),
             links=SeriesLinks(
                 self=here,
                 members=f"{here}/members",

@@ -238,6 +238,17 @@ def find_member(session: Session, series_id: UUID, step: int) -> StoredMember | 
     return None if row is None else StoredMember(*row)
 
 
+def next_in_line(session: Session, series_id: UUID) -> UUID | None:
+    """The audit of the first member that is queued, or else that is running; None where none is going."""
+    found: UUID | None = session.execute(
+        text("""SELECT a.id FROM series_members m JOIN audits a ON a.id = m.audit_id
+                WHERE m.series_id = :series AND a.state IN ('QUEUED','RUNNING')
+                ORDER BY a.state = 'QUEUED' DESC, m.step LIMIT 1"""),
+        {"series": series_id},
+    ).scalar()
+    return found
+
+
 def count_members(session: Session, series_id: UUID) -> int:
     found: int = session.execute(
         text("SELECT count(*) FROM series_members WHERE series_id = :series"), {"series": series_id}

@@ -1,7 +1,7 @@
 """What callers do with series: make one, append, read, close, cancel. Each opens the transactions it needs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -18,6 +18,7 @@ from service.policies.store import StoredPolicy, hold_policy
 from service.policies.verbs import not_found as policy_not_found
 from service.policies.verbs import read_policy
 from service.runs.lifecycle import IN_FLIGHT
+from service.runs.standing import Standing, find_standing
 from service.series import store
 from service.series.assessed import read_assessed
 from service.series.members import (
@@ -77,6 +78,8 @@ class SeriesView:
     summary: dict[str, Any] | None
     current: bool
     """Whether the summary knows everything that happened; a list tells what is kept."""
+    standing: Standing | None = None
+    """Where the member stands that is next, where that was asked for."""
 
 
 @dataclass(frozen=True)
@@ -226,6 +229,15 @@ def view_series(ledger: Reads, tenant: str, series_id: UUID) -> SeriesView:
         return SeriesView(series, series.summary, current=True)
     document = read_assessed(ledger, series).model_dump(mode="json", include=set(store.SUMMARY))
     return SeriesView(series, document, current=True)
+
+
+def with_standing(ledger: Reads, view: SeriesView) -> SeriesView:
+    """The same with where the member stands that is next, while one is going."""
+    if not is_going(view.series):
+        return view
+    with ledger.read() as session:
+        following = store.next_in_line(session, view.series.id)
+        return view if following is None else replace(view, standing=find_standing(session, following))
 
 
 def read_document(ledger: Reads, tenant: str, series_id: UUID) -> SeriesDocument:

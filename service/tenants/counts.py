@@ -7,7 +7,7 @@ is one tenant's alone. A count is exact: whoever comes later sees what was added
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
@@ -17,6 +17,7 @@ from service.settings_checks import Limits
 from spinal.errors import IdempotencyKeyLimitReached, OpenAuditLimitReached, PromptSetLimitReached
 
 What = Literal["open_audits", "idempotency_keys", "prompt_sets", "prompt_bytes"]
+COUNTED: tuple[What, ...] = get_args(What)
 MADE_ROOM = 100
 """So many old Idempotency-Keys go at once where one has no room: the next hundred requests find some."""
 

@@ -13,6 +13,7 @@ from spinal.cli.labels import read_labels
 from spinal.cli.options import CancelOnInterrupt, FailOn, GitHub, Outputs
 from spinal.cli.output import Shown, check_outputs, say, say_json
 from spinal.cli.pipeline import check_pipeline, failures_told, tell_cancelled
+from spinal.cli.progress import in_queue
 from spinal.cli.remote import ended, parse_duration
 from spinal.cli.server import DEFAULT_SERVER, ApiKey, AsJson, Server, at, connected, print_table
 from spinal.errors import UsageError
@@ -147,6 +148,7 @@ def _described(audit: dict[str, Any]) -> list[tuple[str, str]]:
         ("candidate", audit.get("candidate") or "-"),
         ("reference", audit.get("reference") or "-"),
         ("state", f"{audit['state']} ({progress['phase']}, {progress['fraction']:.0%})"),
+        *(("queue", stands) for stands in (in_queue(audit),) if stands is not None),
         ("verdict", audit["verdict"] or "-"),
         *(("", reason) for reason in audit.get("verdict_reasons", ())),
         ("submitted", _moment(audit.get("created_at"))),

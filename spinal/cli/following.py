@@ -68,6 +68,7 @@ def submitted(client: Client, submit: Callable[[], Audit], interrupts: Interrupt
 
 def followed(client: Client, audit: Audit, deadline: float, interrupts: Interrupts) -> Audit:
     """Wait for the end of an audit until ``deadline`` (of the monotonic clock), showing where it stands."""
-    with interrupts.told(client, audit["id"]), Watch()(audit["candidate"]) as show:
+    with interrupts.told(client, audit["id"]), Watch(at_once=True)(audit["candidate"]) as show:
+        show(of_audit(audit))
         left = max(0.0, deadline - time.monotonic())
         return client.wait(audit["id"], timeout=left, every=1.0, on_progress=lambda found: show(of_audit(found)))

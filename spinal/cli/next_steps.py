@@ -31,6 +31,7 @@ NEXT_STEPS = {
     "not_ready": "try again later; whoever runs the service finds why with `spinal doctor`",
     "registered_model_not_found": "`spinal models list` shows what is registered",
     "route_not_found": "check that the service is of this release, and that --server names it",
+    "request_too_slow": "send it again; a slow connection may need smaller requests",
     "source_refused": "name a model that this service may read; whoever runs it lists them (SPINAL_MODEL_SOURCES)",
     "source_unavailable": "try again in a minute",
     "trace_not_found": "`spinal list` shows the audits, and `spinal show AUDIT` their traces",

@@ -30,7 +30,7 @@ PHASES = {
     "noise": "controls of random noise",
     "statistics": "intervals and verdict",
     "waiting": "queued, waiting for a worker",
-    "starting": "starting",
+    "starting": "a worker has begun, its engine is being loaded",
 }
 """Phases in words; one that is not here is called by its name."""
 COUNTED = {"walk": "blocks", "swap": "blocks"}
@@ -41,6 +41,8 @@ UNITS = ("bytes", "kB", "MB", "GB", "TB")
 FIRST_S = 5.0
 """Seconds of work after which the first line is said."""
 EVERY_S = 60.0
+SAME_S = 300.0
+"""What does not change is said again after so long: some pipelines end a step that says nothing for ten minutes."""
 KNOWN_FROM_S, KNOWN_FROM = 5.0, 0.03
 """Seconds of work and the share of it from which on an estimate means something."""
 Clock = Callable[[], float]
@@ -113,10 +115,14 @@ class Watch:
         terminal: bool | None = None,
         whole: bool = False,
         keeping: bool = False,
+        at_once: bool = False,
     ) -> None:
         """``whole``: the fractions of all pieces are those of one whole, which is what is estimated. ``keeping``: what
-        is fetched stays when the command ends."""
+        is fetched stays when the command ends. ``at_once``: the first line is said at once, and what does not change is
+        said again every ``SAME_S`` only."""
         self._keeping = keeping
+        self._at_once = at_once
+        self._said, self._said_at = "", 0.0
         self._clock = clock
         self._terminal = sys.stderr.isatty() if terminal is None else terminal
         self._whole = Estimate(clock) if whole else None
@@ -149,16 +155,27 @@ class Watch:
         now = self._clock()
         left = estimate.left(report.fraction)
         if self._next_line is None:
-            self._next_line = now + FIRST_S
-        if now >= self._next_line:
-            self._next_line = now + EVERY_S
-            say(f"{label}: {in_words(report, left)}")
+            self._next_line = now + (0.0 if self._at_once else FIRST_S)
+        line = f"{label}: {in_words(report, left)}"
+        if now < self._next_line or (self._at_once and line == self._said and now < self._said_at + SAME_S):
+            return
+        self._next_line, self._said, self._said_at = now + EVERY_S, line, now
+        say(line)
 
 
 def of_audit(audit: dict[str, Any]) -> Report:
-    """Where an audit stands: the phase of the run that is furthest behind, and the mean over all runs."""
+    """Where an audit stands: its place while it is queued, else the phase of the run that is furthest behind, and the
+    mean over all runs."""
     progress = audit["progress"]
+    if (stands := in_queue(audit)) is not None and audit["state"] == "QUEUED":
+        return Report(f"QUEUED: {stands}", 0, 1, progress["fraction"])
     runs: dict[str, dict[str, Any]] = progress.get("runs") or {}
     behind: dict[str, Any] = next((run for run in runs.values() if run.get("phase") == progress["phase"]), {})
     done, total = behind.get("done") or 0, behind.get("total") or 1
     return Report(progress["phase"], done, total, progress["fraction"])
+
+
+def in_queue(audit: dict[str, Any]) -> str | None:
+    """What the service says of an audit's place in the queue; None where it says nothing, or is of an older release."""
+    said = (audit.get("queue") or {}).get("summary")
+    return said if isinstance(said, str) else None

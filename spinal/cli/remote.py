@@ -12,6 +12,7 @@ from spinal.cli.following import Interrupts, followed, submitted
 from spinal.cli.gate import exit_code
 from spinal.cli.output import Shown, say, target, write_atomically
 from spinal.cli.pipeline import tell_github, web_address
+from spinal.cli.progress import in_queue
 from spinal.client import Client, error_of
 from spinal.documents.comparison import Comparison
 from spinal.documents.policy import Policy
@@ -58,6 +59,8 @@ def run_audit(
         audit = submitted(client, submit, interrupts)
     say(f"audit {audit['id']} {audit['state']}")
     if deadline is None:
+        if (stands := in_queue(audit)) is not None:
+            say(stands)
         return audit, ExitCode.PASS
     audit = followed(client, audit, deadline, interrupts)
     return audit, ended(client, audit, shown)

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,24 @@ def test_when_all_children_hang_requests_are_told_to_come_again_and_then_served(
     for child in taken:
         inspectors._put_back(child)
         inspectors._turns.release()
+    assert submitted(hasty, "sft").status_code == 202
+
+
+def test_submissions_that_wait_for_a_child_leave_turns_to_those_who_read(hasty: TestClient) -> None:
+    shared = application(hasty).state
+    for _ in range(2):
+        # Hung, for all that anybody can see.
+        shared.inspectors._turns.acquire()
+    with ThreadPoolExecutor(20) as pool:
+        asked = [pool.submit(submitted, hasty, "sft") for _ in range(20)]
+        until(lambda: shared.inspecting.available_tokens == 0, "submissions in every place that they can have")
+        answers = [hasty.get("/v1/audits").status_code for _ in range(5)]
+        assert hasty.get("/livez").status_code == 200
+        assert answers == [200] * 5
+        assert {each.result().json()["code"] for each in asked} == {"not_ready"}
+    for _ in range(2):
+        shared.inspectors._turns.release()
+    assert shared.inspecting.borrowed_tokens == shared.turns.borrowed_tokens == 0
     assert submitted(hasty, "sft").status_code == 202
 
 

@@ -14,6 +14,7 @@ from service.database.unit_of_work import Ledger
 from service.http import context
 from service.keys import store
 from service.settings import Settings
+from tests.support.served import application
 from tests.support.waiting import until
 
 
@@ -93,3 +94,45 @@ def test_a_service_that_stops_tells_what_it_has_seen(keyed: Settings, ledger: Le
         assert api.get("/v1/audits", headers=bearer(key)).status_code == 200
         assert last_use(ledger, key) is None
     assert last_use(ledger, key) is not None
+
+
+def asked_without_a_body(api: TestClient, key: str | None) -> tuple[int, dict[str, str]]:
+    """Status and headers of the answer to a POST whose body never comes."""
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        raise AssertionError("the body was asked for")
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"1000000")]
+    if key is not None:
+        headers.append((b"authorization", f"Bearer {key}".encode()))
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
+        "path": "/v1/audits", "raw_path": b"/v1/audits", "query_string": b"", "root_path": "", "headers": headers,
+        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2),
+    }  # fmt: skip
+    assert api.portal is not None
+    api.portal.call(application(api), scope, receive, send)
+    return sent[0]["status"], {name.decode().lower(): value.decode() for name, value in sent[0]["headers"]}
+
+
+def test_a_body_is_not_read_before_it_is_known_who_sends_it(api: TestClient, ledger: Ledger) -> None:
+    reads = put(ledger)
+    for key, status in ((None, 401), ("spk_0123456789abcdef_never", 401), ("nonsense", 401), (reads, 403)):
+        found, headers = asked_without_a_body(api, key)
+        assert found == status
+        assert headers["connection"] == "close"
+        assert headers["content-type"] == "application/problem+json"
+
+
+def test_who_sends_a_body_is_looked_up_once(api: TestClient, ledger: Ledger) -> None:
+    key, said = put(ledger, scopes=("read", "write")), []
+    event.listen(application(api).state.ledger.engine, "before_cursor_execute", lambda *told: said.append(str(told[2])))
+    answer = api.post(
+        "/v1/audits", json={"candidate": "local:sft", "prompt_set": "hh-harmless-64"}, headers=bearer(key)
+    )
+    assert answer.status_code == 202
+    assert sum("FROM api_keys" in statement for statement in said) == 1

@@ -157,14 +157,13 @@ def test_nothing_names_a_deleted_tenant_and_what_others_hold_is_whole(
     before, files = shown(call), set(captures.rglob("*.safetensors"))
     assert {f"/v1/audits/{audit['id']}/report" for audit in before["audits"]} & set(before)
 
-    def command(*arguments: str) -> dict[str, Any]:
+    def command(*arguments: str) -> Any:
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(sys, "argv", ["spinal", "tenants", *arguments])
             with pytest.raises(SystemExit) as ended:
                 main()
         assert ended.value.code == 0
-        said: dict[str, Any] = json.loads(capsys.readouterr().out)
-        return said
+        return json.loads(capsys.readouterr().out)
 
     told = command("delete", "theirs")
     assert (told["applied"], told["rows"]["audits"], told["rows"]["api_keys"]) == (False, 6, 1)

@@ -105,11 +105,21 @@ def shown(api: httpx.Client, audit: str) -> dict[str, Any]:
         found["diff"]["comparison"].pop("verdict")
         _without_later(found["diff"]["comparison"])
     for shown_audit in (read, *found["listed"]):
-        for member in ("results", "weights", "policy", "decided_by", "former", "series", "registered", "pinned"):
+        for member in (
+            "results",
+            "weights",
+            "policy",
+            "decided_by",
+            "former",
+            "series",
+            "registered",
+            "pinned",
+            "queue",
+        ):
             shown_audit.pop(member, None)
         for run in shown_audit["progress"]["runs"].values():
             # What the former says of a run that ended is what it said last.
-            del run["done"], run["total"]
+            del run["done"], run["total"], run["phase"]
     unnamed: dict[str, Any] = without_names(found)
     return unnamed
 

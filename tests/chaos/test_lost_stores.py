@@ -2,8 +2,6 @@
 
 import importlib.util
 import json
-import os
-import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -222,41 +220,6 @@ def in_bucket(server: ObjectServer, **more: str) -> dict[str, str]:
         "SPINAL_ARTIFACT_OPTIONS": json.dumps(said),
         "SPINAL_ARTIFACT_TIMEOUT_S": "1",
     }
-
-
-def test_two_workers_without_a_common_disk_share_a_bucket_that_is_away_for_a_while(
-    fleet: Fleet, bucket: ObjectServer
-) -> None:
-    """Both captures are made on one machine and compared on the other; nothing is measured twice."""
-    fleet.environment |= in_bucket(bucket)
-    measuring(fleet, SPINAL_SCRATCH_DIR=str(fleet.folder / "one"))
-    sides = [fleet.submit(reference=None, candidate=side) for side in ("local:sft", "local:dpo-short")]
-    called(fleet)
-    with frozen(bucket):
-        fleet.go_on()
-        says(fleet, "waiting for the artifact store", times=2)
-    for side in sides:
-        fleet.wait_for(side, "SUCCEEDED", timeout=120.0)
-    fleet.children["worker"].stop(timeout=60.0)
-    fleet.start_worker("two", SPINAL_SCRATCH_DIR=str(fleet.folder / "two"))
-    says(fleet, "ready", "two")
-    with frozen(bucket):
-        both = fleet.submit()
-        says(fleet, "taking no runs", "two")
-    fleet.wait_for(both, "SUCCEEDED", timeout=120.0)
-    assert sorted(what for _, what, _ in fleet.calls()) == ["account", "compare", "measure", "measure"]
-    assert codes(fleet) == [("succeeded", None)] * 3
-    assert fleet.rows("SELECT sum(measured_again) FROM traces") == [(0,)]
-
-
-@contextmanager
-def frozen(server: ObjectServer) -> Iterator[None]:
-    """It takes connections, and says nothing on them."""
-    os.kill(server.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(server.pid, signal.SIGCONT)
 
 
 @pytest.mark.parametrize(

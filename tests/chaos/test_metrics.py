@@ -21,13 +21,13 @@ def test_metrics_show_a_lost_worker_a_dead_broker_and_the_end_of_the_work(fleet:
 
     audit = fleet.submit(reference=None)
     fleet.wait_for_call()
-    assert metrics()['spinal_runs{state="RUNNING"}'] == 1
+    assert metrics()['spinal_runs{queue="cpu",state="RUNNING"}'] == 1
     worker.kill()
     until(lambda: metrics()["spinal_leases_expired_total"] == 1, "the lost lease to be counted")
     fleet.valkey.kill()
     fleet.go_on()
     until(lambda: metrics()["spinal_publish_errors_total"] >= 1, "the dead broker to be counted")
-    assert metrics()["spinal_oldest_due_run_seconds"] > 0
+    assert metrics()['spinal_oldest_due_run_seconds{queue="cpu"}'] > 0
     fleet.valkey.start()
     fleet.start_worker("second")
     fleet.wait_for(audit, "SUCCEEDED")

@@ -16,6 +16,8 @@ CALLED_BY_FRAMEWORKS = [
 """Decorators that hand a function to a framework."""
 KEPT = {
     "create_app": "uvicorn gets its name",
+    "DoorbellConsumer": "Celery gets its name",
+    "on_decode_error": "Celery calls it on consumers",
     "read_only": "psycopg begins the next transaction by it",
     "describe": "prometheus-client calls it on collectors",
     "COMMANDS": "spinal.cli.operators names it by text",
@@ -26,6 +28,7 @@ KEPT = {
     **dict.fromkeys(
         ("on_train_begin", "on_save", "on_step_end", "on_train_end"), "transformers calls them on callbacks"
     ),
+    **dict.fromkeys(("do_GET", "log_message"), "http.server calls them on handlers"),
     **dict.fromkeys(("connect_tcp", "start_tls", "get_extra_info"), "httpcore calls them on connections"),
     **dict.fromkeys(("convert", "to_string"), "starlette calls them on convertors of paths"),
     **dict.fromkeys(("add_folder", "wait_series"), "method of the client, for callers"),

@@ -6,9 +6,18 @@ from pathlib import Path
 import pytest
 
 from devstack.commands import children_for, commands
-from devstack.environment import checked_settings, handed_on, settings_in, warnings_about, without_settings
+from devstack.environment import (
+    OF_OTHER_SERVERS,
+    checked_settings,
+    handed_on,
+    setting_names,
+    settings_in,
+    warnings_about,
+    without_settings,
+)
 from devstack.processes import StackError
 from devstack.stack import Stack, throwaway_folder
+from service.platform.addresses import check_addresses
 from tests.support.places import ROOT
 
 OUTSIDE = {
@@ -110,3 +119,14 @@ def test_a_stack_for_gpus_is_refused_where_there_are_none(monkeypatch: pytest.Mo
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     with throwaway_folder() as folder, pytest.raises(StackError, match="no GPU was found"):
         Stack(folder, durable=False, model_roots=()).start()
+
+
+def test_what_a_caller_has_set_for_servers_elsewhere_stops_no_stack() -> None:
+    given = dict.fromkeys(OF_OTHER_SERVERS, "/somewhere/else") | {"SPINAL_LEASE_S": "3"}
+    decided = {"SPINAL_DATABASE_URL": "postgresql://u:p@h/d", "SPINAL_KEY_PEPPER": "p", **OF_OTHER_SERVERS}
+    settings = checked_settings(handed_on(given, decided, Path("state")))
+    check_addresses(settings)
+    assert settings.lease_s == 3.0
+    named = {warning.split()[0] for warning in warnings_about(given, decided)}
+    assert named == set(OF_OTHER_SERVERS)
+    assert named <= setting_names()

@@ -10,13 +10,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
+from fastapi.testclient import TestClient
 from kombu import Connection
 from pydantic import SecretStr
 from sqlalchemy import URL, text
 
-from devstack.processes import Child
+from devstack.processes import Child, free_port
+from service.app import create_app
 from service.database.sessions import require_sessions
 from service.database.unit_of_work import Ledger, allow
 from service.operations.migrate import head, upgrade
@@ -154,7 +157,7 @@ def test_a_pooler_that_settings_do_not_name_is_refused_at_the_start(
     settings = behind(mode, says=says, ignores_options=ignores_options)
     with pytest.raises(UsageError, match=reason) as refused:
         require_sessions(settings)
-    assert "SPINAL_DB_POOLER=transaction" in refused.value.hint
+    assert "SPINAL_DB_POOLER=transaction" in str(refused.value.hint)
     # Whoever was there before the database is told by every transaction.
     if reason != "share a session":
         with opened(settings) as ledger, pytest.raises(DatabaseUnavailable, match=reason), ledger.read():
@@ -194,16 +197,39 @@ def test_audits_end_behind_a_pooler_in_transaction_mode_also_when_workers_are_ki
     fleet.hold()
     fleet.start_dispatcher()
     fleet.start_worker(concurrency=1)
-    audits = [fleet.submit(seed) for seed in range(3)]
-    pid, *_ = fleet.wait_for_call()
+    audits = [fleet.submit(seed) for seed in range(2)]
+    with TestClient(create_app(through)) as api:
+        assert api.get("/readyz").status_code == 200
+        answer = api.post("/v1/audits", json={"candidate": "local:sft", "prompt_set": "hh-harmless-64"})
+        assert answer.status_code == 202
+        audits.append(UUID(answer.json()["id"]))
+    fleet.wait_for_call()
     fleet.children["worker"].kill()
     fleet.go_on()
     fleet.start_worker("another", concurrency=1)
     for audit in audits:
         fleet.wait_for(audit, "SUCCEEDED", timeout=90.0)
     assert "not listening" not in fleet.log("dispatcher")
-    assert pid
-    fleet.rows("SELECT 1")
+
+
+def test_every_process_refuses_a_pooler_that_settings_do_not_name(
+    behind: Callable[..., Settings], make_fleet: MakeFleet
+) -> None:
+    fleet = make_fleet(
+        SPINAL_DATABASE_URL=behind("transaction", says="none").database_url.get_secret_value(),
+        SPINAL_KEY_PEPPER="pepper",
+    )
+    fleet.start_dispatcher()
+    fleet.start_worker()
+    fleet.start("api", "-m", "uvicorn", "service.app:create_app", "--factory", "--port", str(free_port()))
+    fleet.start("doctor", "-m", "spinal.cli.main", "doctor")
+    for name, child in fleet.children.items():
+        assert child.process.wait(120) != 0, name
+        said = [line for line in fleet.log(name).splitlines() if line.startswith("error: ")]
+        assert len(said) == 1, fleet.log(name)
+        assert "unsupported startup parameter" in said[0]
+        assert "SPINAL_DB_POOLER=transaction" in fleet.log(name)
+        assert "Traceback" not in fleet.log(name)
 
 
 # brokers
@@ -246,8 +272,9 @@ def others(tmp_path: Path) -> Certificates:
 
 def answers(settings: Settings) -> bool:
     where = broker(settings, socket_timeout=5.0, socket_connect_timeout=5.0)
-    with Connection(where.url, ssl=where.ssl, transport_options=where.transport_options, connect_timeout=5) as broken:
-        broken.default_channel.queue_declare("asked")
+    with Connection(where.url, ssl=where.ssl, transport_options=where.transport_options, connect_timeout=5) as asked:
+        channel: Any = asked.default_channel
+        channel.queue_declare("asked")
     return True
 
 

@@ -559,6 +559,9 @@ def test_queues_that_do_not_answer(session: Session) -> None:
         if state != "QUEUED":
             put_run(session, state, rung_at=-9 * MINUTE, queue="taken")
     assert rings.unanswered(session, ring_again_s=60.0) == {"cpu": 2}
+    for _ in range(rings.ENOUGH_DOORBELLS):
+        put_run(session, rung_at=NOW)
+    assert rings.unanswered(session, ring_again_s=60.0) == {"cpu": rings.ENOUGH_DOORBELLS}
 
 
 @pytest.mark.parametrize("why", UNCLAIMABLE)

@@ -23,7 +23,8 @@ HERE = Presence(UUID(int=1), "celery@a-host", ["cpu"], 2, "cpu", "0.1.0")
 
 def waiting(session: Session, tenant: str = "t", **members: Any) -> UUID:
     """A rung run of a tenant, with an audit of its own; returns the audit."""
-    run = put_run(session, **({"tenants": [tenant], "rung_at": timedelta(0)} | members))
+    defaults: dict[str, Any] = {"tenants": [tenant], "rung_at": timedelta(0)}
+    run = put_run(session, **(defaults | members))
     return put_audit(session, "QUEUED", {"candidate": run}, tenant=tenant)
 
 

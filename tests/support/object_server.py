@@ -71,7 +71,6 @@ class ObjectServer:
         self.port = 0
         self.start()
         self.endpoint = f"http://127.0.0.1:{self.port}"
-        self.pid = self._process.pid
 
     def __enter__(self) -> Self:
         return self

@@ -223,3 +223,13 @@ def test_an_image_finds_what_no_wheel_holds(name: str) -> None:
     assert re.findall(r"^ENV PYTHONPATH=(\S+)$", dockerfile, flags=re.MULTILINE) == folder
     copied = {target for _, target in re.findall(r"^COPY (\S+) (\S+)$", dockerfile, flags=re.MULTILINE)}
     assert {"spinal", "service", "worker", "migrations"} <= copied
+
+
+@pytest.mark.parametrize("name", ["dispatcher", "worker-cpu", "worker-gpu"])
+def test_dispatchers_and_workers_are_watched_by_a_command_that_finds_their_file(name: str) -> None:
+    test = OWN[name]["healthcheck"]["test"]
+    assert test[:3] == ["CMD", "python", "-m"]
+    assert importlib.util.find_spec(test[3]) is not None
+    folder = OWN[name]["environment"]["SPINAL_ALIVE_DIR"]
+    # Gone with its container, and written to by the user of the image below a read-only root.
+    assert any(folder.startswith(f"{place}/") for place in OWN[name]["tmpfs"])

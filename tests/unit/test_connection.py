@@ -133,6 +133,8 @@ def test_a_date_to_come_again_is_understood() -> None:
     for nothing in ("", "soon", "-1"):
         assert connection._retry_after(httpx.Response(503, headers={"Retry-After": nothing})) == 0.0
     assert connection._retry_after(httpx.Response(503, headers={"Retry-After": "9" * 5000})) == 30.0
+    # A limit of the caller's own: no request before its time is answered otherwise.
+    assert connection._retry_after(httpx.Response(429, headers={"Retry-After": "600"})) == 600.0
 
 
 def audit(state: str) -> dict[str, Any]:

@@ -20,12 +20,15 @@ SERVICES: dict[str, dict[str, dict[str, Any]]] = {file: yaml.safe_load(text)["se
 ALL = [(file, name) for file in FILES for name in SERVICES[file]]
 OWN = [(file, name) for file, name in ALL if "SPINAL_TAG" in SERVICES[file][name]["image"]]
 EXAMPLE = (ROOT / ".env.example").read_text()
-GIVEN = re.compile(r"\$\{(\w+)(?::?[-?][^}]*)?\}")
+GIVEN = re.compile(r"(?<!\$)\$\{(\w+)(?::?[-?][^}]*)?\}")
 FIXED = {
+    "SPINAL_DATABASE_URL": "the service of that name in the same file",
+    "SPINAL_BROKER_URL": "the same",
     "SPINAL_MODEL_SOURCES_FILE": "the folder of it is mounted there",
     "SPINAL_MODEL_STORE": "the volume is mounted there",
     "SPINAL_DEVICE": "what the worker of that name is for",
     "SPINAL_METRICS_PORT": "a port of the container, which nothing publishes",
+    "SPINAL_API_METRICS_PORT": "the same",
     "SPINAL_METRICS_HOST": "the same",
 }
 """Settings whose value is part of how a container is put together, and why."""
@@ -59,7 +62,7 @@ def test_the_example_names_what_the_files_read_and_nothing_else() -> None:
     named = named_in_the_example()
     read = {variable for text in TEXT.values() for variable in GIVEN.findall(text)}
     assert read == set(named)
-    required = set(re.findall(r"\$\{(\w+):\?", TEXT["docker-compose.yml"]))
+    required = set(re.findall(r"(?<!\$)\$\{(\w+):?\?", TEXT["docker-compose.yml"]))
     assert required == {name for name, must in named.items() if must}
 
 

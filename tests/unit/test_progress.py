@@ -112,3 +112,30 @@ def test_an_audit_is_where_its_slowest_run_is() -> None:
         "progress": {"phase": "waiting", "fraction": 0.0, "runs": {"candidate": run("QUEUED", None, None, None, 0.0)}}
     }
     assert in_words(of_audit(queued), None) == "queued, waiting for a worker"
+
+
+def test_a_queued_audit_says_its_place_at_once_then_on_change_and_no_more_than_a_line_a_minute(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clock = Clock()
+    with Watch(clock, terminal=False, at_once=True)("local:new") as show:
+        for second in range(600):
+            ahead = 3 if second < 90 else 2
+            audit = {
+                "state": "QUEUED",
+                "queue": {"summary": f"{ahead} before it, it starts within 2 min"},
+                "progress": {"phase": "waiting", "fraction": 0.0, "runs": {}},
+            }
+            show(of_audit(audit))
+            clock.now += 1.0
+    assert capsys.readouterr().err.splitlines() == [
+        "local:new: QUEUED: 3 before it, it starts within 2 min",
+        "local:new: QUEUED: 2 before it, it starts within 2 min",
+        "local:new: QUEUED: 2 before it, it starts within 2 min",
+    ]
+
+
+@pytest.mark.parametrize("queue", [None, {}, {"summary": None}, {"summary": 7}])
+def test_a_service_that_says_nothing_of_its_queue_is_read_as_before(queue: object) -> None:
+    audit = {"state": "QUEUED", "queue": queue, "progress": {"phase": "waiting", "fraction": 0.0, "runs": {}}}
+    assert in_words(of_audit(audit), None) == "queued, waiting for a worker"

@@ -24,7 +24,7 @@ from service.runs.kinds import KINDS, Attempts, Kind, UnknownKind, attempts_of
 from service.runs.settle import settle_audit
 from service.runs.specs import depth, needs
 from service.settings import Settings, get_settings
-from spinal.errors import StorageUnavailable
+from spinal.errors import RunStalled
 from spinal.progress import Progress
 from spinal.prompts.sets import PromptSet
 from tests.support.waiting import until
@@ -62,7 +62,7 @@ def carry_out_too_late(job: Job) -> None:
 
 
 def carry_out_in_vain(_: Job) -> None:
-    raise StorageUnavailable("full")
+    raise RunStalled("full")
 
 
 def carry_out_with_models(job: Job) -> None:
