@@ -66,6 +66,12 @@ def waiting(port: int, key: str, count: int, child: Child) -> Iterator[list[sock
             each.sendall(ask)
             sockets.append(each)
         wait_until(lambda: len(list(folder.iterdir())) >= before + count * 0.99, child, timeout=ANSWER_S)
+        # Those that wait look in turn: when the last has been answered, all others wait.
+        last = httpx.get(
+            f"http://{HOST}:{port}/v1/audits/{WAITS_FOR}?wait=0.001",
+            headers={"Authorization": f"Bearer {key}"}, timeout=ANSWER_S,
+        )  # fmt: skip
+        last.raise_for_status()
         yield sockets
 
 
@@ -120,7 +126,7 @@ def main() -> int:
             "api", [sys.executable, "-m", "service", "--port", str(port)], log=folder / "api.log", cwd=ROOT,
             env={name: value for name, value in os.environ.items() if not name.startswith("SPINAL_")}
             | {"SPINAL_DATABASE_URL": server.url, "SPINAL_KEY_PEPPER": PEPPER, "SPINAL_LOG_LEVEL": "warning",
-               "SPINAL_MAX_WAIT_S": str(WAIT_S), "SPINAL_MAX_WAITERS": str(chosen.waiters)},
+               "SPINAL_MAX_WAIT_S": str(WAIT_S), "SPINAL_MAX_WAITERS": str(chosen.waiters + 1)},
         )  # fmt: skip
         stack.callback(child.kill)
         client = stack.enter_context(

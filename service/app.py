@@ -71,6 +71,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.ledger = Ledger(chosen)
         app.state.turns = CapacityLimiter(chosen.db_pool_size)
+        app.state.admitting = CapacityLimiter(max(1, chosen.db_pool_size // 2))
         app.state.inspecting = CapacityLimiter(max(1, chosen.db_pool_size // 2))
         bounds = Bounds(chosen.inspect_seconds, chosen.inspect_memory_mb, chosen.inspect_children)
         app.state.key_uses = Uses()

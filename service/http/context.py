@@ -226,7 +226,8 @@ async def admit_ahead(request: Request, scope: str) -> None:
     sent = await bearer(request)
     if shared.settings.auth == "required":
         _key(sent)
-    async with _turn(shared):
+    # Few at once, for as long as it takes: a thousand bodies that begin do not keep turns from those who read.
+    async with shared.admitting, _turn(shared):
         request.state.caller = await run_in_threadpool(_admitted, shared.ledger, shared, request.state, sent, scope)
 
 

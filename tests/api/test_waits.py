@@ -1,5 +1,6 @@
 """Requests that wait are told of the end, ask for nothing meanwhile, and are forgotten when their client goes."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -153,3 +154,37 @@ def test_a_service_that_stops_answers_those_who_wait(api_settings: Settings) -> 
         with waiting(api, f"/v1/audits/{subject}") as asked:
             api.portal.call(waits_of(api).end)  # type: ignore[union-attr]
             assert asked[0].result(WELL_BEFORE_S).json()["state"] == "QUEUED"
+
+
+def test_a_client_that_goes_away_is_forgotten(told: TestClient) -> None:
+    path, waits = f"/v1/audits/{audit(told)}", waits_of(told)
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "http",
+        "path": path, "raw_path": path.encode(), "query_string": b"wait=60", "root_path": "", "headers": [],
+        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2),
+    }  # fmt: skip
+
+    async def come_and_go() -> None:
+        gone = asyncio.Event()
+        said = [{"type": "http.request", "body": b"", "more_body": False}]
+
+        async def receive() -> Any:
+            if said:
+                return said.pop()
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(_message: Any) -> None:
+            pass
+
+        request = asyncio.create_task(application(told)(scope, receive, send))
+        while not len(waits):
+            assert not request.done()
+            await asyncio.sleep(0.01)
+        gone.set()
+        await asyncio.wait_for(request, WELL_BEFORE_S)
+
+    assert told.portal is not None
+    told.portal.call(come_and_go)
+    assert len(waits) == 0
+    assert not waits.ids

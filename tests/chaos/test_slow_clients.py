@@ -52,6 +52,9 @@ class Api:
     def descriptors(self) -> int:
         return len(list(Path(f"/proc/{self.child.pid}/fd").iterdir()))
 
+    def log(self) -> str:
+        return self.child.log.read_text(errors="replace")
+
     def connect(self) -> socket.socket:
         return socket.create_connection((HOST, self.port), timeout=LONGEST_S)
 
@@ -77,7 +80,7 @@ def start(settings: Settings, ledger: Ledger, valkey: Any, tmp_path: Path) -> It
             )
             stack.callback(child.stop)
             found = Api(child, port, key)
-            wait_until(lambda: lives(found), child, timeout=60.0)
+            wait_until(lambda: lives(found), child, timeout=120.0)
             return found
 
         yield begin
@@ -201,7 +204,10 @@ def test_three_thousand_half_sent_requests_silence_nobody_and_are_cut(start: Cal
     assert one
     assert probing.failed == []
     assert {name for name, _ in probing.answers} == {"/livez", "/readyz", "audit"}
-    assert {status for _, status in probing.answers} <= {200, 201, 202}
+    # On a busy machine a probe of the database, or an audit, may be told to come again; never whether it lives.
+    assert {status for name, status in probing.answers if name == "/livez"} == {200}
+    assert {status for _, status in probing.answers} <= {200, 201, 202, 503}
+    assert {name for name, status in probing.answers if status < 300} == {"/livez", "/readyz", "audit"}
     assert highest - before < 200 << 20
     kinds = len(half_sent(api))
     # Without a key: refused although the body never came.
@@ -263,8 +269,8 @@ def test_with_few_descriptors_the_oldest_half_sent_make_room(start: Callable[...
 def test_who_does_not_read_an_answer_is_cut_and_takes_nothing_from_others(start: Callable[..., Api]) -> None:
     api = start()
     ask = f"GET /openapi.json HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {api.key}\r\n\r\n".encode() * 400
+    before = api.descriptors()
     with ExitStack() as stack:
-        sockets = []
         for _ in range(20):
             each = stack.enter_context(socket.socket())
             each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -272,9 +278,8 @@ def test_who_does_not_read_an_answer_is_cut_and_takes_nothing_from_others(start:
             each.connect((HOST, api.port))
             with suppress(OSError):
                 each.sendall(ask)
-            sockets.append(each)
-        most = api.descriptors()
         with Probing(api) as probing:
-            until(lambda: api.descriptors() <= most - 20, "they are cut", timeout=CUT_WITHIN_S)
+            until(lambda: "answer_not_taken" in api.log(), "one to be cut", timeout=CUT_WITHIN_S)
+            until(lambda: api.descriptors() <= before + 10, "all to be cut", timeout=CUT_WITHIN_S)
     assert probing.failed == []
     assert {status for _, status in probing.answers} <= {200, 201, 202}

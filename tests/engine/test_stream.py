@@ -116,7 +116,7 @@ def test_a_measurement_reads_each_block_few_times(
     monkeypatch.setattr(BlockStore, "resident", counted)
     checkpoint = resolve_reference(os.fspath(tiny("llama")), roots=None)
     totals = []
-    profile = MeasurementProfile(**KNOBS, greedy_prompts=0, continuation_walk="apart")
+    profile = MeasurementProfile(**(KNOBS | {"greedy_prompts": 0, "continuation_walk": "apart"}))
     for prompts in (few, PromptSet(few.prompts[:12], few.continuations[:12])):
         counts.clear()
         measure(checkpoint, prompts, profile, capture_path=tmp_path / "c", stream=True)
