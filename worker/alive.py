@@ -61,10 +61,10 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     folder = settings_at_start().alive_dir
     if folder is None:
-        print("not alive: SPINAL_ALIVE_DIR is not set, here and where the process was started")  # noqa: T201
+        print("not alive: SPINAL_ALIVE_DIR is not set, here and where the process was started")  # noqa: T201  what a probe shows
         return 1
     alive, why = look(folder, roles, time.monotonic())
-    print(f"{'alive' if alive else 'not alive'}: {why}")  # noqa: T201
+    print(f"{'alive' if alive else 'not alive'}: {why}")  # noqa: T201  what a probe shows
     return 0 if alive else 1
 
 

@@ -214,7 +214,7 @@ class GuardedConnection(H11Protocol):
 
     guard: Guard
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # asyncio hands a stream over
         """What uvicorn gets writes and closes through here."""
         self.phase, self.began = Phase.HEAD, time.monotonic()
         self.heard = self.began

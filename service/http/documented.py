@@ -61,6 +61,7 @@ SUBMIT_ERRORS = (
     known.ModelNotFound,
     known.ModelReferenceInvalid,
     known.ModelPathRefused,
+    known.NoModelRoots,
     known.ConfigInvalid,
     known.WeightsMissing,
     known.WeightsCorrupt,

@@ -16,8 +16,8 @@ from service.tenants.counts import COUNTED, hold_counts
 Counts = dict[str, int]
 NEEDED = "SELECT run_id FROM audit_runs WHERE audit_id = ANY(:audits)"
 LEFT = """SELECT id FROM runs WHERE (CAST(:after AS uuid) IS NULL OR id > :after) AND id <= CAST(:last AS uuid)
-  AND spec->>'tenant' = :tenant AND NOT EXISTS (SELECT 1 FROM audit_runs x WHERE x.run_id = runs.id)"""
-"""SQL: runs that audits need; some runs that were made for a tenant and that no audit needs."""
+  AND (spec->>'tenant' = :tenant OR :tenant = ANY(tenants) OR turn_of = :tenant)"""
+"""SQL: runs that audits need; some runs that were made for a tenant, or still name it among those who asked."""
 IN_ORDER = ("audits", "series", "models", "tenant_prompt_sets", "tenant_counts", "tenant_count_changes", "api_keys")
 """Tables with a tenant that are not simply emptied of it: what belongs to their rows goes with them; counts are true as
 long as there are any; and keys go last, by which an operator sees that somebody has begun."""
@@ -140,13 +140,13 @@ def delete_audits(session: Session, tenant: str) -> Gone | None:
         gone.rows[table] = _delete(session, table, column, ids)
     traces = {digest for row in held for digest in row[:3] if digest is not None}
     comparisons = {row.comparison for row in held if row.comparison is not None}
-    _delete_runs(session, runs, traces, comparisons, gone)
+    _delete_runs(session, tenant, runs, traces, comparisons, gone)
     return gone
 
 
 def delete_runs_left(session: Session, tenant: str, after: UUID | None) -> tuple[UUID | None, Gone]:
-    """Delete runs that were made for the tenant alone and that no audit needs, as far as they are among the next ones
-    behind ``after``; returns where to go on, None at the end."""
+    """Delete runs that were made for the tenant and that no audit needs, and have those that others need forget it, as
+    far as they are among the next ones behind ``after``; returns where to go on, None at the end."""
     last = session.execute(
         text("""SELECT max(id::text) FROM (SELECT id FROM runs WHERE CAST(:after AS uuid) IS NULL OR id > :after
                 ORDER BY id LIMIT :most) AS next"""),
@@ -156,7 +156,7 @@ def delete_runs_left(session: Session, tenant: str, after: UUID | None) -> tuple
     if last is None:
         return None, gone
     runs = _lock_runs(session, LEFT, {"after": after, "last": last, "tenant": tenant})
-    _delete_runs(session, runs, set(), set(), gone)
+    _delete_runs(session, tenant, runs, set(), set(), gone)
     return UUID(last), gone
 
 
@@ -170,7 +170,9 @@ def _lock_runs(session: Session, which: str, values: dict[str, Any]) -> list[UUI
     return [row.id for row in rows]
 
 
-def _delete_runs(session: Session, runs: list[UUID], traces: set[str], comparisons: set[str], gone: Gone) -> None:
+def _delete_runs(
+    session: Session, tenant: str, runs: list[UUID], traces: set[str], comparisons: set[str], gone: Gone
+) -> None:
     """Of runs that the caller holds those that no audit needs, with their results and ``traces`` and ``comparisons``
     where nobody else has them. One that is running goes, too: its worker finds that it has lost its lease."""
     unneeded = session.execute(
@@ -181,7 +183,9 @@ def _delete_runs(session: Session, runs: list[UUID], traces: set[str], compariso
         {"runs": runs},
     ).all()
     ids = [row.id for row in unneeded]
-    _call_as_others_do(session, [run for run in runs if run not in set(ids)])
+    kept = [run for run in runs if run not in set(ids)]
+    _call_as_others_do(session, kept)
+    _take_turns_of_others(session, tenant, kept)
     for table, column in (
         ("run_attempts", "run_id"),
         ("run_dependencies", "run_id"),
@@ -212,6 +216,21 @@ def _call_as_others_do(session: Session, runs: list[UUID]) -> None:
                 text("UPDATE runs SET spec = CAST(:spec AS jsonb) WHERE id = :id"),
                 {"id": row.id, "spec": json.dumps(spec)},
             )
+
+
+def _take_turns_of_others(session: Session, tenant: str, runs: list[UUID]) -> None:
+    """Runs that others need take no turn of the tenant any more, and do not say that they ever did. One of which nobody
+    but the tenant was said to have asked for it (code of the release before adds nobody) is from now on theirs whose
+    open audits need it: a run of nobody would never start."""
+    session.execute(
+        text("""UPDATE runs SET turn_of = NULLIF(turn_of, :tenant), tenants = COALESCE(
+                  NULLIF(array_remove(tenants, :tenant), '{}'),
+                  ARRAY(SELECT DISTINCT a.tenant FROM audit_runs x JOIN audits a ON a.id = x.audit_id
+                    WHERE x.run_id = runs.id AND a.tenant <> :tenant
+                      AND (a.state IN ('QUEUED','RUNNING') OR runs.state NOT IN ('QUEUED','RUNNING')) ORDER BY 1))
+                WHERE id = ANY(:runs) AND (:tenant = ANY(tenants) OR turn_of = :tenant)"""),
+        {"tenant": tenant, "runs": runs},
+    )
 
 
 def _renamed(row: Row[Any]) -> dict[str, Any]:

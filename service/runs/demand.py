@@ -70,7 +70,17 @@ def known_runs(session: Session, expected: dict[str, str], owner: str | None) ->
         if run is None:
             return None
         found[role] = run
-    return found
+    return found if _kept(session, set(found.values())) else None
+
+
+def _kept(session: Session, runs: set[UUID]) -> bool:
+    """Hold them, so that none is deleted with its last owner, in the order in which whoever deletes holds them; False
+    where one is gone."""
+    held = session.execute(
+        text(f"SELECT 1 FROM runs WHERE id = ANY(:runs) ORDER BY {LOCK_ORDER} FOR KEY SHARE"),  # noqa: S608  a constant of kinds.py
+        {"runs": list(runs)},
+    )
+    return len(held.all()) == len(runs)
 
 
 def _made(session: Session, digest: str, owner: str | None, needed_by: UUID | None) -> UUID | None:
@@ -110,8 +120,8 @@ def find_or_create_run(
     """The run that does ``spec``: the succeeded one, the one in flight, or a new one. There is never more than one of
     them that is wanted. From now on it is served at the turn of ``tenant``, too: of all who asked for it, at that which
     comes first. (Without a tenant: of the one that the specification names.) Safe under any number of parallel calls; a
-    row in flight stays locked until the caller's transaction ends, so that it cannot finish or be given up unseen.
-    Raises UnknownKind."""
+    row in flight stays locked until the caller's transaction ends, so that it cannot finish or be given up unseen, and
+    one that has succeeded is not deleted meanwhile. Raises UnknownKind."""
     digest = spec_digest(spec)
     done = _succeeded(session, digest)
     if done is not None:
@@ -193,9 +203,11 @@ def cancel_runs_of(session: Session, audit_id: UUID) -> None:
 
 
 def _succeeded(session: Session, digest: str) -> UUID | None:
+    # Held here and not only when an audit names it: by then the caller holds runs that are locked behind this one.
     found = session.execute(
         text("""SELECT id FROM runs
-                WHERE spec_digest = :digest AND state = 'SUCCEEDED' AND NOT cancel_requested"""),
+                WHERE spec_digest = :digest AND state = 'SUCCEEDED' AND NOT cancel_requested
+                FOR KEY SHARE"""),
         {"digest": digest},
     ).scalar()
     return None if found is None else UUID(str(found))

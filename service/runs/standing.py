@@ -31,7 +31,7 @@ LIFE_S = 120.0
 UNTAKEN_S = 60.0
 """A run that was rung and lies for so long, while nothing shows life, says that nobody takes it."""
 LATEST_ATTEMPTS = 200
-"""Of so many attempts of all queues the durations are taken."""
+"""So many attempts of all queues are looked at, for their durations and for who shows life."""
 FEWEST = 3
 """From fewer durations nothing is estimated."""
 Workers = Literal["alive", "none", "unknown"]
@@ -164,7 +164,7 @@ def find_standing(session: Session, audit_id: UUID) -> Standing | None:
             FROM audit_runs x JOIN runs r ON r.id = x.run_id
             WHERE x.audit_id = :audit AND r.state IN ('QUEUED','RUNNING')
             ORDER BY in_line DESC, r.priority DESC, r.created_at, r.id LIMIT 1)
-          SELECT me.*, there.present, there.children, busy.n AS busy, busy.same OR lately.same AS life,
+          SELECT {BY_INDEX}, me.*, there.present, there.children, busy.n AS busy, busy.same OR took.same AS life,
             CAST(took.typical_s AS float8) AS typical_s, CAST(took.long_s AS float8) AS long_s, took.n AS took,
             (SELECT COALESCE(bool_or(o.rung_at IS NOT NULL
                 AND GREATEST(o.created_at, o.not_before) < now() - make_interval(secs => :untaken)), FALSE)
@@ -178,14 +178,16 @@ def find_standing(session: Session, audit_id: UUID) -> Standing | None:
             LATERAL (SELECT count(*) AS n,
                 COALESCE(bool_or(b.kind = me.kind AND b.spec_version >= me.spec_version), FALSE) AS same
               FROM runs b WHERE b.state = 'RUNNING' AND b.lease_until > now() AND b.queue = me.queue) busy,
-            LATERAL (SELECT EXISTS (SELECT 1 FROM run_attempts a JOIN runs r ON r.id = a.run_id
-              WHERE a.ended_at > now() - make_interval(secs => :life) AND a.outcome <> 'lost' AND r.queue = me.queue
-                AND r.kind = me.kind AND r.spec_version >= me.spec_version) AS same) lately,
-            LATERAL (SELECT count(*) AS n, percentile_cont(0.5) WITHIN GROUP (ORDER BY a.took) AS typical_s,
-                percentile_cont(0.9) WITHIN GROUP (ORDER BY a.took) AS long_s
-              FROM (SELECT run_id, outcome, EXTRACT(epoch FROM ended_at - started_at) AS took FROM run_attempts
+            LATERAL (SELECT count(*) FILTER (WHERE a.succeeded) AS n,
+                percentile_cont(0.5) WITHIN GROUP (ORDER BY a.took) FILTER (WHERE a.succeeded) AS typical_s,
+                percentile_cont(0.9) WITHIN GROUP (ORDER BY a.took) FILTER (WHERE a.succeeded) AS long_s,
+                COALESCE(bool_or(a.lately AND r.kind = me.kind AND r.spec_version >= me.spec_version), FALSE) AS same
+              FROM (SELECT run_id, outcome = 'succeeded' AS succeeded,
+                      outcome <> 'lost' AND ended_at > now() - make_interval(secs => :life) AS lately,
+                      EXTRACT(epoch FROM ended_at - started_at) AS took FROM run_attempts
                     WHERE ended_at > now() - interval '1 day' ORDER BY ended_at DESC LIMIT :latest) a
-              JOIN runs r ON r.id = a.run_id WHERE a.outcome = 'succeeded' AND r.queue = me.queue) took"""),  # noqa: S608  a constant of tables.py
+              CROSS JOIN LATERAL (SELECT queue, kind, spec_version FROM runs WHERE id = a.run_id LIMIT 1) r
+              WHERE r.queue = me.queue) took"""),  # noqa: S608  a constant of tables.py
         {"audit": audit_id, "silent": SILENT_S, "life": LIFE_S, "untaken": UNTAKEN_S, "latest": LATEST_ATTEMPTS},
     ).one_or_none()
     if row is None:
@@ -221,6 +223,11 @@ def find_standing(session: Session, audit_id: UUID) -> Standing | None:
     )
 
 
+SORTS = ("enable_sort", "enable_incremental_sort")
+BY_INDEX = ", ".join(f"set_config('{name}', 'off', TRUE)" for name in (*SORTS, "jit"))
+ANYHOW = ", ".join(f"set_config('{name}', 'on', TRUE)" for name in SORTS)
+"""SQL: the statement that follows reads lines in the order of their index, as in ``rings.py``; and later ones as they
+like."""
 RUNG = f"{IN_LINE} AND rung_at IS NOT NULL"
 TO_RING = f"{IN_LINE} AND rung_at IS NULL"
 PRIORITY = "queue = :queue AND (- priority) = :below"
@@ -237,36 +244,46 @@ def _lines(name: str, of: str) -> str:
           {first} AND tenants > l.tenants ORDER BY tenants LIMIT 1) f WHERE l.nth < :most)"""  # noqa: S608  as above
 
 
-def _counted(which: str, limit: str) -> str:
-    # In the order of the index: without one the planner may look for few rows among all.
-    first = f"SELECT 1 FROM runs WHERE {which} ORDER BY queue, (- priority), tenants LIMIT {limit}"  # noqa: S608  as above
-    return f"(SELECT count(*) FROM ({first}) AS counted)"  # noqa: S608  as above
+def _line(of: str, time: str, before: str, limit: str) -> str:
+    """SQL: a row for each run ``of`` of the line ``l``, in an order that no other index has than theirs: the planner
+    may otherwise look for few rows among all."""
+    last = "id" if time == "created_at" else "created_at, id"
+    return f"""(SELECT 1 FROM runs WHERE {of} AND {PRIORITY} AND tenants = l.tenants AND {time} < {before}
+      ORDER BY queue, (- priority), tenants, {time}, {last} LIMIT {limit})"""  # noqa: S608  as above
 
 
-FULL = ":most + 1"
-LINE_OF = f"{PRIORITY} AND tenants = l.tenants"
+def _both(before: str, limit: str) -> str:
+    """SQL: the same for those that were rung and those that were not."""
+    return f"{_line(RUNG, 'created_at', before, limit)} UNION ALL {_line(TO_RING, TIME, before, limit)}"
+
+
+def _higher(of: str) -> str:
+    first = f"SELECT 1 FROM runs WHERE {of} AND queue = :queue AND (- priority) < :below"  # noqa: S608  as above
+    return f"({first} ORDER BY queue, (- priority), tenants LIMIT :most + 1)"
+
+
 TURNS = "(own.n + 1) * cardinality(l.tenants)"
 """SQL: no more runs of a line of others go first: each of its tenants has at most as many turns."""
-HIGHER = "queue = :queue AND (- priority) < :below"
 
 
 def _ahead(session: Session, queue: str, below: int, tenants: list[str], created_at: object) -> tuple[int, int]:
-    """(runs of the same tenants, and of those that share some of them, that go first; how many of others may)."""
+    """(runs of the same tenants, and of those that share some of them, that go first; how many of others may). Each is
+    counted to one more than is told, and no further."""
+    older = "CASE WHEN l.tenants = CAST(:tenants AS text[]) THEN :created ELSE 'infinity' END"
     row = session.execute(
         text(f"""WITH RECURSIVE {_lines("rung", RUNG)}, {_lines("to_ring", TO_RING)},
           lines AS (SELECT tenants, tenants && CAST(:tenants AS text[]) AS ours FROM rung
                     UNION SELECT tenants, tenants && CAST(:tenants AS text[]) FROM to_ring),
-          own AS (SELECT COALESCE(CAST(sum(CASE WHEN l.tenants = CAST(:tenants AS text[])
-              THEN {_counted(f"{RUNG} AND {LINE_OF} AND created_at < :created", FULL)}
-                + {_counted(f"{TO_RING} AND {LINE_OF} AND {TIME} < :created", FULL)}
-              ELSE {_counted(f"{RUNG} AND {LINE_OF}", FULL)} + {_counted(f"{TO_RING} AND {LINE_OF}", FULL)}
-              END) AS bigint), 0) AS n FROM lines l WHERE l.ours),
-          others AS (SELECT COALESCE(CAST(sum(LEAST({TURNS}, {_counted(f"{RUNG} AND {LINE_OF}", TURNS)}
-                + {_counted(f"{TO_RING} AND {LINE_OF}", TURNS)})) AS bigint), 0) AS n
-              FROM lines l, own WHERE NOT l.ours AND own.n <= :most)
-          SELECT own.n AS own,
-            others.n + {_counted(f"{RUNG} AND {HIGHER}", FULL)} + {_counted(f"{TO_RING} AND {HIGHER}", FULL)} AS others
-          FROM own, others"""),  # noqa: S608  as above
+          own AS (SELECT count(*) AS n FROM (
+              SELECT 1 FROM lines l CROSS JOIN LATERAL ({_both(older, ":most + 1")}) run
+              WHERE l.ours LIMIT :most + 1) counted),
+          others AS (SELECT count(*) AS n FROM (
+              {_higher(RUNG)} UNION ALL {_higher(TO_RING)} UNION ALL
+              (SELECT 1 FROM own CROSS JOIN lines l CROSS JOIN LATERAL (
+                SELECT 1 FROM ({_both("'infinity'", TURNS)}) run LIMIT {TURNS}) turn
+               WHERE NOT l.ours AND own.n <= :most)
+              LIMIT :most + 1) counted)
+          SELECT {ANYHOW}, own.n AS own, others.n AS others FROM own, others"""),  # noqa: S608  as above
         {"queue": queue, "below": below, "tenants": list(tenants), "created": created_at, "most": MOST},
     ).one()
     return row.own, row.others

@@ -1,8 +1,18 @@
 """What workers and the reaper do to runs: one readable statement per transition, database time only, every worker write
 fenced by its attempt.
 
-Locks are taken in one order, so that no two transactions wait for each other: runs before audits; runs by the depth of
-their specification, then by its digest; audits by id (``tests/ledger/test_lock_order.py``).
+Locks are taken in one order, so that no two transactions wait for each other (``tests/ledger/test_lock_order.py``):
+
+1. a series;
+2. runs, by the depth of their specification, then by its digest: those in flight that are changed or must not end, and
+   those that have succeeded and are named again (``FOR KEY SHARE``, against deletion). What waits for a run that has
+   just succeeded lies deeper, and is locked by a trigger in the same order;
+3. the turn of a tenant (``turns``), by the trigger of a claim or of what is handed back: one in a transaction, and only
+   where nobody else is at it;
+4. audits, by id;
+5. results, comparisons before traces, and stored prompts, by digest: of those who delete alone;
+6. the counts of a tenant (``service/tenants/counts.py``), in the order of ``COUNTED``, by those who add to them: last,
+   and nobody waits behind them. Who ends audits, of whatever tenants, adds rows and takes no lock.
 """
 
 import json

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fnmatch import translate
 from pathlib import Path, PurePosixPath
 
+from spinal.checkpoints.sources.local import require_roots
 from spinal.errors import ModelNotFound, ModelPathRefused, ModelReferenceInvalid, SeriesFolderInvalid
 from spinal.errors.faults import shown
 
@@ -89,6 +90,7 @@ def _parts(pattern: str) -> tuple[str, str]:
 def _below(path: str, roots: Sequence[Path]) -> tuple[Path, PurePosixPath]:
     """The folder ``path`` below the first root that has it, and what it is called from there. What lies outside the
     roots is refused without looking, as in ``sources/local.py``."""
+    require_roots(roots)
     inside = False
     for root in (Path(root).resolve() for root in roots):
         try:

@@ -15,6 +15,12 @@ class ModelPathRefused(SpinalError):
     code, title, status, exit_code = "model_path_refused", "Path outside the allowed roots", 422, ExitCode.USAGE
 
 
+class NoModelRoots(ModelPathRefused):
+    """No path lies below a root where there is none: of whoever set the service up, not of the request."""
+
+    code, title = "no_model_roots", "No folder of models is set up"
+
+
 class ModelChanged(SpinalError):
     code, title, status = "model_changed", "Checkpoint changed after submission", 409
 

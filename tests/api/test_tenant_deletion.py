@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from fastapi.testclient import TestClient
@@ -44,6 +45,7 @@ def api_settings(settings: Settings, models: Path, request: pytest.FixtureReques
     for tenant in TENANTS:
         for name in ("sft", "dpo-short"):
             clone(name, models / f"{tenant}-{name}")
+    clone("dpo-short", models / "of-both")
     return settings.model_copy(
         update={
             "model_roots": (models,),
@@ -197,6 +199,63 @@ def test_nothing_names_a_deleted_tenant_and_what_others_hold_is_whole(
     assert {audit["state"] for audit in shown(call)["audits"]} == {"SUCCEEDED"}
 
 
+@pytest.mark.parametrize("api_settings", [True], indirect=True)
+def test_runs_that_two_share_go_on_in_every_state_and_never_say_who_the_other_was(
+    call: Call, drain: Drain, ledger: Ledger, api_settings: Settings
+) -> None:
+    asked: dict[str, dict[str, Any]] = {}
+
+    def ask(state: str, *tenants: str) -> UUID:
+        """The run of an audit that so many ask for; its turn is that of the first, who asked alone when it began."""
+        body = {"candidate": "local:of-both", "profile": {"max_tokens": 32 + len(asked)}}
+        for tenant in tenants:
+            asked.setdefault(state, {})[tenant] = post(call, tenant, "/v1/audits", body)["id"]
+            if state in ("running", "failed") and len(asked[state]) == 1:
+                begin(run_of(asked[state][tenant]))
+        [run] = {run_of(audit) for audit in asked[state].values()}
+        return run
+
+    def run_of(audit: str) -> UUID:
+        with ledger.read() as session:
+            found = session.execute(text("SELECT run_id FROM audit_runs WHERE audit_id = :id"), {"id": audit})
+            return UUID(str(found.scalar_one()))
+
+    def begin(run: UUID) -> None:
+        with ledger.begin() as session:
+            assert transitions.claim(session, run, worker=f"w/{run}", lease_s=60.0, deadline_s=60.0) is not None
+
+    done = ask("done", *TENANTS)
+    drain()
+    failed = ask("failed", *TENANTS)
+    running = ask("running", *TENANTS)
+    queued = ask("queued", *TENANTS)
+    former = ask("former", *TENANTS)
+    with ledger.begin() as session:
+        problem = {"code": "c", "detail": "d"}
+        transitions.fail(session, failed, 1, problem, retryable=False, max_attempts=1, backoff_s=0.0)
+        # Code of the release before asks for a run, and does not say so.
+        session.execute(text("UPDATE runs SET tenants = '{theirs}' WHERE id = :id"), {"id": former})
+        said = session.execute(text("SELECT id, tenants, turn_of FROM runs")).all()
+    assert {row.id for row in said if "theirs" in row.tenants} == {done, failed, running, queued, former}
+    assert {failed, running} <= {row.id for row in said if row.turn_of == "theirs"}
+
+    remove(ledger, api_settings)
+    with ledger.begin() as session:
+        assert naming(session, "theirs") == {}
+        assert {tuple(tenants) for tenants in session.execute(text("SELECT tenants FROM runs")).scalars()} == {
+            ("ours",)
+        }
+        assert violations(session) == {}
+        # Handed back, a turn that was nobody's is given back to nobody.
+        transitions.release(session, running, 1)
+        assert naming(session, "theirs") == {}
+    drain()
+    with ledger.read() as session:
+        assert naming(session, "theirs") == {}
+    states = {state: call("ours", "GET", f"/v1/audits/{ids['ours']}").json()["state"] for state, ids in asked.items()}
+    assert states == {name: "FAILED" if name == "failed" else "SUCCEEDED" for name in asked}
+
+
 class Died(BaseException):
     """As kill -9: nothing after it is carried out."""
 
@@ -297,6 +356,7 @@ def test_deletion_knows_every_column_that_names_a_tenant(ledger: Ledger) -> None
     assert {row.column_name for row in rows} <= {"tenant", *KNOWN}
     # What has no tenant of its own goes with something that has, or is shared.
     assert set(Record.metadata.tables) - found == {
-        "audit_runs", "chores", "comparisons", "deleted_tenants", "model_aliases", "model_versions", "prompt_sets",
-        "run_attempts", "run_dependencies", "runs", "series_members", "snapshots", "trace_layers", "traces",
+        "audit_runs", "chores", "comparisons", "deleted_tenants", "installation", "model_aliases", "model_versions",
+        "prompt_sets", "run_attempts", "run_dependencies", "runs", "series_members", "snapshots", "trace_layers",
+        "traces", "workers",
     }  # fmt: skip

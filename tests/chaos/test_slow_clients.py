@@ -2,6 +2,7 @@
 
 import json
 import resource
+import select
 import selectors
 import socket
 import sys
@@ -23,7 +24,7 @@ from service.database.unit_of_work import Ledger
 from service.keys.store import create_key
 from service.settings import Settings
 from tests.support.fleet import fleet_environment
-from tests.support.waiting import until
+from tests.support.waiting import until, within
 
 CLIENTS = 3000
 BODY = {"candidate": "local:dpo-short", "prompt_set": "hh-harmless-64"}
@@ -248,7 +249,7 @@ def test_a_byte_now_and_then_is_too_slow_and_a_body_in_pieces_is_not(start: Call
         assert said.startswith(b"HTTP/1.1 408 ")
     with api.connect() as pieces:
         pieces.sendall(head(api, f"Content-Length: {len(whole)}", "Connection: close") + whole[:half])
-        time.sleep(0.5)
+        assert not within(lambda: select.select([pieces], [], [], 0)[0], 0.5), "answered before the body was whole"
         pieces.sendall(whole[half:])
         while came := pieces.recv(65536):
             answer += came

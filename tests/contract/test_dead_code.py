@@ -15,14 +15,10 @@ CALLED_BY_FRAMEWORKS = [
 ]  # fmt: skip
 """Decorators that hand a function to a framework."""
 KEPT = {
-<<<<<<< HEAD
-    "create_app": "uvicorn gets its name",
     "DoorbellConsumer": "Celery gets its name",
     "on_decode_error": "Celery calls it on consumers",
-=======
     "send_400_response": "uvicorn calls it on its connections",
     "disconnected": "uvicorn reads it of a request",
->>>>>>> bounded
     "read_only": "psycopg begins the next transaction by it",
     "describe": "prometheus-client calls it on collectors",
     "COMMANDS": "spinal.cli.operators names it by text",
@@ -33,12 +29,8 @@ KEPT = {
     **dict.fromkeys(
         ("on_train_begin", "on_save", "on_step_end", "on_train_end"), "transformers calls them on callbacks"
     ),
-<<<<<<< HEAD
     **dict.fromkeys(("do_GET", "log_message"), "http.server calls them on handlers"),
-    **dict.fromkeys(("connect_tcp", "start_tls", "get_extra_info"), "httpcore calls them on connections"),
-=======
     **dict.fromkeys(("connect_tcp", "start_tls"), "httpcore calls them on connections"),
->>>>>>> bounded
     **dict.fromkeys(("convert", "to_string"), "starlette calls them on convertors of paths"),
     **dict.fromkeys(("add_folder", "wait_series"), "method of the client, for callers"),
     "singular_values_of_rows": "the direct form of what the engine computes in slices; tests compare the two",

@@ -41,7 +41,7 @@ def committed(shared_ledger: Ledger) -> Iterator[Session]:
     with Session(shared_ledger.engine) as opened:
         yield opened
         opened.rollback()
-        opened.execute(text("TRUNCATE runs, audits, series, policies CASCADE"))
+        opened.execute(text("TRUNCATE runs, audits, series, policies, tenant_counts, tenant_count_changes CASCADE"))
         opened.commit()
 
 

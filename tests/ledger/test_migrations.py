@@ -17,10 +17,13 @@ from sqlalchemy.orm import Session
 
 from service.database.tables import Record
 from service.operations import migrate
+from service.operations.invariants import violations
+from service.runs import transitions
 from service.settings import Settings
+from service.tenants.counts import COUNTED, hold_counts
 from tests.cli.test_cli import spinal
 from tests.conftest import create_database
-from tests.ledger.rows import put_member, put_series
+from tests.ledger.rows import put, put_audit, put_dependency, put_member, put_run, put_series
 
 
 @pytest.fixture
@@ -390,3 +393,84 @@ def test_on_the_way_back_series_go_and_their_members_stay_as_audits(empty: Setti
     with engine.connect() as connection:
         assert connection.execute(text("SELECT id, series FROM audits")).all() == [(audit, None)]
     engine.dispose()
+
+
+def common(connection: Connection, columns: dict[str, set[str]]) -> dict[str, list[str]]:
+    """All rows of tables, by the columns named."""
+    return {
+        table: sorted(
+            connection.execute(text(f"SELECT CAST(({', '.join(sorted(names))}) AS text) FROM {table}")).scalars()
+        )
+        for table, names in columns.items()
+    }
+
+
+def test_a_way_back_behind_turns_and_counts_keeps_every_row_and_the_way_up_counts_what_was_done_meanwhile(
+    empty: Settings,
+) -> None:
+    """Two tenants share a run that waits and one that runs; the release before goes on with them, and comes back."""
+    migrate.upgrade(empty, "0016")
+    engine = create_engine(empty.database_url.get_secret_value())
+    known = {
+        table: {column["name"] for column in inspect(engine).get_columns(table)}
+        for table in inspect(engine).get_table_names()
+        if table != "alembic_version"
+    }
+    migrate.upgrade(empty)
+    with Session(engine) as session:
+        needed, compare, alone = (
+            put_run(session, depth=depth, tenants=tenants, spec={"tenant": tenants[-1]})
+            for depth, tenants in ((0, ["ours", "theirs"]), (1, ["ours", "theirs"]), (0, ["ours"]))
+        )
+        put_dependency(session, compare, needed)
+        for tenant in ("ours", "theirs"):
+            shared = {"candidate": needed, "compare": compare} | ({"control": alone} if tenant == "ours" else {})
+            audit = put_audit(session, tenant=tenant, runs=shared)
+            put(session, "idempotency_keys", tenant=tenant, key="k", body_digest="b", audit_id=audit, status=202)
+        put(session, "prompt_sets", digest="d", prompts="[]", continuations="[]", count=0)
+        put(session, "tenant_prompt_sets", tenant="ours", digest="d")
+        assert transitions.claim(session, needed, worker="w", lease_s=60.0, deadline_s=60.0) is not None
+        put(session, "traces", **STORED)
+        session.commit()
+        told = {name: row_of(session, run) for name, run in (("needed", needed), ("compare", compare))}
+        assert told == {"needed": (["ours", "theirs"], False), "compare": (["ours", "theirs"], True)}
+    with engine.connect() as connection:
+        before = common(connection, known)
+        own = connection.execute(text("SELECT id FROM installation")).scalar_one()
+    migrate.downgrade(empty, "0016")
+    with engine.begin() as connection:
+        assert common(connection, known) == before
+        # As the release before goes on: it ends one run, and one tenant asks again.
+        connection.execute(
+            text("""UPDATE runs SET state = 'SUCCEEDED', result_digest = 'd', finished_at = now(), lease_until = NULL
+                    WHERE id = :id"""),
+            {"id": needed},
+        )
+        connection.execute(text("UPDATE run_attempts SET outcome = 'succeeded', ended_at = now()"))
+        connection.execute(
+            text("INSERT INTO audits (id, tenant, candidate, request, spec) VALUES (:id, 'ours', 'c', '{}', '{}')"),
+            {"id": uuid.uuid4()},
+        )
+    migrate.upgrade(empty)
+    with Session(engine) as session:
+        assert row_of(session, compare) == (["ours", "theirs"], False)
+        assert row_of(session, alone) == (["ours"], False)
+        held = {tenant: hold_counts(session, tenant, *COUNTED) for tenant in ("ours", "theirs")}
+        assert held == {
+            "ours": {"open_audits": 2, "idempotency_keys": 1, "prompt_sets": 1, "prompt_bytes": 6},
+            "theirs": {"open_audits": 1, "idempotency_keys": 1, "prompt_sets": 0, "prompt_bytes": 0},
+        }
+        assert session.execute(text("SELECT id FROM installation")).scalar_one() == own
+        assert "what tenants hold is counted" not in violations(session)
+    engine.dispose()
+
+
+STORED = {
+    "digest": "d", "weights_digest": "w", "prompt_set_digest": "p", "fingerprint": "f", "engine_version": "4",
+    "source": "s", "n_layers": 0, "document": {}, "content_digest": "c",
+}  # fmt: skip
+
+
+def row_of(session: Session, run: uuid.UUID) -> tuple[list[str], bool]:
+    found = session.execute(text("SELECT tenants, waits FROM runs WHERE id = :id"), {"id": run}).one()
+    return found.tenants, found.waits

@@ -18,7 +18,10 @@ from service.operations.invariants import INVARIANTS
 from service.series import store as series
 from tests.conftest import ROOT
 
-LOCALS = {"lock": "FOR NO KEY UPDATE SKIP LOCKED", "table": "audits", "missing": "TRUE"}
+LOCALS = {
+    "lock": "FOR NO KEY UPDATE SKIP LOCKED", "table": "audits", "missing": "TRUE", "where": "TRUE", "column": "id",
+    "which": "SELECT id FROM runs",
+}  # fmt: skip
 """What holes of statements are filled with that the module itself does not say."""
 
 
@@ -50,7 +53,8 @@ def _module(path: Path) -> str:
 
 
 DEFINITIONS = {
-    f"service.database.{module}" for module in ("record", "model_tables", "series_tables", "tenant_tables", "tables")
+    f"service.database.{module}"
+    for module in ("record", "model_tables", "run_tables", "series_tables", "tenant_tables", "tables")
 }
 STATEMENTS = [one for one in statements() if one.module not in DEFINITIONS]
 """Those of the tables are parts of definitions, which the migrations are tested for."""

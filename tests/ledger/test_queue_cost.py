@@ -1,4 +1,5 @@
-"""What a turn of the dispatcher and a claim read of a long queue: rows and pages, by plans that were carried out."""
+"""What a turn of the dispatcher, a claim and the question for a place read of a long queue: rows and pages, by plans
+that were carried out."""
 
 import json
 import uuid
@@ -12,10 +13,11 @@ from pydantic import SecretStr
 from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
-from service.database.unit_of_work import Ledger
-from service.runs import rings, transitions
+from service.database.unit_of_work import Ledger, allow
+from service.runs import rings, standing, transitions
 from service.settings import Settings
 from tests.conftest import HasUrl, create_database
+from tests.ledger.rows import MINUTE, put_audit, put_run
 
 MANY = 50_000
 TENANTS = 20
@@ -168,6 +170,46 @@ def test_a_turn_costs_what_it_rings_however_long_the_queue(
                 did = act(session)
             assert did <= LIMIT
             check(read, did)
+        session.rollback()
+
+
+HISTORY = """
+    WITH made AS (
+      INSERT INTO runs (id, kind, spec, spec_digest, queue, tenants, state, result_digest, finished_at)
+      SELECT gen_random_uuid(), 'trace', '{}', md5('done' || n), 'cpu', '{big}', 'SUCCEEDED', md5('done' || n),
+        now() - n * interval '1 ms' FROM generate_series(1, 20000) AS n RETURNING id, finished_at)
+    INSERT INTO run_attempts (run_id, attempt, worker, started_at, ended_at, outcome)
+    SELECT id, 1, 'w', finished_at - interval '30 s', finished_at, 'succeeded' FROM made"""
+
+
+@pytest.mark.parametrize("with_statistics", [False, True])
+def test_a_place_costs_what_is_told_however_long_the_queue_and_the_history(
+    queue: Ledger, with_statistics: bool
+) -> None:
+    """The last of a tenant with most of the queue, one of a tenant that has nothing else, one behind all others, and
+    one of a queue of its own, for which nobody works."""
+    with Session(queue.engine) as session:
+        allow(session, 120.0)
+        session.execute(text("SET LOCAL session_replication_role = replica"))
+        session.execute(text(HISTORY))
+        session.execute(text("SET LOCAL session_replication_role = origin"))
+        if with_statistics:
+            session.execute(text("ANALYZE"))
+        for tenant, members in (("big", {}), ("new", {}), ("new", {"priority": -1}), ("new", {"queue": "other"})):
+            run = put_run(session, tenants=[tenant], rung_at=MINUTE, **members)
+            audit = put_audit(session, tenant=tenant, runs={"candidate": run})
+            with reading(session) as read:
+                place = standing.find_standing(session, audit)
+            assert place is not None
+            assert place.own is not None
+            assert place.more is (tenant == "big" or "priority" in members)
+            assert "runs" not in read.scanned
+            assert "run_attempts" not in read.scanned
+            # Both numbers are counted to one more than is told; lines are found in each of two indexes, some twice; an
+            # attempt that is looked at is two rows. Some of the queue's oldest runs, and what is being carried out.
+            counted = 2 * (standing.MOST + 1) + 8 * (TENANTS + 2) + 2 * standing.LATEST_ATTEMPTS
+            assert read.rows <= counted + 100, (read, place)
+            assert read.pages <= 3 * counted, (read, place)
         session.rollback()
 
 

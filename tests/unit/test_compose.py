@@ -20,7 +20,13 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OTHERS = {"postgres", "redis"}
 OWN = {name: service for name, service in SERVICES.items() if name not in OTHERS}
 LOOKS_AT_MODELS = {"api", "worker-cpu", "worker-gpu"}
-SECRETS = ("SPINAL_DB_PASSWORD", "SPINAL_BROKER_PASSWORD", "SPINAL_KEY_PEPPER")
+PEPPER = "SPINAL_KEY_PEPPER"
+SECRETS = ("SPINAL_DB_PASSWORD", "SPINAL_BROKER_PASSWORD", PEPPER)
+
+
+def secrets_of(name: str) -> tuple[str, ...]:
+    """Keys are looked at by the API alone, and made in its container."""
+    return tuple(variable for variable in SECRETS if variable != PEPPER or name == "api")
 
 
 def test_every_part_of_the_service_is_there() -> None:
@@ -64,9 +70,9 @@ def test_every_variable_is_a_setting(name: str) -> None:
 
 @pytest.mark.parametrize("name", OWN)
 def test_secrets_have_no_default(name: str) -> None:
-    for variable in SECRETS:
-        # Set to nothing they are refused by those who use them: secrets may come as files.
-        assert OWN[name]["environment"][variable] == f"${{{variable}?set {variable}}}"
+    # Set to nothing they are refused by those who use them: secrets may come as files.
+    given = {variable: f"${{{variable}?set {variable}}}" for variable in secrets_of(name)}
+    assert {key: value for key, value in OWN[name]["environment"].items() if key in SECRETS} == given
 
 
 @pytest.mark.parametrize("password", ["p@ss/w:rd", "x/y", "a#b?c", "%41", "ü ẞ", '"quoted"\'s'])
@@ -84,7 +90,7 @@ def test_any_password_reaches_database_and_broker_as_it_is(password: str) -> Non
         assert (database.host, database.username, database.password) == ("postgres", "spinal", password)
         found = kombu.Connection(addresses.broker(settings).url)
         assert (found.hostname, found.password, found.virtual_host) == ("redis", password, "0")
-        assert settings.key_pepper.get_secret_value() == password
+        assert settings.key_pepper.get_secret_value() == (password if name == "api" else "")
     for variable, image in (("POSTGRES_PASSWORD", "postgres"), ("REDISCLI_AUTH", "redis")):
         assert re.fullmatch(r"\$\{SPINAL_\w+_PASSWORD\?[^}]*\}", SERVICES[image]["environment"][variable])
 
@@ -99,9 +105,13 @@ def test_with_secrets_as_files_no_process_is_given_one_otherwise() -> None:
     for name in OWN:
         changed = override["services"][name]
         environment = OWN[name]["environment"] | changed["environment"]
-        for variable in SECRETS:
+        assert {variable for variable in environment if variable.startswith(SECRETS)} == {
+            each for variable in secrets_of(name) for each in (variable, f"{variable}_FILE")
+        }
+        files = [environment[f"{variable}_FILE"].removeprefix("/run/secrets/") for variable in secrets_of(name)]
+        assert files == changed["secrets"]
+        for variable in secrets_of(name):
             assert environment[variable] == ""
-            assert environment[f"{variable}_FILE"].removeprefix("/run/secrets/") in changed["secrets"]
             assert f"{variable}_FILE".removeprefix("SPINAL_").lower() in Settings.model_fields
     for image, variable in (("postgres", "POSTGRES_PASSWORD"), ("redis", "REDISCLI_AUTH")):
         assert override["services"][image]["environment"][variable] is None
@@ -232,4 +242,4 @@ def test_dispatchers_and_workers_are_watched_by_a_command_that_finds_their_file(
     assert importlib.util.find_spec(test[3]) is not None
     folder = OWN[name]["environment"]["SPINAL_ALIVE_DIR"]
     # Gone with its container, and written to by the user of the image below a read-only root.
-    assert any(folder.startswith(f"{place}/") for place in OWN[name]["tmpfs"])
+    assert any(folder.startswith(f"{place.partition(':')[0]}/") for place in OWN[name]["tmpfs"])

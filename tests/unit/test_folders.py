@@ -6,7 +6,8 @@ import pytest
 
 from spinal.checkpoints import folders
 from spinal.checkpoints.folders import MOST_STEP, Step, expand_folder
-from spinal.errors import ModelNotFound, ModelPathRefused, ModelReferenceInvalid, SeriesFolderInvalid
+from spinal.checkpoints.resolve import resolve_reference
+from spinal.errors import ModelNotFound, ModelPathRefused, ModelReferenceInvalid, NoModelRoots, SeriesFolderInvalid
 
 
 @pytest.fixture
@@ -67,6 +68,13 @@ def test_what_lies_outside_the_roots_is_refused_without_a_look(root: Path, tmp_p
     ):
         with pytest.raises(ModelPathRefused):
             expand_folder(pattern, [root])
+
+
+def test_without_any_root_nobody_is_told_to_name_another_path(tmp_path: Path) -> None:
+    for look in (lambda: expand_folder("local:runs/a", []), lambda: resolve_reference("local:runs/a", roots=[])):
+        with pytest.raises(NoModelRoots) as caught:
+            look()
+        assert "SPINAL_MODEL_ROOTS" in (caught.value.hint or "")
 
 
 def test_a_folder_that_is_not_there_is_not_found(root: Path) -> None:

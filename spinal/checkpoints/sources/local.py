@@ -8,6 +8,7 @@ from spinal.errors import (
     ModelNotFound,
     ModelPathRefused,
     ModelReferenceInvalid,
+    NoModelRoots,
 )
 
 
@@ -36,6 +37,7 @@ LOCAL = Made(Local)
 
 
 def _locate_below(rest: str, roots: Sequence[Path]) -> Pinned:
+    require_roots(roots)
     # What lies outside the roots is refused without looking, so that an answer never tells whether it exists.
     inside = False
     for root in (Path(root).resolve() for root in roots):
@@ -55,6 +57,15 @@ def _locate_below(rest: str, roots: Sequence[Path]) -> Pinned:
     raise ModelPathRefused(
         f"local:{rest} does not lie below the model roots", hint="use a path relative to a model root"
     )
+
+
+def require_roots(roots: Sequence[Path]) -> None:
+    """Raises NoModelRoots where a service has no folder of models, or none for this tenant."""
+    if not roots:
+        raise NoModelRoots(
+            "this service has no folder for local: models",
+            hint="ask an operator to set SPINAL_MODEL_ROOTS (or SPINAL_TENANT_MODEL_ROOTS) for API and workers",
+        )
 
 
 def _resolved(path: Path) -> Path | None:
