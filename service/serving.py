@@ -10,7 +10,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.app import create_app
-from service.http.connections import Guard, Limits
+from service.http.connections import Guard, limits_of
 from service.settings import settings_at_start
 
 BACKLOG, AT_ONCE = 1024, 100
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=8000)
     chosen = parser.parse_args(arguments)
     settings = settings_at_start()
-    guard = Guard(Limits.of(settings, raise_descriptors()))
+    guard = Guard(limits_of(settings, raise_descriptors()))
     app = create_app()
     config = uvicorn.Config(
         app,

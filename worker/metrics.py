@@ -19,6 +19,7 @@ from service.operations.invariants import INVARIANTS, RECOMPUTED, violations
 from service.runs.lifecycle import TERMINAL
 from service.runs.rings import DUE_SINCE
 from service.runs.workers import SILENT_S
+from service.traces.store import measured_again
 from spinal.errors import DatabaseUnavailable
 
 log = structlog.get_logger(__name__)
@@ -211,6 +212,11 @@ def _from_rows(session: Session, queues: frozenset[str], settled: Ended | None) 
     refused.add_metric(["end"], row.ends)
     refused.add_metric(["heartbeat"], row.beats)
     yield refused
+    yield CounterMetricFamily(
+        "spinal_captures_measured_again",
+        "Captures measured again because the artifact store had lost them",
+        value=measured_again(session),
+    )
 
 
 def _by_queue(name: str, says: str, queues: Sequence[str], found: Mapping[str, float]) -> GaugeMetricFamily:

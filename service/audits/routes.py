@@ -1,7 +1,6 @@
 """/v1/audits"""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
@@ -13,6 +12,7 @@ from service.audits.resolve import AuditRequest, cached_roles, find_former, reso
 from service.audits.schemas import AuditIn, AuditOut, AuditPage, ScoresOut, State, ValidationOut
 from service.audits.store import AuditFilter
 from service.audits.verbs import (
+    AuditView,
     cancel_audit,
     create_audit,
     list_audits,
@@ -158,24 +158,27 @@ async def read(
 ) -> Response:
     """One audit. With ``wait`` the answer comes when the audit has ended, or when the time is over."""
     seconds = min(wait, reader.settings.max_wait_s)
-    found = await waits.until(request, audit_id, seconds, lambda: reader.read(_one, audit_id), lambda one: one.ended)
-    return unless_known(found.response, if_none_match)
+    found = await waits.until(
+        request, audit_id, seconds, lambda: reader.read(_ended, audit_id), lambda: reader.read(_one, audit_id)
+    )
+    return unless_known(found, if_none_match)
 
 
-@dataclass(frozen=True)
-class _One:
-    response: Response
-    ended: bool
+def _one(ledger: Reads, tenant: str, audit_id: UUID) -> Response:
+    return _shown(with_standing(ledger, read_audit(ledger, tenant, audit_id)))
 
 
-def _one(ledger: Reads, tenant: str, audit_id: UUID) -> _One:
+def _ended(ledger: Reads, tenant: str, audit_id: UUID) -> Response | None:
+    """Nothing while the audit is in flight: where it stands is worked out for an answer alone."""
     view = read_audit(ledger, tenant, audit_id)
-    ended = view.audit.state in TERMINAL
+    return _shown(view) if view.audit.state in TERMINAL else None
+
+
+def _shown(view: AuditView) -> Response:
     headers = {"Cache-Control": "private, no-cache"}
-    if not ended:
+    if view.audit.state not in TERMINAL:
         headers["Retry-After"] = RETRY_AFTER_S
-        view = with_standing(ledger, view)
-    return _One(tagged(answer(AuditOut.of(view), headers)), ended)
+    return tagged(answer(AuditOut.of(view), headers))
 
 
 @router.post("/{audit_id}/cancel", operation_id="cancelAudit", responses=documented(*ACCESS, errors.AuditNotFound))

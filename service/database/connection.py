@@ -16,6 +16,8 @@ PING_LIMIT_S = 3.0
 HEARD_LATELY_S = 1.0
 """So long after an answer a server that has not hung up is taken to be there."""
 
+NEVER = float("-inf")
+
 
 class NoAnswer(psycopg.OperationalError):
     """The server took too long for one answer; the connection is closed."""
@@ -27,7 +29,7 @@ class BoundedConnection(psycopg.Connection[Any]):
     answer_limit_s = 20.0
     first_limit_s: float | None = None
     """Limit of the next exchange alone."""
-    heard_at = float("-inf")
+    heard_at = NEVER
     """When the server was last known to be there, by the monotonic clock."""
 
     def answers(self) -> bool:

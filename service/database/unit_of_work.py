@@ -10,7 +10,7 @@ from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection, Engine, create_engine, event, exc, text
 from sqlalchemy.orm import Session
 
-from service.database.connection import BoundedConnection
+from service.database.connection import NEVER, BoundedConnection
 from service.database.sessions import NEXT_STEP, connect_options, pooler_in_the_way, tell, told, verify
 from service.platform.addresses import database_url
 from service.settings import Settings
@@ -162,6 +162,9 @@ def make_engine(settings: Settings) -> Engine:
     @event.listens_for(engine, "checkout")
     def take(connection: BoundedConnection, _record: Any, _proxy: Any) -> None:
         if not connection.answers():
+            if connection.heard_at == NEVER:
+                # A new one: what the pool raises where another dies in its hands says nothing of a database.
+                raise psycopg.OperationalError("the database hung up on a new connection")
             # The pool opens another in its place, and in that of all as old.
             raise exc.InvalidatePoolError
         connection.answer_limit_s = settings.db_statement_timeout_s + ANSWER_MARGIN_S

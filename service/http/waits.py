@@ -74,32 +74,32 @@ class Waits:
         request: Request,
         subject: UUID,
         seconds: float,
-        look: Callable[[], Awaitable[T]],
-        ended: Callable[[T], bool],
+        ended: Callable[[], Awaitable[T | None]],
+        now: Callable[[], Awaitable[T]],
     ) -> T:
-        """What ``look`` found when it was ``ended``, or last, after so many seconds. At once where too many wait
-        already; when the client goes away, its place is free. Raises what ``look`` raises."""
+        """What ``ended`` found as soon as it found something; after so many seconds, what there is ``now``. At once
+        where too many wait already; when the client goes away, its place is free. Raises what the two raise."""
         if seconds <= 0:
-            return await look()
+            return await now()
         deadline = time.monotonic() + seconds
         with self._place(subject) as place:
+            if place is None:
+                return await self._look(now)
             # After taking the place: what ends from here on is told.
-            found = await self._look(look)
-            if place is None or ended(found):
-                return found
+            found = await self._look(ended)
             gone = asyncio.create_task(_gone(request))
             gone.add_done_callback(lambda _: place.set())
             try:
-                while not (ended(found) or self._over) and (left := deadline - time.monotonic()) > 0:
-                    with move_on_after(left):
+                while found is None and (left := deadline - time.monotonic()) > 0:
+                    with move_on_after(0 if self._over else left):
                         await place.wait()
-                    if gone.done():
+                    if gone.done() or self._over or not place.is_set():
                         break
                     place.clear()
-                    found = await self._look(look)
+                    found = await self._look(ended)
             finally:
                 gone.cancel()
-        return found
+            return await self._look(now) if found is None else found
 
     async def _look(self, look: Callable[[], Awaitable[T]]) -> T:
         async with self._looking:

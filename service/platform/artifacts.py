@@ -7,14 +7,14 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 from uuid import UUID, uuid4
 
-from service.platform.reaching_stores import AWAY, ROOM, reach, storage_problem
+from service.platform.reaching_stores import AWAY, PIECE, ROOM, reach, storage_problem
 from service.settings import Settings
 from spinal.checkpoints.opening import link_to
 from spinal.errors import CaptureMissing, StorageRefused, StorageUnavailable
@@ -31,7 +31,6 @@ class StoredFile:
 
 SCRATCH = "spinal-capture-"
 IN_USE = "in-use"
-PIECE = 16 * 2**20
 UNSURE_S = 60.0
 """A scratch folder younger than this may not have its lock yet."""
 CAPTURES = "captures"
@@ -50,7 +49,7 @@ class ArtifactStore:
 
     def __init__(self, settings: Settings) -> None:
         self._at = reach(settings)
-        self._fs, self._root = self._at.fs, self._at.root
+        self._root = self._at.root
         self._scratch = settings.scratch_dir
         self._marked = False
 
@@ -63,7 +62,7 @@ class ArtifactStore:
         with local.open("rb") as stream:
             stored = StoredFile(uri, local.stat().st_size, _sha256(stream))
         with self._at.errors():
-            self._write(uri, lambda place: self._fs.put_file(str(local), place))
+            self._write(uri, lambda place: self._at.send_file(local, place))
         return stored
 
     def _write(self, uri: str, write: Callable[[str], object]) -> None:
@@ -72,21 +71,24 @@ class ArtifactStore:
             # One request; and no bucket is made, as making folders would.
             write(target)
             return
-        self._fs.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
+        self._at.ask("makedirs", target.rsplit("/", 1)[0], exist_ok=True)
         partial = f"{target}.{uuid4().hex}.partial"
         try:
             write(partial)
-            self._fs.mv(partial, target)
+            self._at.ask("mv", partial, target)
         except BaseException:
             with contextlib.suppress(OSError):
-                self._fs.rm_file(partial)
+                self._at.ask("rm_file", partial)
             raise
 
     def sha256(self, uri: str) -> str | None:
         """Of a stored file's bytes as they are now; None when it is not there."""
         try:
-            with self._at.errors(absent=True), self._fs.open(f"{self._root}/{uri}", "rb") as stream:
-                return _sha256(stream)
+            with self._at.errors(absent=True):
+                if not self._at.local:
+                    return _sha256_of(self._at.pieces(f"{self._root}/{uri}"))
+                with Path(f"{self._root}/{uri}").open("rb") as stream:
+                    return _sha256(stream)
         except FileNotFoundError:
             self._require_store()
             return None
@@ -95,7 +97,7 @@ class ArtifactStore:
         """Bytes of a stored file; None when it is not there."""
         try:
             with self._at.errors(absent=True):
-                return int(self._fs.size(f"{self._root}/{uri}"))
+                return int(self._at.ask("size", f"{self._root}/{uri}"))
         except FileNotFoundError:
             self._require_store()
             return None
@@ -111,8 +113,8 @@ class ArtifactStore:
             local = Path(source)
             if not self._at.local:
                 local = stack.enter_context(self.scratch()) / local.name
-                with self._at.errors(absent=True), _of_this_machine():
-                    self._fs.get_file(source, str(local))
+                with self._at.errors(absent=True), _of_this_machine(), local.open("wb") as copied:
+                    copied.writelines(self._at.pieces(source))
                 if local.stat().st_size != size:
                     raise StorageUnavailable(f"{uri} did not arrive whole", hint=AWAY)
             with self._at.errors(absent=True):
@@ -128,7 +130,7 @@ class ArtifactStore:
         """The installation that the store is marked with; None where it has no marker."""
         try:
             with self._at.errors(absent=True):
-                said = bytes(self._fs.cat_file(f"{self._root}/{MARKER}")).decode("ascii", "replace").strip()
+                said = bytes(self._at.ask("cat_file", f"{self._root}/{MARKER}")).decode("ascii", "replace").strip()
         except FileNotFoundError:
             return None
         try:
@@ -167,11 +169,11 @@ class ArtifactStore:
     def _mark_elsewhere(self, content: bytes) -> None:
         target = f"{self._root}/{MARKER}"
         try:
-            self._fs.pipe_file(target, content, mode="create")
+            self._at.ask("pipe_file", target, content, mode="create")
         except (OSError, TypeError, NotImplementedError):
             # There already, or a store that knows no such condition.
             if self.marker() is None:
-                self._fs.pipe_file(target, content)
+                self._at.ask("pipe_file", target, content)
 
     def is_marked(self) -> None:
         """From now on a store without any marker is one that is not there, such as a folder that is not mounted: what
@@ -194,12 +196,12 @@ class ArtifactStore:
             uri = f"{CAPTURES}/probe/{uuid4().hex}"
             place = f"{self._root}/{uri}"
             try:
-                self._write(uri, lambda there: self._fs.pipe_file(there, PROBE))
-                if bytes(self._fs.cat_file(place)) != PROBE:
+                self._write(uri, lambda there: self._at.ask("pipe_file", there, PROBE))
+                if bytes(self._at.ask("cat_file", place)) != PROBE:
                     raise StorageUnavailable("the artifact store does not give back what was written", hint=ROOM)
             finally:
                 with contextlib.suppress(FileNotFoundError):
-                    self._fs.rm_file(place)
+                    self._at.ask("rm_file", place)
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -232,13 +234,15 @@ class ArtifactStore:
     def remove(self, uri: str) -> None:
         """Delete a stored file; none there is no error."""
         with contextlib.suppress(FileNotFoundError), self._at.errors(absent=True):
-            self._fs.rm_file(f"{self._root}/{uri}")
+            self._at.ask("rm_file", f"{self._root}/{uri}")
 
     def older_than(self, seconds: float) -> list[str]:
         """Uris of the files that were last written so long ago that nobody is writing them any more."""
         found: dict[str, Any] = {}
         with contextlib.suppress(FileNotFoundError), self._at.errors(absent=True):
-            found = self._fs.find(f"{self._root}/{CAPTURES}", detail=True)
+            # Folder by folder: each is a request or a few, and the whole may take as long as it takes.
+            for folder in self._at.ask("ls", f"{self._root}/{CAPTURES}", detail=False):
+                found |= self._at.ask("find", folder, detail=True)
         oldest = time.time() - seconds
         return sorted(path.removeprefix(f"{self._root}/") for path, about in found.items() if _modified(about) < oldest)
 
@@ -256,8 +260,12 @@ def _of_this_machine() -> Iterator[None]:
 
 
 def _sha256(stream: IO[bytes]) -> str:
+    return _sha256_of(iter(lambda: stream.read(PIECE), b""))
+
+
+def _sha256_of(pieces: Iterable[bytes]) -> str:
     hasher = hashlib.sha256()
-    while piece := stream.read(PIECE):
+    for piece in pieces:
         hasher.update(piece)
     return hasher.hexdigest()
 

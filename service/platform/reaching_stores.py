@@ -8,13 +8,15 @@ import errno
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import fsspec
+from fsspec.asyn import sync
+from fsspec.callbacks import Callback
 
 from service.settings import Settings
 from spinal.errors import SpinalError, StorageRefused, StorageUnavailable
@@ -31,8 +33,17 @@ OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs"})
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 ON_DISK = frozenset({"file", "local"})
 CONNECT_S = 5.0
+SET_UP_S = 30.0
+"""For reading the descriptions of a service and finding credentials, before the first request of a client."""
 TRIES = 2
 """Of one request. Who waits for a store asks again for much longer, and hears meanwhile that it is to stop."""
+PIECE = 8 * 2**20
+"""Bytes of one request with a part of a file. A part that has moved is the only sign of a store that goes on."""
+AT_ONCE = 2
+"""Parts."""
+MOST_PARTS = 10_000
+SLOWEST = 2**20
+"""Bytes each second below which a line to a store is no line."""
 FROM_FILE = "_file"
 SHORTEST_SECRET = 4
 NOT_LET_IN = re.compile(
@@ -62,6 +73,7 @@ class Reached:
     root: str
     protocol: str
     secrets: tuple[str, ...]
+    timeout_s: float
 
     @property
     def local(self) -> bool:
@@ -71,6 +83,44 @@ class Reached:
     def whole_writes(self) -> bool:
         """Whether a file appears with its last byte, or not at all."""
         return self.protocol in OBJECT_STORES
+
+    def ask(
+        self, verb: str, *args: object, moving: int = 0, callback: Callback | None = None, **options: object
+    ) -> Any:
+        """``fs.verb(*args, **options)``, ended with StorageUnavailable when the store says nothing. ``moving`` bytes
+        are given time in addition.
+
+        The timeouts of the libraries do not end every request: they begin when its body has been sent, and a server
+        that was frozen takes none, nor says that it would (100-continue).
+        """
+        call = getattr(self.fs, f"_{verb}", None) if self.fs.async_impl else None
+        if call is None:
+            return getattr(self.fs, verb)(*args, **options)
+        if callback is not None:
+            options["callback"] = callback
+        # A second try may follow a first.
+        limit_s = TRIES * self.timeout_s + moving / SLOWEST
+        return sync(self.fs.loop, _watched, self.fs, lambda: call(*args, **options), limit_s, callback or Callback())
+
+    def send_file(self, local: Path, place: str) -> None:
+        """Write a file of this machine there."""
+        size = local.stat().st_size
+        if not self.whole_writes:
+            self.ask("put_file", str(local), place, moving=size)
+            return
+        piece = max(PIECE, -(-size // MOST_PARTS))
+        options: dict[str, object] = {"chunksize": piece}
+        if self.protocol in ("s3", "s3a"):
+            options["max_concurrency"] = AT_ONCE
+        self.ask("put_file", str(local), place, moving=min(size, AT_ONCE * piece), callback=Callback(), **options)
+
+    def pieces(self, place: str) -> Iterator[bytes]:
+        """The content of a file there."""
+        size, start = int(self.ask("size", place)), 0
+        while start < size:
+            end = min(start + PIECE, size)
+            yield bytes(self.ask("cat_file", place, start=start, end=end, moving=end - start))
+            start = end
 
     @contextmanager
     def errors(self, *, absent: bool = False) -> Iterator[None]:
@@ -99,6 +149,31 @@ class Reached:
         return StorageUnavailable(f"the artifact store cannot be used ({told})", hint=ROOM if self.local else AWAY)
 
 
+async def _watched(fs: Any, call: Callable[[], Coroutine[Any, Any, Any]], limit_s: float, callback: Callback) -> Any:
+    """What ``call()`` brings; it is given up when nothing of it has moved for ``limit_s``."""
+    if hasattr(fs, "set_session"):
+        # Of s3fs, once for each client: work of this machine, whose time is not the store's.
+        await asyncio.wait_for(fs.set_session(), SET_UP_S)
+    task = asyncio.ensure_future(call())
+    while True:
+        moved = callback.value
+        done, _ = await asyncio.wait({task}, timeout=limit_s)
+        if done:
+            return task.result()
+        if callback.value == moved:
+            # Not waited for: to be told that it is cancelled may take it another request.
+            task.add_done_callback(_forget)
+            task.cancel()
+            raise StorageUnavailable(
+                f"the artifact store cannot be used (it has said nothing for {limit_s:.1f} s)", hint=AWAY
+            )
+
+
+def _forget(task: "asyncio.Task[Any]") -> None:
+    with suppress(asyncio.CancelledError):
+        task.exception()
+
+
 def reach(settings: Settings) -> Reached:
     """The file system of ``artifact_url``; no request is made. Raises StorageRefused where it cannot be made."""
     url = settings.artifact_url
@@ -115,7 +190,7 @@ def reach(settings: Settings) -> Reached:
         raise StorageRefused(f"the artifact store cannot be set up ({type(error).__name__})", hint=SET_UP) from error
     if protocol in ("s3", "s3a"):
         vars(fs)["retries"] = TRIES
-    return Reached(fs, root, protocol, secrets)
+    return Reached(fs, root, protocol, secrets, settings.artifact_timeout_s)
 
 
 def _options(told: str, protocol: str, timeout_s: float) -> tuple[dict[str, Any], tuple[str, ...]]:

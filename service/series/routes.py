@@ -160,15 +160,16 @@ async def read(
     if_none_match: Annotated[str | None, Header(max_length=256)] = None,
 ) -> Response:
     """One series. With ``wait`` the answer comes when no member is going any more, or when the time is over."""
-    if seconds := min(wait, reader.settings.max_wait_s):
-        await waits.until(
-            request, series_id, seconds, lambda: reader.read(_is_going, series_id), lambda going: not going
-        )
-    return unless_known(await reader.read(_one, series_id), if_none_match)
+    seconds = min(wait, reader.settings.max_wait_s)
+    found = await waits.until(
+        request, series_id, seconds, lambda: reader.read(_ended, series_id), lambda: reader.read(_one, series_id)
+    )
+    return unless_known(found, if_none_match)
 
 
-def _is_going(ledger: Reads, tenant: str, series_id: UUID) -> bool:
-    return is_going(read_series(ledger, tenant, series_id))
+def _ended(ledger: Reads, tenant: str, series_id: UUID) -> Response | None:
+    """Nothing while a member is going: the document is read for an answer alone."""
+    return None if is_going(read_series(ledger, tenant, series_id)) else _one(ledger, tenant, series_id)
 
 
 def _one(ledger: Reads, tenant: str, series_id: UUID) -> Response:

@@ -121,7 +121,9 @@ def test_what_is_long_is_sent_packed_to_those_who_can_read_it(api: TestClient, m
 @pytest.fixture
 def keyed(api_settings: Settings, ledger: Ledger) -> Iterator[TestClient]:
     """An API that looks up keys, with one that may read and write."""
-    required = api_settings.model_copy(update={"auth": "required", "key_pepper": SecretStr("p")})
+    # Whoever is left waiting for a connection is refused after so long; on a busy machine many take long.
+    patient = {"db_pool_timeout_s": 60.0}
+    required = api_settings.model_copy(update={"auth": "required", "key_pepper": SecretStr("p"), **patient})
     with ledger.begin() as session:
         key = create_key(session, tenant="default", scopes=("read", "write"), pepper="p")
     headers = {"Authorization": f"Bearer {key}"}

@@ -222,6 +222,34 @@ def in_bucket(server: ObjectServer, **more: str) -> dict[str, str]:
     }
 
 
+def test_two_workers_without_a_common_disk_share_a_bucket_that_freezes_and_is_killed(
+    fleet: Fleet, bucket: ObjectServer
+) -> None:
+    """Both captures are made by one worker and compared by the other: no attempt is charged for the store, and nothing
+    is measured twice."""
+    fleet.environment |= in_bucket(bucket)
+    # A run that hung in a call of the store would be found to have stalled.
+    measuring(fleet, SPINAL_SCRATCH_DIR=str(fleet.folder / "one"), SPINAL_STALL_S="12")
+    sides = [fleet.submit(reference=None, candidate=side) for side in ("local:sft", "local:dpo-short")]
+    called(fleet)
+    with bucket.frozen():
+        fleet.go_on()
+        says(fleet, "waiting for the artifact store", times=2)
+    for side in sides:
+        fleet.wait_for(side, "SUCCEEDED", timeout=120.0)
+    fleet.children["worker"].stop(timeout=60.0)
+    bucket.kill()
+    both = fleet.submit()
+    fleet.start_worker("two", SPINAL_SCRATCH_DIR=str(fleet.folder / "two"))
+    says(fleet, "taking no runs", "two")
+    bucket.start()
+    fleet.wait_for(both, "SUCCEEDED", timeout=120.0)
+    assert sorted(what for _, what, _ in fleet.calls()) == ["compare", "measure", "measure"]
+    assert codes(fleet) == [("succeeded", None)] * 3
+    assert charged(fleet) == [1] * 3
+    assert fleet.rows("SELECT sum(measured_again) FROM traces") == [(0,)]
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [

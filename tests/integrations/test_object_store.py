@@ -1,15 +1,18 @@
 """Captures in a bucket, against a real object store (``tests/support/object_server.py``)."""
 
 import asyncio
+import contextlib
 import importlib.util
 import json
+import os
 import socket
 import subprocess
 import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ import pytest
 from service.database.unit_of_work import Ledger
 from service.operations.own_store import require_own_store
 from service.platform.artifacts import MARKER, ArtifactStore
-from service.platform.reaching_stores import reach
+from service.platform.reaching_stores import PIECE, reach
 from service.settings import Settings
 from spinal.errors import CaptureMissing, StorageRefused, StorageUnavailable
 from tests.conftest import ROOT, Without
@@ -159,6 +162,78 @@ def test_a_store_that_does_not_answer_is_away_and_not_for_ever(server: ObjectSer
             assert time.monotonic() - before < 60.0
 
 
+SAID = {
+    "nothing": b"",
+    "only that it would read on": b"HTTP/1.1 100 Continue\r\n\r\n",
+    "half a head": b"HTTP/1.1 200 OK\r\nContent-Le",
+    "half a body": b'HTTP/1.1 200 OK\r\nContent-Length: 100000\r\nETag: "a"\r\n\r\nabc',
+}
+UPLOAD = b"<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>"
+BEGUN = b"HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\nContent-Length: %d\r\n\r\n%s" % (len(UPLOAD), UPLOAD)
+
+
+def test_the_first_answer_of_a_long_upload_is_understood(
+    server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And every part is waited for no longer than anything else."""
+    monkeypatch.setattr("service.platform.reaching_stores.PIECE", 2**16)
+    with Saying(b"", first=BEGUN) as half:
+        there = store(server, tmp_path, timeout_s=0.5, endpoint_url=half.endpoint)
+        all_given_up([lambda: there.put(capture(tmp_path, bytes(2**20)), "a")])
+        assert [line for line in half.asked if b"partNumber=1" in line]
+
+
+@pytest.mark.parametrize("said", SAID)
+def test_no_call_waits_for_ever_for_a_store_that_stops_in_the_middle(
+    server: ObjectServer, tmp_path: Path, said: str
+) -> None:
+    """Requests that ask first whether to send their body (100-continue), too, which no timeout of a library ends."""
+    with Saying(SAID[said]) as stopping:
+        there = store(server, tmp_path, timeout_s=0.5, endpoint_url=stopping.endpoint)
+        all_given_up([
+            lambda: there.put(capture(tmp_path), "a"), lambda: there.size("captures/a"), there.marker,
+            lambda: there.sha256("captures/a"), there.probe, lambda: there.mark(uuid.uuid4()),
+            lambda: there.remove("captures/a"), lambda: there.older_than(0.0),
+            lambda: there.local_copy("captures/a", 3, None).__enter__(),
+        ])  # fmt: skip
+        # A capture, a marker and a probe.
+        assert sum(line.startswith(b"PUT") for line in stopping.asked) >= 3
+
+
+def all_given_up(calls: list[Callable[[], object]]) -> None:
+    """At once, each with StorageUnavailable."""
+    with ThreadPoolExecutor(len(calls)) as pool:
+        given_up = [pool.submit(call) for call in calls]
+        for each in given_up:
+            problem = each.exception(60.0)
+            assert type(problem) is StorageUnavailable, problem
+
+
+def test_a_capture_of_many_parts_comes_back_whole(server: ObjectServer, tmp_path: Path) -> None:
+    there, content = store(server, tmp_path), os.urandom(2 * PIECE + 1)
+    stored = there.put(capture(tmp_path, content), "many")
+    assert there.sha256(stored.uri) == stored.sha256
+    with there.local_copy(stored.uri, stored.bytes, stored.sha256) as path:
+        assert path.read_bytes() == content
+
+
+def test_a_store_that_freezes_is_away_until_it_goes_on(server: ObjectServer, tmp_path: Path) -> None:
+    there = store(server, tmp_path, timeout_s=0.5)
+    there.probe()
+    with server.frozen():
+        all_given_up([lambda: there.put(capture(tmp_path, os.urandom(PIECE)), "a"), there.probe])
+    until(lambda: works(there.probe), "the store to be used again")
+    assert there.put(capture(tmp_path), "a").bytes == there.size(there.uri("a"))
+
+
+def works(call: Callable[[], object]) -> bool:
+    try:
+        call()
+    except StorageUnavailable:
+        return False
+    return True
+
+
 def test_every_error_of_a_store_is_told_as_one(server: ObjectServer, tmp_path: Path) -> None:
     """Errors that the libraries themselves raise."""
     at = reach(Settings(artifact_url="s3://captures/x", artifact_options=json.dumps(options(server))))
@@ -248,6 +323,38 @@ def test_a_package_that_is_not_there_is_named(protocol: str) -> None:
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True).stdout
     assert {"s3": "spinal[s3]", "gs": "spinal[gcs]"}.get(protocol, "cannot be set up") in said
+
+
+class Saying:
+    """A server that answers every request with the same words, ``first`` to the first, and then waits."""
+
+    def __init__(self, words: bytes, first: bytes | None = None) -> None:
+        self.asked: list[bytes] = []
+        self._words, self._first = words, first
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._taken: list[socket.socket] = []
+        self.endpoint = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+
+    def __enter__(self) -> "Saying":
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in (self._listening, *self._taken):
+            each.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                self._taken.append(self._listening.accept()[0])
+                threading.Thread(target=self._answer, args=(self._taken[-1],), daemon=True).start()
+
+    def _answer(self, client: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while head := client.recv(65536):
+                self.asked.append(head.split(b"\r\n", 1)[0])
+                said, self._first = self._first or self._words, None
+                client.sendall(said)
 
 
 class Counting:

@@ -1,15 +1,24 @@
 """A connection from the pool answers: whoever takes it is told, or gets another."""
 
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from traceback import format_exception
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.pool import QueuePool
 
 from service.database import connection as connections
 from service.database.connection import BoundedConnection, NoAnswer
 from service.database.unit_of_work import Ledger
+from service.platform.addresses import conninfo, database_url
+from service.settings import Settings
+from spinal.errors import DatabaseUnavailable
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -74,3 +83,61 @@ def test_an_error_names_the_statement_and_nothing_that_was_given_to_it(ledger: L
     with pytest.raises(ProgrammingError, match="SELECT 1 FROM nowhere") as failed, ledger.read() as session:
         session.execute(text("SELECT 1 FROM nowhere WHERE x = :x"), {"x": document})
     assert document not in "".join(format_exception(failed.value))
+
+
+MOMENTS = [
+    "connect", "checkout", "begin", "before_cursor_execute", "after_cursor_execute", "commit", "rollback", "checkin",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("times", [1, 1000])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_connection_that_dies_at_any_moment_is_a_database_that_did_not_answer(
+    settings: Settings, moment: str, times: int
+) -> None:
+    """Or it is not noticed, and the work is done."""
+    ledger, left = Ledger(settings), times
+    with psycopg.connect(conninfo(database_url(settings)), autocommit=True) as other:
+
+        def kill(first: Any, *_: Any) -> None:
+            nonlocal left
+            raw = first if isinstance(first, BoundedConnection) else first.connection.driver_connection
+            if left and not raw.closed:
+                left -= 1
+                other.execute("SELECT pg_terminate_backend(%s, 5000)", [raw.info.backend_pid])
+
+        event.listen(ledger.engine, moment, kill)
+        for work in WORK * 3:
+            done(work, ledger)
+        assert left < times
+        left = 0
+        assert isinstance(ledger.engine.pool, QueuePool)
+        assert ledger.engine.pool.checkedout() == 0
+        for work in WORK:
+            until(partial(done, work, ledger), "the database to be there again")
+    ledger.close()
+
+
+def done(work: Callable[[Ledger], None], ledger: Ledger) -> bool:
+    with suppress(DatabaseUnavailable):
+        work(ledger)
+        return True
+    return False
+
+
+def read(ledger: Ledger) -> None:
+    with ledger.read() as session:
+        session.execute(text("SELECT 1"))
+
+
+def write(ledger: Ledger) -> None:
+    with ledger.begin() as session:
+        session.execute(text("UPDATE audits SET priority = 0"))
+
+
+def write_in_part(ledger: Ledger) -> None:
+    with ledger.begin() as session, session.begin_nested():
+        session.execute(text("UPDATE audits SET priority = 0"))
+
+
+WORK = (read, write, write_in_part)

@@ -8,9 +8,11 @@ chose.
 import hashlib
 import os
 import re
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -90,6 +92,15 @@ class ObjectServer:
         """kill -9: whoever was talking to it hears no more."""
         self._process.kill()
         self._process.wait()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It takes connections, as far as the system does that for it, and says nothing on them."""
+        os.kill(self._process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self._process.pid, signal.SIGCONT)
 
     def _ready(self) -> str | None:
         if self._process.poll() is not None:

@@ -13,8 +13,10 @@ from service.runs import transitions, workers
 from service.runs.demand import find_or_create_run
 from service.runs.kinds import Attempts
 from service.settings import Settings
+from service.traces.store import StoredCapture, replace_capture
 from spinal.errors import DatabaseUnavailable
 from tests.ledger.rows import MINUTE, put_attempt, put_run
+from tests.ledger.stored import stored_trace
 from worker.metrics import LedgerCollector
 
 
@@ -63,6 +65,19 @@ def test_lost_runs_refused_writes_and_broken_invariants_show(ledger: Ledger) -> 
     assert found["spinal_attempts_total,trace,lost"] == 1
     assert 100 <= found["spinal_oldest_due_run_seconds,cpu"] < 200
     assert found["spinal_expired_leases"] == 0
+
+
+def test_captures_that_were_lost_and_measured_again_are_counted_over_all_traces(ledger: Ledger) -> None:
+    name = "spinal_captures_measured_again_total"
+    assert gauges(ledger)[name] == 0
+    with ledger.begin() as session:
+        lost = StoredCapture(stored_trace(session, "a"), "file:///second", 1)
+        stored_trace(session, "b")
+        replace_capture(session, lost, lost=True)
+        replace_capture(session, replace(lost, uri="file:///third"), lost=True)
+        # Deleted on purpose, and measured again later.
+        replace_capture(session, replace(lost, uri="file:///fourth"), lost=False)
+    assert gauges(ledger)[name] == 2
 
 
 def test_a_database_that_is_away_shows_as_that(settings: Settings) -> None:
