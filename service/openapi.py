@@ -4,6 +4,7 @@ A source, a locator, a rule, a format, a kind of run: each is added in one place
 """
 
 import re
+from threading import Lock
 from typing import Any
 
 from fastapi import FastAPI
@@ -54,17 +55,21 @@ HEADERS: JsonObject = {
 def install(app: FastAPI) -> None:
     """Let the application answer with the completed contract."""
 
+    making = Lock()
+
     def openapi() -> JsonObject:
-        if app.openapi_schema is None:
-            app.openapi_schema = _completed(
-                get_openapi(
-                    title=app.title,
-                    version=app.version,
-                    description=app.description,
-                    routes=app.routes,
-                    separate_input_output_schemas=app.separate_input_output_schemas,
+        # Half a second of computing: of those who ask for it at once, one does it.
+        with making:
+            if app.openapi_schema is None:
+                app.openapi_schema = _completed(
+                    get_openapi(
+                        title=app.title,
+                        version=app.version,
+                        description=app.description,
+                        routes=app.routes,
+                        separate_input_output_schemas=app.separate_input_output_schemas,
+                    )
                 )
-            )
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # the framework's own way to extend its contract

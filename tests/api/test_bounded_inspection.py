@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from pydantic import SecretStr
 
 from service.app import create_app
+from service.database.unit_of_work import Ledger
+from service.keys.store import create_key
 from service.settings import Settings
 from tests.api.conftest import clone
 from tests.support.served import application
@@ -67,6 +70,39 @@ def test_a_pipe_in_place_of_a_file_takes_no_thread(api: TestClient, models: Path
     assert len(codes) == 1
     assert codes <= {"config_invalid", "tokenizer_invalid", "weights_corrupt", "adapter_invalid"}
     assert submitted(api, "sft").status_code == 202
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "config.json", "adapter_config.json"])
+def test_a_storm_of_requests_for_a_pipe_silences_nobody(
+    api_settings: Settings, ledger: Ledger, models: Path, file: str
+) -> None:
+    folder = clone("sft", models / "pipe")
+    if "adapter" in file:
+        (folder / "model.safetensors").unlink()
+    (folder / file).unlink(missing_ok=True)
+    os.mkfifo(folder / file)
+    with ledger.begin() as session:
+        keys = [create_key(session, tenant=name, scopes=("read", "write"), pepper="p") for name in ("storms", "reads")]
+    storms, reads = ({"Authorization": f"Bearer {key}"} for key in keys)
+    settings = api_settings.model_copy(update={"auth": "required", "key_pepper": SecretStr("p")})
+    body = {"candidate": "local:pipe", "prompt_set": "hh-harmless-64"}
+    with TestClient(create_app(settings), raise_server_exceptions=False) as api, ThreadPoolExecutor(45) as pool:
+        asked = [pool.submit(api.post, "/v1/audits", json=body, headers=storms) for _ in range(45)]
+        looked = 0
+        while not looked or not all(each.done() for each in asked):
+            assert api.get("/livez").status_code == 200
+            assert api.get("/v1/audits", headers=reads).status_code == 200
+            looked += 1
+        answers = [each.result() for each in asked]
+        # Not one waits for ever; who found no child in time is told to come again.
+        assert {answer.status_code for answer in answers} <= {422, 503}
+        assert 422 in {answer.status_code for answer in answers}
+        shared = application(api).state
+        until(lambda: not shared.inspecting.borrowed_tokens, "the places of those who submit")
+        until(lambda: not shared.turns.borrowed_tokens, "the turns")
+        assert shared.inspectors.working() == 0
+        again = api.post("/v1/audits", json=body | {"candidate": "local:sft"}, headers=storms)
+        assert again.status_code == 202
 
 
 def endless(folder: Path, file: str) -> None:
@@ -172,8 +208,8 @@ def test_a_cycle_of_adapters_is_refused(api: TestClient, models: Path) -> None:
 
 @pytest.fixture
 def hasty(api_settings: Settings) -> Iterator[TestClient]:
-    """A service whose inspections may take a second."""
-    settings = api_settings.model_copy(update={"inspect_seconds": 1, "inspect_children": 2})
+    """A service whose inspections may take a few seconds, on a machine that does other things too."""
+    settings = api_settings.model_copy(update={"inspect_seconds": 4, "inspect_children": 2})
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
         yield client
 

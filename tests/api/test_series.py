@@ -284,7 +284,9 @@ def test_requests_under_one_key_at_once_make_one_series(api: TestClient, run: Pa
         thread.join()
     made = [answer.json() for answer in answers if answer.status_code == 201]
     assert made
-    assert all(answer.json()["code"] == "idempotency_in_flight" for answer in answers if answer.status_code != 201)
+    # On a busy machine one may be told to come again.
+    others = {answer.json()["code"] for answer in answers if answer.status_code != 201}
+    assert others <= {"idempotency_in_flight", "not_ready"}
     assert len({each["id"] for each in made}) == 1
     assert len(api.get("/v1/audits").json()["items"]) == 1
 

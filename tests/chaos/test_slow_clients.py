@@ -117,8 +117,9 @@ def half_sent(api: Api) -> list[bytes]:
 class Probing:
     """Asks for what has to go on, in turn, for as long as the block lasts."""
 
-    def __init__(self, api: Api) -> None:
-        self.api, self.took, self.answers = api, dict[str, float](), Counter[tuple[str, int]]()
+    def __init__(self, api: Api, *, again: bool = False) -> None:
+        """``again``: who is hung up on sends the request again, up to ten times."""
+        self.api, self.tries, self.answers = api, 10 if again else 1, Counter[tuple[str, int]]()
         self.failed: list[str] = []
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=each) for each in (self._probe, self._submit)]
@@ -146,12 +147,28 @@ class Probing:
             )
 
     def _ask(self, name: str, ask: Callable[[], httpx.Response]) -> None:
-        began = time.monotonic()
-        try:
-            self.answers[name, ask().status_code] += 1
-        except httpx.TransportError as error:
-            self.failed.append(f"{name}: {error!r}")
-        self.took[name] = max(self.took.get(name, 0.0), time.monotonic() - began)
+        for left in reversed(range(self.tries)):
+            try:
+                answer = ask()
+            except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
+                if not left:
+                    self.failed.append(f"{name}: {error!r}")
+            except httpx.TransportError as error:
+                self.failed.append(f"{name}: {error!r}")
+                return
+            else:
+                self.answers[name, answer.status_code] += 1
+                return
+
+    def heard_all(self) -> bool:
+        return {name for name, status in self.answers.copy() if status < 300} == {"/livez", "/readyz", "audit"}
+
+    def all_were_answered(self) -> None:
+        """On a busy machine a probe of the database, or an audit, may be told to come again; never whether it lives."""
+        assert self.failed == []
+        assert {status for name, status in self.answers if name == "/livez"} == {200}
+        assert {status for _, status in self.answers} <= {200, 201, 202, 503}
+        assert self.heard_all()
 
 
 def closed(sockets: list[socket.socket], every: Callable[[], None] = lambda: None) -> list[bytes]:
@@ -203,12 +220,7 @@ def test_three_thousand_half_sent_requests_silence_nobody_and_are_cut(start: Cal
 
         answers = closed(sockets, look)
     assert one
-    assert probing.failed == []
-    assert {name for name, _ in probing.answers} == {"/livez", "/readyz", "audit"}
-    # On a busy machine a probe of the database, or an audit, may be told to come again; never whether it lives.
-    assert {status for name, status in probing.answers if name == "/livez"} == {200}
-    assert {status for _, status in probing.answers} <= {200, 201, 202, 503}
-    assert {name for name, status in probing.answers if status < 300} == {"/livez", "/readyz", "audit"}
+    probing.all_were_answered()
     assert highest - before < 200 << 20
     kinds = len(half_sent(api))
     # Without a key: refused although the body never came.
@@ -249,7 +261,7 @@ def test_a_byte_now_and_then_is_too_slow_and_a_body_in_pieces_is_not(start: Call
         assert said.startswith(b"HTTP/1.1 408 ")
     with api.connect() as pieces:
         pieces.sendall(head(api, f"Content-Length: {len(whole)}", "Connection: close") + whole[:half])
-        assert not within(lambda: select.select([pieces], [], [], 0)[0], 0.5), "answered before the body was whole"
+        assert not within(lambda: select.select([pieces], [], [], 0)[0], 0.5), "answered before it was whole"
         pieces.sendall(whole[half:])
         while came := pieces.recv(65536):
             answer += came
@@ -259,11 +271,10 @@ def test_a_byte_now_and_then_is_too_slow_and_a_body_in_pieces_is_not(start: Call
 def test_with_few_descriptors_the_oldest_half_sent_make_room(start: Callable[..., Api]) -> None:
     api = start(256, HEADER_S="60", BODY_S="120", SILENCE_S="60")
     say = half_sent(api)
-    with Probing(api) as probing, opened(api, 600, say):
-        until(lambda: sum(probing.answers.values()) > 12, "answers meanwhile", timeout=60.0)
-    assert probing.failed == []
-    assert {status for _, status in probing.answers} <= {200, 201, 202}
-    assert probing.answers["/livez", 200] > 1
+    # Of fifty places a storm may take one between a connection and its request.
+    with Probing(api, again=True) as probing, opened(api, 600, say):
+        until(probing.heard_all, "answers meanwhile", timeout=CUT_WITHIN_S)
+    probing.all_were_answered()
     assert api.child.alive()
 
 
@@ -282,5 +293,5 @@ def test_who_does_not_read_an_answer_is_cut_and_takes_nothing_from_others(start:
         with Probing(api) as probing:
             until(lambda: "answer_not_taken" in api.log(), "one to be cut", timeout=CUT_WITHIN_S)
             until(lambda: api.descriptors() <= before + 10, "all to be cut", timeout=CUT_WITHIN_S)
-    assert probing.failed == []
-    assert {status for _, status in probing.answers} <= {200, 201, 202}
+            until(probing.heard_all, "answers meanwhile", timeout=CUT_WITHIN_S)
+    probing.all_were_answered()
