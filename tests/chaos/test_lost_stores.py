@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ def break_store(settings: Settings) -> Callable[[], None]:
     return mend
 
 
-def measuring(fleet: Fleet, **settings: str) -> None:
+def measuring(fleet: Fleet, **settings: Any) -> None:
     """A worker in the middle of a measurement."""
     fleet.hold()
     fleet.start_dispatcher()
@@ -213,7 +214,7 @@ def bucket(tmp_path: Path, without: Without) -> Iterator[ObjectServer]:
         yield running
 
 
-def in_bucket(server: ObjectServer, **more: str) -> dict[str, str]:
+def in_bucket(server: ObjectServer, **more: str) -> dict[str, Any]:
     said = {"endpoint_url": server.endpoint, "region": "us-east-1", "key": OWNER.id, "secret": OWNER.secret} | more
     return {
         "SPINAL_ARTIFACT_URL": "s3://captures/prod",

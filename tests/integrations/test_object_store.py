@@ -43,14 +43,12 @@ def server(tmp_path_factory: pytest.TempPathFactory, without: Without) -> Iterat
         yield running
 
 
-def options(server: ObjectServer, **more: object) -> dict[str, object]:
+def options(server: ObjectServer, **more: Any) -> dict[str, object]:
     said: dict[str, object] = {"endpoint_url": server.endpoint, "region": "us-east-1"}
     return said | {"key": OWNER.id, "secret": OWNER.secret} | more
 
 
-def store(
-    server: ObjectServer, tmp_path: Path, url: str = "", timeout_s: float = 10.0, **more: object
-) -> ArtifactStore:
+def store(server: ObjectServer, tmp_path: Path, url: str = "", timeout_s: float = 10.0, **more: Any) -> ArtifactStore:
     return ArtifactStore(
         Settings(
             artifact_url=url or f"s3://captures/{uuid.uuid4().hex}",
@@ -114,7 +112,7 @@ def test_no_bucket_is_made(server: ObjectServer, tmp_path: Path) -> None:
     ids=["wrong secret", "no rights", "unknown"],
 )
 def test_who_is_not_let_in_is_told_so_without_the_secret(
-    server: ObjectServer, tmp_path: Path, wrong: dict[str, object], said: str
+    server: ObjectServer, tmp_path: Path, wrong: dict[str, Any], said: str
 ) -> None:
     there = store(server, tmp_path, "s3://captures/prod", **wrong)
     attempts: list[Any] = [

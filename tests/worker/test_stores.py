@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import text
-from structlog.testing import capture_logs
+from structlog.testing import CapturingLogger
 
 from service.database.unit_of_work import Ledger
 from service.operations.own_store import installation_id, require_own_store
@@ -49,16 +49,18 @@ def test_a_lost_capture_is_measured_again_once_and_counted(
     double: Path,
     api_settings: Settings,
     ledger: Ledger,
-    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert audited(api, drain, 1) == "SUCCEEDED"
     assert again(ledger) == 0
     first, *_ = (folder_of(api_settings) / "captures").glob("*/*.safetensors")
     first.unlink()
-    with capture_logs() as logs:
-        assert audited(api, drain, 2) == "SUCCEEDED"
-    [told] = [line for line in logs if line["event"] == "a stored capture is measured again"]
-    assert "do all workers share the folder" in told["hint"]
+    said = CapturingLogger()
+    monkeypatch.setattr("worker.kinds.inputs.log", said)
+    assert audited(api, drain, 2) == "SUCCEEDED"
+    [told] = said.calls
+    assert told.args == ("a stored capture is measured again",)
+    assert "do all workers share the folder" in told.kwargs["hint"]
     assert again(ledger) == 1
     assert audited(api, drain, 3) == "SUCCEEDED"
     assert again(ledger) == 1
@@ -167,7 +169,8 @@ def test_every_way_in_which_a_local_folder_fails_is_an_unavailable_store(setting
 
 
 def test_waiting_ends_as_soon_as_it_is_told_and_what_comes_late_is_put_away() -> None:
-    going, put_away = threading.Event(), []
+    going = threading.Event()
+    put_away: list[int] = []
 
     def slow() -> int:
         going.wait(30.0)
