@@ -46,7 +46,8 @@ class Settings(BaseSettings):
     "/run/secrets/key", "secret_file": "/run/secrets/secret"}``. A member ``x_file`` is ``x``, read from that file.
     Credentials of the surroundings (environment, instance) are used only with ``{"ambient": true}``."""
     artifact_timeout_s: float = Field(default=20.0, gt=0)
-    """A store elsewhere that says nothing for so long, in the middle of an answer, is away."""
+    """A store elsewhere that says nothing for so long, in the middle of an answer, is asked once more; a call of which
+    nothing has moved for twice as long is given up. Parts of files get a second for each MiB in addition."""
     artifact_check_s: float = Field(default=30.0, ge=0)
     """How long a worker takes its scratch folder and artifact store for usable after it has seen that they are."""
     storage_patience_s: float = Field(default=6 * 3600.0, ge=0)

@@ -262,6 +262,8 @@ def _higher(of: str) -> str:
     return f"({first} ORDER BY queue, (- priority), tenants LIMIT :most + 1)"
 
 
+OLDER = "CASE WHEN l.tenants = CAST(:tenants AS text[]) THEN CAST(:created AS timestamptz) ELSE 'infinity' END"
+"""SQL: of the very line only what is older goes first, of lines that share a tenant all may."""
 TURNS = "(own.n + 1) * cardinality(l.tenants)"
 """SQL: no more runs of a line of others go first: each of its tenants has at most as many turns."""
 
@@ -269,13 +271,12 @@ TURNS = "(own.n + 1) * cardinality(l.tenants)"
 def _ahead(session: Session, queue: str, below: int, tenants: list[str], created_at: object) -> tuple[int, int]:
     """(runs of the same tenants, and of those that share some of them, that go first; how many of others may). Each is
     counted to one more than is told, and no further."""
-    older = "CASE WHEN l.tenants = CAST(:tenants AS text[]) THEN :created ELSE 'infinity' END"
     row = session.execute(
         text(f"""WITH RECURSIVE {_lines("rung", RUNG)}, {_lines("to_ring", TO_RING)},
           lines AS (SELECT tenants, tenants && CAST(:tenants AS text[]) AS ours FROM rung
                     UNION SELECT tenants, tenants && CAST(:tenants AS text[]) FROM to_ring),
           own AS (SELECT count(*) AS n FROM (
-              SELECT 1 FROM lines l CROSS JOIN LATERAL ({_both(older, ":most + 1")}) run
+              SELECT 1 FROM lines l CROSS JOIN LATERAL ({_both(OLDER, ":most + 1")}) run
               WHERE l.ours LIMIT :most + 1) counted),
           others AS (SELECT count(*) AS n FROM (
               {_higher(RUNG)} UNION ALL {_higher(TO_RING)} UNION ALL

@@ -283,12 +283,12 @@ def test_a_failed_measurement_says_why(api: TestClient, drain: Drain, double: Pa
 def test_a_retryable_failure_ends_after_three_attempts_with_their_history(
     api: TestClient, drain: Drain, double: Path
 ) -> None:
-    (double / "fail").write_text("device_failed")
+    (double / "fail").write_text("internal_error")
     audit = submit(api)
     drain()
     error = api.get(f"/v1/audits/{audit['id']}").json()["error"]
     assert error["code"] == "attempts_exhausted"
-    assert [attempt["code"] for attempt in error["attempts"]] == ["device_failed"] * 3
+    assert [attempt["code"] for attempt in error["attempts"]] == ["internal_error"] * 3
 
 
 def test_files_changed_after_submission_are_not_audited(api: TestClient, drain: Drain, models: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -118,8 +119,15 @@ def test_extras_name_what_the_project_names() -> None:
 
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert set(EXTRAS) <= set(declared)
+
+    def brings(extra: str) -> str:
+        """Its requirements, and those of the extras that it names."""
+        own = " ".join(declared[extra])
+        named = [other for names in re.findall(r"spinal\[([a-z0-9,]+)\]", own) for other in names.split(",")]
+        return " ".join([own, *map(brings, named)])
+
     for extra, packages in EXTRAS.items():
-        brought = " ".join(declared[extra]).replace("-", "_")
+        brought = brings(extra).replace("-", "_")
         # Starlette and kombu come with FastAPI and Celery.
         assert [name for name in packages if name not in brought and name not in ("starlette", "kombu")] == []
 

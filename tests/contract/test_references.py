@@ -117,3 +117,8 @@ def _spinal_commands() -> frozenset[str]:
         env={"COLUMNS": "200", "PATH": "", "TERM": "dumb"},
     ).stdout  # fmt: skip
     return frozenset(re.findall(r"^\W*([a-z]+) {2,}", shown, flags=re.MULTILINE))
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_document_holds_what_a_merge_left(path: Path) -> None:
+    assert not re.search(r"^(<{7} |={7}$|>{7} )", path.read_text(encoding="utf-8"), flags=re.MULTILINE)

@@ -153,8 +153,8 @@ def test_a_tenant_that_needs_a_shared_run_no_more_lets_it_go(session: Session) -
         audits.setdefault(tenant, []).append(audit.id)
     run = runs["candidate"]
     assert row(session, "runs", run)["tenants"] == [A, B]
-    for audit, left in ((audits[A][0], [A, B]), (audits[A][1], [B])):
-        store.cancel_audit(session, A, audit)
+    for held, left in ((audits[A][0], [A, B]), (audits[A][1], [B])):
+        store.cancel_audit(session, A, held)
         assert row(session, "runs", run)["tenants"] == left
     store.cancel_audit(session, B, audits[B][0])
     assert row(session, "runs", run)["state"] == "CANCELLED"

@@ -476,7 +476,7 @@ def test_what_tenants_hold_is_counted(session: Session) -> None:
     session.execute(text("DELETE FROM idempotency_keys WHERE key = '0'"))
     session.execute(text("DELETE FROM tenant_prompt_sets WHERE digest = '0'"))
     assert offenders(session, name) == []
-    held = {"open_audits": "ours", "idempotency_keys": "ours", "prompt_sets": "theirs"}
+    held: dict[counts.What, str] = {"open_audits": "ours", "idempotency_keys": "ours", "prompt_sets": "theirs"}
     for what, tenant in held.items():
         assert counts.count(session, tenant, what) == 2
         for step in (1, -2):

@@ -138,8 +138,8 @@ def test_a_specification_that_has_succeeded_is_never_done_again(ledger: Ledger) 
         assert find_or_create_run(late, M, queue="cpu") == found["candidate"]
     assert state(ledger, "audits", alone) == "CANCELLED"
     with ledger.begin() as session:
-        # This run has no trace behind it, which the ledger's own check afterwards would find, and no trigger has counted
-        # its audit.
+        # This run has no trace behind it, which the ledger's own check afterwards would find, and its audit ended
+        # uncounted.
         session.execute(text("TRUNCATE runs, tenant_counts, tenant_count_changes CASCADE"))
 
 

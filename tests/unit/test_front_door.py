@@ -94,4 +94,5 @@ def test_measuring_alone_needs_neither_service_nor_broker_nor_database() -> None
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     named = {requirement.split(">")[0].split("[")[0] for requirement in extras["local"]}
     assert named == {"torch", "transformers", "peft", "accelerate"}
-    assert any(requirement.startswith("spinal[service,local]") for requirement in extras["worker"])
+    assert extras["worker"] == ["spinal[dispatcher,local]"]
+    assert "spinal[service]" in extras["dispatcher"]

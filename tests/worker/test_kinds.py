@@ -139,7 +139,7 @@ def test_a_kind_added_in_one_place_is_queued_carried_out_stored_and_shown(
     shown = api.get(place).json()
     assert shown["state"] == "SUCCEEDED"
     assert shown["progress"]["runs"]["fake"] == {
-        "state": "SUCCEEDED", "attempt": 1, "phase": "faking", "done": 2, "total": 2, "fraction": 1.0,
+        "state": "SUCCEEDED", "attempt": 1, "phase": "finished", "done": 2, "total": 2, "fraction": 1.0,
     }  # fmt: skip
     assert row(ledger, run).result_digest == RESULT.digest
     assert (row(ledger, run).deadline_at - row(ledger, run).started_at).total_seconds() == DEADLINE_S

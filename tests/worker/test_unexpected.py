@@ -131,7 +131,7 @@ def test_an_attempt_whose_heartbeats_fail_is_given_up_when_its_patience_ends(
 def test_a_ledger_that_answers_with_an_error_is_told_apart_from_one_that_is_away(
     ledger: Ledger, told: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(metrics, "EXPIRED", "SELECT count(*) FROM nowhere")
+    monkeypatch.setattr(metrics, "RUNNING", "SELECT count(*) FROM nowhere")
     assert gauges(ledger) == {"spinal_database_up": 0}
     [line] = told
     assert "nowhere" in line["exception"]
