@@ -59,8 +59,8 @@ NEEDS = {
     "slow": "a simulation of many seconds",
 }
 FAST = f"not ({' or '.join(NEEDS)})"
-LANES, MOST_LANES = 2, 8
-"""Tests wait much of the time: two lanes at least, and on a large machine no more than this."""
+LANES, MOST_LANES = 3, 8
+"""Tests wait much of the time: three lanes at least, on two cores, too, and on a large machine no more than this."""
 SHARED = {"chaos": "test", "e2e": "test", "science": "folder"}
 """Layer -> what keeps to one lane. The tests of science share measured audits; those of chaos share nothing."""
 SERVER_FIXTURES = frozenset({"postgres", "valkey"})
