@@ -112,7 +112,8 @@ def test_an_exhausted_pool_answers_503_and_recovers(fleet: Fleet) -> None:
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda _: api.post("/v1/audits", json=BODY), range(8)))
         assert {answer.status_code for answer in answers} == {503}
-        assert {answer.json()["code"] for answer in answers} == {"database_unavailable"}
+        # Those who would look at checkpoints wait for half of the connections at most.
+        assert {answer.json()["code"] for answer in answers} <= {"database_unavailable", "not_ready"}
         assert all(answer.headers["Retry-After"] for answer in answers)
         assert fleet.rows("SELECT count(*) FROM audits") == [(0,)]
         for connection in held:
