@@ -20,7 +20,7 @@ from fsspec.callbacks import Callback
 
 from service.settings import Settings
 from spinal.errors import SpinalError, StorageRefused, StorageUnavailable
-from spinal.errors.faults import TOLD_IN_TEXT, lacks_memory, reason
+from spinal.errors.faults import lacks_memory, reason, system_error_number
 
 STORAGE_ERRORS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ESTALE,
@@ -53,15 +53,11 @@ NOT_LET_IN = re.compile(
 
 
 def storage_problem(error: BaseException) -> StorageUnavailable | None:
-    """The error as full or not writable storage of this machine, if that is what it is. Libraries in Rust write the
-    number into the text of errors of their own."""
-    number, place = None, None
-    if isinstance(error, OSError):
-        number, place = error.errno, error.filename
-    elif type(error).__name__ in TOLD_IN_TEXT and (named := re.search(r"\(os error (\d+)\)", str(error))):
-        number = int(named[1])
+    """The error as full or not writable storage of this machine, if that is what it is."""
+    number = system_error_number(error)
     if number not in STORAGE_ERRORS:
         return None
+    place = error.filename if isinstance(error, OSError) else None
     return StorageUnavailable(f"{os.strerror(number)}: {place or 'while writing a capture'}", hint=ROOM)
 
 

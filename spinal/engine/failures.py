@@ -1,7 +1,6 @@
 """Errors of the accelerator, of the operating system and of a caller's file, told apart from errors of ours."""
 
 import os
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -96,8 +95,7 @@ def system_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except SafetensorError as error:
-        named = re.search(r"os error (\d+)", str(error))
-        if named is None:
+        number = faults.system_error_number(error)
+        if number is None:
             raise
-        number = int(named[1])
         raise OSError(number, os.strerror(number), path.name) from error

@@ -63,8 +63,16 @@ def is_of_the_system(error: BaseException) -> bool:
     """Whether disk, mount or memory failed. Libraries in Rust and C++ write that into the text of their own errors."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in SYSTEM
+    return system_error_number(error) in SYSTEM or lacks_memory(error)
+
+
+def system_error_number(error: BaseException) -> int | None:
+    """``errno`` of an error of the operating system; None where it is none, or has no number. Libraries in Rust write
+    it into the text of errors of their own."""
+    if isinstance(error, OSError):
+        return error.errno
     named = re.search(r"\(os error (\d+)\)", _told_by_library(error))
-    return (named is not None and int(named[1]) in SYSTEM) or lacks_memory(error)
+    return None if named is None else int(named[1])
 
 
 def lacks_memory(error: BaseException) -> bool:
