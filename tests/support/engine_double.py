@@ -159,12 +159,14 @@ def _work(progress: ProgressSink, cancelled: CancelCheck) -> None:
             (folder / "stuck").unlink()
             ctypes.PyDLL(None).pause()
         with contextlib.suppress(FileNotFoundError):
-            name, *more = (folder / "crash").read_text().splitlines()
-            if more:
-                (folder / "crash").write_text("\n".join(more))
-            else:
-                (folder / "crash").unlink()
-            _crash(name)
+            names = (folder / "crash").read_text().splitlines()
+            # Empty while a test is writing it: other processes look at it all the time.
+            if names:
+                if names[1:]:
+                    (folder / "crash").write_text("\n".join(names[1:]))
+                else:
+                    (folder / "crash").unlink()
+                _crash(names[0])
         done += 1
         return not (folder / "hold").exists() and time.monotonic() >= ready
 
@@ -181,8 +183,11 @@ def _crash(name: str) -> None:
 
 def _with_less_memory(profile: MeasurementProfile, device: str, work: Callable[[], None]) -> None:
     """As in the real engine; torch comes only for the tests of it."""
-    crash = Path(os.environ["SPINAL_DOUBLE_DIR"]) / "crash"
-    if not crash.exists() or "device out of memory" not in crash.read_text():
+    asked = ""
+    # Another process may take it at any moment.
+    with contextlib.suppress(FileNotFoundError):
+        asked = (Path(os.environ["SPINAL_DOUBLE_DIR"]) / "crash").read_text()
+    if "device out of memory" not in asked:
         return work()
     from spinal.engine.memory import with_less_memory
 
