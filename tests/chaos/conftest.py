@@ -26,6 +26,5 @@ def fleet(settings: Settings, ledger: Ledger, tmp_path: Path) -> Iterator[Fleet]
         stack.callback(valkey.stop)
         environment = fleet_environment(settings, valkey, tmp_path) | SHORT_TIMINGS
         made = Fleet(settings, ledger, valkey, tmp_path, environment)
+        stack.callback(made.close)
         yield made
-        for child in made.children.values():
-            child.kill()

@@ -70,7 +70,7 @@ def make_fleet(settings: Settings, ledger: Ledger, tmp_path: Path) -> Iterator[M
             nowhere: Any = SimpleNamespace(url="redis://127.0.0.1:1/0")
             own = fleet_environment(settings, nowhere, tmp_path) | SHORT_TIMINGS | environment
             made = Fleet(through or settings, seen, nowhere, tmp_path, own)
-            stack.callback(made.kill_all)
+            stack.callback(made.close)
             return made
 
         yield make

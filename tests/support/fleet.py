@@ -3,6 +3,7 @@
 import os
 import sys
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -69,6 +70,11 @@ class Fleet:
         for child in self.children.values():
             child.kill()
 
+    def close(self) -> None:
+        """Nothing of it runs any more."""
+        self.kill_all()
+        self._inspectors.close()
+
     def start_dispatcher(self, name: str = "dispatcher", **extra: str) -> Child:
         return self.start(name, "-m", "worker.dispatcher", **extra)
 
@@ -98,11 +104,15 @@ class Fleet:
             profile=MeasurementProfile(seed=seed, bootstrap_draws=200, max_tokens=max_tokens),
             body={"seed": seed, "prompt_set": prompt_set},
         )
-        with Inspectors(Bounds(children=1), self.settings.store_of_models()) as inspectors:
-            return create_audit(
-                self.ledger, self.settings, inspectors, tenant="t", request=request, idempotency_key=None,
-                request_id=None, traceparent=None,
-            ).audit_id  # fmt: skip
+        return create_audit(
+            self.ledger, self.settings, self._inspectors, tenant="t", request=request, idempotency_key=None,
+            request_id=None, traceparent=None,
+        ).audit_id  # fmt: skip
+
+    @cached_property
+    def _inspectors(self) -> Inspectors:
+        """Kept: a process that is started for each audit takes most of the time of a test with many."""
+        return Inspectors(Bounds(children=1), self.settings.store_of_models())
 
     def cancel(self, audit: UUID) -> None:
         cancel_audit(self.ledger, "t", audit)
