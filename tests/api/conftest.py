@@ -15,6 +15,7 @@ from service.runs import rings
 from service.settings import Settings, get_settings
 from spinal.checkpoints.sources.reach import load_source_settings
 from tests.conftest import EXAMPLES
+from tests.support.inspectors import KeptInspectors
 
 BUNDLED = EXAMPLES / "checkpoints"
 
@@ -60,6 +61,11 @@ def api_settings(settings: Settings, models: Path, model_sources: str, tmp_path:
             "log_level": "error",
         }
     )
+
+
+@pytest.fixture(autouse=True)
+def _inspectors_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.app.Inspectors", KeptInspectors)
 
 
 @pytest.fixture
