@@ -60,7 +60,10 @@ def test_head_is_get_without_a_body(api: TestClient, values: dict[str, str]) -> 
             ours = {"Accept-Encoding": coding, "X-Request-Id": "same"}
             got, head = api.get(path, headers=ours), api.head(path, headers=ours)
             assert (head.status_code, head.content) == (got.status_code, b""), path
-            assert head.headers == got.headers, path
+            # What is left of the tenant's requests goes on counting from one to the other.
+            told, asked_of = ({k: v for k, v in one.headers.items() if k != "ratelimit"} for one in (head, got))
+            assert told == asked_of, path
+            assert ("ratelimit" in head.headers) == ("ratelimit" in got.headers), path
             if "content-encoding" not in head.headers:
                 assert int(head.headers["content-length"]) == len(got.content), path
             good += got.status_code == 200
