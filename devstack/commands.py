@@ -14,9 +14,10 @@ LOOK_TIMEOUT_S = 90.0
 
 def commands(settings: Settings, *, port: int, children: int) -> dict[str, tuple[str, ...]]:
     """Command line of every part by name; the worker listens on the queue that work is sent to."""
+    queues = f"{settings.trace_queue},{settings.delivery_queue}"
     celery = ("-m", "celery", "-A", "worker.celery_app", "worker", "--loglevel", "warning")
     found = {
-        "worker": (*celery, "--queues", settings.trace_queue, "--concurrency", str(children), "--without-mingle",
+        "worker": (*celery, "--queues", queues, "--concurrency", str(children), "--without-mingle",
                    "--without-gossip"),
         "api": ("-m", "service", "--host", HOST, "--port", str(port)),
         "dispatcher": ("-m", "worker.dispatcher"),

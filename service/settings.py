@@ -216,6 +216,12 @@ class Settings(BaseSettings):
     # worker
     trace_queue: str = "cpu"
     """Queue of the device class that traces and compares run on (``cpu`` or ``gpu``)."""
+    delivery_queue: str = "deliveries"
+    """Queue of what webhooks and registries are told. A worker that is started without ``--queues`` takes both."""
+    delivery_answer_s: float = Field(default=20.0, gt=0, le=300.0)
+    """How long a webhook or a registry may take for its answer, from connecting to its last byte."""
+    warm_engine: bool = True
+    """Off, a worker imports the engine with its first measurement: for workers that only deliver."""
     device: str = "cpu"
     """torch device of this worker: ``cpu``, ``cuda`` (each child takes a GPU of its own), ``cuda:1`` (all use that)."""
     gpus: Annotated[tuple[str, ...], NoDecode] = ()

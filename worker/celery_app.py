@@ -15,6 +15,7 @@ from celery.signals import (
     worker_shutdown,
     worker_shutting_down,
 )
+from kombu import Queue
 
 from service.database.sessions import require_sessions
 from service.platform.addresses import broker
@@ -65,6 +66,8 @@ def make_app() -> Celery:
         task_serializer="json",
         accept_content=["json"],
         task_default_queue=settings.trace_queue,
+        # What a worker takes that is started without --queues.
+        task_queues=[Queue(name) for name in dict.fromkeys((settings.trace_queue, settings.delivery_queue))],
         broker_connection_retry_on_startup=True,
         # Never give up on a broker: by default a worker ends itself after a hundred tries.
         broker_connection_max_retries=None,
@@ -130,6 +133,8 @@ def _warm_up(**_: Any) -> None:
     from spinal.engine_port import load_engine
 
     settings = get_settings()
+    if not settings.warm_engine:
+        return
     own_one(settings)
     threading.Thread(target=load_engine, args=(settings.engine,), daemon=True, name="warm-up").start()
 

@@ -24,6 +24,7 @@ from service.database.connection import BoundedConnection
 from service.database.ids import new_id
 from service.database.sessions import require_sessions
 from service.database.unit_of_work import Ledger
+from service.deliveries.outbox import AT_ONCE, send_out
 from service.operations.retention import take_retention_turn
 from service.platform.addresses import broker, conninfo, direct_database_url
 from service.platform.logs import configure_logs
@@ -43,10 +44,12 @@ from worker.turns import Turns
 log = structlog.get_logger(__name__)
 INSPECT_EVERY_S = 60.0
 ASSESS_EVERY_S = 1.0
+SEND_EVERY_S = 1.0
 INSPECT_LIMIT_S, ASSESS_LIMIT_S = 1800.0, 900.0
 """How long one turn of these loops may take: a whole ledger is read, or the document of a long series is worked out."""
 RINGER, REAPER, LISTENER, INSPECTOR, ASSESSOR = "ringer", "reaper", "listener", "inspector", "assessor"
 RETENTION = "retention"
+SENDER = "sender"
 RETENTION_LOOKS_S = 60.0
 """Whether it is due is asked so often at least: whoever did it last may be gone."""
 ASSESS_AGAIN_S = 60.0
@@ -81,12 +84,12 @@ class Dispatcher:
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._broker: Connection | None = None
-        self._metrics = DispatcherMetrics(self._ledger, [settings.trace_queue])
+        self._metrics = DispatcherMetrics(self._ledger, [settings.trace_queue, settings.delivery_queue])
         limit_s = settings.alive_limit_s
         inspected = {} if settings.metrics_port is None else {INSPECTOR: INSPECT_LIMIT_S}
         self._turns = Turns(
             "dispatcher",
-            dict.fromkeys((RINGER, REAPER, LISTENER), limit_s + settings.dispatch_interval_s)
+            dict.fromkeys((RINGER, REAPER, LISTENER, SENDER), limit_s + settings.dispatch_interval_s)
             | {ASSESSOR: ASSESS_LIMIT_S}
             | inspected,
         )
@@ -111,6 +114,7 @@ class Dispatcher:
                 (INSPECTOR, self._inspect_loop),
                 (ASSESSOR, self._assess_loop),
                 (RETENTION, self._retention_loop),
+                (SENDER, self._send_loop),
             )
         ]
         for thread in threads:
@@ -285,6 +289,18 @@ class Dispatcher:
             with _one_turn():
                 self.assess()
             self._turns.turned(ASSESSOR)
+
+    def send_out(self) -> None:
+        """Make the deliveries of what has happened."""
+        while send_out(self._ledger, self._settings) == AT_ONCE and not self._stop.is_set():
+            self._turns.turned(SENDER)
+
+    def _send_loop(self) -> None:
+        """Apart from the other loops: who wants to be told of a flood of events is asked for each."""
+        while not self._stop.wait(min(self._settings.dispatch_interval_s, SEND_EVERY_S)):
+            with _one_turn():
+                self.send_out()
+            self._turns.turned(SENDER)
 
     def retain(self) -> None:
         """Delete what need not be kept any longer, where that is due and no other copy is at it."""

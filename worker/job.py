@@ -197,6 +197,32 @@ class Job:
 
         self.write(fenced)
 
+    @property
+    def charged(self) -> int:
+        """How many attempts of the run count, this one among them."""
+        return self.read(lambda session: transitions.charged_attempts(session, self.claim.run_id))
+
+    def fail(self, problem: SpinalError, store: Callable[[Session], None], *, pause_s: float) -> None:
+        """End the attempt with a problem, and put the run back for ``pause_s`` where another may help; ``store`` writes
+        what is to be kept of it, in one transaction under the fence. Raises LeaseLost."""
+        self._lease.work_done()
+
+        def end(session: Session) -> str:
+            return transitions.fail(
+                session,
+                self.claim.run_id,
+                self.claim.attempt,
+                problem.to_problem(),
+                retryable=problem.retryable,
+                max_attempts=self._kind.attempts(self.settings).most,
+                backoff_s=0.0,
+                pause_s=pause_s,
+                store=store,
+            )
+
+        ended = end_attempt(self._ledger, self._lease, self.claim, end)
+        log.warning("attempt ended", code=problem.code, detail=problem.detail, ended=ended)
+
     def finish(self, digest: str, store: Callable[[Session], None] = lambda _session: None) -> None:
         """End the run with the result ``digest``, which ``store`` writes into the table of the kind, in one transaction
         under the fence; raises LeaseLost."""

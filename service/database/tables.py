@@ -6,6 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     ForeignKey,
     ForeignKeyConstraint,
@@ -15,6 +16,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
+from service.database.event_tables import AttestationRecord as AttestationRecord
+from service.database.event_tables import DeliveryRecord as DeliveryRecord
+from service.database.event_tables import DeliveryTryRecord as DeliveryTryRecord
+from service.database.event_tables import EventRecord as EventRecord
+from service.database.event_tables import ReceivedEventRecord as ReceivedEventRecord
+from service.database.event_tables import RegistryVersionRecord as RegistryVersionRecord
+from service.database.event_tables import WebhookRecord as WebhookRecord
 from service.database.model_tables import ModelAliasRecord as ModelAliasRecord
 from service.database.model_tables import ModelRecord as ModelRecord
 from service.database.model_tables import ModelVersionRecord as ModelVersionRecord
@@ -41,6 +49,8 @@ class ApiKeyRecord(Record):
     id: Mapped[str] = mapped_column(primary_key=True)
     tenant: Mapped[str]
     secret_hmac: Mapped[str]
+    binds: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    """Whether the HMAC covers tenant, id, and scopes, too; not so in rows of code from before."""
     scopes: Mapped[list[Any]]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     expires_at: Mapped[datetime | None]

@@ -27,6 +27,10 @@ class Attempts:
     """Base of the pause, doubled with each attempt, with jitter."""
 
 
+SCHEDULE_S = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
+"""Pauses between attempts of a delivery: the schedule of the Standard Webhooks specification."""
+
+
 def _attempts(settings: Settings) -> Attempts:
     return Attempts(settings.max_attempts, settings.backoff_s)
 
@@ -78,6 +82,16 @@ KINDS: dict[str, Kind] = {
             carry_out="worker.kinds.compare:carry_out",
             result="comparisons",
             reaches=frozenset({"models", "engine", "artifacts"}),
+        ),
+        Kind(
+            "deliver",
+            version=6,
+            carry_out="worker.kinds.deliver:carry_out",
+            result="deliveries",
+            queue=lambda settings: settings.delivery_queue,
+            # Its pauses are those of SCHEDULE_S; the backoff is that of attempts whose worker died.
+            attempts=lambda settings: Attempts(len(SCHEDULE_S) + 1, settings.backoff_s),
+            deadline_s=lambda settings: settings.delivery_answer_s + 60.0,
         ),
     )
 }

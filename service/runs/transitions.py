@@ -172,14 +172,18 @@ def fail(
     retryable: bool,
     max_attempts: int,
     backoff_s: float,
+    pause_s: float | None = None,
+    store: Callable[[Session], None] = lambda _session: None,
 ) -> str:
-    """RUNNING -> QUEUED with backoff while another attempt may help, else -> FAILED; one that would be queued again but
-    is not wanted any more -> CANCELLED. Returns the new state."""
+    """RUNNING -> QUEUED with backoff, or for ``pause_s``, while another attempt may help, else -> FAILED; one that
+    would be queued again but is not wanted any more -> CANCELLED. ``store`` writes what is to be kept of the attempt,
+    in any case. Returns the new state."""
     unwanted = check_fence(session, run_id, attempt)
+    store(session)
     if retryable and unwanted:
         cancelled(session, run_id, attempt)
         return "CANCELLED"
-    if retryable and _requeue(session, run_id, attempt, "retry", problem, max_attempts, backoff_s):
+    if retryable and _requeue(session, run_id, attempt, "retry", problem, max_attempts, backoff_s, pause_s):
         return "QUEUED"
     error = _exhausted(session, run_id, problem, "failed") if retryable else problem
     _finish(session, run_id, attempt, "FAILED", "failed", problem=error)
@@ -205,6 +209,12 @@ def release(
     _end_attempt(session, run_id, attempt, "released", problem)
     wake_dispatchers(session, run_id)
     settle(session, [run_id])
+
+
+def charged_attempts(session: Session, run_id: UUID) -> int:
+    """How many attempts of the run count towards the most that it gets."""
+    found: int = session.execute(text("SELECT charged_attempts FROM runs WHERE id = :id"), {"id": run_id}).scalar_one()
+    return found
 
 
 def handed_back_for(session: Session, run_id: UUID, reason: str) -> float:
@@ -357,15 +367,17 @@ def _requeue(
     problem: dict[str, Any],
     max_attempts: int,
     backoff_s: float,
+    pause_s: float | None = None,
 ) -> bool:
-    """RUNNING -> QUEUED after a jittered, doubling pause, unless the attempts are used up."""
+    """RUNNING -> QUEUED after a jittered, doubling pause, or after ``pause_s``, unless the attempts are used up."""
     taken = session.execute(
         text("""UPDATE runs SET state = 'QUEUED', lease_until = NULL, worker = NULL, rung_at = NULL, progress = NULL,
                   not_before = now() + make_interval(
-                    secs => :backoff * power(2, charged_attempts - 1) * (0.5 + random()))
+                    secs => COALESCE(CAST(:pause AS float8),
+                      :backoff * power(2, charged_attempts - 1) * (0.5 + random())))
                 WHERE id = :id AND attempt = :attempt AND state = 'RUNNING' AND charged_attempts < :most
                 RETURNING id"""),
-        {"id": run_id, "attempt": attempt, "most": max_attempts, "backoff": backoff_s},
+        {"id": run_id, "attempt": attempt, "most": max_attempts, "backoff": backoff_s, "pause": pause_s},
     ).scalar()
     if taken is None:
         return False

@@ -26,6 +26,7 @@ from spinal.errors.checkpoints import (
     WeightsDigestMismatch,
     WeightsMissing,
 )
+from spinal.errors.deliveries import DeliveryFailed
 from spinal.errors.documents import (
     ContextExceeded,
     DocumentInvalid,
@@ -123,6 +124,7 @@ __all__ = [
     "ContextExceeded",
     "DatabaseUnavailable",
     "DeadlineExceeded",
+    "DeliveryFailed",
     "DependencyFailed",
     "DeviceFailed",
     "DocumentInvalid",

@@ -30,6 +30,7 @@ __all__ = ["Answer", "Http", "Reachable", "pieces", "retry_after_s"]
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 METHODS = frozenset({"GET", "HEAD"})
+CHANGING = frozenset({"POST", "PATCH", "PUT", "DELETE"})
 READ_S = 60.0
 """For one ``read`` where nobody set a deadline."""
 LONGEST_WAIT_S = 3600.0
@@ -130,6 +131,35 @@ class Http:
                     raise SourceUnavailable(f"{_host(response)}: its answer is longer than {most_bytes} bytes")
             return Answer(response.status_code, response.headers, bytes(body), str(response.url))
 
+    def post(
+        self,
+        url: str,
+        body: bytes,
+        *,
+        headers: Mapping[str, str] = {},
+        most_bytes: int = 1 << 16,
+        deadline: float | None = None,
+        method: str = "POST",
+    ) -> Answer:
+        """Send a body, over a connection of its own and never twice, and read the answer; a redirect is an answer like
+        others. ``method`` may be another that changes something (PATCH, PUT, DELETE). Raises as :meth:`read`:
+        SourceUnavailable does not say that nothing was done."""
+        if method not in CHANGING:
+            raise ValueError(f"only {', '.join(sorted(CHANGING))} send a body, not {method!r}")
+        ends = time.monotonic() + READ_S if deadline is None else deadline
+        told = httpx.Headers(_checked(headers))
+        told.update({"Content-Length": str(len(body)), "Connection": "close"})
+        response = self._once(target_of(url), method, told, True, ends, body)
+        got = bytearray()
+        try:
+            for piece in pieces(response):
+                got += piece
+                if len(got) > most_bytes:
+                    raise SourceUnavailable(f"{_host(response)}: its answer is longer than {most_bytes} bytes")
+            return Answer(response.status_code, response.headers, bytes(got), str(response.url))
+        finally:
+            response.close()
+
     def _asked(
         self, url: str, method: str, headers: httpx.Headers, redirects: int, deadline: float | None
     ) -> httpx.Response:
@@ -153,13 +183,19 @@ class Http:
         raise SourceUnavailable(f"{target.host}: redirected more than {redirects} times")
 
     def _once(
-        self, target: Target, method: str, headers: httpx.Headers, trusted: bool, deadline: float | None
+        self,
+        target: Target,
+        method: str,
+        headers: httpx.Headers,
+        trusted: bool,
+        deadline: float | None,
+        body: bytes | None = None,
     ) -> httpx.Response:
         sent = httpx.Headers({"User-Agent": f"spinal/{VERSION}", "Accept": "*/*", "Accept-Encoding": "identity"})
         sent.update(headers)
         if trusted and target.origin == self._origin:
             sent.update(self._credentials)
-        request = httpx.Request(method, target.url, headers=sent, extensions={"deadline": deadline})
+        request = httpx.Request(method, target.url, headers=sent, content=body, extensions={"deadline": deadline})
         return self._transport.handle_request(request)
 
 

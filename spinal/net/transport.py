@@ -16,6 +16,7 @@ from spinal.net.addresses import Reachable
 from spinal.net.connections import AT_HAND, Backend, Exchange, exchanging, left
 from spinal.net.targets import Target, check, target_of
 
+READING = (b"GET", b"HEAD")
 MOST_CONNECTIONS = 64
 KEPT_CONNECTIONS = 8
 KEPT_S = 5.0
@@ -88,13 +89,13 @@ class Transport(httpx.BaseTransport):
 
     def _answer(self, asked: httpcore.Request, head: Exchange) -> httpcore.Response:
         """Servers close idle connections when they like. One that is gone costs no more than another request, which
-        does no harm: nothing but reading is asked."""
+        does no harm where nothing but reading is asked. What changes something is never asked twice."""
         while True:
             left(None)
             try:
                 return self._pool.handle_request(asked)
             except (httpcore.NetworkError, httpcore.RemoteProtocolError):
-                if head.fresh:
+                if head.fresh or asked.method not in READING:
                     raise
 
     def _asked(self, request: httpx.Request, target: Target) -> httpcore.Request:
@@ -102,7 +103,9 @@ class Transport(httpx.BaseTransport):
         url = httpcore.URL(
             scheme=target.scheme, host=target.host.encode(), port=target.port, target=request.url.raw_path
         )
-        return httpcore.Request(request.method, url, headers=request.headers.raw, extensions={"timeout": timeouts})
+        return httpcore.Request(
+            request.method, url, headers=request.headers.raw, content=request.read(), extensions={"timeout": timeouts}
+        )
 
     def close(self) -> None:
         self._pool.close()
