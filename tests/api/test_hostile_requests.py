@@ -17,7 +17,7 @@ from service.database.unit_of_work import Ledger
 from service.settings import Settings
 
 SEED = 15
-TRIES = 200
+TRIES = 80
 """Requests for each operation: each bad value meets each place in some of them."""
 Answer = tuple[int, dict[str, str], bytes]
 

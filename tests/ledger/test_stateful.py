@@ -436,7 +436,7 @@ def test_transitions_do_what_the_model_says(ledger: Ledger, monkeypatch: pytest.
     run_state_machine_as_test(
         Transitions,
         settings=settings(
-            max_examples=60,
+            max_examples=30,
             stateful_step_count=40,
             deadline=None,
             derandomize=True,
