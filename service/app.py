@@ -32,6 +32,7 @@ from service.reference import routes as reference
 from service.series import routes as series
 from service.settings import Settings, one_line, settings_at_start
 from service.traces import routes as traces
+from service.webhooks import routes as webhooks
 from spinal import __version__
 from spinal.checkpoints.bounded import Bounds, Inspectors
 from spinal.errors import UsageError
@@ -119,6 +120,6 @@ def bare_app(
     app.add_middleware(Measuring, metrics=metrics or ApiMetrics())
     app.add_middleware(RequestContext)
     app.add_middleware(Reaching, settings=chosen)
-    for noun in (audits, traces, models, prompt_sets, policies, series, health, reference):
+    for noun in (audits, traces, models, prompt_sets, policies, series, webhooks, health, reference):
         app.include_router(noun.router, dependencies=[Depends(refuse_unknown_query)])
     return app

@@ -25,7 +25,10 @@ from service.settings_checks import (
 from spinal.checkpoints.fetching.store import ModelStore
 from spinal.checkpoints.sources.reach import OF_VALIDATORS, Reach, SourceSettings
 from spinal.errors import UsageError
+from spinal.net.addresses import Reachable
 from spinal.warm import WARM_BYTES
+
+EVERY_HOST = "*"
 
 
 class Settings(BaseSettings):
@@ -220,6 +223,14 @@ class Settings(BaseSettings):
     """Queue of what webhooks and registries are told. A worker that is started without ``--queues`` takes both."""
     delivery_answer_s: float = Field(default=20.0, gt=0, le=300.0)
     """How long a webhook or a registry may take for its answer, from connecting to its last byte."""
+    webhook_hosts: Annotated[tuple[str, ...], NoDecode] = (EVERY_HOST,)
+    """Hosts that webhooks of tenants may lead to, separated by ``,``: ``*`` is every one, ``*.example.org``,
+    ``hooks.example.org:8443``. Nothing: none."""
+    webhook_private: Annotated[tuple[str, ...], NoDecode] = ()
+    """Those of them that live in the own network (hosts), and networks where any of them may live (``10.1.0.0/16``),
+    separated by ``,``: they alone are reached at addresses that are not public, and without TLS."""
+    webhooks: int = Field(default=100, ge=0)
+    """Webhooks that one tenant may have."""
     warm_engine: bool = True
     """Off, a worker imports the engine with its first measurement: for workers that only deliver."""
     device: str = "cpu"
@@ -275,6 +286,11 @@ class Settings(BaseSettings):
         """What a tenant may name as a model: folders below its roots, and sources with its credentials."""
         return Reach(self.roots_of(tenant), self.model_sources.of(tenant))
 
+    def webhooks_reach(self) -> Reachable:
+        """Where webhooks may lead. Raises ValueError."""
+        named = tuple(host for host in self.webhook_hosts if host != EVERY_HOST)
+        return Reachable(named, self.webhook_private, everywhere=EVERY_HOST in self.webhook_hosts)
+
     def store_of_models(self) -> ModelStore:
         """The store that processes of this host share."""
         return ModelStore(self.model_store, most_bytes=self.model_store_bytes, remember_s=self.remember_digest_s)
@@ -317,6 +333,11 @@ class Settings(BaseSettings):
         return public_address(value) if value else None
 
     @model_validator(mode="after")
+    def _hosts_of_webhooks(self) -> Self:
+        self.webhooks_reach()
+        return self
+
+    @model_validator(mode="after")
     def _one_path(self) -> Self:
         if self.public_url and self.root_path and urlsplit(self.public_url).path != self.root_path:
             raise ValueError("public_url and root_path name different paths")
@@ -334,7 +355,7 @@ class Settings(BaseSettings):
     def _split_roots(cls, value: object) -> object:
         return tuple(Path(part) for part in value.split(":") if part) if isinstance(value, str) else value
 
-    @field_validator("gpus", mode="before")
+    @field_validator("gpus", "webhook_hosts", "webhook_private", mode="before")
     @classmethod
     def _split_names(cls, value: object) -> object:
         return tuple(part for part in value.split(",") if part) if isinstance(value, str) else value

@@ -15,6 +15,7 @@ from spinal.client_policies import PolicyCalls
 from spinal.client_prompts import PromptCalls
 from spinal.client_results import ResultCalls
 from spinal.client_series import SeriesCalls
+from spinal.client_webhooks import WebhookCalls
 from spinal.connection import Connection, JsonObject, json_of, not_understood, report_of
 from spinal.connection import error_of as error_of
 from spinal.errors import AuditStillRunning, ServiceUnreachable
@@ -26,7 +27,7 @@ LAST_S = 0.5
 """Seconds before its deadline in which a wait asks no more: an answer takes a moment, too."""
 
 
-class Client(ModelCalls, PolicyCalls, PromptCalls, ResultCalls, SeriesCalls):
+class Client(ModelCalls, PolicyCalls, PromptCalls, ResultCalls, SeriesCalls, WebhookCalls):
     """The audit service over HTTP.
 
     A request that cannot be answered (no connection, 429, 502-504) is sent again for up to ``patience``

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from service.database.unit_of_work import Ledger
 from service.platform.artifacts import ArtifactStore
-from service.runs import transitions
+from service.runs import attempts, transitions
 from service.runs.kinds import Reach, kind_named
 from service.runs.specs import edition_of
 from service.settings import Settings
@@ -200,7 +200,7 @@ class Job:
     @property
     def charged(self) -> int:
         """How many attempts of the run count, this one among them."""
-        return self.read(lambda session: transitions.charged_attempts(session, self.claim.run_id))
+        return self.read(lambda session: attempts.charged_attempts(session, self.claim.run_id))
 
     def fail(self, problem: SpinalError, store: Callable[[Session], None], *, pause_s: float) -> None:
         """End the attempt with a problem, and put the run back for ``pause_s`` where another may help; ``store`` writes
@@ -222,6 +222,18 @@ class Job:
 
         ended = end_attempt(self._ledger, self._lease, self.claim, end)
         log.warning("attempt ended", code=problem.code, detail=problem.detail, ended=ended)
+
+    def give_up(self, why: str) -> None:
+        """End the run as one that nobody wants any more. Raises LeaseLost."""
+        self._lease.work_done()
+
+        def end(session: Session) -> str:
+            transitions.check_fence(session, self.claim.run_id, self.claim.attempt)
+            transitions.cancelled(session, self.claim.run_id, self.claim.attempt)
+            return "CANCELLED"
+
+        end_attempt(self._ledger, self._lease, self.claim, end)
+        log.info("given up", why=why)
 
     def finish(self, digest: str, store: Callable[[Session], None] = lambda _session: None) -> None:
         """End the run with the result ``digest``, which ``store`` writes into the table of the kind, in one transaction

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from service.database.unit_of_work import Ledger
 from service.platform.artifacts import ArtifactStore, storage_problem
 from service.platform.telemetry import configure_telemetry, run_span, trace_id
-from service.runs import rings, transitions
+from service.runs import attempts, rings, transitions
 from service.runs.kinds import KINDS, UnknownKind, attempts_of
 from service.settings import Settings, get_settings
 from spinal.checkpoints.held import sweep_held
@@ -206,14 +206,14 @@ def _hand_back(
 
 def _hand_back_missing(session: Session, claim: transitions.Claim, settings: Settings, problem: SpinalError) -> str:
     """Uncharged, until it has been looked for in vain for long enough."""
-    if transitions.handed_back_for(session, claim.run_id, MISSING) < settings.missing_model_s:
+    if attempts.handed_back_for(session, claim.run_id, MISSING) < settings.missing_model_s:
         return _hand_back(session, claim, settings, problem=problem.to_problem() | {"reason": MISSING})
     return _give_up(session, claim, problem)
 
 
 def _hand_back_away(session: Session, claim: transitions.Claim, settings: Settings, away: SourceAway) -> str:
     """Uncharged, until the source has been away for long enough."""
-    if transitions.handed_back_for(session, claim.run_id, AWAY) < settings.source_patience_s:
+    if attempts.handed_back_for(session, claim.run_id, AWAY) < settings.source_patience_s:
         pause_s, problem = min(away.pause_s or 0.0, LONGEST_AWAY_S), away.problem.to_problem() | {"reason": AWAY}
         return _hand_back(session, claim, settings, pause_s, problem)
     return _give_up(session, claim, away.problem)
@@ -239,7 +239,7 @@ def _hand_back_failed(
 ) -> str:
     """Uncharged, until it has failed so for long enough. The pause doubles: a run that fills every disk, or makes every
     device fail, must not keep the workers from others."""
-    since_s = transitions.handed_back_for(session, claim.run_id, reason)
+    since_s = attempts.handed_back_for(session, claim.run_id, reason)
     if since_s < patience_s:
         pause_s = min(since_s, LONGEST_AWAY_S)
         return _hand_back(session, claim, settings, pause_s, problem.to_problem() | {"reason": reason})

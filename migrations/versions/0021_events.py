@@ -88,13 +88,23 @@ def upgrade() -> None:
         _when("former_until", nullable=True),
         _when("disabled_at", nullable=True),
         sa.Column("disabled_why", sa.Text(), nullable=True),
+        _when("failing_since", nullable=True),
+        _when("deleted_at", nullable=True),
         sa.Column("version", sa.Integer(), server_default=sa.text("1"), nullable=False),
         _when(),
         sa.CheckConstraint("signature IN ('v1','v1a')", name=op.f("ck_webhooks_signature")),
         sa.CheckConstraint("(disabled_at IS NULL) = (disabled_why IS NULL)", name=op.f("ck_webhooks_disabled")),
+        sa.CheckConstraint(
+            "deleted_at IS NULL OR (disabled_at IS NOT NULL AND url = '')", name=op.f("ck_webhooks_deleted")
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_webhooks")),
     )
-    _newest_first("webhooks", "tenant", name="ix_webhooks_tenant_created")
+    op.create_index(
+        "ix_webhooks_tenant_created",
+        "webhooks",
+        ["tenant", sa.text("created_at DESC"), sa.text("id DESC")],
+        postgresql_where=sa.text("deleted_at IS NULL"),
+    )
     op.create_table(
         "deliveries",
         sa.Column("id", sa.UUID(), nullable=False),

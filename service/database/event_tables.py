@@ -47,7 +47,14 @@ class WebhookRecord(Record):
     __table_args__ = (
         CheckConstraint("signature IN ('v1','v1a')", name="signature"),
         CheckConstraint("(disabled_at IS NULL) = (disabled_why IS NULL)", name="disabled"),
-        Index("ix_webhooks_tenant_created", "tenant", text("created_at DESC"), text("id DESC")),
+        CheckConstraint("deleted_at IS NULL OR (disabled_at IS NOT NULL AND url = '')", name="deleted"),
+        Index(
+            "ix_webhooks_tenant_created",
+            "tenant",
+            text("created_at DESC"),
+            text("id DESC"),
+            postgresql_where=text("deleted_at IS NULL"),
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -65,6 +72,10 @@ class WebhookRecord(Record):
     """Until then the former secret signs, too."""
     disabled_at: Mapped[datetime | None]
     disabled_why: Mapped[str | None]
+    failing_since: Mapped[datetime | None]
+    """When the first attempt failed behind which none was taken."""
+    deleted_at: Mapped[datetime | None]
+    """Its row stays for its deliveries, without its address, which may hold a secret."""
     version: Mapped[int] = mapped_column(server_default=text("1"))
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
 

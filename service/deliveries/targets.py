@@ -39,5 +39,10 @@ class Target:
         return cast(Wanted, getattr(import_module(module), function))
 
 
-TARGETS: dict[str, Target] = {}
+TARGETS: dict[str, Target] = {
+    target.name: target
+    for target in (
+        Target("webhook", wanted_by="service.webhooks.wanted:wanted_by", deliver="worker.targets.webhook:deliver"),
+    )
+}
 """By name."""

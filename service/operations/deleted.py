@@ -18,7 +18,10 @@ NEEDED = "SELECT run_id FROM audit_runs WHERE audit_id = ANY(:audits)"
 LEFT = """SELECT id FROM runs WHERE (CAST(:after AS uuid) IS NULL OR id > :after) AND id <= CAST(:last AS uuid)
   AND (spec->>'tenant' = :tenant OR :tenant = ANY(tenants) OR turn_of = :tenant)"""
 """SQL: runs that audits need; some runs that were made for a tenant, or still name it among those who asked."""
-IN_ORDER = ("audits", "series", "models", "tenant_prompt_sets", "tenant_counts", "tenant_count_changes", "api_keys")
+IN_ORDER = (
+    "audits", "series", "models", "tenant_prompt_sets", "deliveries", "webhooks", "tenant_counts",
+    "tenant_count_changes", "api_keys",
+)  # fmt: skip
 """Tables with a tenant that are not simply emptied of it: what belongs to their rows goes with them; counts are true as
 long as there are any; and keys go last, by which an operator sees that somebody has begun."""
 BATCH = 50
@@ -291,6 +294,22 @@ def _delete_results(session: Session, traces: list[str], comparisons: list[str],
     gone.captures = sorted(set(uris) - set(kept))
 
 
+def delete_deliveries(session: Session, tenant: str) -> Counts:
+    """Some deliveries, with what came of them and the runs that make them, in one transaction: neither is there without
+    the other. A worker that is at one finds that it has lost its lease."""
+    found = session.execute(
+        text("SELECT id, run_id FROM deliveries WHERE tenant = :tenant ORDER BY id LIMIT :most"),
+        {"tenant": tenant, "most": BATCH},
+    ).all()
+    ids = [row.id for row in found]
+    runs = _lock_runs(session, "SELECT unnest(CAST(:runs AS uuid[]))", {"runs": [row.run_id for row in found]})
+    gone = Gone()
+    gone.rows["delivery_tries"] = _delete(session, "delivery_tries", "delivery_id", ids)
+    gone.rows["deliveries"] = _delete(session, "deliveries", "id", ids)
+    _delete_runs(session, tenant, runs, set(), set(), gone)
+    return gone.rows
+
+
 def delete_series(session: Session, tenant: str) -> Counts:
     """A series, without its members' audits: these go as all others. (While a dispatcher keeps its document, it is to
     have all members that the document knows, or none.)"""
@@ -372,7 +391,8 @@ def list_tenants(session: Session) -> list[Row[Any]]:
         session.execute(
             text("""WITH named AS (SELECT tenant FROM api_keys UNION SELECT tenant FROM audits
                       UNION SELECT tenant FROM series UNION SELECT tenant FROM models
-                      UNION SELECT tenant FROM tenant_prompt_sets UNION SELECT tenant FROM policies)
+                      UNION SELECT tenant FROM tenant_prompt_sets UNION SELECT tenant FROM policies
+                      UNION SELECT tenant FROM webhooks)
                     SELECT tenant,
                       (SELECT count(*) FROM audits a WHERE a.tenant = n.tenant) AS audits,
                       (SELECT count(*) FROM audits a WHERE a.tenant = n.tenant

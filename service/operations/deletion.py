@@ -1,8 +1,9 @@
 """Delete the data of a tenant (``spinal tenants delete``).
 
 First its keys end, and rows of requests that were admitted before are refused from then on. Then its audits and series
-are cancelled, so that workers stop. Then everything is deleted, some rows in a transaction: whoever is killed in
-between leaves a ledger that is whole, and what is left is found by the next call.
+are cancelled, so that workers stop; then its deliveries and webhooks go, so that nobody is told of it. Then everything
+is deleted, some rows in a transaction: whoever is killed in between leaves a ledger that is whole, and what is left is
+found by the next call.
 
 What other tenants hold stays: runs that their audits need (called what they call their models), traces and comparisons
 that their audits or runs have, prompts that they have stored.
@@ -45,6 +46,9 @@ def delete_tenant(ledger: Ledger, artifacts: ArtifactStore, tenant: str, *, appl
     _wait_for_writers(ledger)
     _cancel_all(ledger, tenant)
     counts: Counts = {}
+    # Nobody is told of the rest.
+    _in_batches(ledger, tenant, counts, deleted.delete_deliveries)
+    _in_batches(ledger, tenant, counts, partial(deleted.delete_plain, table="webhooks"))
     _in_batches(ledger, tenant, counts, deleted.delete_series)
     _delete_audits(ledger, artifacts, tenant, counts)
     _in_batches(ledger, tenant, counts, deleted.delete_models)

@@ -23,9 +23,10 @@ KNOWN_TO_THE_FORMER = "spinal-default/2"
 """The one policy of the release before policies were stored, whose verdicts name no digest (migration 0013)."""
 
 GUARDS = (
-    "audits_policy", "audits_terminal", "comparisons_immutable", "model_versions_immutable", "models_first_version",
-    "policies_immutable", "run_attempts_ended", "run_dependencies_waits", "runs_legal", "runs_tenants", "runs_terminal",
-    "runs_turn", "runs_waits_no_more", "series_members_immutable", "trace_layers_immutable", "traces_immutable",
+    "audits_ended", "audits_policy", "audits_terminal", "comparisons_immutable", "delivery_tries_immutable",
+    "model_versions_immutable", "models_first_version", "policies_immutable", "run_attempts_ended",
+    "run_dependencies_waits", "runs_legal", "runs_tenants", "runs_terminal", "runs_turn", "runs_waits_no_more",
+    "series_assessed", "series_members_immutable", "trace_layers_immutable", "traces_immutable",
 )  # fmt: skip
 """Triggers that refuse to change what has ended, or keep what code from before does not know of: while they stand, no
 query has to look for changes."""
@@ -150,6 +151,32 @@ INVARIANTS: dict[str, str | Callable[[], str]] = {
           OR (GREATEST(n.last, s.created_at, s.closed_at) < now() - interval '5 minutes'
             AND (s.document IS NULL OR (s.covers_members, s.covers_settled, s.covers_closed)
               IS DISTINCT FROM (n.members, n.settled, s.closed_at IS NOT NULL)))""",
+    # From the first event on: those that ended before there were events have none.
+    "the end of an audit is told once": """
+        SELECT a.id FROM audits a WHERE a.state IN ('SUCCEEDED','FAILED','CANCELLED')
+          AND a.finished_at > (SELECT min(created_at) FROM events) AND 1 <> (
+            SELECT count(*) FROM events e WHERE e.subject = a.id AND e.type = 'audit.' || lower(a.state))
+        UNION ALL SELECT e.subject FROM events e JOIN audits a ON a.id = e.subject
+          WHERE e.subject_kind = 'audit' AND (e.type <> 'audit.' || lower(a.state) OR e.tenant <> a.tenant)""",
+    # A dispatcher looks every second. Of tenants that are being deleted nobody is told.
+    "what has happened is sent out": """
+        SELECT e.id FROM events e WHERE e.sent_out_at IS NULL AND e.created_at < now() - interval '10 minutes'
+          AND NOT EXISTS (SELECT 1 FROM deleted_tenants d
+            WHERE d.digest = encode(sha256(convert_to(e.tenant, 'UTF8')), 'hex'))""",
+    "a delivery has its run, and all of it is one tenant's": """
+        SELECT d.id FROM deliveries d LEFT JOIN runs r ON r.id = d.run_id LEFT JOIN events e ON e.id = d.event_id
+        LEFT JOIN webhooks w ON w.id = d.webhook_id
+        WHERE r.id IS NULL OR r.kind <> 'deliver' OR r.spec->>'delivery' IS DISTINCT FROM CAST(d.id AS text)
+          OR r.tenants <> ARRAY[d.tenant] OR e.tenant IS DISTINCT FROM d.tenant OR w.tenant <> d.tenant
+        UNION ALL SELECT r.id FROM runs r WHERE r.kind = 'deliver' AND NOT EXISTS (
+          SELECT 1 FROM deliveries d WHERE d.run_id = r.id)""",
+    "what was delivered was taken once, by the last attempt": """
+        SELECT d.id FROM deliveries d JOIN runs r ON r.id = d.run_id
+        LEFT JOIN delivery_tries t ON t.delivery_id = d.id
+        GROUP BY d.id, r.state, r.attempt
+        HAVING count(*) FILTER (WHERE t.ok) <> CAST(r.state = 'SUCCEEDED' AS int)
+          OR (r.state = 'SUCCEEDED' AND max(t.attempt) FILTER (WHERE t.ok) <> max(t.attempt))
+          OR COALESCE(max(t.attempt), 0) > r.attempt""",
     "a registered model is what its newest version is": """
         SELECT m.id FROM models m LEFT JOIN LATERAL (SELECT v.reference FROM model_versions v WHERE v.model_id = m.id
           ORDER BY v.number DESC LIMIT 1) AS newest ON TRUE WHERE m.reference IS DISTINCT FROM newest.reference""",

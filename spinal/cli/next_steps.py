@@ -37,6 +37,10 @@ NEXT_STEPS = {
     "trace_not_found": "`spinal list` shows the audits, and `spinal show AUDIT` their traces",
     "unauthorized": "set SPINAL_API_KEY, or give --api-key; an operator makes keys: `spinal keys create --tenant T`",
     "prompt_set_not_found": "`spinal prompts list` shows what is stored; `spinal prompts push FILE` stores one",
+    "delivery_not_found": "`spinal webhooks deliveries WEBHOOK` shows those there are",
+    "webhook_disabled": "`spinal webhooks enable WEBHOOK` enables it",
+    "webhook_limit_reached": "`spinal webhooks delete WEBHOOK` deletes one that nobody needs",
+    "webhook_not_found": "`spinal webhooks list` shows those there are",
     "policy_not_found": "`spinal policies list` shows what is stored; `spinal policies push FILE` stores one",
 }
 """Code -> the next step here. Errors with other codes have hints that hold everywhere."""

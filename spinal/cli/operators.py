@@ -21,6 +21,7 @@ GROUPS = {
     "models": ("spinal.cli.models:app", "Models of a service: register, list."),
     "prompts": ("spinal.cli.prompts:app", "Prompt sets of a service: push, list, show."),
     "policies": ("spinal.cli.policies:app", "Policies of a service: push, list, show."),
+    "webhooks": ("spinal.cli.webhooks:app", "Webhooks of a service: create, list, rotate, test, delete."),
 }
 """Those that ask a service. Name -> (where its Typer application is, what it is for)."""
 OPERATORS = {

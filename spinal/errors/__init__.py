@@ -26,7 +26,16 @@ from spinal.errors.checkpoints import (
     WeightsDigestMismatch,
     WeightsMissing,
 )
-from spinal.errors.deliveries import DeliveryFailed
+from spinal.errors.deliveries import (
+    DeliveryFailed,
+    DeliveryNotFound,
+    SignatureInvalid,
+    WebhookDisabled,
+    WebhookLimitReached,
+    WebhookNotFound,
+    WebhooksNotConfigured,
+    WebhookUrlRefused,
+)
 from spinal.errors.documents import (
     ContextExceeded,
     DocumentInvalid,
@@ -125,6 +134,7 @@ __all__ = [
     "DatabaseUnavailable",
     "DeadlineExceeded",
     "DeliveryFailed",
+    "DeliveryNotFound",
     "DependencyFailed",
     "DeviceFailed",
     "DocumentInvalid",
@@ -186,6 +196,7 @@ __all__ = [
     "SeriesStepTaken",
     "SeriesStillRunning",
     "ServiceUnreachable",
+    "SignatureInvalid",
     "SourceRefused",
     "SourceUnavailable",
     "SpinalError",
@@ -199,6 +210,11 @@ __all__ = [
     "Unauthorized",
     "UsageError",
     "VersionRetired",
+    "WebhookDisabled",
+    "WebhookLimitReached",
+    "WebhookNotFound",
+    "WebhookUrlRefused",
+    "WebhooksNotConfigured",
     "WeightsCorrupt",
     "WeightsDigestMismatch",
     "WeightsMissing",

@@ -1,8 +1,8 @@
-"""What goes wrong where somebody is told of an event."""
+"""What goes wrong where somebody is told of an event, or tells of one."""
 
 from typing import Any
 
-from spinal.errors.base import SpinalError
+from spinal.errors.base import ExitCode, SpinalError
 
 
 class DeliveryFailed(SpinalError):
@@ -14,3 +14,37 @@ class DeliveryFailed(SpinalError):
         super().__init__(detail, hint=hint, **extra)
         self.final = final
         self.retryable = not final  # type: ignore[misc]  # of this occurrence
+
+
+class SignatureInvalid(SpinalError):
+    """A webhook that nobody who holds its secret has signed, or not now: absent, malformed, wrong, or too old."""
+
+    code, title, status = "signature_invalid", "Signature of the webhook is not valid", 401
+
+
+class WebhookNotFound(SpinalError):
+    code, title, status, exit_code = "webhook_not_found", "Webhook not found", 404, ExitCode.USAGE
+
+
+class DeliveryNotFound(SpinalError):
+    code, title, status, exit_code = "delivery_not_found", "Delivery not found", 404, ExitCode.USAGE
+
+
+class WebhookUrlRefused(SpinalError):
+    """An address that is malformed, in clear, or not one that webhooks of this service may lead to."""
+
+    code, title, status, exit_code = "webhook_url_refused", "Address of the webhook not allowed", 422, ExitCode.USAGE
+
+
+class WebhookLimitReached(SpinalError):
+    code, title, status = "webhook_limit_reached", "Tenant has as many webhooks as it may", 409
+
+
+class WebhookDisabled(SpinalError):
+    code, title, status = "webhook_disabled", "Webhook is disabled", 409
+
+
+class WebhooksNotConfigured(SpinalError):
+    """Their secrets are derived from a pepper that this process was not given."""
+
+    code, title, status = "webhooks_not_configured", "Service cannot sign webhooks", 503

@@ -120,6 +120,8 @@ class Reachable:
     private: tuple[str, ...] = ()
     """Hosts of ``hosts`` that live in one's own network, on loopback or behind carrier-grade NAT, and networks
     (``10.1.0.0/16``) where any of ``hosts`` may live. They alone are asked in clear, and only at such addresses."""
+    everywhere: bool = False
+    """Whether every host may be asked, beside ``hosts``: at a public address, where it is not listed as private."""
     _hosts: tuple[Pattern, ...] = field(init=False, repr=False, compare=False)
     _private: tuple[Pattern, ...] = field(init=False, repr=False, compare=False)
     _networks: tuple[Network, ...] = field(init=False, repr=False, compare=False)
@@ -132,7 +134,7 @@ class Reachable:
 
     def allows(self, host: str, port: int) -> bool:
         """Whether a host, written as :func:`host_of` does, may be asked at all."""
-        return any(pattern.covers(host, port) for pattern in self._hosts)
+        return self.everywhere or any(pattern.covers(host, port) for pattern in self._hosts)
 
     def is_private(self, host: str, port: int) -> bool:
         """Whether a host is said to live in one's own network: listed itself, or an address of a listed network."""

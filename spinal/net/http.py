@@ -140,16 +140,21 @@ class Http:
         most_bytes: int = 1 << 16,
         deadline: float | None = None,
         method: str = "POST",
+        head_only: bool = False,
     ) -> Answer:
         """Send a body, over a connection of its own and never twice, and read the answer; a redirect is an answer like
-        others. ``method`` may be another that changes something (PATCH, PUT, DELETE). Raises as :meth:`read`:
-        SourceUnavailable does not say that nothing was done."""
+        others. ``method`` may be another that changes something (PATCH, PUT, DELETE). ``head_only``: what follows the
+        head of the answer is neither kept nor waited for, however long it is. Raises as :meth:`read`: SourceUnavailable
+        does not say that nothing was done."""
         if method not in CHANGING:
             raise ValueError(f"only {', '.join(sorted(CHANGING))} send a body, not {method!r}")
         ends = time.monotonic() + READ_S if deadline is None else deadline
         told = httpx.Headers(_checked(headers))
         told.update({"Content-Length": str(len(body)), "Connection": "close"})
         response = self._once(target_of(url), method, told, True, ends, body)
+        if head_only:
+            _drain(response)
+            return Answer(response.status_code, response.headers, b"", str(response.url))
         got = bytearray()
         try:
             for piece in pieces(response):
@@ -214,20 +219,20 @@ def _raw(response: httpx.Response, deadline: float | None) -> Iterator[bytes]:
     return response.iter_raw()
 
 
-def retry_after_s(headers: httpx.Headers) -> float | None:
-    """Seconds that a server asked to wait (``Retry-After``: seconds or a date), from 0 to 3600; None where it did
+def retry_after_s(headers: httpx.Headers, *, most_s: float = LONGEST_WAIT_S) -> float | None:
+    """Seconds that a server asked to wait (``Retry-After``: seconds or a date), from 0 to ``most_s``; None where it did
     not say, or not readably."""
     said = headers.get("retry-after", "").strip()
     if len(said) > LONGEST_DATE:
         return None
     if re.fullmatch(r"[0-9]+", said):
-        return min(float(said), LONGEST_WAIT_S)
+        return min(float(said), most_s)
     try:
         when = parsedate_to_datetime(said)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
     wait = (when if when.tzinfo is not None else when.replace(tzinfo=UTC)) - datetime.now(UTC)
-    return min(max(wait.total_seconds(), 0.0), LONGEST_WAIT_S)
+    return min(max(wait.total_seconds(), 0.0), most_s)
 
 
 def _as_asked(response: httpx.Response) -> None:

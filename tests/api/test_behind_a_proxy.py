@@ -15,10 +15,12 @@ from hypothesis import given, settings, strategies
 from starlette.types import Scope
 
 from service.app import bare_app, create_app
+from service.database.unit_of_work import Ledger
 from service.http.addresses import Reached, inner_path, reached_by
 from service.settings import Settings
 from spinal.cli.told import linked
 from spinal.client import Client
+from tests.support.hooks import put_webhook
 from tests.support.prefix_proxy import Behind, below_a_path
 from tests.support.served import at_work, served
 
@@ -190,7 +192,7 @@ def operations() -> list[tuple[str, str]]:
     return [(method.upper(), path) for path, found in bare_app().openapi()["paths"].items() for method in found]
 
 
-def test_no_answer_names_the_host_header(api: TestClient, drain: Drain) -> None:
+def test_no_answer_names_the_host_header(api: TestClient, drain: Drain, ledger: Ledger, api_settings: Settings) -> None:
     """Whatever is asked, of whatever route, with an audit there and a page behind the first."""
     audit = api.post("/v1/audits", json=PAIR).json()
     api.post("/v1/audits", json={"candidate": "local:sft", "prompt_set": "hh-harmless-64"})
@@ -204,7 +206,7 @@ def test_no_answer_names_the_host_header(api: TestClient, drain: Drain) -> None:
         "audit_id": audit["id"], "series_id": series.json()["id"], "digest": audit["candidate_trace"],
         "reference": audit["reference_trace"], "candidate": audit["candidate_trace"], "name": "hh-harmless-64",
         "version": "1", "alias": "a",
-    }  # fmt: skip
+    } | put_webhook(ledger, api_settings)  # fmt: skip
     formats = ("html", "junit", "gitlab-annotations", "md", "sarif", "json")
     paths = [path.format(**values) for _, path in operations()] + ["/", "/docs", "/openapi.json", "/redoc", "/metrics"]
     paths += [

@@ -112,8 +112,16 @@ def _fill(post: Call, drain: Drain, tenant: str) -> str:
     post("/v1/audits", pair(tenant) | labelled | {"candidate": f"{tenant}-model"})
     series = {"reference": f"local:{tenant}-sft", "policy": policy["name"], "labels": {"of": tenant}}
     members = [{"step": step, "model": f"local:{tenant}-dpo-short"} for step in (1, 2)]
+    hook = {
+        "url": f"https://{tenant}.example/hook",
+        "description": f"for {tenant}",
+        "filters": {"labels": {"of": tenant}},
+    }
+    told = post("/v1/webhooks", hook)
     begun = post("/v1/series", series | {"members": members}, key=f"{tenant}-series")
     drain()
+    # One delivery that waits; more come of the events, which a dispatcher would send out.
+    post(f"/v1/webhooks/{told['id']}/test", {})
     return str(begun["id"])
 
 
@@ -131,9 +139,11 @@ def naming(session: Session, name: str) -> dict[str, list[str]]:
 def shown(call: Call) -> dict[str, Any]:
     """All that ours reads."""
     found: dict[str, Any] = {}
-    for noun in ("audits", "traces", "models", "policies", "series", "prompt-sets"):
+    for noun in ("audits", "traces", "models", "policies", "series", "prompt-sets", "webhooks"):
         listed = call("ours", "GET", f"/v1/{noun}").json()["items"]
         found[noun] = listed
+        if noun == "webhooks":
+            found["deliveries"] = [call("ours", "GET", f"/v1/webhooks/{one['id']}/deliveries").json() for one in listed]
         for item in listed:
             links = item.get("links", {})
             for link in ("report", "scores", "diff", "candidate_trace", "document"):
@@ -356,7 +366,7 @@ def test_deletion_knows_every_column_that_names_a_tenant(ledger: Ledger) -> None
     assert {row.column_name for row in rows} <= {"tenant", *KNOWN}
     # What has no tenant of its own goes with something that has, or is shared.
     assert set(Record.metadata.tables) - found == {
-        "audit_runs", "chores", "comparisons", "deleted_tenants", "installation", "model_aliases", "model_versions",
-        "prompt_sets", "run_attempts", "run_dependencies", "runs", "series_members", "snapshots", "trace_layers",
-        "traces", "workers",
+        "audit_runs", "chores", "comparisons", "deleted_tenants", "delivery_tries", "installation", "model_aliases",
+        "model_versions", "prompt_sets", "run_attempts", "run_dependencies", "runs", "series_members", "snapshots",
+        "trace_layers", "traces", "workers",
     }  # fmt: skip

@@ -19,6 +19,7 @@ from service.http.addresses import Reaching
 from service.operations import migrate
 from service.platform.logs import configure_logs
 from service.settings import Settings
+from tests.support.hooks import put_webhook
 from tests.support.served import application, served
 
 PAIR = {"candidate": "local:dpo-short", "reference": "local:sft", "prompt_set": "hh-harmless-64"}
@@ -27,7 +28,7 @@ CONTRACT = bare_app().openapi()
 
 
 @pytest.fixture
-def values(api: TestClient, drain: Drain) -> dict[str, str]:
+def values(api: TestClient, drain: Drain, ledger: Ledger, api_settings: Settings) -> dict[str, str]:
     """What the paths of the contract are filled with: of everything there is one."""
     audit = api.post("/v1/audits", json=PAIR).json()
     series = api.post("/v1/series", json={"reference": "local:sft"}).json()
@@ -37,7 +38,7 @@ def values(api: TestClient, drain: Drain) -> dict[str, str]:
     return {
         "audit_id": audit["id"], "series_id": series["id"], "digest": done["candidate_trace"], "alias": "champion",
         "reference": done["reference_trace"], "candidate": done["candidate_trace"], "name": "acme/base", "version": "1",
-    }  # fmt: skip
+    } | put_webhook(ledger, api_settings)  # fmt: skip
 
 
 def paths_of(values: dict[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -113,7 +114,8 @@ RIGHT_TYPES = [
 @pytest.mark.parametrize(("method", "path", "listed"), bodied())
 def test_a_body_of_another_type_is_refused_as_that(api: TestClient, method: str, path: str, listed: list[str]) -> None:
     asked = path.format_map(
-        dict.fromkeys(("series_id",), "0" * 8 + "-0000-4000-8000-" + "0" * 12) | {"name": "n", "alias": "a"}
+        dict.fromkeys(("series_id", "webhook_id"), "0" * 8 + "-0000-4000-8000-" + "0" * 12)
+        | {"name": "n", "alias": "a"}
     )
     assert "application/json" in listed
     assert "415" in CONTRACT["paths"][path][method]["responses"]

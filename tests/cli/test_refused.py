@@ -52,7 +52,8 @@ def login_page() -> Iterator[str]:
     [("audit", "local:x", "--reference", "local:y", "--wait", "1m", "-o", "r.html"), ("list",), ("list", "--all"),
      ("show", AUDIT_ID), ("wait", AUDIT_ID), ("cancel", AUDIT_ID), ("models", "list"),
      ("models", "register", "a", "local:x"),
-     ("prompts", "list"), ("prompts", "show", "x"), ("policies", "list"), ("policies", "show", "x/1")],
+     ("prompts", "list"), ("prompts", "show", "x"), ("policies", "list"), ("policies", "show", "x/1"),
+     ("webhooks", "list"), ("webhooks", "create", "https://x.example"), ("webhooks", "deliveries", AUDIT_ID)],
 )  # fmt: skip
 def test_a_login_page_is_refused_and_nothing_is_written(
     login_page: str, arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

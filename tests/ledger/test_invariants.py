@@ -37,7 +37,32 @@ def series(members: str = "", values: str = "") -> str:
         VALUES ('{OTHER}', 't', 'r', '{DIGEST}', '{{}}'{values})"""
 
 
+def event(of: str = "webhook", subject: str = OTHER, ago: str = "1 hour", **more: str) -> str:
+    names, values = "".join(f", {name}" for name in more), "".join(f", {value}" for value in more.values())
+    return f"""INSERT INTO events (id, tenant, type, subject_kind, subject, created_at{names}) VALUES ('{THIRD}', 't',
+        '{of}.test', '{of}', '{subject}', now() - interval '{ago}'{values})"""
+
+
+DELIVERY = [
+    event(sent_out_at="now()"),
+    f"INSERT INTO webhooks (id, tenant, url, events) VALUES ('{OTHER}', 't', 'https://x.example', '[]')",
+    f"""INSERT INTO deliveries (id, tenant, digest, event_id, target, webhook_id, run_id)
+          VALUES ('{AUDIT}', 't', '{DIGEST}', '{THIRD}', 'webhook', '{OTHER}', '{RUN}')""",
+]
+
+
 BREAK: dict[str, list[str]] = {
+    "the end of an audit is told once": [
+        event(sent_out_at="now()"),
+        f"""INSERT INTO audits (id, tenant, candidate, request, spec, state, finished_at)
+              VALUES ('{AUDIT}', 't', 'c', '{{}}', '{{}}', 'CANCELLED', now())""",
+    ],
+    "what has happened is sent out": [event(ago="11 minutes")],
+    "a delivery has its run, and all of it is one tenant's": DELIVERY,
+    "what was delivered was taken once, by the last attempt": [
+        *DELIVERY,
+        f"INSERT INTO delivery_tries (delivery_id, attempt, took_ms, ok) VALUES ('{AUDIT}', 1, 5, TRUE)",
+    ],
     "at most one succeeded attempt per run": [
         "DROP INDEX uq_run_attempts_succeeded",
         attempt(1, "succeeded"),

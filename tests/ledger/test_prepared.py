@@ -54,7 +54,7 @@ def _module(path: Path) -> str:
 
 DEFINITIONS = {
     f"service.database.{module}"
-    for module in ("record", "model_tables", "run_tables", "series_tables", "tenant_tables", "tables")
+    for module in ("event_tables", "record", "model_tables", "run_tables", "series_tables", "tenant_tables", "tables")
 }
 STATEMENTS = [one for one in statements() if one.module not in DEFINITIONS]
 """Those of the tables are parts of definitions, which the migrations are tested for."""

@@ -15,6 +15,7 @@ import spinal.client_policies
 import spinal.client_prompts
 import spinal.client_results
 import spinal.client_series
+import spinal.client_webhooks
 from spinal import Client
 from spinal.analysis.diff import diff_traces
 from spinal.client_models import ModelCalls
@@ -22,6 +23,7 @@ from spinal.client_policies import PolicyCalls
 from spinal.client_prompts import PromptCalls
 from spinal.client_results import ResultCalls
 from spinal.client_series import SeriesCalls
+from spinal.client_webhooks import WebhookCalls
 from spinal.policy.series import assess
 from spinal.prompts.sets import PromptSet
 from tests.support.fabricated import changed_pair
@@ -37,6 +39,14 @@ SERIES = {
     "id": AUDIT_ID, "state": "OPEN", "reference": "local:sft", "status": "healthy",
     "members": {"waiting": 0, "measured": 5, "total": 5},
 }  # fmt: skip
+HOOK = {
+    "id": AUDIT_ID,
+    "url": "https://hooks.example.org/spinal",
+    "events": ["audit.*"],
+    "generation": 1,
+    "enabled": True,
+}
+DELIVERY = {"id": AUDIT_ID, "type": "webhook.test", "state": "QUEUED", "sent_again": 0}
 BASE = {
     "name": "acme/base", "version": "1", "reference": "local:sft", "aliases": {"champion": "1"},
     "description": "the SFT base",
@@ -74,6 +84,15 @@ ANSWERS: dict[tuple[str, str], Any] = {
     ("GET", "/v1/policies"): {"items": [{"name": "spinal-default/2"}, {"name": "acme-release/1"}], "next": None},
     ("GET", "/v1/policies/acme-release/1"): {"document": {"rules": [{"limit": 0.05}]}},
     ("DELETE", "/v1/policies/acme-release/1"): "",
+    ("POST", "/v1/webhooks"): HOOK | {"secret": "whsec_shown-once"},
+    ("GET", "/v1/webhooks"): {"items": [HOOK], "next": None},
+    ("GET", f"/v1/webhooks/{AUDIT_ID}"): HOOK,
+    ("PATCH", f"/v1/webhooks/{AUDIT_ID}"): HOOK,
+    ("DELETE", f"/v1/webhooks/{AUDIT_ID}"): "",
+    ("POST", f"/v1/webhooks/{AUDIT_ID}/rotate"): HOOK | {"secret": "whsec_shown-once", "generation": 2},
+    ("POST", f"/v1/webhooks/{AUDIT_ID}/test"): DELIVERY,
+    ("GET", f"/v1/webhooks/{AUDIT_ID}/deliveries"): {"items": [DELIVERY | {"state": "SUCCEEDED"}], "next": None},
+    ("POST", f"/v1/webhooks/{AUDIT_ID}/deliveries/{AUDIT_ID}/resend"): DELIVERY | {"sent_again": 1},
     ("POST", "/v1/series"): SERIES,
     ("GET", "/v1/series"): {"items": [SERIES], "next": None},
     ("GET", f"/v1/series/{AUDIT_ID}"): SERIES,
@@ -137,14 +156,14 @@ def server() -> Iterator[str]:
 def test_every_example_of_the_client_runs(server: str) -> None:
     public = {
         name
-        for part in (Client, ModelCalls, PolicyCalls, PromptCalls, ResultCalls, SeriesCalls)
+        for part in (Client, ModelCalls, PolicyCalls, PromptCalls, ResultCalls, SeriesCalls, WebhookCalls)
         for name, member in vars(part).items()
         if callable(member) and not name.startswith("_")
     }
     with Client(server, api_key="spk_x") as client:
         given = {
             "load_prompts": lambda _: PROMPTS, "client": client, "server": server, "key": "spk_x", "audit_id": AUDIT_ID,
-            "series_id": AUDIT_ID,
+            "series_id": AUDIT_ID, "webhook_id": AUDIT_ID,
             "reference_digest": PAIR.reference.digest, "candidate_digest": PAIR.candidate.digest,
         }  # fmt: skip
         runner = doctest.DocTestRunner()
@@ -157,6 +176,7 @@ def test_every_example_of_the_client_runs(server: str) -> None:
                 spinal.client_prompts,
                 spinal.client_results,
                 spinal.client_series,
+                spinal.client_webhooks,
             )
             for test in doctest.DocTestFinder().find(module, extraglobs=given)
             if test.examples

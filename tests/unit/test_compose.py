@@ -21,16 +21,17 @@ OTHERS = {"postgres", "redis"}
 OWN = {name: service for name, service in SERVICES.items() if name not in OTHERS}
 LOOKS_AT_MODELS = {"api", "worker-cpu", "worker-gpu"}
 PEPPER = "SPINAL_KEY_PEPPER"
+WITH_PEPPER = {"api", "deliverer"}
 SECRETS = ("SPINAL_DB_PASSWORD", "SPINAL_BROKER_PASSWORD", PEPPER)
 
 
 def secrets_of(name: str) -> tuple[str, ...]:
-    """Keys are looked at by the API alone, and made in its container."""
-    return tuple(variable for variable in SECRETS if variable != PEPPER or name == "api")
+    """Keys are looked at by the API alone, and made in its container; the deliverer derives secrets of webhooks."""
+    return tuple(variable for variable in SECRETS if variable != PEPPER or name in WITH_PEPPER)
 
 
 def test_every_part_of_the_service_is_there() -> None:
-    assert set(SERVICES) == {"postgres", "redis", "migrate", "api", "dispatcher", "worker-cpu", "worker-gpu"}
+    assert set(SERVICES) == OTHERS | {"migrate", "api", "dispatcher", "deliverer", "worker-cpu", "worker-gpu"}
     assert SERVICES["worker-gpu"]["profiles"] == ["gpu"]
     assert SERVICES["migrate"]["restart"] == "no"
 
@@ -90,7 +91,7 @@ def test_any_password_reaches_database_and_broker_as_it_is(password: str) -> Non
         assert (database.host, database.username, database.password) == ("postgres", "spinal", password)
         found = kombu.Connection(addresses.broker(settings).url)
         assert (found.hostname, found.password, found.virtual_host) == ("redis", password, "0")
-        assert settings.key_pepper.get_secret_value() == (password if name == "api" else "")
+        assert settings.key_pepper.get_secret_value() == (password if name in WITH_PEPPER else "")
     for variable, image in (("POSTGRES_PASSWORD", "postgres"), ("REDISCLI_AUTH", "redis")):
         assert re.fullmatch(r"\$\{SPINAL_\w+_PASSWORD\?[^}]*\}", SERVICES[image]["environment"][variable])
 
@@ -152,7 +153,14 @@ def test_image_extra_is_declared(name: str) -> None:
 
 
 def test_workers_listen_on_the_queue_of_their_device_class() -> None:
-    for name, queue in (("worker-cpu", "cpu"), ("worker-gpu", "gpu")):
+    """And somebody listens on the one of deliveries, who imports no engine."""
+    assert OWN["deliverer"]["image"] == OWN["api"]["image"]
+    assert OWN["deliverer"]["environment"]["SPINAL_WARM_ENGINE"] == "false"
+    for name, queue in (
+        ("worker-cpu", "cpu"),
+        ("worker-gpu", "gpu"),
+        ("deliverer", Settings.model_fields["delivery_queue"].default),
+    ):
         command = SERVICES[name]["command"]
         assert command[command.index("--queues") + 1] == queue
     assert SERVICES["worker-gpu"]["environment"]["SPINAL_DEVICE"] == "cuda"

@@ -22,6 +22,7 @@ OWN = [(file, name) for file, name in ALL if "SPINAL_TAG" in SERVICES[file][name
 EXAMPLE = (ROOT / ".env.example").read_text()
 GIVEN = re.compile(r"(?<!\$)\$\{(\w+)(?::?[-?][^}]*)?\}")
 FIXED = {
+    "SPINAL_WARM_ENGINE": "its image has none",
     "SPINAL_DATABASE_URL": "the service of that name in the same file",
     "SPINAL_BROKER_URL": "the same",
     "SPINAL_MODEL_SOURCES_FILE": "the folder of it is mounted there",

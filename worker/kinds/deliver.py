@@ -16,8 +16,8 @@ from service.deliveries.store import Delivery, Try, add_try, find_delivery
 from service.deliveries.targets import TARGETS
 from service.runs.kinds import SCHEDULE_S
 from service.settings import Settings
-from spinal.errors import Cancelled, DeliveryFailed
-from worker.job import Job
+from spinal.errors import Cancelled, DeliveryFailed, SpinalError
+from worker.job import Job, SourceAway
 
 log = structlog.get_logger(__name__)
 JITTER = 0.1
@@ -38,8 +38,12 @@ class Told:
     """What the receiver asked for."""
     final: bool = False
     """Whether another attempt would be in vain."""
+    unwanted: bool = False
+    """Whether nothing was sent, because nobody wants it any more."""
     also: Callable[[Session], None] = lambda _session: None
     """Written in the transaction that ends the attempt."""
+    afterwards: Callable[[Session], None] | None = None
+    """Written behind it, in a transaction that locks more than this run; whoever dies in between leaves it undone."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +77,16 @@ def carry_out(job: Job) -> None:
         add_try(session, delivery.id, job.claim.attempt, tried)
         told.also(session)
 
+    if told.unwanted:
+        job.give_up(told.detail or "nobody wants it any more")
+        return
     if told.ok:
         job.finish(delivery.digest, write)
         return
     problem = DeliveryFailed(told.detail or "it was not taken", final=told.final)
     job.fail(problem, write, pause_s=_pause_s(job, told.retry_after_s))
+    if told.afterwards is not None:
+        job.write(told.afterwards)
 
 
 def _deliver(job: Job, delivery: Delivery, started: float) -> Told:
@@ -87,7 +96,14 @@ def _deliver(job: Job, delivery: Delivery, started: float) -> Told:
     module, _, function = target.deliver.partition(":")
     deliver = cast(Deliver, getattr(import_module(module), function))
     ends = started + job.settings.delivery_answer_s
-    return deliver(Asked(job.settings, delivery, job.claim.attempt, ends, job.should_stop, job.read))
+    try:
+        return deliver(Asked(job.settings, delivery, job.claim.attempt, ends, job.should_stop, job.read))
+    except (SpinalError, SourceAway):
+        raise
+    except Exception as error:
+        # What a receiver makes us fail by is tried again when the schedule says, not at once.
+        log.exception("delivery failed unexpectedly")
+        return Told(False, detail=f"the worker failed ({type(error).__name__}); its log holds the traceback")
 
 
 def _pause_s(job: Job, asked_s: float | None) -> float:
