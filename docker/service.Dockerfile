@@ -6,7 +6,7 @@ COPY spinal spinal
 COPY service service
 COPY worker worker
 COPY migrations migrations
-RUN pip install --no-cache-dir -c constraints.txt ".[dispatcher,telemetry,buckets,s3,gcs]" \
+RUN pip install --no-cache-dir -c constraints.txt ".[dispatcher,telemetry,buckets,attest,s3,gcs]" \
  && python -m compileall -q spinal service worker migrations \
  && groupadd --system --gid 10001 spinal \
  && useradd --system --uid 10001 --gid 10001 --create-home spinal \

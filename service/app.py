@@ -9,6 +9,8 @@ from fastapi import Depends, FastAPI
 from fastapi.middleware.gzip import GZipMiddleware
 
 from service import openapi
+from service.attestations import routes as attestations
+from service.attestations.signing import Signing, require_usable_key
 from service.audits import routes as audits
 from service.database.sessions import require_sessions
 from service.database.unit_of_work import Ledger
@@ -60,6 +62,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     try:
         chosen.model_sources.require_usable()
         require_sessions(chosen)
+        require_usable_key(chosen)
     except UsageError as error:
         if settings is not None:
             raise
@@ -78,6 +81,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.state.key_uses = Uses()
         app.state.waits = Waits(chosen)
         app.state.request_limits = RequestLimits(chosen)
+        app.state.signing = Signing(chosen)
         with Inspectors(bounds, chosen.store_of_models()) as app.state.inspectors, ExitStack() as closing:
             app.state.inspectors.start()
             metrics.inspections.set_function(app.state.inspectors.working)
@@ -120,6 +124,6 @@ def bare_app(
     app.add_middleware(Measuring, metrics=metrics or ApiMetrics())
     app.add_middleware(RequestContext)
     app.add_middleware(Reaching, settings=chosen)
-    for noun in (audits, traces, models, prompt_sets, policies, series, webhooks, health, reference):
+    for noun in (audits, attestations, traces, models, prompt_sets, policies, series, webhooks, health, reference):
         app.include_router(noun.router, dependencies=[Depends(refuse_unknown_query)])
     return app

@@ -72,6 +72,10 @@ class Settings(BaseSettings):
     """Where models live besides folders, and what may be used of it, as JSON or YAML (``docs/sources.md``)."""
     model_sources_file: Path | None = None
     """File with the same, in place of ``model_sources``."""
+    model_signers: Annotated[tuple[Path, ...], NoDecode] = ()
+    """Files (PEM) with the public keys that may sign models, separated by ``:`` in the environment. Unset: nobody's."""
+    tenant_model_signers: dict[str, tuple[Path, ...]] = Field(default_factory=dict)
+    """Those of tenants that have their own, in place of ``model_signers``; in the environment as JSON."""
     model_store: Path = Path(".spinal/models")
     """Folder on this host for what is fetched of models that live elsewhere; its processes share it."""
     model_store_bytes: int | None = Field(default=None, ge=1)
@@ -100,6 +104,14 @@ class Settings(BaseSettings):
     """Options of kombu's transport as JSON, for sentinels for example ``{"master_name": "mymaster"}``."""
     broker_transport_options_file: Path | None = None
     key_pepper_file: Path | None = None
+    attestation_key: SecretStr = SecretStr("")
+    """What signs attestations: a PEM file, its content, or ``hashivault://``, ``awskms://`` or ``gcpkms://``
+    (``docs/attestations.md``). Unset: nothing is attested."""
+    attestation_key_file: Path | None = None
+    attestation_key_options: SecretStr = SecretStr("{}")
+    """What a key server is to know, as JSON: ``{"address": "https://vault:8200", "token_file": "/run/secrets/token"}``.
+    A member ``x_file`` is ``x``, read from that file."""
+    attestation_key_options_file: Path | None = None
 
     # HTTP
     auth: Literal["required", "disabled"] = "required"
@@ -291,6 +303,10 @@ class Settings(BaseSettings):
         named = tuple(host for host in self.webhook_hosts if host != EVERY_HOST)
         return Reachable(named, self.webhook_private, everywhere=EVERY_HOST in self.webhook_hosts)
 
+    def signers_of(self, tenant: str) -> tuple[Path, ...]:
+        """Whose signatures of models count for a tenant."""
+        return self.tenant_model_signers.get(tenant, self.model_signers)
+
     def store_of_models(self) -> ModelStore:
         """The store that processes of this host share."""
         return ModelStore(self.model_store, most_bytes=self.model_store_bytes, remember_s=self.remember_digest_s)
@@ -317,7 +333,7 @@ class Settings(BaseSettings):
     def _read_sources(cls, values: dict[str, Any]) -> dict[str, Any]:
         return with_sources(values)
 
-    @field_validator("artifact_options")
+    @field_validator("artifact_options", "attestation_key_options")
     @classmethod
     def _is_an_object(cls, value: SecretStr) -> SecretStr:
         return json_object(value)
@@ -350,7 +366,7 @@ class Settings(BaseSettings):
             return value
         return tuple(ip_network(part.strip()) for part in value.split(",") if part.strip())
 
-    @field_validator("model_roots", mode="before")
+    @field_validator("model_roots", "model_signers", mode="before")
     @classmethod
     def _split_roots(cls, value: object) -> object:
         return tuple(Path(part) for part in value.split(":") if part) if isinstance(value, str) else value

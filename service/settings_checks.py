@@ -14,7 +14,7 @@ from spinal.errors import UsageError
 
 SECRETS = (
     "database_url", "database_direct_url", "db_password", "broker_url", "broker_password", "broker_transport_options",
-    "key_pepper",
+    "key_pepper", "attestation_key", "attestation_key_options",
 )  # fmt: skip
 """Settings that a file may hold in their place, named by a setting ``..._file``."""
 NOTHING_IS_UNSET = frozenset(

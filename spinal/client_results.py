@@ -55,6 +55,23 @@ class ResultCalls(ABC):
         path = f"/v1/diffs/{quote(reference, safe='')}...{quote(candidate, safe='')}"
         return document_of(TraceDiff, path, self._json("GET", path, needs=("diff",))["diff"])
 
+    def attestation(self, audit_id: str, *, predicate: str = "test-result", format: str = "dsse") -> JsonObject:
+        """A signed statement about an audit: ``test-result`` says what was found, ``svr`` that it passed.
+
+        Raises
+        ------
+        VerdictNotPass, PassRestsOnWaiver
+            There is no ``svr`` of an audit that did not pass, or that passes by a waiver.
+
+        Examples
+        --------
+        >>> client.attestation(audit_id)["payloadType"]
+        'application/vnd.in-toto+json'
+        """
+        path = f"/v1/audits/{quote(audit_id, safe='')}/attestation"
+        needs = ("payload", "signatures") if format == "dsse" else ("dsseEnvelope",)
+        return self._json("GET", path, params={"predicate": predicate, "format": format}, needs=needs)
+
 
 def document_of(kind: type[Document], path: str, content: JsonObject) -> Document:
     """The document that was answered; raises AnswerNotUnderstood for what is none."""

@@ -17,6 +17,7 @@ EXTRAS = {
         "structlog", "prometheus_client", "opentelemetry",
     ),
     "worker": ("celery", "kombu", "redis"),
+    "attest": ("cryptography",),
     "training": ("trl", "datasets", "tensorboard"),
     "notebook": ("pandas",),
     "parquet": ("pyarrow",),

@@ -38,7 +38,7 @@ END $$
 OF_TENANTS = ("attestations", "deliveries", "received_events", "registry_versions", "webhooks")
 """Rows that requests and loops add. Events are not among them: audits that are cancelled because their tenant is
 deleted end like others, and their events are deleted behind them."""
-IMMUTABLE = ("attestations", "delivery_tries")
+IMMUTABLE = ("attestations", "delivery_tries", "weights_files")
 
 
 def _when(name: str = "created_at", *, nullable: bool = False) -> sa.Column[object]:
@@ -193,6 +193,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("audit_id", "predicate_type", "key_id", name=op.f("pk_attestations")),
     )
     op.create_index("ix_attestations_tenant", "attestations", ["tenant"])
+    op.create_table(
+        "weights_files",
+        sa.Column("weights_digest", sa.Text(), nullable=False),
+        sa.Column("files", JSONB(), nullable=False),
+        sa.Column("base", sa.Text(), nullable=True),
+        _when(),
+        sa.PrimaryKeyConstraint("weights_digest", name=op.f("pk_weights_files")),
+    )
     for function in (AUDIT_ENDED, SERIES_ASSESSED):
         op.execute(function)
     op.execute(
@@ -219,7 +227,8 @@ def downgrade() -> None:
     op.execute("DROP TRIGGER series_assessed ON series")
     op.execute("DROP TRIGGER audits_ended ON audits")
     for table in (
-        "attestations", "registry_versions", "received_events", "delivery_tries", "deliveries", "webhooks", "events",
+        "weights_files", "attestations", "registry_versions", "received_events", "delivery_tries", "deliveries",
+        "webhooks", "events",
     ):  # fmt: skip
         op.drop_table(table)
     for function in ("series_assessed", "audit_ended"):

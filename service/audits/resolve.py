@@ -17,6 +17,8 @@ from service.runs.specs import SIDES, compare_spec, spec_digest, trace_spec
 from service.settings import Settings
 from service.traces.store import tenant_has_result
 from spinal.analysis.compare import comparison_digest
+from spinal.attestations.keys import read_public_key
+from spinal.attestations.signed_models import read_signature
 from spinal.checkpoints.bounded import Inspectors
 from spinal.checkpoints.identity import require_expected
 from spinal.checkpoints.survey import REFERENCE, Surveyed
@@ -24,10 +26,13 @@ from spinal.documents.canonical import digest_of
 from spinal.documents.editions import PRESENT
 from spinal.documents.evidence import SettingDifference
 from spinal.documents.trace import Reading, trace_digest
+from spinal.errors import NotReady, UsageError
 from spinal.policy.shipped import DEFAULT_POLICY
 from spinal.profile import MeasurementProfile
 from spinal.prompts.builtin import BUILTIN_SETS, builtin_prompts
 from spinal.prompts.sets import PromptSet
+
+CANDIDATE = "candidate"
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,8 @@ class AuditRequest:
     profile: MeasurementProfile
     weights_digests: dict[str, str] = field(default_factory=dict)
     """The content that the caller expects, by role."""
+    signature: str | None = None
+    """A bundle in which somebody has signed the candidate's files, as JSON."""
     meant: dict[str, Meant] = field(default_factory=dict)
     """What names stood for when they were looked at before, by role; the others are looked at now."""
     policy: str | None = None
@@ -74,6 +81,7 @@ def resolve_request(
 ) -> Resolved:
     """Check everything that a second can tell; raises the errors of checkpoints, prompts and pairs."""
     policy = _policy(ledger, tenant, request) if REFERENCE in request.models else None
+    signed = None if request.signature is None else _signed(settings, tenant, request.signature)
     meant = {
         role: request.meant.get(role) or read_meaning(ledger, tenant, named) for role, named in request.models.items()
     }
@@ -92,6 +100,7 @@ def resolve_request(
             tenant=owner,
             weights_digest=request.weights_digests.get(role),
             read=checkpoint.read,
+            signed=signed if role == CANDIDATE else None,
         )
         for role, checkpoint in checkpoints.items()
     }
@@ -117,9 +126,25 @@ def resolve_request(
         specs,
         summary,
         policy,
-        _expected(checkpoints, specs, prompts, profile),
+        # What was signed is held to what is read: nobody else's result stands for that.
+        {} if signed else _expected(checkpoints, specs, prompts, profile),
         sum(missing.values()),
     )
+
+
+def _signed(settings: Settings, tenant: str, bundle: str) -> dict[str, Any]:
+    """What a worker holds the candidate's files to. Raises ModelSignatureInvalid, ModelSignatureUntrusted."""
+    try:
+        trusted = [
+            read_public_key(path.read_bytes(), f"{path.name} of SPINAL_MODEL_SIGNERS", of_models=True)
+            for path in settings.signers_of(tenant)
+        ]
+    except (OSError, UsageError) as error:
+        raise NotReady(
+            "a key that may sign models cannot be read", hint="an operator sets SPINAL_MODEL_SIGNERS right"
+        ) from error
+    found = read_signature(bundle, trusted)
+    return {"files": dict(found.files), "key": found.key}
 
 
 def _require_expected(request: AuditRequest, checkpoints: dict[str, Surveyed]) -> None:
@@ -175,17 +200,21 @@ def _files(settings: Settings, checkpoint: Surveyed) -> str:
 
 
 def _described(checkpoint: Surveyed, spec: dict[str, Any], registered: dict[str, str] | None) -> dict[str, Any]:
-    return ({} if registered is None else {"registered": registered}) | {
-        "source": checkpoint.source,
-        "snapshot": spec["snapshot"],
-        "architecture": checkpoint.architecture,
-        "n_layers": checkpoint.n_layers,
-        "hidden_size": checkpoint.hidden_size,
-        "vocab_size": checkpoint.vocab_size,
-        "adapter": checkpoint.adapter,
-        "weights_digest": checkpoint.weights_digest,
-        "remarks": list(checkpoint.remarks),
-    }
+    return (
+        ({} if registered is None else {"registered": registered})
+        | {
+            "source": checkpoint.source,
+            "snapshot": spec["snapshot"],
+            "architecture": checkpoint.architecture,
+            "n_layers": checkpoint.n_layers,
+            "hidden_size": checkpoint.hidden_size,
+            "vocab_size": checkpoint.vocab_size,
+            "adapter": checkpoint.adapter,
+            "weights_digest": checkpoint.weights_digest,
+            "remarks": list(checkpoint.remarks),
+        }
+        | ({"signed_by": spec["signed"]["key"]} if "signed" in spec else {})
+    )
 
 
 def find_former(ledger: Ledger, tenant: str, request: AuditRequest, resolved: Resolved) -> UUID | None:

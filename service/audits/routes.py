@@ -1,5 +1,6 @@
 """/v1/audits"""
 
+import json
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated, Literal
@@ -17,6 +18,7 @@ from service.audits.verbs import (
     create_audit,
     list_audits,
     read_audit,
+    read_files,
     read_result,
     read_scores,
     with_standing,
@@ -76,6 +78,7 @@ def submit(
         prompt_set=body.prompt_set,
         profile=body.profile,
         weights_digests=body.weights_digests(),
+        signature=None if body.signature is None else json.dumps(body.signature),
         policy=body.policy,
         labels=body.labels,
         priority=body.priority,
@@ -238,6 +241,8 @@ for _made in FORMATS.values():
 
 
 def _rendered(ledger: Reads, tenant: str, audit_id: UUID, made: Format, fail_on: Literal["fail", "warn"]) -> Response:
-    told = Told(fail_on, {"report": page_of(f"/v1/audits/{audit_id}")})
+    found = read_result(ledger, tenant, audit_id)
+    files = {} if made.files_of is None else read_files(ledger, made.files_of(found))
+    told = Told(fail_on, {"report": page_of(f"/v1/audits/{audit_id}")}, files)
     headers = {"Cache-Control": "private, max-age=31536000, immutable"}
-    return written(read_result(ledger, tenant, audit_id), made, told, headers)
+    return written(found, made, told, headers)

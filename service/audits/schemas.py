@@ -71,6 +71,11 @@ class AuditIn(BaseModel):
         description="Weights digest that the candidate has to have; another one ends the audit with "
         "weights_digest_mismatch.",
     )
+    signature: dict[str, Any] | None = Field(
+        default=None,
+        description="A bundle (`model.sig` of OpenSSF Model Signing) in which a key that is trusted here has signed "
+        "the candidate's files. Other files end the audit with model_signature_mismatch, before anything is measured.",
+    )
     profile: MeasurementProfile = Field(
         default_factory=MeasurementProfile,
         description=f"Name of a profile and the knobs that differ from its defaults; without a name {DEFAULT_PROFILE}.",
@@ -110,7 +115,7 @@ class AuditIn(BaseModel):
     def spelled_out(self) -> dict[str, Any]:
         """Every member with the default that it had in the first release; without those that came later and are not
         used, so that releases from before know the request again."""
-        later = {name for name in ("expected_weights_digest", "policy") if getattr(self, name) is None}
+        later = {name for name in ("expected_weights_digest", "policy", "signature") if getattr(self, name) is None}
         return self.model_dump(mode="json", exclude=later) | {"profile": self.profile.spelled_out()}
 
 
@@ -241,6 +246,7 @@ class AuditOut(BaseModel):
         "was submitted."
     )
     series: UUID | None = Field(description="The series of which it is a member.")
+    signed_by: str | None = Field(description="Id of the key of the signature that was sent, if one was.")
     weights: dict[str, str] = Field(description="Weights digests of everything that the verdict judges, by role.")
     error: dict[str, Any] | None = Field(description="A problem object when the audit failed.")
     candidate_trace: str | None
@@ -276,6 +282,7 @@ class AuditOut(BaseModel):
             decided_by=None if view.verdict is None else view.verdict.decided_by,
             former=audit.former,
             series=audit.series,
+            signed_by=(audit.spec.get("candidate") or {}).get("signed_by"),
             weights={} if view.verdict is None else dict(view.verdict.weights),
             error=without_hosts(audit.error),
             candidate_trace=audit.candidate_trace,

@@ -1,5 +1,6 @@
 """What callers do with audits: submit, read, read the result, cancel. Each opens the transactions it needs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
@@ -22,9 +23,11 @@ from service.runs.settle import settle_audit
 from service.runs.standing import Standing, find_standing
 from service.settings import Settings
 from service.tenants.counts import keep_within, open_within, require_room
+from service.traces.files import files_of
 from service.traces.store import load_comparison_document, load_trace_document
 from spinal.checkpoints.bounded import Inspectors
 from spinal.documents.comparison import Comparison, Verdict
+from spinal.documents.files import FileDigests
 from spinal.documents.trace import Trace
 from spinal.errors import (
     AuditFailed,
@@ -238,6 +241,13 @@ def read_result(ledger: Reads, tenant: str, audit_id: UUID, *, layers: bool = Tr
         held = held_by_audit(session, audit_id, "compare")
     comparison = stored if view.verdict is None else Comparison.of(stored, view.verdict)
     return comparison if held is None else held.name_comparison(comparison)
+
+
+def read_files(ledger: Reads, weights: Mapping[str, str]) -> dict[str, FileDigests]:
+    """The files behind weights digests, by role, as far as they are known."""
+    with ledger.read() as session:
+        found = {role: files_of(session, digest) for role, digest in weights.items()}
+    return {role: files for role, files in found.items() if files is not None}
 
 
 def read_scores(ledger: Reads, tenant: str, audit_id: UUID) -> Comparison:

@@ -167,6 +167,19 @@ class RegistryVersionRecord(Record):
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 
+class WeightsFilesRecord(Record):
+    """The files of a checkpoint by name and sha256: what its weights digest is made of. Nobody's in particular: it is
+    kept for as long as a trace of the content is. Immutable."""
+
+    __tablename__ = "weights_files"
+
+    weights_digest: Mapped[str] = mapped_column(primary_key=True)
+    files: Mapped[dict[str, Any]]
+    base: Mapped[str | None]
+    """Weights digest of the checkpoint that an adapter adapts, which has a row of its own."""
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
 class AttestationRecord(Record):
     """A signed statement about an audit, as it was first given out. Immutable."""
 

@@ -23,6 +23,7 @@ from service.database.event_tables import EventRecord as EventRecord
 from service.database.event_tables import ReceivedEventRecord as ReceivedEventRecord
 from service.database.event_tables import RegistryVersionRecord as RegistryVersionRecord
 from service.database.event_tables import WebhookRecord as WebhookRecord
+from service.database.event_tables import WeightsFilesRecord as WeightsFilesRecord
 from service.database.model_tables import ModelAliasRecord as ModelAliasRecord
 from service.database.model_tables import ModelRecord as ModelRecord
 from service.database.model_tables import ModelVersionRecord as ModelVersionRecord

@@ -111,6 +111,15 @@ class Asker:
         async with _turn(self._shared):
             return await run_in_threadpool(self._read, lambda ledger, tenant: verb(ledger, tenant, *args, **members))
 
+    async def keep(self, verb: Callable[Concatenate[Ledger, str, P], T], *args: P.args, **members: P.kwargs) -> T:
+        """``verb(ledger, tenant, ...)``, which keeps what an answer is made of, so that the next one is the same. To be
+        called behind :meth:`read`, by which it is known who asks. Raises as that."""
+        if self._caller is None:
+            raise ValueError("nobody knows yet who asks")
+        tenant = self._caller.tenant
+        async with _turn(self._shared):
+            return await run_in_threadpool(lambda: verb(self._shared.ledger, tenant, *args, **members))
+
     def _read(self, verb: Callable[[Reads, str], T]) -> T:
         reading = Reading(self._shared.ledger)
         try:

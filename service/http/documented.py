@@ -77,6 +77,8 @@ SUBMIT_ERRORS = (
     known.ModelAccessRefused,
     known.ModelChanged,
     known.WeightsDigestMismatch,
+    known.ModelSignatureInvalid,
+    known.ModelSignatureUntrusted,
     known.NotReady,
     known.SourceUnavailable,
     known.ModelStoreFull,

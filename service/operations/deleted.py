@@ -136,6 +136,7 @@ def delete_audits(session: Session, tenant: str) -> Gone | None:
     ).all()
     gone = Gone()
     for table, column in (
+        ("attestations", "audit_id"),
         ("idempotency_keys", "audit_id"),
         ("audit_runs", "audit_id"),
         ("audits", "id"),
@@ -284,9 +285,11 @@ def _delete_results(session: Session, traces: list[str], comparisons: list[str],
     ]
     _delete(session, "trace_layers", "trace_digest", unheld)
     rows = session.execute(
-        text("DELETE FROM traces WHERE digest = ANY(:digests) RETURNING capture_uri"), {"digests": unheld}
+        text("DELETE FROM traces WHERE digest = ANY(:digests) RETURNING capture_uri, weights_digest"),
+        {"digests": unheld},
     ).all()
     gone.rows["traces"] = gone.rows.get("traces", 0) + len(rows)
+    delete_files(session, sorted({row.weights_digest for row in rows}), gone)
     uris = [row.capture_uri for row in rows if row.capture_uri is not None]
     kept = session.execute(
         text("SELECT DISTINCT capture_uri FROM traces WHERE capture_uri = ANY(:uris)"), {"uris": uris}
@@ -308,6 +311,22 @@ def delete_deliveries(session: Session, tenant: str) -> Counts:
     gone.rows["deliveries"] = _delete(session, "deliveries", "id", ids)
     _delete_runs(session, tenant, runs, set(), set(), gone)
     return gone.rows
+
+
+def delete_files(session: Session, weights: list[str], gone: Gone) -> None:
+    """What files were called whose content no trace is of any more; first those of adapters, then those of bases."""
+    deleted, digests = 0, weights
+    while digests:
+        rows = session.execute(
+            text("""DELETE FROM weights_files w WHERE weights_digest = ANY(:digests)
+                      AND NOT EXISTS (SELECT 1 FROM traces t WHERE t.weights_digest = w.weights_digest)
+                      AND NOT EXISTS (SELECT 1 FROM weights_files a WHERE a.base = w.weights_digest) RETURNING base"""),
+            {"digests": digests},
+        ).all()
+        deleted += len(rows)
+        digests = sorted({row.base for row in rows if row.base is not None})
+    if deleted:
+        gone.rows["weights_files"] = gone.rows.get("weights_files", 0) + deleted
 
 
 def delete_series(session: Session, tenant: str) -> Counts:

@@ -1,5 +1,6 @@
 """What must hold at every moment, as queries that return offenders (``docs/operations.md``)."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -8,25 +9,32 @@ from sqlalchemy.orm import Session
 
 from service.runs.kinds import KINDS
 from service.traces.store import content_digest, load_trace_document
+from spinal.attestations.envelope import read_envelope
+from spinal.attestations.statement import PASSED, SVR
 from spinal.documents.canonical import digest_of
 from spinal.documents.editions import FORMER
+from spinal.documents.files import FileDigests
 from spinal.documents.later import put_back
 from spinal.documents.trace import Reading, trace_digest
+from spinal.errors import SpinalError
 
 DIGESTS = "a trace's content recomputes to its digest"
 COMPARISONS = "a comparison's content recomputes to its digest"
 CAPTURES = "a capture holds what was stored"
 POLICIES = "a policy's content recomputes to its digest"
-RECOMPUTED = (DIGESTS, COMPARISONS, POLICIES)
+ATTESTATIONS = "an attestation is what was signed"
+FILES = "the files of a checkpoint add up to its weights digest"
+RECOMPUTED = (DIGESTS, COMPARISONS, POLICIES, ATTESTATIONS, FILES)
 """Those that no query alone can tell."""
 KNOWN_TO_THE_FORMER = "spinal-default/2"
 """The one policy of the release before policies were stored, whose verdicts name no digest (migration 0013)."""
 
 GUARDS = (
-    "audits_ended", "audits_policy", "audits_terminal", "comparisons_immutable", "delivery_tries_immutable",
-    "model_versions_immutable", "models_first_version", "policies_immutable", "run_attempts_ended",
-    "run_dependencies_waits", "runs_legal", "runs_tenants", "runs_terminal", "runs_turn", "runs_waits_no_more",
-    "series_assessed", "series_members_immutable", "trace_layers_immutable", "traces_immutable",
+    "attestations_immutable", "audits_ended", "audits_policy", "audits_terminal", "comparisons_immutable",
+    "delivery_tries_immutable", "model_versions_immutable", "models_first_version", "policies_immutable",
+    "run_attempts_ended", "run_dependencies_waits", "runs_legal", "runs_tenants", "runs_terminal", "runs_turn",
+    "runs_waits_no_more", "series_assessed", "series_members_immutable", "trace_layers_immutable",
+    "traces_immutable", "weights_files_immutable",
 )  # fmt: skip
 """Triggers that refuse to change what has ended, or keep what code from before does not know of: while they stand, no
 query has to look for changes."""
@@ -180,6 +188,19 @@ INVARIANTS: dict[str, str | Callable[[], str]] = {
     "a registered model is what its newest version is": """
         SELECT m.id FROM models m LEFT JOIN LATERAL (SELECT v.reference FROM model_versions v WHERE v.model_id = m.id
           ORDER BY v.number DESC LIMIT 1) AS newest ON TRUE WHERE m.reference IS DISTINCT FROM newest.reference""",
+    "only an audit that passed is attested as passed": f"""
+        SELECT DISTINCT t.audit_id FROM attestations t LEFT JOIN audits a ON a.id = t.audit_id
+        WHERE (t.predicate_type = '{SVR}' OR t.statement#>>'{{predicate,result}}' = 'PASSED'
+            OR jsonb_exists(t.statement#>'{{predicate,properties}}', '{PASSED}'))
+          AND (a.state = 'SUCCEEDED' AND a.verdict = 'pass' AND a.verdict_document->>'outcome' = 'pass'
+            AND NOT jsonb_path_exists(a.verdict_document, '$.rules[*].waived ? (@ != null)')) IS NOT TRUE""",  # noqa: S608  constants
+    "an attestation is one of its tenant's audits and of its files": """
+        SELECT t.audit_id FROM attestations t LEFT JOIN audits a ON a.id = t.audit_id
+        LEFT JOIN audit_runs x ON x.audit_id = a.id AND x.role = 'candidate' LEFT JOIN runs r ON r.id = x.run_id
+        LEFT JOIN traces c ON c.digest = COALESCE(a.candidate_trace, r.result_digest)
+        WHERE (a.tenant = t.tenant AND t.statement->>'predicateType' = t.predicate_type
+          AND t.statement#>>'{predicate,spinal,audit}' = a.id::text
+          AND t.statement#>>'{predicate,spinal,weightsDigest}' = c.weights_digest) IS NOT TRUE""",
     "ended rows are guarded": f"""
         SELECT guard FROM unnest(ARRAY{list(GUARDS)}) AS g(guard) WHERE NOT EXISTS (
           SELECT 1 FROM pg_trigger t WHERE t.tgname = g.guard AND t.tgenabled IN ('O','A'))""",  # noqa: S608  constants
@@ -212,6 +233,11 @@ def violations(
     policies = session.execute(text("SELECT digest, document FROM policies ORDER BY tenant, digest"))
     if other := [row.digest for row in policies if digest_of(row.document) != row.digest]:
         found[POLICIES] = other
+    if unlike := _unlike_what_was_signed(session):
+        found[ATTESTATIONS] = unlike
+    files = session.execute(text("SELECT weights_digest, files, base FROM weights_files ORDER BY weights_digest"))
+    if others := [row.weights_digest for row in files if not _adds_up(row)]:
+        found[FILES] = others
     if sha256_of is not None and (captures := _altered_captures(session, traces_of_last_s, sha256_of)):
         found[CAPTURES] = captures
     return found
@@ -226,6 +252,27 @@ def _altered_captures(session: Session, last_s: float | None, sha256_of: Callabl
         {"last": last_s},
     )
     return [row.digest for row in stored.all() if sha256_of(row.capture_uri) not in (None, row.capture_sha256)]
+
+
+def _unlike_what_was_signed(session: Session) -> list[str]:
+    """Audits with an attestation whose envelope holds another statement than the row, or is of another key."""
+    rows = session.execute(text("SELECT audit_id, key_id, statement, envelope FROM attestations ORDER BY audit_id"))
+    return sorted({str(row.audit_id) for row in rows if not _is_sealed(row)})
+
+
+def _is_sealed(row: Row[Any]) -> bool:
+    try:
+        signed = json.loads(read_envelope(json.dumps(row.envelope)).payload)
+        return bool(signed == row.statement and row.envelope["signatures"][0]["keyid"] == row.key_id)
+    except (SpinalError, ValueError, KeyError):
+        return False
+
+
+def _adds_up(row: Row[Any]) -> bool:
+    try:
+        return FileDigests(files=row.files, base=row.base).weights_digest == row.weights_digest
+    except ValueError:
+        return False
 
 
 def _recomputes(session: Session, row: Row[Any]) -> bool:

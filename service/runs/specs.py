@@ -16,13 +16,15 @@ from spinal.profile import MeasurementProfile, Stage
 SIDES = ("reference", "candidate", "control")
 """Roles of a comparison's traces, in the order in which they are compared."""
 
+SIGNED_SINCE = 6
+"""The version of specifications that first said which files were signed: workers from before would not look."""
 NAMES_SINCE = {"spinal/2": 5}
 """Name of a profile -> the version of specifications that first knew it; the others are known ever since."""
 
 
 def newest_version() -> int:
     """The newest version of specifications that this code can carry out: that of its newest knob."""
-    return max([PRESENT.since, *(knob.since for knob in MeasurementProfile.table().values())])
+    return max([PRESENT.since, SIGNED_SINCE, *(knob.since for knob in MeasurementProfile.table().values())])
 
 
 def spec_version(spec: dict[str, Any]) -> int:
@@ -31,7 +33,9 @@ def spec_version(spec: dict[str, Any]) -> int:
     table, profile = MeasurementProfile.table(), spec.get("profile", {})
     named = NAMES_SINCE.get(profile.get("name"), FORMER.since)
     knobs = (table[knob].since for knob in profile if knob in table)
-    return max([edition_of(spec).since, named, *knobs, *(spec_version(needed) for needed in needs(spec).values())])
+    signed = [SIGNED_SINCE] if "signed" in spec else []
+    needed = (spec_version(each) for each in needs(spec).values())
+    return max([edition_of(spec).since, named, *signed, *knobs, *needed])
 
 
 def edition_of(spec: dict[str, Any]) -> Edition:
@@ -49,13 +53,15 @@ def trace_spec(
     tenant: str | None = None,
     weights_digest: str | None = None,
     read: dict[str, Any] | None = None,
+    signed: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Measure the checkpoint ``model`` (a reference); for one ``tenant`` alone where one is named.
 
     ``snapshot`` tells a worker on any machine that it is about to read what was submitted. ``files`` is what this host
     said of the files: while it says the same, a result is one of the same content, and nothing is read again.
     ``weights_digest`` is the content that the caller expects, where one is. ``read`` says how the checkpoint is read
-    where that is not its own way (:mod:`spinal.checkpoints.read_as`). Knobs that act only on comparisons are left out:
+    where that is not its own way (:mod:`spinal.checkpoints.read_as`). ``signed`` has sha256 of the files that a trusted
+    key has signed, by name, and the key's id. Knobs that act only on comparisons are left out:
     changing them never traces anew.
     """
     expected = {} if weights_digest is None else {"weights_digest": weights_digest}
@@ -63,6 +69,7 @@ def trace_spec(
         _for(tenant)
         | expected
         | ({"read": read} if read else {})
+        | ({"signed": signed} if signed else {})
         | {
             "scheme": PRESENT.scheme,
             "kind": "trace",

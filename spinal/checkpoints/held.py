@@ -23,6 +23,7 @@ from spinal.checkpoints.opening import link_to, open_regular, read_most
 from spinal.checkpoints.reading import parse_json
 from spinal.checkpoints.unchanged import SETTLED_NS
 from spinal.documents.canonical import digest_of
+from spinal.documents.files import FileDigests
 from spinal.errors import Cancelled, ConfigInvalid, ModelChanged, SpinalError, WeightsMissing
 from spinal.progress import CancelCheck, Progress, ProgressSink, ignore_progress, never_cancelled
 
@@ -70,6 +71,22 @@ class Held:
         often it is asked for. Raises Cancelled."""
         hashing = _Hashing(self._unread(), progress, cancelled)
         return self._digest(hashing)
+
+    def file_digests(self) -> tuple[FileDigests, ...]:
+        """What :meth:`digest` is made of, of this checkpoint and behind it of an adapter's base; empty where not all
+        of their files have been hashed."""
+        behind = () if self._base is None else self._base.file_digests()
+        known = {file.name: file.sha256 for file in self._files.values() if file.sha256 is not None}
+        if len(known) != len(self._files) or (self._base is not None and not behind):
+            return ()
+        return (FileDigests(files=known, base=behind[0].weights_digest if behind else None), *behind)
+
+    def beside_digests(self) -> dict[str, str]:
+        """sha256 of the small files that are no part of what the checkpoint is, by name."""
+        for file in self._all:
+            if file.beside and file.sha256 is None:
+                file.sha256 = _Hashing().sha256(file.descriptor)
+        return {file.name: file.sha256 for file in self._all if file.beside and file.sha256 is not None}
 
     @property
     def settled(self) -> bool:

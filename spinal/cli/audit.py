@@ -1,8 +1,10 @@
 """``spinal audit``: its options, and what it says."""
 
+import json
 import time
 from contextlib import nullcontext
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -16,6 +18,9 @@ from spinal.cli.pipeline import check_pipeline, failures_told, tell_cancelled
 from spinal.cli.server import DEFAULT_SERVER, ApiKey, Server, connected
 from spinal.errors import UsageError
 
+MOST_SIGNATURE = 2**20
+"""Bytes, as of every request."""
+
 
 def audit(
     candidate: Annotated[str, typer.Argument(help=f"Model reference: {reference_forms()}, or a registered name.")],
@@ -27,6 +32,9 @@ def audit(
     prompts: Annotated[
         str | None,
         typer.Option("--prompts", help="As for compare: a file, which is stored under its name, or a built-in set."),
+    ] = None,
+    signature: Annotated[
+        Path | None, typer.Option(help="model.sig (OpenSSF Model Signing) that the candidate's files are held to.")
     ] = None,
     profile: Profile = None,
     label: Annotated[list[str] | None, typer.Option(help="key=value; may be repeated.")] = None,
@@ -55,6 +63,7 @@ def audit(
     wait_s = None if wait is None else parse_duration(wait)
     pushed, made_by = read_pushed(prompts, prompt_set), policy_for_server(policy)
     labels, knobs = read_labels(label), profile_members(profile)
+    signed = None if signature is None else _signature(signature)
     deadline = None if wait_s is None else time.monotonic() + wait_s
     interrupts = Interrupts(server, cancel_on_interrupt)
     with connected(server, api_key) as client, failures_told(shown, subject):
@@ -63,7 +72,7 @@ def audit(
             prompt_set = pushed.named_at(client)
         found, code = run_audit(
             client, candidate, reference, control=control, prompt_set=prompt_set, profile=knobs, policy=made_by,
-            labels=labels, deadline=deadline, interrupts=interrupts, shown=shown,
+            signature=signed,            labels=labels, deadline=deadline, interrupts=interrupts, shown=shown,
         )  # fmt: skip
         whole = report_of(client, found) if on_terminal() and not as_json else None
         told = () if as_json else audit_in_a_few_lines(client, found, server)
@@ -76,3 +85,17 @@ def audit(
     for line in told if whole is None else told[-1:]:
         say(line, to_stdout=True)
     raise typer.Exit(code)
+
+
+def _signature(path: Path) -> dict[str, Any]:
+    """The bundle in a file; what it says is the service's to judge."""
+    try:
+        with path.open("rb") as stream:
+            found = json.loads(stream.read(MOST_SIGNATURE + 1)[:MOST_SIGNATURE])
+    except OSError as error:
+        raise UsageError(f"--signature {path}: {error.strerror or error}", hint="give the file model.sig") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"--signature {path}: it is not JSON", hint="give the file model.sig, whole") from error
+    if not isinstance(found, dict):
+        raise UsageError(f"--signature {path}: it is not a bundle", hint="give the file model.sig, whole")
+    return found

@@ -72,7 +72,7 @@ def show_all(
 
 def show(audit: Audit, server: Server = DEFAULT_SERVER, api_key: ApiKey = None, as_json: AsJson = False) -> None:
     """Show an audit: where it stands, its verdict with the reasons, why it failed, what was made."""
-    named = _id(audit)
+    named = id_of(audit)
     with connected(server, api_key) as client:
         found = client.audit(named)
     if as_json:
@@ -99,7 +99,7 @@ def wait(
     outputs = output or []
     check_outputs(outputs)
     check_pipeline(outputs, github=github)
-    named, wait_s = _id(audit), parse_duration(wait)
+    named, wait_s = id_of(audit), parse_duration(wait)
     shown = Shown(as_json=as_json, outputs=outputs, github=github, fail_on=fails_on(fail_on))
     deadline = time.monotonic() + wait_s
     interrupts = Interrupts(server, cancel_on_interrupt)
@@ -122,7 +122,7 @@ def wait(
 
 def cancel(audit: Audit, server: Server = DEFAULT_SERVER, api_key: ApiKey = None, as_json: AsJson = False) -> None:
     """Cancel an audit. One that has ended stays as it is, and is told."""
-    named = _id(audit)
+    named = id_of(audit)
     with connected(server, api_key) as client:
         found = client.cancel(named)
     if as_json:
@@ -131,13 +131,13 @@ def cancel(audit: Audit, server: Server = DEFAULT_SERVER, api_key: ApiKey = None
         say(f"audit {found['id']} {found['state']}", to_stdout=True)
 
 
-def _alone(command: Callable[..., None]) -> typer.Typer:
+def alone(command: Callable[..., None]) -> typer.Typer:
     app = typer.Typer(add_completion=False)
     app.command()(command)
     return app
 
 
-COMMANDS = {"list": _alone(show_all), "show": _alone(show), "wait": _alone(wait), "cancel": _alone(cancel)}
+COMMANDS = {"list": alone(show_all), "show": alone(show), "wait": alone(wait), "cancel": alone(cancel)}
 """Name -> the application that is this command."""
 
 
@@ -161,7 +161,7 @@ def _described(audit: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name, value) if name else (" ", value) for name, value in lines]
 
 
-def _id(given: str) -> str:
+def id_of(given: str) -> str:
     try:
         return str(UUID(given.strip()))
     except ValueError:

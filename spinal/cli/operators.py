@@ -18,6 +18,8 @@ GROUPS = {
     "show": ("spinal.cli.audits:COMMANDS", "Show an audit: where it stands, its verdict, why it failed."),
     "wait": ("spinal.cli.audits:COMMANDS", "Wait for an audit."),
     "cancel": ("spinal.cli.audits:COMMANDS", "Cancel an audit."),
+    "attestation": ("spinal.cli.attestations:COMMANDS", "Fetch the signed statement about an audit."),
+    "verify": ("spinal.cli.attestations:COMMANDS", "Verify an attestation, and files against it, offline."),
     "models": ("spinal.cli.models:app", "Models of a service: register, list."),
     "prompts": ("spinal.cli.prompts:app", "Prompt sets of a service: push, list, show."),
     "policies": ("spinal.cli.policies:app", "Policies of a service: push, list, show."),

@@ -83,18 +83,25 @@ def check_outputs(paths: Sequence[Path], *, verdict: bool = True, links: Mapping
                 f"-o {asked}: {made.name} is a list of links, and there is no address to link to",
                 hint="use it in a GitLab job (CI_JOB_URL), or with an audit of a server",
             )
-        try:
-            folder, other = path.absolute().parent.is_dir(), path.exists() and not path.is_file()
-        except OSError as error:
-            raise UsageError(f"-o {str(asked)[:80]}: {error.strerror}", hint="choose another name") from error
-        if not folder:
-            raise UsageError(f"-o {asked}: no folder {path.parent}", hint="create it first")
-        # A file is put in the place of what is there: one that may replace a device would leave the machine without.
-        if other or not os.access(path.absolute().parent, os.W_OK):
-            raise UsageError(f"-o {asked}: cannot be written", hint="choose another place")
+        check_file(path, asked)
         if place_of(path) in places:
             raise UsageError(f"-o {asked}: {path} is asked for twice", hint="name another file for each format")
         places.add(place_of(path))
+
+
+def check_file(path: Path, asked: Path | None = None) -> None:
+    """Refuse a file that could not be written, before any work; ``asked`` is what was asked for in full. Raises
+    UsageError."""
+    asked = path if asked is None else asked
+    try:
+        folder, other = path.absolute().parent.is_dir(), path.exists() and not path.is_file()
+    except OSError as error:
+        raise UsageError(f"-o {str(asked)[:80]}: {error.strerror}", hint="choose another name") from error
+    if not folder:
+        raise UsageError(f"-o {asked}: no folder {path.parent}", hint="create it first")
+    # A file is put in the place of what is there: one that may replace a device would leave the machine without.
+    if other or not os.access(path.absolute().parent, os.W_OK):
+        raise UsageError(f"-o {asked}: cannot be written", hint="choose another place")
 
 
 def place_of(path: Path) -> Path:

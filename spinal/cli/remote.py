@@ -41,6 +41,7 @@ def run_audit(
     prompt_set: str | None,
     profile: dict[str, Any],
     policy: Policy | str | None,
+    signature: dict[str, Any] | None,
     labels: dict[str, str],
     deadline: float | None,
     interrupts: Interrupts,
@@ -54,7 +55,7 @@ def run_audit(
         # Sent again after an outage, or to learn what became of it, this key makes no second audit.
         submit = partial(
             client.submit, candidate, reference, control=control, prompt_set=prompt_set, profile=profile or None,
-            policy=named, labels=labels or None, idempotency_key=str(uuid4()),
+            policy=named, signature=signature, labels=labels or None, idempotency_key=str(uuid4()),
         )  # fmt: skip
         audit = submitted(client, submit, interrupts)
     say(f"audit {audit['id']} {audit['state']}")

@@ -1,4 +1,5 @@
-"""What requests to object stores are signed with: AWS Signature Version 4, and the tokens of Google's service accounts.
+"""What requests to object stores and key servers are signed with: AWS Signature Version 4, and the tokens of Google's
+service accounts.
 
 Pure functions of what is asked, the credentials and the time: nothing here looks for credentials.
 """
@@ -49,14 +50,17 @@ def aws_headers(
     *,
     now: datetime,
     body_sha256: str = EMPTY_BODY,
+    service: str = "s3",
+    also: Sequence[str] = (),
 ) -> dict[str, str]:
-    """``headers`` and those that sign the request for the service ``s3``.
+    """``headers`` and those that sign the request for a service.
 
     Parameters
     ----------
     host: as the header ``Host`` says it, with a port that is not the default one.
     path, query: as they are sent (:func:`encoded_path`, :func:`encoded_query`).
-    headers: signed where they are ``x-amz-*``; others pass unsigned, so that whatever stands between may change them.
+    headers: signed where they are ``x-amz-*`` or in ``also``; others pass unsigned, so that whatever stands between may
+        change them.
     now: of a clock within 15 minutes of the server's, with a time zone.
 
     References
@@ -68,11 +72,11 @@ def aws_headers(
     sent |= {"x-amz-date": stamp, "x-amz-content-sha256": body_sha256}
     if key.session_token is not None:
         sent["x-amz-security-token"] = key.session_token
-    signed = {"host": host} | {name: value for name, value in sent.items() if name.startswith("x-amz-")}
+    signed = {"host": host} | {name: value for name, value in sent.items() if name.startswith("x-amz-") or name in also}
     names = ";".join(sorted(signed))
     lines = "".join(f"{name}:{signed[name].strip()}\n" for name in sorted(signed))
     request = f"{method}\n{path}\n{query}\n{lines}\n{names}\n{body_sha256}"
-    scope = f"{stamp[:8]}/{region}/s3/aws4_request"
+    scope = f"{stamp[:8]}/{region}/{service}/aws4_request"
     text = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
     secret = f"AWS4{key.secret}".encode()
     for part in scope.split("/"):

@@ -368,5 +368,5 @@ def test_deletion_knows_every_column_that_names_a_tenant(ledger: Ledger) -> None
     assert set(Record.metadata.tables) - found == {
         "audit_runs", "chores", "comparisons", "deleted_tenants", "delivery_tries", "installation", "model_aliases",
         "model_versions", "prompt_sets", "run_attempts", "run_dependencies", "runs", "series_members", "snapshots",
-        "trace_layers", "traces", "workers",
+        "trace_layers", "traces", "weights_files", "workers",
     }  # fmt: skip

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from psycopg.types.json import Jsonb
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
@@ -765,6 +766,10 @@ def test_what_files_hold_is_known_as_it_was_last_read_until_that_is_too_long_ago
     snapshots.remember_weights_digest(session, "s", "w")
     snapshots.remember_weights_digest(session, "s", "v")
     snapshots.remember_weights_digest(session, "r", "u")
+    # Code that kept no digests of single files had read them: they are read again.
+    assert [snapshots.known_weights_digest(session, n, not_older_than_s=60) for n in "srq"] == [None, None, None]
+    for weights in "vu":
+        put(session, "weights_files", weights_digest=weights, files=Jsonb({}))
     assert [snapshots.known_weights_digest(session, n, not_older_than_s=60) for n in "srq"] == ["v", "u", None]
     session.execute(text("UPDATE snapshots SET created_at = now() - interval '61 s' WHERE snapshot_digest = 's'"))
     assert [snapshots.known_weights_digest(session, n, not_older_than_s=60) for n in "sr"] == [None, "u"]

@@ -41,7 +41,10 @@ def test_a_specification_says_what_workers_know() -> None:
     assert {"trace": set(trace), "compare": set(compare)} == MEMBERS
     assert trace["profile"] == compare["profile"] == {"name": MeasurementProfile().name}
     assert spec_version(trace) == spec_version(compare) == 5
-    assert newest_version() == 5
+    # A worker that does not look at what was signed takes no run for which that is asked.
+    signed = trace | {"signed": {"files": {}, "key": "k"}}
+    assert spec_version(signed) == spec_version(compare | {"needs": {"reference": trace, "candidate": signed}}) == 6
+    assert newest_version() == 6
 
 
 class Later(MeasurementProfile):

@@ -14,7 +14,9 @@ from spinal.profile import MeasurementProfile
 from spinal.prompts.builtin import builtin_prompts
 from spinal.prompts.sets import PromptSet
 
-PROFILE = MeasurementProfile(max_tokens=96, swap_prompts=48, continuation_prompts=32, lens_positions=8, greedy_tokens=16)
+PROFILE = MeasurementProfile(
+    max_tokens=96, swap_prompts=48, continuation_prompts=32, lens_positions=8, greedy_tokens=16
+)
 """Short prompts keep the session under a minute; what is asserted does not depend on their length."""
 
 

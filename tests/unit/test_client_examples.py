@@ -63,6 +63,11 @@ ANSWERS: dict[tuple[str, str], Any] = {
         "statements": [{"text": "the preference margin is carried by blocks 1-8"}],
     },
     ("GET", f"/v1/audits/{AUDIT_ID}/report"): "# local:sft → local:dpo-short\n",
+    ("GET", f"/v1/audits/{AUDIT_ID}/attestation"): {
+        "payloadType": "application/vnd.in-toto+json",
+        "payload": "e30=",
+        "signatures": [],
+    },
     ("GET", f"/v1/traces/{PAIR.reference.digest}"): PAIR.reference.model_dump(mode="json"),
     ("GET", "/v1/traces"): {"items": [{"source": "local:sft"}], "next": None},
     ("GET", f"/v1/diffs/{PAIR.reference.digest}...{PAIR.candidate.digest}"): {"diff": DIFF.model_dump(mode="json")},

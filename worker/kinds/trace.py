@@ -1,7 +1,11 @@
 """Runs of kind ``trace``: measure one checkpoint; the result is a trace and its capture."""
 
+from sqlalchemy.orm import Session
+
+from service.traces.files import files_of, store_files
 from service.traces.snapshots import known_weights_digest, remember_weights_digest
 from service.traces.store import store_trace
+from spinal.attestations.signed_models import hold_to_signed
 from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.files import PICKLE_SUFFIXES
 from spinal.checkpoints.held import Held, hold
@@ -44,7 +48,8 @@ def carry_out(job: Job) -> None:
         if first.whole:
             _measure(job, first, prompts, profile)
             return
-        declared = declared_digest(checkpoint)
+        # Signed files are read here: what their source declares is what somebody else says of them.
+        declared = None if "signed" in spec else declared_digest(checkpoint)
         if declared is not None and _known(job, checkpoint, declared, prompts, profile):
             return
     with submitted(job, [spec], weights=True) as fetched, discarding(fetched):
@@ -55,7 +60,11 @@ def _known(job: Job, checkpoint: Checkpoint, weights: str, prompts: PromptSet, p
     """End the run with the trace that was measured of the same content, where there is one and its capture is kept."""
     require_expected(checkpoint.source, weights, job.spec.get("weights_digest"))
     expected = _expected(job, checkpoint, weights, prompts, profile)
-    known = may_be_shared(job, expected, read=False) and kept_capture(job, expected) is not None
+    known = (
+        may_be_shared(job, expected, read=False)
+        and job.read(lambda session: files_of(session, weights)) is not None
+        and kept_capture(job, expected) is not None
+    )
     if known:
         job.finish(expected)
     return known
@@ -71,24 +80,44 @@ def _measure(job: Job, given: Submitted, prompts: PromptSet, profile: Measuremen
         weights = _known_or_hashed(job, held)
         require_declared(held.checkpoint, weights)
         require_expected(held.checkpoint.source, weights, job.spec.get("weights_digest"))
+        _require_signed(job, held, weights)
         expected = _expected(job, held.checkpoint, weights, prompts, profile)
         if may_be_shared(job, expected) and kept_capture(job, expected) is not None:
             held.require_unchanged()
-            job.finish(expected)
+            files = held.file_digests()
+            job.finish(expected, lambda session: store_files(session, files))
             return
         trace, capture = measure_and_put(job, held.checkpoint, prompts, profile, expected)
         held.require_unchanged()
-    job.finish(
-        trace.digest,
-        lambda session: store_trace(
+        files = held.file_digests()
+
+    def store(session: Session) -> None:
+        store_trace(
             session,
             trace,
             capture_uri=capture.uri,
             capture_bytes=capture.bytes,
             capture_sha256=capture.sha256,
             lost=trace.digest in job.lost,
-        ),
-    )
+        )
+        store_files(session, files)
+
+    job.finish(trace.digest, store)
+
+
+def _require_signed(job: Job, held: Held, weights: str) -> None:
+    """Raise ModelSignatureMismatch where the files are not those of the signature that came with the audit: ahead of
+    any measurement, from the digests that are there already."""
+    signed = job.spec.get("signed")
+    if signed is None:
+        return
+    parts = held.file_digests()
+    found = parts[0] if parts else job.read(lambda session: files_of(session, weights))
+    if found is None:
+        held.digest(progress=job.report, cancelled=job.should_stop)
+        found = held.file_digests()[0]
+    others = held.checkpoint.files.others
+    hold_to_signed(signed["files"], found.files, beside=held.beside_digests(), others=others)
 
 
 def _read_otherwise(checkpoint: Checkpoint) -> bool:

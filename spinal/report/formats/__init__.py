@@ -1,5 +1,6 @@
 """How a document is written: one module here, and one line in ``FORMATS``, for each format."""
 
+from spinal.report.formats.cyclonedx import CYCLONEDX
 from spinal.report.formats.format import Format
 from spinal.report.formats.gitlab import ANNOTATIONS, CODEQUALITY, METRICS
 from spinal.report.formats.html import HTML
@@ -9,7 +10,7 @@ from spinal.report.formats.markdown import MARKDOWN
 from spinal.report.formats.sarif import SARIF
 
 FORMATS: dict[str, Format] = {
-    made.name: made for made in (JSON, HTML, MARKDOWN, JUNIT, SARIF, ANNOTATIONS, METRICS, CODEQUALITY)
+    made.name: made for made in (JSON, HTML, MARKDOWN, JUNIT, SARIF, ANNOTATIONS, METRICS, CODEQUALITY, CYCLONEDX)
 }
 """By name."""
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from spinal.documents.files import FileDigests
 from spinal.documents.trace import Trace
 from spinal.errors import NoVerdict
 from spinal.report.reported import Judged, Reported
@@ -21,6 +22,8 @@ class Reader:
     links: Mapping[str, str] = field(default_factory=dict)
     """Label -> absolute address of what belongs to the document, for example its page. ``step N`` leads to the report
     of the checkpoint at that step of a training run."""
+    files: Mapping[str, FileDigests] = field(default_factory=dict)
+    """Role -> the files of that checkpoint, where they are known."""
 
 
 ANYBODY = Reader()
@@ -47,6 +50,9 @@ class Format:
     """Whether there is nothing to say of a trace."""
     needs_link: bool = False
     """Whether it is made of links, and says nothing without one."""
+
+    files_of: Callable[[Reported], Mapping[str, str]] | None = None
+    """For a format that lists files: role -> weights digest of the checkpoints whose files it lists."""
 
     def written(self, document: Reported, reader: Reader = ANYBODY) -> str:
         """The document for one reader. Raises NoVerdict for a trace where the format tells a verdict."""

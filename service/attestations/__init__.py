@@ -1,0 +1,1 @@
+"""Attestations: signed statements about audits, made when they are first asked for."""
