@@ -21,11 +21,14 @@ from service.http.limits import RequestLimits, TellsLimits
 from service.http.measured import ApiMetrics, Measuring
 from service.http.methods import Heads
 from service.http.middleware import BodyLimit, RequestContext
-from service.http.probes import is_probe_of
+from service.http.probes import is_untraced_in
 from service.http.waits import Waits, waking
 from service.keys.uses import Uses
+from service.links import routes as links
 from service.models import routes as models
 from service.operations import health
+from service.pages import routes as pages
+from service.pages.shown import error_page
 from service.platform.logs import configure_logs
 from service.platform.telemetry import configure_telemetry, flush_telemetry
 from service.policies import routes as policies
@@ -112,9 +115,9 @@ def bare_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        telemetry={"exclude": is_probe_of(chosen.prefix)},
+        telemetry={"exclude": is_untraced_in(chosen.prefix)},
     )
-    problems.install(app)
+    problems.install(app, error_page)
     openapi.install(app)
     # From the inside out.
     app.add_middleware(BodyLimit, most=chosen.max_body_bytes)
@@ -124,6 +127,9 @@ def bare_app(
     app.add_middleware(Measuring, metrics=metrics or ApiMetrics())
     app.add_middleware(RequestContext)
     app.add_middleware(Reaching, settings=chosen)
-    for noun in (audits, attestations, traces, models, prompt_sets, policies, series, webhooks, health, reference):
+    for noun in (
+        audits, attestations, traces, models, prompt_sets, policies, series, webhooks, links, health, reference, pages,
+    ):  # fmt: skip
         app.include_router(noun.router, dependencies=[Depends(refuse_unknown_query)])
+    app.include_router(links.opened)
     return app

@@ -117,6 +117,9 @@ class Settings(BaseSettings):
     auth: Literal["required", "disabled"] = "required"
     key_pepper: SecretStr = SecretStr("")
     """Secret of the HMAC under which API keys are stored; must be set when ``auth`` is required."""
+    unbound_keys: Literal["accepted", "refused"] = "accepted"
+    """Whether keys of an earlier release open anything before their next use has bound them to their tenant and
+    scopes: ``refused`` once ``spinal keys list`` shows none that is needed."""
     max_body_bytes: int = Field(default=1024 * 1024, ge=1024)
     max_wait_s: float = Field(default=60.0, ge=0.0)
     """Longest ``?wait=`` of a long poll."""

@@ -46,7 +46,7 @@ class Limits:
 
 
 BELOW = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*){0,8}")
-OF_THE_API = frozenset({"v1", "docs", "openapi.json", "livez", "readyz"})
+OF_THE_API = frozenset({"v1", "docs", "openapi.json", "livez", "readyz", "r", "ui"})
 """First parts of paths that are routes: below one of them nobody could tell a prefix from a route."""
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
 import httpx
@@ -22,6 +22,7 @@ from spinal.errors import AuditStillRunning, ServiceUnreachable
 
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
 AUDIT = ("id", "state", "verdict", "progress")
+LINK = ("url", "expires_at")
 """Members that every audit has, by which its description is known."""
 LAST_S = 0.5
 """Seconds before its deadline in which a wait asks no more: an answer takes a moment, too."""
@@ -244,6 +245,22 @@ class Client(ModelCalls, PolicyCalls, PromptCalls, ResultCalls, SeriesCalls, Web
         'CANCELLED'
         """
         return self._json("POST", _of(audit_id, "/cancel"), needs=AUDIT)
+
+    def link(self, audit_id: str, *, expires_in: int = 7 * 86400) -> JsonObject:
+        """A link that opens the report of an audit in a browser, without a key, for so many seconds (90 days at most):
+        ``url`` and ``expires_at``. Whoever has it reads the report.
+
+        Examples
+        --------
+        >>> client.link(audit_id)["url"]
+        'https://audits.example/r/AQEAAAGi...'
+        """
+        found = self._json("POST", _of(audit_id, "/links"), json={"expires_in": expires_in}, needs=LINK)
+        if str(found["url"]).startswith("/"):
+            # The service does not know under which address it is reached; we do.
+            base = urlsplit(self.base_url)
+            found["url"] = f"{base.scheme}://{base.netloc}{found['url']}"
+        return found
 
     def audits(self, **filters: Any) -> Iterator[JsonObject]:
         """All audits that match, newest first, page by page.

@@ -35,7 +35,7 @@ BEGIN
   RETURN NULL;
 END $$
 """
-OF_TENANTS = ("attestations", "deliveries", "received_events", "registry_versions", "webhooks")
+OF_TENANTS = ("attestations", "deliveries", "link_revocations", "received_events", "registry_versions", "webhooks")
 """Rows that requests and loops add. Events are not among them: audits that are cancelled because their tenant is
 deleted end like others, and their events are deleted behind them."""
 IMMUTABLE = ("attestations", "delivery_tries", "weights_files")
@@ -55,7 +55,13 @@ def _newest_first(table: str, *columns: str, name: str) -> None:
 
 
 def upgrade() -> None:
-    op.add_column("api_keys", sa.Column("binds", sa.Boolean(), server_default=sa.text("false"), nullable=False))
+    op.add_column("api_keys", sa.Column("bound_hmac", sa.Text(), nullable=True))
+    op.create_table(
+        "link_revocations",
+        sa.Column("tenant", sa.Text(), nullable=False),
+        _when("revoked_at"),
+        sa.PrimaryKeyConstraint("tenant", name=op.f("pk_link_revocations")),
+    )
     op.create_table(
         "events",
         sa.Column("id", sa.UUID(), server_default=sa.text("gen_random_uuid()"), nullable=False),
@@ -227,11 +233,11 @@ def downgrade() -> None:
     op.execute("DROP TRIGGER series_assessed ON series")
     op.execute("DROP TRIGGER audits_ended ON audits")
     for table in (
-        "weights_files", "attestations", "registry_versions", "received_events", "delivery_tries", "deliveries",
-        "webhooks", "events",
+        "link_revocations", "weights_files", "attestations", "registry_versions", "received_events", "delivery_tries",
+        "deliveries", "webhooks", "events",
     ):  # fmt: skip
         op.drop_table(table)
     for function in ("series_assessed", "audit_ended"):
         op.execute(f"DROP FUNCTION spinal_{function}()")
-    # Keys whose HMAC binds are unknown to code from before: it takes them for wrong ones.
-    op.drop_column("api_keys", "binds")
+    # Keys go on under the HMAC that code from before knows.
+    op.drop_column("api_keys", "bound_hmac")

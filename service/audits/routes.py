@@ -243,6 +243,6 @@ for _made in FORMATS.values():
 def _rendered(ledger: Reads, tenant: str, audit_id: UUID, made: Format, fail_on: Literal["fail", "warn"]) -> Response:
     found = read_result(ledger, tenant, audit_id)
     files = {} if made.files_of is None else read_files(ledger, made.files_of(found))
-    told = Told(fail_on, {"report": page_of(f"/v1/audits/{audit_id}")}, files)
+    told = Told(fail_on, {"report": page_of("audits", audit_id)}, files)
     headers = {"Cache-Control": "private, max-age=31536000, immutable"}
     return written(found, made, told, headers)

@@ -196,6 +196,7 @@ class Links(BaseModel):
     diff: str | None
     scores: str | None
     report: str | None
+    page: str = Field(description="For people: the audit in a browser, behind a session.")
 
 
 class PolicyNamed(BaseModel):
@@ -342,6 +343,7 @@ def _links(view: AuditView) -> Links:
         diff=local(f"/v1/diffs/{audit.reference_trace}...{audit.candidate_trace}") if both else None,
         scores=f"{here}/scores" if done and audit.comparison else None,
         report=f"{here}/report" if done else None,
+        page=local(f"/ui/audits/{audit.id}"),
     )
 
 

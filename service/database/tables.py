@@ -6,7 +6,6 @@ from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
-    Boolean,
     CheckConstraint,
     ForeignKey,
     ForeignKeyConstraint,
@@ -38,20 +37,22 @@ from service.database.series_tables import SeriesMemberRecord as SeriesMemberRec
 from service.database.series_tables import SeriesRecord as SeriesRecord
 from service.database.tenant_tables import ChoreRecord as ChoreRecord
 from service.database.tenant_tables import DeletedTenantRecord as DeletedTenantRecord
+from service.database.tenant_tables import LinkRevocationRecord as LinkRevocationRecord
 from service.database.tenant_tables import TenantCountChangeRecord as TenantCountChangeRecord
 from service.database.tenant_tables import TenantCountRecord as TenantCountRecord
 
 
 class ApiKeyRecord(Record):
-    """An API key ``spk_<id>_<secret>``; only the HMAC of the secret is kept."""
+    """An API key ``spk_<id>_<secret>``; only HMACs of the secret are kept."""
 
     __tablename__ = "api_keys"
 
     id: Mapped[str] = mapped_column(primary_key=True)
     tenant: Mapped[str]
     secret_hmac: Mapped[str]
-    binds: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
-    """Whether the HMAC covers tenant, id, and scopes, too; not so in rows of code from before."""
+    """Of the secret alone: what code of the former release asks for."""
+    bound_hmac: Mapped[str | None]
+    """Over tenant, id and scopes, too; None in keys of the former release that have not been used since."""
     scopes: Mapped[list[Any]]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     expires_at: Mapped[datetime | None]

@@ -42,6 +42,15 @@ class DeletedTenantRecord(Record):
     deleted_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 
+class LinkRevocationRecord(Record):
+    """Links to reports of the tenant that were made before open nothing any more."""
+
+    __tablename__ = "link_revocations"
+
+    tenant: Mapped[str] = mapped_column(primary_key=True)
+    revoked_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
 class ChoreRecord(Record):
     """Work that one of many processes does now and then."""
 

@@ -91,16 +91,26 @@ class Turn:
             self._limiter.release_on_behalf_of(self)
 
 
+Known = Callable[[Reads], Caller]
+"""Finds out who sends a request; raises Unauthorized."""
+
+
 class Asker:
     """Whoever sent a request that only reads."""
 
-    def __init__(
-        self, request: Request, sent: HTTPAuthorizationCredentials | None, caller: Caller | None = None
-    ) -> None:
-        """``caller`` is who it is, where that is known already."""
-        self._shared, self._state, self._sent = request.app.state, request.state, sent
+    def __init__(self, request: Request, known: Known, caller: Caller | None = None, *, scope: str = "read") -> None:
+        """``known`` finds out who it is; ``caller`` is who it is, where that is known already. Whoever asks needs the
+        scope."""
+        self._shared, self._state, self._known, self._scope = request.app.state, request.state, known, scope
         self.settings: Settings = self._shared.settings
         self._caller = caller
+
+    @property
+    def caller(self) -> Caller:
+        """Who it is: known once something was read."""
+        if self._caller is None:
+            raise RuntimeError("nothing was read yet")
+        return self._caller
 
     async def read(self, verb: Callable[Concatenate[Reads, str, P], T], *args: P.args, **members: P.kwargs) -> T:
         """``verb(ledger, tenant, ...)``, carried out in one thread, whose reads are one transaction. The key is looked
@@ -124,10 +134,25 @@ class Asker:
         reading = Reading(self._shared.ledger)
         try:
             if self._caller is None:
-                self._caller = _admitted(reading, self._shared, self._state, self._sent, "read")
+                self._caller = _admitted(reading, self._shared, self._state, self._known, self._scope)
             return verb(reading, self._caller.tenant)
         finally:
             reading.end()
+
+
+async def in_a_turn(request: Request, read: Callable[[Reading], T]) -> T:
+    """What ``read`` finds for somebody who needs no key, in one thread, whose reads are one transaction. Raises
+    DatabaseUnavailable, and what it raises."""
+
+    def found() -> T:
+        reading = Reading(request.app.state.ledger)
+        try:
+            return read(reading)
+        finally:
+            reading.end()
+
+    async with _turn(request.app.state):
+        return await run_in_threadpool(found)
 
 
 @asynccontextmanager
@@ -165,12 +190,10 @@ async def telling_uses(shared: State) -> AsyncIterator[None]:
         await tell()
 
 
-def _admitted(
-    ledger: Reads, shared: State, state: State, sent: HTTPAuthorizationCredentials | None, scope: str
-) -> Caller:
+def _admitted(ledger: Reads, shared: State, state: State, known: Known, scope: str) -> Caller:
     """Who calls, when their key has ``scope`` (or ``admin``), and they have not sent more than they may; ``state`` is
     that of the request."""
-    caller = _known(ledger, shared, sent)
+    caller = known(ledger)
     limits: RequestLimits = shared.request_limits
     limits.take(caller.tenant, state)
     if not caller.has(scope):
@@ -178,18 +201,22 @@ def _admitted(
     return caller
 
 
-def _known(ledger: Reads, shared: State, sent: HTTPAuthorizationCredentials | None) -> Caller:
+def by_key(shared: State, sent: HTTPAuthorizationCredentials | None) -> Known:
+    """Whoever sends this key."""
     settings: Settings = shared.settings
-    if settings.auth == "disabled":
-        return ANONYMOUS
-    key = _key(sent)
-    with ledger.read() as session:
-        caller = authenticate(session, key, pepper=settings.key_pepper.get_secret_value())
-    if caller is None:
-        raise Unauthorized("the API key is unknown, expired or revoked", hint="ask an operator for a key")
-    if caller.key_id is not None:
-        shared.key_uses.add(caller.key_id)
-    return caller
+
+    def known(ledger: Reads) -> Caller:
+        if settings.auth == "disabled":
+            return ANONYMOUS
+        key, pepper = _key(sent), settings.key_pepper.get_secret_value()
+        with ledger.read() as session:
+            caller = authenticate(session, key, pepper=pepper, unbound=settings.unbound_keys == "accepted")
+        if caller is None:
+            raise Unauthorized("the API key is unknown, expired or revoked", hint="ask an operator for a key")
+        shared.key_uses.add(caller)
+        return caller
+
+    return known
 
 
 def require_priority(caller: Caller, priority: int) -> None:
@@ -215,7 +242,7 @@ async def get_asker(request: Request, sent: Sent) -> Asker:
     shared = request.app.state
     if shared.settings.auth == "required":
         _key(sent)
-    return Asker(request, sent, _admitted_ahead(request))
+    return Asker(request, by_key(shared, sent), _admitted_ahead(request))
 
 
 async def get_writer(request: Request, sent: Sent) -> AsyncIterator[Caller]:
@@ -224,7 +251,8 @@ async def get_writer(request: Request, sent: Sent) -> AsyncIterator[Caller]:
     async with _turn(shared):
         caller = _admitted_ahead(request)
         if caller is None:
-            caller = await run_in_threadpool(_admitted, shared.ledger, shared, request.state, sent, "write")
+            known = by_key(shared, sent)
+            caller = await run_in_threadpool(_admitted, shared.ledger, shared, request.state, known, "write")
         yield caller
 
 
@@ -237,7 +265,8 @@ async def admit_ahead(request: Request, scope: str) -> None:
         _key(sent)
     # Few at once, for as long as it takes: a thousand bodies that begin do not keep turns from those who read.
     async with shared.admitting, _turn(shared):
-        request.state.caller = await run_in_threadpool(_admitted, shared.ledger, shared, request.state, sent, scope)
+        known = by_key(shared, sent)
+        request.state.caller = await run_in_threadpool(_admitted, shared.ledger, shared, request.state, known, scope)
 
 
 def _admitted_ahead(request: Request) -> Caller | None:

@@ -36,16 +36,25 @@ class RequestLimits:
     def take(self, tenant: str, state: Any) -> None:
         """Count one request of an authenticated tenant, and note in the request's ``state`` what its answer says.
         Raises RequestLimitReached where the tenant has none left."""
+        self._take(tenant, tenant, state)
+
+    def take_by_link(self, tenant: str) -> None:
+        """Count one request of whoever has a link to a report of the tenant: apart from the tenant's own, which they
+        neither use up nor are told of. Raises RequestLimitReached."""
+        self._take(tenant, f"link\n{tenant}", None)
+
+    def _take(self, tenant: str, bucket_of: str, state: Any) -> None:
         most = self._settings.limits_of(tenant).requests_per_minute
         with self._lock:
             now = self._clock()
-            bucket = self._buckets.setdefault(tenant, _Bucket(most, now))
+            bucket = self._buckets.setdefault(bucket_of, _Bucket(most, now))
             bucket.tokens = min(most, bucket.tokens + (now - bucket.at) * most / WINDOW_S)
             bucket.at = now
             taken = bucket.tokens >= 1.0
             bucket.tokens -= taken
             left = bucket.tokens
-        setattr(state, TOLD, _told(most, left))
+        if state is not None:
+            setattr(state, TOLD, _told(most, left))
         if not taken:
             refused = RequestLimitReached(
                 f"{most} requests a minute are allowed, and more were sent",

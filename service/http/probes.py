@@ -5,6 +5,8 @@ from typing import Any
 
 import structlog
 
+from service.platform.links import PATH
+
 log = structlog.get_logger(__name__)
 PROBES = frozenset({"/livez", "/readyz"})
 
@@ -13,9 +15,13 @@ def is_probe(path: str, prefix: str = "") -> bool:
     return path.removeprefix(prefix) in PROBES
 
 
-def is_probe_of(prefix: str) -> Any:
-    """Whether the request of a scope is a probe, where a proxy may have left ``prefix`` on its path."""
-    return lambda scope: scope["type"] == "http" and is_probe(scope["path"], prefix)
+def is_untraced_in(prefix: str) -> Any:
+    """Whether the request of a scope is a probe, or opens a link, which is a secret, where a proxy may have left
+    ``prefix`` on its path."""
+    return lambda scope: (
+        scope["type"] == "http"
+        and (is_probe(scope["path"], prefix) or scope["path"].removeprefix(prefix).startswith(PATH))
+    )
 
 
 class ProbeLog:

@@ -1,6 +1,7 @@
 """Every failure becomes problem+json; nothing of the inside leaks."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -33,8 +34,15 @@ COMES_BACK = frozenset(
 RETRY_AFTER_S = {503: "5", 409: "2", 429: "5"}
 
 
-def install(app: FastAPI) -> None:
-    """Register the handlers for our errors and the framework's; everything else is answered by the middleware."""
+Shown = Callable[[Request, SpinalError], Response]
+FOR_PROGRAMS = ("/v1/", "/openapi.json")
+"""What these paths begin with is for programs, whatever they say they take: generated clients name every type."""
+
+
+def install(app: FastAPI, page: Shown | None = None) -> None:
+    """Register the handlers for our errors and the framework's; everything else is answered by the middleware. ``page``
+    shows an error to a person."""
+    app.state.error_page = page
     app.add_exception_handler(SpinalError, _spinal)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _framework)
@@ -97,6 +105,10 @@ async def _framework(request: Request, error: Exception) -> Response:
     match error.status_code:
         case 404 if elsewhere := _without_slash(request):
             return Response(status_code=307, headers={"Location": elsewhere})
+        case 404 if _is_for_a_person(request):
+            found = RouteNotFound("there is nothing at this address")
+            page: Response = request.app.state.error_page(request, found)
+            return page
         case 404:
             found = RouteNotFound(f"no route {path}", hint="the contract is at /openapi.json")
         case 405 if request.method == "OPTIONS":
@@ -113,6 +125,13 @@ async def _framework(request: Request, error: Exception) -> Response:
             log.error("unexpected answer of the framework", status=error.status_code, detail=str(error.detail))
             found = InternalError("the service failed to handle the request", hint=REPORT)
     return problem_response(request, found, _allowed(request) if error.status_code == 405 else None)
+
+
+def _is_for_a_person(request: Request) -> bool:
+    path = request.scope["path"]
+    if request.app.state.error_page is None or is_probe(path) or path.startswith(FOR_PROGRAMS):
+        return False
+    return "text/html" in request.headers.get("accept", "")
 
 
 def _allowed(request: Request) -> dict[str, str]:

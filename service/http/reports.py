@@ -46,6 +46,6 @@ def written(document: Reported, made: Format, reader: Reader, headers: dict[str,
     return Response(text, media_type=made.media_type, headers=headers | safe | dict(made.headers))
 
 
-def page_of(path: str) -> str:
-    """The address of the page of what has its report at ``path``."""
-    return shared(f"{path}/report?format=html")
+def page_of(noun: str, subject: object) -> str:
+    """The address at which a browser shows the report of one of ``audits`` or ``series``, to whoever is signed in."""
+    return shared(f"/ui/{noun}/{subject}/report")

@@ -43,13 +43,16 @@ def keys() -> None:
 def show_keys(
     tenant: Annotated[str | None, typer.Option(help="Only keys of this tenant.")] = None, as_json: AsJson = False
 ) -> None:
-    """List all keys, newest first: whose they are, what they may do, when they were used and when they end."""
+    """List all keys, newest first: whose they are, what they may do, when they were used and when they end.
+
+    A key that is not bound was made by an earlier release, and is bound with its next use.
+    """
     with opened_ledger() as ledger, ledger.read() as session:
         found = list_keys(session, tenant)
     if as_json:
         _say_json([_members(row) for row in found])
         return
-    columns = ("id", "state", "tenant", "scopes", "created", "last used", "ends", "description")
+    columns = ("id", "state", "bound", "tenant", "scopes", "created", "last used", "ends", "description")
     print_table(columns, [_cells(row) for row in found], whole=("id", "state"))
 
 
@@ -127,7 +130,7 @@ def _cells(row: Row[Any]) -> tuple[str, ...]:
     if row.replaced_by is not None:
         told = f"{told} (replaced by {row.replaced_by})".strip()
     return (
-        row.id, row.state, row.tenant, ",".join(row.scopes), _short(row.created_at),
+        row.id, row.state, "yes" if row.bound else "no", row.tenant, ",".join(row.scopes), _short(row.created_at),
         _short(row.last_used_at) or "never", _short(row.revoked_at or row.expires_at) or "never", told,
     )  # fmt: skip
 

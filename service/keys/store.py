@@ -1,9 +1,15 @@
-"""API keys ``spk_<id>_<secret>``: only an HMAC of the secret is kept."""
+"""API keys ``spk_<id>_<secret>``: only HMACs of the secret are kept, of which one covers what the key may do.
+
+A key made here says so in its secret, and opens nothing unless its row has the HMAC over tenant, id and scopes:
+whoever edits the row, or takes that HMAC out of it, has a row that no key fits. The HMAC of the secret alone stays
+beside it for processes of the former release, which know no other. A key of that release is bound with its next use.
+"""
 
 import hmac
+import json
 import secrets
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -12,12 +18,15 @@ from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
 from service.database.tables import ApiKeyRecord
+from service.platform.derived import derived_key, mac
 from spinal.errors import UsageError
 
 PRIORITY = "priority"
 """Scope of those who may ask for a priority above 0: their audits go before everybody else's."""
 SCOPES = ("read", "write", PRIORITY, "admin")
 PREFIX = "spk"
+BOUND = "b."
+"""What secrets of bound keys begin with: no secret of the former release has a full stop."""
 UNKNOWN_HINT = "`spinal keys list` shows the ids; one stands between the underscores of spk_<id>_<secret>"
 
 
@@ -28,6 +37,8 @@ class Caller:
     tenant: str
     scopes: frozenset[str]
     key_id: str | None
+    to_bind: str | None = field(default=None, compare=False, repr=False)
+    """The HMAC that the row of a key of the former release lacks."""
 
     def has(self, scope: str) -> bool:
         """Whether the key has a scope; ``admin`` is all of them."""
@@ -57,12 +68,13 @@ def create_key(
         text("DELETE FROM deleted_tenants WHERE digest = encode(sha256(convert_to(:tenant, 'UTF8')), 'hex')"),
         {"tenant": tenant},
     )
-    key_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
+    key_id, secret = secrets.token_hex(8), BOUND + secrets.token_urlsafe(32)
     session.add(
         ApiKeyRecord(
             id=key_id,
             tenant=tenant,
             secret_hmac=_hmac(secret, pepper),
+            bound_hmac=_bound(key_id, tenant, scopes, secret, pepper),
             scopes=list(scopes),
             expires_at=expires_at,
             description=description,
@@ -72,21 +84,39 @@ def create_key(
     return f"{PREFIX}_{key_id}_{secret}"
 
 
-def authenticate(session: Session, key: str, *, pepper: str) -> Caller | None:
-    """The caller behind a key that is known, unexpired and not revoked."""
+def authenticate(session: Session, key: str, *, pepper: str, unbound: bool = True) -> Caller | None:
+    """The caller behind a key that is known, unexpired and not revoked, and whose row says of it what it said when it
+    was bound. ``unbound``: whether a key of the former release that is not bound yet opens anything."""
     prefix, _, rest = key.partition("_")
     key_id, _, secret = rest.partition("_")
     if prefix != PREFIX or not key_id or not secret or not key_id.isalnum():
         return None
     row = session.execute(
-        text("""SELECT tenant, secret_hmac, scopes FROM api_keys WHERE id = :id AND revoked_at IS NULL
+        text("""SELECT tenant, secret_hmac, bound_hmac, scopes FROM api_keys WHERE id = :id AND revoked_at IS NULL
                 AND (expires_at IS NULL OR expires_at > now())"""),
         {"id": key_id},
     ).one_or_none()
-    expected = row.secret_hmac if row is not None else _hmac("", pepper)
-    if not hmac.compare_digest(_hmac(secret, pepper), expected) or row is None:
+    if row is None:
+        # As much work as for one that is there.
+        hmac.compare_digest(_bound(key_id, "", (), secret, pepper), _bound(key_id, "", (), "", pepper))
         return None
-    return Caller(row.tenant, frozenset(row.scopes), key_id)
+    bound = _bound(key_id, row.tenant, row.scopes, secret, pepper)
+    caller = Caller(row.tenant, frozenset(row.scopes), key_id)
+    if row.bound_hmac is not None or secret.startswith(BOUND):
+        return caller if hmac.compare_digest(bound, row.bound_hmac or "") else None
+    if not (unbound and hmac.compare_digest(_hmac(secret, pepper), row.secret_hmac)):
+        return None
+    return replace(caller, to_bind=bound)
+
+
+def find_live_key(session: Session, key_id: str) -> Caller | None:
+    """Whose a key is that is unexpired and not revoked, for who has shown it before."""
+    row = session.execute(
+        text("""SELECT tenant, scopes FROM api_keys WHERE id = :id AND revoked_at IS NULL
+                AND (expires_at IS NULL OR expires_at > now())"""),
+        {"id": key_id},
+    ).one_or_none()
+    return None if row is None else Caller(row.tenant, frozenset(row.scopes), key_id)
 
 
 def database_time(session: Session) -> datetime:
@@ -100,7 +130,7 @@ def list_keys(session: Session, tenant: str | None = None) -> list[Row[Any]]:
     return list(
         session.execute(
             text("""SELECT id, tenant, scopes, description, created_at, last_used_at, expires_at, revoked_at,
-                      replaced_by, CASE WHEN revoked_at IS NOT NULL THEN 'revoked'
+                      replaced_by, bound_hmac IS NOT NULL AS bound, CASE WHEN revoked_at IS NOT NULL THEN 'revoked'
                         WHEN expires_at <= now() THEN 'expired' ELSE 'live' END AS state
                     FROM api_keys WHERE CAST(:tenant AS text) IS NULL OR tenant = :tenant
                     ORDER BY created_at DESC, id"""),
@@ -169,6 +199,24 @@ def say_used(session: Session, key_ids: Collection[str], *, at_most_every: timed
     )
 
 
+def bind_keys(session: Session, bound: Mapping[str, Caller]) -> None:
+    """Keep the HMACs of keys that the former release made, where their rows still say what was read. Waits for
+    nobody: a key that somebody changes at this moment is bound with another use."""
+    for key_id, caller in sorted(bound.items()):
+        session.execute(
+            text("""UPDATE api_keys SET bound_hmac = :bound WHERE id IN (
+                      SELECT id FROM api_keys WHERE id = :id AND bound_hmac IS NULL AND tenant = :tenant
+                        AND scopes @> CAST(:scopes AS jsonb) AND scopes <@ CAST(:scopes AS jsonb)
+                      FOR UPDATE SKIP LOCKED)"""),
+            {
+                "id": key_id,
+                "bound": caller.to_bind,
+                "tenant": caller.tenant,
+                "scopes": json.dumps(sorted(caller.scopes)),
+            },
+        )
+
+
 def _is_live(session: Session, key_id: str) -> bool:
     found = session.execute(
         text("""SELECT 1 FROM api_keys WHERE id = :id AND revoked_at IS NULL
@@ -180,3 +228,9 @@ def _is_live(session: Session, key_id: str) -> bool:
 
 def _hmac(secret: str, pepper: str) -> str:
     return hmac.new(pepper.encode(), secret.encode("utf-8", "surrogatepass"), sha256).hexdigest()
+
+
+def _bound(key_id: str, tenant: str, scopes: Collection[str], secret: str, pepper: str) -> str:
+    """Under a key of its own: no HMAC of a secret alone, whatever the secret, is one of these."""
+    said = json.dumps([tenant, key_id, sorted(set(scopes))]).encode()
+    return mac(derived_key(pepper, "api-key/1"), said, secret.encode("utf-8", "surrogatepass")).hex()

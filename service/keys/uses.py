@@ -1,4 +1,5 @@
-"""When keys were last used: gathered in memory where requests are admitted, told to the ledger now and then.
+"""When keys were last used, and what binds those of the former release: gathered in memory where requests are admitted,
+told to the ledger now and then.
 
 A request that only reads is a transaction that only reads, and none waits for this; what a process has not told when it
 dies is lost, which costs a column its minute.
@@ -11,7 +12,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.database.unit_of_work import Ledger
-from service.keys.store import say_used
+from service.keys.store import Caller, bind_keys, say_used
 from spinal.errors import DatabaseUnavailable
 
 log = structlog.get_logger(__name__)
@@ -24,24 +25,29 @@ class Uses:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._seen: set[str] = set()
+        self._seen: dict[str, Caller] = {}
 
-    def add(self, key_id: str) -> None:
+    def add(self, caller: Caller) -> None:
         """Only of keys that are there: strangers fill no memory."""
+        if caller.key_id is None:
+            return
         with self._lock:
-            self._seen.add(key_id)
+            # Of two uses, the one that can bind the key.
+            if caller.to_bind is not None or caller.key_id not in self._seen:
+                self._seen[caller.key_id] = caller
 
     def tell(self, ledger: Ledger) -> None:
         """Write down what was gathered; kept for the next time where the database does not take it."""
         with self._lock:
-            told, self._seen = self._seen, set()
+            told, self._seen = self._seen, {}
         if not told:
             return
         try:
             with ledger.begin() as session:
+                bind_keys(session, {key: caller for key, caller in told.items() if caller.to_bind is not None})
                 say_used(session, told, at_most_every=timedelta(seconds=EVERY_S))
         except (DatabaseUnavailable, SQLAlchemyError) as error:
             # Also of a database that was taken back to an earlier migration: requests go on without this.
             log.warning("last use of keys not told", keys=len(told), error=type(error).__name__)
             with self._lock:
-                self._seen |= told
+                self._seen = told | self._seen

@@ -229,8 +229,8 @@ for _made in FORMATS.values():
 
 def _rendered(ledger: Reads, tenant: str, series_id: UUID, made: Format, fail_on: Literal["fail", "warn"]) -> Response:
     found = read_document(ledger, tenant, series_id)
-    links = {"report": page_of(f"/v1/series/{series_id}")} | {
-        f"step {member.step}": page_of(f"/v1/audits/{member.audit}")
+    links = {"report": page_of("series", series_id)} | {
+        f"step {member.step}": page_of("audits", member.audit)
         for member in found.members
         if member.audit is not None and member.state == "measured"
     }

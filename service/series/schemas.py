@@ -148,6 +148,7 @@ class SeriesLinks(BaseModel):
     audits: str
     document: str
     report: str
+    page: str = Field(description="For people: the series in a browser, behind a session.")
     close: str
     cancel: str
 
@@ -226,6 +227,7 @@ class SeriesOut(BaseModel):
                 audits=local(f"/v1/audits?series={series.id}"),
                 document=f"{here}/document",
                 report=f"{here}/report",
+                page=local(f"/ui/series/{series.id}"),
                 close=f"{here}/close",
                 cancel=f"{here}/cancel",
             ),

@@ -1,5 +1,6 @@
-"""``spinal list``, ``show``, ``wait`` and ``cancel``: audits that a service has. Nothing is measured here."""
+"""``spinal list``, ``show``, ``wait``, ``cancel`` and ``link``: audits that a service has. Nothing is measured here."""
 
+import re
 import time
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -23,6 +24,8 @@ VERDICTS = ("pass", "warn", "fail", "inconclusive")
 MOST_A_PAGE = 200
 LONGEST_NAME = 200
 """Characters of the name of one side where a report says what was not judged."""
+LIFETIME = re.compile(r"(\d{1,6})(m|h|d)\Z", re.ASCII)
+SECONDS = {"m": 60, "h": 3600, "d": 86_400}
 Audit = Annotated[str, typer.Argument(metavar="AUDIT", help="Id of an audit, as `spinal list` shows it.")]
 
 
@@ -131,13 +134,35 @@ def cancel(audit: Audit, server: Server = DEFAULT_SERVER, api_key: ApiKey = None
         say(f"audit {found['id']} {found['state']}", to_stdout=True)
 
 
+def link(
+    audit: Audit,
+    expires: Annotated[str, typer.Option(metavar="7d", help="How long it opens the report; at most 90d.")] = "7d",
+    server: Server = DEFAULT_SERVER,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a link that opens the report of an audit in a browser, without a key. Whoever has it reads the report."""
+    named, given = id_of(audit), LIFETIME.match(expires)
+    if given is None:
+        raise UsageError(f"--expires {expires!r} is not a duration", hint="for example 30m, 12h or 7d")
+    with connected(server, api_key) as client:
+        found = client.link(named, expires_in=int(given[1]) * SECONDS[given[2]])
+    if as_json:
+        say_json(found)
+    else:
+        say(found["url"], to_stdout=True)
+
+
 def alone(command: Callable[..., None]) -> typer.Typer:
     app = typer.Typer(add_completion=False)
     app.command()(command)
     return app
 
 
-COMMANDS = {"list": alone(show_all), "show": alone(show), "wait": alone(wait), "cancel": alone(cancel)}
+COMMANDS = {
+    "list": alone(show_all), "show": alone(show), "wait": alone(wait), "cancel": alone(cancel),
+    "link": alone(link),
+}  # fmt: skip
 """Name -> the application that is this command."""
 
 

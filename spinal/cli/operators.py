@@ -20,6 +20,7 @@ GROUPS = {
     "cancel": ("spinal.cli.audits:COMMANDS", "Cancel an audit."),
     "attestation": ("spinal.cli.attestations:COMMANDS", "Fetch the signed statement about an audit."),
     "verify": ("spinal.cli.attestations:COMMANDS", "Verify an attestation, and files against it, offline."),
+    "link": ("spinal.cli.audits:COMMANDS", "A link to a report, for people without a key."),
     "models": ("spinal.cli.models:app", "Models of a service: register, list."),
     "prompts": ("spinal.cli.prompts:app", "Prompt sets of a service: push, list, show."),
     "policies": ("spinal.cli.policies:app", "Policies of a service: push, list, show."),
@@ -28,6 +29,7 @@ GROUPS = {
 """Those that ask a service. Name -> (where its Typer application is, what it is for)."""
 OPERATORS = {
     "keys": ("service.keys.commands:app", "API keys: list, create, rotate, revoke."),
+    "links": ("service.links.commands:app", "Links to reports: end all of a tenant."),
     "database": ("service.operations.commands:database", "The service's database: upgrade, downgrade, current."),
     "tenants": ("service.operations.commands:tenants", "Tenants of the service: list, delete one's data."),
     "retention": ("service.operations.commands:retention", "Delete what can be made again."),

@@ -79,7 +79,7 @@ def ended(client: Client, audit: dict[str, Any], shown: Shown) -> ExitCode:
 
 def write_reports(client: Client, audit_id: str, shown: Shown) -> None:
     """Write the reports asked for, as the service renders them, and tell GitHub where that was asked for."""
-    address = web_address(f"{client.base_url}/v1/audits/{audit_id}/report?format=html")
+    address = web_address(f"{client.base_url}/ui/audits/{audit_id}/report")
     links = {} if address is None else {"report": address}
     for asked in shown.outputs:
         made, path = target(asked)

@@ -55,9 +55,12 @@ def _part(kind: type[Part], given: Mapping[str, Any]) -> Part:
 
 
 def _link(audit: Mapping[str, Any], server: str) -> str:
+    """To the page of a person; to what programs read, where the service is of a release without pages."""
     links = audit["links"]
-    name = "Report" if links.get("report") else "Audit"
-    return f"{name}: {linked(server, links.get('report') or links['self'])}"
+    report, page = links.get("report"), links.get("page")
+    if report is None:
+        return f"Audit: {linked(server, page or links['self'])}"
+    return f"Report: {linked(server, f'{page}/report' if page else report)}"
 
 
 def linked(server: str, link: str) -> str:

@@ -62,6 +62,7 @@ from spinal.errors.documents import (
     TracesNotComparable,
     UsageError,
 )
+from spinal.errors.links import LinkEnded, LinkNotFound, LinksUnavailable
 from spinal.errors.measuring import (
     AttemptsExhausted,
     AuditStillRunning,
@@ -163,6 +164,9 @@ __all__ = [
     "InternalError",
     "LeaseLost",
     "LensParityFailed",
+    "LinkEnded",
+    "LinkNotFound",
+    "LinksUnavailable",
     "MediaTypeUnsupported",
     "MethodNotAllowed",
     "ModelAccessRefused",

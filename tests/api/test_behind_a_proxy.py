@@ -100,7 +100,7 @@ def test_everything_can_be_followed(behind: tuple[str, str], drain: Drain) -> No
         assert client.get(urljoin(f"{outer}/", urlsplit(base).path + "/livez")).status_code == 200
         told = fromstring(client.get(f"{address}/report?format=junit").text)
         link = next(one.attrib["value"] for one in told.iter("property") if one.attrib["name"] == "link.report")
-    path = f"/spinal/v1/audits/{audit['id']}/report?format=html"
+    path = f"/spinal/ui/audits/{audit['id']}/report"
     known = "says so" in way or "public" in way
     assert link == ("https://audits.example" if known else "") + path
     assert base == ("https://audits.example" if known else "") + "/spinal"

@@ -387,7 +387,7 @@ def run(client: Client, policy: Policy | str | None, fail_on: FailsOn = "fail") 
     """``spinal audit --wait``, with all that was measured there."""
     _, code = run_audit(
         client, PAIR["candidate"], PAIR["reference"], control=None, prompt_set=PAIR["prompt_set"], profile={},
-        policy=policy, labels={}, deadline=time.monotonic() + 5.0, interrupts=Interrupts("http://testserver"),
+        signature=None, policy=policy, labels={}, deadline=time.monotonic() + 5.0, interrupts=Interrupts("http://testserver"),
         shown=Shown(fail_on=fail_on),
     )  # fmt: skip
     return code

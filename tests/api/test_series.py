@@ -91,7 +91,7 @@ def test_a_series_is_followed_from_its_first_member_to_its_document(
     assert api.get(f"{here}/report").json() == document.model_dump(mode="json", by_alias=True)
     page = api.get(f"{here}/report", params={"format": "html"})
     assert page.headers["Content-Type"].startswith("text/html")
-    assert all(f"/v1/audits/{each.audit}/report?format=html" in page.text for each in document.members)
+    assert all(f"/ui/audits/{each.audit}/report" in page.text for each in document.members)
     for name, made_by in FORMATS.items():
         told = api.get(f"{here}/report", params={"format": name})
         assert (told.status_code, bool(told.text)) == (200, True), name

@@ -228,7 +228,7 @@ def test_an_audit_writes_its_reports_and_tells_github(command: Command, service:
     done = command(service, "-o", str(path), "--github", "--fail-on", "warn", GITHUB_STEP_SUMMARY=str(step))
     assert done.returncode == 1, done.stderr
     assert 'failures="1"' in path.read_text(), done.stderr
-    assert f"[report](<{service}{AUDIT}/report?format=html>)" in step.read_text()
+    assert f"[report](<{service}{AUDIT.replace('/v1/', '/ui/')}/report>)" in step.read_text()
     assert "::error title=warn%3A length::" in done.stderr
     assert command(service, "-o", str(path)).returncode == 0
     assert 'failures="0"' in path.read_text()

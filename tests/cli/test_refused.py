@@ -50,7 +50,7 @@ def login_page() -> Iterator[str]:
 @pytest.mark.parametrize(
     "arguments",
     [("audit", "local:x", "--reference", "local:y", "--wait", "1m", "-o", "r.html"), ("list",), ("list", "--all"),
-     ("show", AUDIT_ID), ("wait", AUDIT_ID), ("cancel", AUDIT_ID), ("models", "list"),
+     ("show", AUDIT_ID), ("wait", AUDIT_ID), ("cancel", AUDIT_ID), ("link", AUDIT_ID), ("models", "list"),
      ("models", "register", "a", "local:x"),
      ("prompts", "list"), ("prompts", "show", "x"), ("policies", "list"), ("policies", "show", "x/1"),
      ("webhooks", "list"), ("webhooks", "create", "https://x.example"), ("webhooks", "deliveries", AUDIT_ID)],

@@ -64,7 +64,7 @@ def test_keys_are_listed_with_all_but_their_secret(session: Session) -> None:
     found = row_of(session, key)
     assert (found.tenant, found.scopes, found.description, found.state) == ("t", ["read"], "for CI", "live")
     assert row_of(session, other).state == "revoked"
-    assert "secret_hmac" not in found._fields
+    assert not {"secret_hmac", "bound_hmac"} & set(found._fields)
 
 
 def test_the_former_release_lets_no_expired_key_in_and_makes_keys_beside_this_one(
@@ -95,6 +95,101 @@ def test_the_former_release_lets_no_expired_key_in_and_makes_keys_beside_this_on
     with ledger.read() as session:
         assert opens(session, theirs)
         assert row_of(session, theirs).state == "live"
+
+
+# what it is bound to
+
+
+def of_the_former_release(session: Session, **members: Any) -> str:
+    """A key as that release makes it: its HMAC is of the secret alone."""
+    key = put(session, **members)
+    secret = key.split("_", 2)[2].removeprefix(store.BOUND)
+    session.execute(
+        text("UPDATE api_keys SET bound_hmac = NULL, secret_hmac = :hmac WHERE id = :id"),
+        {"id": id_of(key), "hmac": store._hmac(secret, "p")},
+    )
+    return f"spk_{id_of(key)}_{secret}"
+
+
+EDITS = {
+    "tenant": "tenant = 'other'",
+    "more scopes": """scopes = '["read", "admin"]'""",
+    "fewer scopes": "scopes = '[]'",
+    "id": "id = 'feedfeedfeedfeed'",
+    "bound taken away": "bound_hmac = NULL",
+    "tenant, and bound taken away": "tenant = 'other', bound_hmac = NULL",
+    "bound emptied": "bound_hmac = ''",
+    "the HMAC of the secret in both": "tenant = 'other', bound_hmac = secret_hmac",
+    "each in the other's place": "bound_hmac = secret_hmac, secret_hmac = bound_hmac",
+}
+
+
+@pytest.mark.parametrize("edit", list(EDITS))
+def test_a_row_that_was_edited_opens_nothing(session: Session, edit: str) -> None:
+    key = put(session)
+    assert opens(session, key)
+    session.execute(text(f"UPDATE api_keys SET {EDITS[edit]} WHERE id = :id"), {"id": id_of(key)})
+    presented = key.replace(id_of(key), "feedfeedfeedfeed") if edit == "id" else key
+    assert not opens(session, presented)
+    # Nor without what says that it is a bound one.
+    assert not opens(session, presented.replace(store.BOUND, ""))
+
+
+def test_no_row_takes_the_hmacs_of_another(session: Session) -> None:
+    mine, theirs = put(session), put(session, tenant="other", scopes=("admin",))
+    session.execute(
+        text("""UPDATE api_keys SET (secret_hmac, bound_hmac) =
+                  (SELECT secret_hmac, bound_hmac FROM api_keys WHERE id = :mine) WHERE id = :theirs"""),
+        {"mine": id_of(mine), "theirs": id_of(theirs)},
+    )
+    assert not opens(session, mine.replace(id_of(mine), id_of(theirs)))
+
+
+def test_an_hmac_that_binds_is_none_of_any_secret_alone(session: Session) -> None:
+    """Otherwise a row without it could be given one, for a secret that spells out what was bound."""
+    key = put(session)
+    bound = session.execute(text("SELECT bound_hmac FROM api_keys WHERE id = :id"), {"id": id_of(key)}).scalar_one()
+    secret = key.split("_", 2)[2]
+    said = f'["t", "{id_of(key)}", ["read"]]'
+    spelled = "".join(chr(0) * 7 + chr(len(part)) + part for part in (said, secret))
+    other = of_the_former_release(session, tenant="other", scopes=("admin",))
+    session.execute(text("UPDATE api_keys SET secret_hmac = :hmac WHERE id = :id"), {"hmac": bound, "id": id_of(other)})
+    for tried in (spelled, secret, said + secret):
+        assert not opens(session, f"spk_{id_of(other)}_{tried}")
+
+
+def test_a_key_of_the_former_release_is_bound_by_its_next_use(ledger: Ledger) -> None:
+    with ledger.begin() as session:
+        key = of_the_former_release(session, scopes=("write", "read"))
+        assert not row_of(session, key).bound
+        assert store.authenticate(session, key, pepper="p", unbound=False) is None
+    uses = Uses()
+    with ledger.read() as session:
+        caller = store.authenticate(session, key, pepper="p")
+    assert caller is not None
+    uses.add(caller)
+    # Of another use at the same moment, by a request that saw no need to bind it.
+    uses.add(store.Caller("t", caller.scopes, id_of(key)))
+    uses.tell(ledger)
+    with ledger.begin() as session:
+        assert row_of(session, key).bound
+        assert row_of(session, key).last_used_at is not None
+        assert store.authenticate(session, key, pepper="p", unbound=False) is not None
+        session.execute(text("UPDATE api_keys SET tenant = 'other' WHERE id = :id"), {"id": id_of(key)})
+        assert not opens(session, key)
+
+
+def test_what_was_edited_between_its_use_and_its_binding_is_not_bound(ledger: Ledger) -> None:
+    uses = Uses()
+    with ledger.begin() as session:
+        key = of_the_former_release(session)
+        caller = store.authenticate(session, key, pepper="p")
+        session.execute(text("UPDATE api_keys SET tenant = 'other' WHERE id = :id"), {"id": id_of(key)})
+    assert caller is not None
+    uses.add(caller)
+    uses.tell(ledger)
+    with ledger.read() as session:
+        assert not row_of(session, key).bound
 
 
 # what takes its place
@@ -259,7 +354,7 @@ def test_uses_are_told_in_one_statement_and_kept_where_the_database_is_away(ledg
         keys = [put(session) for _ in range(3)]
     uses, said = Uses(), []
     for key in keys * 4:
-        uses.add(id_of(key))
+        uses.add(store.Caller("t", frozenset({"read"}), id_of(key)))
     away = Ledger(Settings(database_url="postgresql+psycopg://x:y@127.0.0.1:1/z"))
     uses.tell(away)
     away.close()

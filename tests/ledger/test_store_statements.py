@@ -984,9 +984,14 @@ def test_a_key_opens_for_its_tenant_what_it_was_made_for(session: Session) -> No
 
 def test_what_is_kept_of_a_key(session: Session) -> None:
     _, key_id, secret = keys.create_key(session, tenant="t", scopes=("read",), pepper="pepper").split("_", 2)
-    assert (len(key_id), len(secret)) == (16, 43)
-    kept = session.execute(text("SELECT secret_hmac FROM api_keys WHERE id = :id"), {"id": key_id}).scalar_one()
-    assert kept == hmac.new(b"pepper", secret.encode(), "sha256").hexdigest()
+    assert (len(key_id), len(secret), secret[:2]) == (16, 45, keys.BOUND)
+    kept = session.execute(text("SELECT secret_hmac, bound_hmac FROM api_keys WHERE id = :id"), {"id": key_id}).one()
+    # What the former release asks for, and what covers the rest of the row under a key of its own.
+    assert kept.secret_hmac == hmac.new(b"pepper", secret.encode(), "sha256").hexdigest()
+    derived = hmac.new(b"pepper", b"spinal/api-key/1", "sha256").digest()
+    said = f'["t", "{key_id}", ["read"]]'.encode()
+    framed = b"".join(len(part).to_bytes(8, "big") + part for part in (said, secret.encode()))
+    assert kept.bound_hmac == hmac.new(derived, framed, "sha256").hexdigest()
 
 
 def test_an_unknown_key_is_no_key_whatever_its_secret(session: Session) -> None:

@@ -58,6 +58,10 @@ ANSWERS: dict[tuple[str, str], Any] = {
     ("GET", "/v1/audits"): {"items": [AUDIT], "next": None},
     ("GET", f"/v1/audits/{AUDIT_ID}"): AUDIT,
     ("POST", f"/v1/audits/{AUDIT_ID}/cancel"): AUDIT | {"state": "CANCELLED"},
+    ("POST", f"/v1/audits/{AUDIT_ID}/links"): {
+        "url": "https://audits.example/r/AQEAAAGi...",
+        "expires_at": "2027-01-08T00:00:00Z",
+    },
     ("GET", f"/v1/audits/{AUDIT_ID}/scores"): {
         "verdict": {"outcome": "pass"},
         "statements": [{"text": "the preference margin is carried by blocks 1-8"}],

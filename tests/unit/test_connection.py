@@ -37,6 +37,7 @@ CALLS: dict[str, Callable[[Client], Any]] = {
     "audit": lambda client: client.audit("1"),
     "wait": lambda client: client.wait("1", timeout=1.0),
     "cancel": lambda client: client.cancel("1"),
+    "link": lambda client: client.link("1"),
     "audits": lambda client: list(client.audits()),
     "audits_page": lambda client: client.audits_page(),
     "report": lambda client: client.report("1", "html"),

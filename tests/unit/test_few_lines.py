@@ -107,6 +107,13 @@ def test_an_audit_without_a_verdict_says_where_it_stands() -> None:
     assert lines == ("QUEUED: audit 7 of local:dpo", f"Audit: {SERVER}/v1/audits/7")
 
 
+def test_a_service_with_pages_is_opened_in_a_browser() -> None:
+    links = audit()["links"] | {"page": "/ui/audits/7"}
+    assert audit_in_a_few_lines(Service(None), audit(links=links), SERVER)[-1] == f"Report: {SERVER}/ui/audits/7/report"
+    going = audit(state="RUNNING", verdict=None, links=links | {"report": None})
+    assert audit_in_a_few_lines(Service(None), going, SERVER)[-1] == f"Audit: {SERVER}/ui/audits/7"
+
+
 def test_the_report_of_an_audit_is_read_where_there_is_one_that_this_release_knows() -> None:
     made, walked = judged_by_rules(), trace("sft", 4, 8)
     for document, comparison in ((made, made.digest), (walked, None)):

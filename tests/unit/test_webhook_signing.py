@@ -154,7 +154,10 @@ class TestForReceivers:
         known: set[str] = set()
 
         def seen(message_id: str) -> bool:
-            return message_id in known or known.add(message_id) is not None
+            if message_id in known:
+                return True
+            known.add(message_id)
+            return False
 
         given: dict[str, Any] = {"secret": SECRET, "seen": seen}
         exec(lines, given)

@@ -1,0 +1,1 @@
+"""Links that open one report without a key."""
