@@ -1,5 +1,5 @@
-"""Set up and run everything: ``python3 dev.py demo|serve|test|check|fmt|bench|screenshots|mutants|servers``. Standard
-library only.
+"""Set up and run everything: ``python3 dev.py demo|serve|registry|test|check|fmt|bench|screenshots|mutants|servers``.
+Standard library only.
 
 The first command makes ``.venv`` from ``pyproject.toml`` and ``constraints.txt``; later ones reuse it until one of
 those files changes. Nothing outside the checkout is written, apart from temporary folders; ``servers`` alone installs
@@ -25,7 +25,7 @@ EXTRAS = {"demo": "worker,embedded", "serve": "worker,embedded", "test": "worker
 EXTRAS["check"] = EXTRAS["fmt"] = EXTRAS["test"]
 EXTRAS["screenshots"] = f"{EXTRAS['test']},browser"
 EXTRAS["mutants"] = f"{EXTRAS['test']},mutants"
-EXTRAS["bench"] = EXTRAS["demo"]
+EXTRAS["bench"] = EXTRAS["registry"] = EXTRAS["demo"]
 PACKAGES = {
     "pgbouncer": "pgbouncer",
     "redis-server": "redis-server",
@@ -45,6 +45,8 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("demo", help="audit the bundled pair over HTTP and show the result (--keep: go on serving)")
     commands.add_parser("serve", help="serve until Ctrl-C (--port, --models DIR, --state DIR)")
+    arrow = "have a version in a local mlflow server audited, and the verdict written on it (--keep: go on serving)"
+    commands.add_parser("registry", help=arrow)
     test = "run the test suite (--fast: under a minute, without servers and models; --all: fail, and skip nothing, "
     test += "where a browser or something else that tests need is missing); arguments go to pytest"
     commands.add_parser("test", help=test, add_help=False)
@@ -92,6 +94,8 @@ def main() -> int:
         return run(PYTHON, "-m", "tools.mutation", *rest)
     if chosen.command == "fmt":
         return fmt()
+    if chosen.command == "registry":
+        make_servers()
     # Replaced, not wrapped: signals reach the supervisor itself.
     os.execve(PYTHON, [str(PYTHON), "-m", "devstack", chosen.command, *rest], child_environment())  # noqa: S606  our own program, by its path, with arguments as a list
 
@@ -209,7 +213,7 @@ def install_into(python: Path, *wanted: object) -> None:
 
 
 def make_servers() -> None:
-    """Bring the servers that tests talk to up to date. Where one is not to be had, its tests say that it is missing."""
+    """Bring the servers that tests and demonstrations talk to up to date. Where one is not to be had, they say so."""
     for name, wanted in SERVERS.items():
         folder = VENV / "servers" / name
         stamp = folder / "spinal.stamp"

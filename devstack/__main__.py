@@ -1,4 +1,4 @@
-"""``python -m devstack demo|serve``: the embedded stack from the shell."""
+"""``python -m devstack demo|serve|registry``: the embedded stack from the shell."""
 
 import argparse
 import contextlib
@@ -11,12 +11,15 @@ from pathlib import Path
 from rich.console import Console
 
 from devstack.demo import audit_bundled_pair
+from devstack.mlflow import MlflowServer
 from devstack.processes import StackError
+from devstack.registry import settings_for, show_arrow
 from devstack.stack import Stack, throwaway_folder
 from spinal.errors import SpinalError
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 BUNDLED = CHECKOUT / "examples" / "checkpoints"
+MLFLOW = CHECKOUT / ".venv" / "servers" / "mlflow" / "bin" / "mlflow"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,13 +32,15 @@ def main(arguments: list[str] | None = None) -> int:
     serve.add_argument("--port", type=int, default=8000)
     serve.add_argument("--state", type=Path, help="folder of databases and captures [.spinal of the checkout]")
     serve.add_argument("--models", type=Path, action="append", help="folder of checkpoints; may be repeated")
+    registry = commands.add_parser("registry", help="have a version in a local mlflow server audited, and say so on it")
+    registry.add_argument("--keep", action="store_true", help="keep both serving afterwards, until Ctrl-C")
     chosen = parser.parse_args(arguments)
     console = Console(stderr=True, highlight=False)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt(stop))
     try:
-        return _demo(chosen, console, stop) if chosen.command == "demo" else _serve(chosen, console, stop)
+        return {"demo": _demo, "serve": _serve, "registry": _registry}[chosen.command](chosen, console, stop)
     except SpinalError as error:
         console.print(f"error: {error.detail}\nnext: {error.hint}", markup=False)
         return 1
@@ -71,6 +76,20 @@ def _demo(chosen: argparse.Namespace, console: Console, stop: threading.Event) -
         if done and chosen.keep:
             _stay(stack, console, stop)
         return 0 if done else 1
+
+
+def _registry(chosen: argparse.Namespace, console: Console, stop: threading.Event) -> int:
+    with throwaway_folder() as folder, MlflowServer(MLFLOW, folder / "mlflow") as server:
+        console.print("starting an mlflow server")
+        server.start()
+        own = folder / "registry"
+        settings = settings_for(server, own)
+        with Stack(folder / "stack", durable=False, model_roots=(BUNDLED,), settings=settings) as stack:
+            stack.start(console.print)
+            done = show_arrow(stack, server, own, BUNDLED / "sft", BUNDLED / "dpo-short", console)
+            if done and chosen.keep:
+                _stay(stack, console, stop)
+    return 0 if done else 1
 
 
 def _serve(chosen: argparse.Namespace, console: Console, stop: threading.Event) -> int:

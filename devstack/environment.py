@@ -28,7 +28,7 @@ OF_OTHER_SERVERS = {
     "SPINAL_BROKER_TLS_VERIFY": "true",
 }  # fmt: skip
 """What a caller may have set for servers elsewhere, and what goes for those of the stack."""
-PATHS = ("SPINAL_MODEL_SOURCES_FILE", "SPINAL_MODEL_STORE", "SPINAL_GPU_LOCK_DIR")
+PATHS = ("SPINAL_MODEL_SOURCES_FILE", "SPINAL_REGISTRIES_FILE", "SPINAL_MODEL_STORE", "SPINAL_GPU_LOCK_DIR")
 """What these name is named from where the caller stands; the stack's processes stand in its folder."""
 
 

@@ -23,6 +23,8 @@ from service.http.methods import Heads
 from service.http.middleware import BodyLimit, RequestContext
 from service.http.probes import is_untraced_in
 from service.http.waits import Waits, waking
+from service.integrations import routes as integrations
+from service.integrations.background import serving_registries
 from service.keys.uses import Uses
 from service.links import routes as links
 from service.models import routes as models
@@ -64,6 +66,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         sys.exit(f"error: {says}")
     try:
         chosen.model_sources.require_usable()
+        chosen.registries.require_usable()
         require_sessions(chosen)
         require_usable_key(chosen)
     except UsageError as error:
@@ -89,7 +92,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             app.state.inspectors.start()
             metrics.inspections.set_function(app.state.inspectors.working)
             closing.callback(metrics.serve(chosen))
-            async with telling_uses(app.state), waking(app.state):
+            async with telling_uses(app.state), waking(app.state), serving_registries(app.state):
                 yield
         app.state.ledger.close()
         flush_telemetry()
@@ -128,7 +131,8 @@ def bare_app(
     app.add_middleware(RequestContext)
     app.add_middleware(Reaching, settings=chosen)
     for noun in (
-        audits, attestations, traces, models, prompt_sets, policies, series, webhooks, links, health, reference, pages,
+        audits, attestations, traces, models, prompt_sets, policies, series, webhooks, integrations, links, health,
+        reference, pages,
     ):  # fmt: skip
         app.include_router(noun.router, dependencies=[Depends(refuse_unknown_query)])
     app.include_router(links.opened)

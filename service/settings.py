@@ -13,12 +13,14 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from service.platform.addresses import check_addresses
+from service.registries import Registries
 from service.settings_checks import (
     Limits,
     TenantLimits,
     json_object,
     path_below,
     public_address,
+    with_registries,
     with_secrets,
     with_sources,
 )
@@ -76,6 +78,10 @@ class Settings(BaseSettings):
     """Files (PEM) with the public keys that may sign models, separated by ``:`` in the environment. Unset: nobody's."""
     tenant_model_signers: dict[str, tuple[Path, ...]] = Field(default_factory=dict)
     """Those of tenants that have their own, in place of ``model_signers``; in the environment as JSON."""
+    registries: Annotated[Registries, NoDecode] = Registries()
+    """Model registries that tell us of versions, and what is audited then, as JSON or YAML (``docs/registries.md``)."""
+    registries_file: Path | None = None
+    """File with the same, in place of ``registries``."""
     model_store: Path = Path(".spinal/models")
     """Folder on this host for what is fetched of models that live elsewhere; its processes share it."""
     model_store_bytes: int | None = Field(default=None, ge=1)
@@ -335,6 +341,19 @@ class Settings(BaseSettings):
     @classmethod
     def _read_sources(cls, values: dict[str, Any]) -> dict[str, Any]:
         return with_sources(values)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_registries(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return with_registries(values)
+
+    @model_validator(mode="after")
+    def _registries_have_sources(self) -> Self:
+        try:
+            self.registries.require_sources(self.model_sources)
+        except UsageError as error:
+            raise ValueError(error.detail) from None
+        return self
 
     @field_validator("artifact_options", "attestation_key_options")
     @classmethod

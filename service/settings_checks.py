@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from service.registries import load_registries
 from spinal.checkpoints.sources.reach import load_source_settings
 from spinal.errors import UsageError
 
@@ -72,19 +74,28 @@ def with_secrets(values: dict[str, Any]) -> dict[str, Any]:
 
 def with_sources(values: dict[str, Any]) -> dict[str, Any]:
     """``values`` with the sources of models, read from a text or a file. Raises ValueError."""
-    file, text = values.get("model_sources_file"), values.get("model_sources")
+    return _with_document(values, "model_sources", load_source_settings)
+
+
+def with_registries(values: dict[str, Any]) -> dict[str, Any]:
+    """``values`` with the registries, read from a text or a file. Raises ValueError."""
+    return _with_document(values, "registries", load_registries)
+
+
+def _with_document(values: dict[str, Any], name: str, load: Callable[[str], object]) -> dict[str, Any]:
+    file, text = values.get(f"{name}_file"), values.get(name)
     if not file and not isinstance(text, str):
         return values
     if file and text:
-        raise ValueError("both model_sources and model_sources_file are set")
+        raise ValueError(f"both {name} and {name}_file are set")
     try:
-        found = load_source_settings(Path(file).read_text(encoding="utf-8") if file else str(text))
+        found = load(Path(file).read_text(encoding="utf-8") if file else str(text))
     except UsageError as error:
         # Without what stands there, which may be a secret.
         raise ValueError(error.detail) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"model_sources_file cannot be read ({type(error).__name__})") from None
-    return {**values, "model_sources": found}
+        raise ValueError(f"{name}_file cannot be read ({type(error).__name__})") from None
+    return {**values, name: found}
 
 
 def json_object(value: SecretStr) -> SecretStr:

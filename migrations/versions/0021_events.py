@@ -35,7 +35,15 @@ BEGIN
   RETURN NULL;
 END $$
 """
-OF_TENANTS = ("attestations", "deliveries", "link_revocations", "received_events", "registry_versions", "webhooks")
+OF_TENANTS = (
+    "attestations",
+    "deliveries",
+    "link_revocations",
+    "received_events",
+    "registry_rules",
+    "registry_versions",
+    "webhooks",
+)
 """Rows that requests and loops add. Events are not among them: audits that are cancelled because their tenant is
 deleted end like others, and their events are deleted behind them."""
 IMMUTABLE = ("attestations", "delivery_tries", "weights_files")
@@ -74,7 +82,9 @@ def upgrade() -> None:
         _when(),
         _when("sent_out_at", nullable=True),
         sa.CheckConstraint(r"type ~ '^[a-z]+(\.[a-z_]+)+$'", name=op.f("ck_events_type")),
-        sa.CheckConstraint("subject_kind IN ('audit','series','webhook')", name=op.f("ck_events_subject_kind")),
+        sa.CheckConstraint(
+            "subject_kind IN ('audit','registry_version','series','webhook')", name=op.f("ck_events_subject_kind")
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_events")),
         sa.UniqueConstraint("seq", name=op.f("uq_events_seq")),
     )
@@ -164,6 +174,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("registry", "delivery", name=op.f("pk_received_events")),
     )
     op.create_index("ix_received_events_received", "received_events", ["received_at"])
+    op.create_index("ix_received_events_registry", "received_events", ["registry", sa.text("received_at DESC")])
     op.create_table(
         "registry_versions",
         sa.Column("registry", sa.Text(), nullable=False),
@@ -171,6 +182,8 @@ def upgrade() -> None:
         sa.Column("version", sa.Text(), nullable=False),
         sa.Column("rule", sa.Text(), nullable=False),
         sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("id", sa.UUID(), server_default=sa.text("gen_random_uuid()"), nullable=False),
+        sa.Column("past", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         _object("detail"),
         sa.Column("audit_id", sa.UUID(), nullable=True),
         sa.Column("refused", JSONB(), nullable=True),
@@ -178,15 +191,26 @@ def upgrade() -> None:
         sa.Column("tries", sa.Integer(), server_default=sa.text("0"), nullable=False),
         _when(),
         sa.PrimaryKeyConstraint("registry", "model", "version", "rule", name=op.f("pk_registry_versions")),
+        sa.UniqueConstraint("id", name=op.f("uq_registry_versions_id")),
     )
     op.create_index("ix_registry_versions_audit", "registry_versions", ["audit_id"])
     op.create_index(
         "ix_registry_versions_to_do",
         "registry_versions",
         ["due_at"],
-        postgresql_where=sa.text("audit_id IS NULL AND refused IS NULL"),
+        postgresql_where=sa.text("audit_id IS NULL AND refused IS NULL AND NOT past"),
     )
-    op.create_index("ix_registry_versions_tenant", "registry_versions", ["tenant"])
+    _newest_first("registry_versions", "tenant", "registry", name="ix_registry_versions_tenant")
+    op.create_table(
+        "registry_rules",
+        sa.Column("registry", sa.Text(), nullable=False),
+        sa.Column("rule", sa.Text(), nullable=False),
+        sa.Column("tenant", sa.Text(), nullable=False),
+        _when("polled_at", nullable=True),
+        sa.Column("failure", JSONB(), nullable=True),
+        sa.PrimaryKeyConstraint("registry", "rule", name=op.f("pk_registry_rules")),
+    )
+    op.create_index("ix_registry_rules_tenant", "registry_rules", ["tenant"])
     op.create_table(
         "attestations",
         sa.Column("audit_id", sa.UUID(), nullable=False),
@@ -233,8 +257,8 @@ def downgrade() -> None:
     op.execute("DROP TRIGGER series_assessed ON series")
     op.execute("DROP TRIGGER audits_ended ON audits")
     for table in (
-        "link_revocations", "weights_files", "attestations", "registry_versions", "received_events", "delivery_tries",
-        "deliveries", "webhooks", "events",
+        "link_revocations", "weights_files", "attestations", "registry_rules", "registry_versions", "received_events",
+        "delivery_tries", "deliveries", "webhooks", "events",
     ):  # fmt: skip
         op.drop_table(table)
     for function in ("series_assessed", "audit_ended"):

@@ -19,7 +19,7 @@ class EventRecord(Record):
     __tablename__ = "events"
     __table_args__ = (
         CheckConstraint(f"type ~ '{EVENT_TYPE}'", name="type"),
-        CheckConstraint("subject_kind IN ('audit','series','webhook')", name="subject_kind"),
+        CheckConstraint("subject_kind IN ('audit','registry_version','series','webhook')", name="subject_kind"),
         Index("ix_events_to_send_out", "seq", postgresql_where=text("sent_out_at IS NULL")),
         Index("ix_events_tenant_created", "tenant", text("created_at DESC"), text("id DESC")),
         Index("ix_events_subject", "subject"),
@@ -32,7 +32,7 @@ class EventRecord(Record):
     """``audit.succeeded``, ``series.status`` and so on (``service/deliveries/events.py``)."""
     subject_kind: Mapped[str]
     subject: Mapped[UUID]
-    """Id of the audit or the series."""
+    """Id of the audit, the series or the registry's version."""
     detail: Mapped[dict[str, Any]] = mapped_column(server_default=EMPTY)
     """What was so at that moment, and need not be so any more."""
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
@@ -128,7 +128,10 @@ class ReceivedEventRecord(Record):
     """A delivery of a registry that was taken, by which the same one is known when it comes again."""
 
     __tablename__ = "received_events"
-    __table_args__ = (Index("ix_received_events_received", "received_at"),)
+    __table_args__ = (
+        Index("ix_received_events_received", "received_at"),
+        Index("ix_received_events_registry", "registry", text("received_at DESC")),
+    )
 
     registry_name: Mapped[str] = mapped_column("registry", primary_key=True)
     delivery: Mapped[str] = mapped_column(primary_key=True)
@@ -148,8 +151,12 @@ class RegistryVersionRecord(Record):
     __tablename__ = "registry_versions"
     __table_args__ = (
         Index("ix_registry_versions_audit", "audit_id"),
-        Index("ix_registry_versions_to_do", "due_at", postgresql_where=text("audit_id IS NULL AND refused IS NULL")),
-        Index("ix_registry_versions_tenant", "tenant"),
+        Index(
+            "ix_registry_versions_to_do",
+            "due_at",
+            postgresql_where=text("audit_id IS NULL AND refused IS NULL AND NOT past"),
+        ),
+        Index("ix_registry_versions_tenant", "tenant", "registry", text("created_at DESC"), text("id DESC")),
     )
 
     registry_name: Mapped[str] = mapped_column("registry", primary_key=True)
@@ -157,7 +164,11 @@ class RegistryVersionRecord(Record):
     version: Mapped[str] = mapped_column(primary_key=True)
     rule: Mapped[str] = mapped_column(primary_key=True)
     tenant: Mapped[str]
+    id: Mapped[UUID] = mapped_column(unique=True, server_default=text("gen_random_uuid()"))
+    past: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    """Whether it was there before the rule was first looked for: no audit is made unless an event asks for one."""
     detail: Mapped[dict[str, Any]] = mapped_column(server_default=EMPTY)
+    """By what it was chosen; why its audit is not made yet; what its rule's reference was pinned to."""
     audit_id: Mapped[UUID | None]
     refused: Mapped[dict[str, Any] | None]
     """The problem for which no audit was made, where that is final."""
@@ -178,6 +189,21 @@ class WeightsFilesRecord(Record):
     base: Mapped[str | None]
     """Weights digest of the checkpoint that an adapter adapts, which has a row of its own."""
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class RegistryRuleRecord(Record):
+    """A rule whose registry a poll has looked through: from then on what it finds is new."""
+
+    __tablename__ = "registry_rules"
+    __table_args__ = (Index("ix_registry_rules_tenant", "tenant"),)
+
+    registry_name: Mapped[str] = mapped_column("registry", primary_key=True)
+    rule: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str]
+    polled_at: Mapped[datetime | None]
+    """When it was last looked through without an error."""
+    failure: Mapped[dict[str, Any] | None]
+    """The problem of the last poll, where it had one."""
 
 
 class AttestationRecord(Record):

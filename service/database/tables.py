@@ -20,6 +20,7 @@ from service.database.event_tables import DeliveryRecord as DeliveryRecord
 from service.database.event_tables import DeliveryTryRecord as DeliveryTryRecord
 from service.database.event_tables import EventRecord as EventRecord
 from service.database.event_tables import ReceivedEventRecord as ReceivedEventRecord
+from service.database.event_tables import RegistryRuleRecord as RegistryRuleRecord
 from service.database.event_tables import RegistryVersionRecord as RegistryVersionRecord
 from service.database.event_tables import WebhookRecord as WebhookRecord
 from service.database.event_tables import WeightsFilesRecord as WeightsFilesRecord

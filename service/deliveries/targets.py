@@ -43,6 +43,7 @@ TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
         Target("webhook", wanted_by="service.webhooks.wanted:wanted_by", deliver="worker.targets.webhook:deliver"),
+        Target("mlflow", "service.integrations.wanted:versions_in_mlflow", "worker.targets.mlflow:deliver"),
     )
 }
 """By name."""

@@ -1,6 +1,6 @@
 """Bodies in JSON: refused before they are read where they say that they are something else."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from email.message import Message
 from typing import Any
 
@@ -26,7 +26,7 @@ class JsonRoute(APIRoute):
 
         async def checked(request: Request) -> Response:
             require_uncompressed(request)
-            _require_json(request, others)
+            require_json(request, others)
             return await handle(request)
 
         return checked
@@ -39,7 +39,8 @@ def require_uncompressed(request: Request) -> None:
         raise MediaTypeUnsupported("a body is taken as it is, not compressed", hint="leave out Content-Encoding")
 
 
-def _require_json(request: Request, others: list[str]) -> None:
+def require_json(request: Request, others: Sequence[str] = ()) -> None:
+    """Raises MediaTypeUnsupported for a body that says it is something else; ``others`` may be sent, too."""
     sent = Message()
     sent["content-type"] = request.headers.get("content-type", "application/octet-stream")
     if sent.get_content_type() != JSON:

@@ -185,6 +185,12 @@ INVARIANTS: dict[str, str | Callable[[], str]] = {
         HAVING count(*) FILTER (WHERE t.ok) <> CAST(r.state = 'SUCCEEDED' AS int)
           OR (r.state = 'SUCCEEDED' AND max(t.attempt) FILTER (WHERE t.ok) <> max(t.attempt))
           OR COALESCE(max(t.attempt), 0) > r.attempt""",
+    # That there is one row for each version and rule is the key of the table.
+    "an audit that a registry's version asked for is its own, and of its tenant": """
+        SELECT v.id FROM registry_versions v LEFT JOIN audits a ON a.id = v.audit_id
+        WHERE v.audit_id IS NOT NULL AND (a.tenant <> v.tenant OR v.refused IS NOT NULL OR v.past)
+        UNION SELECT v.id FROM registry_versions v JOIN registry_versions o
+          ON o.audit_id = v.audit_id AND o.id <> v.id""",
     "a registered model is what its newest version is": """
         SELECT m.id FROM models m LEFT JOIN LATERAL (SELECT v.reference FROM model_versions v WHERE v.model_id = m.id
           ORDER BY v.number DESC LIMIT 1) AS newest ON TRUE WHERE m.reference IS DISTINCT FROM newest.reference""",

@@ -62,6 +62,7 @@ from spinal.errors.documents import (
     TracesNotComparable,
     UsageError,
 )
+from spinal.errors.integrations import RegistryNotFound
 from spinal.errors.links import LinkEnded, LinkNotFound, LinksUnavailable
 from spinal.errors.measuring import (
     AttemptsExhausted,
@@ -207,6 +208,7 @@ __all__ = [
     "PromptSetNotFound",
     "QuantizationUnsupported",
     "RegisteredModelNotFound",
+    "RegistryNotFound",
     "RemoteCodeRefused",
     "RequestInvalid",
     "RequestLimitReached",

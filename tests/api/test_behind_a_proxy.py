@@ -205,7 +205,7 @@ def test_no_answer_names_the_host_header(api: TestClient, drain: Drain, ledger: 
     values = {
         "audit_id": audit["id"], "series_id": series.json()["id"], "digest": audit["candidate_trace"],
         "reference": audit["reference_trace"], "candidate": audit["candidate_trace"], "name": "hh-harmless-64",
-        "version": "1", "alias": "a",
+        "version": "1", "alias": "a", "registry": "none",
     } | put_webhook(ledger, api_settings)  # fmt: skip
     formats = ("html", "junit", "gitlab-annotations", "md", "sarif", "json")
     paths = [path.format(**values) for _, path in operations()] + ["/", "/docs", "/openapi.json", "/redoc", "/metrics"]

@@ -38,6 +38,7 @@ def values(api: TestClient, drain: Drain, ledger: Ledger, api_settings: Settings
     return {
         "audit_id": audit["id"], "series_id": series["id"], "digest": done["candidate_trace"], "alias": "champion",
         "reference": done["reference_trace"], "candidate": done["candidate_trace"], "name": "acme/base", "version": "1",
+        "registry": "none-is-set-up",
     } | put_webhook(ledger, api_settings)  # fmt: skip
 
 
@@ -131,7 +132,8 @@ def test_a_body_of_another_type_is_refused_as_that(api: TestClient, method: str,
     assert (packed.status_code, packed.json()["code"]) == (415, "media_type_unsupported")
     for kind in RIGHT_TYPES:
         answer = api.request(method, asked, content=b'{"a": 1}', headers={"Content-Type": kind})
-        assert answer.status_code == 422, (kind, answer.text)
+        # Whoever sends an event is found before what it says is read: here is no registry.
+        assert answer.status_code == (404 if "integrations" in path else 422), (kind, answer.text)
 
 
 def test_answers_carry_the_headers_that_the_contract_names(api: TestClient, values: dict[str, str]) -> None:

@@ -23,6 +23,8 @@ KEPT = {
     "describe": "prometheus-client calls it on collectors",
     "COMMANDS": "spinal.cli.operators names it by text",
     **dict.fromkeys(("GS", "HF", "LOCAL", "MLFLOW", "S3"), "SOURCES names it by text"),
+    **dict.fromkeys(("GENERIC", "HUGGINGFACE"), "KINDS of registries names it by text"),
+    "versions_in_mlflow": "TARGETS names it by text",
     "_repr_html_": "notebooks call it",
     "to_pandas": "method of documents, for callers",
     "should_training_stop": "a flag that trainers read",

@@ -3,9 +3,10 @@
 One transaction a test, as in ``test_run_statements.py``; ``test_invariants.py`` breaks a whole ledger.
 """
 
+import json
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
@@ -486,3 +487,30 @@ def test_what_tenants_hold_is_counted(session: Session) -> None:
         assert offenders(session, name) == []
     # Two sets of "[]", "[]" and "{}".
     assert counts.count(session, "theirs", "prompt_bytes") == 12
+
+
+def put_version(session: Session, rule: str, audit: UUID | None, **members: Any) -> UUID:
+    """A version of a registry of tenant ``t`` that a rule chose; returns its id."""
+    version = uuid4()
+    told = {"registry": "r", "model": "m", "version": "1", "rule": rule, "tenant": "t", "id": version}
+    put(session, "registry_versions", **(told | {"audit_id": audit} | members))
+    return version
+
+
+def test_an_audit_of_a_registry_s_version(session: Session) -> None:
+    own, shared, others = put_audit(session), put_audit(session), put_audit(session, tenant="others")
+    put_version(session, "own", own)
+    put_version(session, "waiting", None)
+    put_version(session, "past", None, past=True)
+    put_version(session, "refused", None, refused=json.dumps({"code": "c"}))
+    # Its audit was deleted.
+    put_version(session, "deleted", uuid4())
+    wrong = [
+        put_version(session, "of others", others),
+        put_version(session, "shared", shared),
+        put_version(session, "shared, too", shared),
+        put_version(session, "past, and audited", put_audit(session), past=True),
+        put_version(session, "refused, and audited", put_audit(session), refused=json.dumps({"code": "c"})),
+    ]
+    name = "an audit that a registry's version asked for is its own, and of its tenant"
+    assert offenders(session, name) == sorted(wrong, key=str)

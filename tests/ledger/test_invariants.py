@@ -206,6 +206,11 @@ BREAK: dict[str, list[str]] = {
     "an attestation is one of its tenant's audits and of its files": [PASSED_BY_A_WAIVER, attested("{}")],
     ATTESTATIONS: [attested("{}", envelope='{"payload": "e30="}')],
     FILES: [f"INSERT INTO weights_files (weights_digest, files) VALUES ('{DIGEST}', '{{}}')"],
+    "an audit that a registry's version asked for is its own, and of its tenant": [
+        f"INSERT INTO audits (id, tenant, candidate, request, spec) VALUES ('{AUDIT}', 't', 'c', '{{}}', '{{}}')",
+        f"""INSERT INTO registry_versions (registry, model, version, rule, tenant, audit_id)
+              VALUES ('r', 'm', '1', 'rule', 'another', '{AUDIT}')""",
+    ],
     POLICIES: [POLICY],
     DIGESTS: [trace(0)],
     COMPARISONS: [

@@ -29,6 +29,15 @@ QUIET = {
 }
 
 
+SENDS_HERE = {
+    "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "https,http",
+    "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+    "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": base64.urlsafe_b64encode(b"of tests alone, and of 32 bytes.").decode(),
+    "MLFLOW_WEBHOOK_CACHE_TTL": "0",
+}
+"""Settings of a server that sends webhooks to loopback, and knows a new one at once."""
+
+
 def is_there() -> bool:
     return (ENVIRONMENT / "bin" / "mlflow").is_file()
 
@@ -36,8 +45,9 @@ def is_there() -> bool:
 class MlflowServer:
     """Started by :func:`served`; everything it keeps lies below ``folder``."""
 
-    def __init__(self, folder: Path, *, signed_in: bool = False) -> None:
+    def __init__(self, folder: Path, *, signed_in: bool = False, settings: Mapping[str, str] | None = None) -> None:
         self.folder = folder
+        self._settings = dict(settings or {})
         self.artifacts = folder / "artifacts"
         self._signed_in = signed_in
         self._port = _free_port()
@@ -117,7 +127,7 @@ class MlflowServer:
 
     def _environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
-        kept |= QUIET
+        kept |= QUIET | self._settings
         if self._signed_in:
             settings = self.folder / "auth.ini"
             settings.write_text(
@@ -145,10 +155,30 @@ class MlflowServer:
         except OSError:
             return False
 
+    def put(self, place: str, folder: Path) -> None:
+        """Every file of a folder, at a URI of its served artifacts."""
+        path = place.removeprefix("mlflow-artifacts:/")
+        for file in sorted(each for each in folder.iterdir() if each.is_file()):
+            url = f"{self.url}/api/2.0/mlflow-artifacts/artifacts/{path}/{file.name}"
+            request = urllib.request.Request(url, data=file.read_bytes(), method="PUT", headers=self._credentials())
+            with urllib.request.urlopen(request, timeout=60):
+                pass
+
+    def register(self, model: str, folder: Path) -> str:
+        """The next version of a model, made by a run that logged a folder; returns its number."""
+        with contextlib.suppress(urllib.error.HTTPError):
+            self.ask("POST", "registered-models/create", {"name": model})
+        run = self.ask("POST", "runs/create", {"experiment_id": "0"})["run"]["info"]
+        self.put(run["artifact_uri"], folder)
+        told = {"name": model, "source": run["artifact_uri"], "run_id": run["run_id"]}
+        return str(self.ask("POST", "model-versions/create", told)["model_version"]["version"])
+
 
 @contextlib.contextmanager
-def served(folder: Path, *, signed_in: bool = False) -> Iterator[MlflowServer]:
-    server = MlflowServer(folder, signed_in=signed_in)
+def served(
+    folder: Path, *, signed_in: bool = False, settings: Mapping[str, str] | None = None
+) -> Iterator[MlflowServer]:
+    server = MlflowServer(folder, signed_in=signed_in, settings=settings)
     server.start()
     try:
         yield server

@@ -52,6 +52,12 @@ class Registry:
     headers: list[dict[str, str]] = field(default_factory=list)
     sent: int = 0
     """Bytes of artifacts."""
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Run -> its metrics."""
+    written: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    """Route and members of every request that changes something."""
+    page: int = 1000
+    """Entries of one page of a list."""
 
     @property
     def url(self) -> str:
@@ -61,6 +67,36 @@ class Registry:
         self.versions[name, number] = {
             "name": name, "version": number, "source": source, "run_id": run, "status": status
         }  # fmt: skip
+
+    def tags(self, name: str, number: str) -> dict[str, str]:
+        """Those of a version, in the order in which they were set."""
+        return {each["key"]: each["value"] for each in self.versions[name, number].get("tags", [])}
+
+    def change(self, handler: BaseHTTPRequestHandler) -> Send:
+        """What POST and DELETE do."""
+        told: dict[str, Any] = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
+        path = urlsplit(handler.path).path
+        if path in self.instead:
+            return self.instead[path]
+        route = path.removeprefix(f"{API}/")
+        self.written.append((route, told))
+        if route == "runs/log-batch":
+            self.metrics[told["run_id"]] |= {each["key"]: each["value"] for each in told["metrics"]}
+            return says({})
+        version = self.versions.get((told["name"], told["version"]))
+        if version is None:
+            return unknown()
+        others = [each for each in version.get("tags", []) if each["key"] != told["key"]]
+        new = [{"key": told["key"], "value": told["value"]}] if route == "model-versions/set-tag" else []
+        version["tags"] = others + new
+        return says({})
+
+    def _pages(self, member: str, entries: list[dict[str, Any]], query: dict[str, str]) -> Send:
+        start = int(query.get("page_token", "0"))
+        found: dict[str, Any] = {member: entries[start : start + self.page]}
+        if start + self.page < len(entries):
+            found["next_page_token"] = str(start + self.page)
+        return says(found)
 
     def answer(self, handler: BaseHTTPRequestHandler) -> Send:
         parts = urlsplit(handler.path)
@@ -79,8 +115,25 @@ class Registry:
             return says({"model_version": self.versions[known]}) if known in self.versions else unknown()
         if parts.path == f"{API}/model-versions/get-download-uri":
             return says({"artifact_uri": self.roots["/".join(known)]})
+        if parts.path == f"{API}/registered-models/search":
+            names = sorted({name for name, _ in self.versions})
+            models = [
+                {"name": name, "aliases": [
+                    {"alias": alias, "version": number} for (of, alias), number in self.aliases.items() if of == name
+                ]}
+                for name in names
+            ]  # fmt: skip
+            return self._pages("registered_models", models, query)
+        if parts.path == f"{API}/model-versions/search":
+            found = [each for (name, _), each in self.versions.items() if query["filter"] == f"name='{name}'"]
+            return self._pages("model_versions", found, query)
+        if parts.path == f"{API}/runs/get" and query["run_id"] in self.metrics:
+            values = [{"key": key, "value": value} for key, value in self.metrics[query["run_id"]].items()]
+            return says({"run": {"info": {"run_id": query["run_id"]}, "data": {"metrics": values}}})
         if parts.path == f"{API}/runs/get":
             run = query["run_id"]
+            if run not in self.roots:
+                return unknown()
             return says({"run": {"info": {"run_id": run, "artifact_uri": self.roots[run]}}})
         if parts.path == ARTIFACTS:
             return says(self._listing(query["path"]))
@@ -136,6 +189,11 @@ def scripted() -> Iterator[Registry]:
             except OSError:
                 # The client went away, as a test wanted it to.
                 self.close_connection = True
+
+        def do_POST(self) -> None:
+            registry.change(self)(self)
+
+        do_DELETE = do_POST
 
         def log_message(self, *_: object) -> None: ...
 

@@ -15,7 +15,7 @@ import httpx
 
 from spinal.checkpoints.mlflow_server import ARTIFACTS, ID, NUMBER, Folder, Tracking, Version, until
 from spinal.checkpoints.mlmodel import MLMODEL, MOST_BYTES, hub_reference
-from spinal.checkpoints.sources.base import Listed, Made, Pinned, Setting
+from spinal.checkpoints.sources.base import Listed, Made, Pinned, Setting, Timeouts
 from spinal.checkpoints.sources.mlflow_folders import (
     COMPONENTS,
     MARKS,
@@ -281,8 +281,8 @@ def _refused_place(called: str, why: str) -> SourceRefused:
     return SourceRefused(f"the place of the files of {shown(called)} {why}", hint=f"readable are {READABLE}")
 
 
-def _make(setting: Setting) -> Mlflow:
-    settings: RegistrySettings = setting.settings
+def http_of(settings: RegistrySettings, timeouts: Timeouts) -> Http:
+    """What asks the server, with its credentials. Raises UsageError."""
     host = urlsplit(settings.url).netloc
     try:
         reachable = Reachable(hosts=(host,), private=settings.private_hosts)
@@ -293,18 +293,22 @@ def _make(setting: Setting) -> Mlflow:
             hint="write example.org, 127.0.0.1:5000, [::1] or 10.1.0.0/16",
         ) from error
     try:
-        http = Http(
+        return Http(
             reachable,
             origin=f"{urlsplit(settings.url).scheme}://{host}",
             credentials=credentials_of(settings),
-            connect_s=setting.timeouts.connect,
-            read_s=setting.timeouts.read,
+            connect_s=timeouts.connect,
+            read_s=timeouts.read,
         )
     except ValueError as error:
         raise UsageError(
             "source mlflow: its token is none that a header can hold", hint="check token or token_file"
         ) from error
-    return Mlflow(settings, setting, Tracking(http, settings.url))
+
+
+def _make(setting: Setting) -> Mlflow:
+    settings: RegistrySettings = setting.settings
+    return Mlflow(settings, setting, Tracking(http_of(settings, setting.timeouts), settings.url))
 
 
 MLFLOW = Made(_make, RegistrySettings)

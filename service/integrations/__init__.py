@@ -1,0 +1,1 @@
+"""What model registries tell us, and the audits that come of it."""

@@ -1,0 +1,343 @@
+"""Events of registries, the versions that rules have chosen, and what became of them."""
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlalchemy.orm import Session
+
+KEPT_DAYS = 30
+"""So long an event is known when it comes again. One that comes later still makes no second audit."""
+WAITS = "audit_id IS NULL AND refused IS NULL AND NOT past"
+"""SQL: an audit is still to be made. As the index ``ix_registry_versions_to_do`` has it."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """What was received, but for what became of it."""
+
+    registry: str
+    delivery: str
+    tenant: str
+    body_digest: str
+    type: str
+
+
+@dataclass(frozen=True)
+class Key:
+    """One version, chosen by one rule."""
+
+    registry: str
+    model: str
+    version: str
+    rule: str
+
+
+def place_of(key: Key) -> dict[str, str]:
+    """Where a delivery goes: to one version, whichever rule asked."""
+    return {"registry": key.registry, "model": key.model, "version": key.version}
+
+
+@dataclass(frozen=True)
+class Due:
+    """A version whose audit is to be made."""
+
+    id: UUID
+    key: Key
+    tenant: str
+    reference: str | None
+    """What the rule's reference was pinned to when it was first asked for."""
+    tries: int
+    age_s: float
+
+
+def add_event(session: Session, event: Event) -> bool:
+    """False where it is there already; whoever adds it at this moment is waited for."""
+    return (
+        session.execute(
+            text("""INSERT INTO received_events (registry, delivery, tenant, body_digest, type, outcome)
+                    VALUES (:registry, :delivery, :tenant, :digest, :type, 'pending')
+                    ON CONFLICT DO NOTHING RETURNING registry"""),
+            {
+                "registry": event.registry,
+                "delivery": event.delivery,
+                "tenant": event.tenant,
+                "digest": event.body_digest,
+                "type": event.type,
+            },
+        ).scalar()
+        is not None
+    )
+
+
+def find_event(session: Session, registry: str, delivery: str) -> Row[Any]:
+    """What became of an event: ``type``, ``outcome``, ``detail``."""
+    return session.execute(
+        text("SELECT type, outcome, detail FROM received_events WHERE registry = :registry AND delivery = :delivery"),
+        {"registry": registry, "delivery": delivery},
+    ).one()
+
+
+def set_outcome(session: Session, registry: str, delivery: str, outcome: str, detail: dict[str, Any]) -> None:
+    session.execute(
+        text("""UPDATE received_events SET outcome = :outcome, detail = CAST(:detail AS jsonb)
+                WHERE registry = :registry AND delivery = :delivery"""),
+        {"registry": registry, "delivery": delivery, "outcome": outcome, "detail": json.dumps(detail)},
+    )
+
+
+def add_version(session: Session, key: Key, tenant: str, detail: dict[str, Any], *, past: bool = False) -> bool:
+    """See to it that a version is audited by a rule, once and for all; whether that is news. One that was refused, or
+    was there before anybody looked, is due when its registry tells of it. ``past``: only note that it was there, unless
+    it is known."""
+    return (
+        session.execute(
+            text("""INSERT INTO registry_versions AS v (registry, model, version, rule, tenant, detail, past)
+                    VALUES (:registry, :model, :version, :rule, :tenant, CAST(:detail AS jsonb), :past)
+                    ON CONFLICT (registry, model, version, rule) DO UPDATE
+                      SET past = FALSE, refused = NULL, due_at = now(), tries = 0, created_at = now(),
+                        detail = EXCLUDED.detail
+                      WHERE (v.past OR v.refused IS NOT NULL) AND NOT CAST(:past AS boolean) RETURNING id"""),
+            {**vars(key), "tenant": tenant, "detail": json.dumps(detail), "past": past},
+        ).scalar()
+        is not None
+    )
+
+
+def known_versions(session: Session, registry: str) -> set[tuple[str, str, str]]:
+    """(model, version, rule) of all that a registry has."""
+    rows = session.execute(
+        text("SELECT model, version, rule FROM registry_versions WHERE registry = :registry"), {"registry": registry}
+    )
+    return {(row.model, row.version, row.rule) for row in rows}
+
+
+def take_due(session: Session, rules: Collection[tuple[str, str]], *, lease_s: float) -> Due | None:
+    """The version that has waited longest, of rules (registry, rule) that there are, left alone by everybody else for
+    ``lease_s``."""
+    row = session.execute(
+        text(f"""UPDATE registry_versions SET due_at = now() + make_interval(secs => :lease), tries = tries + 1
+                 WHERE id = (SELECT id FROM registry_versions WHERE {WAITS} AND due_at <= now()
+                     AND (registry, rule) IN (SELECT * FROM unnest(CAST(:registries AS text[]), CAST(:rules AS text[])))
+                   ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+                 RETURNING id, registry, model, version, rule, tenant, detail->>'reference' AS reference, tries,
+                   EXTRACT(EPOCH FROM now() - created_at)::float8 AS age_s"""),  # noqa: S608  a constant of this module
+        {
+            "lease": lease_s,
+            "registries": [registry for registry, _ in rules],
+            "rules": [rule for _, rule in rules],
+        },
+    ).one_or_none()
+    if row is None:
+        return None
+    key = Key(row.registry, row.model, row.version, row.rule)
+    return Due(row.id, key, row.tenant, row.reference, row.tries, row.age_s)
+
+
+def keep_reference(session: Session, version: UUID, reference: str) -> None:
+    """What its rule's reference is pinned to from now on."""
+    session.execute(
+        text("""UPDATE registry_versions SET detail = detail || jsonb_build_object('reference', CAST(:to AS text))
+                WHERE id = :id AND NOT detail ? 'reference'"""),
+        {"id": version, "to": reference},
+    )
+
+
+def hold_waiting(session: Session, version: UUID) -> bool:
+    """Hold the row, ahead of every other lock; False where its audit was made, or refused, meanwhile."""
+    found = session.execute(
+        text(f"SELECT id FROM registry_versions WHERE id = :id AND {WAITS} FOR UPDATE"),  # noqa: S608  as above
+        {"id": version},
+    )
+    return found.scalar() is not None
+
+
+def set_audit(session: Session, version: UUID, audit: UUID) -> None:
+    session.execute(
+        text("UPDATE registry_versions SET audit_id = :audit, detail = detail - 'problem' WHERE id = :id"),
+        {"id": version, "audit": audit},
+    )
+
+
+def refuse(session: Session, version: UUID, problem: dict[str, Any]) -> None:
+    session.execute(
+        text(f"""UPDATE registry_versions SET refused = CAST(:problem AS jsonb), detail = detail - 'problem'
+                 WHERE id = :id AND {WAITS}"""),  # noqa: S608  as above
+        {"id": version, "problem": json.dumps(problem)},
+    )
+
+
+def put_off(session: Session, version: UUID, problem: dict[str, Any], *, pause_s: float) -> None:
+    session.execute(
+        text(f"""UPDATE registry_versions SET due_at = now() + make_interval(secs => :pause),
+                   detail = detail || jsonb_build_object('problem', CAST(:problem AS jsonb))
+                 WHERE id = :id AND {WAITS}"""),  # noqa: S608  as above
+        {"id": version, "pause": pause_s, "problem": json.dumps(problem)},
+    )
+
+
+def looked_through(session: Session, registry: str) -> set[str]:
+    """Rules of a registry that a poll has looked through."""
+    rows = session.execute(
+        text("SELECT rule FROM registry_rules WHERE registry = :registry AND polled_at IS NOT NULL"),
+        {"registry": registry},
+    )
+    return {row.rule for row in rows}
+
+
+def note_poll(
+    session: Session, registry: str, tenant: str, rules: Sequence[str], failure: dict[str, Any] | None
+) -> None:
+    session.execute(
+        text("""INSERT INTO registry_rules (registry, rule, tenant, polled_at, failure)
+                SELECT :registry, rule, :tenant, CASE WHEN CAST(:failure AS jsonb) IS NULL THEN now() END,
+                  CAST(:failure AS jsonb)
+                FROM unnest(CAST(:rules AS text[])) AS r(rule) ORDER BY rule
+                ON CONFLICT (registry, rule) DO UPDATE SET failure = EXCLUDED.failure,
+                  polled_at = COALESCE(EXCLUDED.polled_at, registry_rules.polled_at)"""),
+        {
+            "registry": registry,
+            "tenant": tenant,
+            "rules": list(rules),
+            "failure": None if failure is None else json.dumps(failure),
+        },
+    )
+
+
+def forget_events(session: Session, registry: str) -> int:
+    """Delete what was received long ago."""
+    gone = session.execute(
+        text("""DELETE FROM received_events
+                WHERE registry = :registry AND received_at < now() - make_interval(days => :days) RETURNING 1"""),
+        {"registry": registry, "days": KEPT_DAYS},
+    )
+    return len(gone.all())
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What has come of a registry so far."""
+
+    last_event_at: datetime | None
+    last_event: str | None
+    last_outcome: str | None
+    polled_at: datetime | None
+    poll_failure: dict[str, Any] | None
+    states: dict[str, int]
+    """How many versions are in which state."""
+
+
+STATE = """CASE WHEN v.past THEN 'past' WHEN v.refused IS NOT NULL THEN 'refused'
+  WHEN v.audit_id IS NULL THEN 'waiting' ELSE lower(COALESCE(a.state, 'deleted')) END"""
+"""SQL: where a version stands."""
+
+
+def standing_of(session: Session, tenant: str, registry: str) -> Standing:
+    of = {"tenant": tenant, "registry": registry}
+    last = session.execute(
+        text("""SELECT received_at, type, outcome FROM received_events WHERE registry = :registry AND tenant = :tenant
+                ORDER BY received_at DESC LIMIT 1"""),
+        of,
+    ).one_or_none()
+    polled = session.execute(
+        text("""SELECT min(polled_at) AS at, (array_agg(failure) FILTER (WHERE failure IS NOT NULL))[1] AS failure
+                FROM registry_rules WHERE registry = :registry AND tenant = :tenant"""),
+        of,
+    ).one()
+    states = session.execute(
+        text(f"""SELECT {STATE} AS state, count(*) AS n FROM registry_versions v LEFT JOIN audits a ON a.id = v.audit_id
+                 WHERE v.registry = :registry AND v.tenant = :tenant GROUP BY 1"""),  # noqa: S608  a constant of this module
+        of,
+    )
+    counted = {row.state: row.n for row in states}
+    at, kind, outcome = (None, None, None) if last is None else (last.received_at, last.type, last.outcome)
+    return Standing(at, kind, outcome, polled.at, polled.failure, counted)
+
+
+@dataclass(frozen=True)
+class StoredVersion:
+    """A version as callers see it."""
+
+    id: UUID
+    model: str
+    version: str
+    rule: str
+    state: str
+    verdict: str | None
+    audit_id: UUID | None
+    problem: dict[str, Any] | None
+    """Why there is no audit, or none yet."""
+    created_at: datetime
+
+
+def list_versions(
+    session: Session,
+    tenant: str,
+    registry: str,
+    *,
+    state: str | None,
+    after: tuple[datetime, UUID] | None,
+    limit: int,
+) -> list[StoredVersion]:
+    """Newest first, behind the one with the sort key ``after``."""
+    rows = session.execute(
+        text(f"""SELECT v.id, v.model, v.version, v.rule, {STATE} AS state, a.verdict, v.audit_id,
+                   COALESCE(v.refused, v.detail->'problem') AS problem, v.created_at
+                 FROM registry_versions v LEFT JOIN audits a ON a.id = v.audit_id
+                 WHERE v.tenant = :tenant AND v.registry = :registry
+                   AND (CAST(:state AS text) IS NULL OR {STATE} = :state)
+                   AND (CAST(:after AS timestamptz) IS NULL OR (v.created_at, v.id) < (:after, CAST(:after_id AS uuid)))
+                 ORDER BY v.created_at DESC, v.id DESC LIMIT :limit"""),  # noqa: S608  a constant of this module
+        {
+            "tenant": tenant,
+            "registry": registry,
+            "state": state,
+            "after": None if after is None else after[0],
+            "after_id": None if after is None else after[1],
+            "limit": limit,
+        },
+    )
+    return [StoredVersion(**row._asdict()) for row in rows]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A version that an audit was made of."""
+
+    id: UUID
+    key: Key
+    tenant: str
+
+
+def places_of_audit(session: Session, audit: UUID) -> list[Place]:
+    rows = session.execute(
+        text("""SELECT id, registry, model, version, rule, tenant FROM registry_versions WHERE audit_id = :audit
+                ORDER BY registry, model, version, rule"""),
+        {"audit": audit},
+    )
+    return [Place(row.id, Key(row.registry, row.model, row.version, row.rule), row.tenant) for row in rows]
+
+
+@dataclass(frozen=True)
+class Newest:
+    """What a version was last said to be: by the audit that was asked for last among those that have ended, or by the
+    refusal of one."""
+
+    rule: str
+    audit_id: UUID | None
+    refused: dict[str, Any] | None
+
+
+def newest_of(session: Session, tenant: str, registry: str, model: str, version: str) -> Newest | None:
+    row = session.execute(
+        text("""SELECT v.rule, v.audit_id, v.refused FROM registry_versions v LEFT JOIN audits a ON a.id = v.audit_id
+                WHERE v.registry = :registry AND v.model = :model AND v.version = :version AND v.tenant = :tenant
+                  AND (v.refused IS NOT NULL OR a.finished_at IS NOT NULL)
+                ORDER BY COALESCE(a.created_at, v.created_at) DESC, v.id DESC LIMIT 1"""),
+        {"registry": registry, "model": model, "version": version, "tenant": tenant},
+    ).one_or_none()
+    return None if row is None else Newest(row.rule, row.audit_id, row.refused)
