@@ -5,7 +5,7 @@ Wrong settings end a process at its start with one line that names the member, a
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from spinal.errors import UsageError
 from spinal.errors.faults import shown
 from spinal.profile import MeasurementProfile
 from spinal.prompts.builtin import DEFAULT_SET
+from spinal.webhook_signing import key_of
 
 MOST_SECRETS = 4
 MOST_SECRET = 1024
@@ -44,6 +45,8 @@ class Kind:
     """Whether versions are numbers, so that there is one before."""
     polled: bool = False
     written_to: bool = False
+    key_of: Callable[[str], bytes] = str.encode
+    """What a secret verifies by. Raises UsageError for what is none."""
 
 
 KINDS: dict[str, Kind] = {
@@ -67,7 +70,7 @@ KINDS: dict[str, Kind] = {
             aliased="hf:{model}@{alias}",
             polled=True,
         ),
-        Kind("generic", "service.integrations.adapters.generic:GENERIC", scheme=None),
+        Kind("generic", "service.integrations.adapters.generic:GENERIC", scheme=None, key_of=key_of),
     )
 }
 """By name. A new kind is a module with its adapter, and an entry here."""
@@ -111,7 +114,16 @@ class Rule(BaseModel):
 
     def names(self, model: str) -> bool:
         """Whether the rule is about a model."""
-        return re.fullmatch(".*".join(map(re.escape, self.model.split("*"))), model) is not None
+        first, *others = self.model.split("*")
+        if not others:
+            return model == first
+        # From left to right, each part where it comes first: a name that nearly fits is not gone through again.
+        *between, last = others
+        at = len(first) if model.startswith(first) else -1
+        for part in between:
+            found = model.find(part, at) if at >= 0 else -1
+            at = found + len(part) if found >= 0 else -1
+        return 0 <= at <= len(model) - len(last) and model.endswith(last)
 
 
 class Registry(BaseModel):
@@ -186,6 +198,10 @@ class Registry(BaseModel):
                     f"the secret file {shown(file.name)} is empty, too long, or no single line",
                     hint="one line with the secret",
                 )
+            try:
+                self.of.key_of(secret)
+            except UsageError as error:
+                raise UsageError(f"the secret file {shown(file.name)}: {error.detail}", hint=error.hint) from None
             found.append(secret)
         return tuple(found)
 
@@ -201,7 +217,8 @@ class Registry(BaseModel):
         if kind.candidate is not None and asked.startswith("/"):
             return _filled(kind.candidate, model=model, version=asked[1:])
         if asked == PREVIOUS and kind.candidate is not None:
-            return _filled(kind.candidate, model=model, version=str(int(version) - 1) if version.isdigit() else "0")
+            before = str(int(version) - 1) if re.fullmatch("[0-9]+", version) else "0"
+            return _filled(kind.candidate, model=model, version=before)
         return asked
 
 
@@ -227,14 +244,14 @@ class Registries:
     def require_usable(self) -> None:
         """Read every secret. Raises UsageError where a file is missing, or two registries of a kind share a secret, so
         that nobody could tell which of them is meant."""
-        known: dict[tuple[str, str], str] = {}
+        known: dict[tuple[str, bytes], str] = {}
         for name, registry in self.by_name.items():
             try:
                 secrets = registry.secrets()
             except UsageError as error:
                 raise _wrong(f"{name}.secret_files: {error.detail}") from error
             for secret in secrets:
-                other = known.setdefault((registry.kind, secret), name)
+                other = known.setdefault((registry.kind, registry.of.key_of(secret)), name)
                 if other != name:
                     raise _wrong(f"{name}.secret_files: registry {other} has the same secret")
 

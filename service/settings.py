@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+from pydantic_settings import NoDecode, SettingsConfigDict, SettingsError
 
 from service.platform.addresses import check_addresses
 from service.registries import Registries
@@ -24,6 +24,7 @@ from service.settings_checks import (
     with_secrets,
     with_sources,
 )
+from service.settings_slow_clients import SlowClients
 from spinal.checkpoints.fetching.store import ModelStore
 from spinal.checkpoints.sources.reach import OF_VALIDATORS, Reach, SourceSettings
 from spinal.errors import UsageError
@@ -33,7 +34,7 @@ from spinal.warm import WARM_BYTES
 EVERY_HOST = "*"
 
 
-class Settings(BaseSettings):
+class Settings(SlowClients):
     """Frozen settings. Durations are seconds."""
 
     model_config = SettingsConfigDict(
@@ -130,31 +131,6 @@ class Settings(BaseSettings):
     max_wait_s: float = Field(default=60.0, ge=0.0)
     """Longest ``?wait=`` of a long poll."""
 
-    # HTTP: requests that wait
-    max_waiters: int = Field(default=2000, ge=0)
-    """How many requests may wait (``?wait=``) in each process of the API; others are answered at once."""
-    wait_sweep_s: float = Field(default=5.0, gt=0)
-    """How often what is waited for is looked at although nobody told of its end."""
-
-    # HTTP: clients that are slow, silent or many (of ``python -m service``)
-    http_header_s: float = Field(default=10.0, gt=0)
-    """How long a client may take for the head of a request."""
-    http_body_s: float = Field(default=60.0, gt=0)
-    """How long it may take for the body."""
-    http_silence_s: float = Field(default=10.0, gt=0)
-    """Longest silence within a body, or within an answer that a client does not read on."""
-    http_bytes_per_s: int = Field(default=500, ge=0)
-    """What has to come of a body, or to be taken of an answer, each second on average, once a client may no longer be
-    silent."""
-    http_idle_s: int = Field(default=5, ge=1)
-    """How long a connection stays open for a next request."""
-    http_connections: int = Field(default=8192, ge=16)
-    """Most connections of each process, as far as it may open so many files. Beyond, those that are half sent or idle
-    are closed for others, and only ``/livez`` and ``/readyz`` are answered where there are none."""
-    http_half_sent: int = Field(default=1024, ge=16)
-    """Most requests that are half sent; beyond, the oldest are ended."""
-    http_held_mb: int = Field(default=256, ge=1)
-    """Most memory for bodies that are half sent and answers that are half read; beyond, the oldest are ended."""
     # limits of tenants (docs/operations.md)
     open_audits: int = Field(default=20_000, ge=0)
     """Audits of one tenant that are queued or running, members of series among them."""

@@ -120,7 +120,7 @@ class Client(ModelCalls, PolicyCalls, PromptCalls, ResultCalls, SeriesCalls, Web
         prompt_set: str | None = None,
         profile: JsonObject | None = None,
         policy: str | None = None,
-        signature: JsonObject | None = None,
+        signature: str | None = None,
         labels: dict[str, str] | None = None,
         priority: int | None = None,
         idempotency_key: str | None = None,
@@ -140,9 +140,9 @@ class Client(ModelCalls, PolicyCalls, PromptCalls, ResultCalls, SeriesCalls, Web
         policy : str, optional
             Name and version, or digest, of the policy that makes the verdict; needs a reference. See
             :meth:`push_policy`.
-        signature : dict, optional
-            ``model.sig`` of a model that was signed in the format of OpenSSF Model Signing, which the candidate's files
-            are held to.
+        signature : str, optional
+            The text of ``model.sig`` of a model that was signed in the format of OpenSSF Model Signing, which the
+            candidate's files are held to.
         labels : dict of str, optional
             Shown with the audit, and to filter by. Audits with the same label ``name`` are versions of one model.
         priority : int, optional

@@ -24,7 +24,7 @@ MESSAGE_ID = re.compile(r"[\x21-\x2d\x2f-\x7e]{1,256}")
 """Without a dot, which ends it in what is signed: ``a.1`` at 2 would be ``a`` at 1."""
 TIMESTAMP = re.compile(r"[0-9]{1,12}")
 MOST_SIGNATURES = 16
-"""More are not looked at: each costs a computation."""
+"""More are not looked at: each costs a computation where a key signs."""
 SEED_BYTES = 32
 
 
@@ -71,7 +71,7 @@ def verify(
     checks = [_check_of(each) for each in secrets]
     content = _content(message_id, timestamp, body)
     sent = [_read(each) for each in signatures.split(" ")[:MOST_SIGNATURES]]
-    if not any(check(version, signature, content) for check in checks for version, signature in sent):
+    if not any(check(sent, content) for check in checks):
         raise SignatureInvalid("no signature of the message is by this secret")
     away_s = int(timestamp) - (time.time() if now is None else now)
     if abs(away_s) > tolerance_s:
@@ -112,12 +112,20 @@ def key_pair(seed: bytes) -> tuple[str, str]:
     return f"{SIGNS}{b64encode(seed + public).decode()}", f"{VERIFIES}{b64encode(public).decode()}"
 
 
+def key_of(secret: str) -> bytes:
+    """What a secret verifies by: the same for the same key, however its base64 ends. Raises UsageError."""
+    prefix = VERIFIES if secret.startswith(VERIFIES) else SHARED
+    return prefix.encode() + _decoded(secret, prefix)
+
+
 class _Shared:
     def __init__(self, key: bytes) -> None:
         self._key = key
 
-    def __call__(self, version: str, signature: bytes, content: bytes) -> bool:
-        return version == "v1" and hmac.compare_digest(_mac(self._key, content), signature)
+    def __call__(self, sent: Sequence[tuple[str, bytes]], content: bytes) -> bool:
+        """Computed once, however many were sent: whoever sends them need not have signed anything."""
+        ours = _mac(self._key, content)
+        return any(version == "v1" and hmac.compare_digest(ours, signature) for version, signature in sent)
 
 
 class _Public:
@@ -126,11 +134,12 @@ class _Public:
 
         self._key = Ed25519PublicKey.from_public_bytes(key)
 
-    def __call__(self, version: str, signature: bytes, content: bytes) -> bool:
+    def __call__(self, sent: Sequence[tuple[str, bytes]], content: bytes) -> bool:
+        return any(version == "v1a" and self._is_by(signature, content) for version, signature in sent)
+
+    def _is_by(self, signature: bytes, content: bytes) -> bool:
         from cryptography.exceptions import InvalidSignature
 
-        if version != "v1a":
-            return False
         try:
             self._key.verify(signature, content)
         except InvalidSignature:

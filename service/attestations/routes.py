@@ -3,7 +3,6 @@
 from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
-from fastapi.concurrency import run_in_threadpool
 
 from service.attestations.schemas import (
     ENVELOPE,
@@ -89,12 +88,12 @@ async def one(
 async def _given(request: Request, reader: Asker, audit_id: UUID, predicate: Predicate) -> Attestation:
     stated = await reader.read(state, reader.settings, audit_id, predicate)
     signing: Signing = request.app.state.signing
-    # Neither a connection nor a turn is held while a key server is asked.
-    signer = await run_in_threadpool(signing.signer)
+    # Neither a connection nor a turn is held while a key server is asked, and few threads.
+    signer = await signing.opened()
     known = await reader.read(find, stated, signer.public.id)
     if known is not None:
         return known
-    envelope = await run_in_threadpool(sign, stated, signer)
+    envelope = await signing.apart(lambda: sign(stated, signer))
     return await reader.keep(keep, stated, signer.public.id, envelope)
 
 
@@ -108,7 +107,7 @@ async def key(request: Request, reader: Reader) -> Response:
     """The public key that attestations are verified with. Compare it with what the operator tells you another way."""
     await reader.read(_admitted)
     signing: Signing = request.app.state.signing
-    signer = await run_in_threadpool(signing.signer)
+    signer = await signing.opened()
     return answer(AttestationKeyOut.of(signer.public))
 
 

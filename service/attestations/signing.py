@@ -1,8 +1,12 @@
 """The key that signs, opened when it is first needed: a key server is asked, and may be away when a service starts."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
+from typing import TypeVar
+
+from anyio import CapacityLimiter, move_on_after, to_thread
 
 from service.settings import Settings
 from spinal.attestations.keys import Signer
@@ -11,6 +15,9 @@ from spinal.errors import AttestationKeyFailed, NoAttestationKey, UsageError
 
 FROM_FILE = "_file"
 SERVER = "://"
+AT_ONCE, PATIENCE_S = 4, 5.0
+"""Requests that may ask a key server at once, and seconds for which another waits for its place."""
+T = TypeVar("T")
 
 
 class Signing:
@@ -20,6 +27,25 @@ class Signing:
         self._settings = settings
         self._lock = Lock()
         self._signer: Signer | None = None
+        self._places = CapacityLimiter(AT_ONCE)
+
+    async def opened(self) -> Signer:
+        """The key, which whoever asks for what was signed before has without waiting. Raises as :meth:`signer`."""
+        known = self._signer
+        return await self.apart(self.signer) if known is None else known
+
+    async def apart(self, ask: Callable[[], T]) -> T:
+        """``ask``, which may ask a key server, in one of a few threads: one that stalls keeps no thread from whoever
+        needs no key. Raises AttestationKeyFailed where none comes free in time."""
+        place = object()
+        with move_on_after(PATIENCE_S) as waiting:
+            await self._places.acquire_on_behalf_of(place)
+        if waiting.cancelled_caught:
+            raise AttestationKeyFailed("the key server keeps others waiting", hint="send the request again in a minute")
+        try:
+            return await to_thread.run_sync(ask)
+        finally:
+            self._places.release_on_behalf_of(place)
 
     def signer(self) -> Signer:
         """Raises NoAttestationKey where none is set, AttestationKeyFailed where it cannot be had now."""

@@ -1,6 +1,5 @@
 """/v1/audits"""
 
-import json
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated, Literal
@@ -10,7 +9,8 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.datastructures import URL
 
 from service.audits.resolve import AuditRequest, cached_roles, find_former, resolve_request
-from service.audits.schemas import AuditIn, AuditOut, AuditPage, ScoresOut, State, ValidationOut
+from service.audits.schemas import AuditIn, AuditOut, AuditPage, State, ValidationOut
+from service.audits.scores import ScoresOut
 from service.audits.store import AuditFilter
 from service.audits.verbs import (
     AuditView,
@@ -78,7 +78,7 @@ def submit(
         prompt_set=body.prompt_set,
         profile=body.profile,
         weights_digests=body.weights_digests(),
-        signature=None if body.signature is None else json.dumps(body.signature),
+        signature=body.signature,
         policy=body.policy,
         labels=body.labels,
         priority=body.priority,

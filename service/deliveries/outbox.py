@@ -1,6 +1,7 @@
 """From events to deliveries: each event is sent out once, to everybody who wants it at that moment."""
 
 import json
+from collections import Counter
 from uuid import UUID
 
 import structlog
@@ -16,37 +17,55 @@ from service.runs.kinds import kind_named
 from service.settings import Settings
 from spinal.documents.canonical import digest_of
 from spinal.documents.editions import PRESENT
+from spinal.errors import DatabaseUnavailable
 
 log = structlog.get_logger(__name__)
 DELIVER = "deliver"
 AT_ONCE = 100
 """Events in one turn of the loop."""
+MOST_FAILED = 10
+"""Events of one tenant that fail in one turn; the rest of its events waits for the next one."""
 
 
 def send_out(ledger: Ledger, settings: Settings) -> int:
     """Make the deliveries of some events that were not sent out yet, each in a transaction of its own; returns of how
     many. Any number of processes may do so at once."""
-    done = 0
+    done, failed = 0, dict[UUID, str]()
     while done < AT_ONCE:
-        with ledger.begin() as session:
-            event = _next(session)
+        event = None
+        try:
+            with ledger.begin() as session:
+                event = _next(session, failed)
+                if event is None:
+                    break
+                made = [_deliver_to(session, settings, event, name) for name in TARGETS]
+                session.execute(text("UPDATE events SET sent_out_at = now() WHERE id = :id"), {"id": event.id})
+        except DatabaseUnavailable:
+            raise
+        except Exception:
             if event is None:
-                break
-            made = [_deliver_to(session, settings, event, name) for name in TARGETS]
-            session.execute(text("UPDATE events SET sent_out_at = now() WHERE id = :id"), {"id": event.id})
+                raise
+            # What one event meets keeps no other waiting.
+            log.exception("event not sent out", event_id=str(event.id), type=event.type)
+            failed[event.id] = event.tenant
+            continue
         done += 1
         if any(made):
             log.info("event sent out", event_id=str(event.id), type=event.type, deliveries=sum(made))
     return done
 
 
-def _next(session: Session) -> Event | None:
-    """The oldest one that nobody is at. Of tenants that are being deleted nobody is told."""
+def _next(session: Session, failed: dict[UUID, str]) -> Event | None:
+    """The oldest one that nobody is at, and that has not ``failed`` (id -> tenant) in this turn. Of tenants that are
+    being deleted nobody is told."""
+    tired = [tenant for tenant, count in Counter(failed.values()).items() if count >= MOST_FAILED]
     row = session.execute(
-        text(f"""SELECT {COLUMNS} FROM events e WHERE e.sent_out_at IS NULL AND NOT EXISTS (
+        text(f"""SELECT {COLUMNS} FROM events e WHERE e.sent_out_at IS NULL
+                   AND e.id <> ALL(:failed) AND e.tenant <> ALL(:tired) AND NOT EXISTS (
                    SELECT 1 FROM deleted_tenants d WHERE d.digest = encode(sha256(convert_to(e.tenant, 'UTF8')), 'hex')
                      AND d.deleted_at > now() - interval '1 hour')
-                 ORDER BY e.seq LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED""")  # noqa: S608  a constant of events.py
+                 ORDER BY e.seq LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED"""),  # noqa: S608  a constant of events.py
+        {"failed": list(failed), "tired": tired},
     ).one_or_none()
     return None if row is None else Event.of(row)
 

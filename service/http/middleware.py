@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.http.probes import ProbeLog, is_probe
 from service.http.problems import unexpected_problem
-from service.platform.links import PATH
+from service.platform.links import told_path
 from service.platform.telemetry import current_traceparent, trace_id
 
 log = structlog.get_logger(__name__)
@@ -83,11 +83,6 @@ class RequestContext:
                         status=status or 500,
                         ms=round((time.perf_counter() - started) * 1000, 1),
                     )
-
-
-def told_path(path: str) -> str:
-    """A path as logs may know it: what opens a report without a key is written nowhere."""
-    return f"{PATH}..." if path.startswith(PATH) else path
 
 
 class BodyLimit:

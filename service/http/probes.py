@@ -5,7 +5,7 @@ from typing import Any
 
 import structlog
 
-from service.platform.links import PATH
+from service.platform.links import told_path
 
 log = structlog.get_logger(__name__)
 PROBES = frozenset({"/livez", "/readyz"})
@@ -20,7 +20,7 @@ def is_untraced_in(prefix: str) -> Any:
     ``prefix`` on its path."""
     return lambda scope: (
         scope["type"] == "http"
-        and (is_probe(scope["path"], prefix) or scope["path"].removeprefix(prefix).startswith(PATH))
+        and (is_probe(scope["path"], prefix) or told_path(path := scope["path"].removeprefix(prefix)) != path)
     )
 
 

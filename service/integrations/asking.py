@@ -45,9 +45,9 @@ LABELS = ("registry", "name", "version")
 
 
 def ask_for_next(ledger: Ledger, settings: Settings, inspectors: Inspectors) -> bool:
-    """Make the audit of the version that has waited longest, or note why there is none; False where none is due."""
+    """Make the audit of the version that is next, or note why there is none; False where none is due."""
     known = settings.registries.by_name
-    rules = [(name, rule.name) for name, registry in known.items() for rule in registry.rules]
+    rules = [(name, registry.tenant, rule.name) for name, registry in known.items() for rule in registry.rules]
     with ledger.begin() as session:
         due = store.take_due(session, rules, lease_s=LEASE_S + settings.inspect_seconds)
     if due is None:

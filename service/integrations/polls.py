@@ -21,10 +21,15 @@ LEASE_S = POLL_S + 60.0
 AT_ONCE = 200
 """Versions in one transaction."""
 FOUND = "poll"
+FORGETTING, FORGET_EVERY_S = "forget events of registries", 3600.0
 
 
 def poll_those_due(ledger: Ledger, settings: Settings, holder: UUID) -> int:
-    """Look through the registries whose turn it is and that nobody else is at; returns how many versions were found."""
+    """Look through the registries whose turn it is and that nobody else is at; returns how many versions were found.
+    What was received long ago is forgotten here, too, also of those that cannot be polled."""
+    with ledger.begin() as session:
+        if take_turn(session, FORGETTING, holder, lease_s=FORGET_EVERY_S):
+            store.forget_events(session)
     found = 0
     for name, registry in settings.registries.by_name.items():
         interval = registry.interval_s
@@ -57,7 +62,6 @@ def poll(ledger: Ledger, settings: Settings, name: str, registry: Registry) -> i
         return 0
     with ledger.begin() as session:
         store.note_poll(session, name, registry.tenant, rules, None)
-        store.forget_events(session, name)
     if found:
         log.info("found what a registry had not told", registry=name, versions=found)
     return found

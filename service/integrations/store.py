@@ -75,9 +75,10 @@ def add_event(session: Session, event: Event) -> bool:
 
 
 def find_event(session: Session, registry: str, delivery: str) -> Row[Any]:
-    """What became of an event: ``type``, ``outcome``, ``detail``."""
+    """What became of an event: ``type``, ``outcome``, ``detail``, and the ``body_digest`` of what came."""
     return session.execute(
-        text("SELECT type, outcome, detail FROM received_events WHERE registry = :registry AND delivery = :delivery"),
+        text("""SELECT type, outcome, detail, body_digest FROM received_events
+                WHERE registry = :registry AND delivery = :delivery"""),
         {"registry": registry, "delivery": delivery},
     ).one()
 
@@ -116,20 +117,23 @@ def known_versions(session: Session, registry: str) -> set[tuple[str, str, str]]
     return {(row.model, row.version, row.rule) for row in rows}
 
 
-def take_due(session: Session, rules: Collection[tuple[str, str]], *, lease_s: float) -> Due | None:
-    """The version that has waited longest, of rules (registry, rule) that there are, left alone by everybody else for
-    ``lease_s``."""
+def take_due(session: Session, rules: Collection[tuple[str, str, str]], *, lease_s: float) -> Due | None:
+    """The version that has waited longest among those that were tried least, of rules (registry, tenant, rule) that
+    there are; left alone by everybody else for ``lease_s``. Those of a registry that does not answer, each of which
+    takes its time, keep no new one waiting."""
     row = session.execute(
         text(f"""UPDATE registry_versions SET due_at = now() + make_interval(secs => :lease), tries = tries + 1
                  WHERE id = (SELECT id FROM registry_versions WHERE {WAITS} AND due_at <= now()
-                     AND (registry, rule) IN (SELECT * FROM unnest(CAST(:registries AS text[]), CAST(:rules AS text[])))
-                   ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+                     AND (registry, tenant, rule) IN (SELECT * FROM unnest(
+                       CAST(:registries AS text[]), CAST(:tenants AS text[]), CAST(:rules AS text[])))
+                   ORDER BY tries, due_at LIMIT 1 FOR UPDATE SKIP LOCKED)
                  RETURNING id, registry, model, version, rule, tenant, detail->>'reference' AS reference, tries,
                    EXTRACT(EPOCH FROM now() - created_at)::float8 AS age_s"""),  # noqa: S608  a constant of this module
         {
             "lease": lease_s,
-            "registries": [registry for registry, _ in rules],
-            "rules": [rule for _, rule in rules],
+            "registries": [registry for registry, _, _ in rules],
+            "tenants": [tenant for _, tenant, _ in rules],
+            "rules": [rule for _, _, rule in rules],
         },
     ).one_or_none()
     if row is None:
@@ -208,12 +212,11 @@ def note_poll(
     )
 
 
-def forget_events(session: Session, registry: str) -> int:
-    """Delete what was received long ago."""
+def forget_events(session: Session) -> int:
+    """Delete what was received long ago, from whichever registry."""
     gone = session.execute(
-        text("""DELETE FROM received_events
-                WHERE registry = :registry AND received_at < now() - make_interval(days => :days) RETURNING 1"""),
-        {"registry": registry, "days": KEPT_DAYS},
+        text("DELETE FROM received_events WHERE received_at < now() - make_interval(days => :days) RETURNING 1"),
+        {"days": KEPT_DAYS},
     )
     return len(gone.all())
 

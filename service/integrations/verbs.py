@@ -70,6 +70,7 @@ def find_sender(
             f"no registry of kind {kind} is set up here", hint="an operator sets it up: docs/registries.md"
         )
     refusal: SignatureInvalid = refuse("wrong", "no secret of this registry made the signature", "check its secret")
+    unreadable = False
     for name, registry in known.items():
         if named not in (None, name):
             continue
@@ -82,8 +83,11 @@ def find_sender(
                 raise
             refusal = error
         except UsageError as error:
+            # Another one may be meant.
             log.error("secret of a registry", registry=name, error=error.detail)
-            raise NotReady("a registry's secret cannot be read", hint="an operator looks into the log") from None
+            unreadable = True
+    if unreadable and refusal.extra["reason"] == "wrong":
+        raise NotReady("a registry's secret cannot be read", hint="an operator looks into the log")
     raise refusal
 
 
@@ -101,7 +105,12 @@ def _keep(ledger: Ledger, name: str, registry: Registry, told: Told, body: bytes
     event = Event(name, told.delivery, registry.tenant, sha256(body).hexdigest(), told.type)
     with ledger.begin() as session:
         if not store.add_event(session, event):
-            return _outcome(name, told.delivery, store.find_event(session, name, told.delivery), repeated=True)
+            former = store.find_event(session, name, told.delivery)
+            if former.body_digest != event.body_digest and not told.by_content:
+                raise RequestInvalid(
+                    f"another event came before under the id {told.delivery}", hint="give each event an id of its own"
+                )
+            return _outcome(name, told.delivery, former, repeated=True)
         chosen = choose(session, name, registry, told.signs, told.type)
         if told.test:
             outcome, reason = TEST, None

@@ -8,12 +8,12 @@ import typer
 
 from service.database.unit_of_work import allow
 from service.operations import migrate
-from service.operations.deleted import list_tenants
 from service.operations.deletion import delete_tenant
 from service.operations.invariants import INVARIANTS, RECOMPUTED, violations
 from service.operations.own_store import require_own_store
 from service.operations.retention import delete_what_can_be_made_again
 from service.operations.surroundings import AsJson, database_named, opened_ledger
+from service.operations.tenants_listed import list_tenants
 from service.platform.artifacts import ArtifactStore
 from service.settings import read_settings
 from service.traces.store import measured_again

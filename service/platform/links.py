@@ -7,6 +7,7 @@ of that is signed, so that a token that nobody made costs no look at the databas
 import base64
 import binascii
 import hmac
+import re
 import struct
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,6 +28,8 @@ TAG_BYTES, MAC_BYTES = 16, 32
 TOKEN_CHARACTERS = -(-(HEAD.size + TAG_BYTES + MAC_BYTES) * 4 // 3)
 PATH = "/r/"
 """What the path of a link begins with; what follows opens a report, and is written into no log."""
+SECRET = re.compile(rf"(?:\A{PATH}|{PATH}(?=[A-Za-z0-9_-]{{40}})).*", re.DOTALL)
+"""What of a path is written nowhere: also where somebody asks for a link below a path that is none of ours."""
 LIFETIME, LONGEST = timedelta(days=7), timedelta(days=90)
 SHORTEST = timedelta(minutes=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -43,6 +46,11 @@ class Signed:
     ends_at: datetime
     head: bytes
     tag: bytes
+
+
+def told_path(path: str) -> str:
+    """A path as logs may know it: what opens a report without a key is written nowhere."""
+    return SECRET.sub(f"{PATH}...", path)
 
 
 def link_key(settings: Settings) -> bytes | None:

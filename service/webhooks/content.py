@@ -83,7 +83,10 @@ def _of_audit(settings: Settings, row: Row[Any]) -> dict[str, Any]:
         "finished_at": _time(row.finished_at),
         "links": {
             "audit": _link(settings, f"/v1/audits/{row.id}"),
-            "report": report_link(settings, row.tenant, row.id) if row.state == "SUCCEEDED" else None,
+            # From its end on, so that every attempt tells the same link.
+            "report": report_link(settings, row.tenant, row.id, now=row.finished_at)
+            if row.state == "SUCCEEDED"
+            else None,
         },
     }
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from spinal.checkpoints.files import (
     ADAPTER_CONFIG,
     CONFIG,
+    INDEX,
     OF_TRAINERS,
     PICKLE_SUFFIXES,
     TOKENIZER_FILES,
@@ -22,7 +23,7 @@ from spinal.errors.faults import shown
 PIECE = 16 * 2**20
 WEIGHTS = (WEIGHTS_SUFFIX, *PICKLE_SUFFIXES, ".gguf", ".h5", ".msgpack", ".onnx", ".distcp")
 """Endings of files that somebody may load weights from."""
-SETTINGS = frozenset({CONFIG, ADAPTER_CONFIG, *TOKENIZER_FILES})
+SETTINGS = frozenset({CONFIG, ADAPTER_CONFIG, INDEX, *TOKENIZER_FILES})
 MOST_NAMED = 3
 
 
@@ -62,9 +63,10 @@ def _differs(folder: Path, name: str, digest: str) -> str | None:
 
 def _loadable(folder: Path) -> list[str]:
     names = sorted(entry.name for entry in os.scandir(folder))
-    return [
-        name
-        for name in names
-        if name in SETTINGS
-        or (name.endswith(WEIGHTS) and not any(fnmatchcase(name, pattern) for pattern in OF_TRAINERS))
-    ]
+    return [name for name in names if name in SETTINGS or _may_hold_weights(name.lower())]
+
+
+def _may_hold_weights(name: str) -> bool:
+    # Whoever loads every safetensors file of a folder loads one that is called optimizer, too.
+    trainers = name.endswith(PICKLE_SUFFIXES) and any(fnmatchcase(name, pattern) for pattern in OF_TRAINERS)
+    return name.endswith(WEIGHTS) and not trainers

@@ -98,8 +98,8 @@ def _files(statement: dict[str, Any]) -> dict[str, str]:
         name, digest, by = told.get("name"), told.get("digest"), told.get("algorithm")
         if not isinstance(name, str) or not isinstance(digest, str) or by != "sha256" or name in files:
             raise _invalid("a file in it has no name, no sha256, or is there twice")
-        if not HEX.fullmatch(digest):
-            raise _invalid("what it lists is no sha256")
+        if not HEX.fullmatch(digest) or not name.isprintable():
+            raise _invalid("what it lists is no sha256, or of no file that has a plain name")
         files[name] = digest
         whole.update(bytes.fromhex(digest))
     if not isinstance(subject, list) or len(subject) != 1 or not isinstance(subject[0], dict):

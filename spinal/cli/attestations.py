@@ -1,7 +1,6 @@
 """``spinal attestation`` and ``spinal verify``: a signed statement about an audit, fetched, and held to files here."""
 
 import json
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -43,7 +42,7 @@ def attestation(
         found = client.attestation(id_of(audit), predicate=predicate, format=format)
     text = json.dumps(found, sort_keys=True, separators=(",", ":")) + "\n"
     if output is None:
-        sys.stdout.write(text)
+        say(text.removesuffix("\n"), to_stdout=True)
     else:
         write_atomically(output, text)
         say(f"wrote {output}")

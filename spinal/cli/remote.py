@@ -41,7 +41,7 @@ def run_audit(
     prompt_set: str | None,
     profile: dict[str, Any],
     policy: Policy | str | None,
-    signature: dict[str, Any] | None,
+    signature: str | None = None,
     labels: dict[str, str],
     deadline: float | None,
     interrupts: Interrupts,

@@ -3,12 +3,14 @@
 import base64
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from anyio import CapacityLimiter
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi.testclient import TestClient
@@ -19,11 +21,14 @@ from securesystemslib.signer import SSlibKey
 from sqlalchemy import text
 
 from service.app import create_app
+from service.attestations import signing
 from service.database.unit_of_work import Ledger
 from service.keys.store import create_key
 from service.operations.invariants import violations
 from service.settings import Settings
 from spinal.attestations.statement import PASSED, SVR, TEST_RESULT, policy_property
+from spinal.errors import AttestationKeyFailed
+from tests.support.served import application
 from tests.support.signing import public_pem, to_pem
 
 Drain = Callable[[], int]
@@ -259,3 +264,38 @@ def test_the_doctor_finds_a_verdict_that_was_turned_round(
         session.execute(text("ALTER TABLE audits ENABLE TRIGGER USER"))
         assert violations(session) == {}
     ledger.close()
+
+
+def test_a_key_server_that_stalls_holds_up_nobody_else(api_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, goes_on = threading.Event(), threading.Event()
+
+    def stalls(*_: Any) -> Any:
+        asked.set()
+        goes_on.wait(30)
+        raise AttestationKeyFailed("it is away", hint="wait")
+
+    monkeypatch.setattr(signing, "open_signer", stalls)
+    monkeypatch.setattr(signing, "PATIENCE_S", 0.5)
+    chosen = api_settings.model_copy(update={"attestation_key": SecretStr("hashivault://release")})
+    with TestClient(create_app(chosen), raise_server_exceptions=False) as client, ThreadPoolExecutor(60) as pool:
+        try:
+            waiting = [pool.submit(client.get, "/v1/attestation-key") for _ in range(59)]
+            assert asked.wait(10)
+            others = pool.submit(client.get, "/v1/audits")
+            assert others.result(10).status_code == 200
+        finally:
+            goes_on.set()
+        assert {each.result(30).status_code for each in waiting} == {503}
+
+
+@pytest.mark.parametrize("key", ["ed25519"], indirect=True)
+def test_what_was_signed_before_is_given_while_the_key_server_stalls(
+    attesting: TestClient, drain: Drain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audit = audited(attesting, drain, LENIENT)
+    given = attesting.get(f"/v1/audits/{audit}/attestation").json()
+    monkeypatch.setattr(signing, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(application(attesting).state.signing, "_places", CapacityLimiter(0))
+    assert attesting.get(f"/v1/audits/{audit}/attestation").json() == given
+    denied = attesting.get(f"/v1/audits/{audit}/attestation", params={"predicate": "svr"})
+    assert (denied.status_code, denied.json()["code"]) == (503, "attestation_key_failed")

@@ -268,11 +268,12 @@ def test_no_log_holds_what_opens_a_report(
     drain()
     url = made(ask, f"/v1/audits/{audit}")
     capfd.readouterr()
-    for tried in (url, url[:-1], f"{url}/"):
-        api.get(tried.removeprefix(PUBLIC), follow_redirects=False)
+    path = url.removeprefix(PUBLIC)
+    for tried in (path, path[:-1], f"{path}/", f"/{path}", f"/elsewhere{path}", f"/ui{path}", f"{path}/{path}"):
+        api.get(f"http://testserver{tried}", follow_redirects=False)
     # Without what the client of this test says of itself.
     said = [line for line in "".join(capfd.readouterr()).splitlines() if "HTTP Request:" not in line]
-    assert sum("/r/..." in line for line in said) == 3
+    assert sum("/r/..." in line for line in said) == 7
     assert [line for line in said if url.rpartition("/")[2][:20] in line] == []
 
 

@@ -14,13 +14,15 @@ from sqlalchemy import text
 from service.app import create_app
 from service.database.ids import new_id
 from service.database.unit_of_work import Ledger
-from service.deliveries.outbox import send_out
+from service.deliveries.events import find_event
+from service.deliveries.outbox import add_delivery, send_out
+from service.deliveries.targets import Place
 from service.integrations import asking
 from service.integrations.polls import poll, poll_those_due
 from service.operations.deletion import delete_tenant
 from service.platform.artifacts import ArtifactStore
 from service.registries import Registries, load_registries
-from service.settings import Settings
+from service.settings import Settings, get_settings
 from spinal.checkpoints.bounded import Bounds, Inspectors
 from spinal.errors import SourceUnavailable
 from tests.api.conftest import BUNDLED
@@ -82,9 +84,25 @@ def registries(tmp_path: Path) -> Registries:
 
 
 @pytest.fixture
-def api_settings(api_settings: Settings, registries: Registries) -> Settings:
-    told = {"registries": registries, "missing_model_s": 0.0, "public_url": "https://audits.example"}
-    return api_settings.model_copy(update=told)
+def told(registries: Registries, model_sources: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Has workers told of the registry that is written to, as it is with ``changes``."""
+
+    monkeypatch.setenv("SPINAL_MODEL_SOURCES", model_sources)
+
+    def tell(**changes: Any) -> None:
+        own = registries.by_name["production"].model_dump(mode="json", exclude_unset=True) | changes
+        monkeypatch.setenv("SPINAL_REGISTRIES", json.dumps({"production": own}))
+        get_settings.cache_clear()
+
+    tell()
+    yield tell
+    get_settings.cache_clear()
+
+
+@pytest.fixture
+def api_settings(api_settings: Settings, registries: Registries, told: Callable[..., None]) -> Settings:
+    changes = {"registries": registries, "missing_model_s": 0.0, "public_url": "https://audits.example"}
+    return api_settings.model_copy(update=changes)
 
 
 @pytest.fixture
@@ -140,7 +158,7 @@ def test_a_version_is_audited_and_its_verdict_stands_on_it(
     assert tags["spinal.state"] == "SUCCEEDED"
     assert tags["spinal.digest"] == audit["comparison"]
     assert tags["spinal.audit"] == audit["id"]
-    assert tags["spinal.report_url"].startswith(f"https://audits.example/v1/audits/{audit['id']}/report")
+    assert tags["spinal.report_url"].startswith(f"https://audits.example/ui/audits/{audit['id']}/report")
     assert list(tags)[-1] == "spinal.verdict"
     assert tags["spinal.verdict"] == audit["verdict"]
     scores = api.get(f"/v1/audits/{audit['id']}/scores").json()["scores"]
@@ -149,13 +167,13 @@ def test_a_version_is_audited_and_its_verdict_stands_on_it(
     assert logged["spinal.delta_align"] == scores["delta_align"]
     assert [logged["spinal.delta_align.low"], logged["spinal.delta_align.high"]] == scores["ci"]["delta_align"]
     before = list(mlflow.written)
-    # The same delivery carried out once more, as by a worker that was killed behind it.
+    # The same carried out once more, as by a worker that was killed behind it.
     with ledger.begin() as session:
-        session.execute(text("UPDATE events SET sent_out_at = NULL"))
-        session.execute(text("DELETE FROM delivery_tries"))
-        session.execute(text("DELETE FROM deliveries"))
-    send_out(ledger, api_settings)
-    drain()
+        event = find_event(session, session.execute(text("SELECT id FROM events")).scalar_one())
+        assert event is not None
+        place = Place(place={"registry": "production", "model": "chat", "version": "2"})
+        add_delivery(session, api_settings, event, "mlflow", place, sent_again=1)
+    assert drain() == 1
     assert mlflow.written == before
 
 
@@ -182,7 +200,7 @@ def test_many_who_make_the_same_audit_at_once_make_one(api: TestClient, ledger: 
     assert sorted(answer.status_code for answer in answers) == [200, 200, 200, 200, 202, 202]
     with ledger.begin() as session:
         # As if nobody had been left alone with it.
-        due = asking.store.take_due(session, [("production", "chat")], lease_s=0.0)
+        due = asking.store.take_due(session, [("production", "default", "chat")], lease_s=0.0)
     assert due is not None
     registry = api_settings.registries.by_name["production"]
     with Inspectors(Bounds(children=2), api_settings.store_of_models()) as inspectors, ThreadPoolExecutor(4) as pool:
@@ -201,23 +219,23 @@ def spoilt(event: dict[str, Any], **headers: str | None) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("event", "reason"),
     [
-        (spoilt(events.created(), X_MLflow_Signature=None), "absent"),
-        (spoilt(events.created(), X_MLflow_Delivery_Id=None), "absent"),
-        (spoilt(events.created(), X_MLflow_Timestamp=""), "absent"),
-        (spoilt(events.created(), X_MLflow_Timestamp="yesterday"), "malformed"),
-        (spoilt(events.created(), X_MLflow_Signature="v1,@@@"), "malformed"),
-        (spoilt(events.created(), X_MLflow_Signature="sha256=abc"), "malformed"),
-        (spoilt(events.created(), X_MLflow_Delivery_Id="another"), "wrong"),
-        (events.created(secret="not a secret of ours"), "wrong"),
-        (events.created() | {"content": b"{}"}, "wrong"),
-        (events.created(at=time.time() - 330), "stale"),
-        (events.created(at=time.time() + 900), "stale"),
+        (lambda: spoilt(events.created(), X_MLflow_Signature=None), "absent"),
+        (lambda: spoilt(events.created(), X_MLflow_Delivery_Id=None), "absent"),
+        (lambda: spoilt(events.created(), X_MLflow_Timestamp=""), "absent"),
+        (lambda: spoilt(events.created(), X_MLflow_Timestamp="yesterday"), "malformed"),
+        (lambda: spoilt(events.created(), X_MLflow_Signature="v1,@@@"), "malformed"),
+        (lambda: spoilt(events.created(), X_MLflow_Signature="sha256=abc"), "malformed"),
+        (lambda: spoilt(events.created(), X_MLflow_Delivery_Id="another"), "wrong"),
+        (lambda: events.created(secret="not a secret of ours"), "wrong"),
+        (lambda: events.created() | {"content": b"{}"}, "wrong"),
+        (lambda: events.created(at=time.time() - 330), "stale"),
+        (lambda: events.created(at=time.time() + 900), "stale"),
     ],
 )  # fmt: skip
 def test_an_event_that_is_not_signed_as_it_has_to_be_is_refused_with_what_is_wrong(
-    api: TestClient, ledger: Ledger, event: dict[str, Any], reason: str
+    api: TestClient, ledger: Ledger, event: Callable[[], dict[str, Any]], reason: str
 ) -> None:
-    answer = api.post("/v1/integrations/mlflow", **event)
+    answer = api.post("/v1/integrations/mlflow", **event())
     assert answer.status_code == 401
     assert answer.headers["content-type"] == "application/problem+json"
     problem = answer.json()
@@ -239,22 +257,22 @@ def test_both_secrets_of_a_rotation_are_taken_and_a_registry_is_known_by_its_own
 @pytest.mark.parametrize(
     ("event", "outcome", "reason"),
     [
-        (events.tried(), "test", None),
-        (events.tagged("spinal.verdict", "pass"), "ignored", "it is a tag of our own"),
-        (events.tagged("team", "a"), "ignored", "no rule is about it"),
-        (events.created("other"), "ignored", "no rule is about it"),
+        (lambda: events.tried(), "test", None),
+        (lambda: events.tagged("spinal.verdict", "pass"), "ignored", "it is a tag of our own"),
+        (lambda: events.tagged("team", "a"), "ignored", "no rule is about it"),
+        (lambda: events.created("other"), "ignored", "no rule is about it"),
         (
-            events.mlflow("registered_model", "created", {"name": "chat"}),
+            lambda: events.mlflow("registered_model", "created", {"name": "chat"}),
             "ignored",
             "no rule can be about such an event",
         ),
-        (events.mlflow("prompt", "created", {"name": "chat"}), "ignored", NO_RULE_CAN),
+        (lambda: events.mlflow("prompt", "created", {"name": "chat"}), "ignored", NO_RULE_CAN),
     ],
 )
 def test_what_nothing_can_come_of_is_answered_and_kept(
-    api: TestClient, made: Callable[[], int], event: Any, outcome: str, reason: str | None
+    api: TestClient, made: Callable[[], int], event: Callable[[], Any], outcome: str, reason: str | None
 ) -> None:
-    answer = api.post("/v1/integrations/mlflow", **event)
+    answer = api.post("/v1/integrations/mlflow", **event())
     assert (answer.status_code, answer.json()["outcome"], answer.json()["reason"]) == (200, outcome, reason)
     assert made() == 0
     [registry] = [each for each in api.get("/v1/integrations").json()["items"] if each["name"] == "production"]
@@ -580,3 +598,111 @@ def test_it_goes_on_by_itself(api_settings: Settings, monkeypatch: pytest.Monkey
         until(lambda: api.get("/v1/integrations").json()["items"][-1]["polled_at"], "the first poll")
         api.post("/v1/integrations/mlflow", **events.created(version="2"))
         until(lambda: "queued" in {each["state"] for each in versions(api)}, "the audit")
+
+
+def test_a_verdict_is_taken_away_before_the_metrics_of_another_audit_are_logged(
+    api: TestClient, ledger: Ledger, made: Callable[[], int], drain: Drain, api_settings: Settings, mlflow: Registry
+) -> None:
+    stale = {"spinal.verdict": "pass", "spinal.digest": "of another", "spinal.audit": "another"}
+    mlflow.versions["chat", "2"]["tags"] = [{"key": key, "value": value} for key, value in stale.items()]
+    api.post("/v1/integrations/mlflow", **events.created())
+    made()
+    drain()
+    # A registry that takes nothing back keeps what stands on it whole.
+    mlflow.instead[f"{API}/model-versions/delete-tag"] = says(b"", 503)
+    send_out(ledger, api_settings)
+    drain()
+    assert (mlflow.metrics["run1"], mlflow.tags("chat", "2")) == ({"loss": 0.25}, stale)
+
+
+def test_nothing_is_written_any_more_where_an_operator_has_switched_it_off(
+    api: TestClient,
+    ledger: Ledger,
+    made: Callable[[], int],
+    drain: Drain,
+    api_settings: Settings,
+    mlflow: Registry,
+    told: Callable[..., None],
+) -> None:
+    api.post("/v1/integrations/mlflow", **events.created())
+    made()
+    drain()
+    send_out(ledger, api_settings)
+    told(write_back=False)
+    drain()
+    assert mlflow.written == []
+    with ledger.read() as session:
+        assert session.execute(text("SELECT state FROM runs WHERE kind = 'deliver'")).scalar_one() == "CANCELLED"
+
+
+def test_a_secret_that_cannot_be_read_keeps_no_other_registry_from_being_told(api: TestClient, tmp_path: Path) -> None:
+    (tmp_path / "mlflow").unlink()
+    theirs = api.post("/v1/integrations/mlflow", **events.created(secret="a secret of others"))
+    assert (theirs.status_code, theirs.json().get("registry")) == (202, "of-others")
+    own = api.post("/v1/integrations/mlflow", **events.created())
+    assert (own.status_code, own.json()["code"]) == (503, "not_ready")
+
+
+def test_another_event_under_an_id_that_came_before_is_not_taken_for_it(api: TestClient) -> None:
+    first = events.generic("version.created", {"model": "chat", "version": "sft"}, id="build-1")
+    other = events.generic("version.created", {"model": "chat", "version": "dpo-short"}, id="build-1")
+    assert api.post("/v1/integrations/generic", **first).status_code == 202
+    answer = api.post("/v1/integrations/generic", **other)
+    assert (answer.status_code, answer.json()["code"]) == (422, "request_invalid")
+    assert "build-1" in answer.json()["detail"]
+    assert api.post("/v1/integrations/generic", **first).json()["repeated"] is True
+
+
+def test_versions_of_a_registry_that_does_not_answer_keep_no_new_one_waiting(
+    api: TestClient, ledger: Ledger, made: Callable[[], int], mlflow: Registry
+) -> None:
+    for number in range(2, 7):
+        api.post("/v1/integrations/mlflow", **events.created(version=str(number)))
+    mlflow.instead[f"{API}/model-versions/get"] = says(b"", 503)
+    made()
+    with ledger.begin() as session:
+        session.execute(text("UPDATE registry_versions SET due_at = now() - interval '1 hour'"))
+    api.post("/v1/integrations/generic", **events.generic("version.created", {"model": "m", "version": "dpo-short"}))
+    with ledger.begin() as session:
+        rules = [("production", "default", "chat"), ("ci", "default", "built")]
+        due = asking.store.take_due(session, rules, lease_s=60.0)
+    assert due is not None
+    assert due.key.registry == "ci"
+
+
+def test_a_version_that_is_no_number_has_none_before_it(
+    api_settings: Settings, ledger: Ledger, registries: Registries
+) -> None:
+    own = registries.by_name["production"]
+    rule = own.rules[0].model_copy(update={"reference": "previous"})
+    changed = Registries({"production": own.model_copy(update={"rules": (rule,)})})
+    settings = api_settings.model_copy(update={"registries": changed})
+    with TestClient(create_app(settings)) as api:
+        assert api.post("/v1/integrations/mlflow", **events.created(version="\u00b2")).status_code == 202
+        with Inspectors(Bounds(children=1), settings.store_of_models()) as inspectors:
+            assert asking.ask_for_next(ledger, settings, inspectors)
+        [version] = versions(api)
+    assert (version["state"], version["problem"]["code"]) == ("refused", "model_reference_invalid")
+
+
+def test_events_are_forgotten_whether_their_registry_is_polled_or_not(
+    api: TestClient, ledger: Ledger, api_settings: Settings
+) -> None:
+    api.post("/v1/integrations/generic", **events.generic("ping", {}, id="long-ago"))
+    with ledger.begin() as session:
+        session.execute(text("UPDATE received_events SET received_at = now() - interval '31 days'"))
+    api.post("/v1/integrations/generic", **events.generic("ping", {}, id="now"))
+    poll_those_due(ledger, api_settings, new_id())
+    with ledger.read() as session:
+        assert list(session.execute(text("SELECT delivery FROM received_events")).scalars()) == ["now"]
+
+
+def test_a_registry_that_became_another_tenants_makes_no_audit_of_what_was_asked_for_before(
+    api: TestClient, ledger: Ledger, api_settings: Settings
+) -> None:
+    api.post("/v1/integrations/mlflow", **events.created())
+    own = api_settings.registries.by_name["production"].model_copy(update={"tenant": "others"})
+    moved = api_settings.model_copy(update={"registries": Registries({"production": own})})
+    with Inspectors(Bounds(children=1), moved.store_of_models()) as inspectors:
+        assert not asking.ask_for_next(ledger, moved, inspectors)
+    assert audits(ledger) == 0

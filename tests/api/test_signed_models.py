@@ -1,5 +1,6 @@
 """Models that somebody has signed: what is measured is what was signed, or nothing is."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def trusting(api_settings: Settings, signer: EllipticCurvePrivateKey, tmp_path: 
 
 
 def submit(api: TestClient, signature: dict[str, Any] | None) -> dict[str, Any]:
-    answer = api.post("/v1/audits", json=PAIR | ({} if signature is None else {"signature": signature}))
+    answer = api.post("/v1/audits", json=PAIR | ({} if signature is None else {"signature": json.dumps(signature)}))
     assert answer.status_code in (201, 202), answer.text
     found: dict[str, Any] = answer.json()
     return found
@@ -93,7 +94,8 @@ def test_files_that_were_not_signed_are_not_measured(
 
 
 def refused(api: TestClient, signature: Any) -> tuple[int, str]:
-    answer = api.post("/v1/audits", json=PAIR | {"signature": signature})
+    sent = signature if isinstance(signature, str) else json.dumps(signature)
+    answer = api.post("/v1/audits", json=PAIR | {"signature": sent})
     return answer.status_code, answer.json()["code"]
 
 
@@ -131,6 +133,26 @@ def test_a_signature_of_something_else_is_not_understood(
     assert refused(trusting, signature) == (422, "model_signature_invalid")
 
 
-@pytest.mark.parametrize("signature", [{}, {"mediaType": "x"}, {"payload": "!"}, {"dsseEnvelope": {}}])
-def test_what_is_no_signature_is_refused(trusting: TestClient, signature: dict[str, Any]) -> None:
+@pytest.mark.parametrize("name", ["a\x00.safetensors", "a\ud800.safetensors", "a\n.safetensors"])
+def test_names_that_nobody_could_keep_are_refused(
+    trusting: TestClient, signer: EllipticCurvePrivateKey, name: str
+) -> None:
+    assert refused(trusting, sealed_model({name: OTHER}, signer)) == (422, "model_signature_invalid")
+
+
+@pytest.mark.parametrize(
+    "signature", [{}, {"mediaType": "x"}, {"payload": "!"}, {"dsseEnvelope": {}}, "no JSON", "[" * 100_000, "NaN"]
+)
+def test_what_is_no_signature_is_refused(trusting: TestClient, signature: Any) -> None:
     assert refused(trusting, signature) == (422, "model_signature_invalid")
+
+
+def test_weights_that_lie_unread_among_many_files_are_not_missing(
+    trusting: TestClient, drain: Drain, models: Path, signer: EllipticCurvePrivateKey
+) -> None:
+    for name in ("a.txt", "b.txt", "c.txt", "d.txt", "e.txt", "f.txt", "g.txt", "zz.safetensors"):
+        (models / "dpo-short" / name).write_text("beside")
+    audit = submit(trusting, signed_model(models / "dpo-short", signer))
+    drain()
+    ended = trusting.get(f"/v1/audits/{audit['id']}").json()
+    assert (ended["state"], ended["error"]) == ("SUCCEEDED", None)

@@ -115,7 +115,7 @@ RIGHT_TYPES = [
 @pytest.mark.parametrize(("method", "path", "listed"), bodied())
 def test_a_body_of_another_type_is_refused_as_that(api: TestClient, method: str, path: str, listed: list[str]) -> None:
     asked = path.format_map(
-        dict.fromkeys(("series_id", "webhook_id"), "0" * 8 + "-0000-4000-8000-" + "0" * 12)
+        dict.fromkeys(("audit_id", "series_id", "webhook_id"), "0" * 8 + "-0000-4000-8000-" + "0" * 12)
         | {"name": "n", "alias": "a"}
     )
     assert "application/json" in listed

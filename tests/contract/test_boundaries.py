@@ -13,14 +13,15 @@ SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglo
 READS_ENVIRONMENT = {
     "service/settings.py",
     "devstack/stack.py",
+    "devstack/mlflow.py",
     "worker/gpus.py",
     "spinal/checkpoints/bounded.py",
     "spinal/cache/environment.py",
     "spinal/cli/pipeline.py",
 }
-"""The stack hands its children their environment; settings read it; a worker child hides GPUs; an inspecting child gets
-a stated part; the cache asks where a
-user's caches lie, the command line what the pipeline says of itself. Nothing else does."""
+"""The stack and its registry hand their children an environment; settings read it; a worker child hides GPUs; an
+inspecting child gets a stated part; the cache asks where a user's caches lie, the command line what the pipeline says
+of itself. Nothing else does."""
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:

@@ -23,7 +23,10 @@ def test_every_operation_has_an_id_and_documents_its_errors() -> None:
                 if int(status) >= 400:
                     assert "application/problem+json" in answer["content"], (method, path, status)
             if path.startswith("/v1"):
-                assert {"401", "403", "503"} <= set(operation["responses"]), (method, path)
+                # Registries sign what they send: they have no key, and so no scopes.
+                signed = operation.get("security") == []
+                expected = {"401", "503"} if signed else {"401", "403", "503"}
+                assert expected <= set(operation["responses"]), (method, path)
     assert {
         "submitAudit",
         "getAudit",

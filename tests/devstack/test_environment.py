@@ -109,7 +109,7 @@ def test_the_worker_listens_where_work_is_sent_with_a_child_for_each_gpu(
     settings = checked_settings(variables)
     found = children_for(settings, os.environ | {"PYTHONPATH": str(ROOT), "PATH": ""} | variables)
     command = commands(settings, port=8000, children=found)["worker"]
-    assert command[command.index("--queues") + 1] == queue
+    assert command[command.index("--queues") + 1] == f"{queue},deliveries"
     assert command[command.index("--concurrency") + 1] == children
 
 

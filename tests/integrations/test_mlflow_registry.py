@@ -96,7 +96,11 @@ class Service:
 
 @pytest.fixture
 def service(
-    api_settings: Settings, registry: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    api_settings: Settings,
+    registry: MlflowServer,
+    model_sources: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Service]:
     """An API that registry tells of versions, and that has looked at what there was before."""
     monkeypatch.setenv("SPINAL_PUBLIC_URL", "https://audits.example")
@@ -104,8 +108,11 @@ def service(
     (tmp_path / "secret").write_text(SECRET)
     rule = {"name": "chat", "model": "chat", "reference": "@champion", "prompt_set": "hh-harmless-64"}
     own = {"kind": "mlflow", "tenant": "default", "secret_files": [str(tmp_path / "secret")], "rules": [rule]}
-    told = load_registries(json.dumps({"production": own | {"write_back": True, "poll_every_s": 2}}))
-    settings = api_settings.model_copy(update={"registries": told})
+    told = json.dumps({"production": own | {"write_back": True, "poll_every_s": 2}})
+    # Of the workers.
+    monkeypatch.setenv("SPINAL_MODEL_SOURCES", model_sources)
+    monkeypatch.setenv("SPINAL_REGISTRIES", told)
+    settings = api_settings.model_copy(update={"registries": load_registries(told)})
     door = Door(create_app(settings))
     with serving(door) as url:  # type: ignore[arg-type]  # an application is all that is served
         made = Service(door, url, settings)

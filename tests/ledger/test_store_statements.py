@@ -25,7 +25,7 @@ from service.operations import retained
 from service.prompt_sets import store as prompt_sets
 from service.runs import demand
 from service.runs.held import held_by_audit, held_by_tenant, prompt_set_of, without_hosts
-from service.runs.kinds import KINDS, Attempts, Kind, attempts_of
+from service.runs.kinds import KINDS, SCHEDULE_S, Attempts, Kind, attempts_of
 from service.runs.specs import spec_digest
 from service.runs.wake import CHANNEL
 from service.settings import Settings
@@ -922,8 +922,11 @@ def test_a_kind_has_names_that_a_statement_can_hold(name: str, result: str) -> N
 
 def test_attempts_of_a_kind_are_what_the_settings_say() -> None:
     settings = Settings(max_attempts=7, backoff_s=0.5)
-    for kind in (*KINDS, "of later code"):
+    for kind in ("trace", "compare", "of later code"):
         assert attempts_of(kind, settings) == Attempts(7, 0.5)
+    # The first attempt, and one behind each pause of its schedule.
+    assert attempts_of("deliver", settings) == Attempts(len(SCHEDULE_S) + 1, 0.5)
+    assert set(KINDS) == {"trace", "compare", "deliver"}
 
 
 def test_traces_are_one_run_when_they_are_the_same(session: Session) -> None:

@@ -1,6 +1,7 @@
 """What an operator writes of registries: wrong settings are one line with the place of what is wrong, and no value."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +78,20 @@ def test_a_tenant_needs_the_source_by_which_versions_are_read() -> None:
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(None, "cannot be read (FileNotFoundError)"), ("", "is empty"), ("two\nlines\n", "no single line")],
+    [
+        (None, "cannot be read (FileNotFoundError)"),
+        ("", "is empty"),
+        ("two\nlines\n", "no single line"),
+        ("a secret without its prefix\n", "is whsec_ and base64"),
+        ("whsec_short\n", "is whsec_ and base64"),
+    ],
 )
 def test_a_secret_that_is_none_is_told_at_the_start(tmp_path: Path, content: str | None, says: str) -> None:
     file = tmp_path / "secret"
     if content is not None:
         file.write_text(content)
     found = load_registries(json.dumps({"ci": CI | {"secret_files": [str(file)]}}))
-    with pytest.raises(UsageError, match=r"ci.secret_files: the secret file secret ") as caught:
+    with pytest.raises(UsageError, match=r"ci.secret_files: the secret file secret\b") as caught:
         found.require_usable()
     assert says in caught.value.detail
 
@@ -92,7 +99,15 @@ def test_a_secret_that_is_none_is_told_at_the_start(tmp_path: Path, content: str
 def test_two_registries_of_a_kind_do_not_share_a_secret(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("the same\n")
     own = {"secret_files": [str(tmp_path / "secret")]}
-    both = load_registries(json.dumps({"a": OWN | own, "b": OWN | own, "ci": CI | own}))
+    both = load_registries(json.dumps({"a": OWN | own, "b": OWN | own, "hub": HUB | own}))
+    with pytest.raises(UsageError, match=r"b.secret_files: registry a has the same secret"):
+        both.require_usable()
+
+
+def test_a_secret_is_the_same_however_its_base64_ends(tmp_path: Path) -> None:
+    for name, padding in (("a", ""), ("b", "==")):
+        (tmp_path / name).write_text(f"whsec_{'A' * 30}{padding}\n")
+    both = load_registries(json.dumps({name: CI | {"secret_files": [str(tmp_path / name)]} for name in ("a", "b")}))
     with pytest.raises(UsageError, match=r"b.secret_files: registry a has the same secret"):
         both.require_usable()
 
@@ -166,6 +181,31 @@ SIGNS = {
 def test_by_what_a_rule_chooses(rule: dict[str, Any], chosen: set[str]) -> None:
     made = Rule.model_validate(RULE | rule)
     assert {name for name, sign in SIGNS.items() if sign.is_chosen_by(made)} == chosen
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names", "others"),
+    [
+        ("chat", ["chat"], ["chats", "Chat", ""]),
+        ("*", ["", "a/b", "*"], []),
+        ("chat-*", ["chat-", "chat-x"], ["chat", "my-chat-x"]),
+        ("*chat", ["chat", "chat-chat"], ["chats"]),
+        ("a*a", ["aa", "aba"], ["a", "ab"]),
+        ("a*bc*cd", ["abccd", "a-bc-cd"], ["abcd"]),
+        ("a.b[c]", ["a.b[c]"], ["axb[c]", "a.bc"]),
+    ],
+)
+def test_a_star_is_any_text_and_nothing_else_is(pattern: str, names: list[str], others: list[str]) -> None:
+    rule = Rule.model_validate(RULE | {"model": pattern})
+    assert all(rule.names(each) for each in names)
+    assert not any(rule.names(each) for each in others)
+
+
+def test_a_name_that_nearly_fits_is_looked_at_once() -> None:
+    rule = Rule.model_validate(RULE | {"model": "*-*-*-*-*x"})
+    started = time.process_time()
+    assert not rule.names("-" * 256)
+    assert time.process_time() - started < 0.5
 
 
 def test_without_any_there_is_none() -> None:

@@ -5,6 +5,7 @@ import re
 import time
 from datetime import UTC, datetime
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -121,6 +122,14 @@ def test_only_so_many_signatures_are_looked_at() -> None:
         webhook_signing.verify(SECRET, ID, str(AT), many, BODY, now=AT)
 
 
+def test_many_signatures_cost_whoever_verifies_them_one_computation(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed = Mock(wraps=webhook_signing._mac)
+    monkeypatch.setattr(webhook_signing, "_mac", computed)
+    with pytest.raises(SignatureInvalid):
+        webhook_signing.verify(SECRET, ID, str(AT), " ".join(["v1,AAAA"] * 16), BODY, now=AT)
+    assert computed.call_count == 1
+
+
 def test_during_a_rotation_either_secret_is_enough() -> None:
     other = shared_secret(b"x" * 24)
     webhook_signing.verify([other, SECRET], ID, str(AT), SIGNED[SECRET], BODY, now=AT)
@@ -154,10 +163,9 @@ class TestForReceivers:
         known: set[str] = set()
 
         def seen(message_id: str) -> bool:
-            if message_id in known:
-                return True
+            before = message_id in known
             known.add(message_id)
-            return False
+            return before
 
         given: dict[str, Any] = {"secret": SECRET, "seen": seen}
         exec(lines, given)

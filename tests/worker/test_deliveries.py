@@ -22,7 +22,7 @@ from sqlalchemy import text
 from service.database.ids import new_id
 from service.database.unit_of_work import Ledger
 from service.deliveries.events import add_event
-from service.deliveries.outbox import add_delivery, send_out
+from service.deliveries.outbox import MOST_FAILED, add_delivery, send_out
 from service.deliveries.targets import Place
 from service.runs import transitions
 from service.runs.kinds import SCHEDULE_S, attempts_of
@@ -140,6 +140,25 @@ def test_what_is_not_taken_is_told_and_tried_again(hooks: Hooks) -> None:
             for got in receiver.got:
                 got.verify(made[way]["secret"])
             assert hooks.read(made[way])["failing_since"] is None
+
+
+def test_an_event_that_cannot_be_sent_out_keeps_no_other_waiting(
+    hooks: Hooks, ledger: Ledger, receiver: Receiver
+) -> None:
+    made = hooks.make(receiver.url)
+    with ledger.begin() as session:
+        # A row as no code of ours writes it.
+        members = {"url": receiver.url, "events": ["*"], "filters": {"labels": ["x"]}}
+        assert insert_webhook(session, new_id(), "others", members, most=100)
+        for _ in range(2 * MOST_FAILED):
+            session.execute(
+                text("""INSERT INTO events (tenant, type, subject_kind, subject)
+                        VALUES ('others', 'audit.failed', 'audit', gen_random_uuid())""")
+            )
+    hooks.end_one()
+    hooks.send()
+    assert [got.id for got in receiver.got] == [each["event"] for each in hooks.log(made)]
+    assert len(receiver.got) == 1
 
 
 def test_what_is_taken_is_taken_whatever_follows(hooks: Hooks) -> None:

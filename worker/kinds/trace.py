@@ -1,5 +1,8 @@
 """Runs of kind ``trace``: measure one checkpoint; the result is a trace and its capture."""
 
+import os
+from pathlib import Path
+
 from sqlalchemy.orm import Session
 
 from service.traces.files import files_of, store_files
@@ -80,7 +83,7 @@ def _measure(job: Job, given: Submitted, prompts: PromptSet, profile: Measuremen
         weights = _known_or_hashed(job, held)
         require_declared(held.checkpoint, weights)
         require_expected(held.checkpoint.source, weights, job.spec.get("weights_digest"))
-        _require_signed(job, held, weights)
+        _require_signed(job, held, given.checkpoints[0].path, weights)
         expected = _expected(job, held.checkpoint, weights, prompts, profile)
         if may_be_shared(job, expected) and kept_capture(job, expected) is not None:
             held.require_unchanged()
@@ -105,9 +108,9 @@ def _measure(job: Job, given: Submitted, prompts: PromptSet, profile: Measuremen
     job.finish(trace.digest, store)
 
 
-def _require_signed(job: Job, held: Held, weights: str) -> None:
-    """Raise ModelSignatureMismatch where the files are not those of the signature that came with the audit: ahead of
-    any measurement, from the digests that are there already."""
+def _require_signed(job: Job, held: Held, folder: Path, weights: str) -> None:
+    """Raise ModelSignatureMismatch where the files in ``folder`` are not those of the signature that came with the
+    audit: ahead of any measurement, from the digests that are there already."""
     signed = job.spec.get("signed")
     if signed is None:
         return
@@ -116,7 +119,8 @@ def _require_signed(job: Job, held: Held, weights: str) -> None:
     if found is None:
         held.digest(progress=job.report, cancelled=job.should_stop)
         found = held.file_digests()[0]
-    others = held.checkpoint.files.others
+    # Of the files that are not read a checkpoint names the first few.
+    others = {name for name in signed["files"] if os.path.lexists(folder / name)}
     hold_to_signed(signed["files"], found.files, beside=held.beside_digests(), others=others)
 
 

@@ -2,8 +2,9 @@
 
 What is written is not what one event says, but what the ledger says now of the version: by the audit that was asked for
 last among those that have ended. So it does not matter in which order deliveries come, or how often: the last one finds
-nothing left to write. A verdict is taken away before anything else about another audit is written: it never stands
-beside the digest of another.
+nothing left to write. A verdict is taken away before anything else about another audit is written, so that it does not
+stand beside the digest of another. (MLflow knows no condition of a write: where two write to a version at once it may,
+for as long as the one that is behind takes to look again.)
 """
 
 import time
@@ -17,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from service.audits.store import Audit, find_audit
 from service.integrations.store import newest_of
-from service.platform.links import report_link
+from service.platform.links import LONGEST, report_link
 from service.settings import Settings
 from service.traces.store import load_comparison_document
 from spinal.checkpoints.mlflow_registry import Registry, opened
@@ -29,6 +30,7 @@ VERDICT, AUDIT, REPORT = "spinal.verdict", "spinal.audit", "spinal.report_url"
 METRIC = "spinal.metric."
 TAGS = ("spinal.state", "spinal.rule", AUDIT, "spinal.digest", REPORT, "spinal.reason", VERDICT)
 """All that are ours but for those of metrics: what one audit has not, and another had, goes."""
+LINKED_S = LONGEST.total_seconds()
 MOST_VALUE = 500
 """Characters of a reason, which any release of MLflow takes."""
 PLACED = ("center", "spread", "terminal_share")
@@ -51,6 +53,12 @@ class Wanted:
 
 def deliver(asked: Asked) -> Told:
     place, tenant = asked.delivery.place, asked.delivery.event.tenant
+    registry = asked.settings.registries.by_name.get(place["registry"])
+    if registry is None or registry.tenant != tenant:
+        # An operator may set it right.
+        return Told(False, detail="the settings of this worker have no such registry of this tenant")
+    if not registry.write_back:
+        return Told(False, detail="nothing is written to this registry any more", unwanted=True)
     reach = asked.settings.reach_of(tenant)
     if "mlflow" not in reach.settings:
         return Told(False, detail="its tenant has no model source mlflow any more", final=True)
@@ -97,14 +105,17 @@ def _write(server: Registry, model: str, version: str, wanted: Wanted, ends: flo
     if wanted.link is not None:
         same = AUDIT in ours and ours[AUDIT] == tags.get(AUDIT)
         tags[REPORT] = ours.get(REPORT, wanted.link) if same else wanted.link
-    if not (found.run and _log(server, found.run, wanted, ends)):
+    new = _not_logged(server, found.run, wanted.metrics, ends)
+    if new is None:
         tags |= _tags_of(wanted.metrics)
     stale = [key for key in ours if key not in tags and key != VERDICT]
     different = {key: value for key, value in tags.items() if key != VERDICT and ours.get(key) != value}
     verdict = tags.get(VERDICT)
-    if VERDICT in ours and (stale or different or ours[VERDICT] != verdict):
+    if VERDICT in ours and (new or stale or different or ours[VERDICT] != verdict):
         server.delete_tag(model, version, VERDICT, ends)
         del ours[VERDICT]
+    if new and not _log(server, found.run, new, wanted.at_ms, ends):
+        different |= _tags_of(wanted.metrics)
     for key in stale:
         server.delete_tag(model, version, key, ends)
     for key, value in different.items():
@@ -113,15 +124,21 @@ def _write(server: Registry, model: str, version: str, wanted: Wanted, ends: flo
         server.set_tag(model, version, VERDICT, verdict, ends)
 
 
-def _log(server: Registry, run: str, wanted: Wanted, ends: float) -> bool:
-    """Log the metrics that the run does not have so; False where the run is gone."""
-    if not wanted.metrics:
-        return True
+def _not_logged(server: Registry, run: str, metrics: Mapping[str, float], ends: float) -> dict[str, float] | None:
+    """The metrics that the run does not have so; None where there is no run."""
+    if not (run and metrics):
+        return {} if run else None
     try:
         known = server.metrics(run, ends)
-        new = {key: value for key, value in wanted.metrics.items() if known.get(key) != value}
-        if new:
-            server.log_metrics(run, new, wanted.at_ms, ends)
+    except ModelNotFound:
+        return None
+    return {key: value for key, value in metrics.items() if known.get(key) != value}
+
+
+def _log(server: Registry, run: str, new: Mapping[str, float], at_ms: int, ends: float) -> bool:
+    """False where the run does not take them, or has gone."""
+    try:
+        server.log_metrics(run, new, at_ms, ends)
     except ModelNotFound:
         return False
     return True
@@ -147,7 +164,8 @@ def _read(asked: Asked, tenant: str, registry: str, model: str, version: str) ->
 
 
 def _of_audit(session: Session, settings: Settings, tenant: str, rule: str, audit: Audit) -> Wanted:
-    link = report_link(settings, tenant, audit.id) if audit.state == "SUCCEEDED" else None
+    # A version stands there for longer than a message is read.
+    link = report_link(settings, tenant, audit.id, lifetime_s=LINKED_S) if audit.state == "SUCCEEDED" else None
     why = str((audit.error or {}).get("detail", ""))
     tags = {
         "spinal.state": audit.state,

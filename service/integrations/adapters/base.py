@@ -46,6 +46,8 @@ class Told:
     """By which the same event is known when it comes again."""
     type: str
     signs: tuple[Sign, ...] = ()
+    by_content: bool = False
+    """Whether ``delivery`` is made of what the event says, so that the same may come in other words."""
     test: bool = False
     """Whether somebody only tries whether we are there."""
     ignored: str | None = None

@@ -48,7 +48,9 @@ def _read(_headers: Headers, body: bytes, document: dict[str, Any]) -> Told:
         if name == MAIN:
             signs.append(Sign(model, commit, "created"))
     ignored = None if signs else "no branch or tag has come to a commit"
-    return Told(digest_of([model, [list(each) for each in moved]]), kind, tuple(signs), ignored=ignored)
+    return Told(
+        digest_of([model, [list(each) for each in moved]]), kind, tuple(signs), by_content=True, ignored=ignored
+    )
 
 
 def _moved(updated: object) -> Iterator[tuple[str, str]]:

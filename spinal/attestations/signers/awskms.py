@@ -54,6 +54,7 @@ def open_key(named: str, options: Any) -> RemoteKey:
 
 
 def _public(der: bytes) -> Any:
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
     from cryptography.hazmat.primitives.serialization import load_der_public_key
 
@@ -61,6 +62,6 @@ def _public(der: bytes) -> Any:
         key = load_der_public_key(der)
         if isinstance(key, EllipticCurvePublicKey):
             return public_key_of(key)
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):
         pass
     raise AttestationKeyFailed("the key of AWS KMS is not ECC_NIST_P256", hint=HINT)

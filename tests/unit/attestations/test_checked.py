@@ -139,7 +139,10 @@ def test_the_folder_that_was_audited_holds_and_every_other_does_not(files: FileD
             require_files(folder, attested.files.files)
         (folder / name).rmdir()
         (folder / name).write_bytes(kept)
-    for name in ("model-2.safetensors", "pytorch_model.bin", "adapter_config.json", "chat_template.jinja", "m.gguf"):
+    for name in (
+        "model-2.safetensors", "pytorch_model.bin", "adapter_config.json", "chat_template.jinja", "m.gguf",
+        "optimizer.safetensors", "rng_state.gguf", "MODEL.SafeTensors", "model.safetensors.index.json",
+    ):  # fmt: skip
         (folder / name).write_bytes(b"x")
         with pytest.raises(AttestationRefused, match="is not attested"):
             require_files(folder, attested.files.files)

@@ -181,6 +181,8 @@ def test_what_another_key_has_signed_is_not_given_out(where: str) -> None:
             sealed({"a": 1}, signer)
 
 
+SM2 = base64.b64encode(bytes.fromhex("3059301306072a8648ce3d020106082a811ccf5501822d03420004" + "01" * 64)).decode()
+"""As AWS KMS has it in China."""
 ANSWERS: dict[str, tuple[int, Any]] = {
     "refused": (403, {"errors": ["permission denied"], "__type": "AccessDeniedException", "error": {"code": 403}}),
     "no JSON": (200, b"<html>"),
@@ -188,6 +190,8 @@ ANSWERS: dict[str, tuple[int, Any]] = {
     "nulls": (200, {"data": None, "PublicKey": None, "pem": None, "algorithm": None}),
     "another kind": (200, {"data": {"type": "rsa-2048", "latest_version": 1, "keys": {"1": {"public_key": "x"}}},
                            "PublicKey": "AAAA", "pem": "x", "algorithm": "EC_SIGN_P256_SHA256"}),
+    "a curve that no library knows": (200, {"PublicKey": SM2, "algorithm": "EC_SIGN_P256_SHA256",
+                           "pem": f"-----BEGIN PUBLIC KEY-----\n{SM2}\n-----END PUBLIC KEY-----\n"}),
 }  # fmt: skip
 
 
