@@ -114,7 +114,7 @@ def _pinned(settings: Settings, registry: Registry, rule: Rule, due: Due) -> str
 
 def _note(ledger: Ledger, settings: Settings, registry: Registry, due: Due, error: SpinalError) -> None:
     """Refused for good, or to be tried again: uncharged, for as long as it takes."""
-    problem = {"code": error.code, "title": error.title, "detail": error.detail, "hint": error.hint}
+    problem = error.to_problem()
     if _is_final(settings, due, error):
         with ledger.begin() as session:
             if not store.hold_waiting(session, due.id):

@@ -55,9 +55,8 @@ def poll(ledger: Ledger, settings: Settings, name: str, registry: Registry) -> i
     except DatabaseUnavailable:
         raise
     except SpinalError as error:
-        problem = {"code": error.code, "title": error.title, "detail": error.detail, "hint": error.hint}
         with ledger.begin() as session:
-            store.note_poll(session, name, registry.tenant, rules, problem)
+            store.note_poll(session, name, registry.tenant, rules, error.to_problem())
         log.warning("poll of a registry failed", registry=name, code=error.code, detail=error.detail)
         return 0
     with ledger.begin() as session:

@@ -10,8 +10,10 @@ from sqlalchemy.orm import Session
 
 from service.deliveries.events import Event
 from service.platform.links import report_link
+from service.runs.held import without_hosts
 from service.settings import Settings
 from service.webhooks.filters import Facts
+from spinal.text import rfc3339
 
 OF_AUDIT = """SELECT id, tenant, state, candidate, reference, control, labels, verdict, verdict_document, policy,
     series, comparison, candidate_trace, reference_trace, control_trace, error, created_at, started_at, finished_at,
@@ -59,7 +61,8 @@ def _row(session: Session, event: Event) -> Row[Any] | None:
 
 def _of_audit(settings: Settings, row: Row[Any]) -> dict[str, Any]:
     verdict = row.verdict_document or {}
-    error = row.error or {}
+    # Attempts of the release before say where they ran.
+    error = without_hosts(row.error) or {}
     return {
         "audit": str(row.id),
         "state": row.state,
@@ -113,4 +116,4 @@ def _link(settings: Settings, path: str) -> str | None:
 
 
 def _time(at: datetime | None) -> str | None:
-    return None if at is None else at.isoformat().replace("+00:00", "Z")
+    return None if at is None else rfc3339(at, "auto")

@@ -24,7 +24,7 @@ from service.platform.artifacts import ArtifactStore
 from service.registries import Registries, load_registries
 from service.settings import Settings, get_settings
 from spinal.checkpoints.bounded import Bounds, Inspectors
-from spinal.errors import SourceUnavailable
+from spinal.errors import PairMismatch, SourceUnavailable
 from tests.api.conftest import BUNDLED
 from tests.support import registry_events as events
 from tests.support.hub import Hub
@@ -377,6 +377,20 @@ def test_a_version_against_itself_is_refused_and_said_on_it(
     mlflow.aliases["chat", "champion"] = "1"
     api.post("/v1/integrations/mlflow", **events.created())
     assert (made(), audits(ledger)) == (1, 1)
+
+
+def test_what_is_said_of_a_refusal_names_no_place_of_this_machine(
+    api: TestClient, made: Callable[[], int], drain: Drain, mlflow: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any) -> None:
+        raise PairMismatch("no file named x in /srv/models/acme/sft", hint="look into /srv/models/acme")
+
+    monkeypatch.setattr(asking, "resolve_request", refused)
+    api.post("/v1/integrations/mlflow", **events.created())
+    assert made() == 1
+    drain()
+    assert mlflow.tags("chat", "2")["spinal.reason"] == "no file named x in sft"
+    assert "/srv" not in json.dumps(versions(api))
 
 
 def test_a_registry_that_does_not_answer_is_asked_again_and_nothing_is_charged(

@@ -161,6 +161,29 @@ def test_an_event_that_cannot_be_sent_out_keeps_no_other_waiting(
     assert len(receiver.got) == 1
 
 
+def test_an_error_as_the_release_before_wrote_it_names_no_host_and_no_place(
+    hooks: Hooks, ledger: Ledger, receiver: Receiver
+) -> None:
+    hooks.make(receiver.url, events=["audit.failed"])
+    error = {
+        "code": "lease_lost",
+        "title": "Lost",
+        "detail": "cannot read /srv/models/acme/sft",
+        "worker": "gpu-host-7",
+    }
+    audit = hooks.submit()
+    with ledger.begin() as session:
+        session.execute(
+            text(
+                "UPDATE audits SET state = 'FAILED', finished_at = now(), error = CAST(:error AS jsonb) WHERE id = :id"
+            ),
+            {"error": json.dumps(error), "id": audit},
+        )
+    hooks.send()
+    [got] = receiver.got
+    assert got.message["data"]["error"] == {"code": "lease_lost", "title": "Lost", "detail": "cannot read sft"}
+
+
 def test_what_is_taken_is_taken_whatever_follows(hooks: Hooks) -> None:
     with ExitStack() as open_ones:
         receivers = [open_ones.enter_context(Receiver(answer)) for answer in (huge, drips_its_body, says(204))]

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from service.audits.store import Audit, find_audit
 from service.integrations.store import newest_of
 from service.platform.links import LONGEST, report_link
+from service.runs.held import without_hosts
 from service.settings import Settings
 from service.traces.store import load_comparison_document
 from spinal.checkpoints.mlflow_registry import Registry, opened
@@ -166,7 +167,7 @@ def _read(asked: Asked, tenant: str, registry: str, model: str, version: str) ->
 def _of_audit(session: Session, settings: Settings, tenant: str, rule: str, audit: Audit) -> Wanted:
     # A version stands there for longer than a message is read.
     link = report_link(settings, tenant, audit.id, lifetime_s=LINKED_S) if audit.state == "SUCCEEDED" else None
-    why = str((audit.error or {}).get("detail", ""))
+    why = str((without_hosts(audit.error) or {}).get("detail", ""))
     tags = {
         "spinal.state": audit.state,
         "spinal.rule": rule,
