@@ -20,7 +20,8 @@ SECRETS = (
 )  # fmt: skip
 """Settings that a file may hold in their place, named by a setting ``..._file``."""
 NOTHING_IS_UNSET = frozenset(
-    {*SECRETS, *(f"{name}_file" for name in SECRETS), "broker_tls_ca_file"} - {"database_url", "broker_url"}
+    {*SECRETS, *(f"{name}_file" for name in SECRETS), "broker_tls_ca_file", "registries_file"}
+    - {"database_url", "broker_url"}
 )
 
 

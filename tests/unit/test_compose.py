@@ -20,6 +20,8 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OTHERS = {"postgres", "redis"}
 OWN = {name: service for name, service in SERVICES.items() if name not in OTHERS}
 LOOKS_AT_MODELS = {"api", "worker-cpu", "worker-gpu"}
+KNOWS_REGISTRIES = {"api", "dispatcher", "deliverer"}
+"""They are asked, told of what has ended, and written to; whose versions are read by the sources of models."""
 PEPPER = "SPINAL_KEY_PEPPER"
 WITH_PEPPER = {"api", "deliverer"}
 SECRETS = ("SPINAL_DB_PASSWORD", "SPINAL_BROKER_PASSWORD", PEPPER)
@@ -195,6 +197,13 @@ def mounts(name: str) -> dict[str, str]:
 def test_whoever_looks_at_models_has_the_store_and_the_sources_and_nobody_else_has_their_secrets(name: str) -> None:
     environment, mounted = OWN[name]["environment"], mounts(name)
     places = {"/var/lib/spinal/models", "/etc/spinal/sources"}
+    if name in KNOWS_REGISTRIES - LOOKS_AT_MODELS:
+        assert places & set(mounted) == {"/etc/spinal/sources"}
+        assert {variable for variable in environment if variable.startswith("SPINAL_MODEL_S")} == {
+            "SPINAL_MODEL_SOURCES_FILE"
+        }
+        assert mounted["/etc/spinal/sources"] == mounts("api")["/etc/spinal/sources"]
+        return
     if name not in LOOKS_AT_MODELS:
         assert not places & set(mounted)
         assert not {variable for variable in environment if variable.startswith("SPINAL_MODEL_S")}
@@ -204,6 +213,15 @@ def test_whoever_looks_at_models_has_the_store_and_the_sources_and_nobody_else_h
     assert str(file.parent) in mounted
     assert f"{mounted[str(file.parent)]}:{file.parent}:ro" in OWN[name]["volumes"]
     assert {"/models", "/var/lib/spinal/artifacts"} <= set(mounted)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_registries_are_known_to_whoever_deals_with_them_and_to_nobody_where_none_is_set_up(name: str) -> None:
+    given = OWN[name]["environment"].get("SPINAL_REGISTRIES_FILE")
+    assert given == ("${SPINAL_REGISTRIES_FILE:-}" if name in KNOWS_REGISTRIES else None)
+    if given is not None:
+        assert Settings.model_validate({"registries_file": ""}).registries.by_name == {}
+        assert "/etc/spinal/sources" in mounts(name)
 
 
 @pytest.mark.parametrize("name", sorted(LOOKS_AT_MODELS))
