@@ -1,27 +1,17 @@
 """What :class:`spinal.Client` does with registered models."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from spinal.connection import JsonObject
+from spinal.connection import Calls, JsonObject
 
 MODEL = ("name", "reference")
 """Members that a model, and a version of one, always has."""
 
 
-class ModelCalls(ABC):
+class ModelCalls(Calls):
     """Names that the service has for model references, with their versions and aliases."""
-
-    @abstractmethod
-    def _json(self, method: str, path: str, **options: Any) -> JsonObject: ...
-
-    @abstractmethod
-    def _pages(self, path: str, filters: JsonObject) -> Iterator[JsonObject]: ...
-
-    @abstractmethod
-    def _send(self, method: str, path: str, **options: Any) -> Any: ...
 
     def register_model(
         self,

@@ -1,24 +1,13 @@
 """What :class:`spinal.Client` does with policies."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
 from urllib.parse import quote
 
-from spinal.connection import JsonObject
+from spinal.connection import Calls, JsonObject
 
 
-class PolicyCalls(ABC):
+class PolicyCalls(Calls):
     """Policies of the service: stored once, named by audits."""
-
-    @abstractmethod
-    def _json(self, method: str, path: str, **options: Any) -> JsonObject: ...
-
-    @abstractmethod
-    def _pages(self, path: str, filters: JsonObject) -> Iterator[JsonObject]: ...
-
-    @abstractmethod
-    def _send(self, method: str, path: str, **options: Any) -> Any: ...
 
     def push_policy(self, document: JsonObject | str) -> JsonObject:
         """Store a policy: its members, or their YAML. The same one again changes nothing; raises PolicyNameTaken where

@@ -1,20 +1,15 @@
 """What :class:`spinal.Client` does with prompt sets."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
 
-from spinal.connection import JsonObject
+from spinal.connection import Calls, JsonObject
 from spinal.errors import BodyTooLarge, InternalError, StoredPromptSetNotFound
 from spinal.prompts.sets import PromptSet
 from spinal.prompts.stored import LINES, NAME, check_name, check_storable, to_lines
 
 
-class PromptCalls(ABC):
+class PromptCalls(Calls):
     """Prompt sets of the service: stored once, measured on by audits."""
-
-    @abstractmethod
-    def _json(self, method: str, path: str, **options: Any) -> JsonObject: ...
 
     def store_prompt_set(
         self, prompts: Sequence[str | list[dict[str, str]] | JsonObject], *, name: str | None = None

@@ -1,27 +1,20 @@
 """What :class:`spinal.Client` does with stored traces and their differences."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
 
-from spinal.connection import JsonObject, not_understood
+from spinal.connection import Calls, JsonObject, not_understood
 from spinal.documents.diff import TraceDiff
 from spinal.documents.trace import Trace
 
 Document = TypeVar("Document", bound=BaseModel)
 
 
-class ResultCalls(ABC):
+class ResultCalls(Calls):
     """Results of the service."""
-
-    @abstractmethod
-    def _json(self, method: str, path: str, **options: Any) -> JsonObject: ...
-
-    @abstractmethod
-    def _pages(self, path: str, filters: JsonObject) -> Iterator[JsonObject]: ...
 
     def trace(self, digest: str) -> Trace:
         """A stored trace by its digest.

@@ -1,14 +1,13 @@
 """What :class:`spinal.Client` does with series of checkpoints."""
 
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
 from spinal.client_results import document_of
-from spinal.connection import Connection, JsonObject
+from spinal.connection import Calls, Connection, JsonObject
 from spinal.documents.series import Series
 from spinal.errors import SeriesStillRunning, ServiceUnreachable
 
@@ -22,16 +21,10 @@ Members = Mapping[int, str] | Iterable[tuple[int, str]]
 """Step and model reference of each member."""
 
 
-class SeriesCalls(ABC):
+class SeriesCalls(Calls):
     """Series of the service: the checkpoints of one training run, each an audit of its own."""
 
     _connection: Connection
-
-    @abstractmethod
-    def _json(self, method: str, path: str, **options: Any) -> JsonObject: ...
-
-    @abstractmethod
-    def _pages(self, path: str, filters: JsonObject) -> Iterator[JsonObject]: ...
 
     def create_series(
         self,

@@ -1,24 +1,14 @@
 """What :class:`spinal.Client` does with webhooks. Whoever receives them has :mod:`spinal.webhooks`."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from spinal.connection import JsonObject
+from spinal.connection import Calls, JsonObject
 
 
-class WebhookCalls(ABC):
+class WebhookCalls(Calls):
     """Where the service tells of what has happened."""
-
-    @abstractmethod
-    def _json(self, method: str, path: str, **options: Any) -> JsonObject: ...
-
-    @abstractmethod
-    def _pages(self, path: str, filters: JsonObject) -> Iterator[JsonObject]: ...
-
-    @abstractmethod
-    def _send(self, method: str, path: str, **options: Any) -> Any: ...
 
     def create_webhook(
         self,

@@ -6,6 +6,7 @@ import math
 import re
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -25,6 +26,21 @@ from spinal.errors import (
 )
 
 JsonObject = dict[str, Any]
+
+
+class Calls(ABC):
+    """What the calls of every noun send their requests by: :class:`spinal.Client` has all three."""
+
+    @abstractmethod
+    def _json(self, method: str, path: str, **options: Any) -> JsonObject: ...
+
+    @abstractmethod
+    def _pages(self, path: str, filters: JsonObject) -> Iterator[JsonObject]: ...
+
+    @abstractmethod
+    def _send(self, method: str, path: str, **options: Any) -> Any: ...
+
+
 RETRY_STATUS = frozenset({429, 502, 503, 504})
 FIRST_PAUSE_S, LONGEST_PAUSE_S, LONGEST_ASKED_S = 0.25, 5.0, 30.0
 SHORTEST_ATTEMPT_S = 0.5

@@ -9,7 +9,8 @@ import os
 import re
 import socket
 from collections.abc import Callable
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Literal
 
 TOP_FOLDERS = frozenset((
     "bin", "boot", "data", "dev", "etc", "home", "lib", "lib64", "Library", "media", "mnt", "opt", "private", "proc",
@@ -27,6 +28,15 @@ WORKER = re.compile(r"(?:\bworker )?(?<![\w./-])[\w.-]+/[0-9a-f]{8}-(?:[0-9a-f]{
 """A worker: host and delivery."""
 SHORTEST_HOST = 4
 """Shorter names are syllables of other words, and hidden only where a host must stand."""
+
+
+def rfc3339(moment: datetime, timespec: Literal["auto", "seconds", "milliseconds"] = "milliseconds") -> str:
+    """A moment in UTC, as documents, messages and logs have it (RFC 3339).
+
+    >>> rfc3339(datetime(2027, 1, 31, 12, tzinfo=UTC), "seconds")
+    '2027-01-31T12:00:00Z'
+    """
+    return moment.astimezone(UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
 def visible(text: str) -> str:

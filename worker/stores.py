@@ -107,7 +107,8 @@ def through_outages(
 
 class Gate:
     """Whether this process may take a run: not while it knows that its scratch folder or the store cannot be used.
-    All kinds of runs there are need both."""
+    Kinds that measure need both. Deliveries need neither, and wait with them: what is claimed behind the gate may be
+    any run of the queue that was rung for."""
 
     def __init__(self) -> None:
         self._good_until = 0.0

@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +20,7 @@ from spinal.attestations.statement import PREDICATES, Audited, statement_of
 from spinal.documents.comparison import Verdict
 from spinal.documents.files import FileDigests
 from spinal.errors import AuditNotFinished, NotAttestable, NoVerdict
+from spinal.text import rfc3339
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -111,7 +111,7 @@ def _audited(ledger: Reads, settings: Settings, audit: Audit, verdict: Verdict |
         )
     return Audited(
         audit=str(audit.id),
-        finished_at=_written(audit.finished_at),
+        finished_at=rfc3339(audit.finished_at),
         verifier=f"urn:uuid:{own}",
         candidate=audit.spec.get("candidate", {}).get("source", audit.candidate),
         files=_whole(files, weights),
@@ -146,7 +146,3 @@ def _digests(audit: Audit, verdict: Verdict | None, weights: str) -> dict[str, s
 
 def _report(settings: Settings, audit: Audit) -> str | None:
     return None if settings.public_url is None else f"{settings.public_url}/v1/audits/{audit.id}/report?format=html"
-
-
-def _written(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

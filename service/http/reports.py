@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Query, Response
 
 from service.http.addresses import shared
+from service.platform.links import report_path
 from spinal.report.formats.format import Format, Reader
 from spinal.report.reported import Reported
 
@@ -48,4 +49,4 @@ def written(document: Reported, made: Format, reader: Reader, headers: dict[str,
 
 def page_of(noun: str, subject: object) -> str:
     """The address at which a browser shows the report of one of ``audits`` or ``series``, to whoever is signed in."""
-    return shared(f"/ui/{noun}/{subject}/report")
+    return shared(report_path(noun, subject))

@@ -22,7 +22,7 @@ from service.operations.surroundings import AsJson, opened_ledger
 from service.settings import read_settings
 from spinal.cli.server import print_table
 from spinal.errors import UsageError
-from spinal.text import visible, visible_json
+from spinal.text import rfc3339, visible, visible_json
 
 LONGEST_LINE = 200
 KeyId = Annotated[str, typer.Argument(metavar="ID", help="The part of the key between the underscores.")]
@@ -136,7 +136,7 @@ def _cells(row: Row[Any]) -> tuple[str, ...]:
 
 
 def _written(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return None if moment is None else rfc3339(moment, "seconds")
 
 
 def _short(moment: datetime | None) -> str:

@@ -33,11 +33,6 @@ def find_owner(session: Session, kind: Kind, subject: UUID) -> Owned | None:
     return None if row is None else Owned(row.tenant, row.now, row.revoked_at)
 
 
-def database_time(session: Session) -> datetime:
-    found: datetime = session.execute(text("SELECT now()")).scalar_one()
-    return found
-
-
 def revoke_links(session: Session, tenant: str) -> datetime:
     """From now on no link that was made before opens anything."""
     found: datetime = session.execute(

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from service.audits.verbs import read_audit
 from service.database.unit_of_work import Ledger, Reads
+from service.keys.store import database_time
 from service.links import store
 from service.platform.links import PATH, Kind, Signed, is_of, link_key, read_token, sign
 from service.series.verbs import read_series
@@ -44,7 +45,7 @@ def make_link(ledger: Reads, tenant: str, settings: Settings, kind: Kind, subjec
             "links are signed with SPINAL_KEY_PEPPER, which is not set", hint="an operator sets it, for every process"
         )
     with ledger.read() as session:
-        now = store.database_time(session)
+        now = database_time(session)
     ends = now + lifetime
     return Link(PATH + sign(key, tenant, kind, subject, made_at=now, ends_at=ends), ends)
 

@@ -88,6 +88,11 @@ def is_of(key: bytes, signed: Signed, tenant: str) -> bool:
     return hmac.compare_digest(_tag(key, tenant, signed.head), signed.tag)
 
 
+def report_path(noun: str, subject: object) -> str:
+    """The path of the page with the report of one of ``audits`` or ``series``, for whoever is signed in."""
+    return f"/ui/{noun}/{subject}/report"
+
+
 def report_link(
     settings: Settings,
     tenant: str,
@@ -105,8 +110,7 @@ def report_link(
     key = link_key(settings)
     if key is None:
         # Of a service that asks nobody for a key.
-        noun = "audits" if kind == "audit" else "series"
-        return f"{settings.public_url}/ui/{noun}/{audit_id}/report"
+        return settings.public_url + report_path("audits" if kind == "audit" else "series", audit_id)
     made = datetime.now(UTC) if now is None else now
     lifetime = LIFETIME if lifetime_s is None else min(timedelta(seconds=lifetime_s), LONGEST)
     token = sign(key, tenant, kind, audit_id, made_at=made, ends_at=made + lifetime)

@@ -1,7 +1,6 @@
 """What a tenant's audits hold, and what its reader calls it: shared rows carry nobody's names, times or hosts."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +12,7 @@ from spinal.documents.comparison import Comparison
 from spinal.documents.names import Occasion, named_comparison, named_trace, nameless
 from spinal.documents.trace import Trace
 from spinal.prompts.builtin import BUILTIN_SETS
-from spinal.text import readable
+from spinal.text import readable, rfc3339
 
 OWN_NAMES = "own_names"
 """Member of ``audits.spec``: what has a name there is called so by the audit's own tenant. The release before wrote the
@@ -96,9 +95,5 @@ def _held(row: Any) -> Held:
         sources={role: member["source"] for role, member in described.items()},
         prompt_set=prompt_set_of(row.spec).get("name") if "prompt_set" in row.spec else None,
         remarks={role: member.get("remarks", []) for role, member in described.items()},
-        occasion=Occasion(_written(row.had_at), row.waited_s),
+        occasion=Occasion(rfc3339(row.had_at), row.waited_s),
     )
-
-
-def _written(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

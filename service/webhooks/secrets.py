@@ -3,16 +3,14 @@
 Whoever reads the database can sign nothing, and another pepper makes others of all of them.
 """
 
-import hashlib
-import hmac
 from dataclasses import dataclass
 from uuid import UUID
 
+from service.platform.derived import derived_key, mac
 from spinal.errors import WebhooksNotConfigured
 from spinal.webhook_signing import key_pair, shared_secret
 
-LABEL = "spinal webhook secret 1"
-"""What else is derived from the pepper has another one."""
+PURPOSE = "webhook-secret/1"
 
 
 @dataclass(frozen=True)
@@ -32,9 +30,8 @@ def secrets_of(pepper: str, tenant: str, webhook: UUID, generation: int, signatu
             "secrets of webhooks are derived from SPINAL_KEY_PEPPER, which is not set here",
             hint="set SPINAL_KEY_PEPPER for the API and for the workers that deliver",
         )
-    # No part of it can hold the separator: a tenant is a text that Postgres takes.
-    named = "\0".join((LABEL, signature, tenant, str(webhook), str(generation)))
-    key = hmac.new(pepper.encode(), named.encode(), hashlib.sha256).digest()
+    parts = (signature, tenant, str(webhook), str(generation))
+    key = mac(derived_key(pepper, PURPOSE), *(part.encode("utf-8", "surrogatepass") for part in parts))
     if signature == "v1a":
         return Secrets(*key_pair(key))
     shared = shared_secret(key)

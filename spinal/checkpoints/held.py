@@ -22,7 +22,6 @@ from spinal.checkpoints.files import CONFIG, file_error, most_bytes
 from spinal.checkpoints.opening import link_to, open_regular, read_most
 from spinal.checkpoints.reading import parse_json
 from spinal.checkpoints.unchanged import SETTLED_NS
-from spinal.documents.canonical import digest_of
 from spinal.documents.files import FileDigests
 from spinal.errors import Cancelled, ConfigInvalid, ModelChanged, SpinalError, WeightsMissing
 from spinal.progress import CancelCheck, Progress, ProgressSink, ignore_progress, never_cancelled
@@ -155,7 +154,8 @@ class Held:
             if file.sha256 is None:
                 file.sha256 = hashing.sha256(file.descriptor)
         base = self._base._digest(hashing) if self._base else None
-        return digest_of({"files": {file.name: file.sha256 for file in self._files.values()}, "base": base})
+        known = {file.name: file.sha256 for file in self._files.values() if file.sha256 is not None}
+        return FileDigests(files=known, base=base).weights_digest
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from spinal.checkpoints.opening import open_regular, read_regular
 from spinal.checkpoints.tensors import MOST_HEADER
 from spinal.checkpoints.unchanged import Remembered
 from spinal.documents.canonical import PYTHON_JSON, digest_of
+from spinal.documents.files import FileDigests
 from spinal.errors import ModelChanged, WeightsDigestMismatch
 from spinal.progress import CancelCheck, ProgressSink, ignore_progress, never_cancelled
 
@@ -49,7 +50,7 @@ def declared_digest(checkpoint: Checkpoint) -> str | None:
     known = {} if checkpoint.copy is None else checkpoint.copy.sha256
     if any(name not in known for name in checkpoint.files.names):
         return None
-    return digest_of({"files": {name: known[name] for name in checkpoint.files.names}, "base": base})
+    return FileDigests(files={name: known[name] for name in checkpoint.files.names}, base=base).weights_digest
 
 
 def require_expected(source: str, found: str, expected: str | None) -> None:

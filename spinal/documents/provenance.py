@@ -10,6 +10,7 @@ from importlib import metadata
 
 from spinal.documents.base import Provenance
 from spinal.documents.editions import PRESENT, Edition
+from spinal.text import rfc3339
 from spinal.version import VERSION
 
 PACKAGES = ("torch", "transformers", "safetensors", "numpy")
@@ -33,7 +34,7 @@ def make_provenance(
         except metadata.PackageNotFoundError:
             continue
     return Provenance(
-        created_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        created_at=rfc3339(datetime.now(UTC)),
         duration_s=time.monotonic() - started,
         hostname=socket.gethostname(),
         platform=platform.platform(),

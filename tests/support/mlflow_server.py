@@ -5,35 +5,23 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sysconfig
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from devstack import mlflow as devstack
+from devstack.processes import free_port
 from tests.support.places import ROOT
 from tests.support.waiting import until, within
 
 ENVIRONMENT = ROOT / ".venv" / "servers" / "mlflow"
 HOW_TO_HAVE_IT = "python3 dev.py test makes it below .venv/servers"
 USER, PASSWORD = "auditor", "a long enough password"
-QUIET = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    "HF_HUB_OFFLINE": "1",
-    "OMP_NUM_THREADS": "1",
-}
-
-
 SENDS_HERE = {
-    "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "https,http",
-    "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+    **devstack.SENDS_HERE,
     "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": base64.urlsafe_b64encode(b"of tests alone, and of 32 bytes.").decode(),
-    "MLFLOW_WEBHOOK_CACHE_TTL": "0",
 }
 """Settings of a server that sends webhooks to loopback, and knows a new one at once."""
 
@@ -42,24 +30,16 @@ def is_there() -> bool:
     return (ENVIRONMENT / "bin" / "mlflow").is_file()
 
 
-class MlflowServer:
+class MlflowServer(devstack.MlflowCalls):
     """Started by :func:`served`; everything it keeps lies below ``folder``."""
 
     def __init__(self, folder: Path, *, signed_in: bool = False, settings: Mapping[str, str] | None = None) -> None:
+        super().__init__(free_port())
         self.folder = folder
         self._settings = dict(settings or {})
         self.artifacts = folder / "artifacts"
         self._signed_in = signed_in
-        self._port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
-
-    @property
-    def host(self) -> str:
-        return f"127.0.0.1:{self._port}"
 
     @property
     def process_group(self) -> int:
@@ -70,11 +50,7 @@ class MlflowServer:
     def start(self) -> None:
         """Returns when it answers. At the same address when it was stopped before."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        command = [
-            str(ENVIRONMENT / "bin" / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(self._port),
-            "--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}",
-            "--artifacts-destination", str(self.artifacts), "--serve-artifacts",
-        ]  # fmt: skip
+        command = devstack.server_command(ENVIRONMENT / "bin" / "mlflow", self._port, self.folder)
         if self._signed_in:
             command += ["--app-name", "basic-auth"]
         log = self.folder / "server.log"
@@ -83,7 +59,7 @@ class MlflowServer:
                 command, cwd=self.folder, env=self._environment(), stdout=out, stderr=out, start_new_session=True
             )
         process = self._process
-        answered = within(lambda: process.poll() is not None or self._answers(), 120.0)
+        answered = within(lambda: process.poll() is not None or self.answers(), 120.0)
         if not answered or process.poll() is not None:
             self.stop()
             raise AssertionError(f"mlflow server did not start:\n{log.read_text()[-2000:]}")
@@ -96,19 +72,7 @@ class MlflowServer:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._process = None
-        until(lambda: not self._answers(), "the end of mlflow server")
-
-    def ask(self, method: str, route: str, members: Mapping[str, Any]) -> dict[str, Any]:
-        """Its REST API, as an administrator."""
-        request = urllib.request.Request(
-            f"{self.url}/api/2.0/mlflow/{route}",
-            data=json.dumps(members).encode(),
-            method=method,
-            headers={"Content-Type": "application/json", **self._credentials()},
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            found: dict[str, Any] = json.load(answer)
-        return found
+        until(lambda: not self.answers(), "the end of mlflow server")
 
     def run(self, script: Path, *arguments: str) -> dict[str, Any]:
         """A script in its environment, with the packages of this one behind its own; what it prints last, as JSON."""
@@ -127,7 +91,7 @@ class MlflowServer:
 
     def _environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
-        kept |= QUIET | self._settings
+        kept |= devstack.QUIET | self._settings
         if self._signed_in:
             settings = self.folder / "auth.ini"
             settings.write_text(
@@ -141,37 +105,11 @@ class MlflowServer:
             kept |= {"MLFLOW_TRACKING_USERNAME": USER, "MLFLOW_TRACKING_PASSWORD": PASSWORD}
         return kept
 
-    def _credentials(self) -> dict[str, str]:
+    def credentials(self) -> dict[str, str]:
+        """Of an administrator."""
         if not self._signed_in:
             return {}
         return {"Authorization": "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()}
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.url}/health", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except urllib.error.HTTPError:
-            return True
-        except OSError:
-            return False
-
-    def put(self, place: str, folder: Path) -> None:
-        """Every file of a folder, at a URI of its served artifacts."""
-        path = place.removeprefix("mlflow-artifacts:/")
-        for file in sorted(each for each in folder.iterdir() if each.is_file()):
-            url = f"{self.url}/api/2.0/mlflow-artifacts/artifacts/{path}/{file.name}"
-            request = urllib.request.Request(url, data=file.read_bytes(), method="PUT", headers=self._credentials())
-            with urllib.request.urlopen(request, timeout=60):
-                pass
-
-    def register(self, model: str, folder: Path) -> str:
-        """The next version of a model, made by a run that logged a folder; returns its number."""
-        with contextlib.suppress(urllib.error.HTTPError):
-            self.ask("POST", "registered-models/create", {"name": model})
-        run = self.ask("POST", "runs/create", {"experiment_id": "0"})["run"]["info"]
-        self.put(run["artifact_uri"], folder)
-        told = {"name": model, "source": run["artifact_uri"], "run_id": run["run_id"]}
-        return str(self.ask("POST", "model-versions/create", told)["model_version"]["version"])
 
 
 @contextlib.contextmanager
@@ -184,8 +122,3 @@ def served(
         yield server
     finally:
         server.stop()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

@@ -2,13 +2,13 @@
 
 import json
 import socket
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 
 from standardwebhooks import Webhook
+
+from tests.unit.net.servers import Listener
 
 
 @dataclass(frozen=True)
@@ -48,48 +48,24 @@ def says(status: int = 200, body: bytes = b"", **headers: str) -> Answering:
     return answer
 
 
-class Receiver:
+class Receiver(Listener):
     """Accepts on a free port. ``answers`` are used up one by one; the last one stays."""
 
     def __init__(self, *answers: Answering, port: int = 0) -> None:
+        super().__init__(lambda _head, _connection: None, port=port)
         self.answers = list(answers) or [says()]
         self.got: list[Got] = []
-        self.connections = 0
-        self.closing = threading.Event()
-        self._bound = socket.create_server(("127.0.0.1", port))
-        self.port: int = self._bound.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}/hook"
+        self.url = f"{self.url}/hook"
 
-    def __enter__(self) -> "Receiver":
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.closing.set()
-        # Closing alone leaves one that waits for a connection, and takes it.
-        self._bound.shutdown(socket.SHUT_RDWR)
-        self._bound.close()
-
-    def _accept(self) -> None:
-        while not self.closing.is_set():
+    def _serve(self, accepted: socket.socket) -> None:
+        with accepted:
             try:
-                connection, _ = self._bound.accept()
-            except OSError:
-                return
-            self.connections += 1
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        with connection:
-            try:
-                got = self._read(connection)
+                got = self._read(accepted)
                 if got is None:
                     return
                 self.got.append(got)
                 answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-                answer(connection, got)
+                answer(accepted, got)
             except OSError:
                 pass  # whoever asked has gone away
 
@@ -105,5 +81,7 @@ class Receiver:
         first, *lines = head.decode().split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
         while len(body) < int(headers.get("content-length", "0")):
-            body += connection.recv(65536)
+            if not (piece := connection.recv(65536)):
+                return None
+            body += piece
         return Got(first.split(" ")[1], headers, body)

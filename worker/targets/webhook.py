@@ -12,6 +12,7 @@ from service.webhooks.secrets import secrets_of
 from service.webhooks.store import FAILING_FOR_S, Webhook
 from spinal.errors import NotReady, SourceRefused, SourceUnavailable, WebhooksNotConfigured
 from spinal.net.http import REDIRECTS, Answer, Http, retry_after_s
+from spinal.text import rfc3339
 from spinal.webhook_signing import sign
 from worker.job import SourceAway
 from worker.kinds.deliver import LONGEST_ASKED_S, Asked, Told
@@ -69,7 +70,7 @@ def headers_of(asked: Asked, webhook: Webhook, body: bytes) -> dict[str, str]:
         "ce-type": event.type,
         "ce-source": asked.settings.public_url or "urn:spinal",
         "ce-subject": f"{event.subject_kind}/{event.subject}",
-        "ce-time": event.created_at.isoformat().replace("+00:00", "Z"),
+        "ce-time": rfc3339(event.created_at, "auto"),
     }
 
 

@@ -5,6 +5,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterable
 from types import TracebackType
+from typing import Self
 
 from tests.support.waiting import until
 
@@ -42,16 +43,16 @@ class Connection:
 class Listener:
     """Accepts on a free port of loopback. ``heads`` are the requests so far, ``connections`` how many were accepted."""
 
-    def __init__(self, answering: Answering, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, answering: Answering, tls: ssl.SSLContext | None = None, *, port: int = 0) -> None:
         self._answering, self._tls = answering, tls
         self.heads: list[bytes] = []
         self.connections = 0
         self.closing = threading.Event()
-        self._bound = socket.create_server(("127.0.0.1", 0))
+        self._bound = socket.create_server(("127.0.0.1", port))
         self.port: int = self._bound.getsockname()[1]
         self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{self.port}"
 
-    def __enter__(self) -> "Listener":
+    def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
@@ -59,6 +60,8 @@ class Listener:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.closing.set()
+        # Closing alone leaves one that waits for a connection, and takes it.
+        self._bound.shutdown(socket.SHUT_RDWR)
         self._bound.close()
 
     def assert_untouched(self) -> None:
