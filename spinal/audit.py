@@ -17,7 +17,7 @@ from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.held import Held, hold, private_folder
 from spinal.checkpoints.inspect import inspect
 from spinal.checkpoints.pair import prepare_sides, reading_of
-from spinal.documents.capture import load_capture
+from spinal.documents.capture import WriteCapture, load_capture, write_once
 from spinal.documents.comparison import Comparison
 from spinal.documents.editions import PRESENT, Edition
 from spinal.documents.evidence import AccountEvidence, PairEvidence, absent_evidence
@@ -118,6 +118,7 @@ class Ports:
     """Under which versions and scheme of digests the documents are made."""
     warm: Warm = field(default_factory=Warm)
     """What is kept of a reference between calls that are given the same one: by default nothing."""
+    write_capture: WriteCapture = write_once
 
 
 def measure_checkpoint(
@@ -310,6 +311,7 @@ def _measure(
         command=ports.command,
         edition=ports.edition,
         warm=ports.warm,
+        write_capture=ports.write_capture,
     )
     if expected is not None and trace.digest != expected:
         raise ModelChanged(
@@ -410,10 +412,9 @@ def _as_of_today(trace: Trace, checkpoint: Checkpoint, prompts: PromptSet, profi
     """A kept trace with what its digest leaves open as it would be written now: names, and the knobs that act on
     comparisons alone."""
     names = {"source": checkpoint.source, "revision": checkpoint.revision}
-    return trace.model_copy(
-        update={
-            "model": trace.model.model_copy(update=names),
-            "prompt_set": trace.prompt_set.model_copy(update={"name": prompts.name}),
-            "profile": profile,
-        }
-    ).remarked((*prompts.remarks, *checkpoint.remarks))
+    known = {
+        "model": trace.model.model_copy(update=names),
+        "prompt_set": trace.prompt_set.model_copy(update={"name": prompts.name}),
+        "profile": profile,
+    }
+    return trace.model_copy(update=known).remarked((*prompts.remarks, *checkpoint.remarks))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from spinal.checkpoints.checkpoint import Checkpoint
+from spinal.documents.capture import WriteCapture
 from spinal.documents.editions import Edition
 from spinal.documents.evidence import AccountEvidence, PairEvidence
 from spinal.documents.trace import Trace
@@ -36,6 +37,7 @@ class MeasuringEngine(Protocol):
         command: Sequence[str] | None,
         edition: Edition,
         warm: Warm = ...,
+        write_capture: WriteCapture = ...,
     ) -> Trace: ...
 
     def check_same_ids(self, sides: Sequence[Checkpoint], prompts: PromptSet, profile: MeasurementProfile) -> None: ...

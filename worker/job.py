@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from service.database.unit_of_work import Ledger
-from service.platform.artifacts import ArtifactStore
+from service.platform.artifacts import ArtifactStore, of_this_machine
 from service.runs import attempts, transitions
 from service.runs.kinds import Reach, kind_named
 from service.runs.specs import edition_of
@@ -127,6 +127,7 @@ class Job:
             command=self.command,
             edition=self.edition,
             warm=warm_reference(self.settings.warm_reference_bytes),
+            write_capture=self._write_capture,
         )
 
     @property
@@ -144,9 +145,23 @@ class Job:
         is patient; then its StorageUnavailable. Raises Cancelled at once when told to stop; what the call brings after
         that is given to ``dispose``."""
         self._require("artifacts")
+        # Made anew each time: a file with a secret may hold another by then.
+        return self._through_outages(lambda: call(self.artifacts), dispose)
+
+    def _write_capture(self, write: Callable[[], None]) -> None:
+        """Where scratch is full, too, what was measured is not thrown away while the attempt is patient."""
+
+        def on_this_machine() -> None:
+            with of_this_machine():
+                write()
+
+        self._through_outages(on_this_machine)
+
+    def _through_outages(
+        self, call: Callable[[], Found], dispose: Callable[[Found], None] = lambda _found: None
+    ) -> Found:
         return through_outages(
-            # Made anew each time: a file with a secret may hold another by then.
-            lambda: call(self.artifacts),
+            call,
             stopped=self.should_stop,
             patient=self._lease.patient,
             # Proof that it has not stalled.

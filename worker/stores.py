@@ -72,7 +72,7 @@ class Aside(Generic[Found]):
                 with self._lock:
                     self._left = not self._found
                 if self._left and self._error is None:
-                    raise Cancelled("told to stop while waiting for the artifact store")
+                    raise Cancelled("told to stop while waiting for storage")
         if self._error is not None:
             raise self._error
         return self._found[0]
@@ -96,12 +96,12 @@ def through_outages(
             failing_since, tries = failing_since or time.monotonic(), tries + 1
             if not patient(failing_since):
                 raise
-            log.warning("waiting for the artifact store", code=error.code, error=error.detail, tries=tries)
+            log.warning("waiting for storage", code=error.code, error=error.detail, tries=tries)
             waiting(tries)
         until = time.monotonic() + TRY_AGAIN_AFTER_S
         while time.monotonic() < until:
             if stopped():
-                raise Cancelled("told to stop while waiting for the artifact store")
+                raise Cancelled("told to stop while waiting for storage")
             time.sleep(LOOK_EVERY_S)
 
 

@@ -113,7 +113,7 @@ class ArtifactStore:
             local = Path(source)
             if not self._at.local:
                 local = stack.enter_context(self.scratch()) / local.name
-                with self._at.errors(absent=True), _of_this_machine(), local.open("wb") as copied:
+                with self._at.errors(absent=True), of_this_machine(), local.open("wb") as copied:
                     copied.writelines(self._at.pieces(source))
                 if local.stat().st_size != size:
                     raise StorageUnavailable(f"{uri} did not arrive whole", hint=AWAY)
@@ -191,7 +191,7 @@ class ArtifactStore:
         """Write, read and delete a few bytes, in scratch and in the store. What a killed worker leaves of it goes with
         the files of no trace."""
         with self.scratch() as folder, self._at.errors():
-            with _of_this_machine():
+            with of_this_machine():
                 (folder / "probe").write_bytes(PROBE)
             uri = f"{CAPTURES}/probe/{uuid4().hex}"
             place = f"{self._root}/{uri}"
@@ -206,13 +206,13 @@ class ArtifactStore:
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
         """A temporary folder on local disk for files being written."""
-        with _of_this_machine():
+        with of_this_machine():
             if self._scratch is not None:
                 self._scratch.mkdir(parents=True, exist_ok=True)
             folder = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=self._scratch))
         with contextlib.ExitStack() as stack:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            with _of_this_machine():
+            with of_this_machine():
                 lock = stack.enter_context((folder / IN_USE).open("w"))
                 # Held by the process, not by the file: it ends with kill -9, too.
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -248,11 +248,11 @@ class ArtifactStore:
 
 
 @contextlib.contextmanager
-def _of_this_machine() -> Iterator[None]:
+def of_this_machine() -> Iterator[None]:
     """Errors of local disks, where those of a store may be meant."""
     try:
         yield
-    except OSError as error:
+    except Exception as error:
         problem = storage_problem(error)
         if problem is None:
             raise

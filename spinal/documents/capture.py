@@ -5,6 +5,7 @@ pair runs without torch; only the residual rows (``rows``, read by the engine th
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, cast
@@ -19,6 +20,14 @@ from spinal.errors import CaptureMissing, DocumentInvalid
 
 Array = npt.NDArray[np.float64]
 ReplicateKind = Literal["influence", "groups"]
+WriteCapture = Callable[[Callable[[], None]], None]
+"""Carries out the write of a capture, again where it fails and may come to succeed: what was measured is in memory
+until then. Each write leaves the whole capture, or nothing."""
+
+
+def write_once(write: Callable[[], None]) -> None:
+    """Carry out the write; where it fails, so does the measurement."""
+    write()
 
 
 @dataclass(frozen=True, eq=False)

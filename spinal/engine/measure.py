@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from spinal.checkpoints.held import Held, hold
 from spinal.checkpoints.inspect import inspect
 from spinal.checkpoints.pair import reading_of
 from spinal.documents.base import Provenance
-from spinal.documents.capture import ROWS_KEY, Capture, capture_tensors
+from spinal.documents.capture import ROWS_KEY, Capture, WriteCapture, capture_tensors, write_once
 from spinal.documents.editions import PRESENT, Edition
 from spinal.documents.provenance import make_provenance
 from spinal.documents.trace import (
@@ -80,6 +81,15 @@ class _Measured:
     """Members of the capture that not every profile keeps."""
 
 
+@dataclass(frozen=True, eq=False)
+class _Made:
+    """What one measurement leaves."""
+
+    trace: Trace
+    capture: Capture
+    rows: Tensor
+
+
 @device_failures()
 def measure(
     checkpoint: Checkpoint,
@@ -94,6 +104,7 @@ def measure(
     command: Sequence[str] | None = None,
     edition: Edition = PRESENT,
     warm: Warm | None = None,
+    write_capture: WriteCapture = write_once,
 ) -> Trace:
     """Measure a checkpoint on prompts: its depth trace, and its capture for comparisons.
 
@@ -117,6 +128,8 @@ def measure(
     warm : Warm, optional
         Where what is kept of a reference is found: where this checkpoint is read beside it, a comparison with it need
         not read it again. Same numbers.
+    write_capture
+        Carries out the write of the capture, and may repeat it while there is no room.
 
     Returns
     -------
@@ -147,19 +160,20 @@ def measure(
     started = time.monotonic()
     reporter, lent = Reporter(progress, cancelled), Lent(warm or Warm())
 
-    def attempt(batch_size: int) -> Trace:
+    def attempt(batch_size: int) -> _Made:
         with torch.inference_mode(), hold(checkpoint) as held:
             setup = Setup(prompts, profile, batch_size, device, stream, reporter, edition)
-            return _measure(held, setup, capture_path, lent, command, started)
+            return _measure(held, setup, lent, command, started)
 
-    trace = with_less_memory(attempt, profile, device, lent.give_up)
+    measured = with_less_memory(attempt, profile, device, lent.give_up)
     lent.succeeded()
-    return trace
+    # The model is gone by now: the write may have to wait.
+    write_capture(partial(_write_capture, measured, capture_path))
+    reporter.step("store", 1, 1, (0.97, 1.0))
+    return measured.trace
 
 
-def _measure(
-    held: Held, setup: Setup, capture_path: Path, lent: Lent, command: Sequence[str] | None, started: float
-) -> Trace:
+def _measure(held: Held, setup: Setup, lent: Lent, command: Sequence[str] | None, started: float) -> _Made:
     reporter = setup.reporter
     reporter.step("load", 0, 1, (0.0, 0.0))
     inspect(held.checkpoint)
@@ -175,9 +189,7 @@ def _measure(
     walked = measured.walked
     capture = build_capture(digest, session.gathered, measured.lens, walked.spectra, measured.nll, measured.beside)
     trace = _document(session, measured, capture, _provenance(session, command, started))
-    _write_capture(capture, walked.rows, capture_path)
-    reporter.step("store", 1, 1, (0.97, 1.0))
-    return trace
+    return _Made(trace, capture, walked.rows.cpu().contiguous())
 
 
 def _read(session: Session, content: str, lent: Lent) -> _Measured:
@@ -351,17 +363,16 @@ def _provenance(session: Session, command: Sequence[str] | None, started: float)
     )
 
 
-def _write_capture(capture: Capture, rows: Tensor, path: Path) -> None:
+def _write_capture(made: _Made, path: Path) -> None:
     """Write under a temporary name, flush to disk, rename: a capture is whole or absent."""
-    arrays, metadata = capture_tensors(capture)
-    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    tensors[ROWS_KEY] = rows.cpu().contiguous()
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    arrays, metadata = capture_tensors(made.capture)
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()} | {ROWS_KEY: made.rows}
+    half = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with system_errors(partial):
-            save_file(tensors, partial, metadata=metadata)
-        with partial.open("rb+") as stream:
+        with system_errors(half):
+            save_file(tensors, half, metadata=metadata)
+        with half.open("rb+") as stream:
             os.fsync(stream.fileno())
-        partial.replace(path)
+        half.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        half.unlink(missing_ok=True)

@@ -1,9 +1,11 @@
 """Whose turn it is: the ledger beside a small model of the rule, and what the rule promises to tenants."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from random import Random
 from typing import Any
 from uuid import UUID, uuid4
@@ -286,25 +288,39 @@ def waits_for_a_lock(ledger: Ledger) -> bool:
 THREADS, EACH = 6, 30
 
 
-def test_workers_that_claim_at_once_share_out_turns_and_none_waits_for_another(ledger: Ledger, ended: None) -> None:
+@dataclass(frozen=True)
+class Claimed:
+    tenant: str
+    began: float
+    """Before it chose, and ``ended`` when others could see it: seconds of the monotonic clock."""
+    ended: float
+    turn_at: datetime | None
+    """As it wrote it; None where another was writing the turn of the same tenant."""
+
+
+def test_workers_that_claim_at_once_share_out_turns(ledger: Ledger, ended: None) -> None:
+    """Whoever chose a tenant could see of no other that it was served longer ago."""
     with ledger.begin() as session:
         for tenant in (A, B, C):
             put_runs(session, tenant, EACH if tenant != A else 10 * EACH)
         rung = bell(session)
     assert rung is not None
-    claimed: list[str] = []
+    claims: list[Claimed] = []
     wrong: list[Exception] = []
 
     def work() -> None:
         try:
-            while len(claimed) < 3 * EACH:
+            while len(claims) < 3 * EACH:
+                began = time.monotonic()
                 with ledger.begin() as session:
                     best = rings.next_run(session, rung)
                     assert best is not None
                     held = transitions.claim(session, best.run_id, worker=f"w/{uuid4()}", lease_s=60.0, deadline_s=60.0)
-                    tenant = tenant_of(session, best.run_id)
+                    turn = session.execute(
+                        text("SELECT turn_of, turn_at FROM runs WHERE id = :id"), {"id": best.run_id}
+                    ).one()
                 if held is not None:
-                    claimed.append(tenant)
+                    claims.append(Claimed(turn.turn_of, began, time.monotonic(), turn.turn_at))
         except Exception as error:  # noqa: BLE001  whatever it is, the test shows it
             wrong.append(error)
 
@@ -314,12 +330,17 @@ def test_workers_that_claim_at_once_share_out_turns_and_none_waits_for_another(l
     for thread in threads:
         thread.join(60.0)
     assert wrong == []
-    # By age it would be A alone. What was begun at the same time may have gone to the same tenant.
-    for end in range(len(claimed)):
-        so_far = Counter(claimed[:end])
-        if max(so_far[B], so_far[C]) < EACH:
-            assert max(so_far[t] for t in (A, B, C)) - min(so_far[t] for t in (A, B, C)) <= 2 * THREADS, claimed[:end]
-    assert min(Counter(claimed)[t] for t in (B, C)) >= EACH - 2 * THREADS
+    judged = 0
+    for chosen in claims:
+        seen = [c.turn_at for c in claims if c.tenant == chosen.tenant and c.ended < chosen.began and c.turn_at]
+        for other in {A, B, C} - {chosen.tenant}:
+            theirs = [c for c in claims if c.tenant == other and c.began <= chosen.ended]
+            if seen and len(theirs) < EACH:
+                judged += 1
+                assert max(seen) <= max(c.turn_at for c in theirs if c.turn_at), (chosen, claims)
+    # By age it would have been A alone.
+    assert judged > 0
+    assert {c.tenant for c in claims} == {A, B, C}
 
 
 def test_a_claim_waits_for_no_other_of_the_same_tenant(ledger: Ledger, ended: None) -> None:

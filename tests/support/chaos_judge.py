@@ -77,6 +77,11 @@ def measurements(fleet: Fleet) -> dict[str, Any]:
         "measurements by tenant": dict(by_tenant),
         "measurements of attempts that were killed, frozen or given up": gone,
         "measured twice for a tenant": sum(len(found) - 1 for found in made.values()),
+        "attempts of these": [
+            [f"{attempts[each].outcome} ({attempts[each].code})" for each in sorted(found)]
+            for found in made.values()
+            if len(found) > 1
+        ],
         "stored captures measured again": for_comparisons,
     }
 

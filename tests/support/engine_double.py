@@ -30,7 +30,7 @@ from spinal.checkpoints.checkpoint import Checkpoint
 from spinal.checkpoints.identity import weights_digest
 from spinal.checkpoints.pair import reading_of
 from spinal.checkpoints.settings import setting_differences
-from spinal.documents.capture import capture_tensors
+from spinal.documents.capture import WriteCapture, capture_tensors, write_once
 from spinal.documents.editions import PRESENT, Edition
 from spinal.documents.evidence import AccountEvidence, PairEvidence
 from spinal.documents.trace import Trace, stamp_profile, trace_digest
@@ -55,13 +55,14 @@ def measure(
     progress: ProgressSink = ignore_progress,
     cancelled: CancelCheck = never_cancelled,
     edition: Edition = PRESENT,
+    write_capture: WriteCapture = write_once,
     **_: Any,
 ) -> Trace:
     with _call("measure", checkpoint.source):
         _with_less_memory(profile, device, lambda: _work(progress, cancelled))
     trace = _trace(checkpoint, prompts, profile, edition)
     arrays, metadata = capture_tensors(fabricated.capture(trace, len(prompts), seed=1))
-    save_file(arrays, capture_path, metadata)
+    write_capture(lambda: save_file(arrays, capture_path, metadata))
     return trace
 
 
