@@ -152,6 +152,8 @@ class Settings(SlowClients):
     """A dispatcher deletes captures of traces older than that, which no open audit needs; unset = they are kept."""
     retain_keys_days: float | None = Field(default=30.0, ge=0)
     """A dispatcher deletes answers kept under Idempotency-Keys that are older than that."""
+    retain_deliveries_days: float | None = Field(default=90.0, ge=0)
+    """A dispatcher deletes deliveries to webhooks and registries that ended longer ago, with the log of their tries."""
     retention_every_s: float = Field(default=3600.0, gt=0)
     """How often."""
     # where callers reach the API

@@ -86,16 +86,20 @@ def _retention(
     keys_days: Annotated[
         float | None, typer.Option(min=0, help="Delete answers kept under Idempotency-Keys older than this.")
     ] = None,
+    deliveries_days: Annotated[
+        float | None, typer.Option(min=0, help="Delete deliveries to webhooks and registries that ended longer ago.")
+    ] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Delete; without it only say what would be deleted.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete what can be made again: captures, files that belong to no trace, answers kept under old Idempotency-Keys.
+    """Delete what can be made again: captures, files that belong to no trace, answers kept under old Idempotency-Keys;
+    and deliveries that ended long ago.
 
     Audits, traces and comparisons are never deleted.
     """
     with opened_ledger() as ledger:
         found = delete_what_can_be_made_again(
-            ledger, ArtifactStore(read_settings()), captures_days, keys_days, apply=apply
+            ledger, ArtifactStore(read_settings()), captures_days, keys_days, deliveries_days, apply=apply
         )
     sys.stdout.write(json.dumps({"applied": apply, **found}, indent=2) + "\n")
 

@@ -190,17 +190,21 @@ def _delete_runs(
     kept = [run for run in runs if run not in set(ids)]
     _call_as_others_do(session, kept)
     _take_turns_of_others(session, tenant, kept)
+    _delete_with_attempts(session, ids, gone)
+    for row in unneeded:
+        if row.result_digest is not None:
+            (comparisons if row.kind == "compare" else traces).add(row.result_digest)
+    _delete_results(session, sorted(traces), sorted(comparisons), gone)
+
+
+def _delete_with_attempts(session: Session, runs: list[UUID], gone: Gone) -> None:
     for table, column in (
         ("run_attempts", "run_id"),
         ("run_dependencies", "run_id"),
         ("run_dependencies", "depends_on"),
         ("runs", "id"),
     ):
-        gone.rows[table] = gone.rows.get(table, 0) + _delete(session, table, column, ids)
-    for row in unneeded:
-        if row.result_digest is not None:
-            (comparisons if row.kind == "compare" else traces).add(row.result_digest)
-    _delete_results(session, sorted(traces), sorted(comparisons), gone)
+        gone.rows[table] = gone.rows.get(table, 0) + _delete(session, table, column, runs)
 
 
 def _call_as_others_do(session: Session, runs: list[UUID]) -> None:
@@ -297,19 +301,24 @@ def _delete_results(session: Session, traces: list[str], comparisons: list[str],
     gone.captures = sorted(set(uris) - set(kept))
 
 
-def delete_deliveries(session: Session, tenant: str) -> Counts:
-    """Some deliveries, with what came of them and the runs that make them, in one transaction: neither is there without
-    the other. A worker that is at one finds that it has lost its lease."""
-    found = session.execute(
-        text("SELECT id, run_id FROM deliveries WHERE tenant = :tenant ORDER BY id LIMIT :most"),
+def delete_deliveries_of(session: Session, tenant: str) -> Counts:
+    """Some deliveries of the tenant, whatever they are at."""
+    some = session.execute(
+        text("SELECT id FROM deliveries WHERE tenant = :tenant ORDER BY id LIMIT :most"),
         {"tenant": tenant, "most": BATCH},
-    ).all()
-    ids = [row.id for row in found]
-    runs = _lock_runs(session, "SELECT unnest(CAST(:runs AS uuid[]))", {"runs": [row.run_id for row in found]})
+    )
+    return delete_deliveries(session, list(some.scalars()))
+
+
+def delete_deliveries(session: Session, ids: list[UUID]) -> Counts:
+    """Deliveries, with what came of them and the runs that make them, in one transaction: neither is there without the
+    other. A worker that is at one finds that it has lost its lease."""
+    made_by = "SELECT run_id FROM deliveries WHERE id = ANY(:deliveries)"
+    runs = _lock_runs(session, made_by, {"deliveries": ids})
     gone = Gone()
     gone.rows["delivery_tries"] = _delete(session, "delivery_tries", "delivery_id", ids)
     gone.rows["deliveries"] = _delete(session, "deliveries", "id", ids)
-    _delete_runs(session, tenant, runs, set(), set(), gone)
+    _delete_with_attempts(session, runs, gone)
     return gone.rows
 
 

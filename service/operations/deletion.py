@@ -47,7 +47,7 @@ def delete_tenant(ledger: Ledger, artifacts: ArtifactStore, tenant: str, *, appl
     _cancel_all(ledger, tenant)
     counts: Counts = {}
     # Nobody is told of the rest.
-    _in_batches(ledger, tenant, counts, deleted.delete_deliveries)
+    _in_batches(ledger, tenant, counts, deleted.delete_deliveries_of)
     _in_batches(ledger, tenant, counts, partial(deleted.delete_plain, table="webhooks"))
     _in_batches(ledger, tenant, counts, deleted.delete_series)
     _delete_audits(ledger, artifacts, tenant, counts)

@@ -1,14 +1,20 @@
-"""What may be deleted: captures that no open audit needs, answers kept under old Idempotency-Keys."""
+"""What may be deleted: captures that no open audit needs, answers kept under old Idempotency-Keys, old deliveries."""
 
 from collections.abc import Sequence
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from service.operations.deleted import BATCH, allow_deleting, delete_deliveries
+from service.runs.lifecycle import TERMINAL
 from service.traces.store import StoredCapture
 
 MOST = 1000
 """Keys in one transaction."""
+OLD_DELIVERIES = """FROM deliveries d JOIN runs r ON r.id = d.run_id
+    WHERE d.created_at < now() - make_interval(secs => :age)
+      AND r.state = ANY(:ended) AND r.finished_at < now() - make_interval(secs => :age)"""
+"""SQL: those that ended so long ago. What they told of stays: events belong to audits and series."""
 NEEDED = """traces.digest IN (SELECT r.result_digest FROM audits a
               JOIN audit_runs x ON x.audit_id = a.id JOIN runs r ON r.id = x.run_id
               WHERE a.state IN ('QUEUED','RUNNING') AND r.result_digest IS NOT NULL)"""
@@ -74,3 +80,25 @@ def delete_idempotency_keys(session: Session, *, older_than_s: float) -> int:
         some,
     )
     return len(gone.all()) + len(forgotten.all())
+
+
+def count_deliveries(session: Session, *, older_than_s: float) -> int:
+    """Of all tenants, to webhooks and to registries."""
+    found: int = session.execute(
+        text(f"SELECT count(*) {OLD_DELIVERIES}"),
+        {"age": older_than_s, "ended": sorted(TERMINAL)},
+    ).scalar_one()
+    return found
+
+
+def delete_old_deliveries(session: Session, *, older_than_s: float) -> int:
+    """Some of one tenant, with the log of their tries and their runs; 0 when there are none left."""
+    oldest = session.execute(
+        text(f"SELECT d.id, d.tenant {OLD_DELIVERIES} ORDER BY d.id LIMIT :most"),
+        {"age": older_than_s, "ended": sorted(TERMINAL), "most": BATCH},
+    ).all()
+    if not oldest:
+        return 0
+    tenant = oldest[0].tenant
+    allow_deleting(session, tenant)
+    return delete_deliveries(session, [row.id for row in oldest if row.tenant == tenant])["deliveries"]

@@ -1,19 +1,24 @@
-"""Delete what can be made again (``spinal retention``).
+"""Delete what can be made again, and what nobody asks for any more (``spinal retention``).
 
 Captures (their comparison measures them again when it needs one), files that belong to no trace (their writing was cut
-off, or their worker had lost its run), and answers kept under old Idempotency-Keys. Audits, traces and comparisons are
-never deleted. Without ``--apply`` it only says what it would delete.
+off, or their worker had lost its run), answers kept under old Idempotency-Keys, and deliveries that ended long ago.
+Audits, traces and comparisons are never deleted. Without ``--apply`` it only says what it would delete.
 """
 
 from collections.abc import Callable
+from typing import Protocol
 from uuid import UUID
+
+from sqlalchemy.orm import Session
 
 from service.database.unit_of_work import Ledger
 from service.operations.chores import end_turn, keep_turn, take_turn
 from service.operations.own_store import require_own_store
 from service.operations.retained import (
+    count_deliveries,
     count_idempotency_keys,
     delete_idempotency_keys,
+    delete_old_deliveries,
     forget_capture,
     old_captures,
     unnamed_captures,
@@ -32,12 +37,13 @@ def delete_what_can_be_made_again(
     artifacts: ArtifactStore | None,
     captures_days: float | None,
     keys_days: float | None,
+    deliveries_days: float | None = None,
     *,
     apply: bool,
     goes_on: Callable[[], bool] = lambda: True,
 ) -> dict[str, int]:
-    """What was, or with ``apply`` False would be, deleted: captures, their bytes, files of no trace, idempotency keys.
-    None leaves captures or keys alone, whatever their age in days, and files where it is in place of ``artifacts``.
+    """What was, or with ``apply`` False would be, deleted: captures, their bytes, files of no trace, idempotency keys,
+    deliveries. None leaves those alone, whatever their age in days, and files where it is in place of ``artifacts``.
     Some rows in a transaction; it ends early where ``goes_on``, which is asked before each, says so. Raises
     StorageRefused, with nothing deleted, where the store is not this database's."""
     if artifacts is not None:
@@ -51,28 +57,47 @@ def delete_what_can_be_made_again(
         files = artifacts.older_than(UNNAMED_AFTER_S)
         with ledger.read() as session:
             unnamed = unnamed_captures(session, files)
-    keys = 0
-    if keys_days is not None and not apply:
-        with ledger.read() as session:
-            keys = count_idempotency_keys(session, older_than_s=keys_days * DAY_S)
-    captures = old
     if apply:
-        while keys_days is not None and goes_on():
-            with ledger.begin() as session:
-                some = delete_idempotency_keys(session, older_than_s=keys_days * DAY_S)
-            keys += some
-            if not some:
-                break
-        if artifacts is not None:
-            captures = _forget(ledger, artifacts, old, goes_on)
-            for uri in unnamed:
-                artifacts.remove(uri)
+        keys = _in_batches(ledger, delete_idempotency_keys, keys_days, goes_on)
+        deliveries = _in_batches(ledger, delete_old_deliveries, deliveries_days, goes_on)
+    else:
+        keys = _counted(ledger, count_idempotency_keys, keys_days)
+        deliveries = _counted(ledger, count_deliveries, deliveries_days)
+    captures = old
+    if apply and artifacts is not None:
+        captures = _forget(ledger, artifacts, old, goes_on)
+        for uri in unnamed:
+            artifacts.remove(uri)
     return {
         "captures": len(captures),
         "bytes": sum(capture.bytes for capture in captures),
         "files_of_no_trace": len(unnamed),
         "idempotency_keys": keys,
+        "deliveries": deliveries,
     }
+
+
+class _OlderThan(Protocol):
+    def __call__(self, session: Session, *, older_than_s: float) -> int: ...
+
+
+def _in_batches(ledger: Ledger, delete: _OlderThan, days: float | None, goes_on: Callable[[], bool]) -> int:
+    """``delete`` some rows in a transaction, until it finds none; returns how many went."""
+    gone = 0
+    while days is not None and goes_on():
+        with ledger.begin() as session:
+            some = delete(session, older_than_s=days * DAY_S)
+        if not some:
+            break
+        gone += some
+    return gone
+
+
+def _counted(ledger: Ledger, count: _OlderThan, days: float | None) -> int:
+    if days is None:
+        return 0
+    with ledger.read() as session:
+        return count(session, older_than_s=days * DAY_S)
 
 
 def _forget(
@@ -116,7 +141,13 @@ def take_retention_turn(
         # Without captures to delete nobody needs the artifact store here.
         artifacts = None if settings.retain_captures_days is None else ArtifactStore(settings)
         return delete_what_can_be_made_again(
-            ledger, artifacts, settings.retain_captures_days, settings.retain_keys_days, apply=True, goes_on=goes_on
+            ledger,
+            artifacts,
+            settings.retain_captures_days,
+            settings.retain_keys_days,
+            settings.retain_deliveries_days,
+            apply=True,
+            goes_on=goes_on,
         )
     finally:
         with ledger.begin() as session:

@@ -115,16 +115,13 @@ def measure(
         with; the trace carries the profile that was asked for, and says so.
     capture_path : Path
         Where the capture is written, whole or not at all.
-    device : str
-        As torch names it.
-    stream : bool
-        Read the blocks from disk one at a time where the checkpoint allows it: same numbers, less memory.
+    device, stream
+        As torch names it; whether blocks are read from disk one at a time, where the checkpoint allows it: same
+        numbers, less memory.
     progress, cancelled
         Told at every step; asked at every step and between pieces of long ones.
-    command
-        How the measurement was started, for the provenance.
-    edition
-        The one that the trace is called by.
+    command, edition
+        How the measurement was started, for the provenance; the edition that the trace is called by.
     warm : Warm, optional
         Where what is kept of a reference is found: where this checkpoint is read beside it, a comparison with it need
         not read it again. Same numbers.
@@ -140,9 +137,8 @@ def measure(
     ------
     SpinalError
         ModelChanged where a file changed before the last read, the errors of :mod:`spinal.checkpoints` and
-        :mod:`spinal.engine.load`, ArchitectureUnsupported,
-        PromptSetInvalid, ContextExceeded, NonFiniteActivations, LensParityFailed, DeviceFailed, OutOfMemory,
-        Cancelled.
+        :mod:`spinal.engine.load`, ArchitectureUnsupported, PromptSetInvalid, ContextExceeded, NonFiniteActivations,
+        LensParityFailed, DeviceFailed, OutOfMemory, Cancelled.
     OSError
         The capture cannot be written.
 
@@ -161,8 +157,8 @@ def measure(
     reporter, lent = Reporter(progress, cancelled), Lent(warm or Warm())
 
     def attempt(batch_size: int) -> _Made:
+        setup = Setup(prompts, profile, batch_size, device, stream, reporter, edition)
         with torch.inference_mode(), hold(checkpoint) as held:
-            setup = Setup(prompts, profile, batch_size, device, stream, reporter, edition)
             return _measure(held, setup, lent, command, started)
 
     measured = with_less_memory(attempt, profile, device, lent.give_up)

@@ -50,11 +50,18 @@ def test_captures_go_and_come_back_when_a_comparison_needs_them(
     piece = captures / "ab" / "ab.safetensors.0.partial"
     piece.write_bytes(b"cut off")
     young = prune(capsys, "--captures-days", "30", "--keys-days", "30", "--apply")
-    assert young == {"applied": True, "captures": 0, "bytes": 0, "files_of_no_trace": 0, "idempotency_keys": 0}
+    assert young == {
+        "applied": True,
+        "captures": 0,
+        "bytes": 0,
+        "files_of_no_trace": 0,
+        "idempotency_keys": 0,
+        "deliveries": 0,
+    }
 
     age(ledger)
     size = sum(file.stat().st_size for file in files)
-    expected = {"captures": 2, "bytes": size, "files_of_no_trace": 0, "idempotency_keys": 1}
+    expected = {"captures": 2, "bytes": size, "files_of_no_trace": 0, "idempotency_keys": 1, "deliveries": 0}
     assert prune(capsys, "--captures-days", "30", "--keys-days", "30") == {"applied": False, **expected}
     assert sorted(captures.rglob("*.safetensors")) == files
     assert prune(capsys, "--captures-days", "30", "--keys-days", "30", "--apply") == {"applied": True, **expected}

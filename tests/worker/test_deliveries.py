@@ -24,14 +24,15 @@ from service.database.unit_of_work import Ledger
 from service.deliveries.events import add_event
 from service.deliveries.outbox import MOST_FAILED, add_delivery, send_out
 from service.deliveries.targets import Place
+from service.operations.retention import delete_what_can_be_made_again
 from service.runs import transitions
 from service.runs.kinds import SCHEDULE_S, attempts_of
 from service.settings import Settings
-from service.webhooks.store import FAILING_FOR_S, insert_webhook
+from service.webhooks.store import FAILING_FOR_S, end_waiting, insert_webhook
 from spinal.net import connections
 from spinal.webhooks import verify
 from tests.conftest import ROOT
-from tests.support.hooks import Hooks, for_webhooks
+from tests.support.hooks import Hooks, for_webhooks, put_webhook
 from tests.support.receiver import Answering, Got, Receiver, says
 from tests.support.waiting import until
 from worker.kinds.deliver import JITTER, LONGEST_ASKED_S
@@ -296,6 +297,44 @@ def test_days_of_nothing_but_failure_disable_a_webhook(hooks: Hooks, receiver: R
     hooks.send()
     assert len(receiver.got) == tries
     assert {each["state"] for each in hooks.log(made)} == {"SUCCEEDED", "CANCELLED"}
+
+
+def test_deliveries_that_ended_long_ago_go_with_their_log_and_nothing_is_told_again(
+    hooks: Hooks, receiver: Receiver, ledger: Ledger, api_settings: Settings
+) -> None:
+    """Of every tenant. What waits is kept however old it is, and so is every event: it belongs to its audit."""
+    receiver.answers = [says(), says(500), says()]
+    made = hooks.make(receiver.url, events=["audit.*"])
+    audits = [hooks.end_one(profile={"seed": seed}) for seed in range(2)]
+    hooks.send()
+    other = put_webhook(ledger, api_settings, "another")
+    with ledger.begin() as session:
+        assert end_waiting(session, UUID(other["webhook_id"])) == 1
+        # Ended rows are final for whoever has triggers.
+        session.execute(text("SET LOCAL session_replication_role = replica"))
+        session.execute(text("UPDATE deliveries SET created_at = created_at - interval '91 days'"))
+        session.execute(text("UPDATE runs SET finished_at = finished_at - interval '91 days' WHERE kind = 'deliver'"))
+    young = hooks.test(made)
+    hooks.send()
+
+    def retain(*, apply: bool) -> int:
+        return delete_what_can_be_made_again(ledger, None, None, None, 90.0, apply=apply)["deliveries"]
+
+    assert retain(apply=False) == 2
+    assert len(hooks.log(made)) == 3
+    assert retain(apply=True) == 2
+    left = hooks.log(made)
+    assert [(each["type"], each["state"]) for each in left] == [
+        ("webhook.test", "SUCCEEDED"),
+        ("audit.cancelled", "QUEUED"),
+    ]
+    assert left[0]["id"] == young["id"]
+    assert retain(apply=True) == 0
+    hooks.pass_time(7200)
+    assert hooks.send() == 1
+    told = Counter(got.message["data"].get("audit") for got in receiver.got if got.message["type"] != "webhook.test")
+    assert sorted(told.values()) == [1, 2], "one was taken at once, the other at the second try"
+    assert set(told) == set(audits)
 
 
 def test_410_disables_it_and_ends_what_waits(hooks: Hooks, receiver: Receiver) -> None:

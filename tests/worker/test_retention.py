@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from itertools import chain, repeat
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -123,7 +124,7 @@ def test_it_ends_where_it_is_told_and_where_it_has_lost_its_turn(
 ) -> None:
     monkeypatch.setattr(retained, "MOST", 1)
     keep(ledger, OLD, 5)
-    stop = iter([False, False, True])
+    stop = chain([False, False], repeat(True))
     assert turn(ledger, settings, stopped=lambda: next(stop)) is not None
     assert kept(ledger) == {str(OLD): 3}
     make_due(ledger)
@@ -156,10 +157,16 @@ def test_captures_are_kept_unless_it_is_said_for_how_long(ledger: Ledger, settin
                 text("UPDATE traces SET created_at = now() - make_interval(days => :d) WHERE digest = :name"),
                 {"d": days, "name": name},
             )
-    assert turn(ledger, settings) == {"captures": 0, "bytes": 0, "files_of_no_trace": 0, "idempotency_keys": 0}
+    assert turn(ledger, settings) == {
+        "captures": 0,
+        "bytes": 0,
+        "files_of_no_trace": 0,
+        "idempotency_keys": 0,
+        "deliveries": 0,
+    }
     make_due(ledger)
     said = turn(ledger, settings.model_copy(update={"retain_captures_days": 30.0}))
-    assert said == {"captures": 1, "bytes": 7, "files_of_no_trace": 0, "idempotency_keys": 0}
+    assert said == {"captures": 1, "bytes": 7, "files_of_no_trace": 0, "idempotency_keys": 0, "deliveries": 0}
     assert [file.name for file in folder.iterdir()] == ["young"]
     with ledger.begin() as session:
         # No documents, and none to be checked.
