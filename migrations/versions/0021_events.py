@@ -101,6 +101,7 @@ def upgrade() -> None:
         _object("filters"),
         sa.Column("signature", sa.Text(), server_default=sa.text("'v1'"), nullable=False),
         sa.Column("generation", sa.Integer(), server_default=sa.text("1"), nullable=False),
+        _when("rotated_at", nullable=True),
         _when("former_until", nullable=True),
         _when("disabled_at", nullable=True),
         sa.Column("disabled_why", sa.Text(), nullable=True),

@@ -68,6 +68,7 @@ class WebhookRecord(Record):
     signature: Mapped[str] = mapped_column(server_default=text("'v1'"))
     generation: Mapped[int] = mapped_column(server_default=text("1"))
     """Grows with each rotation of its secret."""
+    rotated_at: Mapped[datetime | None]
     former_until: Mapped[datetime | None]
     """Until then the former secret signs, too."""
     disabled_at: Mapped[datetime | None]

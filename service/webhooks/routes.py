@@ -108,7 +108,7 @@ def delete(webhook_id: UUID, ledger: LedgerDep, caller: Writer) -> Response:
     "/{webhook_id}/rotate",
     operation_id="rotateWebhookSecret",
     response_model=WebhookMade,
-    responses=documented(*FOUND, *BODY, errors.WebhooksNotConfigured),
+    responses=documented(*FOUND, *BODY, errors.WebhookRotated, errors.WebhooksNotConfigured),
 )
 def rotate(webhook_id: UUID, body: RotationIn, ledger: LedgerDep, settings: SettingsDep, caller: Writer) -> Response:
     """Make another secret, which is in this answer alone. For ``overlap_s`` the present one signs, too; one from before

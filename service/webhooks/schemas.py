@@ -88,8 +88,8 @@ class RotationIn(BaseModel):
     overlap_s: int = Field(default=86_400, ge=0, le=LONGEST_OVERLAP_S, strict=True)
     generation: Annotated[int, Field(ge=1, lt=2**31, strict=True)] | None = Field(
         default=None,
-        description="The generation that is to be replaced. Where it has been already, as by the same request whose "
-        "answer was lost, nothing changes and the present secret is shown.",
+        description="The generation that is to be replaced. Where it was replaced in the last ten minutes, as by the "
+        "same request whose answer was lost, nothing changes and the new secret is shown; any other is refused.",
     )
 
 

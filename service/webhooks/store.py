@@ -157,13 +157,23 @@ def rotate_secret(
     """The next secret from now on, and the present one beside it for ``overlap_s``; one from before that no more.
     False where ``generation`` is not the present one."""
     changed = session.execute(
-        text("""UPDATE webhooks SET generation = generation + 1, version = version + 1,
+        text("""UPDATE webhooks SET generation = generation + 1, version = version + 1, rotated_at = now(),
                   former_until = now() + make_interval(secs => :overlap)
                 WHERE id = :id AND tenant = :tenant AND deleted_at IS NULL
                   AND (CAST(:generation AS int) IS NULL OR generation = :generation) RETURNING id"""),
         {"id": webhook, "tenant": tenant, "overlap": overlap_s, "generation": generation},
     ).scalar()
     return changed is not None
+
+
+def was_just_rotated(session: Session, tenant: str, webhook: UUID, generation: int, *, within_s: float) -> bool:
+    """Whether the secret of that generation was replaced last, and not longer ago."""
+    found: bool = session.execute(
+        text("""SELECT EXISTS (SELECT 1 FROM webhooks WHERE id = :id AND tenant = :tenant
+                  AND generation = :generation + 1 AND rotated_at > now() - make_interval(secs => :within))"""),
+        {"id": webhook, "tenant": tenant, "generation": generation, "within": within_s},
+    ).scalar_one()
+    return found
 
 
 def disable_webhook(session: Session, webhook: UUID, why: str) -> None:

@@ -21,12 +21,15 @@ from spinal.errors import (
     WebhookDisabled,
     WebhookLimitReached,
     WebhookNotFound,
+    WebhookRotated,
     WebhookUrlRefused,
 )
 from spinal.net.addresses import literal_of
 from spinal.net.targets import check, target_of
 
 TARGET = "webhook"
+SHOWN_AGAIN_S = 600.0
+"""So long a rotation whose answer was lost may be asked for once more."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +103,19 @@ def rotate_webhook(
     generation: int | None = None,
 ) -> Shown:
     """Another secret; the present one signs, too, for so long. With ``generation`` only that one is replaced: a request
-    that comes twice shows the same secret twice. Raises WebhookNotFound, WebhooksNotConfigured."""
+    that soon comes twice shows the same secret twice. Nobody else is shown a secret that is there already. Raises
+    WebhookNotFound, WebhookRotated, WebhooksNotConfigured."""
     secrets_of(_pepper(settings), tenant, webhook, 1, "v1")
     with ledger.begin() as session:
-        store.rotate_secret(session, tenant, webhook, overlap_s=overlap_s, generation=generation)
+        rotated = store.rotate_secret(session, tenant, webhook, overlap_s=overlap_s, generation=generation)
         changed = _found(store.find_webhook(session, tenant, webhook), webhook)
+        if not rotated and not store.was_just_rotated(
+            session, tenant, webhook, generation or 0, within_s=SHOWN_AGAIN_S
+        ):
+            raise WebhookRotated(
+                f"webhook {webhook} is at generation {changed.generation}",
+                hint="read it, and name its present generation; or name none, to replace whichever it is",
+            )
     return shown(settings, changed, with_secret=True)
 
 

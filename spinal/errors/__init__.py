@@ -45,6 +45,7 @@ from spinal.errors.deliveries import (
     WebhookDisabled,
     WebhookLimitReached,
     WebhookNotFound,
+    WebhookRotated,
     WebhooksNotConfigured,
     WebhookUrlRefused,
 )
@@ -241,6 +242,7 @@ __all__ = [
     "WebhookDisabled",
     "WebhookLimitReached",
     "WebhookNotFound",
+    "WebhookRotated",
     "WebhookUrlRefused",
     "WebhooksNotConfigured",
     "WeightsCorrupt",

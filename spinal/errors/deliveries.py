@@ -44,6 +44,12 @@ class WebhookDisabled(SpinalError):
     code, title, status = "webhook_disabled", "Webhook is disabled", 409
 
 
+class WebhookRotated(SpinalError):
+    """The secret that was to be replaced is not the present one, nor was it until a moment ago."""
+
+    code, title, status = "webhook_rotated", "Webhook has another secret", 409
+
+
 class WebhooksNotConfigured(SpinalError):
     """Their secrets are derived from a pepper that this process was not given."""
 

@@ -138,6 +138,22 @@ def test_a_rotation_whose_answer_was_lost_is_one_rotation(hooks: Hooks) -> None:
     assert first["secret"] == second["secret"] != made["secret"]
 
 
+@pytest.mark.parametrize("asked", ["the last one, long after", "one of long ago", "one that is none yet"])
+def test_no_rotation_shows_a_secret_that_is_there_already(hooks: Hooks, asked: str) -> None:
+    made = hooks.make(URL)
+    path = f"/v1/webhooks/{made['id']}/rotate"
+    for generation in (1, 2):
+        assert hooks.api.post(path, json={"generation": generation}).status_code == 200
+    if asked == "the last one, long after":
+        hooks.pass_time(601)
+    generation = {"the last one, long after": 2, "one of long ago": 1, "one that is none yet": 999_999}[asked]
+    before = hooks.read(made)
+    refused = hooks.api.post(path, json={"generation": generation})
+    assert (refused.status_code, refused.json()["code"]) == (409, "webhook_rotated")
+    assert "whsec_" not in refused.text
+    assert hooks.read(made) == before
+
+
 def test_at_once_the_former_secret_signs_no_more(hooks: Hooks, receiver: Receiver) -> None:
     made = hooks.make(receiver.url)
     again = hooks.api.post(f"/v1/webhooks/{made['id']}/rotate", json={"overlap_s": 0}).json()

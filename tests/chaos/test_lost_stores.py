@@ -64,13 +64,13 @@ def nothing_half_written(settings: Settings, fleet: Fleet) -> None:
 
 
 def test_a_capture_waits_for_its_store_with_the_lease_kept(fleet: Fleet, settings: Settings) -> None:
-    measuring(fleet, SPINAL_STALL_S="4")
+    measuring(fleet, SPINAL_STALL_S="8")
     audit = fleet.submit(reference=None)
     called(fleet)
     mend = break_store(settings)
     fleet.go_on()
     # For longer than a lease, and than a run may be without progress.
-    says(fleet, "waiting for storage", times=6)
+    says(fleet, "waiting for storage", times=9)
     mend()
     fleet.wait_for(audit, "SUCCEEDED", timeout=120.0)
     assert codes(fleet) == [("succeeded", None)]

@@ -19,8 +19,8 @@ from service.webhooks.store import insert_webhook
 
 PAIR = {"candidate": "local:dpo-short", "reference": "local:sft", "prompt_set": "hh-harmless-64"}
 PEPPER = "pepper of a test"
-LOCAL: dict[str, Any] = {"webhook_private": ("127.0.0.1",), "delivery_answer_s": 1.0}
-"""Receivers on loopback, which answer soon."""
+LOCAL: dict[str, Any] = {"webhook_private": ("127.0.0.1",)}
+"""Receivers on loopback."""
 
 
 def for_webhooks(settings: Settings, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Settings:
@@ -94,6 +94,7 @@ class Hooks:
             for column, table in (
                 ("not_before", "runs WHERE kind = 'deliver' AND state = 'QUEUED'"),
                 ("failing_since", "webhooks WHERE TRUE"),
+                ("rotated_at", "webhooks WHERE TRUE"),
                 ("former_until", "webhooks WHERE TRUE"),
             ):
                 name, _, where = table.partition(" WHERE ")
