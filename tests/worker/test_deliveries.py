@@ -302,7 +302,7 @@ def test_days_of_nothing_but_failure_disable_a_webhook(hooks: Hooks, receiver: R
 def test_deliveries_that_ended_long_ago_go_with_their_log_and_nothing_is_told_again(
     hooks: Hooks, receiver: Receiver, ledger: Ledger, api_settings: Settings
 ) -> None:
-    """Of every tenant. What waits is kept however old it is, and so is every event: it belongs to its audit."""
+    """Of every tenant. What waits is kept however old it is, and so is what was told: it belongs to its audit."""
     receiver.answers = [says(), says(500), says()]
     made = hooks.make(receiver.url, events=["audit.*"])
     audits = [hooks.end_one(profile={"seed": seed}) for seed in range(2)]
@@ -335,6 +335,41 @@ def test_deliveries_that_ended_long_ago_go_with_their_log_and_nothing_is_told_ag
     told = Counter(got.message["data"].get("audit") for got in receiver.got if got.message["type"] != "webhook.test")
     assert sorted(told.values()) == [1, 2], "one was taken at once, the other at the second try"
     assert set(told) == set(audits)
+
+
+def test_what_is_there_for_its_deliveries_alone_goes_with_the_last_of_them(
+    hooks: Hooks, receiver: Receiver, ledger: Ledger, api_settings: Settings
+) -> None:
+    """Tests of webhooks and refusals of versions, also where an earlier release left them without deliveries."""
+    made = hooks.make(receiver.url)
+    hooks.end_one()
+    hooks.test(made)
+    twice = hooks.test(made)
+    with ledger.begin() as session:
+        refused = add_event(session, "default", "version.refused", "registry_version", new_id(), {})
+        place = Place(place={"registry": "production", "model": "chat", "version": "2"})
+        add_delivery(session, api_settings, refused, "mlflow", place)
+        add_event(session, "default", "webhook.test", "webhook", UUID(made["id"]), {})
+    send_out(ledger, api_settings)
+    with ledger.begin() as session:
+        # As if all of that had been long ago, and had ended.
+        session.execute(text("SET LOCAL session_replication_role = replica"))
+        for table in ("events", "deliveries"):
+            session.execute(text(f"UPDATE {table} SET created_at = created_at - interval '91 days'"))
+        session.execute(
+            text("""UPDATE runs SET state = 'CANCELLED', finished_at = now() - interval '91 days'
+                    WHERE kind = 'deliver'""")
+        )
+    again = hooks.api.post(f"/v1/webhooks/{made['id']}/deliveries/{twice['id']}/resend").json()
+    assert again["sent_again"] == 1
+    while delete_what_can_be_made_again(ledger, None, None, None, 90.0, apply=True)["deliveries"]:
+        pass
+    with ledger.read() as session:
+        left = session.execute(text("SELECT CAST(id AS text) AS id, type FROM events ORDER BY seq")).all()
+    assert [row.type for row in left] == ["audit.cancelled", "webhook.test"]
+    assert left[1].id == twice["event"], "what was sent again lately is still told of"
+    hooks.send()
+    assert [got.id for got in receiver.got] == [twice["event"]]
 
 
 def test_410_disables_it_and_ends_what_waits(hooks: Hooks, receiver: Receiver) -> None:
