@@ -18,6 +18,7 @@ from uuid import UUID
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from service.database.ids import new_id
 from service.database.unit_of_work import Ledger
@@ -599,23 +600,32 @@ class TestWhoDies:
             assert perform(run, worker) is None
         assert len(receiver.got) == 1
 
-    def test_a_worker_without_a_pepper_leaves_it_to_others(
+    def test_a_worker_without_a_pepper_leaves_it_to_others_for_as_long_as_it_takes(
         self, hooks: Hooks, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        """The operator is told of it at every attempt, the tenant of none."""
         from service.settings import get_settings
 
         made = hooks.make(receiver.url)
         hooks.test(made)
         monkeypatch.setenv("SPINAL_KEY_PEPPER", "")
+        # That of sources ends at once.
+        monkeypatch.setenv("SPINAL_SOURCE_PATIENCE_S", "0")
         get_settings.cache_clear()
-        hooks.send()
-        [waits] = hooks.log(made)
-        assert (waits["state"], waits["tries"], receiver.connections) == ("QUEUED", [], 0)
+        for _ in range(3):
+            with capture_logs() as logs:
+                assert hooks.send() == 1
+            [told] = [each for each in logs if each["log_level"] == "error"]
+            assert "SPINAL_KEY_PEPPER" in told["why"]
+            [waits] = hooks.log(made)
+            assert (waits["state"], waits["tries"], waits["detail"]) == ("QUEUED", [], None)
+            hooks.pass_time(SCHEDULE_S[-1])
+        assert receiver.connections == 0
         with hooks.ledger.read() as session:
             assert session.execute(text("SELECT charged_attempts FROM runs")).scalar_one() == 0
+            assert "PEPPER" not in str(session.execute(text("SELECT error FROM run_attempts")).all())
         monkeypatch.setenv("SPINAL_KEY_PEPPER", "pepper of a test")
         get_settings.cache_clear()
-        hooks.pass_time(3600)
         assert hooks.send() == 1
         receiver.got[0].verify(made["secret"])
 
