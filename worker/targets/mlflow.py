@@ -62,18 +62,17 @@ def deliver(asked: Asked) -> Told:
         return Told(False, detail="nothing is written to this registry any more", unwanted=True)
     reach = asked.settings.reach_of(tenant)
     if "mlflow" not in reach.settings:
-        return Told(False, detail="its tenant has no model source mlflow any more", final=True)
+        # As above: another deliverer may have other settings, too.
+        return Told(False, detail="its tenant has no model source mlflow any more")
     try:
         with opened(reach) as server:
             return _bring_up_to_date(asked, server, tenant, place["registry"], place["model"], place["version"])
     except ModelNotFound:
         return Told(False, detail="the registry has no such version any more", final=True)
-    except SourceRefused as error:
-        return Told(False, detail=error.detail, final=True)
     except SourceUnavailable as error:
         return Told(False, detail=error.detail, retry_after_s=error.retry_after_s)
-    except (ModelAccessRefused, UsageError) as error:
-        # An operator may set it right.
+    except (ModelAccessRefused, SourceRefused, UsageError) as error:
+        # An operator may set it right, hosts and addresses that this worker is not to reach among it.
         return Told(False, detail=error.detail)
 
 
