@@ -4,11 +4,14 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from pydantic import SecretStr
 from sqlalchemy import text
 
 from service.app import create_app
@@ -22,6 +25,8 @@ from service.integrations.again import tell_again
 from service.integrations.polls import poll, poll_those_due
 from service.operations.deletion import delete_tenant
 from service.platform.artifacts import ArtifactStore
+from service.platform.derived import derived_key
+from service.platform.links import LONGEST, PURPOSE, read_token, report_link
 from service.registries import Registries, load_registries
 from service.runs.kinds import SCHEDULE_S
 from service.settings import Settings, get_settings
@@ -177,6 +182,95 @@ def test_a_version_is_audited_and_its_verdict_stands_on_it(
         add_delivery(session, api_settings, event, "mlflow", place, sent_again=1)
     assert drain() == 1
     assert mlflow.written == before
+
+
+class TestLinks:
+    """Of a service that asks for keys."""
+
+    @pytest.fixture
+    def guarded(self, api_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
+        """The same API as ``api`` for who has no key; workers know the pepper."""
+        monkeypatch.setenv("SPINAL_KEY_PEPPER", "p")
+        get_settings.cache_clear()
+        keyed = api_settings.model_copy(update={"auth": "required", "key_pepper": SecretStr("p")})
+        with TestClient(create_app(keyed), follow_redirects=False) as client:
+            yield client
+
+    @pytest.fixture
+    def written(
+        self,
+        api: TestClient,
+        guarded: TestClient,
+        ledger: Ledger,
+        made: Callable[[], int],
+        drain: Drain,
+        api_settings: Settings,
+        mlflow: Registry,
+    ) -> Callable[[], str]:
+        """What stands on the version for its report, once that was told; its path."""
+
+        def tell() -> str:
+            api.post("/v1/integrations/mlflow", **events.created())
+            made()
+            drain()
+            assert send_out(ledger, api_settings) == 1
+            drain()
+            url = mlflow.tags("chat", "2")["spinal.report_url"]
+            assert url.startswith("https://audits.example/")
+            return url.removeprefix("https://audits.example")
+
+        return tell
+
+    def test_what_stands_on_a_version_opens_its_report_without_a_key(
+        self, api: TestClient, guarded: TestClient, written: Callable[[], str]
+    ) -> None:
+        path = written()
+        signed = read_token(derived_key("p", PURPOSE), path.removeprefix("/r/"))
+        assert signed is not None
+        assert signed.ends_at - signed.made_at == LONGEST
+        [version] = versions(api)
+        report = api.get(f"/v1/audits/{version['audit']}/report?format=html")
+        answer = guarded.get(path)
+        assert (answer.status_code, answer.text) == (200, report.text)
+        assert guarded.get(f"/v1/audits/{version['audit']}/report").status_code == 401
+        # Until the tenant ends all of its links.
+        assert api.post("/v1/links/revoke").status_code < 300
+        assert guarded.get(path).status_code == 410
+
+    def test_it_ends(self, guarded: TestClient, written: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
+        long_ago = partial(report_link, now=datetime.now(UTC) - LONGEST)
+        monkeypatch.setattr("worker.targets.mlflow.report_link", long_ago)
+        answer = guarded.get(written())
+        assert (answer.status_code, "has ended" in answer.text) == (410, True)
+
+    def test_an_operator_can_have_the_page_behind_keys_in_its_place(
+        self,
+        api: TestClient,
+        guarded: TestClient,
+        ledger: Ledger,
+        api_settings: Settings,
+        drain: Drain,
+        mlflow: Registry,
+        written: Callable[[], str],
+        told: Callable[..., None],
+    ) -> None:
+        """Also of a version that has a signed link already, with the next delivery."""
+        assert written().startswith("/r/")
+        told(report_link="page")
+        with ledger.begin() as session:
+            event = find_event(session, session.execute(text("SELECT id FROM events")).scalar_one())
+            assert event is not None
+            place = Place(place={"registry": "production", "model": "chat", "version": "2"})
+            add_delivery(session, api_settings, event, "mlflow", place, sent_again=1)
+        drain()
+        [version] = versions(api)
+        page = f"/ui/audits/{version['audit']}/report"
+        tags = mlflow.tags("chat", "2")
+        assert tags["spinal.report_url"] == f"https://audits.example{page}"
+        assert list(tags)[-1] == "spinal.verdict"
+        refused = guarded.get(page)
+        assert refused.status_code == 401
+        assert "delta_align" not in refused.text
 
 
 def test_an_event_that_comes_again_has_its_first_answer_and_no_second_audit(
