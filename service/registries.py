@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
@@ -138,6 +138,9 @@ class Registry(BaseModel):
     """Files with the secret that its events are signed with; several while it is changed. Read for each event."""
     rules: Annotated[tuple[Rule, ...], Field(min_length=1, max_length=200)]
     write_back: bool = False
+    report_link: Literal["page", "signed"] | None = None
+    """What is written back of a report: a link that opens it without a key (``signed``, where nothing is said), or the
+    page for whoever is signed in."""
     poll_every_s: Annotated[float, Field(ge=1.0, le=86_400.0)] | None = None
     """How often it is asked for what it never told; 300 where it can be asked at all."""
     backfill: bool = False
@@ -157,6 +160,8 @@ class Registry(BaseModel):
             raise ValueError("two rules have the same name")
         if self.write_back and not kind.written_to:
             raise ValueError(f"write_back: a registry of kind {self.kind} is not written to")
+        if self.report_link is not None and not kind.written_to:
+            raise ValueError(f"report_link: a registry of kind {self.kind} is not written to")
         if (self.poll_every_s is not None or self.backfill) and not kind.polled:
             raise ValueError(f"poll_every_s, backfill: a registry of kind {self.kind} cannot be asked")
         for rule in self.rules:

@@ -56,6 +56,11 @@ class MissingHere(Exception):
         self.problem = problem
 
 
+class NotSetUpHere(Exception):
+    """This worker was not given a setting that the run needs. It says which, to the operator alone: whoever asked for
+    the run can do nothing about it."""
+
+
 class Job:
     """One attempt being carried out. It has succeeded once :meth:`finish` has returned."""
 

@@ -27,13 +27,14 @@ from spinal.errors import (
     DeviceFailed,
     InternalError,
     LeaseLost,
+    NotReady,
     OutOfMemory,
     SpinalError,
     StorageUnavailable,
 )
 from spinal.errors.faults import lacks_memory
 from worker.celery_app import TASK, app
-from worker.job import Job, MissingHere, SourceAway
+from worker.job import Job, MissingHere, NotSetUpHere, SourceAway
 from worker.kinds import CarryOut, load_kind
 from worker.lease import RELEASING, Lease, Stop, end_stopped, record_refusal, worker_name
 from worker.store import TRY_AGAIN_AFTER_S, end_attempt
@@ -43,8 +44,8 @@ log = structlog.get_logger(__name__)
 
 LONGEST_AWAY_S = 600.0
 """A source may ask for more: whether it means it is seen then."""
-MISSING, AWAY, STORE, DEVICE = "missing", "away", "store", "device"
-"""Why a run was handed back: each has a patience of its own."""
+MISSING, AWAY, STORE, DEVICE, SETTING = "missing", "away", "store", "device", "setting"
+"""Why a run was handed back: each has a patience of its own, which for a worker's own settings has no end."""
 CLAIM_TRIES = 10
 """So many runs may be taken by others at the last moment; a doorbell that is delivered twice gets none, however often
 it tries."""
@@ -166,6 +167,11 @@ def _carry_out(claim: transitions.Claim, settings: Settings) -> SpinalError | No
             return None
         try:
             problem = _attempt(carry_out, claim, lease, settings)
+        except NotSetUpHere as error:
+            log.error("handing back what this worker is not set up for", why=str(error))
+            lease.work_done()
+            _write_end(claim, lease, lambda session: _hand_back_not_set_up(session, claim, settings))
+            return None
         except MissingHere as error:
             missing = error.problem
             log.error("handing back what this worker does not find", missing=missing.detail)
@@ -202,6 +208,13 @@ def _hand_back(
     pause_s = max(pause_s, settings.ring_again_s)
     transitions.release(session, claim.run_id, claim.attempt, pause_s=pause_s, problem=problem)
     return "released"
+
+
+def _hand_back_not_set_up(session: Session, claim: transitions.Claim, settings: Settings) -> str:
+    """Uncharged, for as long as it takes. The pause doubles: where no worker is set up, the attempts are not many."""
+    pause_s = min(attempts.handed_back_for(session, claim.run_id, SETTING), LONGEST_AWAY_S)
+    problem = NotReady("the worker that took it is not set up for it").to_problem()
+    return _hand_back(session, claim, settings, pause_s, problem | {"reason": SETTING})
 
 
 def _hand_back_missing(session: Session, claim: transitions.Claim, settings: Settings, problem: SpinalError) -> str:
@@ -261,7 +274,7 @@ def _attempt(carry_out: CarryOut, claim: transitions.Claim, lease: Lease, settin
             # Told to the caller in one line; whoever runs the service may need the rest.
             log.warning("run failed", code=error.code, exc_info=error)
         return error
-    except (MissingHere, SourceAway):
+    except (MissingHere, NotSetUpHere, SourceAway):
         raise
     except Exception as error:
         if lacks_memory(error):

@@ -8,6 +8,7 @@ import structlog
 from service.database.unit_of_work import Ledger
 from service.integrations import store
 from service.integrations.adapters import adapter_of
+from service.integrations.again import tell_again
 from service.integrations.verbs import choose
 from service.operations.chores import end_turn, take_turn
 from service.registries import Registry
@@ -61,6 +62,7 @@ def poll(ledger: Ledger, settings: Settings, name: str, registry: Registry) -> i
         return 0
     with ledger.begin() as session:
         store.note_poll(session, name, registry.tenant, rules, None)
+    tell_again(ledger, settings, name, registry)
     if found:
         log.info("found what a registry had not told", registry=name, versions=found)
     return found

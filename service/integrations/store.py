@@ -335,12 +335,15 @@ class Newest:
     refused: dict[str, Any] | None
 
 
+NEWEST = """SELECT v.id, v.rule, v.audit_id, v.refused FROM registry_versions v LEFT JOIN audits a ON a.id = v.audit_id
+  WHERE (v.registry, v.model, v.version, v.tenant) = ({place}) AND (v.refused IS NOT NULL OR a.finished_at IS NOT NULL)
+  ORDER BY COALESCE(a.created_at, v.created_at) DESC, v.id DESC LIMIT 1"""
+"""SQL: what the version at ``place`` (registry, model, version, tenant) was last said to be."""
+
+
 def newest_of(session: Session, tenant: str, registry: str, model: str, version: str) -> Newest | None:
     row = session.execute(
-        text("""SELECT v.rule, v.audit_id, v.refused FROM registry_versions v LEFT JOIN audits a ON a.id = v.audit_id
-                WHERE v.registry = :registry AND v.model = :model AND v.version = :version AND v.tenant = :tenant
-                  AND (v.refused IS NOT NULL OR a.finished_at IS NOT NULL)
-                ORDER BY COALESCE(a.created_at, v.created_at) DESC, v.id DESC LIMIT 1"""),
+        text(NEWEST.format(place=":registry, :model, :version, :tenant")),
         {"registry": registry, "model": model, "version": version, "tenant": tenant},
     ).one_or_none()
     return None if row is None else Newest(row.rule, row.audit_id, row.refused)

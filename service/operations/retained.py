@@ -1,6 +1,7 @@
 """What may be deleted: captures that no open audit needs, answers kept under old Idempotency-Keys, old deliveries."""
 
 from collections.abc import Sequence
+from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
@@ -14,7 +15,9 @@ MOST = 1000
 OLD_DELIVERIES = """FROM deliveries d JOIN runs r ON r.id = d.run_id
     WHERE d.created_at < now() - make_interval(secs => :age)
       AND r.state = ANY(:ended) AND r.finished_at < now() - make_interval(secs => :age)"""
-"""SQL: those that ended so long ago. What they told of stays: events belong to audits and series."""
+"""SQL: those that ended so long ago. What they told of an audit or a series stays: such events belong to these."""
+TOLD_ALONE = ("version.refused", "webhook.test")
+"""Types of events that are there for their deliveries alone, and go with the last of them."""
 NEEDED = """traces.digest IN (SELECT r.result_digest FROM audits a
               JOIN audit_runs x ON x.audit_id = a.id JOIN runs r ON r.id = x.run_id
               WHERE a.state IN ('QUEUED','RUNNING') AND r.result_digest IS NOT NULL)"""
@@ -92,13 +95,44 @@ def count_deliveries(session: Session, *, older_than_s: float) -> int:
 
 
 def delete_old_deliveries(session: Session, *, older_than_s: float) -> int:
-    """Some of one tenant, with the log of their tries and their runs; 0 when there are none left."""
+    """Some of one tenant, with the log of their tries, their runs, and events that were there for them alone; 0 when
+    there are none left."""
     oldest = session.execute(
-        text(f"SELECT d.id, d.tenant {OLD_DELIVERIES} ORDER BY d.id LIMIT :most"),
+        text(f"SELECT d.id, d.tenant, d.event_id {OLD_DELIVERIES} ORDER BY d.id LIMIT :most"),
         {"age": older_than_s, "ended": sorted(TERMINAL), "most": BATCH},
     ).all()
     if not oldest:
+        _delete_events(session, _events_of_nobody(session, older_than_s))
         return 0
     tenant = oldest[0].tenant
     allow_deleting(session, tenant)
-    return delete_deliveries(session, [row.id for row in oldest if row.tenant == tenant])["deliveries"]
+    deleted = delete_deliveries(session, [row.id for row in oldest if row.tenant == tenant])["deliveries"]
+    _delete_events(session, [row.event_id for row in oldest if row.tenant == tenant])
+    return deleted
+
+
+def _events_of_nobody(session: Session, older_than_s: float) -> list[UUID]:
+    """Some old events whose deliveries went before events went with them."""
+    rows = session.execute(
+        text("""SELECT id FROM events e WHERE type = ANY(:types)
+                  AND created_at < now() - make_interval(secs => :age)
+                  AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event_id = e.id) ORDER BY seq LIMIT :most"""),
+        {"types": list(TOLD_ALONE), "age": older_than_s, "most": MOST},
+    )
+    return list(rows.scalars())
+
+
+def _delete_events(session: Session, events: Sequence[UUID]) -> None:
+    """Those of ``events`` that are there for deliveries alone and have none any more."""
+    # One that somebody is sending again at this moment is held by its new delivery. What is held here is looked at by a
+    # statement of its own, which sees what was committed until then.
+    held = session.execute(
+        text("""SELECT id FROM events WHERE id = ANY(:events) AND type = ANY(:types)
+                ORDER BY id FOR UPDATE SKIP LOCKED"""),
+        {"events": list(events), "types": list(TOLD_ALONE)},
+    )
+    session.execute(
+        text("""DELETE FROM events e WHERE id = ANY(:events)
+                  AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event_id = e.id)"""),
+        {"events": list(held.scalars())},
+    )

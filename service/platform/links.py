@@ -93,6 +93,11 @@ def report_path(noun: str, subject: object) -> str:
     return f"/ui/{noun}/{subject}/report"
 
 
+def report_page(settings: Settings, noun: str, subject: object) -> str | None:
+    """Where the same page is for whoever is elsewhere; None where the settings do not say."""
+    return None if settings.public_url is None else settings.public_url + report_path(noun, subject)
+
+
 def report_link(
     settings: Settings,
     tenant: str,
@@ -110,7 +115,7 @@ def report_link(
     key = link_key(settings)
     if key is None:
         # Of a service that asks nobody for a key.
-        return settings.public_url + report_path("audits" if kind == "audit" else "series", audit_id)
+        return report_page(settings, "audits" if kind == "audit" else "series", audit_id)
     made = datetime.now(UTC) if now is None else now
     lifetime = LIFETIME if lifetime_s is None else min(timedelta(seconds=lifetime_s), LONGEST)
     token = sign(key, tenant, kind, audit_id, made_at=made, ends_at=made + lifetime)

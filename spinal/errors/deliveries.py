@@ -11,7 +11,7 @@ class DeliveryFailed(SpinalError):
     code, title, status, retryable = "delivery_failed", "Delivery was not taken", 502, True
 
     def __init__(self, detail: str, *, hint: str | None = None, final: bool = False, **extra: Any) -> None:
-        super().__init__(detail, hint=hint, **extra)
+        super().__init__(detail, hint=hint, **extra | ({"final": True} if final else {}))
         self.final = final
         self.retryable = not final  # type: ignore[misc]  # of this occurrence
 

@@ -4,11 +4,14 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from pydantic import SecretStr
 from sqlalchemy import text
 
 from service.app import create_app
@@ -18,10 +21,14 @@ from service.deliveries.events import find_event
 from service.deliveries.outbox import add_delivery, send_out
 from service.deliveries.targets import Place
 from service.integrations import asking
+from service.integrations.again import tell_again
 from service.integrations.polls import poll, poll_those_due
 from service.operations.deletion import delete_tenant
 from service.platform.artifacts import ArtifactStore
+from service.platform.derived import derived_key
+from service.platform.links import LONGEST, PURPOSE, read_token, report_link
 from service.registries import Registries, load_registries
+from service.runs.kinds import SCHEDULE_S
 from service.settings import Settings, get_settings
 from spinal.checkpoints.bounded import Bounds, Inspectors
 from spinal.errors import PairMismatch, SourceUnavailable
@@ -175,6 +182,95 @@ def test_a_version_is_audited_and_its_verdict_stands_on_it(
         add_delivery(session, api_settings, event, "mlflow", place, sent_again=1)
     assert drain() == 1
     assert mlflow.written == before
+
+
+class TestLinks:
+    """Of a service that asks for keys."""
+
+    @pytest.fixture
+    def guarded(self, api_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
+        """The same API as ``api`` for who has no key; workers know the pepper."""
+        monkeypatch.setenv("SPINAL_KEY_PEPPER", "p")
+        get_settings.cache_clear()
+        keyed = api_settings.model_copy(update={"auth": "required", "key_pepper": SecretStr("p")})
+        with TestClient(create_app(keyed), follow_redirects=False) as client:
+            yield client
+
+    @pytest.fixture
+    def written(
+        self,
+        api: TestClient,
+        guarded: TestClient,
+        ledger: Ledger,
+        made: Callable[[], int],
+        drain: Drain,
+        api_settings: Settings,
+        mlflow: Registry,
+    ) -> Callable[[], str]:
+        """What stands on the version for its report, once that was told; its path."""
+
+        def tell() -> str:
+            api.post("/v1/integrations/mlflow", **events.created())
+            made()
+            drain()
+            assert send_out(ledger, api_settings) == 1
+            drain()
+            url = mlflow.tags("chat", "2")["spinal.report_url"]
+            assert url.startswith("https://audits.example/")
+            return url.removeprefix("https://audits.example")
+
+        return tell
+
+    def test_what_stands_on_a_version_opens_its_report_without_a_key(
+        self, api: TestClient, guarded: TestClient, written: Callable[[], str]
+    ) -> None:
+        path = written()
+        signed = read_token(derived_key("p", PURPOSE), path.removeprefix("/r/"))
+        assert signed is not None
+        assert signed.ends_at - signed.made_at == LONGEST
+        [version] = versions(api)
+        report = api.get(f"/v1/audits/{version['audit']}/report?format=html")
+        answer = guarded.get(path)
+        assert (answer.status_code, answer.text) == (200, report.text)
+        assert guarded.get(f"/v1/audits/{version['audit']}/report").status_code == 401
+        # Until the tenant ends all of its links.
+        assert api.post("/v1/links/revoke").status_code < 300
+        assert guarded.get(path).status_code == 410
+
+    def test_it_ends(self, guarded: TestClient, written: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
+        long_ago = partial(report_link, now=datetime.now(UTC) - LONGEST)
+        monkeypatch.setattr("worker.targets.mlflow.report_link", long_ago)
+        answer = guarded.get(written())
+        assert (answer.status_code, "has ended" in answer.text) == (410, True)
+
+    def test_an_operator_can_have_the_page_behind_keys_in_its_place(
+        self,
+        api: TestClient,
+        guarded: TestClient,
+        ledger: Ledger,
+        api_settings: Settings,
+        drain: Drain,
+        mlflow: Registry,
+        written: Callable[[], str],
+        told: Callable[..., None],
+    ) -> None:
+        """Also of a version that has a signed link already, with the next delivery."""
+        assert written().startswith("/r/")
+        told(report_link="page")
+        with ledger.begin() as session:
+            event = find_event(session, session.execute(text("SELECT id FROM events")).scalar_one())
+            assert event is not None
+            place = Place(place={"registry": "production", "model": "chat", "version": "2"})
+            add_delivery(session, api_settings, event, "mlflow", place, sent_again=1)
+        drain()
+        [version] = versions(api)
+        page = f"/ui/audits/{version['audit']}/report"
+        tags = mlflow.tags("chat", "2")
+        assert tags["spinal.report_url"] == f"https://audits.example{page}"
+        assert list(tags)[-1] == "spinal.verdict"
+        refused = guarded.get(page)
+        assert refused.status_code == 401
+        assert "delta_align" not in refused.text
 
 
 def test_an_event_that_comes_again_has_its_first_answer_and_no_second_audit(
@@ -496,6 +592,150 @@ def test_a_registry_that_does_not_take_it_is_told_later(
         session.execute(text("UPDATE runs SET not_before = now() WHERE state = 'QUEUED'"))
     drain()
     assert "spinal.verdict" in mlflow.tags("chat", "2")
+
+
+def pass_hours(ledger: Ledger, hours: int) -> None:
+    """For everything that waits, and everything that has ended."""
+    with ledger.begin() as session:
+        # Ended rows are final for whoever has triggers.
+        session.execute(text("SET LOCAL session_replication_role = replica"))
+        session.execute(
+            text("""UPDATE runs SET not_before = not_before - make_interval(hours => :hours),
+                      finished_at = finished_at - make_interval(hours => :hours) WHERE kind = 'deliver'"""),
+            {"hours": hours},
+        )
+
+
+def sendings(ledger: Ledger) -> list[tuple[int, str, int]]:
+    """(how often sent again, state, tries) of every delivery."""
+    with ledger.read() as session:
+        rows = session.execute(
+            text("""SELECT d.sent_again, r.state,
+                      (SELECT count(*) FROM delivery_tries t WHERE t.delivery_id = d.id) AS n
+                    FROM deliveries d JOIN runs r ON r.id = d.run_id ORDER BY d.created_at, d.id""")
+        ).all()
+    return [(row.sent_again, row.state, row.n) for row in rows]
+
+
+@pytest.mark.parametrize("wrong", ["hosts that may be reached", "credentials"])
+def test_what_a_registry_never_took_is_told_it_again_once_it_does(
+    api: TestClient,
+    ledger: Ledger,
+    made: Callable[[], int],
+    drain: Drain,
+    api_settings: Settings,
+    mlflow: Registry,
+    model_sources: str,
+    monkeypatch: pytest.MonkeyPatch,
+    wrong: str,
+) -> None:
+    """A deliverer with wrong settings, or a registry that refuses, for longer than the schedule lasts."""
+    api.post("/v1/integrations/mlflow", **events.created())
+    made()
+    drain()
+    send_out(ledger, api_settings)
+    if wrong == "credentials":
+        mlflow.instead[f"{API}/model-versions/set-tag"] = says(b"", 403)
+    else:
+        sources = json.loads(model_sources)
+        del sources["mlflow"]["private_hosts"]
+        monkeypatch.setenv("SPINAL_MODEL_SOURCES", json.dumps(sources))
+        get_settings.cache_clear()
+    for _ in SCHEDULE_S:
+        assert drain() == 1
+        assert [state for _, state, _ in sendings(ledger)] == ["QUEUED"]
+        pass_hours(ledger, 48)
+    assert drain() == 1
+    assert sendings(ledger) == [(0, "FAILED", len(SCHEDULE_S) + 1)]
+    assert mlflow.tags("chat", "2") == {}
+    monkeypatch.setenv("SPINAL_MODEL_SOURCES", model_sources)
+    get_settings.cache_clear()
+    mlflow.instead.clear()
+    own = api_settings.registries.by_name["production"]
+    poll(ledger, api_settings, "production", own)
+    assert len(sendings(ledger)) == 1, "not at once"
+    pass_hours(ledger, 2)
+    mlflow.instead[f"{API}/model-versions/search"] = says(b"", 500)
+    poll(ledger, api_settings, "production", own)
+    assert len(sendings(ledger)) == 1, "not while the registry does not answer"
+    mlflow.instead.clear()
+    for _ in range(3):
+        poll(ledger, api_settings, "production", own)
+    assert sendings(ledger)[1:] == [(1, "QUEUED", 0)]
+    drain()
+    assert mlflow.tags("chat", "2")["spinal.verdict"]
+    before = list(mlflow.written)
+    pass_hours(ledger, 2)
+    poll(ledger, api_settings, "production", own)
+    assert (drain(), mlflow.written) == (0, before)
+    assert sendings(ledger)[1:] == [(1, "SUCCEEDED", 1)]
+
+
+@pytest.mark.parametrize("why", ["a newer audit", "written to no more", "the version is gone", "its tenant is deleted"])
+def test_what_nobody_waits_for_is_not_told_again(
+    api: TestClient,
+    ledger: Ledger,
+    made: Callable[[], int],
+    drain: Drain,
+    api_settings: Settings,
+    mlflow: Registry,
+    why: str,
+) -> None:
+    api.post("/v1/integrations/mlflow", **events.created())
+    made()
+    drain()
+    send_out(ledger, api_settings)
+    own = api_settings.registries.by_name["production"]
+    if why == "the version is gone":
+        del mlflow.versions["chat", "2"]
+        drain()
+    else:
+        with ledger.begin() as session:
+            session.execute(
+                text("""UPDATE runs SET state = 'FAILED', error = '{"code": "attempts_exhausted"}', finished_at = now()
+                        WHERE kind = 'deliver'""")
+            )
+    if why == "a newer audit":
+        newer = {"candidate": "mlflow:chat/2", "reference": "mlflow:chat/1", "prompt_set": "hh-harmless-128"}
+        second = api.post("/v1/audits", json=newer).json()["id"]
+        api.post(f"/v1/audits/{second}/cancel")
+        with ledger.begin() as session:
+            session.execute(
+                text("""INSERT INTO registry_versions (registry, model, version, rule, tenant, audit_id)
+                        VALUES ('production', 'chat', '2', 'other', 'default', :audit)"""),
+                {"audit": second},
+            )
+    elif why == "written to no more":
+        own = own.model_copy(update={"write_back": False})
+    elif why == "its tenant is deleted":
+        with ledger.begin() as session:
+            session.execute(
+                text(
+                    "INSERT INTO deleted_tenants (digest) VALUES (encode(sha256(convert_to('default', 'UTF8')), 'hex'))"
+                )
+            )
+    assert [state for _, state, _ in sendings(ledger)] == ["FAILED"]
+    pass_hours(ledger, 2)
+    assert tell_again(ledger, api_settings, "production", own) == 0
+    assert len(sendings(ledger)) == 1
+
+
+def test_the_refusal_of_a_version_is_told_again_too(
+    api: TestClient, ledger: Ledger, made: Callable[[], int], api_settings: Settings, drain: Drain, mlflow: Registry
+) -> None:
+    mlflow.aliases["chat", "champion"] = "2"
+    api.post("/v1/integrations/mlflow", **events.created())
+    made()
+    with ledger.begin() as session:
+        session.execute(
+            text("""UPDATE runs SET state = 'FAILED', error = '{"code": "attempts_exhausted"}', finished_at = now()
+                    WHERE kind = 'deliver'""")
+        )
+    pass_hours(ledger, 2)
+    own = api_settings.registries.by_name["production"]
+    assert [tell_again(ledger, api_settings, "production", own) for _ in range(2)] == [1, 0]
+    drain()
+    assert mlflow.tags("chat", "2")["spinal.state"] == "REFUSED"
 
 
 def test_a_poll_finds_what_was_never_told_and_leaves_the_past_alone(

@@ -55,6 +55,11 @@ def ruled(**changed: Any) -> str:
         (ruled(candidate="local:x"), "production: rules.r: kind mlflow says itself what the candidate is"),
         (json.dumps({"ci": CI | {"rules": [RULE]}}), "ci: rules.r: kind generic needs a candidate"),
         (json.dumps({"ci": CI | {"write_back": True}}), "ci: write_back: a registry of kind generic is not written to"),
+        (written(report_link="SECRET"), "production.report_link: Input should be 'page' or 'signed'"),
+        (
+            json.dumps({"ci": CI | {"report_link": "page"}}),
+            "ci: report_link: a registry of kind generic is not written",
+        ),
         (json.dumps({"ci": CI | {"backfill": True}}), "ci: poll_every_s, backfill: a registry of kind generic"),
         (json.dumps({"hub": HUB | {"write_back": True}}), "hub: write_back: a registry of kind huggingface"),
         (json.dumps({"hub": HUB | {"rules": [RULE | {"reference": "previous"}]}}), "hub: rules.r.reference: versions"),

@@ -18,6 +18,7 @@ from uuid import UUID
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from service.database.ids import new_id
 from service.database.unit_of_work import Ledger
@@ -313,7 +314,7 @@ def test_days_of_nothing_but_failure_disable_a_webhook(hooks: Hooks, receiver: R
 def test_deliveries_that_ended_long_ago_go_with_their_log_and_nothing_is_told_again(
     hooks: Hooks, receiver: Receiver, ledger: Ledger, api_settings: Settings
 ) -> None:
-    """Of every tenant. What waits is kept however old it is, and so is every event: it belongs to its audit."""
+    """Of every tenant. What waits is kept however old it is, and so is what was told: it belongs to its audit."""
     receiver.answers = [says(), says(500), says()]
     made = hooks.make(receiver.url, events=["audit.*"])
     audits = [hooks.end_one(profile={"seed": seed}) for seed in range(2)]
@@ -346,6 +347,41 @@ def test_deliveries_that_ended_long_ago_go_with_their_log_and_nothing_is_told_ag
     told = Counter(got.message["data"].get("audit") for got in receiver.got if got.message["type"] != "webhook.test")
     assert sorted(told.values()) == [1, 2], "one was taken at once, the other at the second try"
     assert set(told) == set(audits)
+
+
+def test_what_is_there_for_its_deliveries_alone_goes_with_the_last_of_them(
+    hooks: Hooks, receiver: Receiver, ledger: Ledger, api_settings: Settings
+) -> None:
+    """Tests of webhooks and refusals of versions, also where an earlier release left them without deliveries."""
+    made = hooks.make(receiver.url)
+    hooks.end_one()
+    hooks.test(made)
+    twice = hooks.test(made)
+    with ledger.begin() as session:
+        refused = add_event(session, "default", "version.refused", "registry_version", new_id(), {})
+        place = Place(place={"registry": "production", "model": "chat", "version": "2"})
+        add_delivery(session, api_settings, refused, "mlflow", place)
+        add_event(session, "default", "webhook.test", "webhook", UUID(made["id"]), {})
+    send_out(ledger, api_settings)
+    with ledger.begin() as session:
+        # As if all of that had been long ago, and had ended.
+        session.execute(text("SET LOCAL session_replication_role = replica"))
+        for table in ("events", "deliveries"):
+            session.execute(text(f"UPDATE {table} SET created_at = created_at - interval '91 days'"))
+        session.execute(
+            text("""UPDATE runs SET state = 'CANCELLED', finished_at = now() - interval '91 days'
+                    WHERE kind = 'deliver'""")
+        )
+    again = hooks.api.post(f"/v1/webhooks/{made['id']}/deliveries/{twice['id']}/resend").json()
+    assert again["sent_again"] == 1
+    while delete_what_can_be_made_again(ledger, None, None, None, 90.0, apply=True)["deliveries"]:
+        pass
+    with ledger.read() as session:
+        left = session.execute(text("SELECT CAST(id AS text) AS id, type FROM events ORDER BY seq")).all()
+    assert [row.type for row in left] == ["audit.cancelled", "webhook.test"]
+    assert left[1].id == twice["event"], "what was sent again lately is still told of"
+    hooks.send()
+    assert [got.id for got in receiver.got] == [twice["event"]]
 
 
 def test_410_disables_it_and_ends_what_waits(hooks: Hooks, receiver: Receiver) -> None:
@@ -575,23 +611,32 @@ class TestWhoDies:
             assert perform(run, worker) is None
         assert len(receiver.got) == 1
 
-    def test_a_worker_without_a_pepper_leaves_it_to_others(
+    def test_a_worker_without_a_pepper_leaves_it_to_others_for_as_long_as_it_takes(
         self, hooks: Hooks, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        """The operator is told of it at every attempt, the tenant of none."""
         from service.settings import get_settings
 
         made = hooks.make(receiver.url)
         hooks.test(made)
         monkeypatch.setenv("SPINAL_KEY_PEPPER", "")
+        # That of sources ends at once.
+        monkeypatch.setenv("SPINAL_SOURCE_PATIENCE_S", "0")
         get_settings.cache_clear()
-        hooks.send()
-        [waits] = hooks.log(made)
-        assert (waits["state"], waits["tries"], receiver.connections) == ("QUEUED", [], 0)
+        for _ in range(3):
+            with capture_logs() as logs:
+                assert hooks.send() == 1
+            [told] = [each for each in logs if each["log_level"] == "error"]
+            assert "SPINAL_KEY_PEPPER" in told["why"]
+            [waits] = hooks.log(made)
+            assert (waits["state"], waits["tries"], waits["detail"]) == ("QUEUED", [], None)
+            hooks.pass_time(SCHEDULE_S[-1])
+        assert receiver.connections == 0
         with hooks.ledger.read() as session:
             assert session.execute(text("SELECT charged_attempts FROM runs")).scalar_one() == 0
+            assert "PEPPER" not in str(session.execute(text("SELECT error FROM run_attempts")).all())
         monkeypatch.setenv("SPINAL_KEY_PEPPER", "pepper of a test")
         get_settings.cache_clear()
-        hooks.pass_time(3600)
         assert hooks.send() == 1
         receiver.got[0].verify(made["secret"])
 

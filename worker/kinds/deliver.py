@@ -17,7 +17,7 @@ from service.deliveries.targets import TARGETS
 from service.runs.kinds import SCHEDULE_S
 from service.settings import Settings
 from spinal.errors import Cancelled, DeliveryFailed, SpinalError
-from worker.job import Job, SourceAway
+from worker.job import Job, NotSetUpHere
 
 log = structlog.get_logger(__name__)
 JITTER = 0.1
@@ -98,7 +98,7 @@ def _deliver(job: Job, delivery: Delivery, started: float) -> Told:
     ends = started + job.settings.delivery_answer_s
     try:
         return deliver(Asked(job.settings, delivery, job.claim.attempt, ends, job.should_stop, job.read))
-    except (SpinalError, SourceAway):
+    except (SpinalError, NotSetUpHere):
         raise
     except Exception as error:
         # What a receiver makes us fail by is tried again when the schedule says, not at once.

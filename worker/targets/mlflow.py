@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from service.audits.store import Audit, find_audit
 from service.integrations.store import newest_of
-from service.platform.links import LONGEST, report_link
+from service.platform.links import LONGEST, report_link, report_page
 from service.runs.held import without_hosts
 from service.settings import Settings
 from service.traces.store import load_comparison_document
@@ -62,18 +62,17 @@ def deliver(asked: Asked) -> Told:
         return Told(False, detail="nothing is written to this registry any more", unwanted=True)
     reach = asked.settings.reach_of(tenant)
     if "mlflow" not in reach.settings:
-        return Told(False, detail="its tenant has no model source mlflow any more", final=True)
+        # As above: another deliverer may have other settings, too.
+        return Told(False, detail="its tenant has no model source mlflow any more")
     try:
         with opened(reach) as server:
             return _bring_up_to_date(asked, server, tenant, place["registry"], place["model"], place["version"])
     except ModelNotFound:
         return Told(False, detail="the registry has no such version any more", final=True)
-    except SourceRefused as error:
-        return Told(False, detail=error.detail, final=True)
     except SourceUnavailable as error:
         return Told(False, detail=error.detail, retry_after_s=error.retry_after_s)
-    except (ModelAccessRefused, UsageError) as error:
-        # An operator may set it right.
+    except (ModelAccessRefused, SourceRefused, UsageError) as error:
+        # An operator may set it right, hosts and addresses that this worker is not to reach among it.
         return Told(False, detail=error.detail)
 
 
@@ -157,28 +156,32 @@ def _read(asked: Asked, tenant: str, registry: str, model: str, version: str) ->
             tags = {"spinal.state": "REFUSED", "spinal.rule": newest.rule, "spinal.reason": why[:MOST_VALUE]}
             return Wanted({key: value for key, value in tags.items() if value})
         audit = None if newest.audit_id is None else find_audit(session, tenant, newest.audit_id)
-        return None if audit is None else _of_audit(session, asked.settings, tenant, newest.rule, audit)
+        return None if audit is None else _of_audit(session, asked.settings, registry, newest.rule, audit)
 
     found: Any = asked.read(read)
     wanted: Wanted | None = found
     return wanted
 
 
-def _of_audit(session: Session, settings: Settings, tenant: str, rule: str, audit: Audit) -> Wanted:
-    # A version stands there for longer than a message is read.
-    link = report_link(settings, tenant, audit.id, lifetime_s=LINKED_S) if audit.state == "SUCCEEDED" else None
+def _of_audit(session: Session, settings: Settings, registry: str, rule: str, audit: Audit) -> Wanted:
+    succeeded = audit.state == "SUCCEEDED"
+    own = settings.registries.by_name[registry]
+    signed = own.report_link != "page"
     why = str((without_hosts(audit.error) or {}).get("detail", ""))
     tags = {
         "spinal.state": audit.state,
         "spinal.rule": rule,
         AUDIT: str(audit.id),
         "spinal.digest": audit.comparison or audit.candidate_trace or "",
+        REPORT: "" if signed or not succeeded else report_page(settings, "audits", audit.id) or "",
         "spinal.reason": why[:MOST_VALUE],
-        VERDICT: (audit.verdict or "") if audit.state == "SUCCEEDED" else "",
+        VERDICT: (audit.verdict or "") if succeeded else "",
     }
     kept = {key: value for key, value in tags.items() if value}
+    # A version stands there for longer than a message is read.
+    link = report_link(settings, own.tenant, audit.id, lifetime_s=LINKED_S) if signed and succeeded else None
     document = load_comparison_document(session, audit.comparison or "", layers=False)
-    if document is None or audit.state != "SUCCEEDED" or audit.finished_at is None:
+    if document is None or not succeeded or audit.finished_at is None:
         return Wanted(kept, link=link)
     return Wanted(kept, _metrics(document), round(audit.finished_at.timestamp() * 1000), link)
 

@@ -10,11 +10,11 @@ from service.webhooks import store
 from service.webhooks.content import body_of
 from service.webhooks.secrets import secrets_of
 from service.webhooks.store import FAILING_FOR_S, Webhook
-from spinal.errors import NotReady, SourceRefused, SourceUnavailable, WebhooksNotConfigured
+from spinal.errors import SourceRefused, SourceUnavailable, WebhooksNotConfigured
 from spinal.net.http import REDIRECTS, Answer, Http, retry_after_s
 from spinal.text import rfc3339
 from spinal.webhook_signing import sign
-from worker.job import SourceAway
+from worker.job import NotSetUpHere
 from worker.kinds.deliver import LONGEST_ASKED_S, Asked, Told
 
 GONE = 410
@@ -30,7 +30,7 @@ class Message:
 
 
 def deliver(asked: Asked) -> Told:
-    """Raises SourceAway where this worker was given no pepper: another one may have been."""
+    """Raises NotSetUpHere where this worker was given no pepper: another one may have been."""
     message = cast(Message, asked.read(lambda session: _read(session, asked)))
     webhook = message.webhook
     if webhook is None:
@@ -42,7 +42,7 @@ def deliver(asked: Asked) -> Told:
     try:
         headers = headers_of(asked, webhook, message.body)
     except WebhooksNotConfigured as error:
-        raise SourceAway(NotReady(error.detail, hint=error.hint)) from None
+        raise NotSetUpHere(error.detail) from None
     told = _post(asked, webhook.url, message.body, headers)
     return _with_consequences(webhook, told)
 
