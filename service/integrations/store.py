@@ -52,7 +52,8 @@ class Due:
     reference: str | None
     """What the rule's reference was pinned to when it was first asked for."""
     tries: int
-    age_s: float
+    missing_s: float | None
+    """How long ago it was first not there; None where that was not so when it was last looked at."""
 
 
 def add_event(session: Session, event: Event) -> bool:
@@ -128,7 +129,8 @@ def take_due(session: Session, rules: Collection[tuple[str, str, str]], *, lease
                        CAST(:registries AS text[]), CAST(:tenants AS text[]), CAST(:rules AS text[])))
                    ORDER BY tries, due_at LIMIT 1 FOR UPDATE SKIP LOCKED)
                  RETURNING id, registry, model, version, rule, tenant, detail->>'reference' AS reference, tries,
-                   EXTRACT(EPOCH FROM now() - created_at)::float8 AS age_s"""),  # noqa: S608  a constant of this module
+                   EXTRACT(EPOCH FROM now() - CAST(detail->>'missing_since' AS timestamptz))::float8
+                     AS missing_s"""),  # noqa: S608  a constant of this module
         {
             "lease": lease_s,
             "registries": [registry for registry, _, _ in rules],
@@ -139,7 +141,7 @@ def take_due(session: Session, rules: Collection[tuple[str, str, str]], *, lease
     if row is None:
         return None
     key = Key(row.registry, row.model, row.version, row.rule)
-    return Due(row.id, key, row.tenant, row.reference, row.tries, row.age_s)
+    return Due(row.id, key, row.tenant, row.reference, row.tries, row.missing_s)
 
 
 def keep_reference(session: Session, version: UUID, reference: str) -> None:
@@ -175,12 +177,16 @@ def refuse(session: Session, version: UUID, problem: dict[str, Any]) -> None:
     )
 
 
-def put_off(session: Session, version: UUID, problem: dict[str, Any], *, pause_s: float) -> None:
+def put_off(
+    session: Session, version: UUID, problem: dict[str, Any], *, pause_s: float, tries: int, missing: bool
+) -> None:
+    """Look at a version later. ``missing``: it was not there; since when is kept until something else is the matter."""
     session.execute(
-        text(f"""UPDATE registry_versions SET due_at = now() + make_interval(secs => :pause),
-                   detail = detail || jsonb_build_object('problem', CAST(:problem AS jsonb))
+        text(f"""UPDATE registry_versions SET due_at = now() + make_interval(secs => :pause), tries = :tries,
+                   detail = (CASE WHEN :missing THEN jsonb_build_object('missing_since', now()) || detail
+                     ELSE detail - 'missing_since' END) || jsonb_build_object('problem', CAST(:problem AS jsonb))
                  WHERE id = :id AND {WAITS}"""),  # noqa: S608  as above
-        {"id": version, "pause": pause_s, "problem": json.dumps(problem)},
+        {"id": version, "pause": pause_s, "problem": json.dumps(problem), "tries": tries, "missing": missing},
     )
 
 

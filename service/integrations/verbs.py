@@ -110,8 +110,14 @@ def _keep(ledger: Ledger, name: str, registry: Registry, told: Told, body: bytes
                 raise RequestInvalid(
                     f"another event came before under the id {told.delivery}", hint="give each event an id of its own"
                 )
-            return _outcome(name, told.delivery, former, repeated=True)
-        chosen = choose(session, name, registry, told.signs, told.type)
+            # Where nothing but its content says which event it is, nobody can tell one that is sent again from one that
+            # is told anew: what was refused is looked at again. Whoever has an id sends another one for that.
+            again = choose(session, name, registry, told.signs, told.type) if told.by_content else []
+            if not any(each.fresh for each in again):
+                return _outcome(name, told.delivery, former, repeated=True)
+            chosen = again
+        else:
+            chosen = choose(session, name, registry, told.signs, told.type)
         if told.test:
             outcome, reason = TEST, None
         elif chosen:

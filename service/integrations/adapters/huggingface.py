@@ -1,7 +1,7 @@
 """A hub of models: webhooks that carry their secret as it is, without id, time or signature.
 
 Whoever has seen one event can send it again: an event is known by repository, branches and commits, so that nothing
-comes of that.
+comes of that but a look at what was refused before.
 """
 
 import hmac
