@@ -190,30 +190,46 @@ def put_off(
     )
 
 
-def looked_through(session: Session, registry: str) -> set[str]:
-    """Rules of a registry that a poll has looked through."""
+@dataclass(frozen=True)
+class Look:
+    """What came of looking through a registry for one rule."""
+
+    rule: str
+    failure: dict[str, Any] | None
+    selection: str | None
+    """Digest of what the rule selects; None where the look did not come to its end."""
+    unseen: frozenset[str] = frozenset()
+    """Models that neither this look nor one before has come to."""
+
+
+def last_looks(session: Session, registry: str) -> dict[tuple[str, str], frozenset[str]]:
+    """(rule, digest of what it selected) of rules that a poll has looked through, with the models that it has not come
+    to yet."""
     rows = session.execute(
-        text("SELECT rule FROM registry_rules WHERE registry = :registry AND polled_at IS NOT NULL"),
+        text("SELECT rule, selection, unseen FROM registry_rules WHERE registry = :registry AND selection IS NOT NULL"),
         {"registry": registry},
     )
-    return {row.rule for row in rows}
+    return {(row.rule, row.selection): frozenset(row.unseen or ()) for row in rows}
 
 
-def note_poll(
-    session: Session, registry: str, tenant: str, rules: Sequence[str], failure: dict[str, Any] | None
-) -> None:
+def note_poll(session: Session, registry: str, tenant: str, looks: Sequence[Look]) -> None:
     session.execute(
-        text("""INSERT INTO registry_rules (registry, rule, tenant, polled_at, failure)
-                SELECT :registry, rule, :tenant, CASE WHEN CAST(:failure AS jsonb) IS NULL THEN now() END,
-                  CAST(:failure AS jsonb)
-                FROM unnest(CAST(:rules AS text[])) AS r(rule) ORDER BY rule
+        text("""INSERT INTO registry_rules (registry, rule, tenant, polled_at, failure, selection, unseen)
+                SELECT :registry, rule, :tenant, CASE WHEN failure IS NULL THEN now() END, CAST(failure AS jsonb),
+                  selection, CAST(unseen AS jsonb)
+                FROM unnest(CAST(:rules AS text[]), CAST(:failures AS text[]), CAST(:selections AS text[]),
+                  CAST(:unseen AS text[])) AS r(rule, failure, selection, unseen) ORDER BY rule
                 ON CONFLICT (registry, rule) DO UPDATE SET failure = EXCLUDED.failure,
-                  polled_at = COALESCE(EXCLUDED.polled_at, registry_rules.polled_at)"""),
+                  polled_at = COALESCE(EXCLUDED.polled_at, registry_rules.polled_at),
+                  selection = COALESCE(EXCLUDED.selection, registry_rules.selection),
+                  unseen = CASE WHEN EXCLUDED.selection IS NULL THEN registry_rules.unseen ELSE EXCLUDED.unseen END"""),
         {
             "registry": registry,
             "tenant": tenant,
-            "rules": list(rules),
-            "failure": None if failure is None else json.dumps(failure),
+            "rules": [look.rule for look in looks],
+            "failures": [None if look.failure is None else json.dumps(look.failure) for look in looks],
+            "selections": [look.selection for look in looks],
+            "unseen": [json.dumps(sorted(look.unseen)) for look in looks],
         },
     )
 
