@@ -5,6 +5,8 @@ the dispatcher has not. The audit and the note that it was made are one transact
 leaves the one without the other, and of several who are at the same version one makes it.
 """
 
+from dataclasses import dataclass
+
 import structlog
 from sqlalchemy.orm import Session
 
@@ -45,14 +47,23 @@ OF_REFUSAL = "version.refused"
 LABELS = ("registry", "name", "version")
 
 
-def ask_for_next(ledger: Ledger, settings: Settings, inspectors: Inspectors) -> bool:
+@dataclass
+class Turns:
+    """Whose turn it was last, for one process: the next is another tenant's, where one has versions that wait."""
+
+    last: str = ""
+
+
+def ask_for_next(ledger: Ledger, settings: Settings, inspectors: Inspectors, turns: Turns) -> bool:
     """Make the audit of the version that is next, or note why there is none; False where none is due."""
     known = settings.registries.by_name
     rules = [(name, registry.tenant, rule.name) for name, registry in known.items() for rule in registry.rules]
     with ledger.begin() as session:
-        due = store.take_due(session, rules, lease_s=LEASE_S + settings.inspect_seconds)
+        due = store.take_due(session, rules, lease_s=LEASE_S + settings.inspect_seconds, after=turns.last)
     if due is None:
         return False
+    # Ahead of all that may go wrong with it.
+    turns.last = due.tenant
     registry = known[due.key.registry]
     try:
         _ask(ledger, settings, inspectors, registry, due)

@@ -118,21 +118,25 @@ def known_versions(session: Session, registry: str) -> set[tuple[str, str, str]]
     return {(row.model, row.version, row.rule) for row in rows}
 
 
-def take_due(session: Session, rules: Collection[tuple[str, str, str]], *, lease_s: float) -> Due | None:
-    """The version that has waited longest among those that were tried least, of rules (registry, tenant, rule) that
-    there are; left alone by everybody else for ``lease_s``. Those of a registry that does not answer, each of which
-    takes its time, keep no new one waiting."""
+def take_due(
+    session: Session, rules: Collection[tuple[str, str, str]], *, lease_s: float, after: str = ""
+) -> Due | None:
+    """Of the tenant that comes behind ``after`` by name, and behind the last one the first again: the version that has
+    waited longest among those that were tried least, of rules (registry, tenant, rule) that there are; left alone by
+    everybody else for ``lease_s``. Those of a registry that does not answer, each of which takes its time, keep no new
+    one waiting, and those of one tenant none of another."""
     row = session.execute(
         text(f"""UPDATE registry_versions SET due_at = now() + make_interval(secs => :lease), tries = tries + 1
                  WHERE id = (SELECT id FROM registry_versions WHERE {WAITS} AND due_at <= now()
                      AND (registry, tenant, rule) IN (SELECT * FROM unnest(
                        CAST(:registries AS text[]), CAST(:tenants AS text[]), CAST(:rules AS text[])))
-                   ORDER BY tries, due_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+                   ORDER BY (tenant <= :after), tenant, tries, due_at LIMIT 1 FOR UPDATE SKIP LOCKED)
                  RETURNING id, registry, model, version, rule, tenant, detail->>'reference' AS reference, tries,
                    EXTRACT(EPOCH FROM now() - CAST(detail->>'missing_since' AS timestamptz))::float8
                      AS missing_s"""),  # noqa: S608  a constant of this module
         {
             "lease": lease_s,
+            "after": after,
             "registries": [registry for registry, _, _ in rules],
             "tenants": [tenant for _, tenant, _ in rules],
             "rules": [rule for _, _, rule in rules],

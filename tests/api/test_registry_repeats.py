@@ -1,5 +1,6 @@
 """What comes of versions that were refused or not there, and whose turn it is when many wait."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -82,7 +83,7 @@ def test_a_version_that_is_not_there_is_looked_for_from_the_first_miss_on(
     def look() -> tuple[str, str]:
         change(ledger, "due_at = now()")
         with Inspectors(Bounds(children=1), patient.store_of_models()) as inspectors:
-            assert asking.ask_for_next(ledger, patient, inspectors)
+            assert asking.ask_for_next(ledger, patient, inspectors, asking.Turns())
         [version] = versions(api)
         return version["state"], version["problem"]["code"]
 
@@ -105,3 +106,32 @@ def test_a_version_that_is_not_there_is_looked_for_from_the_first_miss_on(
     assert look() == ("waiting", "model_not_found")
     change(ledger, since)
     assert look() == ("refused", "model_not_found")
+
+
+def test_many_versions_of_one_tenant_keep_no_other_tenant_waiting(
+    api: TestClient, ledger: Ledger, api_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(10, 16):
+        api.post("/v1/integrations/mlflow", **events.created(version=str(number)))
+    for version in ("a", "b"):
+        api.post("/v1/integrations/generic", **events.generic("version.created", {"model": "chat", "version": version}))
+    for number in (2, 3):
+        api.post("/v1/integrations/mlflow", **events.created(version=str(number), secret="a secret of others"))
+    # Theirs came last, and were tried more often.
+    change(ledger, "tries = CASE WHEN tenant = 'others' THEN 1 ELSE 0 END")
+    asked = []
+
+    def ask(_ledger: Any, _settings: Any, _inspectors: Any, _registry: Any, due: Any) -> None:
+        asked.append((due.tenant, due.key.version))
+        if due.key.version == "10":
+            raise RuntimeError("something that nobody expected")
+
+    monkeypatch.setattr(asking, "_ask", ask)
+    turns = asking.Turns()
+    with Inspectors(Bounds(children=1), api_settings.store_of_models()) as inspectors:
+        for _ in range(6):
+            with contextlib.suppress(RuntimeError):
+                assert asking.ask_for_next(ledger, api_settings, inspectors, turns)
+    assert asked[:4] == [("default", "10"), ("others", "2"), ("default", "11"), ("others", "3")]
+    # Where nobody else waits, one tenant has all turns.
+    assert asked[4:] == [("default", "12"), ("default", "13")]
