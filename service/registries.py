@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from spinal.checkpoints.sources.reach import MOST_SETTINGS, OF_VALIDATORS, SourceSettings
+from spinal.documents.canonical import digest_of
 from spinal.documents.policy import NAME as POLICY_NAME
 from spinal.errors import UsageError
 from spinal.errors.faults import shown
@@ -111,6 +112,11 @@ class Rule(BaseModel):
         if self.reference.removeprefix("@") in self.aliases and self.reference.startswith("@"):
             raise ValueError("the reference is an alias by which the candidate is chosen: a model against itself")
         return self
+
+    @property
+    def selection(self) -> str:
+        """Digest of all that chooses versions; what is done with them is no part of it."""
+        return digest_of([self.model, sorted(set(self.aliases)), self.tags, self.stage])
 
     def names(self, model: str) -> bool:
         """Whether the rule is about a model."""

@@ -209,6 +209,8 @@ def upgrade() -> None:
         sa.Column("tenant", sa.Text(), nullable=False),
         _when("polled_at", nullable=True),
         sa.Column("failure", JSONB(), nullable=True),
+        sa.Column("selection", sa.Text(), nullable=True),
+        sa.Column("unseen", JSONB(), nullable=True),
         sa.PrimaryKeyConstraint("registry", "rule", name=op.f("pk_registry_rules")),
     )
     op.create_index("ix_registry_rules_tenant", "registry_rules", ["tenant"])

@@ -193,7 +193,8 @@ class WeightsFilesRecord(Record):
 
 
 class RegistryRuleRecord(Record):
-    """A rule whose registry a poll has looked through: from then on what it finds is new."""
+    """A rule whose registry a poll has looked through: from then on what it finds is new, as long as the rule selects
+    the same."""
 
     __tablename__ = "registry_rules"
     __table_args__ = (Index("ix_registry_rules_tenant", "tenant"),)
@@ -205,6 +206,10 @@ class RegistryRuleRecord(Record):
     """When it was last looked through without an error."""
     failure: Mapped[dict[str, Any] | None]
     """The problem of the last poll, where it had one."""
+    selection: Mapped[str | None]
+    """Digest of what the rule selected when it was last looked through; null where that never was."""
+    unseen: Mapped[list[Any] | None]
+    """Models that no look has come to yet: what is there at their first one is the past, too."""
 
 
 class AttestationRecord(Record):

@@ -5,6 +5,8 @@ the dispatcher has not. The audit and the note that it was made are one transact
 leaves the one without the other, and of several who are at the same version one makes it.
 """
 
+from dataclasses import dataclass
+
 import structlog
 from sqlalchemy.orm import Session
 
@@ -37,21 +39,31 @@ LEASE_S = 120.0
 that somebody else looks, too, and whoever comes first makes the audit."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 2.0, 900.0
 MAY_COME = (ModelNotFound, WeightsMissing, ModelChanged, ModelAccessRefused, PolicyNotFound)
-"""What may not be there yet when a registry tells of it: it is looked for during ``missing_model_s``."""
+"""What may not be there yet when a registry tells of it: it is looked for during ``missing_model_s``, from when it was
+first not there. What went before, such as a registry that did not answer, takes nothing of that time."""
 PASSING = (Unauthorized, UsageError)
 """The tenant is being deleted; the operator's own files are not in order."""
 OF_REFUSAL = "version.refused"
 LABELS = ("registry", "name", "version")
 
 
-def ask_for_next(ledger: Ledger, settings: Settings, inspectors: Inspectors) -> bool:
+@dataclass
+class Turns:
+    """Whose turn it was last, for one process: the next is another tenant's, where one has versions that wait."""
+
+    last: str = ""
+
+
+def ask_for_next(ledger: Ledger, settings: Settings, inspectors: Inspectors, turns: Turns) -> bool:
     """Make the audit of the version that is next, or note why there is none; False where none is due."""
     known = settings.registries.by_name
     rules = [(name, registry.tenant, rule.name) for name, registry in known.items() for rule in registry.rules]
     with ledger.begin() as session:
-        due = store.take_due(session, rules, lease_s=LEASE_S + settings.inspect_seconds)
+        due = store.take_due(session, rules, lease_s=LEASE_S + settings.inspect_seconds, after=turns.last)
     if due is None:
         return False
+    # Ahead of all that may go wrong with it.
+    turns.last = due.tenant
     registry = known[due.key.registry]
     try:
         _ask(ledger, settings, inspectors, registry, due)
@@ -124,16 +136,19 @@ def _note(ledger: Ledger, settings: Settings, registry: Registry, due: Due, erro
                 _tell_refusal(session, settings, registry, due)
         log.warning("refused a registry's version", code=error.code, detail=error.detail, **vars(due.key))
         return
-    pause = min(FIRST_PAUSE_S * 2.0 ** min(due.tries - 1, 20), LONGEST_PAUSE_S)
+    missing = isinstance(error, MAY_COME)
+    # From the first miss on it is looked for in short steps again, however often its registry had not answered.
+    tries = 1 if missing and due.missing_s is None else due.tries
+    pause = min(FIRST_PAUSE_S * 2.0 ** min(tries - 1, 20), LONGEST_PAUSE_S)
     asked = getattr(error, "retry_after_s", None)
     with ledger.begin() as session:
-        store.put_off(session, due.id, problem, pause_s=max(pause, asked or 0.0))
+        store.put_off(session, due.id, problem, pause_s=max(pause, asked or 0.0), tries=tries, missing=missing)
     log.info("a registry's version waits", code=error.code, detail=error.detail, pause_s=pause, **vars(due.key))
 
 
 def _is_final(settings: Settings, due: Due, error: SpinalError) -> bool:
     if isinstance(error, MAY_COME):
-        return due.age_s > settings.missing_model_s
+        return (due.missing_s or 0.0) >= settings.missing_model_s
     return 400 <= error.status < 500 and error.status != 429 and not isinstance(error, PASSING)
 
 

@@ -16,7 +16,7 @@ from starlette.datastructures import State
 
 from service.database.ids import new_id
 from service.database.unit_of_work import Ledger
-from service.integrations.asking import ask_for_next
+from service.integrations.asking import Turns, ask_for_next
 from service.integrations.polls import poll_those_due
 from service.settings import Settings
 from spinal.errors import DatabaseUnavailable
@@ -67,9 +67,10 @@ async def serving_registries(shared: State) -> AsyncIterator[None]:
 
 
 async def _ask(shared: State, ledger: Ledger) -> None:
+    turns = Turns()
     while True:
         await shared.asking.wait()
-        while await _carried_out(lambda: ask_for_next(ledger, shared.settings, shared.inspectors)):
+        while await _carried_out(lambda: ask_for_next(ledger, shared.settings, shared.inspectors, turns)):
             pass
 
 

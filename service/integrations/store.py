@@ -52,7 +52,8 @@ class Due:
     reference: str | None
     """What the rule's reference was pinned to when it was first asked for."""
     tries: int
-    age_s: float
+    missing_s: float | None
+    """How long ago it was first not there; None where that was not so when it was last looked at."""
 
 
 def add_event(session: Session, event: Event) -> bool:
@@ -117,20 +118,25 @@ def known_versions(session: Session, registry: str) -> set[tuple[str, str, str]]
     return {(row.model, row.version, row.rule) for row in rows}
 
 
-def take_due(session: Session, rules: Collection[tuple[str, str, str]], *, lease_s: float) -> Due | None:
-    """The version that has waited longest among those that were tried least, of rules (registry, tenant, rule) that
-    there are; left alone by everybody else for ``lease_s``. Those of a registry that does not answer, each of which
-    takes its time, keep no new one waiting."""
+def take_due(
+    session: Session, rules: Collection[tuple[str, str, str]], *, lease_s: float, after: str = ""
+) -> Due | None:
+    """Of the tenant that comes behind ``after`` by name, and behind the last one the first again: the version that has
+    waited longest among those that were tried least, of rules (registry, tenant, rule) that there are; left alone by
+    everybody else for ``lease_s``. Those of a registry that does not answer, each of which takes its time, keep no new
+    one waiting, and those of one tenant none of another."""
     row = session.execute(
         text(f"""UPDATE registry_versions SET due_at = now() + make_interval(secs => :lease), tries = tries + 1
                  WHERE id = (SELECT id FROM registry_versions WHERE {WAITS} AND due_at <= now()
                      AND (registry, tenant, rule) IN (SELECT * FROM unnest(
                        CAST(:registries AS text[]), CAST(:tenants AS text[]), CAST(:rules AS text[])))
-                   ORDER BY tries, due_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+                   ORDER BY (tenant <= :after), tenant, tries, due_at LIMIT 1 FOR UPDATE SKIP LOCKED)
                  RETURNING id, registry, model, version, rule, tenant, detail->>'reference' AS reference, tries,
-                   EXTRACT(EPOCH FROM now() - created_at)::float8 AS age_s"""),  # noqa: S608  a constant of this module
+                   EXTRACT(EPOCH FROM now() - CAST(detail->>'missing_since' AS timestamptz))::float8
+                     AS missing_s"""),  # noqa: S608  a constant of this module
         {
             "lease": lease_s,
+            "after": after,
             "registries": [registry for registry, _, _ in rules],
             "tenants": [tenant for _, tenant, _ in rules],
             "rules": [rule for _, _, rule in rules],
@@ -139,7 +145,7 @@ def take_due(session: Session, rules: Collection[tuple[str, str, str]], *, lease
     if row is None:
         return None
     key = Key(row.registry, row.model, row.version, row.rule)
-    return Due(row.id, key, row.tenant, row.reference, row.tries, row.age_s)
+    return Due(row.id, key, row.tenant, row.reference, row.tries, row.missing_s)
 
 
 def keep_reference(session: Session, version: UUID, reference: str) -> None:
@@ -175,39 +181,59 @@ def refuse(session: Session, version: UUID, problem: dict[str, Any]) -> None:
     )
 
 
-def put_off(session: Session, version: UUID, problem: dict[str, Any], *, pause_s: float) -> None:
+def put_off(
+    session: Session, version: UUID, problem: dict[str, Any], *, pause_s: float, tries: int, missing: bool
+) -> None:
+    """Look at a version later. ``missing``: it was not there; since when is kept until something else is the matter."""
     session.execute(
-        text(f"""UPDATE registry_versions SET due_at = now() + make_interval(secs => :pause),
-                   detail = detail || jsonb_build_object('problem', CAST(:problem AS jsonb))
+        text(f"""UPDATE registry_versions SET due_at = now() + make_interval(secs => :pause), tries = :tries,
+                   detail = (CASE WHEN :missing THEN jsonb_build_object('missing_since', now()) || detail
+                     ELSE detail - 'missing_since' END) || jsonb_build_object('problem', CAST(:problem AS jsonb))
                  WHERE id = :id AND {WAITS}"""),  # noqa: S608  as above
-        {"id": version, "pause": pause_s, "problem": json.dumps(problem)},
+        {"id": version, "pause": pause_s, "problem": json.dumps(problem), "tries": tries, "missing": missing},
     )
 
 
-def looked_through(session: Session, registry: str) -> set[str]:
-    """Rules of a registry that a poll has looked through."""
+@dataclass(frozen=True)
+class Look:
+    """What came of looking through a registry for one rule."""
+
+    rule: str
+    failure: dict[str, Any] | None
+    selection: str | None
+    """Digest of what the rule selects; None where the look did not come to its end."""
+    unseen: frozenset[str] = frozenset()
+    """Models that neither this look nor one before has come to."""
+
+
+def last_looks(session: Session, registry: str) -> dict[tuple[str, str], frozenset[str]]:
+    """(rule, digest of what it selected) of rules that a poll has looked through, with the models that it has not come
+    to yet."""
     rows = session.execute(
-        text("SELECT rule FROM registry_rules WHERE registry = :registry AND polled_at IS NOT NULL"),
+        text("SELECT rule, selection, unseen FROM registry_rules WHERE registry = :registry AND selection IS NOT NULL"),
         {"registry": registry},
     )
-    return {row.rule for row in rows}
+    return {(row.rule, row.selection): frozenset(row.unseen or ()) for row in rows}
 
 
-def note_poll(
-    session: Session, registry: str, tenant: str, rules: Sequence[str], failure: dict[str, Any] | None
-) -> None:
+def note_poll(session: Session, registry: str, tenant: str, looks: Sequence[Look]) -> None:
     session.execute(
-        text("""INSERT INTO registry_rules (registry, rule, tenant, polled_at, failure)
-                SELECT :registry, rule, :tenant, CASE WHEN CAST(:failure AS jsonb) IS NULL THEN now() END,
-                  CAST(:failure AS jsonb)
-                FROM unnest(CAST(:rules AS text[])) AS r(rule) ORDER BY rule
+        text("""INSERT INTO registry_rules (registry, rule, tenant, polled_at, failure, selection, unseen)
+                SELECT :registry, rule, :tenant, CASE WHEN failure IS NULL THEN now() END, CAST(failure AS jsonb),
+                  selection, CAST(unseen AS jsonb)
+                FROM unnest(CAST(:rules AS text[]), CAST(:failures AS text[]), CAST(:selections AS text[]),
+                  CAST(:unseen AS text[])) AS r(rule, failure, selection, unseen) ORDER BY rule
                 ON CONFLICT (registry, rule) DO UPDATE SET failure = EXCLUDED.failure,
-                  polled_at = COALESCE(EXCLUDED.polled_at, registry_rules.polled_at)"""),
+                  polled_at = COALESCE(EXCLUDED.polled_at, registry_rules.polled_at),
+                  selection = COALESCE(EXCLUDED.selection, registry_rules.selection),
+                  unseen = CASE WHEN EXCLUDED.selection IS NULL THEN registry_rules.unseen ELSE EXCLUDED.unseen END"""),
         {
             "registry": registry,
             "tenant": tenant,
-            "rules": list(rules),
-            "failure": None if failure is None else json.dumps(failure),
+            "rules": [look.rule for look in looks],
+            "failures": [None if look.failure is None else json.dumps(look.failure) for look in looks],
+            "selections": [look.selection for look in looks],
+            "unseen": [json.dumps(sorted(look.unseen)) for look in looks],
         },
     )
 

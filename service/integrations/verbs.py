@@ -1,7 +1,7 @@
 """What comes of an event: it is verified, kept, and makes versions due. What lists show of them."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -110,8 +110,14 @@ def _keep(ledger: Ledger, name: str, registry: Registry, told: Told, body: bytes
                 raise RequestInvalid(
                     f"another event came before under the id {told.delivery}", hint="give each event an id of its own"
                 )
-            return _outcome(name, told.delivery, former, repeated=True)
-        chosen = choose(session, name, registry, told.signs, told.type)
+            # Where nothing but its content says which event it is, nobody can tell one that is sent again from one that
+            # is told anew: what was refused is looked at again. Whoever has an id sends another one for that.
+            again = choose(session, name, registry, told.signs, told.type) if told.by_content else []
+            if not any(each.fresh for each in again):
+                return _outcome(name, told.delivery, former, repeated=True)
+            chosen = again
+        else:
+            chosen = choose(session, name, registry, told.signs, told.type)
         if told.test:
             outcome, reason = TEST, None
         elif chosen:
@@ -131,12 +137,12 @@ def choose(
     signs: Iterable[Sign],
     by: str,
     *,
-    past_of: frozenset[str] = frozenset(),
-    known: frozenset[tuple[str, str, str]] = frozenset(),
+    is_past: Callable[[str, str], bool] = lambda _rule, _model: False,
+    known: Collection[tuple[str, str, str]] = (),
 ) -> list[Chosen]:
-    """Make the versions due that rules choose, but for those that are ``known`` (model, version, rule). Those that
-    ``past_of`` rules choose are only noted. In one order, so that two who choose the same do not wait for each other in
-    a circle."""
+    """Make the versions due that rules choose, but for those that are ``known`` (model, version, rule). What is past of
+    a rule and a model is only noted. In one order, so that two who choose the same do not wait for each other in a
+    circle."""
     wanted = {
         (sign.model, sign.version, rule.name): sign
         for sign in signs
@@ -147,7 +153,7 @@ def choose(
     for (model, version, rule), sign in sorted(wanted.items(), key=lambda each: each[0]):
         detail = {"by": by, "sign": sign.by, "name": sign.name}
         key = Key(name, model, version, rule)
-        fresh = store.add_version(session, key, registry.tenant, detail, past=rule in past_of)
+        fresh = store.add_version(session, key, registry.tenant, detail, past=is_past(rule, model))
         chosen.append(Chosen(model, version, rule, fresh))
     return chosen
 

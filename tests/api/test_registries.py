@@ -118,8 +118,8 @@ def made(api_settings: Settings, ledger: Ledger, api: TestClient) -> Callable[[]
 
     def make() -> int:
         with Inspectors(Bounds(children=1), api_settings.store_of_models()) as inspectors:
-            count = 0
-            while asking.ask_for_next(ledger, api_settings, inspectors):
+            count, turns = 0, asking.Turns()
+            while asking.ask_for_next(ledger, api_settings, inspectors, turns):
                 count += 1
             return count
 
@@ -934,7 +934,7 @@ def test_a_version_that_is_no_number_has_none_before_it(
     with TestClient(create_app(settings)) as api:
         assert api.post("/v1/integrations/mlflow", **events.created(version="\u00b2")).status_code == 202
         with Inspectors(Bounds(children=1), settings.store_of_models()) as inspectors:
-            assert asking.ask_for_next(ledger, settings, inspectors)
+            assert asking.ask_for_next(ledger, settings, inspectors, asking.Turns())
         [version] = versions(api)
     assert (version["state"], version["problem"]["code"]) == ("refused", "model_reference_invalid")
 
@@ -958,5 +958,5 @@ def test_a_registry_that_became_another_tenants_makes_no_audit_of_what_was_asked
     own = api_settings.registries.by_name["production"].model_copy(update={"tenant": "others"})
     moved = api_settings.model_copy(update={"registries": Registries({"production": own})})
     with Inspectors(Bounds(children=1), moved.store_of_models()) as inspectors:
-        assert not asking.ask_for_next(ledger, moved, inspectors)
+        assert not asking.ask_for_next(ledger, moved, inspectors, asking.Turns())
     assert audits(ledger) == 0

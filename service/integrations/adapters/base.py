@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from service.registries import Registry, Rule
 from spinal.checkpoints.sources.reach import Reach
-from spinal.errors import RequestInvalid, SignatureInvalid
+from spinal.errors import RequestInvalid, SignatureInvalid, SourceUnavailable, SpinalError, UsageError
 
 MOST_NAME = 256
 Headers = Mapping[str, str]
@@ -39,6 +39,18 @@ class Sign:
 
 
 @dataclass(frozen=True)
+class Missed:
+    """A model that could not be looked at, of a registry that answers."""
+
+    model: str
+    error: SpinalError
+
+
+OF_ALL = (SourceUnavailable, UsageError)
+"""What is wrong with a registry as a whole, or with the operator's own files: other models are not asked for then."""
+
+
+@dataclass(frozen=True)
 class Told:
     """An event that was read."""
 
@@ -60,9 +72,10 @@ class Adapter:
     """Of headers, body, secrets and the time: whether one of the secrets signed it. Raises SignatureInvalid."""
     read: Callable[[Headers, bytes, dict[str, Any]], Told]
     """Of an event that is verified: what it says. Raises RequestInvalid."""
-    look: Callable[[Registry, Reach, float], Iterable[Sign]] | None = None
+    look: Callable[[Registry, Reach, float], Iterable[Sign | Missed]] | None = None
     """Of a registry, the reach of its tenant and a deadline (``time.monotonic``): everything by which its rules may
-    choose a version now. Raises SpinalError."""
+    choose a version now, and what could not be looked at. Raises SpinalError where that is so of the whole registry,
+    and SourceUnavailable behind the deadline."""
 
 
 def refuse(reason: Literal["absent", "malformed", "wrong", "stale"], detail: str, hint: str) -> SignatureInvalid:

@@ -1,19 +1,31 @@
 """A hub of models: webhooks that carry their secret as it is, without id, time or signature.
 
 Whoever has seen one event can send it again: an event is known by repository, branches and commits, so that nothing
-comes of that.
+comes of that but a look at what was refused before.
 """
 
 import hmac
+import random
 import re
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from service.integrations.adapters.base import Adapter, Headers, Sign, Told, members_of, refuse, text_of
+from service.integrations.adapters.base import (
+    OF_ALL,
+    Adapter,
+    Headers,
+    Missed,
+    Sign,
+    Told,
+    members_of,
+    refuse,
+    text_of,
+)
 from service.registries import Registry
 from spinal.checkpoints.sources.reach import Reach
 from spinal.documents.canonical import digest_of
-from spinal.errors import ModelNotFound, RequestInvalid
+from spinal.errors import ModelNotFound, RequestInvalid, SourceUnavailable, SpinalError
 
 SECRET = "X-Webhook-Secret"  # noqa: S105  the name of a header
 MAIN = "main"
@@ -64,13 +76,22 @@ def _moved(updated: object) -> Iterator[tuple[str, str]]:
             yield named[1], commit
 
 
-def _look(registry: Registry, reach: Reach, _deadline: float) -> Iterator[Sign]:
+def _look(registry: Registry, reach: Reach, deadline: float) -> Iterator[Sign | Missed]:
     """Of rules that name one repository: what others mean, a hub does not list."""
     asked = {(rule.model, name) for rule in registry.rules if "*" not in rule.model for name in rule.aliases or (MAIN,)}
-    for model, name in sorted(asked):
+    # In another order each time: where the time runs out, not always the same ones are left out.
+    for model, name in random.sample(sorted(asked), len(asked)):
+        # Each has a time of its own beside: the last one may end that much later.
+        if time.monotonic() > deadline:
+            raise SourceUnavailable("the hub did not tell of all that it was asked for in the time of one poll")
         try:
             commit = reach.pin(f"hf:{model}@{name}").revision
         except ModelNotFound:
+            continue
+        except OF_ALL:
+            raise
+        except SpinalError as error:
+            yield Missed(model, error)
             continue
         if commit is not None:
             yield Sign(model, commit, "alias", name)

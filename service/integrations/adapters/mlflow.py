@@ -3,12 +3,22 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from service.integrations.adapters.base import MOST_NAME, Adapter, Headers, Sign, Told, members_of, text_of
+from service.integrations.adapters.base import (
+    MOST_NAME,
+    OF_ALL,
+    Adapter,
+    Headers,
+    Missed,
+    Sign,
+    Told,
+    members_of,
+    text_of,
+)
 from service.integrations.adapters.signed import Names, verify
 from service.registries import Registry
 from spinal.checkpoints.mlflow_registry import opened
 from spinal.checkpoints.sources.reach import Reach
-from spinal.errors import RequestInvalid
+from spinal.errors import RequestInvalid, SpinalError
 
 HEADERS = Names("X-MLflow-Delivery-Id", "X-MLflow-Timestamp", "X-MLflow-Signature")
 OURS = "spinal."
@@ -62,12 +72,20 @@ def _tags(model: str, version: str, tags: Mapping[str, Any]) -> Iterator[Sign]:
             yield Sign(model, version, "tag", key, value)
 
 
-def _look(registry: Registry, reach: Reach, deadline: float) -> Iterator[Sign]:
+def _look(registry: Registry, reach: Reach, deadline: float) -> Iterator[Sign | Missed]:
     with opened(reach) as server:
         for model, aliases in server.models(lambda name: any(rule.names(name) for rule in registry.rules), deadline):
             for alias, version in aliases.items():
                 yield Sign(model, version, "alias", alias)
-            for each in server.versions(model, deadline):
+            try:
+                # All of them or none: a list that ends in the midst of it is not kept by half.
+                versions = list(server.versions(model, deadline))
+            except OF_ALL:
+                raise
+            except SpinalError as error:
+                yield Missed(model, error)
+                continue
+            for each in versions:
                 yield Sign(model, each.number, "created")
                 yield from _tags(model, each.number, each.tags)
                 if each.stage not in ("", STAGE_OF_NONE):
