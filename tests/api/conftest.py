@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from fastapi.testclient import TestClient
@@ -106,15 +107,18 @@ def drain(
     get_settings.cache_clear()
     tasks._ledger.cache_clear()
 
-    def work() -> int:
-        count = 0
+    def work(*, each_once: bool = False) -> int:
+        """``each_once``: what has its next attempt before the last run had its first waits for the next call."""
+        count, had = 0, set[UUID]()
         while True:
             with ledger.begin() as session:
                 due = rings.due_runs(session, ring_again_s=0.0, again=("cpu",))
-            if not due:
+            to_do = [run.run_id for run in due if not each_once or run.run_id not in had]
+            if not to_do:
                 return count
-            for run in due:
-                tasks.perform(run.run_id, f"test/{count}")
+            for run_id in to_do:
+                tasks.perform(run_id, f"test/{count}")
+                had.add(run_id)
                 count += 1
 
     yield work
