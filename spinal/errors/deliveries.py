@@ -45,9 +45,9 @@ class WebhookDisabled(SpinalError):
 
 
 class WebhookRotated(SpinalError):
-    """The secret that was to be replaced is not the present one, nor was it until a moment ago."""
+    """The generation that was to be replaced is not the present one, nor was it until a moment ago."""
 
-    code, title, status = "webhook_rotated", "Webhook has another secret", 409
+    code, title, status = "webhook_rotated", "Webhook is at another generation", 409
 
 
 class WebhooksNotConfigured(SpinalError):
