@@ -126,6 +126,18 @@ def made(api_settings: Settings, ledger: Ledger, api: TestClient) -> Callable[[]
     return make
 
 
+@pytest.fixture
+def audited(api: TestClient, made: Callable[[], int], drain: Drain) -> Callable[[], None]:
+    """A version appears, and its audit comes to its end; nobody is told of that yet."""
+
+    def audit() -> None:
+        api.post("/v1/integrations/mlflow", **events.created())
+        made()
+        drain()
+
+    return audit
+
+
 @pytest.fixture(autouse=True)
 def _by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """What goes on beside requests goes on when a test says so, but for the test of just that."""
@@ -524,11 +536,15 @@ def test_the_reference_is_what_the_alias_named_when_it_was_first_asked_for(
 
 
 def test_an_older_audit_never_takes_the_place_of_a_newer_one(
-    api: TestClient, ledger: Ledger, made: Callable[[], int], drain: Drain, api_settings: Settings, mlflow: Registry
+    audited: Callable[[], None],
+    api: TestClient,
+    ledger: Ledger,
+    made: Callable[[], int],
+    drain: Drain,
+    api_settings: Settings,
+    mlflow: Registry,
 ) -> None:
-    api.post("/v1/integrations/mlflow", **events.created())
-    made()
-    drain()
+    audited()
     [version] = versions(api)
     first = version["audit"]
     # Another rule has another audit of the same version made, which is cancelled: nothing is known to be good then.
@@ -551,14 +567,12 @@ def test_an_older_audit_never_takes_the_place_of_a_newer_one(
 
 
 def test_a_verdict_never_stands_beside_what_another_audit_found(
-    api: TestClient, ledger: Ledger, made: Callable[[], int], drain: Drain, api_settings: Settings, mlflow: Registry
+    audited: Callable[[], None], ledger: Ledger, drain: Drain, api_settings: Settings, mlflow: Registry
 ) -> None:
     stale = {"spinal.verdict": "pass", "spinal.digest": "of another", "spinal.state": "SUCCEEDED", "team": "a"}
     mlflow.versions["chat", "2"]["tags"] = [{"key": key, "value": value} for key, value in stale.items()]
     mlflow.versions["chat", "2"]["run_id"] = ""
-    api.post("/v1/integrations/mlflow", **events.created())
-    made()
-    drain()
+    audited()
     send_out(ledger, api_settings)
     drain()
     routes = [(route.rpartition("/")[2], told["key"]) for route, told in mlflow.written]
@@ -572,17 +586,9 @@ def test_a_verdict_never_stands_beside_what_another_audit_found(
 
 @pytest.mark.parametrize("status", [500, 503, 401, 302])
 def test_a_registry_that_does_not_take_it_is_told_later(
-    api: TestClient,
-    ledger: Ledger,
-    made: Callable[[], int],
-    drain: Drain,
-    api_settings: Settings,
-    mlflow: Registry,
-    status: int,
+    audited: Callable[[], None], ledger: Ledger, drain: Drain, api_settings: Settings, mlflow: Registry, status: int
 ) -> None:
-    api.post("/v1/integrations/mlflow", **events.created())
-    made()
-    drain()
+    audited()
     mlflow.instead[f"{API}/model-versions/set-tag"] = says(b"", status)
     send_out(ledger, api_settings)
     drain()
@@ -619,9 +625,8 @@ def sendings(ledger: Ledger) -> list[tuple[int, str, int]]:
 
 @pytest.mark.parametrize("wrong", ["hosts that may be reached", "credentials"])
 def test_what_a_registry_never_took_is_told_it_again_once_it_does(
-    api: TestClient,
+    audited: Callable[[], None],
     ledger: Ledger,
-    made: Callable[[], int],
     drain: Drain,
     api_settings: Settings,
     mlflow: Registry,
@@ -630,9 +635,7 @@ def test_what_a_registry_never_took_is_told_it_again_once_it_does(
     wrong: str,
 ) -> None:
     """A deliverer with wrong settings, or a registry that refuses, for longer than the schedule lasts."""
-    api.post("/v1/integrations/mlflow", **events.created())
-    made()
-    drain()
+    audited()
     send_out(ledger, api_settings)
     if wrong == "credentials":
         mlflow.instead[f"{API}/model-versions/set-tag"] = says(b"", 403)
@@ -673,17 +676,15 @@ def test_what_a_registry_never_took_is_told_it_again_once_it_does(
 
 @pytest.mark.parametrize("why", ["a newer audit", "written to no more", "the version is gone", "its tenant is deleted"])
 def test_what_nobody_waits_for_is_not_told_again(
+    audited: Callable[[], None],
     api: TestClient,
     ledger: Ledger,
-    made: Callable[[], int],
     drain: Drain,
     api_settings: Settings,
     mlflow: Registry,
     why: str,
 ) -> None:
-    api.post("/v1/integrations/mlflow", **events.created())
-    made()
-    drain()
+    audited()
     send_out(ledger, api_settings)
     own = api_settings.registries.by_name["production"]
     if why == "the version is gone":
@@ -855,13 +856,11 @@ def test_it_goes_on_by_itself(api_settings: Settings, monkeypatch: pytest.Monkey
 
 
 def test_a_verdict_is_taken_away_before_the_metrics_of_another_audit_are_logged(
-    api: TestClient, ledger: Ledger, made: Callable[[], int], drain: Drain, api_settings: Settings, mlflow: Registry
+    audited: Callable[[], None], ledger: Ledger, drain: Drain, api_settings: Settings, mlflow: Registry
 ) -> None:
     stale = {"spinal.verdict": "pass", "spinal.digest": "of another", "spinal.audit": "another"}
     mlflow.versions["chat", "2"]["tags"] = [{"key": key, "value": value} for key, value in stale.items()]
-    api.post("/v1/integrations/mlflow", **events.created())
-    made()
-    drain()
+    audited()
     # A registry that takes nothing back keeps what stands on it whole.
     mlflow.instead[f"{API}/model-versions/delete-tag"] = says(b"", 503)
     send_out(ledger, api_settings)
@@ -870,17 +869,14 @@ def test_a_verdict_is_taken_away_before_the_metrics_of_another_audit_are_logged(
 
 
 def test_nothing_is_written_any_more_where_an_operator_has_switched_it_off(
-    api: TestClient,
+    audited: Callable[[], None],
     ledger: Ledger,
-    made: Callable[[], int],
     drain: Drain,
     api_settings: Settings,
     mlflow: Registry,
     told: Callable[..., None],
 ) -> None:
-    api.post("/v1/integrations/mlflow", **events.created())
-    made()
-    drain()
+    audited()
     send_out(ledger, api_settings)
     told(write_back=False)
     drain()

@@ -1,6 +1,6 @@
 """What an adapter says of an event: whether it is its registry's, and which versions it is about."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -48,6 +48,19 @@ class Missed:
 
 OF_ALL = (SourceUnavailable, UsageError)
 """What is wrong with a registry as a whole, or with the operator's own files: other models are not asked for then."""
+
+
+def whole_or_missed(model: str, signs: Iterable[Sign]) -> Iterator[Sign | Missed]:
+    """All ``signs`` of a model, or that it was missed: what ends in the midst of them is not kept by half. Raises what
+    is wrong with the whole registry."""
+    try:
+        found = list(signs)
+    except OF_ALL:
+        raise
+    except SpinalError as error:
+        yield Missed(model, error)
+        return
+    yield from found
 
 
 @dataclass(frozen=True)

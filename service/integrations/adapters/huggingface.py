@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from service.integrations.adapters.base import (
-    OF_ALL,
     Adapter,
     Headers,
     Missed,
@@ -21,11 +20,12 @@ from service.integrations.adapters.base import (
     members_of,
     refuse,
     text_of,
+    whole_or_missed,
 )
 from service.registries import Registry
 from spinal.checkpoints.sources.reach import Reach
 from spinal.documents.canonical import digest_of
-from spinal.errors import ModelNotFound, RequestInvalid, SourceUnavailable, SpinalError
+from spinal.errors import ModelNotFound, RequestInvalid, SourceUnavailable
 
 SECRET = "X-Webhook-Secret"  # noqa: S105  the name of a header
 MAIN = "main"
@@ -84,19 +84,18 @@ def _look(registry: Registry, reach: Reach, deadline: float) -> Iterator[Sign | 
         # Each has a time of its own beside: the last one may end that much later.
         if time.monotonic() > deadline:
             raise SourceUnavailable("the hub did not tell of all that it was asked for in the time of one poll")
-        try:
-            commit = reach.pin(f"hf:{model}@{name}").revision
-        except ModelNotFound:
-            continue
-        except OF_ALL:
-            raise
-        except SpinalError as error:
-            yield Missed(model, error)
-            continue
-        if commit is not None:
-            yield Sign(model, commit, "alias", name)
-            if name == MAIN:
-                yield Sign(model, commit, "created")
+        yield from whole_or_missed(model, _at(reach, model, name))
+
+
+def _at(reach: Reach, model: str, name: str) -> Iterator[Sign]:
+    try:
+        commit = reach.pin(f"hf:{model}@{name}").revision
+    except ModelNotFound:
+        return
+    if commit is not None:
+        yield Sign(model, commit, "alias", name)
+        if name == MAIN:
+            yield Sign(model, commit, "created")
 
 
 HUGGINGFACE = Adapter(_verify, _read, _look)

@@ -1,11 +1,10 @@
 """MLflow: webhooks of its model registry, signed like Standard Webhooks under other names of headers."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from service.integrations.adapters.base import (
     MOST_NAME,
-    OF_ALL,
     Adapter,
     Headers,
     Missed,
@@ -13,12 +12,13 @@ from service.integrations.adapters.base import (
     Told,
     members_of,
     text_of,
+    whole_or_missed,
 )
 from service.integrations.adapters.signed import Names, verify
 from service.registries import Registry
-from spinal.checkpoints.mlflow_registry import opened
+from spinal.checkpoints.mlflow_registry import Listed, opened
 from spinal.checkpoints.sources.reach import Reach
-from spinal.errors import RequestInvalid, SpinalError
+from spinal.errors import RequestInvalid
 
 HEADERS = Names("X-MLflow-Delivery-Id", "X-MLflow-Timestamp", "X-MLflow-Signature")
 OURS = "spinal."
@@ -77,19 +77,15 @@ def _look(registry: Registry, reach: Reach, deadline: float) -> Iterator[Sign | 
         for model, aliases in server.models(lambda name: any(rule.names(name) for rule in registry.rules), deadline):
             for alias, version in aliases.items():
                 yield Sign(model, version, "alias", alias)
-            try:
-                # All of them or none: a list that ends in the midst of it is not kept by half.
-                versions = list(server.versions(model, deadline))
-            except OF_ALL:
-                raise
-            except SpinalError as error:
-                yield Missed(model, error)
-                continue
-            for each in versions:
-                yield Sign(model, each.number, "created")
-                yield from _tags(model, each.number, each.tags)
-                if each.stage not in ("", STAGE_OF_NONE):
-                    yield Sign(model, each.number, "stage", each.stage)
+            yield from whole_or_missed(model, _of_versions(model, server.versions(model, deadline)))
+
+
+def _of_versions(model: str, versions: Iterable[Listed]) -> Iterator[Sign]:
+    for each in versions:
+        yield Sign(model, each.number, "created")
+        yield from _tags(model, each.number, each.tags)
+        if each.stage not in ("", STAGE_OF_NONE):
+            yield Sign(model, each.number, "stage", each.stage)
 
 
 MLFLOW = Adapter(_verify, _read, _look)
